@@ -1,0 +1,216 @@
+"""The experiment: what a YAML file may say, with types, ranges and defaults.
+
+Owns the schema and its two halves. The *logical* half (world, agents, topology, coordinator, budget, seed, episodes)
+decides what happens and is hashed into the journal. The *physical* half (`runtime`) says where it runs and may never
+alter a result. It refuses to read files (`swarm.config_file`) and to start anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "AgentsConfig",
+    "BudgetConfig",
+    "CompareConfig",
+    "CoordinatorConfig",
+    "ExperimentConfig",
+    "FaultsConfig",
+    "RuntimeConfig",
+    "TopologyConfig",
+    "WorldConfig",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorldConfig(_Section):
+    """Which world, and its own options (validated by the world)."""
+
+    id: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class AgentsConfig(_Section):
+    """The searchers.
+
+    Attributes:
+        count: number of agents.
+        policy: `ulm` samples from the model; `random` draws legal actions from the world (the null control);
+            `echo` answers with its own prompt (for measuring the machinery).
+        model: checkpoint folder, relative to the YAML file; needed by `ulm`, and by `random` to count tokens as the
+            model would.
+        temperature, top_p: sampling; temperature 0 is greedy.
+        max_new_tokens: hard limit of one action.
+        constrained: force actions into the world's action pattern where it has one.
+        history: how many of its own last (action, feedback) pairs an agent reads.
+        worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
+            call per tick.
+        max_retries: after this many illegal actions in a row an agent rests for one tick.
+    """
+
+    count: int = Field(8, ge=1, le=100_000)
+    policy: Literal["ulm", "random", "echo"] = "ulm"
+    model: str | None = None
+    temperature: float = Field(0.7, ge=0.0, le=5.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(32, ge=1, le=4096)
+    constrained: bool = False
+    history: int = Field(0, ge=0, le=64)
+    worker: Literal["parallel", "time_slice"] = "parallel"
+    max_retries: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> AgentsConfig:
+        if self.policy == "ulm" and not self.model:
+            raise ValueError("policy 'ulm' needs `model`: the folder of a checkpoint")
+        return self
+
+
+class TopologyConfig(_Section):
+    """Who hears whom. The coordinator hears every agent unless `kind` is `none`.
+
+    `star`: agents talk to the coordinator only. `ring`, `complete`, `small_world`, `file`: neighbours also read each
+    other's latest report (`file` is an edge list of agent indices, one pair per line). `none`: nobody hears anybody.
+    """
+
+    kind: Literal["none", "star", "ring", "complete", "small_world", "file"] = "star"
+    path: str | None = None
+    neighbours: int = Field(4, ge=2)
+    rewire: float = Field(0.1, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _path_is_named(self) -> TopologyConfig:
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError("`path` belongs to topology kind 'file', and only to it")
+        return self
+
+
+class CoordinatorConfig(_Section):
+    """The mind that reads reports and steers.
+
+    `none` directs nobody, `rules` uses the world's hand-written rules, `ulm` a trained µLM, `shuffled` gives every
+    agent the directive that the µLM (or the rules, without `model`) meant for another (the null control).
+    """
+
+    kind: Literal["none", "rules", "ulm", "shuffled"] = "none"
+    model: str | None = None
+    every: int = Field(1, ge=1)
+    temperature: float = Field(0.7, ge=0.0, le=5.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(64, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> CoordinatorConfig:
+        if self.kind == "ulm" and not self.model:
+            raise ValueError("coordinator 'ulm' needs `model`: the folder of a checkpoint")
+        return self
+
+
+class BudgetConfig(_Section):
+    """Limits of one episode (one puzzle); None means unlimited. Everything used is charged, coordinator included.
+
+    Attributes:
+        tokens: prompt, generated, messages and the coordinator's own.
+        calls: model calls. actions: world actions. ticks: rounds.
+        wall_time_s: seconds for the whole run. A run that stops on it is marked, for it cannot be reproduced.
+    """
+
+    tokens: int | None = Field(None, ge=1)
+    calls: int | None = Field(None, ge=1)
+    actions: int | None = Field(None, ge=1)
+    ticks: int | None = Field(200, ge=1)
+    wall_time_s: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> BudgetConfig:
+        if self.tokens is None and self.calls is None and self.actions is None and self.ticks is None:
+            raise ValueError("a budget without tokens, calls, actions and ticks would never end; set one of them")
+        return self
+
+
+class FaultsConfig(_Section):
+    """How much may go wrong before the run stops with an error.
+
+    Attributes:
+        max_faults: recorded faults (a model or world that raises, hangs or returns garbage) per run.
+        call_timeout_s: a model call that takes longer is cut and recorded as a fault.
+        max_host_deaths: how often a dead host is replaced before the run gives up.
+    """
+
+    max_faults: int = Field(20, ge=0)
+    call_timeout_s: float = Field(60.0, gt=0)
+    max_host_deaths: int = Field(20, ge=0)
+
+
+class RuntimeConfig(_Section):
+    """Where and how the run is carried out; never part of what is compared.
+
+    Attributes:
+        pool: `ray` or `local` (this process, for tests and debugging).
+        hosts: agent host actors; agents_per_host, when set, decides the number of hosts instead.
+        standby: spare host actors that are loaded and take over when a host dies.
+        durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
+            may lose that much, which a deterministic run recomputes on resume.
+        device, dtype, compile: torch settings of the hosts.
+        address: address of a Ray cluster; None starts a local one.
+    """
+
+    pool: Literal["ray", "local"] = "ray"
+    hosts: int = Field(2, ge=1, le=1024)
+    agents_per_host: int | None = Field(None, ge=1)
+    standby: int = Field(1, ge=0, le=16)
+    durability: Literal["tick", "group"] = "tick"
+    group_ms: int = Field(50, ge=1, le=10_000)
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    threads_per_host: int | None = Field(None, ge=1)
+    address: str | None = None
+
+
+class CompareConfig(_Section):
+    """What `swarm compare` runs: arms over the same puzzles and seeds.
+
+    Attributes:
+        arms: names from `swarm.compare.ARMS`; empty means all.
+        seeds: run seeds; every arm runs every seed.
+        episodes: puzzles per seed.
+        bootstrap: resamples of the paired bootstrap.
+    """
+
+    arms: list[str] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
+    episodes: int = Field(100, ge=1)
+    bootstrap: int = Field(10_000, ge=100)
+
+
+class ExperimentConfig(_Section):
+    """One experiment file.
+
+    Attributes:
+        episodes: puzzles in the run. concurrency: episodes in flight at once (they share batches, not results).
+    """
+
+    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0, lt=2**63)
+    episodes: int = Field(1, ge=1)
+    concurrency: int = Field(1, ge=1, le=4096)
+    world: WorldConfig
+    agents: AgentsConfig
+    topology: TopologyConfig = TopologyConfig()
+    coordinator: CoordinatorConfig = CoordinatorConfig()
+    budget: BudgetConfig = BudgetConfig()
+    faults: FaultsConfig = FaultsConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    compare: CompareConfig | None = None
+
+    def logical(self) -> dict[str, Any]:
+        """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
+        data = self.model_dump(mode="json", exclude={"runtime", "compare"})
+        data["faults"] = {"max_faults": self.faults.max_faults}
+        return data

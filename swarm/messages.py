@@ -1,0 +1,121 @@
+"""The plain values that travel between runtime, pools, hosts and coordinators.
+
+Owns their shapes and nothing else. They are frozen, picklable by Ray and hold only text and numbers, so a pool may
+live in this process or on another machine without the logic noticing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["ActReply", "ActRequest", "CallKey", "DirectReply", "DirectRequest", "Pool", "Report"]
+
+CallKey = tuple[int, int, str]
+"""(episode, tick, agent id): the idempotency key of a call within its run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActRequest:
+    """One model call of one agent.
+
+    Attributes:
+        key: (episode, tick, agent); a retry carries the same key and must give the same reply.
+        prompt: the full text the agent reads.
+        seed: seeds this call's sampling, whatever batch it lands in.
+        max_new_tokens: hard limit on generated tokens.
+        pattern: regular expression the action must match, or None for free text.
+    """
+
+    key: CallKey
+    prompt: str
+    seed: int
+    max_new_tokens: int
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActReply:
+    """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty."""
+
+    key: CallKey
+    text: str
+    prompt_tokens: int
+    generated_tokens: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one agent told the coordinator at one tick, as plain text."""
+
+    tick: int
+    agent: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRequest:
+    """All that a coordinator may know when it directs one episode at one tick.
+
+    Attributes:
+        key: (episode, tick, "coordinator").
+        goal: the world's goal line.
+        agents: the agents that may be directed, in fixed order.
+        reports: every report of this episode so far, in commit order (tick, agent).
+        directives: what was directed so far: (tick, agent, text), in commit order.
+        seed: seeds this call.
+        max_tokens: tokens this call may still use, or None when the budget has no token limit.
+    """
+
+    key: CallKey
+    goal: str
+    agents: tuple[str, ...]
+    reports: tuple[Report, ...]
+    directives: tuple[tuple[int, str, str], ...]
+    seed: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectReply:
+    """Directives for some agents plus everything they cost.
+
+    Attributes:
+        directives: agent id -> text; an agent that is absent gets no directive this tick.
+        prompt_tokens: tokens read by the coordinator (reports count, for rules too).
+        generated_tokens: tokens written by the coordinator (directives count, for rules too).
+        calls: model calls made; 0 for rules.
+    """
+
+    key: CallKey
+    directives: dict[str, str] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    calls: int = 0
+    fault: str | None = None
+
+
+class Pool(Protocol):
+    """Where model calls run: in this process (`swarm.pool.LocalPool`) or on Ray (`swarm.actors.pool.RayPool`).
+
+    Replies come back in the order of the requests. A call that raises, hangs past its timeout or returns garbage
+    becomes a reply with a `fault`. A host that dies is replaced and its calls are retried with the same keys.
+    """
+
+    def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+        """Run agent calls."""
+        ...
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Run coordinator calls."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text under the agents' tokenizer."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and memory; idempotent."""
+        ...
