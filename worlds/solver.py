@@ -1,0 +1,155 @@
+"""Exhaustive search over small tile sets: which values can be made, and by which expressions.
+
+Owns the ground truth that generates solvable puzzles, checks puzzle files and writes training traces. Agents and
+coordinators never call it while they play.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+__all__ = ["expressions", "random_expression", "reachable", "sub_targets", "whole_values"]
+
+MAX_SEARCH_TILES = 5
+
+_Term = tuple[Fraction, str, str]  # value, text, operator at the top ("" for a tile)
+
+
+def _wrap(text: str, top: str, parenthesised: str) -> str:
+    return f"({text})" if top and top in parenthesised else text
+
+
+def _join(operator: str, a: _Term, b: _Term) -> _Term | None:
+    """Return a op b with the fewest parentheses that keep its value, or None for a division by zero."""
+    (x, left, left_top), (y, right, right_top) = a, b
+    if operator == "+":
+        return x + y, f"{left}+{right}", "+"
+    if operator == "-":
+        return x - y, f"{left}-{_wrap(right, right_top, '+-')}", "-"
+    left = _wrap(left, left_top, "+-")
+    if operator == "*":
+        return x * y, f"{left}*{_wrap(right, right_top, '+-')}", "*"
+    if y == 0:
+        return None
+    return x / y, f"{left}/{_wrap(right, right_top, '+-*/')}", "/"
+
+
+def _splits(tiles: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return every way to part the tiles in two non-empty sets, the first tile always on the left."""
+    n = len(tiles)
+    seen: dict[tuple[tuple[int, ...], tuple[int, ...]], None] = {}
+    for mask in range(1, 2**n - 1, 2):
+        left = tuple(tiles[i] for i in range(n) if mask >> i & 1)
+        right = tuple(tiles[i] for i in range(n) if not mask >> i & 1)
+        seen[left, right] = None
+    return list(seen)
+
+
+@lru_cache(maxsize=8192)
+def reachable(tiles: tuple[int, ...]) -> frozenset[Fraction]:
+    """Return every value that an expression using each tile exactly once can have.
+
+    Args:
+        tiles: sorted whole numbers, at most 5 (the search grows too fast beyond).
+
+    Raises:
+        ValueError: there are no tiles or more than 5.
+    """
+    if not 1 <= len(tiles) <= MAX_SEARCH_TILES:
+        raise ValueError(f"exhaustive search takes 1 to {MAX_SEARCH_TILES} tiles, got {len(tiles)}")
+    if len(tiles) == 1:
+        return frozenset({Fraction(tiles[0])})
+    values: set[Fraction] = set()
+    for left, right in _splits(tiles):
+        for x in reachable(left):
+            for y in reachable(right):
+                values.update((x + y, x - y, y - x, x * y))
+                if y:
+                    values.add(x / y)
+                if x:
+                    values.add(y / x)
+    return frozenset(values)
+
+
+@lru_cache(maxsize=8192)
+def whole_values(tiles: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the non-negative whole numbers among `reachable`, ascending."""
+    return tuple(sorted(int(v) for v in reachable(tiles) if v.denominator == 1 and v >= 0))
+
+
+@lru_cache(maxsize=4096)
+def _terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
+    if len(tiles) == 1:
+        return ((Fraction(tiles[0]), str(tiles[0]), ""),)
+    found: dict[str, _Term] = {}
+    for left, right in _splits(tiles):
+        for a in _terms(left):
+            for b in _terms(right):
+                big, small = (a, b) if (a[0], a[1]) >= (b[0], b[1]) else (b, a)
+                for operator in "+*":  # commutative: the larger operand first
+                    term = _join(operator, big, small)
+                    if term:
+                        found.setdefault(term[1], term)
+                for operator in "-/":
+                    for x, y in ((a, b), (b, a)):
+                        term = _join(operator, x, y)
+                        if term:
+                            found.setdefault(term[1], term)
+    return tuple(found.values())
+
+
+@lru_cache(maxsize=4096)
+def expressions(tiles: tuple[int, ...]) -> dict[Fraction, tuple[str, ...]]:
+    """Return value -> the distinct expressions that make it from all tiles, shortest first.
+
+    Args:
+        tiles: sorted whole numbers, at most 4 (longer ones have too many expressions to list).
+
+    Raises:
+        ValueError: more than 4 tiles.
+    """
+    if len(tiles) > 4:
+        raise ValueError(f"listing expressions takes at most 4 tiles, got {len(tiles)}")
+    by_value: dict[Fraction, list[str]] = {}
+    for value, text, _ in _terms(tiles):
+        by_value.setdefault(value, []).append(text)
+    return {value: tuple(sorted(texts, key=lambda t: (len(t), t))) for value, texts in by_value.items()}
+
+
+def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
+    """Return a random expression that uses every tile once and divides by zero nowhere."""
+    while True:
+        terms: list[_Term] = [(Fraction(tile), str(tile), "") for tile in tiles]
+        rng.shuffle(terms)
+        while len(terms) > 1:
+            a = terms.pop(rng.randrange(len(terms)))
+            b = terms.pop(rng.randrange(len(terms)))
+            term = _join(rng.choice("+-*/"), a, b)
+            if term is None:
+                break
+            terms.append(term)
+        else:
+            return terms[0][1]
+
+
+def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
+    """Return the ways a posted value can be completed: (form, sub-target), e.g. ``("100+[{}]", 45)``.
+
+    Only whole, positive sub-targets are listed; each completed form equals the target.
+    """
+    ways: list[tuple[str, int]] = []
+    if target > value:
+        ways.append((f"{value}+[{{}}]", target - value))
+    if value > target:
+        ways.append((f"{value}-[{{}}]", value - target))
+    ways.append((f"[{{}}]-{value}", target + value))
+    if value > 0:
+        if target % value == 0:
+            ways.append((f"{value}*[{{}}]", target // value))
+        if target and value % target == 0:
+            ways.append((f"{value}/[{{}}]", value // target))
+        ways.append((f"[{{}}]/{value}", target * value))
+    return [(form, s) for form, s in ways if s > 0]
