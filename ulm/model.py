@@ -1,0 +1,265 @@
+"""The µLM decoder: token ids in, logits out.
+
+- An ordinary Llama-family block (RMSNorm, RoPE, GQA, SwiGLU; Touvron et al., arXiv:2302.13971), so weights travel to
+  and from transformers' LlamaForCausalLM; projections are fused (qkv, gate and up) because at this size the number of
+  kernel launches is the cost.
+- STM is sliding-window attention (Beltagy et al., arXiv:2004.05150): a position sees the last `window` tokens, itself
+  included, in training and in decoding alike.
+- The cache is a ring of at most `window` keys per layer. It is an explicit value that goes in and comes out.
+- With a cache, attention is plain matmul and softmax over a fixed number of keys, because
+  `scaled_dot_product_attention` on CPU gives a row other bits in another batch (measured with torch 2.13).
+- Knows no sampling, no tokenizer, no memory.
+
+Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, D head size, W cache slots, C width, V vocab.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulm.config import ModelConfig
+
+__all__ = ["Decoder", "KVCache"]
+
+
+@dataclass(slots=True)
+class KVCache:
+    """Ring caches of all layers.
+
+    Attributes:
+        keys_LBGWD, values_LBGWD: rotated keys and values per layer.
+        positions_BW: absolute position held in each slot, -1 where the slot is empty.
+        lengths_B: tokens seen so far by each row.
+    """
+
+    keys_LBGWD: Tensor
+    values_LBGWD: Tensor
+    positions_BW: Tensor
+    lengths_B: Tensor
+
+    @classmethod
+    def empty(
+        cls, config: ModelConfig, batch: int, slots: int | None = None, *, device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> KVCache:
+        """Return a cache that holds nothing.
+
+        Args:
+            config: shapes.
+            batch: rows.
+            slots: keys kept per layer; None takes the window. Fewer slots are exact for texts of at most that
+                many tokens, and cheaper.
+            device, dtype: of the tensors.
+        """
+        slots = min(config.window, slots or config.window)
+        shape = (config.n_layer, batch, config.n_kv_head, slots, config.head_size)
+        return cls(
+            torch.zeros(shape, device=device, dtype=dtype),
+            torch.zeros(shape, device=device, dtype=dtype),
+            torch.full((batch, slots), -1, device=device, dtype=torch.long),
+            torch.zeros(batch, device=device, dtype=torch.long),
+        )
+
+    @property
+    def slots(self) -> int:
+        """Number of keys each layer can hold."""
+        return self.positions_BW.shape[1]
+
+    def select(self, rows: Tensor) -> KVCache:
+        """Return a copy that holds only the given rows."""
+        return KVCache(
+            self.keys_LBGWD[:, rows], self.values_LBGWD[:, rows], self.positions_BW[rows], self.lengths_B[rows]
+        )
+
+
+def _rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al., arXiv:2104.09864), halves convention as in transformers' Llama."""
+    half = x_BTHD.shape[-1] // 2
+    turned = torch.cat((-x_BTHD[..., half:], x_BTHD[..., :half]), dim=-1)
+    return x_BTHD * cos_BT1D + turned * sin_BT1D
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block with fused projections."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads = config.n_head + 2 * config.n_kv_head
+        self.attn_norm = nn.Parameter(torch.ones(config.d_model))
+        self.qkv = nn.Linear(config.d_model, heads * config.head_size, bias=False)
+        self.out = nn.Linear(config.n_head * config.head_size, config.d_model, bias=False)
+        self.mlp_norm = nn.Parameter(torch.ones(config.d_model))
+        self.gate_up = nn.Linear(config.d_model, 2 * config.d_ff, bias=False)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def project(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rotated queries (B, T, H, D), rotated keys and values (B, T, G, D)."""
+        c = self.config
+        qkv = self.qkv(F.rms_norm(x_BTC, (c.d_model,), self.attn_norm, c.norm_eps))
+        qkv = qkv.view(*x_BTC.shape[:2], c.n_head + 2 * c.n_kv_head, c.head_size)
+        rotated = _rotate(qkv[:, :, : c.n_head + c.n_kv_head], cos, sin)
+        return rotated[:, :, : c.n_head], rotated[:, :, c.n_head :], qkv[:, :, c.n_head + c.n_kv_head :]
+
+    def finish(self, x_BTC: Tensor, heads_BTHD: Tensor) -> Tensor:
+        """Add the attention output and the SwiGLU (Shazeer, arXiv:2002.05202) to the residual stream."""
+        c = self.config
+        x_BTC = x_BTC + self.out(heads_BTHD.reshape(*x_BTC.shape[:2], c.n_head * c.head_size))
+        gate, up = self.gate_up(F.rms_norm(x_BTC, (c.d_model,), self.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
+        return x_BTC + self.down(F.silu(gate) * up)
+
+
+class Decoder(nn.Module):
+    """The µLM.
+
+    Args:
+        config: its shape.
+        seed: seeds the initial weights (normal, std .02, residual outputs scaled by 1/sqrt(2 n_layer)).
+    """
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.Parameter(torch.ones(config.d_model))
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
+        self.register_buffer("inverse_frequencies", 1.0 / config.rope_theta**exponents, persistent=False)
+        self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        scale = (2 * self.config.n_layer) ** -0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                std = 0.02 * (scale if name.endswith(("out.weight", "down.weight")) else 1.0)
+                nn.init.normal_(parameter, 0.0, std, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.embed.weight.dtype
+
+    def num_parameters(self) -> int:
+        """Return the number of parameters, tied ones counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        # float32 angles whatever the weights' type: bf16 cannot tell position 257 from 256.
+        angles = positions_BT[..., None].float() * self.inverse_frequencies.float()
+        angles = torch.cat((angles, angles), dim=-1)[:, :, None]
+        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+
+    def logits(self, x_BTC: Tensor) -> Tensor:
+        """Return (B, T, V) logits of the final hidden states."""
+        x_BTC = F.rms_norm(x_BTC, (self.config.d_model,), self.norm, self.config.norm_eps)
+        return F.linear(x_BTC, self.embed.weight if self.head is None else self.head.weight)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Return the logits of whole sequences, the training path.
+
+        Args:
+            ids_BT: token ids, int64; right padding is harmless because attention is causal.
+
+        Returns:
+            (B, T, V) logits; position t has seen tokens max(0, t - window + 1) .. t.
+        """
+        c = self.config
+        T = ids_BT.shape[1]
+        positions = torch.arange(T, device=ids_BT.device)
+        cos, sin = self._rope(positions[None])
+        mask = None
+        if c.window < T:
+            distance = positions[:, None] - positions[None]
+            mask = (distance >= 0) & (distance < c.window)
+        x = self.embed(ids_BT)
+        for block in self.blocks:
+            q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
+            heads = F.scaled_dot_product_attention(
+                q.transpose(1, 2),
+                k.transpose(1, 2),
+                v.transpose(1, 2),
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=c.n_head != c.n_kv_head,
+            )
+            x = block.finish(x, heads.transpose(1, 2))  # type: ignore[operator]
+        return self.logits(x)
+
+    def extend(self, ids_BT: Tensor, cache: KVCache, counts_B: Tensor | None = None) -> tuple[Tensor, KVCache]:
+        """Read T further tokens per row with a cache, the decoding path.
+
+        Args:
+            ids_BT: new token ids, int64; T must not exceed the cache's slots.
+            cache: what was read before; updated in place and returned.
+            counts_B: how many of the T tokens are real in each row (the rest is right padding); None means all.
+
+        Returns:
+            (B, T, V) logits, meaningless at padding, and the cache.
+
+        Raises:
+            ValueError: T exceeds the slots.
+        """
+        c = self.config
+        B, T = ids_BT.shape
+        W = cache.slots
+        if W < T:
+            raise ValueError(f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks")
+        offsets = torch.arange(T, device=ids_BT.device)
+        positions_BT = cache.lengths_B[:, None] + offsets
+        cos, sin = self._rope(positions_BT)
+        # Keys are the old slots followed by the new tokens; a query sees what lies in its window and not after it.
+        old = cache.positions_BW[:, None, :]
+        query = positions_BT[:, :, None]
+        seen_old = (old >= 0) & (old > query - c.window)
+        seen_new = (offsets[None, :] <= offsets[:, None]) & (offsets[:, None] - offsets[None, :] < c.window)
+        hidden_BTK = ~torch.cat((seen_old, seen_new.expand(B, T, T)), dim=-1)
+        bias = torch.zeros_like(hidden_BTK, dtype=self.dtype).masked_fill_(hidden_BTK, float("-inf"))[:, None, None]
+        real_BT = None if counts_B is None else offsets < counts_B[:, None]
+        slots_BT = positions_BT % W
+        scale = c.head_size**-0.5
+        R = c.n_head // c.n_kv_head
+        x = self.embed(ids_BT)
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
+            old_k, old_v = cache.keys_LBGWD[layer], cache.values_LBGWD[layer]
+            k_BGTD, v_BGTD = k.transpose(1, 2), v.transpose(1, 2)
+            keys = torch.cat((old_k, k_BGTD), dim=2)
+            values = torch.cat((old_v, v_BGTD), dim=2)
+            q_BGXD = (q * scale).view(B, T, c.n_kv_head, R, c.head_size).permute(0, 2, 3, 1, 4)
+            q_BGXD = q_BGXD.reshape(B, c.n_kv_head, R * T, c.head_size)
+            scores = (q_BGXD @ keys.transpose(2, 3)).view(B, c.n_kv_head, R, T, W + T) + bias
+            weights = scores.softmax(dim=-1).view(B, c.n_kv_head, R * T, W + T)
+            heads = (weights @ values).view(B, c.n_kv_head, R, T, c.head_size).permute(0, 3, 1, 2, 4)
+            x = block.finish(x, heads.reshape(B, T, c.n_head, c.head_size))  # type: ignore[operator]
+            _store(old_k, k_BGTD, slots_BT, real_BT)
+            _store(old_v, v_BGTD, slots_BT, real_BT)
+        _store_positions(cache.positions_BW, positions_BT, slots_BT, real_BT)
+        cache.lengths_B += T if counts_B is None else counts_B
+        return self.logits(x), cache
+
+
+def _store(ring_BGWD: Tensor, new_BGTD: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
+    """Write new keys or values into their slots, in place, leaving slots of padding as they were."""
+    index = slots_BT[:, None, :, None].expand_as(new_BGTD)
+    if real_BT is not None:
+        new_BGTD = torch.where(real_BT[:, None, :, None], new_BGTD, ring_BGWD.gather(2, index))
+    ring_BGWD.scatter_(2, index, new_BGTD)
+
+
+def _store_positions(positions_BW: Tensor, new_BT: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
+    if real_BT is not None:
+        new_BT = torch.where(real_BT, new_BT, positions_BW.gather(1, slots_BT))
+    positions_BW.scatter_(1, slots_BT, new_BT)

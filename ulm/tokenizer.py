@@ -1,0 +1,140 @@
+"""Text to token ids and back, through the `tokenizers` library.
+
+Owns one wrapper for byte, character and trained BPE tokenizers and for any Hugging Face tokenizer by name or path.
+Ids 0, 1, 2 are padding, end of text and unknown in the tokenizers made here. It refuses to know models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+__all__ = ["Tokenizer"]
+
+SPECIAL = ["<pad>", "<eot>", "<unk>"]
+
+
+class Tokenizer:
+    """A tokenizer that encodes any text and decodes to text.
+
+    Args:
+        inner: the `tokenizers` object that does the work.
+        pad_id, eot_id: ids for padding and end of text.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, pad_id: int = 0, eot_id: int = 1) -> None:
+        self.inner = inner
+        self.pad_id = pad_id
+        self.eot_id = eot_id
+
+    @classmethod
+    def bytes(cls) -> Tokenizer:
+        """Return the byte tokenizer: 256 bytes and three specials; encodes any text."""
+        return cls.train([], vocab_size=256 + len(SPECIAL))
+
+    @classmethod
+    def characters(cls, alphabet: Iterable[str]) -> Tokenizer:
+        """Return a character tokenizer; characters outside `alphabet` become `<unk>`."""
+        vocab = {token: i for i, token in enumerate([*SPECIAL, *sorted(set(alphabet))])}
+        inner = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - not a password
+        inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+        inner.decoder = decoders.Fuse()
+        return cls(inner)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Train a byte-level BPE in which every digit is a token of its own.
+
+        Single digits let numbers that were never a goal in training be read all the same.
+
+        Args:
+            texts: the corpus; the same texts in the same order give the same tokenizer.
+            vocab_size: upper limit; a small corpus gives fewer.
+        """
+        inner = tokenizers.Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(r"\d| ?\p{L}+|\n|[^\s\d\p{L}]|\s"), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        return cls(inner)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Tokenizer:
+        """Load a `tokenizer.json`, a folder that holds one, or a Hugging Face tokenizer by name.
+
+        Raises:
+            ValueError: nothing is there, or it cannot be read.
+        """
+        path = Path(name_or_path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if file.is_file():
+            try:
+                inner = tokenizers.Tokenizer.from_file(str(file))
+            except Exception as error:  # the library raises bare Exception
+                raise ValueError(f"cannot read tokenizer {file}: {error}") from error
+        else:
+            try:
+                from transformers import AutoTokenizer
+
+                inner = AutoTokenizer.from_pretrained(str(name_or_path)).backend_tokenizer
+            except Exception as error:
+                raise ValueError(
+                    f"no tokenizer at {name_or_path}: give a folder with tokenizer.json or a Hugging Face name that "
+                    f"this machine can reach"
+                ) from error
+        ids = [inner.token_to_id(token) for token in ("<pad>", "<eot>")]
+        if ids[1] is None:  # a foreign tokenizer: take its own end of text
+            for token in ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>"):
+                if inner.token_to_id(token) is not None:
+                    ids = [inner.token_to_id(token), inner.token_to_id(token)]
+                    break
+        return cls(inner, ids[0] or 0, ids[1] or 0)
+
+    def save(self, path: Path) -> None:
+        """Write `tokenizer.json`."""
+        self.inner.save(str(path))
+
+    def to_json(self) -> str:
+        """Return what `save` writes."""
+        return str(self.inner.to_str())
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """Build from `to_json`'s text."""
+        return cls(tokenizers.Tokenizer.from_str(text))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return int(self.inner.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens."""
+        return list(self.inner.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of many texts."""
+        return [list(e.ids) for e in self.inner.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return str(self.inner.decode(list(ids), skip_special_tokens=True))
+
+    @cached_property
+    def token_texts(self) -> list[str]:
+        """The text of every id on its own; byte pieces that are no UTF-8 show as the replacement character."""
+        return [self.decode([i]) for i in range(self.vocab_size)]
