@@ -1,0 +1,29 @@
+"""`swarm baseline FILE`: the single-agent arm of an experiment."""
+
+from __future__ import annotations
+
+from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed
+
+__all__ = ["EXAMPLE", "baseline"]
+
+EXAMPLE = "swarm baseline experiments/puzzle.yaml --seed 7"
+
+
+def baseline(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    out: OutFolder = None,
+    live: Live = True,
+) -> None:
+    """Run the same puzzles with one agent that sees everything, on the same budget."""
+    from swarm.commands.watcher import carry_out
+    from swarm.config_file import load_experiment
+
+    config = load_experiment(file, overrides or [], seed)
+
+    from swarm.compare import solo_config
+    from swarm.runner import start_run
+
+    solo = solo_config(config)
+    carry_out(lambda announce: start_run(solo, file, out, announce), live)

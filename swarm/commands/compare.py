@@ -1,0 +1,41 @@
+"""`swarm compare FILE`: all arms over the same puzzles, seeds and budget."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import ExperimentFile, OutFolder, Overrides
+
+__all__ = ["EXAMPLE", "compare"]
+
+EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
+
+
+def compare(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(metavar="ARM", help="Run only this arm. May be repeated.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Run only this seed. May be repeated.")
+    ] = None,
+    out: OutFolder = None,
+) -> None:
+    """Compare the swarm with single agents and null controls at equal compute.
+
+    Writes a table with paired bootstrap intervals, plots, and a self-contained report.html.
+    """
+    from swarm.config_file import load_experiment
+
+    config = load_experiment(file, overrides or [])
+
+    from swarm.compare import run_comparison
+    from swarm.config import CompareConfig
+
+    plan = config.compare or CompareConfig()
+    folder = run_comparison(config, file, out, arm or plan.arms, seed or plan.seeds, echo=typer.echo)
+    typer.echo(f"comparison    {folder}")
+    typer.echo(f"report        {folder / 'report.html'}")

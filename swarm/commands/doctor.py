@@ -1,0 +1,39 @@
+"""`swarm doctor`: what is installed, what is missing, and the command that gets it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+__all__ = ["EXAMPLE", "doctor"]
+
+EXAMPLE = "swarm doctor --ray"
+
+
+def doctor(
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Also start Ray and stop it again; takes seconds.")
+    ] = False,
+) -> None:
+    """Check this machine: versions, device, extras, checkpoints, disk; exit code 1 if anything is broken."""
+    from swarm.doctor import examine
+
+    findings = list(examine(start_ray=ray))
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        colours = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+        table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
+        for finding in findings:
+            status = f"[{colours[finding.status]}]{finding.status}[/]"
+            table.add_row(status, finding.name, finding.detail, finding.remedy)
+        Console().print(table)
+    else:
+        for finding in findings:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            typer.echo(f"{finding.status:<8} {finding.name:<24} {finding.detail}{remedy}")
+    if any(finding.status == "broken" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,27 @@
+"""The arguments and options that several commands share, declared once so that they read alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed"]
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment YAML, see experiments/.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key, such as agents.count=4. May be repeated."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Use this seed in place of the file's.")]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write here. Default: a new folder under runs/.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/puzzle-s1.")]
+Live = Annotated[
+    bool,
+    typer.Option("--live/--no-live", help="Live dashboard on a terminal; --no-live logs plain lines."),
+]

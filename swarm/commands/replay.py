@@ -1,0 +1,61 @@
+"""`swarm replay RUN`: what happened, from the journal alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import RunFolder
+
+__all__ = ["EXAMPLE", "replay"]
+
+EXAMPLE = "swarm replay runs/puzzle-s1 --check"
+
+
+def replay(
+    run_folder: RunFolder,
+    check: Annotated[
+        bool, typer.Option("--check", help="Recompute every world state and verify the hash chain.")
+    ] = False,
+) -> None:
+    """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash."""
+    from swarm.commands.failure import WorkFailedError
+    from swarm.commands.run_folder import existing_run
+
+    run_dir = existing_run(run_folder)
+
+    from swarm.journal import JournalError
+    from swarm.replay import ReplayError, transcript
+
+    try:
+        if check:
+            _check(run_dir)
+        else:
+            for line in transcript(run_dir):
+                typer.echo(line)
+    except (JournalError, ReplayError) as error:
+        raise WorkFailedError(str(error)) from error
+
+
+def _check(run_dir: Path) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from swarm.replay import replay as recompute
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("replaying", total=None)
+        result = recompute(
+            run_dir, check=True, progress=lambda done, size: bar.update(task, completed=done, total=size)
+        )
+    open_episodes = f", {result.open_episodes} still open" if result.open_episodes else ""
+    typer.echo(f"records       {result.records:,}, hash chain whole")
+    typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{open_episodes}")
+    typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal")
+    typer.echo(
+        f"run           {'finished' if result.finished else 'not finished: swarm resume ' + str(run_dir)}"
+    )
+    typer.echo(result.hash)

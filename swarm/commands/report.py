@@ -1,0 +1,22 @@
+"""`swarm report RUN`: a page about one run."""
+
+from __future__ import annotations
+
+import typer
+
+from swarm.commands.options import RunFolder
+
+__all__ = ["EXAMPLE", "report"]
+
+EXAMPLE = "swarm report runs/puzzle-s1"
+
+
+def report(run_folder: RunFolder) -> None:
+    """Write a self-contained report.html with plots from a run's journal."""
+    from swarm.commands.run_folder import existing_run
+
+    run_dir = existing_run(run_folder)
+
+    from swarm.report import write_report
+
+    typer.echo(f"report        {write_report(run_dir)}")

@@ -1,0 +1,43 @@
+"""`swarm watch RUN`: the dashboard of a running or finished run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import RunFolder
+from swarm.commands.watcher import PARENT_VARIABLE
+
+__all__ = ["EXAMPLE", "watch"]
+
+EXAMPLE = "swarm watch runs/puzzle-s1"
+
+
+def watch(
+    run_folder: RunFolder,
+    plain: Annotated[bool, typer.Option("--plain", help="Log plain lines, on a terminal too.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for the run's end, or show what is there.")
+    ] = True,
+) -> None:
+    """Show a run on the live dashboard, while it happens or afterwards; reads its journal only."""
+    from swarm.commands.run_folder import existing_run
+
+    run_dir = existing_run(run_folder)
+    if parent := os.environ.get(PARENT_VARIABLE):
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+
+    from swarm.dashboard import watch as show
+
+    show(run_dir, follow=follow, plain=plain)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,126 @@
+"""Shows a run while it happens, in a second process whose only input is the journal.
+
+Owns that process and the summary that follows it. The dashboard ends with the run, and the run neither waits
+for it nor ends with it. It refuses to know what is drawn (`swarm.dashboard`) and how a run works
+(`swarm.runner`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from swarm.commands.failure import WorkFailedError
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from swarm.runner import RunOutcome
+
+__all__ = ["PARENT_VARIABLE", "Watcher", "carry_out"]
+
+PARENT_VARIABLE = "SWARM_WATCH_PARENT"
+"""Names the process whose end also ends the watcher, so that a killed run leaves none behind."""
+
+_CATCH_UP_S = 10.0
+_QUIT_S = 3.0
+
+
+class Watcher:
+    """One `swarm watch` process at most.
+
+    Args:
+        live: draw the dashboard; otherwise log plain lines.
+    """
+
+    def __init__(self, live: bool) -> None:
+        self.live = live and sys.stdout.isatty()
+        self.run_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, run_dir: Path) -> None:
+        """Start watching `run_dir`, whose journal exists by now."""
+        self.run_dir = run_dir
+        sys.stdout.flush()
+        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir)]
+        command += [] if self.live else ["--plain"]
+        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        try:
+            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+        except OSError as error:
+            typer.echo(f"no live view: {error}", err=True)
+
+    def wait(self) -> None:
+        """Let the watcher show the end of the journal, then return."""
+        self._end(_CATCH_UP_S)
+
+    def stop(self) -> None:
+        """End the watcher now, giving it time to restore the terminal."""
+        # A second Ctrl-C right after the terminal's own would interrupt the watcher's clean-up.
+        self._end(_QUIT_S / 3)
+
+    def _end(self, patience_s: float) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        steps = ((patience_s, signal.SIGINT), (_QUIT_S, signal.SIGTERM), (_QUIT_S, signal.SIGKILL))
+        for timeout_s, number in steps:
+            try:
+                process.wait(timeout_s)
+                return
+            except subprocess.TimeoutExpired:
+                process.send_signal(number)
+        process.wait()
+
+
+def carry_out(start: Callable[[Callable[[Path], None]], RunOutcome], live: bool) -> None:
+    """Run to the end under a watcher, print the summary, and leave with the run's exit code.
+
+    Args:
+        start: runs or resumes; it calls its argument with the run folder as soon as the journal exists.
+        live: draw the dashboard if this is a terminal.
+
+    Raises:
+        WorkFailedError: the run had begun and could not go on.
+        KeyboardInterrupt: the user stopped it; the resume command is printed by then.
+        typer.Exit: the run's exit code, unless it is 0.
+    """
+    watcher = Watcher(live)
+    began_s = time.monotonic()
+    try:
+        outcome = start(watcher.start)
+    except BaseException as error:
+        watcher.stop()
+        if watcher.run_dir is None:
+            raise
+        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}", err=True)
+        if isinstance(error, SwarmError):
+            raise WorkFailedError(str(error)) from error
+        raise
+    watcher.wait()
+    for name, value in _summary(outcome, time.monotonic() - began_s):
+        typer.echo(f"{name:<13} {value}")
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _summary(outcome: RunOutcome, wall_s: float) -> list[tuple[str, str]]:
+    run_dir = outcome.run_dir
+    return [
+        ("solved", f"{outcome.solved} of {outcome.episodes}"),
+        ("ended", outcome.reason),
+        ("tokens", f"{outcome.tokens:,}"),
+        ("faults", str(outcome.faults)),
+        ("wall time", f"{wall_s:.1f} s"),
+        ("run folder", str(run_dir)),
+        ("journal hash", outcome.journal_hash),
+        ("next", f"swarm replay {run_dir} --check"),
+        ("", f"swarm report {run_dir}"),
+    ]

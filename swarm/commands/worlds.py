@@ -1,0 +1,92 @@
+"""`swarm worlds`: what worlds there are, their cards, and the contract check for authors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from worlds.protocol import World
+
+__all__ = ["EXAMPLE", "worlds"]
+
+EXAMPLE = "swarm worlds split-numbers-v0"
+
+
+def _ids(incomplete: str) -> list[str]:
+    from worlds.registry import available
+
+    return [world_id for world_id in available() if world_id.startswith(incomplete)]
+
+
+def worlds(
+    world_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show this world's card.", autocompletion=_ids)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Play the world and list the rules of the contract it breaks.")
+    ] = False,
+) -> None:
+    """List the worlds; with an ID show its card, tools, options and a rendered example."""
+    from worlds.registry import available, world_class
+
+    if world_id is not None:
+        _check(world_id) if check else _show(world_class(world_id))
+        return
+    if check:
+        from swarm.errors import SwarmError
+
+        raise SwarmError("name the world to check, for example: swarm worlds split-numbers-v0 --check")
+    ids = available()
+    for name in ids:
+        card = world_class(name).card().splitlines()
+        typer.echo(f"{name:<{max(map(len, ids))}}  {card[0] if card else ''}")
+    typer.echo("\nmore: swarm worlds ID")
+
+
+def _show(world_type: type[World]) -> None:
+    import inspect
+
+    typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
+    schema = world_type.Options.model_json_schema()
+    required = set(schema.get("required", ()))
+    width = max(map(len, schema.get("properties", {})), default=0) + 1
+    for name, option in schema.get("properties", {}).items():
+        default = "required" if name in required else json.dumps(option.get("default"))
+        typer.echo(f"  {name + ':':<{width}} {default:<12} {_kind(option)}".rstrip())
+    if required:
+        typer.echo(f"\nno example: {', '.join(sorted(required))} must be given first")
+        return
+    world = world_type(2, world_type.Options())
+    observations, _ = world.reset(0, {"episode": 0})
+    typer.echo("\nTools")
+    for tool in world.tools():
+        typer.echo(f"  {tool.get('name')}: {tool.get('description', '')}\n    text: {tool.get('text', '')}")
+    typer.echo(f"\nExample (2 agents, seed 0)\n  goal: {world.goal()}")
+    for agent, text in observations.items():
+        typer.echo(f"  {agent} reads: {text}")
+    typer.echo("\n" + "\n".join(f"  {line}" for line in world.render().splitlines()))
+
+
+def _kind(option: dict[str, object]) -> str:
+    """Say which values an option takes, from its JSON schema."""
+    if isinstance(members := option.get("anyOf"), list):
+        return " or ".join(_kind(member) for member in members)
+    if isinstance(choices := option.get("enum"), list):
+        return "one of " + ", ".join(map(str, choices))
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {option[key]}" for key, sign in limits.items() if key in option]
+    return f"{option.get('type', 'any')} {' and '.join(bounds)}"
+
+
+def _check(world_id: str) -> None:
+    from worlds.check import check_world
+
+    violations = check_world(world_id)
+    for violation in violations:
+        typer.echo(violation)
+    if violations:
+        raise typer.Exit(1)
+    typer.echo(f"{world_id} keeps the contract")
