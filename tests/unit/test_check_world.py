@@ -1,0 +1,247 @@
+"""check_world passes a sound world and names each broken rule of an unsound one."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from worlds import Info, StepResult, World, WorldError, WorldOptions, check_world
+
+
+class GoodWorld(World):
+    """Say `up` three times together; the smallest world that keeps the contract."""
+
+    id = "good-v0"
+
+    def reset(self, seed, options=None):
+        self.agents = list(self.possible_agents)
+        self.solved = False
+        self.count, self.level = 0, random.Random(seed).randrange(100)
+        return {a: self._look() for a in self.agents}, {a: Info() for a in self.agents}
+
+    def _look(self):
+        return f"level {self.level + self.count}"
+
+    def step(self, actions):
+        live, infos = list(self.agents), {}
+        for agent in self.ordered(actions):
+            valid = actions[agent] == "up"
+            self.count += valid
+            infos[agent] = Info(feedback="went up" if valid else "say up", valid=valid, report=self._look())
+        self.solved = self.solved or self.count >= 30
+        if self.solved:
+            self.agents = []
+        return StepResult(
+            {a: self._look() for a in live},
+            {a: float(self.solved) for a in live},
+            dict.fromkeys(live, self.solved),
+            dict.fromkeys(live, False),
+            infos,
+        )
+
+    def state(self):
+        return {"count": self.count, "level": self.level}
+
+    def goal(self):
+        return "go up"
+
+    def tools(self):
+        schema = {"type": "object", "properties": {}, "required": []}
+        return [{"name": "up", "description": "Go up.", "parameters": schema, "text": "up"}]
+
+    def render(self):
+        return self._look()
+
+    def sample_action(self, agent, directive, rng):
+        return rng.choice(["up", "up", "up", "down"])
+
+    def action_pattern(self, agent):
+        return "up|down"
+
+
+def _check(cls, **kwargs):
+    return check_world(lambda: cls(3, WorldOptions()), **kwargs)
+
+
+def _edited(**edits):
+    """A world whose step result is edited; each edit gets the mapping and the agents that were live."""
+
+    class Edited(GoodWorld):
+        """Breaks a rule."""
+
+        def step(self, actions):
+            live = list(self.agents)
+            result = super().step(actions)
+            return result._replace(
+                **{name: edit(getattr(result, name), live) for name, edit in edits.items()}
+            )
+
+    return Edited
+
+
+def test_sound_world_passes():
+    assert _check(GoodWorld) == []
+
+
+def test_sound_world_passes_by_its_id():
+    assert check_world("graph-v0", seeds=(4,), max_steps=20, options={"rooms": 6}) == []
+
+
+def test_unknown_world_is_the_callers_error():
+    with pytest.raises(WorldError, match="did you mean graph-v0"):
+        check_world("grap-v0")
+
+
+def test_each_rule_is_reported_once_with_its_place():
+    class Silent(GoodWorld):
+        """Gives no feedback."""
+
+        def step(self, actions):
+            result = super().step(actions)
+            for info in result.infos.values():
+                del info["feedback"]
+            return result
+
+    assert _check(Silent, seeds=(7, 8)) == ["seed 7, random policy, step 0: a0 got no line of feedback: None"]
+
+
+STEP_RULES = {
+    "terminated and truncated": _edited(
+        terminations=lambda _, live: dict.fromkeys(live, True),
+        truncations=lambda _, live: dict.fromkeys(live, True),
+    ),
+    "truncations miss acting agents: ['a0'": _edited(truncations=lambda *_: {}),
+    "terminations name agents that were not live: ['zz']": _edited(
+        terminations=lambda m, _: m | {"zz": True}
+    ),
+    "termination of ['a0', 'a1', 'a2'] is not a bool": _edited(terminations=lambda m, _: dict.fromkeys(m, 0)),
+    "left agents without termination": _edited(terminations=lambda m, _: dict.fromkeys(m, False)),
+    "finished but did not leave": _edited(terminations=lambda m, _: dict.fromkeys(m, True)),
+    "observes no text: None": _edited(observations=lambda m, _: dict.fromkeys(m, None)),
+    "not a finite number: nan": _edited(rewards=lambda m, _: dict.fromkeys(m, float("nan"))),
+    "no bool 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
+    "no line of feedback: 'a\\nb'": _edited(
+        infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}
+    ),
+    "do not echo": _edited(infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}),
+    "reports no line": _edited(infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}),
+    "has not the protocol's shape": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
+    "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
+    "from sample_action were legal": _edited(
+        infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}
+    ),
+}
+
+
+@pytest.mark.parametrize("words", STEP_RULES)
+def test_broken_step_is_named(words):
+    found = _check(STEP_RULES[words], seeds=(0,))
+    assert [line for line in found if words in line], found
+
+
+def _with(**methods):
+    return type("Broken", (GoodWorld,), {"__doc__": "Breaks a rule.", **methods})
+
+
+def _counting_state(self):
+    self.calls = getattr(self, "calls", 0) + 1
+    return {"calls": self.calls}
+
+
+def _only_known(self, actions):
+    for agent in self.possible_agents:
+        actions[agent]
+    return GoodWorld.step(self, actions)
+
+
+def _int_parser(self, actions):
+    for text in actions.values():
+        if text not in ("up", "down", "hello"):
+            text.encode("utf-8")
+    return GoodWorld.step(self, actions)
+
+
+def _global_reset(self, seed, options=None):
+    return GoodWorld.reset(self, random.randrange(10**9), options)
+
+
+def _leftover_reset(self, seed, options=None):
+    before = getattr(self, "count", 0)
+    result = GoodWorld.reset(self, seed, options)
+    self.count = before
+    return result
+
+
+def _half_reset(self, seed, options=None):
+    observations, infos = GoodWorld.reset(self, seed, options)
+    self.agents.remove("a1")
+    del observations["a1"]
+    return observations, infos
+
+
+def _reviving(self, actions):
+    result = GoodWorld.step(self, actions)
+    if not result.observations:
+        self.agents = list(self.possible_agents)
+    return result
+
+
+def _refusing_the_dead(self, actions):
+    if not self.agents and actions:
+        raise RuntimeError("they are gone")
+    return GoodWorld.step(self, actions)
+
+
+def _moving_sample(self, agent, directive, rng):
+    self.count += 1
+    return "up"
+
+
+_memory = random.Random(0)
+_schema = {"type": "object", "properties": {}}
+
+RULES = {
+    "state() is not JSON-able": _with(state=lambda self: {"agents": {1, 2}}),
+    "state() differs between two calls": _with(state=_counting_state),
+    "step raised KeyError": _with(step=_only_known),
+    "step raised UnicodeEncodeError": _with(step=_int_parser),
+    "step returned tuple, not StepResult": _with(
+        step=lambda self, actions: tuple(GoodWorld.step(self, actions))
+    ),
+    "replay: same seed and actions": _with(reset=_global_reset),
+    "second reset: same seed and actions": _with(reset=_leftover_reset),
+    "agents are not possible_agents": _with(reset=_half_reset),
+    "observations do not name every agent": _with(reset=_half_reset),
+    "reset raised RuntimeError: no": _with(reset=lambda self, seed, options=None: _raise()),
+    "after the end: step raised RuntimeError": _with(step=_refusing_the_dead),
+    "agents that had finished are back": _with(step=_reviving),
+    "sample_action changes the state": _with(sample_action=_moving_sample),
+    "sample_action differs": _with(sample_action=lambda *_: _memory.choice(["up", "down"])),
+    "sample_action returns no text": _with(sample_action=lambda *_: None),
+    "action 'up' does not match 'down'": _with(
+        sample_action=lambda *_: "up", action_pattern=lambda self, agent: "down"
+    ),
+    "action_pattern raised": _with(action_pattern=lambda self, agent: "("),
+    "goal() is not one line": _with(goal=lambda self: "two\nlines"),
+    "render() is not text": _with(render=lambda self: 3),
+    "tools() lists no tools": _with(tools=lambda self: []),
+    "lacks 'text'": _with(tools=lambda self: [{"name": "a", "description": "b", "parameters": _schema}]),
+    "no JSON Schema object": _with(
+        tools=lambda self: [{"name": "a", "description": "b", "parameters": {}, "text": "c"}]
+    ),
+    "two tools have one name": _with(tools=lambda self: GoodWorld.tools(self) * 2),
+    "is not lower-case words and a version": _with(id="good"),
+    "no card docstring": type("Cardless", (GoodWorld,), {}),
+}
+
+
+def _raise():
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("words", RULES)
+def test_broken_world_is_named(words):
+    found = _check(RULES[words], seeds=(0, 1))
+    assert [line for line in found if words in line], found
+    assert all("\n" not in line for line in found)
