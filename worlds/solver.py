@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-__all__ = ["expressions", "random_expression", "reachable", "sub_targets", "whole_values"]
+from worlds.arithmetic import parse
+
+__all__ = ["combine", "complete", "expressions", "random_expression", "reachable", "sub_targets", "whole_values"]
 
 MAX_SEARCH_TILES = 5
 
@@ -80,8 +82,17 @@ def whole_values(tiles: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(int(v) for v in reachable(tiles) if v.denominator == 1 and v >= 0))
 
 
-@lru_cache(maxsize=4096)
 def _terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
+    # Longer lists are big and each is needed once; only the parts they are built from are worth keeping.
+    return _kept_terms(tiles) if len(tiles) <= 3 else _build_terms(tiles)
+
+
+@lru_cache(maxsize=4096)
+def _kept_terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
+    return _build_terms(tiles)
+
+
+def _build_terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
     if len(tiles) == 1:
         return ((Fraction(tiles[0]), str(tiles[0]), ""),)
     found: dict[str, _Term] = {}
@@ -89,34 +100,33 @@ def _terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
         for a in _terms(left):
             for b in _terms(right):
                 big, small = (a, b) if (a[0], a[1]) >= (b[0], b[1]) else (b, a)
-                for operator in "+*":  # commutative: the larger operand first
-                    term = _join(operator, big, small)
+                pairs = [("+", big, small), ("*", big, small)]  # commutative: the larger operand first
+                pairs += [(operator, x, y) for operator in "-/" for x, y in ((a, b), (b, a))]
+                for operator, x, y in pairs:
+                    term = _join(operator, x, y)
                     if term:
                         found.setdefault(term[1], term)
-                for operator in "-/":
-                    for x, y in ((a, b), (b, a)):
-                        term = _join(operator, x, y)
-                        if term:
-                            found.setdefault(term[1], term)
     return tuple(found.values())
 
 
-@lru_cache(maxsize=4096)
-def expressions(tiles: tuple[int, ...]) -> dict[Fraction, tuple[str, ...]]:
-    """Return value -> the distinct expressions that make it from all tiles, shortest first.
+@lru_cache(maxsize=8192)
+def expressions(tiles: tuple[int, ...], most: int = 8) -> dict[int, tuple[str, ...]]:
+    """Return whole value -> up to `most` distinct expressions that make it from all tiles, shortest first.
 
     Args:
-        tiles: sorted whole numbers, at most 4 (longer ones have too many expressions to list).
+        tiles: sorted whole numbers, at most 4 (more have too many expressions to list).
+        most: expressions kept per value.
 
     Raises:
         ValueError: more than 4 tiles.
     """
     if len(tiles) > 4:
         raise ValueError(f"listing expressions takes at most 4 tiles, got {len(tiles)}")
-    by_value: dict[Fraction, list[str]] = {}
+    by_value: dict[int, list[str]] = {}
     for value, text, _ in _terms(tiles):
-        by_value.setdefault(value, []).append(text)
-    return {value: tuple(sorted(texts, key=lambda t: (len(t), t))) for value, texts in by_value.items()}
+        if value.denominator == 1 and value >= 0:
+            by_value.setdefault(int(value), []).append(text)
+    return {v: tuple(sorted(texts, key=lambda t: (len(t), t))[:most]) for v, texts in by_value.items()}
 
 
 def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
@@ -153,3 +163,36 @@ def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
             ways.append((f"{value}/[{{}}]", value // target))
         ways.append((f"[{{}}]/{value}", target * value))
     return [(form, s) for form, s in ways if s > 0]
+
+
+def complete(form: str, expression: str) -> str:
+    """Return a sub-target form with its brackets filled by an expression, e.g. ``100-(2+3)`` for ``100-[{}]``.
+
+    Args:
+        form: one of the forms that `sub_targets` returns.
+        expression: makes the sub-target.
+    """
+    root = parse(expression).root
+    top = root[0] if isinstance(root, tuple) else ""
+    before, after = form.split("[{}]")
+    if before:
+        needs = {"+": "", "-": "+-", "*": "+-", "/": "+-*/"}[before[-1]]
+    else:
+        needs = "+-" if after[0] == "/" else ""
+    return f"{before}{_wrap(expression, top, needs)}{after}"
+
+
+def combine(operator: str, left: str, right: str) -> str:
+    """Return `left operator right` as text with the fewest parentheses that keep the value.
+
+    Raises:
+        ValueError: the right side of a division is zero.
+    """
+    terms = []
+    for text in (left, right):
+        expression = parse(text)
+        terms.append((expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else ""))
+    term = _join(operator, terms[0], terms[1])
+    if term is None:
+        raise ValueError("division by zero")
+    return term[1]

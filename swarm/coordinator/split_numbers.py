@@ -1,0 +1,141 @@
+"""How to steer split-numbers-v0: what its reports say, the hand-written rules, and the text for a µLM coordinator.
+
+Owns the domain knowledge of this one world's coordination. It reads report text only. The rules use posted values
+and never the tiles; the µLM may read the tiles that reports name, and has to learn what they can make.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from swarm.messages import DirectRequest
+from worlds.solver import sub_targets
+from worlds.split_numbers import DIRECTIVE
+
+__all__ = ["Briefing", "SplitNumbersPlaybook", "briefing_text"]
+
+_REPORT = re.compile(r"half (?P<tiles>\d+(?: \d+)*)(?: made (?P<value>\d+))?")
+_GOAL = re.compile(r"target (?P<target>\d+)")
+MAX_VALUES = 8  # values in one briefing: all that four agents of the other half post in two ticks
+MAX_REPEATS = 2  # how often the same directive is worth giving: a µLM may miss a value that it can make
+
+
+@dataclass(slots=True)
+class _Half:
+    agents: list[str] = field(default_factory=list)
+    values: list[int] = field(default_factory=list)  # in order of posting
+    given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """One prompt for a model coordinator and the agents that its answer is for."""
+
+    agents: tuple[str, ...]
+    prompt: str
+
+
+def briefing_text(target: int, tiles: str, values: Sequence[int]) -> str:
+    """Return what the µLM coordinator reads about one half; it answers with directives parted by spaces."""
+    return f"target {target} half {tiles} values {' '.join(map(str, values))}\n"
+
+
+class SplitNumbersPlaybook:
+    """Rules, briefings and parsing for split-numbers-v0."""
+
+    world_id = "split-numbers-v0"
+
+    def _read(self, request: DirectRequest) -> tuple[int, dict[str, _Half]] | None:
+        """Fold the reports into two halves, keyed by the tiles' text and the parity it was reported with."""
+        goal = _GOAL.search(request.goal)
+        if goal is None:
+            return None
+        halves: dict[str, _Half] = {}
+        home: dict[str, str] = {}
+        for report in request.reports:
+            match = _REPORT.fullmatch(report.text.strip())
+            if match is None:
+                continue
+            # Two halves may hold equal tiles; agents of one half still share the parity of their number.
+            side = home.setdefault(report.agent, f"{match['tiles']}|{_parity(report.agent)}")
+            half = halves.setdefault(side, _Half())
+            if report.agent not in half.agents:
+                half.agents.append(report.agent)
+            if match["value"] is not None and int(match["value"]) not in half.values:
+                half.values.append(int(match["value"]))
+        for _, agent, text in request.directives:
+            if agent in home:
+                given = halves[home[agent]].given
+                given[text] = given.get(text, 0) + 1
+        return int(goal["target"]), halves
+
+    def rules(self, request: DirectRequest) -> dict[str, str]:
+        """Direct each half to values that complete what the other half posted.
+
+        A sub-target that the directed half itself posted before comes first (it is known to be reachable), then
+        small sub-targets of fresh values, for half of the agents; the others stay free to post new values.
+        """
+        read = self._read(request)
+        if read is None or len(read[1]) != 2:
+            return {}
+        target, halves = read
+        result: dict[str, str] = {}
+        for side, half in halves.items():
+            (other,) = (h for name, h in halves.items() if name != side)
+            known: list[str] = []
+            guesses: list[tuple[int, int, str]] = []
+            for age, value in enumerate(reversed(other.values)):
+                for form, s in sub_targets(value, target):
+                    text = form.format(s)
+                    if s in half.values:
+                        if half.given.get(text, 0) < 2 * MAX_REPEATS:
+                            known.append(text)
+                    elif half.given.get(text, 0) == 0:
+                        guesses.append((s, age, text))
+            guesses.sort()
+            agents = [a for a in half.agents if a in request.agents]
+            wanted = (known * len(agents))[: len(agents)] if known else []
+            wanted += [text for _, _, text in guesses[: max(0, len(agents) // 2 - len(wanted))]]
+            result.update(zip(agents, wanted, strict=False))
+        return result
+
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
+        """Return one briefing per half that has something to complete."""
+        read = self._read(request)
+        if read is None or len(read[1]) != 2:
+            return []
+        target, halves = read
+        result: list[Briefing] = []
+        for side, half in halves.items():
+            (other,) = (h for name, h in halves.items() if name != side)
+            times = dict.fromkeys(other.values, 0)
+            for text, count in half.given.items():
+                for value in other.values:
+                    if text.startswith((f"{value}+", f"{value}-", f"{value}*", f"{value}/")) or text.endswith(
+                        (f"]-{value}", f"]/{value}")
+                    ):
+                        times[value] += count
+            newest = {value: -i for i, value in enumerate(other.values)}
+            values = sorted(other.values, key=lambda v: (times[v], newest[v]))[:MAX_VALUES]
+            agents = tuple(a for a in half.agents if a in request.agents)
+            if values and agents:
+                tiles = side.split("|")[0]
+                result.append(Briefing(agents, briefing_text(target, tiles, values)))
+        return result
+
+    def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
+        """Read the directives out of a model's answer; anything that is no directive is skipped."""
+        directives = [word for word in text.split() if DIRECTIVE.fullmatch(word)]
+        return dict(zip(briefing.agents, directives, strict=False))
+
+    def pattern(self) -> str:
+        """Return a regular expression of well-formed answers."""
+        one = r"(\d{1,4}[-+*/]\[\d{1,4}\]|\[\d{1,4}\][-/]\d{1,4})"
+        return rf"(-|{one}( {one}){{0,7}})"
+
+
+def _parity(agent: str) -> str:
+    digits = agent.lstrip("a")
+    return str(int(digits) % 2) if digits.isdigit() else ""

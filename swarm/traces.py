@@ -1,0 +1,189 @@
+"""Training texts from a solver: (prompt, completion) pairs in exactly the layout of play.
+
+Owns what the shipped policies learn from. Held-out puzzles are refused by the hash of the canonical puzzle, and no
+text ever asks for 24, whatever the number of tiles. Every example follows from (seed, index) alone, so the cursor of
+a training run is one number. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from swarm.coordinator.split_numbers import briefing_text
+from swarm.errors import SwarmError
+from swarm.prompt import STOP, agent_prompt
+from swarm.seeds import derive_seed
+from worlds import solver
+from worlds.arithmetic import parse
+from worlds.numbers import Puzzle, is_held_out
+
+__all__ = ["FORBIDDEN_TARGET", "TASKS", "corpus", "example", "held_out_example", "is_completable"]
+
+FORBIDDEN_TARGET = 24
+LOW, HIGH = 1, 13
+TARGET_LOW, TARGET_HIGH = 100, 199
+DIRECTIVES_PER_ANSWER = 4
+
+Example = tuple[str, str, str]
+"""(kind, prompt, completion); the completion ends with the stop."""
+
+
+def _half(rng: random.Random) -> tuple[int, ...]:
+    return tuple(sorted(rng.randint(LOW, HIGH) for _ in range(3)))
+
+
+def _solved_split(rng: random.Random, held_out: bool) -> tuple[tuple[int, ...], tuple[int, ...], int, int, str, int]:
+    """Return (own tiles, other tiles, target, other's value, form, own sub-target) of a split puzzle."""
+    while True:
+        own, other = _half(rng), _half(rng)
+        v, s = rng.choice(solver.whole_values(other)), rng.choice(solver.whole_values(own))
+        forms = [("{v}+[{{}}]", v + s), ("{v}-[{{}}]", v - s), ("[{{}}]-{v}", s - v), ("{v}*[{{}}]", v * s)]
+        if s and v % s == 0:
+            forms.append(("{v}/[{{}}]", v // s))
+        if v and s % v == 0:
+            forms.append(("[{{}}]/{v}", s // v))
+        fitting = [(form, t) for form, t in forms if TARGET_LOW <= t <= TARGET_HIGH]
+        if not fitting or s in (0, FORBIDDEN_TARGET):
+            continue
+        form, target = rng.choice(fitting)
+        if is_held_out(own + other, target) == held_out:
+            return own, other, target, v, form.format(v=v), s
+
+
+def _make(tiles: tuple[int, ...], value: int, rng: random.Random, choices: int = 1) -> str:
+    """Return one of the shortest expressions that make a value."""
+    found = solver.expressions(tiles)[value]
+    return found[rng.randrange(min(choices, len(found)))]
+
+
+def _half_text(tiles: tuple[int, ...], target: int) -> str:
+    return f"half {' '.join(map(str, tiles))} target {target}"
+
+
+def directed(rng: random.Random, held_out: bool) -> Example:
+    """An agent hits the sub-target that it was assigned."""
+    own, _, target, _, form, s = _solved_split(rng, held_out)
+    prompt = agent_prompt(_half_text(own, target), form.format(s))
+    return "directed", prompt, solver.complete(form, _make(own, s, rng)) + STOP
+
+
+def free(rng: random.Random, held_out: bool) -> Example:
+    """An agent without a directive posts a value that is part of some solution."""
+    own, _, target, _, _, s = _solved_split(rng, held_out)
+    return "free", agent_prompt(_half_text(own, target)), _make(own, s, rng) + STOP
+
+
+def four_tiles(rng: random.Random, held_out: bool) -> Example:
+    """All four tiles make a small target, never 24."""
+    while True:
+        tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(4)))
+        targets = [v for v in solver.whole_values(tiles) if 1 <= v <= 100 and v != FORBIDDEN_TARGET]
+        if not targets:
+            continue
+        target = rng.choice(targets)
+        if is_held_out(tiles, target) == held_out:
+            return "four", agent_prompt(Puzzle(tiles, target).text()), _make(tiles, target, rng, 8) + STOP
+
+
+def six_tiles(rng: random.Random, held_out: bool) -> Example:
+    """All six tiles make a target of 100..199: what a solo agent needs."""
+    if rng.random() < 0.5:
+        own, other, target, v, form, s = _solved_split(rng, held_out)
+        theirs = _make(other, v, rng)
+        text = _compose_both(form, v, theirs, _make(own, s, rng))
+        return "six", agent_prompt(Puzzle(tuple(sorted(own + other)), target).text()), text + STOP
+    while True:
+        tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(6)))
+        text = solver.random_expression(tiles, rng)
+        value = parse(text).value()
+        if value.denominator == 1 and TARGET_LOW <= value <= TARGET_HIGH:
+            if is_held_out(tiles, int(value)) == held_out:
+                return "six", agent_prompt(Puzzle(tiles, int(value)).text()), text + STOP
+
+
+def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
+    """Replace the posted number of a form by the expression that made it."""
+    before, after = form.split("[{}]")
+    operator = before[-1] if before else after[0]
+    left, right = (theirs, own) if before else (own, theirs)
+    return solver.combine(operator, left, right)
+
+
+def briefing(rng: random.Random, held_out: bool) -> Example:
+    """A coordinator picks, from what the other half posted, values that this half can complete."""
+    own, other, target, v, _, _ = _solved_split(rng, held_out)
+    if rng.random() < 0.25:  # a puzzle this half may not be able to complete at all
+        target = rng.randint(TARGET_LOW, TARGET_HIGH)
+        if is_held_out(own + other, target) != held_out:
+            return briefing(rng, held_out)
+    pool = list(solver.whole_values(other))
+    rng.shuffle(pool)
+    values = pool[: rng.randint(1, 8)]
+    if v not in values and rng.random() < 0.6:
+        values[rng.randrange(len(values))] = v
+    reach = frozenset(solver.whole_values(own))
+    good = [
+        form.format(s)
+        for value in values
+        for form, s in solver.sub_targets(value, target)
+        if s in reach and s != FORBIDDEN_TARGET
+    ]
+    rng.shuffle(good)
+    answer = " ".join(good[:DIRECTIVES_PER_ANSWER]) or "-"
+    return "briefing", briefing_text(target, " ".join(map(str, own)), values), answer + STOP
+
+
+Generator = Callable[[random.Random, bool], Example]
+TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
+    "puzzle-agent": ((directed, 0.37), (free, 0.10), (four_tiles, 0.25), (six_tiles, 0.28)),
+    "puzzle-coordinator": ((briefing, 1.0),),
+}
+"""Task name -> its kinds of examples and their shares."""
+
+
+def _generators(task: str) -> tuple[tuple[Generator, float], ...]:
+    if task not in TASKS:
+        raise SwarmError(f"unknown training task {task!r}; available: {', '.join(TASKS)}")
+    return TASKS[task]
+
+
+def example(task: str, seed: int, index: int) -> Example:
+    """Return training example number `index` of a task; no held-out puzzle and no target 24 is ever in it.
+
+    Raises:
+        SwarmError: unknown task.
+    """
+    kinds = _generators(task)
+    rng = random.Random(derive_seed(seed, "trace", task, index))  # noqa: S311 - not for secrets
+    (generator,) = rng.choices([g for g, _ in kinds], [share for _, share in kinds])
+    return generator(rng, False)
+
+
+def held_out_example(task: str, kind: int, seed: int, index: int) -> Example:
+    """Return held-out example number `index` of one kind of a task, for scoring."""
+    generator = _generators(task)[kind][0]
+    return generator(random.Random(derive_seed(seed, "held-out", task, kind, index)), True)  # noqa: S311
+
+
+def corpus(size: int = 2000) -> Iterator[str]:
+    """Yield the texts that the shipped tokenizer is trained on: all tasks, and the words of the worlds."""
+    for task in TASKS:
+        for index in range(size):
+            _, prompt, completion = example(task, 0, index)
+            yield prompt + completion
+    words = "heard illegal room exits door key goal go take drop look red blue green made values target half tiles"
+    for _ in range(size // 10):
+        yield f" {words.replace(' ', '  ')} {words}"
+
+
+def is_completable(prompt: str, directive: str) -> bool:
+    """Return whether a directive answers a briefing: true arithmetic, a listed value, a reachable sub-target."""
+    words = prompt.split()
+    target, values = int(words[1]), words[words.index("values") + 1 :]
+    tiles = tuple(int(word) for word in words[words.index("half") + 1 : words.index("values")])
+    return any(
+        directive == form.format(s) and s in solver.whole_values(tiles)
+        for value in values
+        for form, s in solver.sub_targets(int(value), target)
+    )

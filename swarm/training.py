@@ -1,0 +1,335 @@
+"""`swarm train`: trains a policy on solver traces with Ray Train, resumably, and ships it with its scores.
+
+Owns the training recipe (`TrainConfig`), the loop around `ulm.training.train_step`, and the scoring on held-out
+puzzles. One worker or many, CPU or GPU: the loop is the same; with N workers each takes every N-th example of a batch
+and gradients are averaged. Batches follow from (seed, step) alone, so a resumed run is bit-equal to an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from swarm import traces
+from swarm.errors import SwarmError
+from swarm.prompt import STOP
+from swarm.seeds import derive_seed
+from ulm.checkpoint import save_checkpoint
+from ulm.config import PRESETS, preset
+from ulm.generation import Engine, GenerationRequest
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
+from ulm.training import learning_rate, load_state, make_optimizer, micro_batches, save_state, train_step
+from worlds.arithmetic import ExpressionError, parse
+from worlds.split_numbers import DIRECTIVE
+
+__all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
+
+
+class TrainConfig(BaseModel):
+    """What a training file may say.
+
+    Attributes:
+        name: names the run folder and the policy.
+        task: one of `swarm.traces.TASKS`.
+        preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
+        vocab_size: upper limit of the trained BPE tokenizer.
+        steps, batch_size, lr, warmup, weight_decay, betas, clip: AdamW with cosine schedule.
+        micro_batches: parts of similar length a batch is computed in.
+        save_every, log_every: in steps.
+        workers, threads, device, dtype: where it runs; `dtype` bfloat16 computes under autocast.
+        score_examples: held-out examples per kind that the finished policy is scored on.
+        out: checkpoint folder, relative to the YAML file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: str
+    seed: int = Field(0, ge=0, lt=2**63)
+    preset: str = "1m"
+    window: int = Field(128, ge=8)
+    vocab_size: int = Field(512, ge=259)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(128, ge=1)
+    micro_batches: int = Field(4, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup: int = Field(200, ge=1)
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(1.0, gt=0)
+    save_every: int = Field(500, ge=1)
+    log_every: int = Field(50, ge=1)
+    workers: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    score_examples: int = Field(500, ge=0)
+    out: str
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SwarmError("device 'cuda' was asked for but torch sees no GPU; set device: cpu or auto")
+    return torch.device(name)
+
+
+def _loop(settings: dict[str, Any]) -> None:
+    """Run in every Ray Train worker: the whole training, from the last saved state on."""
+    import ray.train
+    import ray.train.torch
+
+    config = TrainConfig.model_validate(settings["config"])
+    folder = Path(settings["folder"])
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
+    optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas)
+    progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
+    wrapped = torch.nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
+    per_worker = config.batch_size // world_size
+    autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
+    start, before = time.monotonic(), float(progress["seconds"])
+    for step in range(int(progress["step"]), config.steps):
+        first = step * config.batch_size + rank * per_worker
+        pairs = [traces.example(config.task, config.seed, i)[1:] for i in range(first, first + per_worker)]
+        rate = learning_rate(step, peak=config.lr, warmup=config.warmup, steps=config.steps)
+        batches = [batch.to(device) for batch in micro_batches(pairs, tokenizer, config.micro_batches)]
+        stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
+        done = step + 1
+        if rank == 0 and (done % config.log_every == 0 or done == config.steps):
+            line = {"step": done, "loss": round(stats.loss, 5), "lr": rate, "seconds": before + time.monotonic() - start}
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line) + "\n")
+        if rank == 0 and (done % config.save_every == 0 or done == config.steps):
+            seconds = before + time.monotonic() - start
+            examples = done * per_worker * world_size
+            save_state(
+                folder / "state", model, optimizer, {"step": done, "seconds": seconds, "examples": examples}
+            )
+    ray.train.report({"step": config.steps})
+
+
+def _follow(path: Path, steps: int, echo: Callable[[str], None], stop: threading.Event) -> None:
+    """Echo progress, rate and ETA from the metrics file until told to stop."""
+    seen = path.stat().st_size if path.exists() else 0
+    first: tuple[int, float] | None = None
+    while not stop.wait(1.0):
+        if not path.exists() or path.stat().st_size == seen:
+            continue
+        with path.open(encoding="utf-8") as handle:
+            handle.seek(seen)
+            lines = [line for line in handle if line.endswith("\n")]
+            seen = handle.tell()
+        if not lines:
+            continue
+        last = json.loads(lines[-1])
+        now = time.monotonic()
+        first = first or (last["step"], now)
+        rate = (last["step"] - first[0]) / (now - first[1]) if now > first[1] + 0.5 else 0.0
+        eta = f"{(steps - last['step']) / rate / 60:.1f} min left" if rate else "estimating"
+        echo(f"step {last['step']}/{steps}  loss {last['loss']:.4f}  {rate:.1f} steps/s  {eta}")
+
+
+def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False) -> Path:
+    """Train, score and save a policy.
+
+    Args:
+        config: the recipe.
+        folder: working folder: tokenizer, metrics and resumable state.
+        out: checkpoint folder to write.
+        echo: receives progress lines.
+        resume: continue from the state in `folder`; otherwise an unfinished state there is an error.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SwarmError: bad recipe, unfinished state without `resume`, Ray not startable, or training failed.
+    """
+    if config.task not in traces.TASKS:
+        raise SwarmError(f"unknown task {config.task!r}; available: {', '.join(traces.TASKS)}")
+    if config.preset not in PRESETS:
+        raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
+    if config.batch_size % config.workers:
+        raise SwarmError(f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers")
+    device = _device(config.device)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SwarmError(f"cannot write to {folder}: {error}") from error
+    recipe = config.model_dump(mode="json")
+    recipe_file = folder / "recipe.json"
+    if recipe_file.exists():
+        compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
+        if not resume:
+            raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
+        if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
+            raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
+    else:
+        Tokenizer.train(traces.corpus(), config.vocab_size).save(folder / "tokenizer.json")
+        recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
+    stop = threading.Event()
+    follower = threading.Thread(
+        target=_follow, args=(folder / "metrics.jsonl", config.steps, echo, stop), daemon=True
+    )
+    follower.start()
+    try:
+        _fit(config, folder, device)
+    finally:
+        stop.set()
+        follower.join()
+    return _finish(config, folder, out, device, echo)
+
+
+_IDENTITY = ("task", "seed", "preset", "window", "vocab_size", "steps", "batch_size", "micro_batches", "lr", "warmup", "weight_decay",
+             "betas", "clip")  # fmt: skip
+
+
+def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
+    except Exception as error:
+        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
+    cpus = max(1, min(config.threads or 1, (os.cpu_count() or 1) // config.workers))
+    scaling = ScalingConfig(
+        num_workers=config.workers, use_gpu=device.type == "cuda", resources_per_worker={"CPU": cpus}
+    )
+    run = RunConfig(
+        name=config.name, storage_path=str((folder / "ray").resolve()), failure_config=FailureConfig(max_failures=3)
+    )
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(folder.resolve())},
+        scaling_config=scaling,
+        run_config=run,
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise SwarmError(f"training failed: {reason}; the last saved state is in {folder}, go on with --resume") from error
+    finally:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+
+def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
+    progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99)))
+    if progress is None:
+        raise SwarmError(f"no training state in {folder}")
+    # Scores belong to the weights that ship, so they are rounded to bfloat16 before they are scored.
+    model.to(torch.bfloat16).to(torch.float32)
+    scores = score_policy(model.to(device), tokenizer, config.task, config.seed, config.score_examples)
+    for kind, score in scores.items():
+        echo(f"held-out {kind}: {score}")
+    meta = {
+        "recipe": config.model_dump(mode="json"),
+        "training_seconds": round(float(progress["seconds"]), 1),
+        "examples": progress["examples"],
+        "scores": scores,
+        "hardware": f"{os.cpu_count()} CPU cores, {device.type}",
+    }
+    save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
+    return out
+
+
+def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
+    """Return whether an answer does what its prompt asks."""
+    if kind == "briefing":
+        wanted = set(completion.split())
+        given = [word for word in answer.split() if DIRECTIVE.fullmatch(word) or word == "-"]
+        if wanted == {"-"}:
+            return given == ["-"]
+        first = given[0] if given else "-"
+        return first != "-" and traces.is_completable(prompt, first)
+    try:
+        expression = parse(answer)
+        value = expression.value()
+    except ExpressionError:
+        return False
+    tiles = sorted(int(x) for x in prompt.split("target")[0].split()[1:])
+    goal = int(prompt.split("target")[1].split()[0])
+    if kind == "free":
+        return sorted(expression.literals) == tiles
+    used = sorted(expression.literals)
+    if kind == "directed":
+        borrowed = [x for x in parse(completion).literals]
+        return value == goal and used == sorted(borrowed)
+    return value == goal and used == tiles
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def score_policy(model: Decoder, tokenizer: Tokenizer, task: str, seed: int, examples: int) -> dict[str, dict[str, Any]]:
+    """Score a policy on held-out puzzles, kind by kind.
+
+    Returns:
+        kind -> n, `greedy` (share solved by one greedy attempt) and `sampled` (by one attempt at temperature .7).
+    """
+    engine = Engine(model, tokenizer)
+    scores: dict[str, dict[str, Any]] = {}
+    for index in range(len(traces.TASKS[task])):
+        cases = [traces.held_out_example(task, index, seed, i) for i in range(examples)]
+        if not cases:
+            continue
+        row: dict[str, Any] = {"n": len(cases)}
+        for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
+            requests = [
+                GenerationRequest(prompt, derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
+                for i, (_, prompt, _) in enumerate(cases)
+            ]
+            answers = [result.text for batch in _batches(requests, 512) for result in engine.generate(batch)]
+            solved = sum(_judge(k, p, c, a) for (k, p, c), a in zip(cases, answers, strict=True))
+            row[name] = round(solved / len(cases), 4)
+        scores[cases[0][0]] = row
+    return scores
+
+
+def train_from_file(
+    path: Path,
+    overrides: list[str],
+    out: Path | None,
+    workers: int | None,
+    resume: bool,
+    echo: Callable[[str], None] = print,
+) -> Path:
+    """Train what a YAML file describes; the working folder is `runs/train-<name>`.
+
+    Raises:
+        SwarmError: see `train`.
+    """
+    from swarm.config_file import load_yaml_model
+
+    config = load_yaml_model(path, TrainConfig, overrides)
+    if workers is not None:
+        config = config.model_copy(update={"workers": workers})
+    target = out if out is not None else path.parent / config.out
+    return train(config, Path("runs") / f"train-{config.name}", target, echo, resume)

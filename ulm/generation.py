@@ -1,0 +1,260 @@
+"""Batched decoding of many independent texts.
+
+- One `Engine` per model; requests go in, results come out in the same order.
+- What a request generates depends on the request alone, never on its batch (design decision 5): every tensor shape a
+  row meets is computed from that row's own lengths, batches are padded to at least four rows (below that, `linear`
+  takes another kernel on CPU and rows change in the last bit), and every row draws from its own stream of uniforms.
+- Sampling inverts the cumulative distribution with one uniform per token, so a row's stream needs no shared generator.
+- Knows text, not meaning: actions, agents and budgets live elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ulm.model import Decoder, KVCache
+from ulm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ulm.constraint import Constraint
+
+__all__ = ["Engine", "GenerationRequest", "GenerationResult"]
+
+MIN_ROWS = 4
+PROMPT_MULTIPLE = 16
+SLOT_MULTIPLE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One text to continue.
+
+    Attributes:
+        prompt: text to read; an empty one starts at end-of-text.
+        seed: seeds this request's uniforms.
+        max_new_tokens: at least 1.
+        temperature: 0 takes the most likely token.
+        top_p: nucleus sampling (Holtzman et al., arXiv:1904.09751); 1 turns it off.
+        stop: generation ends when one of these strings appears; it is cut from the text.
+        constraint: forces the text into a set or a regular language.
+    """
+
+    prompt: str
+    seed: int
+    max_new_tokens: int = 32
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What was generated. `generated_tokens` counts every sampled token, the stop included."""
+
+    text: str
+    prompt_tokens: int
+    generated_tokens: int
+    finish: Literal["stop", "end", "length"]
+
+
+@dataclass(slots=True)
+class _Row:
+    index: int
+    request: GenerationRequest
+    ids: list[int]
+    uniforms: np.ndarray
+    produced: list[int]
+    text: str = ""
+    state: int = 0
+    finish: Literal["stop", "end", "length"] | None = None
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Return one token id per row.
+
+    Args:
+        logits_BV: float logits; -inf forbids a token.
+        uniforms_B: one number in [0, 1) per row.
+        temperature: 0 is greedy.
+        top_p: keep the smallest set of most likely tokens whose probability reaches this.
+
+    Returns:
+        (B,) int64 ids; each depends on its own row only.
+    """
+    if temperature == 0.0:
+        return logits_BV.argmax(dim=-1)
+    probabilities = (logits_BV.float() / temperature).softmax(dim=-1)
+    order: Tensor | None = None
+    if top_p < 1.0:
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    cumulative = probabilities.cumsum(dim=-1)
+    # Scaling by the total keeps rounding from pointing past the last token that is allowed.
+    threshold = uniforms_B[:, None] * cumulative[:, -1:]
+    choice = (cumulative <= threshold).sum(dim=-1).clamp(max=logits_BV.shape[-1] - 1)
+    if order is not None:
+        choice = order.gather(1, choice[:, None])[:, 0]
+    return choice
+
+
+class Engine:
+    """Decodes batches with one model.
+
+    Args:
+        model: the µLM, already on its device.
+        tokenizer: its tokenizer.
+        max_batch: rows per forward pass.
+        compile: run decoding steps through torch.compile (worth it on GPU; compiling takes seconds).
+    """
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False) -> None:
+        if max_batch < MIN_ROWS:
+            raise ValueError(f"max_batch must be at least {MIN_ROWS}, got {max_batch}")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_batch = max_batch
+        self._extend = torch.compile(model.extend, dynamic=False) if compile else model.extend
+        self._texts = tokenizer.token_texts
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], deadline_s: float | None = None
+    ) -> list[GenerationResult]:
+        """Continue every request.
+
+        Args:
+            requests: any number, any mixture of settings.
+            deadline_s: `time.monotonic()` value after which decoding stops.
+
+        Raises:
+            ValueError: a request asks for no tokens, or its constraint allows nothing.
+            TimeoutError: the deadline passed.
+        """
+        rows: list[_Row] = []
+        encoded = self.tokenizer.encode_batch([r.prompt for r in requests]) if requests else []
+        for index, (request, ids) in enumerate(zip(requests, encoded, strict=True)):
+            if request.max_new_tokens < 1:
+                raise ValueError("max_new_tokens must be at least 1")
+            # PCG64 streams are specified bit for bit by numpy, so a seed means the same on every machine.
+            uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
+                request.max_new_tokens, dtype=np.float32
+            )
+            start = request.constraint.start if request.constraint else 0
+            rows.append(_Row(index, request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
+        groups: dict[tuple[int, int, float, float], list[_Row]] = {}
+        for row in rows:
+            length = _round_up(len(row.ids), PROMPT_MULTIPLE)
+            slots = _round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
+            slots = min(slots, self.model.config.window)
+            key = (length, slots, row.request.temperature, row.request.top_p)
+            groups.setdefault(key, []).append(row)
+        for (length, slots, temperature, top_p), members in groups.items():
+            for start in range(0, len(members), self.max_batch):
+                self._decode(members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s)
+        return [
+            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length") for row in rows
+        ]
+
+    @torch.inference_mode()
+    def _decode(
+        self,
+        rows: list[_Row],
+        length: int,
+        slots: int,
+        temperature: float,
+        top_p: float,
+        deadline_s: float | None,
+    ) -> None:
+        device = self.model.device
+        batch = max(MIN_ROWS, len(rows))
+        padded = rows + [rows[0]] * (batch - len(rows))
+        ids = np.full((batch, length), self.tokenizer.pad_id, dtype=np.int64)
+        for i, row in enumerate(padded):
+            ids[i, : len(row.ids)] = row.ids
+        ids_BT = torch.from_numpy(ids).to(device)
+        counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
+        cache = KVCache.empty(self.model.config, batch, slots, device=device, dtype=self.model.dtype)
+        logits = self._prefill(ids_BT, counts_B, cache)
+        live = list(rows)
+        for step in range(max(row.request.max_new_tokens for row in rows)):
+            if deadline_s is not None and time.monotonic() > deadline_s:
+                raise TimeoutError("decoding passed its deadline")
+            width = logits.shape[0]
+            uniforms = np.zeros(width, dtype=np.float32)
+            for i, row in enumerate(live):
+                if step < len(row.uniforms):
+                    uniforms[i] = row.uniforms[step]
+            if any(row.request.constraint for row in live):
+                logits = self._mask(logits, live)
+            chosen_B = sample(logits, torch.from_numpy(uniforms).to(device), temperature, top_p)
+            for row, token in zip(live, chosen_B.tolist(), strict=False):
+                if row.finish is None:
+                    self._accept(row, token)
+            open_rows = [i for i, row in enumerate(live) if row.finish is None]
+            if not open_rows:
+                return
+            # Finished rows cost as much as live ones: drop them once half of the batch is done.
+            if width > MIN_ROWS and max(MIN_ROWS, len(open_rows)) <= width // 2:
+                keep = open_rows + [open_rows[0]] * (MIN_ROWS - len(open_rows))
+                keep_B = torch.tensor(keep, device=device)
+                cache, chosen_B = cache.select(keep_B), chosen_B[keep_B]
+                live = [live[i] for i in open_rows]
+            logits = self._extend(chosen_B[:, None], cache)[0][:, 0]
+
+    def _prefill(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
+        """Read the prompts in chunks that fit the ring; return each row's logits after its own last token."""
+        length = ids_BT.shape[1]
+        if length <= cache.slots:
+            return self.model.extend(ids_BT, cache, counts_B, last_only=True)[0][:, 0]
+        result: Tensor | None = None
+        for start in range(0, length, cache.slots):
+            chunk = ids_BT[:, start : start + cache.slots]
+            counts = (counts_B - start).clamp(min=0, max=chunk.shape[1])
+            logits = self.model.extend(chunk, cache, counts, last_only=True)[0][:, 0]
+            result = logits if result is None else torch.where((counts > 0)[:, None], logits, result)
+        if result is None:
+            raise AssertionError("a prompt has at least one token")
+        return result
+
+    def _mask(self, logits_BV: Tensor, live: list[_Row]) -> Tensor:
+        masked = logits_BV.clone()
+        for i, row in enumerate(live):
+            if row.request.constraint is not None and row.finish is None:
+                allowed = row.request.constraint.allowed(row.state)
+                if not bool(allowed.any()):
+                    raise ValueError("the constraint allows no token here")
+                masked[i, : allowed.shape[0]].masked_fill_(~allowed.to(masked.device), float("-inf"))
+        return masked
+
+    def _accept(self, row: _Row, token: int) -> None:
+        row.produced.append(token)
+        if token == self.tokenizer.eot_id:
+            row.finish = "end"
+            return
+        if row.request.constraint is not None:
+            row.state = row.request.constraint.advance(row.state, token)
+        piece = self._texts[token]
+        if "\ufffd" in piece or "\ufffd" in row.text:
+            row.text = self.tokenizer.decode(row.produced)  # a character spread over several byte tokens
+        else:
+            row.text += piece
+        for stop in row.request.stop:
+            found = row.text.find(stop, max(0, len(row.text) - len(piece) - len(stop)))
+            if found >= 0:
+                row.text = row.text[:found]
+                row.finish = "stop"
+                return
+        if len(row.produced) >= row.request.max_new_tokens:
+            row.finish = "length"

@@ -1,0 +1,209 @@
+"""One training step and what surrounds it: batches, schedule, optimizer, resumable state.
+
+Owns `train_step`, used by every trainer of the project. Knows no Ray, no worlds, and not where texts come from.
+States are safetensors plus JSON, written atomically; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulm.tokenizer import Tokenizer
+
+__all__ = [
+    "Batch",
+    "StepStats",
+    "collate",
+    "learning_rate",
+    "load_state",
+    "make_optimizer",
+    "micro_batches",
+    "save_state",
+    "train_step",
+]
+
+IGNORE = -100
+LENGTH_MULTIPLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Token ids and next-token labels, both (B, T) int64; label -100 is not learned."""
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.ids_BT.to(device), self.labels_BT.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one step measured: mean loss per learned token (nats), gradient norm before clipping, learned tokens."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+    """Tokenise (prompt, completion) pairs into one padded batch that learns the completions only.
+
+    Prompt and completion are encoded apart, as they meet in play, where the prompt is read before anything is written.
+    """
+    prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
+    completions = tokenizer.encode_batch([completion for _, completion in pairs])
+    longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - 1
+    width = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    ids = torch.full((len(pairs), width), tokenizer.pad_id, dtype=torch.long)
+    labels = torch.full((len(pairs), width), IGNORE, dtype=torch.long)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        text = torch.tensor(prompt + completion)
+        ids[row, : len(text) - 1] = text[:-1]
+        labels[row, len(prompt) - 1 : len(text) - 1] = text[len(prompt) :]
+    return Batch(ids, labels)
+
+
+def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[Batch]:
+    """Collate pairs into `parts` batches of similar length each, so that little is spent on padding.
+
+    The gradient is that of one batch; only the order of summation differs.
+    """
+    ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+    size = -(-len(ordered) // parts)
+    return [collate(ordered[i : i + size], tokenizer) for i in range(0, len(ordered), size)]
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: float = 0.05) -> float:
+    """Return the rate of a step: linear warm-up, then cosine down to `floor` x `peak` (Loshchilov, arXiv:1608.03983)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizer(
+    model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov, arXiv:1711.05101) that decays matrices and leaves norms and embeddings alone."""
+    decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if not (p.dim() > 1 and "embed" not in n)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    lr: float,
+    *,
+    clip: float = 1.0,
+    autocast: torch.dtype | None = None,
+) -> StepStats:
+    """Take one optimizer step over the accumulated gradient of `batches`.
+
+    Args:
+        model: maps (B, T) ids to (B, T, V) logits; may be wrapped for data parallelism.
+        optimizer: updates its parameters.
+        batches: micro-batches on the model's device; together they form one batch.
+        lr: learning rate of this step.
+        clip: largest gradient norm.
+        autocast: compute type of matrix products, None for the weights' own.
+
+    Raises:
+        FloatingPointError: the loss is not finite; parameters are left as they were.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    tokens = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        device = batch.ids_BT.device.type
+        with torch.autocast(device, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            logits = model(batch.ids_BT)
+        # Logits only where something is learned: prompts are most of the tokens.
+        wanted = batch.labels_BT != IGNORE
+        loss = F.cross_entropy(logits[wanted].float(), batch.labels_BT[wanted], reduction="sum") / tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    if not math.isfinite(total):
+        raise FloatingPointError(f"loss is {total}; lower the learning rate or resume from the last good state")
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+    optimizer.step()
+    return StepStats(total, norm, tokens)
+
+
+def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+    """Write weights, optimizer moments and progress so that a kill at any point leaves this state or the one before.
+
+    Args:
+        folder: replaced as a whole.
+        model: the bare model, not a data-parallel wrapper.
+        optimizer: AdamW.
+        progress: JSON-able; holds at least the next step.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach()
+    fresh = folder.with_name(folder.name + ".new")
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / "state.safetensors"))
+    (fresh / "progress.json").write_text(json.dumps(progress, sort_keys=True), encoding="utf-8")
+    for file in fresh.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore what `save_state` wrote and return its progress; None when nothing was saved yet.
+
+    Raises:
+        ValueError: the state is damaged or belongs to another model.
+    """
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        old.rename(folder)
+    if not folder.exists():
+        return None
+    try:
+        tensors = load_file(str(folder / "state.safetensors"))
+        progress: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[f"weight.{name}"])
+                state = {
+                    key.split(".", 2)[1]: value
+                    for key, value in tensors.items()
+                    if key.startswith("optimizer.") and key.split(".", 2)[2] == name
+                }
+                if state:
+                    optimizer.state[parameter] = {
+                        key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
+                    }
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"training state {folder} is damaged or of another model ({error}); remove it to start over") from error
+    return progress
