@@ -1,7 +1,7 @@
 """What this machine has, what it lacks, and the command that gets it.
 
-Owns the findings behind `swarm doctor`. It changes nothing, and refuses to import what it examines except torch;
-Ray is tried in a process of its own, because a Ray that cannot start may hang or abort.
+Owns the findings behind `swarm doctor`. It changes nothing, and refuses to import what it examines except
+torch; Ray is tried in a process of its own, because a Ray that cannot start may hang or abort.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _recipe(folder: Path, checkpoint: Path) -> str:
 
 
 def _runs_folder(runs: Path) -> Finding:
-    place = runs if runs.is_dir() else runs.absolute().parent
+    place = runs if runs.exists() else runs.absolute().parent
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

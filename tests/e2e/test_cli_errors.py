@@ -1,0 +1,65 @@
+"""Bad input on the real command line: one clear line on stderr, a stable exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\nruntime: {pool: local}\n"
+
+
+def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "swarm.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        (GOOD + "sede: 3\n", (), "error: x.yaml:5: unknown key 'sede'; did you mean 'seed'?"),
+        (GOOD + "seed: x\n", (), 'error: x.yaml:5: seed is "x"; allowed: a whole number >= 0'),
+        (GOOD.replace("numbers-v0", "nubmers-v0"), (), "error: x.yaml:2: world 'nubmers-v0' not found"),
+        (GOOD, ("--set", "agents.count=0"), "error: --set agents.count=0: agents.count is 0; allowed"),
+        ("", (), "error: x.yaml: the file is empty"),
+    ],
+)
+def test_bad_experiment_is_one_line_and_exit_2(tmp_path, text, arguments, expected):
+    (tmp_path / "x.yaml").write_text(text)
+    done = swarm(tmp_path, "run", "x.yaml", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_file_and_missing_run_are_one_line(tmp_path):
+    for arguments in (("run", "x.yaml"), ("resume", "runs/x"), ("watch", "runs/x"), ("replay", "runs/x")):
+        done = swarm(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_completion_offers_commands(tmp_path):
+    done = swarm(tmp_path, _SWARM_COMPLETE="complete_bash", COMP_WORDS="swarm re", COMP_CWORD="1")
+    assert sorted(done.stdout.split()) == ["replay", "report", "resume"]
+
+
+def test_closed_pipe_is_quiet(tmp_path):
+    command = f"{sys.executable} -m swarm.cli worlds split-numbers-v0 | true"
+    for _ in range(3):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""

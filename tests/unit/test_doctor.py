@@ -1,0 +1,87 @@
+"""The doctor names what is missing or broken, and the command that gets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarm import doctor
+from swarm.doctor import Finding, examine
+
+EXPERIMENT = "world: {id: numbers-v0}\nagents: {model: policies/agent-1}\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(
+        doctor, "_device", lambda: Finding("device", "ok", "stand-in, importing torch is slow")
+    )
+    (tmp_path / "experiments").mkdir()
+    return tmp_path
+
+
+def findings(root: Path) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(root)}
+
+
+def test_missing_checkpoint_names_its_recipe(root):
+    folder = root / "experiments"
+    (folder / "p.yaml").write_text(EXPERIMENT)
+    (folder / "train_a.yaml").write_text("out: policies/agent-10\n")
+    (folder / "train_b.yaml").write_text("out: policies/agent-1\n")
+    found = findings(root)["model agent-1"]
+    assert found == Finding(
+        "model agent-1", "missing", "named by p.yaml", f"swarm train {folder / 'train_b.yaml'}"
+    )
+
+
+def test_checkpoint_with_weights_is_ok_and_one_without_is_missing(root):
+    (root / "experiments" / "p.yaml").write_text(EXPERIMENT)
+    weights = root / "experiments" / "policies" / "agent-1" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"")
+    assert findings(root)["model agent-1"].status == "missing"
+    weights.write_bytes(b"weights")
+    assert findings(root)["model agent-1"].status == "ok"
+
+
+def test_unreadable_experiment_is_broken(root):
+    file = root / "experiments" / "bad.yaml"
+    file.write_text("a:\n\tb: 1\n")
+    assert findings(root)[str(file)].status == "broken"
+
+
+def test_run_folder_that_cannot_be_written_is_broken(root):
+    assert findings(root)["run folders"].status == "ok"
+    (root / "runs").write_text("a file where the folder should be")
+    assert findings(root)["run folders"].status == "broken"
+
+
+def test_full_disk_is_broken(root, monkeypatch):
+    monkeypatch.setattr(doctor, "_LOW_DISK_BYTES", 10**18)
+    assert findings(root)["disk"].status == "broken"
+
+
+def test_absent_extra_names_its_install_command(root, monkeypatch):
+    real = doctor._installed
+    monkeypatch.setattr(doctor, "_installed", lambda name: None if name == "vllm" else real(name))
+    assert findings(root)["extra vllm"] == Finding(
+        "extra vllm", "missing", "without vllm", "pip install -e '.[vllm]'"
+    )
+
+
+@pytest.mark.parametrize(("version", "status"), [(None, "broken"), ("2.0.0", "broken"), ("2.13.0+cpu", "ok")])
+def test_core_package_must_be_there_in_the_right_version(root, monkeypatch, version, status):
+    real = doctor._installed
+    monkeypatch.setattr(doctor, "_installed", lambda name: version if name == "torch" else real(name))
+    assert findings(root)["torch"].status == status
+
+
+def test_ray_that_dies_is_broken_with_its_last_words(monkeypatch):
+    monkeypatch.setattr(doctor, "_RAY_PROBE", "import sys; sys.exit('no room for the object store')")
+    assert doctor._ray().status == "broken"
+    assert doctor._ray().detail == "no room for the object store"
+    monkeypatch.setattr(doctor, "_RAY_PROBE", "import time; time.sleep(9)")
+    monkeypatch.setattr(doctor, "_RAY_TIMEOUT_S", 0.1)
+    assert "no answer" in doctor._ray().detail
