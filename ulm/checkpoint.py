@@ -1,8 +1,9 @@
 """Trained µLMs on disk: a folder of `model.safetensors`, `config.json` and `tokenizer.json`.
 
-Owns the format and its version, the atomic replacement of a folder, the checks that turn a damaged folder into
-one clear line, and models whose weights alias arrays that other processes map too. Weights are safetensors and the
-rest is JSON: nothing here can run code from a file. It refuses to know training, Ray and transformers.
+Owns the format and its version, the atomic replacement of a folder, the checks that turn a damaged folder
+into one clear line, and models whose weights alias arrays that other processes map too. Weights are
+safetensors and the rest is JSON: nothing here can run code from a file. It refuses to know training, Ray and
+transformers.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path}: {error}; {_REMEDY}") from error
     if counted != config.num_parameters:
         raise CheckpointError(
-            f"{path}: its model config means {counted:,} parameters, it states {config.num_parameters:,}; {_REMEDY}"
+            f"{path}: the model config means {counted:,} parameters, not {config.num_parameters:,}; {_REMEDY}"
         )
     return config
 
@@ -376,7 +377,7 @@ def _assemble(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
                 f"they belong to another model config"
             )
     model.load_state_dict(state, assign=True)
-    # The rotary frequencies are no weights: take them from a model of the same head size that is really built.
+    # The rotary frequencies are no weights: take them from a small model that is really built.
     small = dataclasses.replace(config, vocab_size=1, n_layer=1, d_model=1, d_ff=1, tie_embeddings=True)
     model.inverse_frequencies = Decoder(small).inverse_frequencies
     return model.requires_grad_(False).eval()

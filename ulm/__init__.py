@@ -1,0 +1,61 @@
+"""The µLM core: token ids in, logits out.
+
+Owns the list of public names and loads their modules on first use, so that reading a model config does not cost
+the import of torch. Knows no Ray, no worlds, no swarm. Import and export of other models is in `ulm.hf`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ulm.checkpoint import (
+        Checkpoint,
+        CheckpointConfig,
+        CheckpointError,
+        build_model,
+        checkpoint_hash,
+        load_checkpoint,
+        load_weights_numpy,
+        read_checkpoint_config,
+        save_checkpoint,
+    )
+    from ulm.config import PRESETS, ModelConfig, preset
+    from ulm.constraint import Constraint
+    from ulm.generation import Engine, GenerationRequest, GenerationResult
+    from ulm.model import Decoder, KVCache
+    from ulm.tokenizer import Tokenizer
+
+__all__ = [
+    "PRESETS",
+    "Checkpoint",
+    "CheckpointConfig",
+    "CheckpointError",
+    "Constraint",
+    "Decoder",
+    "Engine",
+    "GenerationRequest",
+    "GenerationResult",
+    "KVCache",
+    "ModelConfig",
+    "Tokenizer",
+    "build_model",
+    "checkpoint_hash",
+    "load_checkpoint",
+    "load_weights_numpy",
+    "preset",
+    "read_checkpoint_config",
+    "save_checkpoint",
+]
+
+_MODULES = ("config", "tokenizer", "model", "constraint", "checkpoint", "generation")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module_name in _MODULES:
+            module = importlib.import_module(f"ulm.{module_name}")
+            if name in module.__all__:
+                return getattr(module, name)
+    raise AttributeError(f"module 'ulm' has no attribute {name!r}")
