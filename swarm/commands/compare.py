@@ -33,9 +33,7 @@ def compare(
     config = load_experiment(file, overrides or [])
 
     from swarm.compare import run_comparison
-    from swarm.config import CompareConfig
 
-    plan = config.compare or CompareConfig()
-    folder = run_comparison(config, file, out, arm or plan.arms, seed or plan.seeds, echo=typer.echo)
+    folder = run_comparison(config, file, out, arm or [], seed or [], echo=typer.echo)
     typer.echo(f"comparison    {folder}")
     typer.echo(f"report        {folder / 'report.html'}")

@@ -23,13 +23,14 @@ def doctor(
     findings = list(examine(start_ray=ray))
     if sys.stdout.isatty():
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         colours = {"ok": "green", "missing": "yellow", "broken": "bold red"}
         table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
         for finding in findings:
             status = f"[{colours[finding.status]}]{finding.status}[/]"
-            table.add_row(status, finding.name, finding.detail, finding.remedy)
+            table.add_row(status, *map(escape, (finding.name, finding.detail, finding.remedy)))
         Console().print(table)
     else:
         for finding in findings:

@@ -28,11 +28,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a µLM through Ray Train; prints progress, rate and ETA, and ends with the checkpoint's folder."""
-    if not file.is_file():
-        from swarm.errors import SwarmError
-
-        raise SwarmError(f"{file}: no such file; training recipes are experiments/train_*.yaml")
-
     from swarm.training import train_from_file
 
     folder = train_from_file(file, list(overrides or []), out, workers, resume)

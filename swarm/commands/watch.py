@@ -34,7 +34,8 @@ def watch(
 
     from swarm.dashboard import watch as show
 
-    show(run_dir, follow=follow, plain=plain)
+    if show(run_dir, follow=follow, plain=plain) is None:
+        raise typer.Exit(130)
 
 
 def _end_with(parent: int) -> None:

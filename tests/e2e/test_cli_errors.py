@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from swarm.commands.watcher import PARENT_VARIABLE
+from swarm.config import ExperimentConfig
+from swarm.journal import JournalWriter
+
 GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\nruntime: {pool: local}\n"
 
 
@@ -63,3 +67,23 @@ def test_closed_pipe_is_quiet(tmp_path):
             ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.stderr == ""
+
+
+def test_watcher_ends_with_the_run_that_started_it(tmp_path):
+    run_dir = tmp_path / "runs" / "demo-s0"
+    run_dir.mkdir(parents=True)
+    with JournalWriter(run_dir / "journal.jsonl") as journal:
+        config = ExperimentConfig.model_validate(
+            {"world": {"id": "numbers-v0"}, "agents": {"policy": "echo"}}
+        )
+        journal.append("header", {"format": 1, "config": config.logical(), "checkpoints": {}})
+    killed_run = (
+        "import os, subprocess, sys, time\n"
+        f"os.environ['{PARENT_VARIABLE}'] = str(os.getpid())\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'swarm.cli', 'watch', sys.argv[1]])\n"
+        "time.sleep(3); assert child.poll() is None; os._exit(9)"
+    )
+    command = [sys.executable, "-c", killed_run, str(run_dir)]
+    # The watcher holds the other end of this pipe, so reading to its end waits for the watcher.
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 9
