@@ -8,13 +8,15 @@ why an agent acted as it did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from swarm.budget import Spent
 from swarm.errors import SwarmError
 from swarm.journal import GENESIS, JOURNAL_NAME, JournalReader, LineTail, Record, state_hash
+from swarm.plain_text import printable
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, StepResult, World, WorldError
 from worlds.registry import make
@@ -50,21 +52,11 @@ class ReplayResult:
 
 
 @dataclass(slots=True)
-class _Spent:
-    tokens: int = 0
-    calls: int = 0
-    actions: int = 0
-
-    def as_record(self) -> dict[str, int]:
-        return {"tokens": self.tokens, "calls": self.calls, "actions": self.actions}
-
-
-@dataclass(slots=True)
 class _Episode:
     index: int
     world: World
     ticks: int = 0
-    spent: _Spent = field(default_factory=_Spent)
+    spent: Spent = field(default_factory=Spent)
 
 
 def replay(
@@ -103,7 +95,8 @@ def transcript(
     """
     replayer = _Replayer(run_dir, check, base_dir or run_dir)
     for record in replayer.records():
-        yield from _say(record, replayer.open)
+        for line in _say(record, replayer.open):
+            yield printable(line)
     return replayer.result()
 
 
@@ -177,7 +170,7 @@ class _Replayer:
         if kind == "header":
             if record["format"] != JOURNAL_FORMAT:
                 raise SwarmError(
-                    f"{self.path} has journal format {record['format']!r}, this version reads {JOURNAL_FORMAT}:"
+                    f"{self.path} has journal format {record['format']!r}, this swarm reads {JOURNAL_FORMAT}:"
                     " use the version of swarm that the run's manifest.json names"
                 )
             self.config = record["config"]
@@ -238,14 +231,14 @@ class _Replayer:
             if _acted(entry):
                 _same_entry(place, entry, result)
         self._spend(record, episode.spent)
-        _same(place, "spent", record["spent"], episode.spent.as_record())
+        _same(place, "spent", record["spent"], episode.spent.as_dict())
         _same(place, "state", record["state"], _calling(place, "state", lambda: state_hash(world.state())))
         _same(place, "terminated", record["terminated"], _all(result.terminations))
         _same(place, "truncated", record["truncated"], _all(result.truncations))
         episode.ticks += 1
         self.ticks += 1
 
-    def _spend(self, record: Record, spent: _Spent) -> None:
+    def _spend(self, record: Record, spent: Spent) -> None:
         for entry in record["agents"]:
             tokens = entry["prompt_tokens"] + entry["generated_tokens"]
             spent.tokens += tokens
@@ -264,7 +257,7 @@ class _Replayer:
         place = _place(record)
         _same(place, "solved", record["solved"], episode.world.solved)
         _same(place, "reason is 'solved'", record["reason"] == "solved", episode.world.solved)
-        for name, value in {"ticks": episode.ticks, **episode.spent.as_record()}.items():
+        for name, value in {"ticks": episode.ticks, **episode.spent.as_dict()}.items():
             _same(place, name, record[name], value)
         self.episodes += 1
         self.solved += episode.world.solved
@@ -325,6 +318,11 @@ def _calling(place: str, what: str, call: Callable[[], _T]) -> _T:
         raise ReplayError(f"{place}: the world's {what} raised {type(error).__name__}: {error}") from error
 
 
+def _numbered(agents: Iterable[str]) -> list[str]:
+    """Return a0, a1, ... a10: the keys of a record are sorted as text, which puts a10 before a2."""
+    return sorted(agents, key=lambda agent: (len(agent), agent))
+
+
 def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]:
     """Yield the lines of one record for people."""
     kind = record["kind"]
@@ -337,15 +335,16 @@ def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]
     elif kind == "episode":
         yield ""
         yield f"episode {record['episode']}: {record['goal']}"
-        yield from (f"  {agent:>5} sees {text}" for agent, text in record["observations"].items())
+        seen = record["observations"]
+        yield from (f"  {agent:>5} sees {seen[agent]}" for agent in _numbered(seen))
     elif kind == "tick":
         spent = record["spent"]
         yield (
             f"episode {record['episode']} tick {record['tick']}  "
             f"tokens {spent['tokens']:,}  calls {spent['calls']:,}  actions {spent['actions']:,}"
         )
-        for agent, text in record["directives"].items():
-            yield f"  {agent:>5} <- {text}"
+        for agent in _numbered(record["directives"]):
+            yield f"  {agent:>5} <- {record['directives'][agent]}"
         for entry in record["agents"]:
             if entry.get("fault") is not None:
                 yield f"  {entry['agent']:>5} !! {entry['fault']}"
