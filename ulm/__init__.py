@@ -1,7 +1,7 @@
 """The µLM core: token ids in, logits out.
 
-Owns the list of public names and loads their modules on first use, so that reading a model config does not cost
-the import of torch. Knows no Ray, no worlds, no swarm. Import and export of other models is in `ulm.hf`.
+Owns the list of public names and loads their modules on first use, so that reading a model config does not
+cost the import of torch. Knows no Ray, no worlds, no swarm. Import and export of other models is in `ulm.hf`.
 """
 
 from __future__ import annotations

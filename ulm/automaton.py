@@ -2,7 +2,7 @@
 
 Owns the reader of a small pattern language (Python's `re` without what is not regular), Thompson's
 construction ("Regular Expression Search Algorithm", 1968) and the subset construction, with bounds on all of
-them. Bytes, not characters, because a token may be a part of a character. It refuses to know tokens and models.
+them. Bytes, not characters, because a token may be a part of a character. It refuses to know tokens.
 """
 
 from __future__ import annotations

@@ -1,0 +1,229 @@
+"""To and from the models of transformers.
+
+Owns the map between `Decoder` and Llama-family models: config fields and tensor names, the fused projections
+split and joined. Imports transformers when called, not before. It refuses to guess: a feature that `Decoder`
+lacks is an error that names it.
+
+Llama has no sliding window, so `to_llama` computes the same logits for texts of at most `window` tokens, and
+says so through `max_position_embeddings`. Mistral has one; `to_mistral` is equal at any length.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ulm.config import ModelConfig
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, MistralForCausalLM, PretrainedConfig, PreTrainedModel
+
+__all__ = ["from_llama", "to_llama", "to_mistral"]
+
+# (name here, name in transformers) of the tensors that are the same in both.
+_OUTER = (("embed.weight", "model.embed_tokens.weight"), ("norm", "model.norm.weight"))
+_LAYER = (
+    ("attn_norm", "input_layernorm.weight"),
+    ("out.weight", "self_attn.o_proj.weight"),
+    ("mlp_norm", "post_attention_layernorm.weight"),
+    ("down.weight", "mlp.down_proj.weight"),
+)
+_QKV = tuple(f"self_attn.{part}_proj.weight" for part in "qkv")
+_GATE_UP = ("mlp.gate_proj.weight", "mlp.up_proj.weight")
+
+
+def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCausalLM:
+    """Return transformers' Llama with a copy of the weights; logits are equal up to `window` tokens.
+
+    Args:
+        model: what to export.
+        tokenizer: sets the end-of-text and padding ids, where `generate` and vLLM look for them.
+
+    Raises:
+        ValueError: the width is not a multiple of the heads, which Llama's config does not allow.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    c = model.config
+    if c.d_model % c.n_head:
+        raise ValueError(
+            f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral"
+        )
+    config = LlamaConfig(**_config_fields(model, tokenizer), max_position_embeddings=c.window)
+    return _fill(LlamaForCausalLM, config, model)
+
+
+def to_mistral(
+    model: Decoder, tokenizer: Tokenizer | None = None, max_length: int = 8192
+) -> MistralForCausalLM:
+    """Return transformers' Mistral, which has the sliding window, with a copy of the weights.
+
+    Args:
+        model: what to export.
+        tokenizer: sets the end-of-text and padding ids.
+        max_length: `max_position_embeddings`, the longest text that servers accept; it changes no logit.
+    """
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        **_config_fields(model, tokenizer),
+        max_position_embeddings=max_length,
+        sliding_window=model.config.window,
+    )
+    return _fill(MistralForCausalLM, config, model)
+
+
+def from_llama(
+    model_or_path: PreTrainedModel | str | Path, window: int | None = None
+) -> tuple[Decoder, Tokenizer | None]:
+    """Import a Llama or Mistral model of transformers.
+
+    Args:
+        model_or_path: a model, a folder, or a Hugging Face name; only safetensors are read.
+        window: tokens a position sees; None takes the model's own sliding window, or all that it was made for
+            (`max_position_embeddings`). A smaller one changes the logits of longer texts.
+
+    Returns:
+        The model in eval mode, float32 from a path and as it was otherwise; and the tokenizer, None where a
+        model was given or the folder holds none.
+
+    Raises:
+        ValueError: nothing is there, or the model has a feature that `Decoder` lacks.
+    """
+    if isinstance(model_or_path, (str, Path)):
+        source, tokenizer = _load(model_or_path)
+    else:
+        source, tokenizer = model_or_path, None
+    config = _import_config(source.config, window)
+    theirs: dict[str, Tensor] = source.state_dict()
+    ours = {name: theirs[other] for name, other in _OUTER}
+    if not config.tie_embeddings:
+        ours["head.weight"] = theirs["lm_head.weight"]
+    for i in range(config.n_layer):
+        layer = f"model.layers.{i}."
+        for name, other in _LAYER:
+            ours[f"blocks.{i}.{name}"] = theirs[layer + other]
+        ours[f"blocks.{i}.qkv.weight"] = torch.cat([theirs[layer + part] for part in _QKV])
+        ours[f"blocks.{i}.gate_up.weight"] = torch.cat([theirs[layer + part] for part in _GATE_UP])
+    model = Decoder(config)
+    frequencies = model.inverse_frequencies
+    model = model.to(source.device, source.dtype)
+    model.inverse_frequencies = frequencies.to(
+        source.device
+    )  # positions need float32 whatever the weights are
+    model.load_state_dict(ours)
+    return model.eval(), tokenizer
+
+
+def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    c = model.config
+    return {
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.d_model,
+        "intermediate_size": c.d_ff,
+        "num_hidden_layers": c.n_layer,
+        "num_attention_heads": c.n_head,
+        "num_key_value_heads": c.n_kv_head,
+        "head_dim": c.head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": c.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "tie_word_embeddings": c.tie_embeddings,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eot_id if tokenizer else None,
+        "pad_token_id": tokenizer.pad_id if tokenizer else None,
+        "dtype": model.dtype,
+    }
+
+
+def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
+    c = model.config
+    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    theirs = {other: ours[name] for name, other in _OUTER}
+    theirs["lm_head.weight"] = ours["embed.weight" if c.tie_embeddings else "head.weight"]
+    q, kv = c.n_head * c.head_size, c.n_kv_head * c.head_size
+    for i in range(c.n_layer):
+        layer = f"model.layers.{i}."
+        for name, other in _LAYER:
+            theirs[layer + other] = ours[f"blocks.{i}.{name}"]
+        for part, rows in zip(_QKV, ours[f"blocks.{i}.qkv.weight"].split([q, kv, kv]), strict=True):
+            theirs[layer + part] = rows
+        for part, rows in zip(
+            _GATE_UP, ours[f"blocks.{i}.gate_up.weight"].split([c.d_ff, c.d_ff]), strict=True
+        ):
+            theirs[layer + part] = rows
+    with torch.random.fork_rng(devices=[]):  # its initial weights would draw from the global generator
+        other_model = kind(config).to(model.device)
+    for (
+        parameter
+    ) in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
+        parameter.data = parameter.data.to(model.dtype)
+    other_model.load_state_dict(theirs)
+    return other_model.eval()
+
+
+def _load(name_or_path: str | Path) -> tuple[PreTrainedModel, Tokenizer | None]:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(name_or_path), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(_not_found(name_or_path, error)) from error
+    _import_config(config, None)  # before the weights are fetched, which may take long
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(name_or_path), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except OSError as error:
+        raise ValueError(_not_found(name_or_path, error)) from error
+    folder = Path(name_or_path)
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        return model, None
+    return model, Tokenizer.load(name_or_path)
+
+
+def _not_found(name_or_path: str | Path, error: Exception) -> str:
+    return (
+        f"no Llama model with safetensors at {name_or_path}: give a folder, or a Hugging Face name that "
+        f"this machine can reach ({str(error).splitlines()[0]})"
+    )
+
+
+def _import_config(config: PretrainedConfig, window: int | None) -> ModelConfig:
+    """Return the shape of a transformers model, or say which of its features there is no room for."""
+    if config.model_type not in ("llama", "mistral"):
+        raise ValueError(
+            f"cannot import a {config.model_type} model; only llama and mistral fit ulm's Decoder"
+        )
+    rope = dict(getattr(config, "rope_parameters", None) or {})
+    scaling = rope.get("rope_type", "default")
+    unsupported = {
+        "attention bias": getattr(config, "attention_bias", False),
+        "MLP bias": getattr(config, "mlp_bias", False),
+        f"activation {config.hidden_act}": config.hidden_act not in ("silu", "swish"),
+        f"rope scaling {scaling}": scaling != "default",
+        "interleaved rope": getattr(config, "rope_interleaved", False),
+        "quantized weights": getattr(config, "quantization_config", None) is not None,
+    }
+    if found := [feature for feature, present in unsupported.items() if present]:
+        raise ValueError(
+            f"cannot import this {config.model_type} model: ulm's Decoder has no {', no '.join(found)}"
+        )
+    return ModelConfig(
+        vocab_size=config.vocab_size,
+        n_layer=config.num_hidden_layers,
+        n_head=config.num_attention_heads,
+        n_kv_head=config.num_key_value_heads,
+        d_model=config.hidden_size,
+        d_ff=config.intermediate_size,
+        head_size=config.head_dim or config.hidden_size // config.num_attention_heads,
+        window=window or getattr(config, "sliding_window", None) or config.max_position_embeddings,
+        rope_theta=float(rope.get("rope_theta", 10_000.0)),
+        norm_eps=config.rms_norm_eps,
+        tie_embeddings=config.tie_word_embeddings,
+    )
