@@ -114,13 +114,7 @@ for _module in (run, baseline, compare, watch, resume, replay, report, train, wo
 
 def main() -> None:
     """Run the command line of this process; never returns normally."""
-    try:
-        app(prog_name="swarm")
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _silence_stdout()
+    app(prog_name="swarm")
 
 
 if __name__ == "__main__":

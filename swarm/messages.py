@@ -64,6 +64,7 @@ class DirectRequest:
         goal: the world's goal line.
         agents: the agents that may be directed, in fixed order.
         reports: every report of this episode so far, in commit order (tick, agent).
+        unread: how many of the last reports arrived since the coordinator was last asked.
         directives: what was directed so far: (tick, agent, text), in commit order.
         seed: seeds this call.
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
@@ -76,6 +77,7 @@ class DirectRequest:
     directives: tuple[tuple[int, str, str], ...]
     seed: int
     max_tokens: int | None = None
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ ENTRY_POINT_GROUP = "ulm_swarm.worlds"
 """Group in which a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
 
 _BUILT_IN = {
+    "echo-v0": "worlds.echo:EchoWorld",
     "graph-v0": "worlds.graph:GraphWorld",
     "numbers-v0": "worlds.numbers:NumbersWorld",
     "split-numbers-v0": "worlds.split_numbers:SplitNumbersWorld",

@@ -10,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from swarm.coordinator.protocol import Briefing
 from swarm.messages import DirectRequest
 from worlds.solver import sub_targets
 from worlds.split_numbers import DIRECTIVE
 
-__all__ = ["Briefing", "SplitNumbersPlaybook", "briefing_text"]
+__all__ = ["SplitNumbersPlaybook", "briefing_text"]
 
 _REPORT = re.compile(r"half (?P<tiles>\d+(?: \d+)*)(?: made (?P<value>\d+))?")
 _GOAL = re.compile(r"target (?P<target>\d+)")
@@ -27,14 +28,6 @@ class _Half:
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
-
-
-@dataclass(frozen=True, slots=True)
-class Briefing:
-    """One prompt for a model coordinator and the agents that its answer is for."""
-
-    agents: tuple[str, ...]
-    prompt: str
 
 
 def briefing_text(target: int, tiles: str, values: Sequence[int]) -> str:

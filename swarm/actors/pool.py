@@ -1,0 +1,201 @@
+"""The Ray pool: many agents per host actor, one read-only copy of the weights, hosts that may die.
+
+Owns the placement of calls on host actors, their time limit, and recovery: a dead or hung host is killed, its calls
+are retried with the same keys on a host that lives, and a replacement is started in the background. Which host runs a
+call never shows in the result. Ray is used here and in `swarm.training`, nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from swarm.config import FaultsConfig, RuntimeConfig
+from swarm.errors import SwarmError
+from swarm.host import Host, HostSpec, SharedModel, TokenCounter
+from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
+
+__all__ = ["RayPool", "start_ray"]
+
+_Request = TypeVar("_Request", ActRequest, DirectRequest)
+_Reply = TypeVar("_Reply", ActReply, DirectReply)
+START_TIMEOUT_S = 120.0
+
+
+def start_ray(address: str | None = None) -> None:
+    """Connect to a Ray cluster, or start a local one, unless this process has one already.
+
+    Raises:
+        SwarmError: Ray cannot be started or reached.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
+    try:
+        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
+    except Exception as error:
+        where = f"at {address}" if address else "on this machine"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SwarmError(
+            f"Ray could not be started {where}: {reason}; check `swarm doctor --ray`, or set runtime.pool: local"
+        ) from error
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
+class HostActor:
+    """A `Host` in its own process. Models come as one object per model, mapped read-only from the object store."""
+
+    def __init__(self, spec: HostSpec, names: list[str], *models: SharedModel) -> None:
+        self.host = Host(spec, dict(zip(names, models, strict=True)))
+
+    def ping(self) -> int:
+        """Return the process id."""
+        return self.host.ping()
+
+    def act(self, requests: list[ActRequest]) -> list[ActReply]:
+        """Run agent calls."""
+        return self.host.act(requests)
+
+    def direct(self, requests: list[DirectRequest]) -> list[DirectReply]:
+        """Run coordinator calls."""
+        return self.host.direct(requests)
+
+
+class RayPool:
+    """Host actors with recovery.
+
+    Args:
+        spec: what every host is told.
+        models: shared models by path; put into the object store once.
+        runtime: number of hosts, standby hosts, threads, address.
+        faults: how many host deaths are survived, and the time limit of a call.
+        agents: number of agents, for `agents_per_host`.
+        on_event: told about host deaths and replacements: (kind, facts).
+
+    Raises:
+        SwarmError: Ray cannot be started, or no host comes up.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        models: dict[str, SharedModel],
+        runtime: RuntimeConfig,
+        faults: FaultsConfig,
+        agents: int,
+        on_event: Callable[..., None] = lambda kind, **facts: None,
+    ) -> None:
+        start_ray(runtime.address)
+        self._spec = spec
+        self._faults = faults
+        self._on_event = on_event
+        self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
+        self._names = list(models)
+        self._refs = [ray.put(models[name]) for name in self._names]
+        count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
+        gpus = ray.cluster_resources().get("GPU", 0.0) if spec.device != "cpu" else 0.0
+        self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
+        if gpus:
+            self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
+        self._deaths = 0
+        self._hosts = [self._start() for _ in range(count)]
+        self._standby_wanted = runtime.standby
+        self._standby: list[Any] = []
+        try:
+            ray.get([host.ping.remote() for host in self._hosts], timeout=START_TIMEOUT_S)
+        except RayError as error:
+            self.close()
+            reason = str(error).strip().splitlines()[-1]
+            raise SwarmError(f"no agent host came up: {reason}") from error
+
+    def _start(self) -> Any:
+        return HostActor.options(**self._options).remote(self._spec, self._names, *self._refs)  # type: ignore[attr-defined]
+
+    def _fill_standby(self) -> None:
+        """Start spare hosts once the run is under way: they must not slow down its start."""
+        while len(self._standby) < self._standby_wanted:
+            self._standby.append(self._start())
+
+    def _replace(self, index: int, why: str) -> None:
+        """Put a spare host, or a fresh one, in the place of a dead host.
+
+        Raises:
+            SwarmError: too many hosts have died.
+        """
+        self._deaths += 1
+        with contextlib.suppress(Exception):
+            ray.kill(self._hosts[index])
+        if self._deaths > self._faults.max_host_deaths:
+            raise SwarmError(
+                f"{self._deaths} hosts died, more than faults.max_host_deaths allows ({self._faults.max_host_deaths}); "
+                f"last: {why}"
+            )
+        self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
+
+    def _run(
+        self, method: str, requests: Sequence[_Request], hung: Callable[[_Request, str], _Reply]
+    ) -> list[_Reply]:
+        """Spread requests over the hosts, in order, and retry what died until all are answered."""
+        replies: dict[int, _Reply] = {}
+        todo = list(range(len(requests)))
+        limit = self._faults.call_timeout_s
+        died_at: float | None = None
+        while todo:
+            size = -(-len(todo) // len(self._hosts))
+            calls: list[tuple[int, list[int], Any]] = []
+            for host, start in enumerate(range(0, len(todo), size)):
+                part = todo[start : start + size]
+                calls.append((host, part, getattr(self._hosts[host], method).remote([requests[i] for i in part])))
+            again: list[int] = []
+            for host, part, reference in calls:
+                try:
+                    # Decoding has its own deadline inside the host; this one is for a call that never returns.
+                    answers = ray.get(reference, timeout=limit + 2.0)
+                    replies.update(zip(part, answers, strict=True))
+                except ray.exceptions.GetTimeoutError:
+                    self._on_event("host_death", host=host, detail="hung; killed")
+                    self._replace(host, "a call that never returned")
+                    fault = f"timeout: no answer within {limit:g} s"
+                    replies.update({i: hung(requests[i], fault) for i in part})
+                except RayActorError as error:
+                    died_at = died_at or time.monotonic()
+                    detail = str(error).strip().splitlines()[0][:200]
+                    self._on_event("host_death", host=host, detail=detail)
+                    self._replace(host, detail)
+                    again += part
+            todo = sorted(again)
+        if died_at is not None:
+            self._on_event("host_ready", recovered_s=round(time.monotonic() - died_at, 3))
+        self._fill_standby()
+        return [replies[i] for i in range(len(requests))]
+
+    def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+        """Run agent calls on all hosts."""
+        return self._run("act", requests, lambda request, fault: ActReply(request.key, "", 0, 0, fault))
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Run coordinator calls on all hosts."""
+        return self._run("direct", requests, lambda request, fault: DirectReply(request.key, fault=fault))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text, counted in this process."""
+        return self._counter(texts)
+
+    def host_pids(self) -> list[int]:
+        """Return the process ids of the hosts in service; tests kill them."""
+        return list(ray.get([host.ping.remote() for host in self._hosts]))
+
+    def close(self) -> None:
+        """Kill the hosts; Ray itself stays up for further runs of this process."""
+        for host in [*self._hosts, *getattr(self, "_standby", [])]:
+            with contextlib.suppress(Exception):
+                ray.kill(host)
+        self._hosts = []

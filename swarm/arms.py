@@ -1,0 +1,205 @@
+"""The arms of a comparison: what each changes in the experiment, what it asks, and what a tie means.
+
+Owns the overrides from one base experiment to every arm, all with the same puzzles, seeds and token budget.
+It refuses to run anything and to know how a result is measured (`swarm.compare`, `swarm.comparison`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from swarm.config import CoordinatorConfig, ExperimentConfig, TopologyConfig
+from swarm.errors import SwarmError
+from worlds.registry import world_class
+
+__all__ = ["ARMS", "Arm", "chosen_arms", "equal_terms", "not_applicable", "solo_config"]
+
+_SILENT = {
+    "coordinator": CoordinatorConfig.model_validate({"kind": "none"}),
+    "topology": TopologyConfig.model_validate({"kind": "none"}),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        title: a few words for tables and plots.
+        question: what the swarm's difference to this arm answers.
+        overrides: the base experiment -> this arm's experiment.
+        won: what it means when the swarm beats this arm.
+        not_won: what it means when it ties with this arm or loses to it.
+        needs_view: the arm exists only in worlds whose views can be widened (option `view`).
+    """
+
+    title: str
+    question: str
+    overrides: Callable[[ExperimentConfig], ExperimentConfig]
+    won: str
+    not_won: str
+    needs_view: bool = False
+
+
+def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
+    return config.model_copy(update={"agents": config.agents.model_copy(update=changes)})
+
+
+def _seeing_all(config: ExperimentConfig) -> ExperimentConfig:
+    """Show every agent everything, where the world knows the option; other worlds stay as they are."""
+    if not _has_view(config):
+        return config
+    options = {**config.world.options, "view": "full"}
+    return config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
+
+
+def _silent(config: ExperimentConfig) -> ExperimentConfig:
+    return config.model_copy(update=_SILENT)
+
+
+def _rules(config: ExperimentConfig) -> ExperimentConfig:
+    rules = config.coordinator.model_copy(update={"kind": "rules", "model": None})
+    return config.model_copy(update={"coordinator": rules})
+
+
+def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
+    return config.model_copy(
+        update={"coordinator": config.coordinator.model_copy(update={"kind": "shuffled"})}
+    )
+
+
+def _solo(config: ExperimentConfig) -> ExperimentConfig:
+    return _seeing_all(_silent(_with_agents(config, count=1, worker="parallel")))
+
+
+def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
+    told = _rules(_with_agents(config, count=2, worker="time_slice"))
+    return told.model_copy(update={"topology": TopologyConfig.model_validate({"kind": "star"})})
+
+
+ARMS: dict[str, Arm] = {
+    "solo": Arm(
+        "solo, sees all",
+        "Does the swarm beat one agent that sees everything?",
+        _solo,
+        "one agent with all the information and the same tokens does not get there",
+        "splitting the work is not shown to help over one agent with all the information",
+    ),
+    "solo_split": Arm(
+        "solo, told the split",
+        "Does it beat one worker that is told the split and plays both halves in turn?",
+        _solo_split,
+        "knowing how to split the puzzle is not the whole gain",
+        "many agents are not shown to add anything to knowing the split",
+        needs_view=True,
+    ),
+    "time_slice": Arm(
+        "one worker in turns",
+        "Does it beat one worker that plays all of its agents in turn?",
+        lambda config: _with_agents(config, worker="time_slice"),
+        "acting at the same time solves more, not only sooner",
+        "acting at the same time is not shown to solve more; what it buys is fewer rounds",
+    ),
+    "independent": Arm(
+        "best of N, sees all",
+        "Does it beat as many agents that see everything and never talk (best of N)?",
+        lambda config: _seeing_all(_silent(config)),
+        "more tries alone do not explain the gain",
+        "talking is not shown to add anything to as many silent tries",
+        needs_view=True,
+    ),
+    "no_messages": Arm(
+        "messages cut",
+        "Does it need its messages?",
+        _silent,
+        "the messages matter",
+        "a gain that survives without messages is not caused by them",
+    ),
+    "rules": Arm(
+        "rules coordinator",
+        "Is the coordinator µLM at least as good as hand-written rules?",
+        _rules,
+        "the coordinator µLM directs better than the hand-written rules",
+        "the coordinator µLM is not shown to direct better than the hand-written rules",
+    ),
+    "swarm": Arm(
+        "swarm",
+        "The experiment as its file states it.",
+        lambda config: config,
+        "",
+        "",
+    ),
+    "shuffled": Arm(
+        "shuffled coordinator",
+        "Does it matter who gets which directive (null control)?",
+        _shuffled,
+        "it matters who gets which directive",
+        "a gain that survives the shuffled coordinator is not caused by its directives",
+    ),
+    "random": Arm(
+        "random policy",
+        "Does it need trained agents (null control)?",
+        lambda config: _with_agents(config, policy="random"),
+        "trained agents matter: random legal actions do not get there",
+        "a gain that survives random actions is not caused by the trained agents",
+    ),
+}
+"""Every arm by name, in the order of tables; `swarm` is the base experiment itself."""
+
+
+def chosen_arms(names: Sequence[str]) -> list[str]:
+    """Return the named arms in the order of `ARMS`; no names means all.
+
+    Raises:
+        SwarmError: a name that is no arm.
+    """
+    for name in names:
+        if name not in ARMS:
+            near = difflib.get_close_matches(name, ARMS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"arms: {', '.join(ARMS)}"
+            raise SwarmError(f"unknown arm '{name}'; {hint}")
+    return [name for name in ARMS if not names or name in names]
+
+
+def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
+    """Return why the world of `config` cannot express this arm, or None when it can."""
+    if ARMS[arm].needs_view and not _has_view(config):
+        return f"not applicable to {config.world.id}: it has no option `view`"
+    return None
+
+
+def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) -> ExperimentConfig:
+    """Return the experiment of one arm and seed, on terms that are equal for all arms.
+
+    The limit on ticks is lifted: a tick is one call for one worker and N calls for N agents, so it would
+    cut the single-worker arms short of the tokens that they are owed.
+
+    Raises:
+        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute.
+    """
+    if config.budget.tokens is None:
+        raise SwarmError(
+            "a comparison at equal compute needs `budget.tokens`: set it in the file or with --set"
+        )
+    changed = ARMS[arm].overrides(_without_tick_limit(config))
+    return changed.model_copy(
+        update={"name": f"{config.name}-{arm}", "seed": seed, "episodes": episodes, "compare": None}
+    )
+
+
+def solo_config(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the single-agent baseline of an experiment: same puzzles, seed and budget."""
+    solo = ARMS["solo"].overrides(_without_tick_limit(config))
+    return solo.model_copy(update={"name": f"{config.name}-solo"})
+
+
+def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
+    if config.budget.tokens is None:
+        return config
+    return config.model_copy(update={"budget": config.budget.model_copy(update={"ticks": None})})
+
+
+def _has_view(config: ExperimentConfig) -> bool:
+    return "view" in world_class(config.world.id).Options.model_fields

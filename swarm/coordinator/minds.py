@@ -1,0 +1,156 @@
+"""The coordinators that ship: rules, a µLM, and the shuffled null control.
+
+Owns how each turns a request into directives and what it is charged: every token a coordinator reads or writes
+counts, for the rules too, which read reports and write directives like any other mind.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from swarm.config import CoordinatorConfig
+from swarm.coordinator.graph import GraphPlaybook
+from swarm.coordinator.protocol import Briefing, Coordinator, Playbook
+from swarm.coordinator.split_numbers import SplitNumbersPlaybook
+from swarm.errors import SwarmError
+from swarm.messages import DirectReply, DirectRequest
+from swarm.prompt import STOP
+from swarm.seeds import derive_seed
+from ulm.generation import Engine, GenerationRequest
+
+__all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+_PLAYBOOKS: dict[str, type[Playbook]] = {
+    SplitNumbersPlaybook.world_id: SplitNumbersPlaybook,
+    GraphPlaybook.world_id: GraphPlaybook,
+}
+
+
+def playbook(world_id: str) -> Playbook:
+    """Return the coordination knowledge of a world.
+
+    Raises:
+        SwarmError: the world has none.
+    """
+    if world_id not in _PLAYBOOKS:
+        raise SwarmError(
+            f"no coordinator knows world {world_id}; set coordinator.kind: none (worlds with one: {', '.join(_PLAYBOOKS)})"
+        )
+    return _PLAYBOOKS[world_id]()
+
+
+class RulesCoordinator:
+    """Hand-written rules of the world's playbook."""
+
+    def __init__(self, book: Playbook, count_tokens: CountTokens) -> None:
+        self.book = book
+        self.count_tokens = count_tokens
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Charge each request for the reports it reads and the directives it writes."""
+        replies: list[DirectReply] = []
+        for request in requests:
+            unread = [report.text for report in request.reports[len(request.reports) - request.unread :]]
+            read = sum(self.count_tokens(unread)) if unread else 0
+            directives = self.book.rules(request)
+            written = sum(self.count_tokens(list(directives.values()))) if directives else 0
+            if request.max_tokens is not None and read + written > request.max_tokens:
+                replies.append(DirectReply(request.key))
+            else:
+                replies.append(DirectReply(request.key, directives, read, written))
+        return replies
+
+
+class ModelCoordinator:
+    """A µLM that reads the playbook's briefings and writes directives."""
+
+    def __init__(self, book: Playbook, engine: Engine, config: CoordinatorConfig) -> None:
+        self.book = book
+        self.engine = engine
+        self.config = config
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
+        asked: list[tuple[int, Briefing, GenerationRequest]] = []
+        for index, request in enumerate(requests):
+            briefings = self.book.briefings(request)
+            left = request.max_tokens
+            lengths = self.engine.count_tokens([b.prompt for b in briefings])
+            for number, (briefing, length) in enumerate(zip(briefings, lengths, strict=True)):
+                cost = length + self.config.max_new_tokens
+                if left is not None:
+                    if cost > left:
+                        break
+                    left -= cost
+                seed = derive_seed(request.seed, "briefing", number)
+                asked.append(
+                    (
+                        index,
+                        briefing,
+                        GenerationRequest(
+                            briefing.prompt,
+                            seed,
+                            self.config.max_new_tokens,
+                            self.config.temperature,
+                            self.config.top_p,
+                            (STOP,),
+                        ),
+                    )
+                )
+        results = self.engine.generate([generation for _, _, generation in asked])
+        replies = [DirectReply(request.key) for request in requests]
+        for (index, briefing, _), result in zip(asked, results, strict=True):
+            reply = replies[index]
+            replies[index] = replace(
+                reply,
+                directives={**reply.directives, **self.book.parse(result.text, briefing)},
+                prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
+                generated_tokens=reply.generated_tokens + result.generated_tokens,
+                calls=reply.calls + 1,
+            )
+        return replies
+
+
+class ShuffledCoordinator:
+    """Null control: every agent gets what was meant for another one, at the same cost."""
+
+    def __init__(self, inner: Coordinator) -> None:
+        self.inner = inner
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Pass all directives on along one random cycle through all agents, so that nobody keeps its own."""
+        replies: list[DirectReply] = []
+        for request, reply in zip(requests, self.inner.direct(requests), strict=True):
+            cycle = list(request.agents)
+            random.Random(derive_seed(request.seed, "shuffle")).shuffle(cycle)  # noqa: S311
+            receiver = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
+            moved = {receiver[agent]: text for agent, text in reply.directives.items()}
+            replies.append(replace(reply, directives={a: moved[a] for a in request.agents if a in moved}))
+        return replies
+
+
+def make_coordinator(
+    config: CoordinatorConfig, world_id: str, engine: Engine | None, count_tokens: CountTokens
+) -> Coordinator | None:
+    """Return the coordinator of a config, None for `none`.
+
+    Args:
+        config: its section.
+        world_id: decides the playbook.
+        engine: the coordinator's model, when `config.model` is set.
+        count_tokens: counts text for coordinators without a model.
+
+    Raises:
+        SwarmError: no playbook for the world.
+    """
+    if config.kind == "none":
+        return None
+    book = playbook(world_id)
+    rules = RulesCoordinator(book, count_tokens)
+    if config.kind == "rules":
+        return rules
+    mind: Coordinator = rules if engine is None else ModelCoordinator(book, engine, config)
+    return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind

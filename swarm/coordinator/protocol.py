@@ -1,0 +1,49 @@
+"""What a coordinator is, and what a world must offer to be coordinated.
+
+Owns the two protocols. A coordinator is stateless: everything it may use is in the request, so a dead coordinator is
+replaced without loss and a retry gives the same directives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from swarm.messages import DirectReply, DirectRequest
+
+__all__ = ["Briefing", "Coordinator", "Playbook"]
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """One prompt for a model coordinator and the agents that its answer is for."""
+
+    agents: tuple[str, ...]
+    prompt: str
+
+
+class Coordinator(Protocol):
+    """A mind that reads reports and directs agents."""
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Answer requests of any number of episodes; a reply depends on its own request only."""
+        ...
+
+
+class Playbook(Protocol):
+    """One world's coordination knowledge: its hand-written rules and its texts for model coordinators."""
+
+    world_id: str
+
+    def rules(self, request: DirectRequest) -> dict[str, str]:
+        """Return the directives that the hand-written rules give."""
+        ...
+
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
+        """Return the prompts for a model coordinator, none when there is nothing to direct."""
+        ...
+
+    def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
+        """Return the directives in a model's answer; total on any text."""
+        ...

@@ -1,0 +1,163 @@
+"""One episode while it runs: the world, what was said, what was spent.
+
+Owns the state that a tick reads and changes, and `commit`, the one way to change it, used when a tick is played and
+when a resumed run folds its journal back in. So a resumed run continues from exactly the state it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarm.budget import Spent
+from swarm.config import ExperimentConfig
+from swarm.journal import Record, state_hash
+from swarm.messages import Report
+from swarm.seeds import derive_seed
+from worlds.protocol import Info, StepResult, World
+
+__all__ = ["Episode", "WorldFaultError"]
+
+
+class WorldFaultError(Exception):
+    """A world that raised or returned something that is no result."""
+
+
+class Episode:
+    """A running episode.
+
+    Args:
+        index: its number in the run.
+        config: the experiment.
+        world: a world of its own, not yet reset.
+
+    Raises:
+        WorldFaultError: the world cannot be reset.
+    """
+
+    def __init__(self, index: int, config: ExperimentConfig, world: World) -> None:
+        self.index = index
+        self.config = config
+        self.world = world
+        self.seed = derive_seed(config.seed, "world", index)
+        self.ticks = 0
+        self.spent = Spent()
+        self.reports: list[Report] = []
+        self.unread = 0
+        self.latest: dict[str, str] = {}
+        self.directed: list[tuple[int, str, str]] = []
+        self.directives: dict[str, str] = {}
+        self.history: dict[str, list[tuple[str, str]]] = {}
+        self.illegal_streak: dict[str, int] = {}
+        self.solution = ""
+        try:
+            observations, infos = world.reset(self.seed, options={"episode": index})
+            self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
+            self.goal = _text(world.goal())
+            self.first_state = state_hash(world.state())
+        except Exception as error:
+            raise WorldFaultError(f"world {world.id} raised {type(error).__name__} in reset: {error}") from error
+        for agent in world.possible_agents:
+            self._hear(-1, agent, infos.get(agent, Info()))
+        self.first_reports = {report.agent: report.text for report in self.reports}
+
+    def opening(self) -> Record:
+        """Return the body of the `episode` record."""
+        return {
+            "episode": self.index,
+            "world": self.world.id,
+            "seed": self.seed,
+            "goal": self.goal,
+            "observations": self.observations,
+            "reports": self.first_reports,
+            "state": self.first_state,
+        }
+
+    def _hear(self, tick: int, agent: str, info: Info) -> None:
+        if report := info.get("report"):
+            self.reports.append(Report(tick, agent, report))
+            self.latest[agent] = report
+            self.unread += 1
+
+    def rests(self, agent: str) -> bool:
+        """Return whether the agent sits this tick out after too many illegal actions in a row."""
+        return self.illegal_streak.get(agent, 0) >= self.config.agents.max_retries
+
+    def step(self, actions: Mapping[str, str]) -> StepResult:
+        """Step the world.
+
+        Raises:
+            WorldFaultError: the world raised or returned something that is no result.
+        """
+        try:
+            result = StepResult(*self.world.step(actions))
+            for agent in actions:
+                info = result.infos[agent]
+                if not isinstance(info["feedback"], str) or not isinstance(info["valid"], bool):
+                    raise TypeError(f"info of {agent} has no feedback text or no bool `valid`")
+                float(result.rewards[agent])
+            for text in result.observations.values():
+                _text(text)
+            state_hash(self.world.state())
+        except Exception as error:
+            raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
+        return result
+
+    def commit(self, record: Record, result: StepResult) -> None:
+        """Take over what a tick record says happened; `result` is the world's answer to its actions."""
+        coordinator = record["coordinator"]
+        if coordinator is not None:
+            self.spent.tokens += coordinator["prompt_tokens"] + coordinator["generated_tokens"]
+            self.spent.calls += coordinator["calls"]
+            self.unread = 0
+            self.directives = dict(record["directives"])
+            self.directed += [(record["tick"], agent, text) for agent, text in record["directives"].items()]
+        acted = {entry["agent"] for entry in record["agents"]}
+        for agent, streak in self.illegal_streak.items():
+            if agent not in acted and streak >= self.config.agents.max_retries:
+                self.illegal_streak[agent] = 0
+        for entry in record["agents"]:
+            agent = entry["agent"]
+            self.spent.tokens += entry["prompt_tokens"] + entry["generated_tokens"]
+            self.spent.calls += 1
+            if entry.get("fault") is not None:
+                continue
+            self.spent.actions += 1
+            self.illegal_streak[agent] = 0 if entry["valid"] else self.illegal_streak.get(agent, 0) + 1
+            if self.config.agents.history:
+                pairs = [*self.history.get(agent, []), (entry["action"], entry["feedback"])]
+                self.history[agent] = pairs[-self.config.agents.history :]
+            self._hear(record["tick"], agent, result.infos.get(agent, Info()))
+            if self.world.solved and not self.solution and entry["reward"] > 0:
+                self.solution = entry["action"]
+        self.observations.update(result.observations)
+        self.ticks += 1
+
+    def end_reason(self, last: Record | None) -> str | None:
+        """Return why the episode is over after its last tick record, None while it goes on."""
+        if self.world.solved:
+            return "solved"
+        if last is not None and (last["terminated"] or last["truncated"]):
+            return "terminated" if last["terminated"] else "truncated"
+        if name := self.spent.exhausted(self.config.budget, self.ticks):
+            return f"budget: {name}"
+        return None
+
+    def closing(self, reason: str) -> Record:
+        """Return the body of the `episode_end` record."""
+        body: dict[str, Any] = {
+            "episode": self.index,
+            "solved": self.world.solved,
+            "reason": reason,
+            "ticks": self.ticks,
+            **self.spent.as_dict(),
+        }
+        if self.world.solved:
+            body["solution"] = self.solution
+        return body
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value

@@ -1,0 +1,223 @@
+"""What one host process does: it owns the minds and runs their model calls.
+
+A `Host` knows nothing of Ray: `swarm.pool.LocalPool` keeps one in this process, `swarm.actors` wraps many in actors.
+It holds no state between calls except the reply to the last call of each key, so a retried call is answered, not
+repeated. A model that raises or returns garbage becomes a fault of the request that caused it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swarm.config import AgentsConfig, CoordinatorConfig
+from swarm.errors import SwarmError
+from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
+from swarm.prompt import STOP
+
+if TYPE_CHECKING:
+    from ulm.generation import Engine
+
+__all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
+
+MAX_ACTION_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SharedModel:
+    """A checkpoint in a form that processes can share: read-only arrays, and text for the rest.
+
+    Attributes:
+        config: `ModelConfig.to_dict()`.
+        tokenizer: `tokenizer.json` as text.
+        pad_id, eot_id: its special ids.
+        arrays: float32 weights by parameter name; in an object store all hosts map the same memory.
+    """
+
+    config: dict[str, Any]
+    tokenizer: str
+    pad_id: int
+    eot_id: int
+    arrays: dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """Everything a host needs to know beside the weights.
+
+    Attributes:
+        agents, coordinator: their config sections.
+        world_id: decides the coordinator's playbook.
+        call_timeout_s: decoding stops after this many seconds.
+        device, dtype, compile, threads: torch settings.
+    """
+
+    agents: AgentsConfig
+    coordinator: CoordinatorConfig
+    world_id: str
+    call_timeout_s: float
+    device: str = "auto"
+    dtype: str = "float32"
+    compile: bool = False
+    threads: int | None = None
+
+
+class TokenCounter:
+    """Counts tokens as the agents' model would; bytes when agents have no model.
+
+    Args:
+        model: the agents' shared model, or None.
+    """
+
+    def __init__(self, model: SharedModel | None) -> None:
+        self._tokenizer = None
+        if model is not None:
+            from ulm.tokenizer import Tokenizer
+
+            self._tokenizer = Tokenizer.from_json(model.tokenizer)
+
+    def __call__(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        if self._tokenizer is None:
+            return [len(text.encode()) for text in texts]
+        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+
+
+class Host:
+    """The minds of some agents, and of the coordinator when it is asked.
+
+    Args:
+        spec: settings.
+        models: shared models by the path that the config names them with.
+
+    Raises:
+        SwarmError: the device is not there, or a model cannot be built.
+    """
+
+    def __init__(self, spec: HostSpec, models: dict[str, SharedModel]) -> None:
+        self.spec = spec
+        self._models = models
+        self._engines: dict[str, Engine] = {}
+        self._answered: dict[CallKey, ActReply] = {}
+        self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
+        self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
+        if spec.agents.policy == "ulm" and spec.agents.model:
+            self._engine(spec.agents.model)
+        self._coordinator = None
+        if spec.coordinator.kind != "none":
+            from swarm.coordinator.minds import make_coordinator
+
+            path = spec.coordinator.model if spec.coordinator.kind in ("ulm", "shuffled") else None
+            engine = self._engine(path) if path else None
+            self._coordinator = make_coordinator(spec.coordinator, spec.world_id, engine, self.count_tokens)
+
+    def ping(self) -> int:
+        """Return the process id: the host is up."""
+        return os.getpid()
+
+    def _engine(self, path: str) -> Engine:
+        if path not in self._engines:
+            import torch
+
+            from ulm.checkpoint import build_model
+            from ulm.config import ModelConfig
+            from ulm.generation import Engine
+            from ulm.tokenizer import Tokenizer
+
+            if self.spec.threads:
+                torch.set_num_threads(self.spec.threads)
+            shared = self._models[path]
+            model = build_model(ModelConfig.from_dict(shared.config), shared.arrays)
+            device = self.spec.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device.startswith("cuda") and not torch.cuda.is_available():
+                raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
+            dtype = getattr(torch, self.spec.dtype)
+            if device != "cpu" or dtype != torch.float32:
+                model = model.to(device=device, dtype=dtype)
+            tokenizer = Tokenizer.from_json(shared.tokenizer)
+            tokenizer.pad_id, tokenizer.eot_id = shared.pad_id, shared.eot_id
+            self._engines[path] = Engine(model, tokenizer, compile=self.spec.compile)
+        return self._engines[path]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text under the agents' tokenizer."""
+        return self._counter(texts)
+
+    def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+        """Run agent calls; a request whose key was answered last time gets the same reply again."""
+        fresh = [request for request in requests if request.key not in self._answered]
+        replies = {reply.key: reply for reply in self._act(fresh)} if fresh else {}
+        result = [replies.get(request.key) or self._answered[request.key] for request in requests]
+        self._answered = {reply.key: reply for reply in result}
+        return result
+
+    def _act(self, requests: list[ActRequest]) -> list[ActReply]:
+        if self.spec.agents.policy == "echo":
+            return [_echo(request) for request in requests]
+        try:
+            return self._generate(requests)
+        except TimeoutError:
+            fault = f"timeout: no answer within {self.spec.call_timeout_s:g} s"
+            return [ActReply(request.key, "", 0, 0, fault) for request in requests]
+        except Exception as error:  # a model is anybody's code
+            if len(requests) == 1:
+                return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
+            # One request must not take its neighbours down: find it by asking each alone.
+            return [reply for request in requests for reply in self._act([request])]
+
+    def _generate(self, requests: list[ActRequest]) -> list[ActReply]:
+        from ulm.generation import GenerationRequest
+
+        agents = self.spec.agents
+        engine = self._engine(str(agents.model))
+        results = engine.generate(
+            [
+                GenerationRequest(
+                    request.prompt,
+                    request.seed,
+                    request.max_new_tokens,
+                    agents.temperature,
+                    agents.top_p,
+                    (STOP,),
+                    self._constraint(request.pattern) if agents.constrained and request.pattern else None,
+                )
+                for request in requests
+            ],
+            deadline_s=time.monotonic() + self.spec.call_timeout_s,
+        )
+        replies: list[ActReply] = []
+        for request, result in zip(requests, results, strict=True):
+            text, fault = result.text, None
+            if not isinstance(text, str) or len(text) > MAX_ACTION_CHARACTERS:
+                text, fault = "", "model returned garbage: no text, or far too much of it"
+            replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault))
+        return replies
+
+    def _compile_constraint(self, pattern: str) -> Any:
+        from ulm.constraint import Constraint
+
+        return Constraint.from_regex(f"(?:{pattern})\n", self._engine(str(self.spec.agents.model)).tokenizer)
+
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Run coordinator calls."""
+        if self._coordinator is None:
+            return [DirectReply(request.key) for request in requests]
+        try:
+            return self._coordinator.direct(requests)
+        except Exception as error:  # a model is anybody's code
+            if len(requests) == 1:
+                return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
+            return [reply for request in requests for reply in self.direct([request])]
+
+
+def _echo(request: ActRequest) -> ActReply:
+    text = request.prompt.rstrip("\n").rpartition("\n")[2][: request.max_new_tokens]
+    return ActReply(request.key, text, len(request.prompt), len(text))

@@ -1,0 +1,259 @@
+"""Starts and resumes runs: run folder, checkpoints, pool, runtime, in the order that loses nothing on an error.
+
+Owns the life cycle of a run and what is in its folder. Everything that can be wrong with the user's files is found
+before the folder exists.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swarm.config import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.host import HostSpec, SharedModel
+from swarm.journal import JOURNAL_NAME, JournalWriter, Record, read_records
+from swarm.messages import Pool
+from swarm.runtime import Runtime
+from swarm.telemetry import TELEMETRY_NAME, TelemetryWriter
+from swarm.topology import neighbours
+from worlds.protocol import World, WorldError
+from worlds.registry import make
+
+__all__ = ["RunOutcome", "resume_run", "start_run"]
+
+FORMAT = 1
+Announce = Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended. `exit_code` is 0 only for a run that finished or used up its wall time as asked."""
+
+    run_dir: Path
+    reason: str
+    episodes: int
+    solved: int
+    tokens: int
+    faults: int
+    journal_hash: str
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code for the command line."""
+        return 0 if self.reason in ("finished", "wall_time") else 1
+
+
+def start_run(
+    config: ExperimentConfig, source: Path, out: Path | None, announce: Announce = lambda run_dir: None
+) -> RunOutcome:
+    """Run an experiment from the start.
+
+    Args:
+        config: the experiment.
+        source: its YAML file; paths in it are relative to that file's folder.
+        out: run folder to create; None makes `runs/<name>-s<seed>`, with a number where that exists.
+        announce: called with the run folder once its journal exists.
+
+    Raises:
+        SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
+    """
+    base_dir = source.resolve().parent
+    models, hashes = _load_models(config, base_dir)
+    _world(config, base_dir)
+    run_dir = _create_folder(config, out)
+    manifest = {
+        "base_dir": str(base_dir),
+        "source": str(source),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")},
+        "checkpoints": hashes,
+    }
+    (run_dir / "experiment.yaml").write_text(
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
+    (run_dir / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    runtime_config = config.runtime
+    with (
+        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
+        TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
+    ):
+        journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
+        telemetry.emit("start", **manifest["versions"])
+        announce(run_dir)
+        runtime = _runtime(config, base_dir, journal, telemetry)
+        return _carry_out(config, run_dir, runtime, models, journal, telemetry)
+
+
+def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunOutcome:
+    """Continue a run where its journal ends; a finished one is reported as it is.
+
+    Raises:
+        SwarmError: the folder is no run, is in use, is damaged, or its checkpoints changed.
+    """
+    try:
+        config = ExperimentConfig.model_validate(
+            yaml.safe_load((run_dir / "experiment.yaml").read_text(encoding="utf-8"))
+        )
+        manifest: dict[str, Any] = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+        base_dir = Path(manifest["base_dir"])
+    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+        raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
+    models, hashes = _load_models(config, base_dir)
+    runtime_config = config.runtime
+    with (
+        JournalWriter.resume(
+            run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms
+        ) as journal,
+        TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
+    ):
+        records = read_records(run_dir / JOURNAL_NAME)
+        header = next(records, None)
+        if header is None:  # killed before the first record was durable
+            journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
+        else:
+            _check_header(header, config, hashes)
+        runtime = _runtime(config, base_dir, journal, telemetry)
+        runtime.fold(records)
+        telemetry.emit("resume", seq=journal.next_seq)
+        announce(run_dir)
+        return _carry_out(config, run_dir, runtime, models, journal, telemetry)
+
+
+def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
+    if header["format"] != FORMAT:
+        raise SwarmError(f"journal format {header['format']} is not the format {FORMAT} that this version writes")
+    if header["config"] != config.logical():
+        raise SwarmError("experiment.yaml of the run folder no longer fits its journal; restore it or start a new run")
+    for path, digest in header["checkpoints"].items():
+        if hashes.get(path) != digest:
+            raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
+
+
+def _carry_out(
+    config: ExperimentConfig,
+    run_dir: Path,
+    runtime: Runtime,
+    models: dict[str, SharedModel],
+    journal: JournalWriter,
+    telemetry: TelemetryWriter,
+) -> RunOutcome:
+    if runtime.ended is None:
+        pool: Pool | None = None
+        try:
+            pool = _make_pool(config, models, telemetry)
+            runtime.play(pool)
+        except KeyboardInterrupt:
+            telemetry.emit("interrupted")
+            raise
+        finally:
+            if pool is not None:
+                pool.close()
+    totals = runtime.totals
+    telemetry.emit("finish", reason=runtime.ended)
+    return RunOutcome(
+        run_dir,
+        str(runtime.ended),
+        totals.episodes,
+        totals.solved,
+        totals.tokens,
+        totals.faults,
+        journal.last_hash,
+    )
+
+
+def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemetry: TelemetryWriter) -> Pool:
+    runtime = config.runtime
+    spec = HostSpec(
+        config.agents,
+        config.coordinator,
+        config.world.id,
+        config.faults.call_timeout_s,
+        runtime.device,
+        runtime.dtype,
+        runtime.compile,
+        runtime.threads_per_host,
+    )
+    if runtime.pool == "local":
+        from swarm.pool import LocalPool
+
+        return LocalPool(spec, models)
+    from swarm.actors.pool import RayPool
+
+    return RayPool(spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit)
+
+
+def _world(config: ExperimentConfig, base_dir: Path) -> World:
+    options = dict(config.world.options)
+    if isinstance(options.get("file"), str):
+        options["file"] = str(base_dir / options["file"])
+    try:
+        return make(config.world.id, config.agents.count, options)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
+
+
+def _runtime(
+    config: ExperimentConfig, base_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter
+) -> Runtime:
+    agents = _world(config, base_dir).possible_agents
+    heard_by = neighbours(config.topology, agents, config.seed, base_dir)
+    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry)
+
+
+def _load_models(
+    config: ExperimentConfig, base_dir: Path
+) -> tuple[dict[str, SharedModel], dict[str, str]]:
+    """Return every checkpoint the config names, and its hash, by the path as written in the config."""
+    paths = [config.agents.model] if config.agents.policy != "echo" else []
+    if config.coordinator.kind in ("ulm", "shuffled"):
+        paths.append(config.coordinator.model)
+    models: dict[str, SharedModel] = {}
+    hashes: dict[str, str] = {}
+    for path in paths:
+        if path is None or path in models:
+            continue
+        from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
+
+        folder = base_dir / path
+        try:
+            shape = read_checkpoint_config(folder)
+            hashes[path] = checkpoint_hash(folder)
+            models[path] = SharedModel(
+                shape.model.to_dict(),
+                (folder / "tokenizer.json").read_text(encoding="utf-8"),
+                shape.pad_id,
+                shape.eot_id,
+                load_weights_numpy(folder),
+            )
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
+    return models, hashes
+
+
+def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
+    if out is not None:
+        run_dir = out
+        if (run_dir / JOURNAL_NAME).exists():
+            raise SwarmError(f"{run_dir} already holds a run; resume it with `swarm resume {run_dir}` or choose another --out")
+    else:
+        stem = Path("runs") / f"{config.name}-s{config.seed}"
+        run_dir, number = stem, 1
+        while run_dir.exists():
+            number += 1
+            run_dir = stem.with_name(f"{stem.name}-{number}")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SwarmError(f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out") from error
+    return run_dir

@@ -1,0 +1,351 @@
+"""The tick loop: coordinator, agents, world, journal, in this order, for every episode in flight.
+
+Owns the order of events and nothing physical: which process runs a model call is the pool's business, and what is on
+disk is the journal's. Results are committed in a fixed logical order (episode, tick, agent), never in the order of
+arrival (design decision 3).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from swarm.config import ExperimentConfig
+from swarm.episode import Episode, WorldFaultError
+from swarm.errors import SwarmError
+from swarm.journal import JournalWriter, Record, state_hash
+from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
+from swarm.prompt import STOP, agent_prompt
+from swarm.seeds import derive_seed
+from swarm.telemetry import TelemetryWriter
+from worlds.protocol import World
+
+__all__ = ["Runtime", "Totals"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the whole run has done so far, in the words of the `end` record."""
+
+    episodes: int = 0
+    solved: int = 0
+    tokens: int = 0
+    faults: int = 0
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One agent's part in the current tick of one episode."""
+
+    agent: str
+    prompt: str
+    prompt_tokens: int = 0
+    reply: ActReply | None = None
+
+
+class Runtime:
+    """Plays a run to its end.
+
+    Args:
+        config: the experiment.
+        make_world: returns a fresh world per episode.
+        heard_by: agent -> agents whose reports it reads.
+        journal: where records go.
+        telemetry: where wall-clock facts go.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        make_world: Callable[[], World],
+        heard_by: dict[str, tuple[str, ...]],
+        journal: JournalWriter,
+        telemetry: TelemetryWriter,
+    ) -> None:
+        self.config = config
+        self.make_world = make_world
+        self.heard_by = heard_by
+        self.journal = journal
+        self.telemetry = telemetry
+        self.totals = Totals()
+        self.live: dict[int, Episode] = {}
+        self.next_episode = 0
+        self.ended: str | None = None
+        self._resume_after = -1
+        self._last: dict[int, Record] = {}
+        self._committed_at = time.monotonic()
+
+    # Folding a journal back in.
+
+    def fold(self, records: Iterable[Record]) -> None:
+        """Bring the run to the state that its journal describes, without calling any model.
+
+        Raises:
+            SwarmError: the journal does not fit the worlds of this installation.
+        """
+        for record in records:
+            kind = record["kind"]
+            if kind == "episode":
+                episode = self._open(record["episode"])
+                if episode.opening()["state"] != record["state"]:
+                    raise SwarmError(f"journal line {record['seq'] + 1}: world {record['world']} resets differently here")
+                self._resume_after = -1
+            elif kind == "tick":
+                episode = self.live[record["episode"]]
+                actions = {e["agent"]: e["action"] for e in record["agents"] if e.get("fault") is None}
+                try:
+                    result = episode.step(actions)
+                except WorldFaultError as error:
+                    raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
+                episode.commit(record, result)
+                if state_hash(episode.world.state()) != record["state"]:
+                    raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
+                self._count(record)
+                self._last[episode.index] = record
+                self._resume_after = episode.index
+            elif kind == "episode_end":
+                self._close(record)
+                self._resume_after = record["episode"]
+            elif kind == "end":
+                self.ended = record["reason"]
+
+    def _open(self, index: int) -> Episode:
+        try:
+            episode = Episode(index, self.config, self.make_world())
+        except WorldFaultError as error:
+            raise SwarmError(str(error)) from error
+        self.live[index] = episode
+        self.next_episode = index + 1
+        return episode
+
+    def _count(self, record: Record) -> None:
+        coordinator = record["coordinator"]
+        if coordinator is not None:
+            self.totals.tokens += coordinator["prompt_tokens"] + coordinator["generated_tokens"]
+            self.totals.faults += coordinator.get("fault") is not None
+        for entry in record["agents"]:
+            self.totals.tokens += entry["prompt_tokens"] + entry["generated_tokens"]
+            self.totals.faults += entry.get("fault") is not None
+
+    def _close(self, record: Record) -> None:
+        del self.live[record["episode"]]
+        self._last.pop(record["episode"], None)
+        self.totals.episodes += 1
+        self.totals.solved += record["solved"]
+        self.totals.faults += record["reason"].startswith("world fault")
+
+    # Playing.
+
+    def play(self, pool: Pool) -> str:
+        """Play until the run is over; return the reason.
+
+        Raises:
+            SwarmError: the pool gave up, or the journal cannot be written.
+        """
+        started = self._committed_at = time.monotonic()
+        limit = self.config.budget.wall_time_s
+        for episode in list(self.live.values()):  # killed between a last tick and its episode_end
+            self._end_if_over(episode)
+        while self.ended is None:
+            if self._resume_after < 0:
+                while self.next_episode < self.config.episodes and len(self.live) < self.config.concurrency:
+                    self.journal.append("episode", self._open(self.next_episode).opening())
+            todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
+            self._resume_after = -1
+            if todo:
+                self._tick(todo, pool)
+            if self.totals.faults > self.config.faults.max_faults:
+                self._end("faults")
+            elif not self.live and self.next_episode >= self.config.episodes:
+                self._end("finished")
+            elif limit is not None and time.monotonic() - started > limit:
+                self._end("wall_time")
+        return self.ended
+
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.journal.append("end", {"reason": reason, **_as_dict(self.totals)})
+
+    def _tick(self, episodes: list[Episode], pool: Pool) -> None:
+        directed = self._direct(episodes, pool)
+        turns = {episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes}
+        self._act(episodes, turns, pool)
+        steps = 0
+        for episode in episodes:
+            steps += self._commit(episode, directed.get(episode.index), turns[episode.index])
+        now = time.monotonic()
+        self.telemetry.emit(
+            "commit", seq=self.journal.next_seq - 1, agent_steps=steps, seconds=round(now - self._committed_at, 6)
+        )
+        self._committed_at = now
+
+    def _direct(self, episodes: list[Episode], pool: Pool) -> dict[int, DirectReply]:
+        """Ask the coordinator of every episode whose turn it is."""
+        agents = self.config.agents
+        if self.config.coordinator.kind == "none" or self.config.topology.kind == "none":
+            return {}
+        cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
+        requests: list[DirectRequest] = []
+        for episode in episodes:
+            if episode.ticks % cycle == 0:
+                requests.append(
+                    DirectRequest(
+                        (episode.index, episode.ticks, "coordinator"),
+                        episode.goal,
+                        tuple(episode.world.agents),
+                        tuple(episode.reports),
+                        tuple(episode.directed),
+                        derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
+                        episode.spent.tokens_left(self.config.budget),
+                        episode.unread,
+                    )
+                )
+        return {reply.key[0]: reply for reply in pool.direct(requests)} if requests else {}
+
+    def _turns(self, episode: Episode, directed: DirectReply | None, pool: Pool) -> list[_Turn]:
+        """Return the turns that the budget admits in this tick, in agent order."""
+        agents = self.config.agents
+        acting = [agent for agent in episode.world.agents if not episode.rests(agent)]
+        if agents.worker == "time_slice":
+            due = episode.world.possible_agents[episode.ticks % agents.count]
+            acting = [due] if due in acting else []
+        directives = episode.directives if directed is None else directed.directives
+        turns = [
+            _Turn(
+                agent,
+                agent_prompt(
+                    episode.observations[agent],
+                    directives.get(agent, ""),
+                    [episode.latest[other] for other in self.heard_by[agent] if other in episode.latest],
+                    episode.history.get(agent, ()),
+                ),
+            )
+            for agent in acting
+        ]
+        for turn, count in zip(turns, pool.count_tokens([turn.prompt for turn in turns]), strict=True):
+            turn.prompt_tokens = count
+        spent = episode.spent
+        if directed is not None:  # already in flight: the coordinator's share counts before the agents'
+            spent = type(spent)(
+                spent.tokens + directed.prompt_tokens + directed.generated_tokens,
+                spent.calls + directed.calls,
+                spent.actions,
+            )
+        admitted = spent.admit(
+            self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns]
+        )
+        return turns[:admitted]
+
+    def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
+        """Fill in the replies of all turns with one call to the pool."""
+        agents = self.config.agents
+        if agents.policy == "random":
+            for episode in episodes:
+                self._act_randomly(episode, turns[episode.index], pool)
+            return
+        asked: list[_Turn] = []
+        requests: list[ActRequest] = []
+        for episode in episodes:
+            for turn in turns[episode.index]:
+                asked.append(turn)
+                requests.append(
+                    ActRequest(
+                        (episode.index, episode.ticks, turn.agent),
+                        turn.prompt,
+                        derive_seed(self.config.seed, "act", episode.index, episode.ticks, turn.agent),
+                        agents.max_new_tokens,
+                        episode.world.action_pattern(turn.agent) if agents.constrained else None,
+                    )
+                )
+        if requests:
+            for turn, reply in zip(asked, pool.act(requests), strict=True):
+                turn.reply = reply
+
+    def _act_randomly(self, episode: Episode, turns: list[_Turn], pool: Pool) -> None:
+        """The null control acts like a model that knows the rules of the world and nothing else."""
+        for turn in turns:
+            seed = derive_seed(self.config.seed, "random-policy", episode.index, episode.ticks, turn.agent)
+            # The directive is the last line of the prompt when there is one.
+            lines = turn.prompt.rstrip("\n").split("\n")
+            directive = lines[-1] if len(lines) > 1 else ""
+            text = episode.world.sample_action(turn.agent, directive, random.Random(seed))  # noqa: S311
+            (tokens,) = pool.count_tokens([text + STOP])
+            turn.reply = ActReply(
+                (episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens
+            )
+
+    def _commit(self, episode: Episode, directed: DirectReply | None, turns: list[_Turn]) -> int:
+        """Step the world, write the tick record, then take it over; return the number of agent steps."""
+        replies = [(turn, turn.reply) for turn in turns if turn.reply is not None]
+        actions = {turn.agent: reply.text for turn, reply in replies if reply.fault is None}
+        try:
+            result = episode.step(actions)
+        except WorldFaultError as error:
+            self._finish(episode, f"world fault: {error}"[:300])
+            return 0
+        entries: list[Record] = []
+        for turn, reply in replies:
+            entry: Record = {
+                "agent": turn.agent,
+                "action": reply.text,
+                "prompt_tokens": reply.prompt_tokens,
+                "generated_tokens": reply.generated_tokens,
+            }
+            if reply.fault is not None:
+                entry.update(feedback="", valid=False, reward=0.0, fault=reply.fault)
+            else:
+                info = result.infos[turn.agent]
+                entry.update(
+                    feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[turn.agent])
+                )
+                if report := info.get("report"):
+                    entry["report"] = report
+            entries.append(entry)
+        record: Record = {
+            "episode": episode.index,
+            "tick": episode.ticks,
+            "coordinator": None if directed is None else _coordinator_entry(directed),
+            "directives": {} if directed is None else directed.directives,
+            "agents": entries,
+            "state": state_hash(episode.world.state()),
+            "terminated": bool(result.terminations) and all(result.terminations.values()),
+            "truncated": bool(result.truncations) and all(result.truncations.values()),
+        }
+        episode.commit(record, result)
+        record["spent"] = episode.spent.as_dict()
+        self.journal.append("tick", record)
+        self._count(record)
+        self._last[episode.index] = record
+        self._end_if_over(episode)
+        return len(actions)
+
+    def _end_if_over(self, episode: Episode) -> None:
+        if reason := episode.end_reason(self._last.get(episode.index)):
+            self._finish(episode, reason)
+
+    def _finish(self, episode: Episode, reason: str) -> None:
+        record = episode.closing(reason)
+        self.journal.append("episode_end", record)
+        self._close(record)
+
+
+def _coordinator_entry(reply: DirectReply) -> Record:
+    entry: Record = {
+        "prompt_tokens": reply.prompt_tokens,
+        "generated_tokens": reply.generated_tokens,
+        "calls": reply.calls,
+    }
+    if reply.fault is not None:
+        entry["fault"] = reply.fault
+    return entry
+
+
+def _as_dict(totals: Totals) -> dict[str, int]:
+    return {
+        "episodes": totals.episodes,
+        "solved": totals.solved,
+        "tokens": totals.tokens,
+        "faults": totals.faults,
+    }
