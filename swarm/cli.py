@@ -7,6 +7,7 @@ refuses to know what commands do (`swarm.commands`, one file each) and imports n
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -24,6 +25,8 @@ from swarm.errors import SwarmError
 __all__ = ["app", "main"]
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
+
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 app = typer.Typer(
     name="swarm",
@@ -87,6 +90,10 @@ def _explain(error: BaseException) -> int:
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError) else 2
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+        place = f" ({error.filename})" if error.filename else ""
+        typer.echo(f"error: {error.strerror}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
     typer.echo(f"error: {text[:500]}; {hint}", err=True)

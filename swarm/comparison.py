@@ -348,9 +348,8 @@ def _verdict(reference: str, row: ArmRow, rules: NonInferiority | None) -> Verdi
     arm = ARMS[row.arm]
     full = row.differences[0]
     size = format_interval(full.interval, signed=True)
-    text = f"{reference} {full.outcome} {row.arm} " + (
-        f"({size})" if full.outcome == "ties with" else f"by {size}"
-    )
+    size = f"({size})" if full.outcome == "ties with" else f"by {size}"
+    text = f"{reference} {full.outcome} {row.arm} {size}"
     if reference == "swarm":
         text += f": {arm.won if full.outcome == 'beats' else arm.not_won}"
         if row.arm == "rules" and rules is not None:

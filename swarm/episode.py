@@ -56,7 +56,9 @@ class Episode:
             self.goal = _text(world.goal())
             self.first_state = state_hash(world.state())
         except Exception as error:
-            raise WorldFaultError(f"world {world.id} raised {type(error).__name__} in reset: {error}") from error
+            raise WorldFaultError(
+                f"world {world.id} raised {type(error).__name__} in reset: {error}"
+            ) from error
         for agent in world.possible_agents:
             self._hear(-1, agent, infos.get(agent, Info()))
         self.first_reports = {report.agent: report.text for report in self.reports}
@@ -100,7 +102,9 @@ class Episode:
                 _text(text)
             state_hash(self.world.state())
         except Exception as error:
-            raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
+            raise WorldFaultError(
+                f"world {self.world.id} raised {type(error).__name__} in step: {error}"
+            ) from error
         return result
 
     def commit(self, record: Record, result: StepResult) -> None:

@@ -138,7 +138,9 @@ class Host:
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             if device.startswith("cuda") and not torch.cuda.is_available():
-                raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
+                raise SwarmError(
+                    f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu"
+                )
             dtype = getattr(torch, self.spec.dtype)
             if device != "cpu" or dtype != torch.float32:
                 model = model.to(device=device, dtype=dtype)
@@ -169,7 +171,9 @@ class Host:
             return [ActReply(request.key, "", 0, 0, fault) for request in requests]
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
-                return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
+                return [
+                    ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])
+                ]
             # One request must not take its neighbours down: find it by asking each alone.
             return [reply for request in requests for reply in self._act([request])]
 
@@ -214,7 +218,11 @@ class Host:
             return self._coordinator.direct(requests)
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
-                return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
+                return [
+                    DirectReply(
+                        requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300]
+                    )
+                ]
             return [reply for request in requests for reply in self.direct([request])]
 
 

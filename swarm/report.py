@@ -60,9 +60,7 @@ def _outcome(run: RunOutcomes) -> str:
     if run.end_reason is None:
         return f"{text} so far; the run has not finished ({len(run.puzzles)} of {asked} puzzles ended)."
     if run.end_reason != "finished":
-        return (
-            f"{text}; the run was stopped by '{run.end_reason}' after {len(run.puzzles)} of {asked} puzzles."
-        )
+        return f"{text}, {asked} were asked for; the run was stopped by '{run.end_reason}'."
     return f"{text}; the run finished."
 
 

@@ -132,9 +132,13 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
 
 def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
     if header["format"] != FORMAT:
-        raise SwarmError(f"journal format {header['format']} is not the format {FORMAT} that this version writes")
+        raise SwarmError(
+            f"journal format {header['format']} is not the format {FORMAT} that this version writes"
+        )
     if header["config"] != config.logical():
-        raise SwarmError("experiment.yaml of the run folder no longer fits its journal; restore it or start a new run")
+        raise SwarmError(
+            "experiment.yaml of the run folder no longer fits its journal; restore it or start a new run"
+        )
     for path, digest in header["checkpoints"].items():
         if hashes.get(path) != digest:
             raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
@@ -190,7 +194,9 @@ def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemet
         return LocalPool(spec, models)
     from swarm.actors.pool import RayPool
 
-    return RayPool(spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit)
+    return RayPool(
+        spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit
+    )
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
@@ -211,9 +217,7 @@ def _runtime(
     return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry)
 
 
-def _load_models(
-    config: ExperimentConfig, base_dir: Path
-) -> tuple[dict[str, SharedModel], dict[str, str]]:
+def _load_models(config: ExperimentConfig, base_dir: Path) -> tuple[dict[str, SharedModel], dict[str, str]]:
     """Return every checkpoint the config names, and its hash, by the path as written in the config."""
     paths = [config.agents.model] if config.agents.policy != "echo" else []
     if config.coordinator.kind in ("ulm", "shuffled"):
@@ -245,7 +249,9 @@ def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
     if out is not None:
         run_dir = out
         if (run_dir / JOURNAL_NAME).exists():
-            raise SwarmError(f"{run_dir} already holds a run; resume it with `swarm resume {run_dir}` or choose another --out")
+            raise SwarmError(
+                f"{run_dir} already holds a run; resume it with `swarm resume {run_dir}` or choose another --out"
+            )
     else:
         stem = Path("runs") / f"{config.name}-s{config.seed}"
         run_dir, number = stem, 1
@@ -255,5 +261,7 @@ def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SwarmError(f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out") from error
+        raise SwarmError(
+            f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out"
+        ) from error
     return run_dir

@@ -90,7 +90,9 @@ class Runtime:
             if kind == "episode":
                 episode = self._open(record["episode"])
                 if episode.opening()["state"] != record["state"]:
-                    raise SwarmError(f"journal line {record['seq'] + 1}: world {record['world']} resets differently here")
+                    raise SwarmError(
+                        f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
+                    )
                 self._resume_after = -1
             elif kind == "tick":
                 episode = self.live[record["episode"]]
@@ -101,7 +103,9 @@ class Runtime:
                     raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
                 episode.commit(record, result)
                 if state_hash(episode.world.state()) != record["state"]:
-                    raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
+                    raise SwarmError(
+                        f"journal line {record['seq'] + 1}: the world went another way than recorded"
+                    )
                 self._count(record)
                 self._last[episode.index] = record
                 self._resume_after = episode.index
@@ -170,14 +174,19 @@ class Runtime:
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
         directed = self._direct(episodes, pool)
-        turns = {episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes}
+        turns = {
+            episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes
+        }
         self._act(episodes, turns, pool)
         steps = 0
         for episode in episodes:
             steps += self._commit(episode, directed.get(episode.index), turns[episode.index])
         now = time.monotonic()
         self.telemetry.emit(
-            "commit", seq=self.journal.next_seq - 1, agent_steps=steps, seconds=round(now - self._committed_at, 6)
+            "commit",
+            seq=self.journal.next_seq - 1,
+            agent_steps=steps,
+            seconds=round(now - self._committed_at, 6),
         )
         self._committed_at = now
 

@@ -33,7 +33,9 @@ def _half(rng: random.Random) -> tuple[int, ...]:
     return tuple(sorted(rng.randint(LOW, HIGH) for _ in range(3)))
 
 
-def _solved_split(rng: random.Random, held_out: bool) -> tuple[tuple[int, ...], tuple[int, ...], int, int, str, int]:
+def _solved_split(
+    rng: random.Random, held_out: bool
+) -> tuple[tuple[int, ...], tuple[int, ...], int, int, str, int]:
     """Return (own tiles, other tiles, target, other's value, form, own sub-target) of a split puzzle."""
     while True:
         own, other = _half(rng), _half(rng)

@@ -98,7 +98,9 @@ def _loop(settings: dict[str, Any]) -> None:
         torch.set_num_threads(config.threads)
     device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
+    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(
+        device
+    )
     optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas)
     progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
@@ -113,7 +115,12 @@ def _loop(settings: dict[str, Any]) -> None:
         stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
         done = step + 1
         if rank == 0 and (done % config.log_every == 0 or done == config.steps):
-            line = {"step": done, "loss": round(stats.loss, 5), "lr": rate, "seconds": before + time.monotonic() - start}
+            line = {
+                "step": done,
+                "loss": round(stats.loss, 5),
+                "lr": rate,
+                "seconds": before + time.monotonic() - start,
+            }
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
         if rank == 0 and (done % config.save_every == 0 or done == config.steps):
@@ -146,7 +153,9 @@ def _follow(path: Path, steps: int, echo: Callable[[str], None], stop: threading
         echo(f"step {last['step']}/{steps}  loss {last['loss']:.4f}  {rate:.1f} steps/s  {eta}")
 
 
-def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False) -> Path:
+def train(
+    config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False
+) -> Path:
     """Train, score and save a policy.
 
     Args:
@@ -167,7 +176,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     if config.preset not in PRESETS:
         raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
     if config.batch_size % config.workers:
-        raise SwarmError(f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers")
+        raise SwarmError(
+            f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers"
+        )
     device = _device(config.device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +189,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     if recipe_file.exists():
         compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
         if not resume:
-            raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
+            raise SwarmError(
+                f"{folder} holds an earlier training; add --resume to go on, or remove the folder"
+            )
         if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
     else:
@@ -210,7 +223,9 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
+            ray.init(
+                include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False
+            )
     except Exception as error:
         raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
     cpus = max(1, min(config.threads or 1, (os.cpu_count() or 1) // config.workers))
@@ -218,7 +233,9 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
         num_workers=config.workers, use_gpu=device.type == "cuda", resources_per_worker={"CPU": cpus}
     )
     run = RunConfig(
-        name=config.name, storage_path=str((folder / "ray").resolve()), failure_config=FailureConfig(max_failures=3)
+        name=config.name,
+        storage_path=str((folder / "ray").resolve()),
+        failure_config=FailureConfig(max_failures=3),
     )
     trainer = TorchTrainer(
         _loop,
@@ -230,13 +247,17 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
         trainer.fit()
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise SwarmError(f"training failed: {reason}; the last saved state is in {folder}, go on with --resume") from error
+        raise SwarmError(
+            f"training failed: {reason}; the last saved state is in {folder}, go on with --resume"
+        ) from error
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
 
 
-def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
+def _finish(
+    config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]
+) -> Path:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
     progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99)))
@@ -288,7 +309,9 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[start : start + size]
 
 
-def score_policy(model: Decoder, tokenizer: Tokenizer, task: str, seed: int, examples: int) -> dict[str, dict[str, Any]]:
+def score_policy(
+    model: Decoder, tokenizer: Tokenizer, task: str, seed: int, examples: int
+) -> dict[str, dict[str, Any]]:
     """Score a policy on held-out puzzles, kind by kind.
 
     Returns:

@@ -120,7 +120,9 @@ class Engine:
         compile: run decoding steps through torch.compile (worth it on GPU; compiling takes seconds).
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False) -> None:
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False
+    ) -> None:
         if max_batch < MIN_ROWS:
             raise ValueError(f"max_batch must be at least {MIN_ROWS}, got {max_batch}")
         self.model = model.eval()
@@ -128,6 +130,10 @@ class Engine:
         self.max_batch = max_batch
         self._extend = torch.compile(model.extend, dynamic=False) if compile else model.extend
         self._texts = tokenizer.token_texts
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        return [len(ids) for ids in self.tokenizer.encode_batch(texts)] if texts else []
 
     def generate(
         self, requests: Sequence[GenerationRequest], deadline_s: float | None = None
@@ -162,9 +168,12 @@ class Engine:
             groups.setdefault(key, []).append(row)
         for (length, slots, temperature, top_p), members in groups.items():
             for start in range(0, len(members), self.max_batch):
-                self._decode(members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s)
+                self._decode(
+                    members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s
+                )
         return [
-            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length") for row in rows
+            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length")
+            for row in rows
         ]
 
     @torch.inference_mode()

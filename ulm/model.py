@@ -43,7 +43,12 @@ class KVCache:
 
     @classmethod
     def empty(
-        cls, config: ModelConfig, batch: int, slots: int | None = None, *, device: torch.device | str = "cpu",
+        cls,
+        config: ModelConfig,
+        batch: int,
+        slots: int | None = None,
+        *,
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> KVCache:
         """Return a cache that holds nothing.
@@ -72,7 +77,10 @@ class KVCache:
     def select(self, rows: Tensor) -> KVCache:
         """Return a copy that holds only the given rows."""
         return KVCache(
-            self.keys_LBGWD[:, rows], self.values_LBGWD[:, rows], self.positions_BW[rows], self.lengths_B[rows]
+            self.keys_LBGWD[:, rows],
+            self.values_LBGWD[:, rows],
+            self.positions_BW[rows],
+            self.lengths_B[rows],
         )
 
 
@@ -129,7 +137,9 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.Parameter(torch.ones(config.d_model))
-        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        )
         exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
         self.register_buffer("inverse_frequencies", 1.0 / config.rope_theta**exponents, persistent=False)
         self._initialise(seed)
@@ -198,13 +208,16 @@ class Decoder(nn.Module):
             x = block.finish(x, heads.transpose(1, 2))  # type: ignore[operator]
         return self.logits(x)
 
-    def extend(self, ids_BT: Tensor, cache: KVCache, counts_B: Tensor | None = None) -> tuple[Tensor, KVCache]:
+    def extend(
+        self, ids_BT: Tensor, cache: KVCache, counts_B: Tensor | None = None, *, last_only: bool = False
+    ) -> tuple[Tensor, KVCache]:
         """Read T further tokens per row with a cache, the decoding path.
 
         Args:
             ids_BT: new token ids, int64; T must not exceed the cache's slots.
             cache: what was read before; updated in place and returned.
             counts_B: how many of the T tokens are real in each row (the rest is right padding); None means all.
+            last_only: return the logits of each row's last real token alone, shape (B, 1, V).
 
         Returns:
             (B, T, V) logits, meaningless at padding, and the cache.
@@ -216,7 +229,9 @@ class Decoder(nn.Module):
         B, T = ids_BT.shape
         W = cache.slots
         if W < T:
-            raise ValueError(f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks")
+            raise ValueError(
+                f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks"
+            )
         offsets = torch.arange(T, device=ids_BT.device)
         positions_BT = cache.lengths_B[:, None] + offsets
         cos, sin = self._rope(positions_BT)
@@ -226,7 +241,9 @@ class Decoder(nn.Module):
         seen_old = (old >= 0) & (old > query - c.window)
         seen_new = (offsets[None, :] <= offsets[:, None]) & (offsets[:, None] - offsets[None, :] < c.window)
         hidden_BTK = ~torch.cat((seen_old, seen_new.expand(B, T, T)), dim=-1)
-        bias = torch.zeros_like(hidden_BTK, dtype=self.dtype).masked_fill_(hidden_BTK, float("-inf"))[:, None, None]
+        bias = torch.zeros_like(hidden_BTK, dtype=self.dtype).masked_fill_(hidden_BTK, float("-inf"))[
+            :, None, None
+        ]
         real_BT = None if counts_B is None else offsets < counts_B[:, None]
         slots_BT = positions_BT % W
         scale = c.head_size**-0.5
@@ -248,6 +265,11 @@ class Decoder(nn.Module):
             _store(old_v, v_BGTD, slots_BT, real_BT)
         _store_positions(cache.positions_BW, positions_BT, slots_BT, real_BT)
         cache.lengths_B += T if counts_B is None else counts_B
+        if last_only and T > 1:
+            last = (
+                torch.full((B,), T - 1, device=x.device) if counts_B is None else (counts_B - 1).clamp(min=0)
+            )
+            x = x[torch.arange(B, device=x.device), last][:, None]
         return self.logits(x), cache
 
 

@@ -142,13 +142,17 @@ def train_step(
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     if not math.isfinite(total):
-        raise FloatingPointError(f"loss is {total}; lower the learning rate or resume from the last good state")
+        raise FloatingPointError(
+            f"loss is {total}; lower the learning rate or resume from the last good state"
+        )
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
     optimizer.step()
     return StepStats(total, norm, tokens)
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
     """Write weights, optimizer moments and progress so that a kill at any point leaves this state or the one before.
 
     Args:
@@ -202,8 +206,11 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
                 }
                 if state:
                     optimizer.state[parameter] = {
-                        key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
+                        key: value.to(parameter.device) if value.dim() else value
+                        for key, value in state.items()
                     }
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"training state {folder} is damaged or of another model ({error}); remove it to start over") from error
+        raise ValueError(
+            f"training state {folder} is damaged or of another model ({error}); remove it to start over"
+        ) from error
     return progress

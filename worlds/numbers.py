@@ -83,7 +83,9 @@ def _numbers(cell: Any) -> tuple[int, ...]:
     return tuple(sorted(int(str(part)) for part in parts))
 
 
-def read_puzzles(path: Path, numbers_column: str, target_column: str | None, target: int | None) -> list[Puzzle]:
+def read_puzzles(
+    path: Path, numbers_column: str, target_column: str | None, target: int | None
+) -> list[Puzzle]:
     """Read every puzzle of a CSV or JSONL file and prove each solvable (up to 5 numbers).
 
     Raises:
@@ -111,7 +113,9 @@ def read_puzzles(path: Path, numbers_column: str, target_column: str | None, tar
     for line_number, row in rows:
         for column in filter(None, (numbers_column, target_column)):
             if row.get(column) is None:
-                raise WorldError(f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}")
+                raise WorldError(
+                    f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}"
+                )
         try:
             tiles = _numbers(row[numbers_column])
             goal = int(str(row[target_column])) if target_column else target

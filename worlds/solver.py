@@ -13,7 +13,15 @@ from functools import lru_cache
 
 from worlds.arithmetic import parse
 
-__all__ = ["combine", "complete", "expressions", "random_expression", "reachable", "sub_targets", "whole_values"]
+__all__ = [
+    "combine",
+    "complete",
+    "expressions",
+    "random_expression",
+    "reachable",
+    "sub_targets",
+    "whole_values",
+]
 
 MAX_SEARCH_TILES = 5
 
@@ -191,7 +199,9 @@ def combine(operator: str, left: str, right: str) -> str:
     terms = []
     for text in (left, right):
         expression = parse(text)
-        terms.append((expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else ""))
+        terms.append(
+            (expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else "")
+        )
     term = _join(operator, terms[0], terms[1])
     if term is None:
         raise ValueError("division by zero")

@@ -58,7 +58,8 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
     """
     for _ in range(1000):
         left, right = (
-            tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.half))) for _ in range(2)
+            tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.half)))
+            for _ in range(2)
         )
         theirs = frozenset(solver.whole_values(right))
         targets = [
@@ -92,7 +93,9 @@ class SplitNumbersWorld(World):
         if not isinstance(options, SplitNumbersOptions):
             raise WorldError("split-numbers-v0 takes SplitNumbersOptions")
         if options.view == "half" and num_agents < 2:
-            raise WorldError("split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full")
+            raise WorldError(
+                "split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full"
+            )
         super().__init__(num_agents, options)
         self.halves = (Puzzle((), 0), Puzzle((), 0))
         self.posted: tuple[list[int], list[int]] = ([], [])
@@ -225,7 +228,9 @@ class SplitNumbersWorld(World):
         """Return both halves, what was posted, and the solution."""
         lines = [f"target {self.target}"]
         for half, values in zip(self.halves, self.posted, strict=True):
-            lines.append(f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}")
+            lines.append(
+                f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}"
+            )
         return "\n".join([*lines, f"solved: {self.solution}" if self.solved else "open"])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:

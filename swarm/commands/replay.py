@@ -22,7 +22,7 @@ def replay(
 ) -> None:
     """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash."""
     from swarm.commands.failure import WorkFailedError
-    from swarm.commands.run_folder import existing_run
+    from swarm.commands.run_folder import base_dir_of, existing_run
 
     run_dir = existing_run(run_folder)
 
@@ -33,7 +33,7 @@ def replay(
         if check:
             _check(run_dir)
         else:
-            for line in transcript(run_dir):
+            for line in transcript(run_dir, base_dir=base_dir_of(run_dir)):
                 typer.echo(line)
     except (JournalError, ReplayError) as error:
         raise WorkFailedError(str(error)) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from swarm.errors import SwarmError
 
-__all__ = ["existing_run", "newest_runs"]
+__all__ = ["base_dir_of", "existing_run", "newest_runs"]
 
 _JOURNAL = "journal.jsonl"
 
@@ -39,3 +40,12 @@ def existing_run(run_dir: Path) -> Path:
     runs = newest_runs()
     hint = f"newest runs: {', '.join(map(str, runs))}" if runs else "there are no runs under runs/ yet"
     raise SwarmError(f"{problem}; {hint}")
+
+
+def base_dir_of(run_dir: Path) -> Path | None:
+    """Return the folder that relative paths of the run's experiment start from, or None if it is gone."""
+    try:
+        base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return base_dir if base_dir.is_dir() else None
