@@ -16,12 +16,8 @@ EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
 def compare(
     file: ExperimentFile,
     overrides: Overrides = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(metavar="ARM", help="Run only this arm. May be repeated.")
-    ] = None,
-    seed: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="Run only this seed. May be repeated.")
-    ] = None,
+    arm: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run only this arm. May be repeated.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(metavar="N", help="Run only this seed. May be repeated.")] = None,
     out: OutFolder = None,
 ) -> None:
     """Compare the swarm with single agents and null controls at equal compute.

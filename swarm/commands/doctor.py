@@ -13,9 +13,7 @@ EXAMPLE = "swarm doctor --ray"
 
 
 def doctor(
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Also start Ray and stop it again; takes seconds.")
-    ] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray and stop it again; takes seconds.")] = False,
 ) -> None:
     """Check this machine: versions, device, extras, checkpoints, disk; exit code 1 if anything is broken."""
     from swarm.doctor import examine

@@ -12,9 +12,7 @@ __all__ = ["ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "See
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment YAML, see experiments/.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one key, such as agents.count=4. May be repeated."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as agents.count=4. May be repeated."),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Use this seed in place of the file's.")]
 OutFolder = Annotated[

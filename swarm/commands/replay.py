@@ -43,19 +43,20 @@ def _check(run_dir: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from swarm.commands.run_folder import base_dir_of
     from swarm.replay import replay as recompute
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("replaying", total=None)
-        result = recompute(
-            run_dir, check=True, progress=lambda done, size: bar.update(task, completed=done, total=size)
-        )
-    open_episodes = f", {result.open_episodes} still open" if result.open_episodes else ""
+
+        def show(done: int, size: int) -> None:
+            bar.update(task, completed=done, total=size)
+
+        result = recompute(run_dir, check=True, base_dir=base_dir_of(run_dir), progress=show)
+    cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
-    typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{open_episodes}")
+    typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")
     typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal")
-    typer.echo(
-        f"run           {'finished' if result.finished else 'not finished: swarm resume ' + str(run_dir)}"
-    )
+    typer.echo("run           " + ("finished" if result.finished else f"not finished: swarm resume {run_dir}"))
     typer.echo(result.hash)

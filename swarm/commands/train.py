@@ -17,9 +17,7 @@ EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set seed=2"
 def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.")],
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the checkpoint here.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the checkpoint here.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Ray Train workers. Default: the file's.")
     ] = None,

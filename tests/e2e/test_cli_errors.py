@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,8 @@ def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
         (GOOD + "seed: x\n", (), 'error: x.yaml:5: seed is "x"; allowed: a whole number >= 0'),
         (GOOD.replace("numbers-v0", "nubmers-v0"), (), "error: x.yaml:2: world 'nubmers-v0' not found"),
         (GOOD, ("--set", "agents.count=0"), "error: --set agents.count=0: agents.count is 0; allowed"),
+        (GOOD, ("--set", "agents.policy=ulm", "--set", "agents.model=nowhere"), "error: no checkpoint at "),
+        (GOOD, ("--out", "x.yaml/run"), "error: cannot create run folder x.yaml/run"),
         ("", (), "error: x.yaml: the file is empty"),
     ],
 )
@@ -63,9 +67,7 @@ def test_completion_offers_commands(tmp_path):
 def test_closed_pipe_is_quiet(tmp_path):
     command = f"{sys.executable} -m swarm.cli worlds split-numbers-v0 | true"
     for _ in range(3):
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.stderr == ""
 
 
@@ -73,9 +75,7 @@ def test_watcher_ends_with_the_run_that_started_it(tmp_path):
     run_dir = tmp_path / "runs" / "demo-s0"
     run_dir.mkdir(parents=True)
     with JournalWriter(run_dir / "journal.jsonl") as journal:
-        config = ExperimentConfig.model_validate(
-            {"world": {"id": "numbers-v0"}, "agents": {"policy": "echo"}}
-        )
+        config = ExperimentConfig.model_validate({"world": {"id": "numbers-v0"}, "agents": {"policy": "echo"}})
         journal.append("header", {"format": 1, "config": config.logical(), "checkpoints": {}})
     killed_run = (
         "import os, subprocess, sys, time\n"
@@ -87,3 +87,19 @@ def test_watcher_ends_with_the_run_that_started_it(tmp_path):
     # The watcher holds the other end of this pipe, so reading to its end waits for the watcher.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 9
+
+
+def test_ctrl_c_closes_the_journal_and_names_the_resume_command(tmp_path):
+    (tmp_path / "x.yaml").write_text(GOOD + "episodes: 100000\nbudget: {ticks: 1000}\n")
+    command = [sys.executable, "-m", "swarm.cli", "run", "x.yaml"]
+    run = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    journal = tmp_path / "runs" / "demo-s0" / "journal.jsonl"
+    while run.poll() is None and not (journal.is_file() and journal.stat().st_size > 20_000):
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the run and its watcher alike
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert said == "stopped; continue with: swarm resume runs/demo-s0\n"
+    assert swarm(tmp_path, "replay", "runs/demo-s0", "--check").returncode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 
 from swarm import cli
 from swarm.commands import watcher
-from swarm.commands.run_folder import existing_run
+from swarm.commands.run_folder import base_dir_of, existing_run
 from swarm.doctor import Finding
 from swarm.errors import SwarmError
 
@@ -229,6 +231,15 @@ def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, mon
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
+def test_full_disk_is_no_bug(swarm, provide, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/demo-s0/manifest.json")
+    provide("swarm.runner", start_run=runner_that(raising(full), announces=False))
+    assert swarm("run", "x.yaml") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: No space left on device (runs/demo-s0/manifest.json)")
+    assert "bug" not in shown
+
+
 def test_watcher_is_told_the_run_folder_and_logs_plain_lines_without_a_terminal(swarm, provide):
     provide("swarm.runner", start_run=runner_that(Outcome))
     assert swarm("run", "x.yaml") == 0
@@ -250,9 +261,7 @@ def test_watcher_that_ignores_the_end_is_ended(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(watcher, "_CATCH_UP_S", 0.0)
     monkeypatch.setattr(watcher, "_QUIT_S", 0.05)
-    stubborn = (
-        "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print(); time.sleep(60)"
-    )
+    stubborn = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print(); time.sleep(60)"
     view = watcher.Watcher(live=False)
     view._process = process = subprocess.Popen([sys.executable, "-uc", stubborn], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -303,6 +312,15 @@ def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
     assert swarm("train", "x.yaml", "--set", "a=1", "--workers", "2", "--resume") == 0
     assert seen == [(Path("x.yaml"), ["a=1"], None, 2, True)]
     assert "policies/agent" in capsys.readouterr().out
+
+
+def test_relative_paths_of_a_run_start_where_its_experiment_was(workplace):
+    folder = make_run()
+    assert base_dir_of(folder) is None
+    (folder / "manifest.json").write_text(json.dumps({"base_dir": str(workplace)}))
+    assert base_dir_of(folder) == workplace
+    (folder / "manifest.json").write_text(json.dumps({"base_dir": str(workplace / "moved")}))
+    assert base_dir_of(folder) is None
 
 
 def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
