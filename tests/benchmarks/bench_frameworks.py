@@ -115,15 +115,11 @@ def main() -> None:
     parser.add_argument("--ticks", type=int, default=300, help="measured ticks per round and side")
     parser.add_argument("--hosts", type=int, default=2, help="Ray hosts of our side")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--peer-python", type=Path, default=PEER_PYTHON, help="interpreter with the other frameworks"
-    )
+    parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON, help="interpreter with the other frameworks")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     options = parser.parse_args()
     if not options.peer_python.exists():
-        parser.error(
-            f"no interpreter {options.peer_python}; make it with: make bench, or name one with --peer-python"
-        )
+        parser.error(f"no interpreter {options.peer_python}; make it with: make bench, or name one with --peer-python")
     work = EchoWork(agents=options.agents, ticks=options.ticks, hosts=options.hosts)
     results = compare(work, options.rounds, options.peer_python)
     print("\n" + table(results))

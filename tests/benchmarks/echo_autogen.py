@@ -53,10 +53,7 @@ async def measure(work: EchoWork) -> EchoResult:
         if tick == WARMUP_TICKS:
             started = time.perf_counter()
         actions = await asyncio.gather(
-            *(
-                runtime.send_message(Observation(observation(tick, agent)), ids[agent])
-                for agent in range(work.agents)
-            )
+            *(runtime.send_message(Observation(observation(tick)), agent_id) for agent_id in ids)
         )
         work.check_answers(tick, [action.text for action in actions])
     seconds = time.perf_counter() - started

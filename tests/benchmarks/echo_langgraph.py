@@ -47,10 +47,7 @@ async def echo(task: AgentTask) -> dict[str, list[Answer]]:
 
 def to_every_agent(state: SwarmState) -> list[Send]:
     """Send each agent its observation."""
-    return [
-        Send("echo", AgentTask(agent=agent, observation=text))
-        for agent, text in enumerate(state["observations"])
-    ]
+    return [Send("echo", AgentTask(agent=agent, observation=text)) for agent, text in enumerate(state["observations"])]
 
 
 async def measure(work: EchoWork) -> EchoResult:
@@ -65,11 +62,9 @@ async def measure(work: EchoWork) -> EchoResult:
     for tick in range(WARMUP_TICKS + work.ticks):
         if tick == WARMUP_TICKS:
             started = time.perf_counter()
-        texts = [observation(tick, agent) for agent in range(work.agents)]
+        texts = [observation(tick)] * work.agents
         # durability "exit": one checkpoint per call, so per tick; the default writes one per superstep.
-        state = await app.ainvoke(
-            {"observations": texts, "answers": Overwrite([])}, config, durability="exit"
-        )
+        state = await app.ainvoke({"observations": texts, "answers": Overwrite([])}, config, durability="exit")
         work.check_answers(tick, [text for _, text in sorted(state["answers"])])
     seconds = time.perf_counter() - started
     return EchoResult("langgraph", version("langgraph"), work.agents * work.ticks, seconds)
