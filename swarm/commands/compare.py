@@ -30,6 +30,10 @@ def compare(
 
     from swarm.compare import run_comparison
 
-    folder = run_comparison(config, file, out, arm or [], seed or [], echo=typer.echo)
+    try:
+        folder = run_comparison(config, file, out, arm or [], seed or [], echo=typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues where it was", err=True)
+        raise
     typer.echo(f"comparison    {folder}")
     typer.echo(f"report        {folder / 'report.html'}")
