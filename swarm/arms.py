@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from swarm.config import CoordinatorConfig, ExperimentConfig, TopologyConfig
 from swarm.errors import SwarmError
+from worlds.protocol import WorldError
 from worlds.registry import world_class
 
 __all__ = ["ARMS", "Arm", "chosen_arms", "equal_terms", "not_applicable", "solo_config"]
@@ -33,6 +34,7 @@ class Arm:
         won: what it means when the swarm beats this arm.
         not_won: what it means when it ties with this arm or loses to it.
         needs_view: the arm exists only in worlds whose views can be widened (option `view`).
+        needs_coordinator: the arm exists only in worlds that a coordinator knows.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Arm:
     won: str
     not_won: str
     needs_view: bool = False
+    needs_coordinator: bool = False
 
 
 def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
@@ -65,9 +68,7 @@ def _rules(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
-    return config.model_copy(
-        update={"coordinator": config.coordinator.model_copy(update={"kind": "shuffled"})}
-    )
+    return config.model_copy(update={"coordinator": config.coordinator.model_copy(update={"kind": "shuffled"})})
 
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:
@@ -123,6 +124,7 @@ ARMS: dict[str, Arm] = {
         _rules,
         "the coordinator µLM directs better than the hand-written rules",
         "the coordinator µLM is not shown to direct better than the hand-written rules",
+        needs_coordinator=True,
     ),
     "swarm": Arm(
         "swarm",
@@ -137,6 +139,7 @@ ARMS: dict[str, Arm] = {
         _shuffled,
         "it matters who gets which directive",
         "a gain that survives the shuffled coordinator is not caused by its directives",
+        needs_coordinator=True,
     ),
     "random": Arm(
         "random policy",
@@ -167,6 +170,13 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
     if ARMS[arm].needs_view and not _has_view(config):
         return f"not applicable to {config.world.id}: it has no option `view`"
+    if ARMS[arm].needs_coordinator:
+        from swarm.coordinator.minds import playbook
+
+        try:
+            playbook(config.world.id)
+        except SwarmError:
+            return f"not applicable to {config.world.id}: no coordinator knows it"
     return None
 
 
@@ -180,9 +190,7 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         SwarmError: the experiment has no token budget, so arms could not be compared at equal compute.
     """
     if config.budget.tokens is None:
-        raise SwarmError(
-            "a comparison at equal compute needs `budget.tokens`: set it in the file or with --set"
-        )
+        raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
     changed = ARMS[arm].overrides(_without_tick_limit(config))
     return changed.model_copy(
         update={"name": f"{config.name}-{arm}", "seed": seed, "episodes": episodes, "compare": None}
@@ -202,4 +210,7 @@ def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _has_view(config: ExperimentConfig) -> bool:
-    return "view" in world_class(config.world.id).Options.model_fields
+    try:
+        return "view" in world_class(config.world.id).Options.model_fields
+    except WorldError as error:
+        raise SwarmError(str(error)) from error

@@ -58,9 +58,7 @@ def run_comparison(
     skipped = {arm: reason for arm in names if (reason := not_applicable(arm, config)) is not None}
     names = [arm for arm in names if arm not in skipped]
     if not names:
-        raise SwarmError(
-            f"no arm is left to run: {'; '.join(f'{arm} is {why}' for arm, why in skipped.items())}"
-        )
+        raise SwarmError(f"no arm is left to run: {'; '.join(f'{arm} is {why}' for arm, why in skipped.items())}")
     out = out if out is not None else Path("runs") / f"{config.name}-compare"
     planned = [(arm, seed, equal_terms(config, arm, seed, plan.episodes)) for arm in names for seed in seeds]
     for arm, reason in skipped.items():
@@ -103,43 +101,62 @@ def _finished_run(
     """Return the outcomes of a finished run, and whether nothing had to be run for them."""
     from swarm.runner import resume_run, start_run
 
-    before = _existing_run(config, run_dir)
+    journal = run_dir / JOURNAL_NAME
+    before = _read_own(config, run_dir) if any(LineTail(journal).poll()) else None
     if before is not None and before.end_reason is not None:
+        _check_weights(before, source)
         return before, True
     with _Progress(label, config.episodes, echo) as progress:
-        if before is None:
-            outcome = start_run(config, source, run_dir, progress.follow)
-        else:
-            echo(f"{label}: resuming after {len(before.puzzles)} of {config.episodes} puzzles")
-            outcome = resume_run(run_dir, progress.follow)
-    run = read_run(outcome.run_dir)
+        try:
+            if journal.exists():
+                done = 0 if before is None else len(before.puzzles)
+                echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
+                outcome = resume_run(run_dir, progress.follow)
+            else:
+                outcome = start_run(config, source, run_dir, progress.follow)
+        except KeyboardInterrupt:
+            echo(f"{label}: stopped; the same command continues here")
+            raise
+    run = _read_own(config, run_dir)
     if run.end_reason is None:
-        raise SwarmError(
-            f"{label} stopped before its end ({outcome.reason}); give the same command to continue"
-        )
+        raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
     return run, False
 
 
-def _existing_run(config: ExperimentConfig, run_dir: Path) -> RunOutcomes | None:
-    """Return what an earlier call left in `run_dir`, or None where there is nothing to keep.
+def _read_own(config: ExperimentConfig, run_dir: Path) -> RunOutcomes:
+    """Return what is in `run_dir`.
 
     Raises:
         SwarmError: the folder holds a run of another experiment.
     """
-    journal = run_dir / JOURNAL_NAME
-    if not journal.is_file() or not any(LineTail(journal).poll()):
-        return None
     run = read_run(run_dir)
     wanted = config.logical()
-    if run.config != wanted:
-        keys = sorted(
-            key for key in wanted.keys() | run.config.keys() if wanted.get(key) != run.config.get(key)
-        )
+    keys = sorted(key for key in wanted.keys() | run.config.keys() if wanted.get(key) != run.config.get(key))
+    if keys:
         raise SwarmError(
             f"{run_dir} holds a run of another experiment (other {', '.join(keys)}): "
             "choose another folder with --out, or delete it"
         )
     return run
+
+
+def _check_weights(run: RunOutcomes, source: Path) -> None:
+    """Refuse a finished run whose checkpoint is here by now with other weights; a missing one cannot contradict it."""
+    for path, digest in run.checkpoints.items():
+        folder = source.resolve().parent / path
+        if not folder.is_dir():
+            continue
+        from ulm.checkpoint import checkpoint_hash
+
+        try:
+            current = checkpoint_hash(folder)
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
+        if current != digest:
+            raise SwarmError(
+                f"{run.run_dir} was made with other weights than {path} holds now: "
+                "choose another folder with --out, or delete it"
+            )
 
 
 def _num_parameters(model: str, source: Path) -> int | None:

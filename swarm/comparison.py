@@ -222,9 +222,7 @@ def _row(
     solved = [puzzle for puzzle in ended if _within(puzzle, budget)]
     # The reference's states name the puzzles: an arm whose world shows other views hashes other states.
     clusters = [base[key].puzzle if key in base else str(key) for key in puzzles]
-    both = [
-        key for key in puzzles if _within(puzzles[key], budget) and key in base and _within(base[key], budget)
-    ]
+    both = [key for key in puzzles if _within(puzzles[key], budget) and key in base and _within(base[key], budget)]
     agents, coordinator = runs[0].config["agents"], runs[0].config["coordinator"]
     wall_s = sum(run.telemetry.wall_s for run in runs)
     return ArmRow(
@@ -299,9 +297,7 @@ def _flags(
             found.append(f"{moved} puzzles differ from those of {reference}: the pairs are not pairs")
         if len(puzzles) < wanted:
             ends = sorted({str(run.end_reason) for run in runs[arm] if run.end_reason != "finished"})
-            found.append(
-                f"only {len(puzzles)} of {wanted} puzzles ended (run ended by {', '.join(ends) or '?'})"
-            )
+            found.append(f"only {len(puzzles)} of {wanted} puzzles ended (run ended by {', '.join(ends) or '?'})")
         found += _budget_flags(list(puzzles.values()), budget)
         if faults := sum(run.num_faults for run in runs[arm]):
             found.append(f"{faults} faults were recorded")

@@ -87,9 +87,7 @@ def write_comparison(
         SwarmError: a file cannot be written.
     """
     reference = comparison.reference
-    coverage = plot_coverage(
-        {row.arm: row.coverage for row in comparison.rows}, comparison.budget, reference, MARKS
-    )
+    coverage = plot_coverage({row.arm: row.coverage for row in comparison.rows}, comparison.budget, reference, MARKS)
     rates = plot_rates(
         [Bar(row.arm, row.title, row.rates[1.0], row.n) for row in comparison.rows if row.rates], reference
     )
@@ -104,9 +102,7 @@ def write_comparison(
 def table_text(comparison: Comparison) -> str:
     """Return both tables, verdicts and flags as plain text for a terminal."""
     buffer = io.StringIO()
-    console = Console(
-        file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False
-    )
+    console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(_setting(comparison))
     for head, rows in (_result_cells(comparison), _cost_cells(comparison)):
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
@@ -231,18 +227,14 @@ def _page(
             ),
             h.section(
                 "Departures from equal terms",
-                h.items(flags)
-                if flags
-                else h.paragraph("None found: same puzzles, budget spent by every arm."),
+                h.items(flags) if flags else h.paragraph("None found: same puzzles, budget spent by every arm."),
             ),
         ),
         h.section("Results", h.table(result_head, result_rows, strong=strong)),
         h.image(rates, "solve rate of each arm with its interval"),
         h.image(coverage, "share of puzzles solved against tokens used, one curve per arm"),
         h.section("Costs", h.table(cost_head, cost_rows, strong=strong), h.paragraph(COSTS, "note")),
-        h.section(
-            "What each arm asks", h.table(["arm", "what it is", "question", "answer"], questions, text=True)
-        ),
+        h.section("What each arm asks", h.table(["arm", "what it is", "question", "answer"], questions, text=True)),
         h.section("Method", h.paragraph(METHOD)),
         h.section("Setting", h.facts(_facts(comparison, source))),
         h.section(
@@ -253,11 +245,7 @@ def _page(
             "Runs",
             h.table(
                 ["run", "ended", "journal hash"],
-                [
-                    (run.run_dir.name, run.end_reason, run.journal_hash)
-                    for each in runs.values()
-                    for run in each
-                ],
+                [(run.run_dir.name, run.end_reason, run.journal_hash) for each in runs.values() for run in each],
                 text=True,
             ),
         ),
@@ -305,9 +293,7 @@ def _changes(runs: Mapping[str, Sequence[RunOutcomes]], reference: str) -> list[
     for arm, arm_runs in runs.items():
         changed = _flat(arm_runs[0].config)
         keys = sorted(key for key in base.keys() | changed.keys() if base.get(key) != changed.get(key))
-        rows.append(
-            (arm, "; ".join(f"{key}: {changed.get(key)}" for key in keys if key != "name") or "nothing")
-        )
+        rows.append((arm, "; ".join(f"{key}: {changed.get(key)}" for key in keys if key != "name") or "nothing"))
     return rows
 
 

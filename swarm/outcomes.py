@@ -123,9 +123,7 @@ def read_run(run_dir: Path) -> RunOutcomes:
     records = read_records(path)
     header = next(records, None)
     if header is None or header.get("kind") != "header":
-        raise SwarmError(
-            f"{path} has no header: the run died before it began; delete the folder to start anew"
-        )
+        raise SwarmError(f"{path} has no header: the run died before it began; delete the folder to start anew")
     try:
         run = RunOutcomes(run_dir, header["config"], header.get("checkpoints") or {})
         run.num_records, run.journal_hash = 1, header["hash"]

@@ -71,7 +71,13 @@ def plot_coverage(
         rates = solved_by_budget(spent, grid)
         at_marks = solved_by_budget(spent, [mark * budget for mark in marks])
         axes.plot(
-            grid, rates, color=colour, linestyle=line, linewidth=3.0 if bold else 1.8, zorder=4 if bold else 3
+            grid,
+            rates,
+            color=colour,
+            linestyle=line,
+            linewidth=3.0 if bold else 1.8,
+            drawstyle="steps-post",
+            zorder=4 if bold else 3,
         )
         axes.plot(
             [mark * budget for mark in marks],
@@ -157,14 +163,10 @@ def plot_rates(bars: Sequence[Bar], reference: str) -> bytes:
         label.set_fontweight("bold" if bar.name == reference else "normal")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.0)
-    axes.set_title(
-        "Solve rate at equal tokens", loc="left", fontsize=12, fontweight="bold", color=_INK, pad=10
-    )
+    axes.set_title("Solve rate at equal tokens", loc="left", fontsize=12, fontweight="bold", color=_INK, pad=10)
     counts = sorted({bar.num_puzzles for bar in bars})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    axes.set_xlabel(
-        f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)"
-    )
+    axes.set_xlabel(f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)")
     _quiet(axes, grid="x")
     figure.tight_layout(pad=0.8)
     return _png(figure)
@@ -194,18 +196,14 @@ def plot_puzzles(puzzles: Sequence[tuple[int, int, bool]], budget: int | None) -
         axes.plot(episodes, tokens, marker, color=colour, markersize=size, label=f"{name} ({len(chosen)})")
     if budget is not None:
         top = max(top, budget)
-        axes.axhline(
-            budget, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"budget ({budget:,} tokens)"
-        )
+        axes.axhline(budget, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"budget ({budget:,} tokens)")
     axes.set_ylim(0, top * 1.06)
     axes.margins(x=0.02)
     axes.set_xlabel("puzzle (episode number)")
     axes.set_ylabel("tokens used")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2
-    )
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
     _quiet(axes)
     figure.tight_layout(pad=0.8)
     return _png(figure)

@@ -39,9 +39,7 @@ def write_report(run_dir: Path) -> Path:
     if run.puzzles:
         budget = run.config["budget"]["tokens"]
         picture = plot_puzzles([(p.episode, p.tokens, p.solved) for p in run.puzzles], budget)
-        parts.append(
-            h.section("Puzzles", h.image(picture, "tokens used by each puzzle, solved or not"), _ends(run))
-        )
+        parts.append(h.section("Puzzles", h.image(picture, "tokens used by each puzzle, solved or not"), _ends(run)))
     if tokens := _token_parts(run):
         picture = plot_token_parts(tokens)
         parts.append(h.section("Tokens by part", h.image(picture, "tokens used by each part of the run")))
@@ -130,8 +128,7 @@ def _token_parts(run: RunOutcomes) -> dict[str, int]:
 def _faults(run: RunOutcomes) -> list[h.Html]:
     parts = [
         h.paragraph(
-            f"{run.num_faults} faults, {len(run.telemetry.host_deaths)} host deaths, "
-            f"{run.telemetry.resumes} resumes."
+            f"{run.num_faults} faults, {len(run.telemetry.host_deaths)} host deaths, {run.telemetry.resumes} resumes."
         )
     ]
     if run.faults:
@@ -164,14 +161,17 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> list[h.Html]:
         )
     ]
     rows: list[tuple[object, ...]] = []
+    directives: dict[str, str] = {}
     for record in read_records(run.run_dir / JOURNAL_NAME, verify=False):
         if record.get("episode") != puzzle.episode:
             continue
         if record["kind"] == "episode":
             parts.append(h.table(["agent", "sees"], record["observations"].items(), text=True))
         elif record["kind"] == "tick":
+            if record["coordinator"] is not None:
+                directives = record["directives"]  # they stay in force until the coordinator speaks again
             if record["tick"] < MAX_TRANSCRIPT_ROUNDS:
-                rows += _transcript_rows(record)
+                rows += _transcript_rows(record, directives)
         elif record["kind"] == "episode_end":
             break
     parts.append(h.table(["tick", "agent", "directive", "action", "feedback", "report"], rows, text=True))
@@ -180,10 +180,10 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> list[h.Html]:
     return parts
 
 
-def _transcript_rows(record: Record) -> list[tuple[object, ...]]:
+def _transcript_rows(record: Record, directives: dict[str, str]) -> list[tuple[object, ...]]:
     def row(entry: dict[str, Any]) -> tuple[object, ...]:
         feedback = f"fault: {entry['fault']}" if entry.get("fault") else entry["feedback"]
-        directive = record["directives"].get(entry["agent"], "")
+        directive = directives.get(entry["agent"], "")
         return record["tick"], entry["agent"], directive, entry["action"], feedback, entry.get("report") or ""
 
     return [row(entry) for entry in record["agents"]]

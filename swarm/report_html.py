@@ -78,15 +78,11 @@ def items(texts: Iterable[object]) -> Html:
 def facts(pairs: Mapping[str, object]) -> Html:
     """Return names and values, one pair per line."""
     return Html(
-        "<dl>"
-        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
-        + "</dl>"
+        "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items()) + "</dl>"
     )
 
 
-def table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], *, strong: str = "", text: bool = False
-) -> Html:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, strong: str = "", text: bool = False) -> Html:
     """Return a table.
 
     Args:
@@ -147,7 +143,5 @@ def write(path: Path, content: str | bytes) -> Path:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        raise SwarmError(
-            f"cannot write {path}: {error.strerror}; free space or choose another folder"
-        ) from error
+        raise SwarmError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
     return path

@@ -137,9 +137,7 @@ def non_inferiority(
     return NonInferiority(difference, margin, difference.low >= -margin)
 
 
-def solved_by_budget(
-    tokens_at_solution: Sequence[float | None], budgets: Sequence[float]
-) -> NDArray[np.float64]:
+def solved_by_budget(tokens_at_solution: Sequence[float | None], budgets: Sequence[float]) -> NDArray[np.float64]:
     """Return for each budget the share of puzzles that were solved with at most so many tokens.
 
     Args:
