@@ -285,6 +285,8 @@ def _flags(
     for arm, puzzles in outcomes.items():
         found = []
         base = outcomes[reference]
+        if arm != reference and _unnamed(runs[arm]) == _unnamed(runs[reference]):
+            found.append(f"the same experiment as {reference}: there is nothing to compare")
         # Where the world is set up alike, its whole state must agree; else the seed and the goal must.
         alike = _world_setup(runs[arm]) == _world_setup(runs[reference])
         moved = sum(
@@ -315,6 +317,10 @@ def _flags(
 
 def _world_setup(runs: Sequence[RunOutcomes]) -> tuple[object, object]:
     return runs[0].config["world"], runs[0].config["agents"]["count"]
+
+
+def _unnamed(runs: Sequence[RunOutcomes]) -> dict[str, object]:
+    return {key: value for key, value in runs[0].config.items() if key != "name"}
 
 
 def _budget_flags(puzzles: Sequence[PuzzleOutcome], budget: int) -> list[str]:

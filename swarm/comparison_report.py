@@ -36,13 +36,14 @@ __all__ = ["provenance", "table_text", "write_comparison"]
 _WIDTH = 100
 
 METHOD = (
-    "Every arm plays the same puzzles under the same seeds and the same token budget per puzzle; "
-    "prompts, generated tokens, messages and the coordinator are all charged. A puzzle counts as solved "
-    "at a mark of the budget when it was solved with at most so many tokens. Intervals are 95 % "
-    "percentile intervals of the bootstrap (Efron 1979) with the puzzle as the unit that is resampled; "
-    "differences are paired: each resampled puzzle brings its outcome in both arms. 'Beats' and 'loses' "
-    "mean that the interval of the difference excludes 0; all else is a tie. Where an arm solved none "
-    "or all, the exact binomial bound replaces the bootstrap's empty interval. Intervals are not "
+    "Every arm plays the same puzzles under the same seeds and the same token budget per puzzle; prompts, "
+    "generated tokens, messages and the coordinator are all charged. A puzzle counts as solved at a mark of "
+    "the budget when it was solved with at most so many tokens. Intervals are 95 % percentile intervals of "
+    "the bootstrap (Efron 1979) with the puzzle as the unit that is resampled; differences are paired: each "
+    "resampled puzzle brings its outcome in both arms. 'Beats' and 'loses' mean that the interval of the "
+    "difference excludes 0; all else is a tie. Where an arm solved none or all, the exact binomial bound "
+    "replaces the bootstrap's empty interval; a difference of [.000, .000] means that no puzzle told the two "
+    "arms apart. 'Not worse than rules' is a non-inferiority test whose margin is stated. Intervals are not "
     "corrected for the number of arms."
 )
 COSTS = (

@@ -126,7 +126,10 @@ def non_inferiority(
     """Return whether `a` is not worse than `b` by more than `margin`.
 
     The two-sided interval's lower bound decides, which is stricter than the customary one-sided test. "Not
-    proven non-inferior" does not mean "inferior": it may mean too few puzzles.
+    proven non-inferior" does not mean "inferior": it may mean too few puzzles. Where every puzzle gives the
+    same difference the bootstrap's interval is empty, so it is widened by the exact binomial bound on how
+    many of the
+    puzzles not seen could differ: 20 ties prove nothing at a margin of .05, 300 do.
 
     Raises:
         ValueError: a negative margin, or as `paired_difference`.
@@ -134,6 +137,11 @@ def non_inferiority(
     if margin < 0:
         raise ValueError(f"margin must be 0 or more, got {margin}")
     difference = paired_difference(a, b, clusters, seed=seed, resamples=resamples, confidence=confidence)
+    if difference.low == difference.high:
+        num_clusters = len(a) if clusters is None else len(set(clusters))
+        bound = 1 - ((1 - confidence) / 2) ** (1 / num_clusters)
+        estimate = difference.estimate
+        difference = Interval(estimate, max(-1.0, estimate - bound), min(1.0, estimate + bound))
     return NonInferiority(difference, margin, difference.low >= -margin)
 
 

@@ -198,7 +198,7 @@ def test_clear_gain_is_called_a_win_and_equal_arms_a_tie(tmp_path: Path) -> None
     assert verdicts["rules"].outcome == "ties with"
     assert "+.000" not in verdicts["rules"].text
     assert ".000 [.000, .000]" in verdicts["rules"].text
-    assert "not worse than rules" in verdicts["rules"].text
+    assert "not shown to be no worse than rules" in verdicts["rules"].text  # 40 ties are too few
     assert any("ties with rules at the full budget" in line for line in result.setbacks)
 
 
@@ -264,6 +264,17 @@ def test_departure_from_equal_terms_is_flagged_on_its_arm(tmp_path: Path, script
     assert any(flag in text for text in rows["rules"].flags), rows["rules"].flags
     assert "rules !" in table_text(result)
     assert "see the flags" in result.verdicts[0].text
+
+
+def test_arm_that_equals_the_experiment_is_flagged(tmp_path: Path) -> None:
+    base = experiment(coordinator={"kind": "rules"})
+    for arm in ("rules", "swarm"):
+        write_run(tmp_path / arm, equal_terms(base, arm, 1, 4), Script(chance(0.5)))
+    runs = {arm: [read_run(tmp_path / arm)] for arm in ("rules", "swarm")}
+    result = analyse(
+        "demo", runs, budget=6000, seeds=[1], episodes=4, resamples=200, skipped={}, parameters=lambda _: None
+    )
+    assert result.rows[0].flags == ["the same experiment as swarm: there is nothing to compare"]
 
 
 def test_other_weights_under_the_same_name_are_flagged(tmp_path: Path) -> None:

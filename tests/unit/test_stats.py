@@ -95,9 +95,15 @@ def test_non_inferiority_holds_for_equal_arms_and_fails_for_a_worse_one() -> Non
     rng = np.random.default_rng(1)
     good = rng.random(300) < 0.85
     worse = good & (rng.random(300) < 0.8)
-    assert non_inferiority(good, good, margin=0.0).holds
+    assert non_inferiority(good, good, margin=0.05).holds
     assert not non_inferiority(worse, good, margin=0.05).holds
     assert non_inferiority(worse, good, margin=0.5).holds
+
+
+def test_a_few_ties_do_not_prove_non_inferiority() -> None:
+    assert not non_inferiority([True] * 20, [True] * 20, margin=0.05).holds
+    assert not non_inferiority([True] * 300, [True] * 300, ["the same puzzle"] * 300, margin=0.05).holds
+    assert non_inferiority([True] * 300, [True] * 300, margin=0.05).holds
 
 
 def test_coverage_counts_solutions_within_each_budget_inclusive() -> None:
