@@ -103,9 +103,7 @@ class Runtime:
                     raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
                 episode.commit(record, result)
                 if state_hash(episode.world.state()) != record["state"]:
-                    raise SwarmError(
-                        f"journal line {record['seq'] + 1}: the world went another way than recorded"
-                    )
+                    raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
                 self._count(record)
                 self._last[episode.index] = record
                 self._resume_after = episode.index
@@ -174,9 +172,7 @@ class Runtime:
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
         directed = self._direct(episodes, pool)
-        turns = {
-            episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes
-        }
+        turns = {episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes}
         self._act(episodes, turns, pool)
         steps = 0
         for episode in episodes:
@@ -242,9 +238,7 @@ class Runtime:
                 spent.calls + directed.calls,
                 spent.actions,
             )
-        admitted = spent.admit(
-            self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns]
-        )
+        admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
     def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
@@ -258,16 +252,11 @@ class Runtime:
         requests: list[ActRequest] = []
         for episode in episodes:
             for turn in turns[episode.index]:
+                key = (episode.index, episode.ticks, turn.agent)
+                seed = derive_seed(self.config.seed, "act", *key)
+                pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
                 asked.append(turn)
-                requests.append(
-                    ActRequest(
-                        (episode.index, episode.ticks, turn.agent),
-                        turn.prompt,
-                        derive_seed(self.config.seed, "act", episode.index, episode.ticks, turn.agent),
-                        agents.max_new_tokens,
-                        episode.world.action_pattern(turn.agent) if agents.constrained else None,
-                    )
-                )
+                requests.append(ActRequest(key, turn.prompt, seed, agents.max_new_tokens, pattern))
         if requests:
             for turn, reply in zip(asked, pool.act(requests), strict=True):
                 turn.reply = reply
@@ -281,9 +270,7 @@ class Runtime:
             directive = lines[-1] if len(lines) > 1 else ""
             text = episode.world.sample_action(turn.agent, directive, random.Random(seed))  # noqa: S311
             (tokens,) = pool.count_tokens([text + STOP])
-            turn.reply = ActReply(
-                (episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens
-            )
+            turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
 
     def _commit(self, episode: Episode, directed: DirectReply | None, turns: list[_Turn]) -> int:
         """Step the world, write the tick record, then take it over; return the number of agent steps."""
@@ -306,9 +293,7 @@ class Runtime:
                 entry.update(feedback="", valid=False, reward=0.0, fault=reply.fault)
             else:
                 info = result.infos[turn.agent]
-                entry.update(
-                    feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[turn.agent])
-                )
+                entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[turn.agent]))
                 if report := info.get("report"):
                     entry["report"] = report
             entries.append(entry)

@@ -33,9 +33,7 @@ def _half(rng: random.Random) -> tuple[int, ...]:
     return tuple(sorted(rng.randint(LOW, HIGH) for _ in range(3)))
 
 
-def _solved_split(
-    rng: random.Random, held_out: bool
-) -> tuple[tuple[int, ...], tuple[int, ...], int, int, str, int]:
+def _solved_split(rng: random.Random, held_out: bool) -> tuple[tuple[int, ...], tuple[int, ...], int, int, str, int]:
     """Return (own tiles, other tiles, target, other's value, form, own sub-target) of a split puzzle."""
     while True:
         own, other = _half(rng), _half(rng)
@@ -99,9 +97,9 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
         tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(6)))
         text = solver.random_expression(tiles, rng)
         value = parse(text).value()
-        if value.denominator == 1 and TARGET_LOW <= value <= TARGET_HIGH:
-            if is_held_out(tiles, int(value)) == held_out:
-                return "six", agent_prompt(Puzzle(tiles, int(value)).text()), text + STOP
+        fits = value.denominator == 1 and TARGET_LOW <= value <= TARGET_HIGH
+        if fits and is_held_out(tiles, int(value)) == held_out:
+            return "six", agent_prompt(Puzzle(tiles, int(value)).text()), text + STOP
 
 
 def _compose_both(form: str, v: int, theirs: str, own: str) -> str:

@@ -98,9 +98,7 @@ def _loop(settings: dict[str, Any]) -> None:
         torch.set_num_threads(config.threads)
     device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(
-        device
-    )
+    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas)
     progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
@@ -126,9 +124,7 @@ def _loop(settings: dict[str, Any]) -> None:
         if rank == 0 and (done % config.save_every == 0 or done == config.steps):
             seconds = before + time.monotonic() - start
             examples = done * per_worker * world_size
-            save_state(
-                folder / "state", model, optimizer, {"step": done, "seconds": seconds, "examples": examples}
-            )
+            save_state(folder / "state", model, optimizer, {"step": done, "seconds": seconds, "examples": examples})
     ray.train.report({"step": config.steps})
 
 
@@ -153,9 +149,7 @@ def _follow(path: Path, steps: int, echo: Callable[[str], None], stop: threading
         echo(f"step {last['step']}/{steps}  loss {last['loss']:.4f}  {rate:.1f} steps/s  {eta}")
 
 
-def train(
-    config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False
-) -> Path:
+def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False) -> Path:
     """Train, score and save a policy.
 
     Args:
@@ -176,9 +170,7 @@ def train(
     if config.preset not in PRESETS:
         raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
     if config.batch_size % config.workers:
-        raise SwarmError(
-            f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers"
-        )
+        raise SwarmError(f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers")
     device = _device(config.device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,18 +181,14 @@ def train(
     if recipe_file.exists():
         compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
         if not resume:
-            raise SwarmError(
-                f"{folder} holds an earlier training; add --resume to go on, or remove the folder"
-            )
+            raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
         if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
     else:
         Tokenizer.train(traces.corpus(), config.vocab_size).save(folder / "tokenizer.json")
         recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
     stop = threading.Event()
-    follower = threading.Thread(
-        target=_follow, args=(folder / "metrics.jsonl", config.steps, echo, stop), daemon=True
-    )
+    follower = threading.Thread(target=_follow, args=(folder / "metrics.jsonl", config.steps, echo, stop), daemon=True)
     follower.start()
     try:
         _fit(config, folder, device)
@@ -210,8 +198,10 @@ def train(
     return _finish(config, folder, out, device, echo)
 
 
-_IDENTITY = ("task", "seed", "preset", "window", "vocab_size", "steps", "batch_size", "micro_batches", "lr", "warmup", "weight_decay",
-             "betas", "clip")  # fmt: skip
+# What a resumed training may not change; where it runs may.
+_IDENTITY = frozenset(TrainConfig.model_fields) - {
+    "name", "workers", "threads", "device", "save_every", "log_every", "score_examples", "out",
+}  # fmt: skip
 
 
 def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
@@ -223,9 +213,7 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if not ray.is_initialized():
-            ray.init(
-                include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False
-            )
+            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
     except Exception as error:
         raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
     cpus = max(1, min(config.threads or 1, (os.cpu_count() or 1) // config.workers))
@@ -255,9 +243,7 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
             ray.shutdown()
 
 
-def _finish(
-    config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]
-) -> Path:
+def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
     progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99)))
@@ -299,7 +285,7 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
         return sorted(expression.literals) == tiles
     used = sorted(expression.literals)
     if kind == "directed":
-        borrowed = [x for x in parse(completion).literals]
+        borrowed = list(parse(completion).literals)
         return value == goal and used == sorted(borrowed)
     return value == goal and used == tiles
 

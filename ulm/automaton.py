@@ -54,9 +54,7 @@ def compile_choices(choices: Sequence[str]) -> Automaton:
         for byte in choice.encode():
             if byte not in edges[state]:
                 if len(edges) == MAX_STATES:
-                    raise ValueError(
-                        f"the choices need more than {MAX_STATES} states; give fewer or shorter ones"
-                    )
+                    raise ValueError(f"the choices need more than {MAX_STATES} states; give fewer or shorter ones")
                 edges[state][byte] = len(edges)
                 edges.append({})
             state = edges[state][byte]
@@ -164,9 +162,7 @@ class _Parser:
             return None
         end = self.pattern.find("}", self.at)
         low, comma, high = self.pattern[self.at + 1 : max(end, self.at)].partition(",")
-        valid = all(part == "" or (part.isascii() and part.isdigit()) for part in (low, high)) and (
-            low or high
-        )
+        valid = all(part == "" or (part.isascii() and part.isdigit()) for part in (low, high)) and (low or high)
         if end < 0 or not valid:
             raise self._error("{ begins no {m}, {m,}, {,n} or {m,n}; write \\{ for a brace")
         least = int(low or 0)
@@ -189,9 +185,7 @@ class _Parser:
             return _Set(((escaped, escaped),) if isinstance(escaped, int) else tuple(escaped))
         if sign in "^$":
             self.at -= 1
-            raise self._error(
-                f"anchor {sign} is not supported; the whole text always has to match, leave it out"
-            )
+            raise self._error(f"anchor {sign} is not supported; the whole text always has to match, leave it out")
         if sign in "*+?{":
             self.at -= 1
             raise self._error(f"quantifier {sign} has nothing to repeat")
@@ -224,9 +218,7 @@ class _Parser:
             return _CONTROLS[sign]
         if sign in "xu":
             digits = self.pattern[self.at : self.at + (2 if sign == "x" else 4)]
-            if len(digits) != (2 if sign == "x" else 4) or any(
-                c not in "0123456789abcdefABCDEF" for c in digits
-            ):
+            if len(digits) != (2 if sign == "x" else 4) or any(c not in "0123456789abcdefABCDEF" for c in digits):
                 raise self._error(f"\\{sign} needs {2 if sign == 'x' else 4} hexadecimal digits")
             self.at += len(digits)
             return int(digits, 16)
@@ -302,9 +294,7 @@ class _Nfa:
 
     def node(self) -> int:
         if len(self.arcs) == MAX_NODES:
-            raise ValueError(
-                f"constraint pattern {self.pattern[:40]!r} is too large; shorten its counted repetitions"
-            )
+            raise ValueError(f"constraint pattern {self.pattern[:40]!r} is too large; shorten its counted repetitions")
         self.empty.append([])
         self.arcs.append([])
         return len(self.arcs) - 1

@@ -105,17 +105,13 @@ def save_checkpoint(
             f"build the model with vocab_size of at least the tokenizer's"
         )
     if folder.exists() and not folder.is_dir():
-        raise CheckpointError(
-            f"cannot write checkpoint {folder}: a file is in the way; choose another folder"
-        )
+        raise CheckpointError(f"cannot write checkpoint {folder}: a file is in the way; choose another folder")
     target, incoming, previous = folder.resolve(), _sibling(folder, "incoming"), _sibling(folder, "previous")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(incoming, ignore_errors=True)  # left by a writer that was killed
         incoming.mkdir()
-        state = {
-            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
-        }
+        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, incoming / WEIGHTS, metadata={"format": "pt"})
         (incoming / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
         config = {
@@ -129,9 +125,7 @@ def save_checkpoint(
         try:
             text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"checkpoint meta is not JSON: {error}; keep to strings, numbers, lists"
-            ) from error
+            raise CheckpointError(f"checkpoint meta is not JSON: {error}; keep to strings, numbers, lists") from error
         (incoming / CONFIG).write_text(text + "\n", encoding="utf-8")
         for name in (*_HASHED, CONFIG):
             _sync(incoming / name)
@@ -145,9 +139,7 @@ def save_checkpoint(
         _sync(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot write checkpoint {folder}: {error}; check space and write permission"
-        ) from error
+        raise CheckpointError(f"cannot write checkpoint {folder}: {error}; check space and write permission") from error
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
 
@@ -174,9 +166,7 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
             f"{path} has no format version (found {version!r}), so it is no µLM checkpoint; {_REMEDY}"
         )
     if version > FORMAT:
-        raise CheckpointError(
-            f"{path}: format {version}, this version reads up to {FORMAT}; upgrade ulm-swarm"
-        )
+        raise CheckpointError(f"{path}: format {version}, this version reads up to {FORMAT}; upgrade ulm-swarm")
     try:
         special = data["special_ids"]
         config = CheckpointConfig(
@@ -199,9 +189,7 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
     return config
 
 
-def load_checkpoint(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Checkpoint:
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Load and verify a checkpoint.
 
     Args:
@@ -246,9 +234,7 @@ def load_weights_numpy(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     folder = _locate(folder)
     config = read_checkpoint_config(folder)
-    return {
-        name: tensor.to(torch.float32, copy=True).numpy() for name, tensor in _read_weights(folder, config)
-    }
+    return {name: tensor.to(torch.float32, copy=True).numpy() for name, tensor in _read_weights(folder, config)}
 
 
 def build_model(
@@ -261,9 +247,10 @@ def build_model(
     Args:
         config: its shape.
         arrays: by parameter name, as `load_weights_numpy` returns them; C-contiguous, floating.
-        differentiable: False makes the weights inference tensors, so that writing to them in place raises
-            RuntimeError outside of `torch.inference_mode()`. True gives plain tensors without gradient, which
-            a backward pass to private adapters needs, and nothing then stops a write.
+        differentiable: False makes the weights inference tensors, so that writing to them in place outside of
+            `torch.inference_mode()` raises RuntimeError. That makes the mistake loud but does not undo it:
+            torch 2.13 checks after the write. True gives plain tensors without gradient, which a backward pass
+            to private adapters needs, and nothing then notices a write.
 
     Raises:
         CheckpointError: names or shapes do not fit the config, or an array would have to be copied.
@@ -283,9 +270,7 @@ _REMEDY = "restore the folder from its source or train it again"
 
 
 def _sibling(folder: Path, role: str) -> Path:
-    folder = (
-        folder.resolve()
-    )  # beside the real folder where `folder` is a link, so that a rename stays on one disk
+    folder = folder.resolve()  # beside the real folder where `folder` is a link, so that a rename stays on one disk
     return folder.parent / f".{folder.name}.{role}"
 
 
@@ -298,9 +283,7 @@ def _locate(folder: Path) -> Path:
         return previous
     if folder.exists():
         raise CheckpointError(f"checkpoint {folder} is a file; give the folder that holds {WEIGHTS}")
-    raise CheckpointError(
-        f"no checkpoint at {folder}; give a folder with {CONFIG}, or train one with `swarm train`"
-    )
+    raise CheckpointError(f"no checkpoint at {folder}; give a folder with {CONFIG}, or train one with `swarm train`")
 
 
 def _require(path: Path) -> Path:
@@ -367,9 +350,7 @@ def _assemble(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
     if missing := sorted(set(expected) - set(state)):
         raise CheckpointError(f"the weights lack {_few(missing)}; they belong to another model config")
     if extra := sorted(set(state) - set(expected)):
-        raise CheckpointError(
-            f"the weights hold unknown tensors {_few(extra)}; they belong to another model config"
-        )
+        raise CheckpointError(f"the weights hold unknown tensors {_few(extra)}; they belong to another model config")
     for name, shape in expected.items():
         if tuple(state[name].shape) != shape:
             raise CheckpointError(

@@ -181,9 +181,7 @@ def _token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     kinds = {d["type"] for d in decoder.get("decoders", [decoder]) if "type" in d}
     if kinds not in ({"ByteLevel"}, {"Fuse"}):
         named = ", ".join(sorted(kinds)) or "none"
-        raise ValueError(
-            f"constraints need a byte-level or character tokenizer; this one decodes by: {named}"
-        )
+        raise ValueError(f"constraints need a byte-level or character tokenizer; this one decodes by: {named}")
     alphabet = _byte_alphabet() if kinds == {"ByteLevel"} else None
     added = tokenizer.inner.get_added_tokens_decoder()
     special = {tokenizer.pad_id, tokenizer.eot_id} | {i for i, token in added.items() if token.special}

@@ -120,9 +120,7 @@ class Engine:
         compile: run decoding steps through torch.compile (worth it on GPU; compiling takes seconds).
     """
 
-    def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False
-    ) -> None:
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False) -> None:
         if max_batch < MIN_ROWS:
             raise ValueError(f"max_batch must be at least {MIN_ROWS}, got {max_batch}")
         self.model = model.eval()
@@ -168,13 +166,8 @@ class Engine:
             groups.setdefault(key, []).append(row)
         for (length, slots, temperature, top_p), members in groups.items():
             for start in range(0, len(members), self.max_batch):
-                self._decode(
-                    members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s
-                )
-        return [
-            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length")
-            for row in rows
-        ]
+                self._decode(members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s)
+        return [GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length") for row in rows]
 
     @torch.inference_mode()
     def _decode(

@@ -51,16 +51,12 @@ def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCaus
 
     c = model.config
     if c.d_model % c.n_head:
-        raise ValueError(
-            f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral"
-        )
+        raise ValueError(f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral")
     config = LlamaConfig(**_config_fields(model, tokenizer), max_position_embeddings=c.window)
     return _fill(LlamaForCausalLM, config, model)
 
 
-def to_mistral(
-    model: Decoder, tokenizer: Tokenizer | None = None, max_length: int = 8192
-) -> MistralForCausalLM:
+def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: int = 8192) -> MistralForCausalLM:
     """Return transformers' Mistral, which has the sliding window, with a copy of the weights.
 
     Args:
@@ -113,9 +109,7 @@ def from_llama(
     model = Decoder(config)
     frequencies = model.inverse_frequencies
     model = model.to(source.device, source.dtype)
-    model.inverse_frequencies = frequencies.to(
-        source.device
-    )  # positions need float32 whatever the weights are
+    model.inverse_frequencies = frequencies.to(source.device)  # positions need float32 whatever the weights are
     model.load_state_dict(ours)
     return model.eval(), tokenizer
 
@@ -153,15 +147,11 @@ def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
             theirs[layer + other] = ours[f"blocks.{i}.{name}"]
         for part, rows in zip(_QKV, ours[f"blocks.{i}.qkv.weight"].split([q, kv, kv]), strict=True):
             theirs[layer + part] = rows
-        for part, rows in zip(
-            _GATE_UP, ours[f"blocks.{i}.gate_up.weight"].split([c.d_ff, c.d_ff]), strict=True
-        ):
+        for part, rows in zip(_GATE_UP, ours[f"blocks.{i}.gate_up.weight"].split([c.d_ff, c.d_ff]), strict=True):
             theirs[layer + part] = rows
     with torch.random.fork_rng(devices=[]):  # its initial weights would draw from the global generator
         other_model = kind(config).to(model.device)
-    for (
-        parameter
-    ) in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
+    for parameter in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
         parameter.data = parameter.data.to(model.dtype)
     other_model.load_state_dict(theirs)
     return other_model.eval()
@@ -197,9 +187,7 @@ def _not_found(name_or_path: str | Path, error: Exception) -> str:
 def _import_config(config: PretrainedConfig, window: int | None) -> ModelConfig:
     """Return the shape of a transformers model, or say which of its features there is no room for."""
     if config.model_type not in ("llama", "mistral"):
-        raise ValueError(
-            f"cannot import a {config.model_type} model; only llama and mistral fit ulm's Decoder"
-        )
+        raise ValueError(f"cannot import a {config.model_type} model; only llama and mistral fit ulm's Decoder")
     rope = dict(getattr(config, "rope_parameters", None) or {})
     scaling = rope.get("rope_type", "default")
     unsupported = {
@@ -211,9 +199,7 @@ def _import_config(config: PretrainedConfig, window: int | None) -> ModelConfig:
         "quantized weights": getattr(config, "quantization_config", None) is not None,
     }
     if found := [feature for feature, present in unsupported.items() if present]:
-        raise ValueError(
-            f"cannot import this {config.model_type} model: ulm's Decoder has no {', no '.join(found)}"
-        )
+        raise ValueError(f"cannot import this {config.model_type} model: ulm's Decoder has no {', no '.join(found)}")
     return ModelConfig(
         vocab_size=config.vocab_size,
         n_layer=config.num_hidden_layers,

@@ -58,7 +58,8 @@ class KVCache:
             batch: rows.
             slots: keys kept per layer; None takes the window. Fewer slots are exact for texts of at most that
                 many tokens, and cheaper.
-            device, dtype: of the tensors.
+            device: where the tensors are.
+            dtype: type of keys and values.
         """
         slots = min(config.window, slots or config.window)
         shape = (config.n_layer, batch, config.n_kv_head, slots, config.head_size)
@@ -137,9 +138,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.Parameter(torch.ones(config.d_model))
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
         self.register_buffer("inverse_frequencies", 1.0 / config.rope_theta**exponents, persistent=False)
         self._initialise(seed)
@@ -229,9 +228,7 @@ class Decoder(nn.Module):
         B, T = ids_BT.shape
         W = cache.slots
         if W < T:
-            raise ValueError(
-                f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks"
-            )
+            raise ValueError(f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks")
         offsets = torch.arange(T, device=ids_BT.device)
         positions_BT = cache.lengths_B[:, None] + offsets
         cos, sin = self._rope(positions_BT)
@@ -241,9 +238,7 @@ class Decoder(nn.Module):
         seen_old = (old >= 0) & (old > query - c.window)
         seen_new = (offsets[None, :] <= offsets[:, None]) & (offsets[:, None] - offsets[None, :] < c.window)
         hidden_BTK = ~torch.cat((seen_old, seen_new.expand(B, T, T)), dim=-1)
-        bias = torch.zeros_like(hidden_BTK, dtype=self.dtype).masked_fill_(hidden_BTK, float("-inf"))[
-            :, None, None
-        ]
+        bias = torch.zeros_like(hidden_BTK, dtype=self.dtype).masked_fill_(hidden_BTK, float("-inf"))[:, None, None]
         real_BT = None if counts_B is None else offsets < counts_B[:, None]
         slots_BT = positions_BT % W
         scale = c.head_size**-0.5
@@ -266,9 +261,7 @@ class Decoder(nn.Module):
         _store_positions(cache.positions_BW, positions_BT, slots_BT, real_BT)
         cache.lengths_B += T if counts_B is None else counts_B
         if last_only and T > 1:
-            last = (
-                torch.full((B,), T - 1, device=x.device) if counts_B is None else (counts_B - 1).clamp(min=0)
-            )
+            last = torch.full((B,), T - 1, device=x.device) if counts_B is None else (counts_B - 1).clamp(min=0)
             x = x[torch.arange(B, device=x.device), last][:, None]
         return self.logits(x), cache
 

@@ -88,16 +88,14 @@ def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts:
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: float = 0.05) -> float:
-    """Return the rate of a step: linear warm-up, then cosine down to `floor` x `peak` (Loshchilov, arXiv:1608.03983)."""
+    """Return the rate of a step: linear warm-up, then cosine to `floor` x `peak` (Loshchilov, arXiv:1608.03983)."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def make_optimizer(
-    model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov, arXiv:1711.05101) that decays matrices and leaves norms and embeddings alone."""
     decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if not (p.dim() > 1 and "embed" not in n)]
@@ -142,17 +140,13 @@ def train_step(
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     if not math.isfinite(total):
-        raise FloatingPointError(
-            f"loss is {total}; lower the learning rate or resume from the last good state"
-        )
+        raise FloatingPointError(f"loss is {total}; lower the learning rate or resume from the last good state")
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
     optimizer.step()
     return StepStats(total, norm, tokens)
 
 
-def save_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
-) -> None:
+def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
     """Write weights, optimizer moments and progress so that a kill at any point leaves this state or the one before.
 
     Args:
@@ -206,8 +200,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
                 }
                 if state:
                     optimizer.state[parameter] = {
-                        key: value.to(parameter.device) if value.dim() else value
-                        for key, value in state.items()
+                        key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
                     }
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(

@@ -113,9 +113,7 @@ class _Parser:
             self.at += 1
         digits = self.text[start : self.at]
         if not digits:
-            raise ExpressionError(
-                f"expected a number at {char!r}" if char else "the expression ends too early"
-            )
+            raise ExpressionError(f"expected a number at {char!r}" if char else "the expression ends too early")
         if len(digits) > MAX_LITERAL_DIGITS:
             raise ExpressionError(f"a number has more than {MAX_LITERAL_DIGITS} digits")
         self.literals.append(int(digits))

@@ -40,9 +40,7 @@ class EchoWorld(World):
         text = f"say {self.steps}"
         return dict.fromkeys(self.agents, text)
 
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Start counting at zero."""
         self.steps, self.said, self.solved = 0, 0, False
         self.agents = list(self.possible_agents)

@@ -42,9 +42,7 @@ class GraphOptions(WorldOptions):
     @model_validator(mode="after")
     def _rooms_suffice(self) -> GraphOptions:
         if self.rooms < self.doors + 2:
-            raise ValueError(
-                f"'rooms' is {self.rooms}, but {self.doors} doors need at least {self.doors + 2}"
-            )
+            raise ValueError(f"'rooms' is {self.rooms}, but {self.doors} doors need at least {self.doors + 2}")
         return self
 
 
@@ -79,9 +77,7 @@ class GraphWorld(World):
     Options: ClassVar[type[WorldOptions]] = GraphOptions
     options: GraphOptions
 
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Generate the maze of `seed` and put all agents into its start room; `options` change nothing."""
         self._graph, self._keys, start, self._goal = _generate(seed, self.options)
         self._room = dict.fromkeys(self.possible_agents, start)
@@ -125,9 +121,7 @@ class GraphWorld(World):
             "step": self._steps,
             "solved": self.solved,
             "goal": self._goal,
-            "ways": sorted(
-                [min(a, b), max(a, b), colour] for a, b, colour in self._graph.edges(data="colour")
-            ),
+            "ways": sorted([min(a, b), max(a, b), colour] for a, b, colour in self._graph.edges(data="colour")),
             "keys": dict(sorted(self._keys.items())),
             "agents": {
                 agent: {

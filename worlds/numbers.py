@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -83,9 +84,13 @@ def _numbers(cell: Any) -> tuple[int, ...]:
     return tuple(sorted(int(str(part)) for part in parts))
 
 
-def read_puzzles(
-    path: Path, numbers_column: str, target_column: str | None, target: int | None
-) -> list[Puzzle]:
+@lru_cache(maxsize=16)
+def _read_once(path: Path, modified_ns: int, options: NumbersOptions) -> tuple[Puzzle, ...]:
+    """Read and prove a file once per process: every episode makes a world of its own."""
+    return tuple(read_puzzles(path, options.numbers_column, options.target_column, options.target))
+
+
+def read_puzzles(path: Path, numbers_column: str, target_column: str | None, target: int | None) -> list[Puzzle]:
     """Read every puzzle of a CSV or JSONL file and prove each solvable (up to 5 numbers).
 
     Raises:
@@ -113,9 +118,7 @@ def read_puzzles(
     for line_number, row in rows:
         for column in filter(None, (numbers_column, target_column)):
             if row.get(column) is None:
-                raise WorldError(
-                    f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}"
-                )
+                raise WorldError(f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}")
         try:
             tiles = _numbers(row[numbers_column])
             goal = int(str(row[target_column])) if target_column else target
@@ -187,21 +190,22 @@ class NumbersWorld(World):
         if not isinstance(options, NumbersOptions):
             raise WorldError("numbers-v0 takes NumbersOptions")
         super().__init__(num_agents, options)
-        self._file: list[Puzzle] | None = None
+        self._file: tuple[Puzzle, ...] = ()
         if options.file is not None:
-            self._file = read_puzzles(
-                Path(options.file), options.numbers_column, options.target_column, options.target
-            )
+            path = Path(options.file)
+            try:
+                modified_ns = path.stat().st_mtime_ns
+            except OSError as error:
+                raise WorldError(f"cannot read puzzle file {path}: {error.strerror}") from error
+            self._file = _read_once(path, modified_ns, options)
         self.puzzle = Puzzle((), 0)
         self.attempts = 0
         self.best: dict[str, str] = {}
         self.solution = ""
 
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Draw the puzzle of this seed, or take row `options["episode"]` of the file."""
-        if self._file is not None:
+        if self._file:
             self.puzzle = self._file[int((options or {}).get("episode", seed)) % len(self._file)]
         else:
             self.puzzle = draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets

@@ -84,9 +84,7 @@ class World(ABC):
         self.solved = False
 
     @abstractmethod
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Start an episode that depends on `seed` and `options` alone.
 
         Args:

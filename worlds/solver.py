@@ -173,6 +173,11 @@ def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
     return [(form, s) for form, s in ways if s > 0]
 
 
+# Operators that need parentheses when they stand at the top of the right or left side of another operator.
+_LOOSE_RIGHT = {"+": "", "-": "+-", "*": "+-", "/": "+-*/"}
+_LOOSE_LEFT = {"-": "", "/": "+-"}
+
+
 def complete(form: str, expression: str) -> str:
     """Return a sub-target form with its brackets filled by an expression, e.g. ``100-(2+3)`` for ``100-[{}]``.
 
@@ -183,10 +188,7 @@ def complete(form: str, expression: str) -> str:
     root = parse(expression).root
     top = root[0] if isinstance(root, tuple) else ""
     before, after = form.split("[{}]")
-    if before:
-        needs = {"+": "", "-": "+-", "*": "+-", "/": "+-*/"}[before[-1]]
-    else:
-        needs = "+-" if after[0] == "/" else ""
+    needs = _LOOSE_RIGHT[before[-1]] if before else _LOOSE_LEFT[after[0]]
     return f"{before}{_wrap(expression, top, needs)}{after}"
 
 
@@ -199,9 +201,7 @@ def combine(operator: str, left: str, right: str) -> str:
     terms = []
     for text in (left, right):
         expression = parse(text)
-        terms.append(
-            (expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else "")
-        )
+        terms.append((expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else ""))
     term = _join(operator, terms[0], terms[1])
     if term is None:
         raise ValueError("division by zero")

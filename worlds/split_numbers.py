@@ -58,8 +58,7 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
     """
     for _ in range(1000):
         left, right = (
-            tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.half)))
-            for _ in range(2)
+            tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.half))) for _ in range(2)
         )
         theirs = frozenset(solver.whole_values(right))
         targets = [
@@ -93,9 +92,7 @@ class SplitNumbersWorld(World):
         if not isinstance(options, SplitNumbersOptions):
             raise WorldError("split-numbers-v0 takes SplitNumbersOptions")
         if options.view == "half" and num_agents < 2:
-            raise WorldError(
-                "split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full"
-            )
+            raise WorldError("split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full")
         super().__init__(num_agents, options)
         self.halves = (Puzzle((), 0), Puzzle((), 0))
         self.posted: tuple[list[int], list[int]] = ([], [])
@@ -123,9 +120,7 @@ class SplitNumbersWorld(World):
     def _half_name(self, agent: str) -> str:
         return f"half {' '.join(map(str, self._own_tiles(agent)))}"
 
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Draw the puzzle of this seed."""
         self.halves = draw_split(self.options, random.Random(seed))  # noqa: S311 - not for secrets
         self.posted = ([], [])
@@ -219,18 +214,14 @@ class SplitNumbersWorld(World):
     def tools(self) -> list[dict[str, Any]]:
         """Return the one tool: an expression."""
         return [
-            expression_tool(
-                "an expression over every own tile once, and at most one number that the other half posted"
-            )
+            expression_tool("an expression over every own tile once, and at most one number that the other half posted")
         ]
 
     def render(self) -> str:
         """Return both halves, what was posted, and the solution."""
         lines = [f"target {self.target}"]
         for half, values in zip(self.halves, self.posted, strict=True):
-            lines.append(
-                f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}"
-            )
+            lines.append(f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}")
         return "\n".join([*lines, f"solved: {self.solution}" if self.solved else "open"])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:

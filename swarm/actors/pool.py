@@ -100,11 +100,7 @@ class RayPool:
         self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
         self._names = list(models)
         self._refs = [ray.put(models[name]) for name in self._names]
-        count = (
-            -(-agents // runtime.agents_per_host)
-            if runtime.agents_per_host
-            else min(runtime.hosts, max(agents, 1))
-        )
+        count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
         gpus = ray.cluster_resources().get("GPU", 0.0) if spec.device != "cpu" else 0.0
         self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus:
@@ -144,9 +140,7 @@ class RayPool:
             )
         self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
 
-    def _run(
-        self, method: str, requests: Sequence[_Request], hung: Callable[[_Request, str], _Reply]
-    ) -> list[_Reply]:
+    def _run(self, method: str, requests: Sequence[_Request], hung: Callable[[_Request, str], _Reply]) -> list[_Reply]:
         """Spread requests over the hosts, in order, and retry what died until all are answered."""
         replies: dict[int, _Reply] = {}
         todo = list(range(len(requests)))
@@ -157,9 +151,7 @@ class RayPool:
             calls: list[tuple[int, list[int], Any]] = []
             for host, start in enumerate(range(0, len(todo), size)):
                 part = todo[start : start + size]
-                calls.append(
-                    (host, part, getattr(self._hosts[host], method).remote([requests[i] for i in part]))
-                )
+                calls.append((host, part, getattr(self._hosts[host], method).remote([requests[i] for i in part])))
             again: list[int] = []
             for host, part, reference in calls:
                 try:

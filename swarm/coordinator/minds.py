@@ -37,7 +37,8 @@ def playbook(world_id: str) -> Playbook:
     """
     if world_id not in _PLAYBOOKS:
         raise SwarmError(
-            f"no coordinator knows world {world_id}; set coordinator.kind: none (worlds with one: {', '.join(_PLAYBOOKS)})"
+            f"no coordinator knows world {world_id}; set coordinator.kind: none "
+            f"(worlds with one: {', '.join(_PLAYBOOKS)})"
         )
     return _PLAYBOOKS[world_id]()
 
