@@ -107,16 +107,12 @@ def _finished_run(
         _check_weights(before, source)
         return before, True
     with _Progress(label, config.episodes, echo) as progress:
-        try:
-            if journal.exists():
-                done = 0 if before is None else len(before.puzzles)
-                echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-                outcome = resume_run(run_dir, progress.follow)
-            else:
-                outcome = start_run(config, source, run_dir, progress.follow)
-        except KeyboardInterrupt:
-            echo(f"{label}: stopped; the same command continues here")
-            raise
+        if journal.exists():
+            done = 0 if before is None else len(before.puzzles)
+            echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
+            outcome = resume_run(run_dir, progress.follow)
+        else:
+            outcome = start_run(config, source, run_dir, progress.follow)
     run = _read_own(config, run_dir)
     if run.end_reason is None:
         raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
