@@ -137,9 +137,7 @@ def test_a_round_trip_changes_no_bit() -> None:
     decoder = make_decoder()
     back, _ = from_llama(to_llama(decoder))
     assert back.config == decoder.config
-    for (name, mine), (_, theirs) in zip(
-        decoder.state_dict().items(), back.state_dict().items(), strict=True
-    ):
+    for (name, mine), (_, theirs) in zip(decoder.state_dict().items(), back.state_dict().items(), strict=True):
         assert torch.equal(mine, theirs), name
 
 
