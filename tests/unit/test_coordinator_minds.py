@@ -1,0 +1,262 @@
+"""The coordinators: what they direct, what they are charged, and the null control that shuffles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from swarm.config import CoordinatorConfig
+from swarm.coordinator.minds import (
+    ModelCoordinator,
+    RulesCoordinator,
+    ShuffledCoordinator,
+    make_coordinator,
+    playbook,
+)
+from swarm.coordinator.protocol import Briefing
+from swarm.errors import SwarmError
+from swarm.messages import DirectReply, DirectRequest, Report
+from swarm.prompt import STOP
+from ulm.generation import GenerationResult
+
+AGENTS = ("a0", "a1", "a2", "a3")
+
+
+def _count(texts):
+    """One token per character: every text costs what it is long."""
+    return [len(text) for text in texts]
+
+
+def _request(*, agents=AGENTS, reports=(), unread=0, max_tokens=None, seed=0, tick=0):
+    told = tuple(Report(0, agent, text) for agent, text in reports)
+    key = (0, tick, "coordinator")
+    return DirectRequest(key, "goal", agents, told, (), seed=seed, max_tokens=max_tokens, unread=unread)
+
+
+@dataclass
+class _Book:
+    """Directs agents by a fixed table; its model answers are `agent=text` words."""
+
+    world_id: str = "fake-v0"
+    table: dict[str, str] = field(default_factory=dict)
+    prompts: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+    def rules(self, request):
+        return dict(self.table)
+
+    def briefings(self, request):
+        return [Briefing(agents, prompt) for agents, prompt in self.prompts]
+
+    def parse(self, text, briefing):
+        words = dict(word.split("=") for word in text.split() if "=" in word)
+        return {agent: words[agent] for agent in briefing.agents if agent in words}
+
+
+@dataclass
+class _Engine:
+    """Answers from a table of prompts and keeps the batches that it was asked."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    batches: list = field(default_factory=list)
+
+    def count_tokens(self, texts):
+        return _count(texts)
+
+    def generate(self, requests):
+        self.batches.append(list(requests))
+        texts = [self.answers.get(request.prompt, "") for request in requests]
+        return [
+            GenerationResult(text, len(request.prompt), len(text) + 1, "stop")
+            for request, text in zip(requests, texts, strict=True)
+        ]
+
+
+@dataclass
+class _Inner:
+    """A coordinator that says the same to every request, at a cost."""
+
+    directives: dict[str, str]
+
+    def direct(self, requests):
+        return [DirectReply(r.key, dict(self.directives), 7, 5, 2, fault="noted") for r in requests]
+
+
+def _model(engine, book, **config):
+    return ModelCoordinator(book, engine, CoordinatorConfig(kind="ulm", model="m", max_new_tokens=10, **config))
+
+
+# Rules
+
+
+def test_rules_are_charged_for_the_unread_reports_and_the_directives():
+    mind = RulesCoordinator(_Book(table={"a0": "go 7", "a1": "take red"}), _count)
+    (reply,) = mind.direct([_request(reports=[("a0", "old news"), ("a0", "four"), ("a1", "fives")], unread=2)])
+    assert reply.directives == {"a0": "go 7", "a1": "take red"}
+    assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (4 + 5, 4 + 8, 0)
+
+
+def test_rules_without_news_and_directives_cost_nothing():
+    (reply,) = RulesCoordinator(_Book(), _count).direct([_request(reports=[("a0", "old news")])])
+    assert reply == DirectReply((0, 0, "coordinator"))
+
+
+@pytest.mark.parametrize(("max_tokens", "affordable"), [(8, True), (7, False), (0, False)])
+def test_rules_that_the_budget_cannot_pay_direct_nothing_and_cost_nothing(max_tokens, affordable):
+    mind = RulesCoordinator(_Book(table={"a0": "go 7"}), _count)
+    (reply,) = mind.direct([_request(reports=[("a0", "four")], unread=1, max_tokens=max_tokens)])
+    assert bool(reply.directives) == affordable
+    assert reply.prompt_tokens + reply.generated_tokens == (8 if affordable else 0)
+
+
+def test_rules_answer_each_request_by_itself_and_in_order():
+    mind = RulesCoordinator(_Book(table={"a0": "go 7"}), _count)
+    rich, poor = _request(tick=1), _request(tick=2, max_tokens=1)
+    replies = mind.direct([rich, poor, rich])
+    assert [reply.key[1] for reply in replies] == [1, 2, 1]
+    assert replies == [mind.direct([request])[0] for request in (rich, poor, rich)]
+
+
+# The µLM
+
+
+def test_a_model_reads_every_briefing_and_pays_for_prompts_answers_and_calls():
+    book = _Book(prompts=((("a0", "a2"), "left"), (("a1", "a3"), "right")))
+    engine = _Engine({"left": "a0=x a2=yy", "right": "a3=z a0=stolen"})
+    (reply,) = _model(engine, book).direct([_request()])
+    assert reply.directives == {"a0": "x", "a2": "yy", "a3": "z"}
+    assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (4 + 5, 11 + 15, 2)
+
+
+def test_a_model_answers_all_requests_in_one_batch():
+    book = _Book(prompts=((("a0",), "left"), (("a1",), "right")))
+    engine = _Engine({"left": "a0=x", "right": "a1=y"})
+    replies = _model(engine, book).direct([_request(tick=1), _request(tick=2)])
+    assert [len(batch) for batch in engine.batches] == [4]
+    assert [(reply.key[1], reply.directives) for reply in replies] == [(t, {"a0": "x", "a1": "y"}) for t in (1, 2)]
+
+
+def test_a_model_passes_its_sampling_settings_on():
+    engine = _Engine()
+    mind = _model(engine, _Book(prompts=((("a0",), "left"),)), temperature=0.3, top_p=0.9)
+    mind.direct([_request()])
+    ((asked,),) = engine.batches
+    assert (asked.prompt, asked.max_new_tokens, asked.temperature, asked.top_p) == ("left", 10, 0.3, 0.9)
+    assert STOP in asked.stop
+
+
+def test_briefings_are_sampled_with_their_own_seeds_that_follow_from_the_request():
+    book = _Book(prompts=((("a0",), "left"), (("a1",), "right")))
+
+    def seeds(seed):
+        engine = _Engine()
+        _model(engine, book).direct([_request(seed=seed)])
+        return [asked.seed for asked in engine.batches[0]]
+
+    assert len({*seeds(1), *seeds(2)}) == 4
+    assert seeds(1) == seeds(1)
+
+
+def test_a_model_that_the_budget_cannot_pay_is_not_asked_and_costs_nothing():
+    engine = _Engine({"left": "a0=x"})
+    (reply,) = _model(engine, _Book(prompts=((("a0",), "left"),))).direct([_request(max_tokens=13)])
+    assert reply == DirectReply((0, 0, "coordinator"))
+    assert [asked for batch in engine.batches for asked in batch] == []
+
+
+def test_a_model_reads_as_many_briefings_as_the_budget_can_pay():
+    book = _Book(prompts=((("a0",), "left"), (("a1",), "right")))
+    engine = _Engine({"left": "a0=x", "right": "a1=y"})
+    mind = _model(engine, book)
+    (one,) = mind.direct([_request(max_tokens=28)])
+    (both,) = mind.direct([_request(max_tokens=29)])
+    assert (one.directives, one.calls) == ({"a0": "x"}, 1)
+    assert (both.directives, both.calls) == ({"a0": "x", "a1": "y"}, 2)
+
+
+def test_a_poor_request_does_not_starve_its_neighbours():
+    engine = _Engine({"left": "a0=x"})
+    mind = _model(engine, _Book(prompts=((("a0",), "left"),)))
+    replies = mind.direct([_request(max_tokens=1), _request(max_tokens=100)])
+    assert [reply.directives for reply in replies] == [{}, {"a0": "x"}]
+    assert [reply.calls for reply in replies] == [0, 1]
+
+
+def test_an_answer_that_says_nothing_is_still_paid():
+    engine = _Engine({"left": "mumble"})
+    (reply,) = _model(engine, _Book(prompts=((("a0",), "left"),))).direct([_request()])
+    assert reply.directives == {}
+    assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (4, 7, 1)
+
+
+def test_without_briefings_a_model_costs_nothing():
+    (reply,) = _model(_Engine(), _Book()).direct([_request()])
+    assert reply == DirectReply((0, 0, "coordinator"))
+
+
+# The null control
+
+
+def _shuffle(directives, agents, seed):
+    (reply,) = ShuffledCoordinator(_Inner(directives)).direct([_request(agents=tuple(agents), seed=seed)])
+    return reply
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8, 33])
+def test_shuffled_never_leaves_an_agent_its_own_directive(count):
+    meant = {f"a{i}": f"for a{i}" for i in range(count)}
+    for seed in range(50):
+        given = _shuffle(meant, meant, seed).directives
+        assert all(given[agent] != meant[agent] for agent in meant)
+
+
+@pytest.mark.parametrize("directed", [[], ["a1"], ["a0", "a3"], ["a0", "a1", "a2", "a3"]])
+def test_shuffled_keeps_the_texts_and_gives_them_to_agents_of_the_request(directed):
+    meant = {agent: "go 7" if agent in ("a0", "a3") else "take red" for agent in directed}
+    for seed in range(20):
+        given = _shuffle(meant, AGENTS, seed).directives
+        assert Counter(given.values()) == Counter(meant.values())
+        assert set(given) <= set(AGENTS)
+        assert list(given) == sorted(given)
+
+
+def test_shuffled_with_few_directives_moves_them_too():
+    for seed in range(50):
+        assert _shuffle({"a1": "go 7"}, AGENTS, seed).directives.get("a1") is None
+
+
+def test_shuffled_is_decided_by_the_seed_of_the_request_alone():
+    meant = {f"a{i}": f"for a{i}" for i in range(8)}
+    assert _shuffle(meant, meant, 5) == _shuffle(meant, meant, 5)
+    assert len({tuple(_shuffle(meant, meant, seed).directives.items()) for seed in range(10)}) > 5
+
+
+def test_shuffled_costs_what_the_mind_behind_it_costs():
+    reply = _shuffle({"a0": "go 7"}, AGENTS, 1)
+    assert (reply.prompt_tokens, reply.generated_tokens, reply.calls, reply.fault) == (7, 5, 2, "noted")
+
+
+# Which mind a config asks for
+
+
+def test_a_config_gets_the_mind_that_it_names():
+    def made(kind, engine=None, **config):
+        return make_coordinator(CoordinatorConfig(kind=kind, **config), "graph-v0", engine, _count)
+
+    assert made("none") is None
+    assert isinstance(made("rules"), RulesCoordinator)
+    assert isinstance(made("ulm", _Engine(), model="m"), ModelCoordinator)
+    assert isinstance(made("shuffled").inner, RulesCoordinator)
+    assert isinstance(made("shuffled", _Engine(), model="m").inner, ModelCoordinator)
+
+
+@pytest.mark.parametrize("world_id", ["graph-v0", "split-numbers-v0"])
+def test_a_playbook_knows_its_world(world_id):
+    assert playbook(world_id).world_id == world_id
+
+
+def test_a_world_without_a_playbook_is_named_with_the_way_out():
+    with pytest.raises(SwarmError, match=r"numbers-v0.*kind: none.*split-numbers-v0"):
+        make_coordinator(CoordinatorConfig(kind="rules"), "numbers-v0", None, _count)
+    assert make_coordinator(CoordinatorConfig(kind="none"), "numbers-v0", None, _count) is None
