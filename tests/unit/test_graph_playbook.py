@@ -125,6 +125,12 @@ def test_agents_are_spread_over_different_unexplored_rooms():
     assert BOOK.rules(_request("a0: room 4 exits 2 7", "a1: at 4")) == {"a0": "go 2", "a1": "go 7"}
 
 
+def test_agents_without_a_room_of_their_own_spread_behind_the_others():
+    names = ("a0", "a1", "a2", "a3")
+    request = _request("a0: room 4 exits 2 7", "a1: at 4", "a2: at 4", "a3: at 4", agents=names)
+    assert BOOK.rules(request) == {"a0": "go 2", "a1": "go 7", "a2": "go 2", "a3": "go 7"}
+
+
 def test_ties_go_by_the_order_of_the_agents_not_of_their_reports():
     early = _request("a0: room 4 exits 2 7", "a1: at 4")
     late = _request("a1: room 4 exits 2 7", "a0: at 4")
@@ -156,6 +162,11 @@ def test_a_key_on_the_floor_is_fetched_when_all_open_rooms_are_explored():
 
 def test_a_key_that_somebody_holds_is_not_fetched_again():
     request = _request("a0: room 2 exits 4 key red", "a0: at 2 have red", "a1: room 4 exits 2")
+    assert BOOK.rules(request) == {}
+
+
+def test_a_key_that_a_later_look_at_its_room_does_not_show_is_not_fetched():
+    request = _request("a0: room 2 exits 4 key red", "a0: room 4 exits 2", "a1: room 2 exits 4", agents=("a0",))
     assert BOOK.rules(request) == {}
 
 
