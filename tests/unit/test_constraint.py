@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 import tokenizers
@@ -14,8 +15,11 @@ from ulm.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,13 @@ def test_branch_that_this_tokenizer_cannot_write_is_never_entered(characters: To
     assert texts(constraint, characters, constraint.start) == {"1"}  # or the end
     state = constraint.advance(constraint.start, *characters.encode("1"))
     assert texts(constraint, characters, state) == {"a"}
+
+
+def test_branch_that_matches_nothing_is_never_entered(byte_level: Tokenizer) -> None:
+    constraint = Constraint.from_regex(r"a|b[^\s\S]", byte_level)
+    assert texts(constraint, byte_level, constraint.start) == {"a"}
+    with pytest.raises(ValueError, match="is not allowed"):
+        constraint.advance(constraint.start, *byte_level.encode("b"))
 
 
 def test_token_that_is_not_allowed_does_not_advance(byte_level: Tokenizer) -> None:
