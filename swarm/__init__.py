@@ -1,0 +1,1 @@
+"""The swarm simulator: configuration, journal, runtime, dashboard, reports and the command line."""

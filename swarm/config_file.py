@@ -32,9 +32,7 @@ __all__ = ["load_experiment", "load_yaml_model"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def load_experiment(
-    path: str | Path, overrides: Sequence[str] = (), seed: int | None = None
-) -> ExperimentConfig:
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int | None = None) -> ExperimentConfig:
     """Read an experiment file, apply overrides, and validate it, the world's own options included.
 
     Args:
@@ -136,9 +134,7 @@ def _unknown_key(model_class: type[BaseModel], path: KeyPath, prefix: KeyPath) -
     return f"{start}; known keys: {', '.join(known) or 'none'}"
 
 
-def _wrong_value(
-    model_class: type[BaseModel], path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]
-) -> str:
+def _wrong_value(model_class: type[BaseModel], path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]) -> str:
     name = _dotted((*prefix, *path))
     if detail["type"] in ("value_error", "assertion_error"):
         reason = str(detail["msg"]).split("error, ", 1)[-1]
@@ -168,9 +164,7 @@ def _path_in(data: Any, loc: KeyPath) -> KeyPath:
     """Return `loc` without the names of union members, which pydantic puts between the keys of the data."""
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        inside = (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int)
-        )
+        inside = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int))
         if inside:
             data = data[part]
         elif index < len(loc) - 1:
@@ -240,9 +234,7 @@ def _allowed(found: FieldInfo) -> str | None:
         return None
     signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
     limits = [
-        f"{sign} {getattr(rule, name):g}"
-        if abs(getattr(rule, name)) < 10**6
-        else f"{sign} {getattr(rule, name)}"
+        f"{sign} {getattr(rule, name):g}" if abs(getattr(rule, name)) < 10**6 else f"{sign} {getattr(rule, name)}"
         for name, sign in signs
         for rule in found.metadata
         if getattr(rule, name, None) is not None

@@ -182,11 +182,7 @@ class DashboardState:
         elif kind == "host_death":
             self.num_host_deaths += 1
             recovered_s = fact.get("recovered_s")
-            after = (
-                f", replaced in {recovered_s:.1f} s"
-                if isinstance(recovered_s, int | float)
-                else ", replacing it"
-            )
+            after = f", replaced in {recovered_s:.1f} s" if isinstance(recovered_s, int | float) else ", replacing it"
             self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}){after}")
 
     def rates(self) -> tuple[float, float] | None:

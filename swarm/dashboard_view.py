@@ -195,9 +195,7 @@ def _deed(agent: AgentView) -> tuple[Text, Text]:
         return Text("fault", style="yellow"), Text(one_line(agent.fault), style="yellow")
     if agent.action is None:
         return Text("rests", style="dim"), Text(one_line(agent.feedback), style="dim")
-    return Text(one_line(agent.action)), Text(
-        one_line(agent.feedback), style="green" if agent.valid else "red"
-    )
+    return Text(one_line(agent.action)), Text(one_line(agent.feedback), style="green" if agent.valid else "red")
 
 
 def _thought(agent: AgentView) -> Text:
@@ -227,9 +225,7 @@ def _mind(state: DashboardState, width: int, rows: int) -> RenderableType:
     for text, agents in kept:
         names = " ".join(agents[:4]) + (f" +{len(agents) - 4}" if len(agents) > 4 else "")
         lines.append(
-            Text.assemble(
-                (text, "magenta"), (" → ", "dim"), (names, "cyan"), no_wrap=True, overflow="ellipsis"
-            )
+            Text.assemble((text, "magenta"), (" → ", "dim"), (names, "cyan"), no_wrap=True, overflow="ellipsis")
         )
     if len(kept) < len(groups):
         more = f"+{len(groups) - len(kept)} more"
@@ -313,9 +309,7 @@ def _dots(state: DashboardState, room: int) -> Text:
     fit = len(agents) if len(agents) <= room else room - 6
     for agent in agents[:fit]:
         mark = "○" if agent.action is None and not agent.fault else "●"
-        style = (
-            "yellow" if agent.fault else "dim" if agent.action is None else "green" if agent.valid else "red"
-        )
+        style = "yellow" if agent.fault else "dim" if agent.action is None else "green" if agent.valid else "red"
         text.append(mark, style=style)
     if fit < len(agents):
         text.append(f" +{len(agents) - fit}", style="dim")

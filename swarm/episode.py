@@ -56,9 +56,7 @@ class Episode:
             self.goal = _text(world.goal())
             self.first_state = state_hash(world.state())
         except Exception as error:
-            raise WorldFaultError(
-                f"world {world.id} raised {type(error).__name__} in reset: {error}"
-            ) from error
+            raise WorldFaultError(f"world {world.id} raised {type(error).__name__} in reset: {error}") from error
         for agent in world.possible_agents:
             self._hear(-1, agent, infos.get(agent, Info()))
         self.first_reports = {report.agent: report.text for report in self.reports}
@@ -85,8 +83,8 @@ class Episode:
         """Return whether the agent sits this tick out after too many illegal actions in a row."""
         return self.illegal_streak.get(agent, 0) >= self.config.agents.max_retries
 
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Step the world.
+    def step(self, actions: Mapping[str, str]) -> tuple[StepResult, str]:
+        """Step the world; return its answer and the hash of its new state.
 
         Raises:
             WorldFaultError: the world raised or returned something that is no result.
@@ -100,12 +98,10 @@ class Episode:
                 float(result.rewards[agent])
             for text in result.observations.values():
                 _text(text)
-            state_hash(self.world.state())
+            state = state_hash(self.world.state())
         except Exception as error:
-            raise WorldFaultError(
-                f"world {self.world.id} raised {type(error).__name__} in step: {error}"
-            ) from error
-        return result
+            raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
+        return result, state
 
     def commit(self, record: Record, result: StepResult) -> None:
         """Take over what a tick record says happened; `result` is the world's answer to its actions."""

@@ -20,6 +20,7 @@ from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
+from swarm.seeds import derive_seed
 
 if TYPE_CHECKING:
     from ulm.generation import Engine
@@ -52,12 +53,14 @@ class HostSpec:
     """Everything a host needs to know beside the weights.
 
     Attributes:
+        seed: the run's seed; a call's randomness is derived from it and the call's key.
         agents, coordinator: their config sections.
         world_id: decides the coordinator's playbook.
         call_timeout_s: decoding stops after this many seconds.
         device, dtype, compile, threads: torch settings.
     """
 
+    seed: int
     agents: AgentsConfig
     coordinator: CoordinatorConfig
     world_id: str
@@ -138,9 +141,7 @@ class Host:
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             if device.startswith("cuda") and not torch.cuda.is_available():
-                raise SwarmError(
-                    f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu"
-                )
+                raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
             dtype = getattr(torch, self.spec.dtype)
             if device != "cpu" or dtype != torch.float32:
                 model = model.to(device=device, dtype=dtype)
@@ -171,9 +172,7 @@ class Host:
             return [ActReply(request.key, "", 0, 0, fault) for request in requests]
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
-                return [
-                    ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])
-                ]
+                return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
             # One request must not take its neighbours down: find it by asking each alone.
             return [reply for request in requests for reply in self._act([request])]
 
@@ -186,7 +185,7 @@ class Host:
             [
                 GenerationRequest(
                     request.prompt,
-                    request.seed,
+                    derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
                     agents.top_p,
@@ -218,11 +217,7 @@ class Host:
             return self._coordinator.direct(requests)
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
-                return [
-                    DirectReply(
-                        requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300]
-                    )
-                ]
+                return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
             return [reply for request in requests for reply in self.direct([request])]
 
 

@@ -101,9 +101,7 @@ class RunLock:
             ) from error
         except OSError as error:
             os.close(self._fd)
-            raise SwarmError(
-                f"cannot lock {path}: {error.strerror}; use a file system with flock for --out"
-            ) from error
+            raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
@@ -278,9 +276,7 @@ class JournalWriter:
         lock = RunLock(path.parent)
         try:
             if path.exists() and path.stat().st_size:
-                raise SwarmError(
-                    f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out"
-                )
+                raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
             self._open(path, lock, durability, group_ms, next_seq=0, last_hash=GENESIS, size=0)
         except BaseException:
             lock.release()

@@ -22,15 +22,13 @@ class ActRequest:
 
     Attributes:
         key: (episode, tick, agent); a retry carries the same key and must give the same reply.
-        prompt: the full text the agent reads.
-        seed: seeds this call's sampling, whatever batch it lands in.
+        prompt: the full text the agent reads. The call's randomness follows from the run's seed and the key.
         max_new_tokens: hard limit on generated tokens.
         pattern: regular expression the action must match, or None for free text.
     """
 
     key: CallKey
     prompt: str
-    seed: int
     max_new_tokens: int
     pattern: str | None = None
 

@@ -31,9 +31,7 @@ class LocalPool:
         self._host = host or Host(spec, models)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="host")
 
-    def _within_limit(
-        self, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]
-    ) -> list[_Reply]:
+    def _within_limit(self, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]) -> list[_Reply]:
         try:
             # The host's own deadline comes first; this one is for a call that does not return at all.
             return self._thread.submit(call).result(self._spec.call_timeout_s + 1.0)

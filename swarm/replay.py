@@ -162,9 +162,7 @@ class _Replayer:
     def _compare(self, record: Record, *, first: bool) -> None:
         kind = record["kind"]
         if first != (kind == "header"):
-            raise ReplayError(
-                f"{self.path}, line {self.reader.tail.num_lines}: a journal has one header, first"
-            )
+            raise ReplayError(f"{self.path}, line {self.reader.tail.num_lines}: a journal has one header, first")
         if self.finished:
             raise ReplayError(f"seq {record['seq']}: a record after the end of the run")
         if kind == "header":
@@ -201,9 +199,7 @@ class _Replayer:
             world = make(record["world"], self.config["agents"]["count"], self._options())
         except WorldError as error:
             raise SwarmError(f"{place}: {error}") from error
-        observations, infos = _calling(
-            place, "reset", lambda: world.reset(record["seed"], options={"episode": index})
-        )
+        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options={"episode": index}))
         for agent in world.possible_agents:
             there = f"{place}, agent {agent}"
             _same(there, "observation", record["observations"].get(agent), observations.get(agent))
@@ -261,6 +257,8 @@ class _Replayer:
             _same(place, name, record[name], value)
         self.episodes += 1
         self.solved += episode.world.solved
+        # The step that raised has no tick record: its model calls were never acted on.
+        self.faults += record["reason"].startswith("world fault")
 
     def _end(self, record: Record) -> None:
         place = _place(record)
@@ -279,9 +277,7 @@ def _place(record: Record) -> str:
 
 def _same(place: str, what: str, recorded: Any, recomputed: Any) -> None:
     if recorded != recomputed or (type(recorded) is bool) != (type(recomputed) is bool):
-        raise ReplayError(
-            f"{place}: {what} differs: the journal has {recorded!r}, recomputed is {recomputed!r}"
-        )
+        raise ReplayError(f"{place}: {what} differs: the journal has {recorded!r}, recomputed is {recomputed!r}")
 
 
 def _same_entry(place: str, entry: Mapping[str, Any], result: StepResult) -> None:

@@ -112,9 +112,7 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
     models, hashes = _load_models(config, base_dir)
     runtime_config = config.runtime
     with (
-        JournalWriter.resume(
-            run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms
-        ) as journal,
+        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
         records = read_records(run_dir / JOURNAL_NAME)
@@ -132,13 +130,9 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
 
 def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
     if header["format"] != FORMAT:
-        raise SwarmError(
-            f"journal format {header['format']} is not the format {FORMAT} that this version writes"
-        )
+        raise SwarmError(f"journal format {header['format']} is not the format {FORMAT} that this version writes")
     if header["config"] != config.logical():
-        raise SwarmError(
-            "experiment.yaml of the run folder no longer fits its journal; restore it or start a new run"
-        )
+        raise SwarmError("experiment.yaml of the run folder no longer fits its journal; restore it or start a new run")
     for path, digest in header["checkpoints"].items():
         if hashes.get(path) != digest:
             raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
@@ -179,6 +173,7 @@ def _carry_out(
 def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemetry: TelemetryWriter) -> Pool:
     runtime = config.runtime
     spec = HostSpec(
+        config.seed,
         config.agents,
         config.coordinator,
         config.world.id,
@@ -194,9 +189,7 @@ def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemet
         return LocalPool(spec, models)
     from swarm.actors.pool import RayPool
 
-    return RayPool(
-        spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit
-    )
+    return RayPool(spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit)
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
@@ -209,9 +202,7 @@ def _world(config: ExperimentConfig, base_dir: Path) -> World:
         raise SwarmError(str(error)) from error
 
 
-def _runtime(
-    config: ExperimentConfig, base_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter
-) -> Runtime:
+def _runtime(config: ExperimentConfig, base_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
     return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry)
@@ -261,7 +252,5 @@ def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SwarmError(
-            f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out"
-        ) from error
+        raise SwarmError(f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out") from error
     return run_dir

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from swarm.config import ExperimentConfig
 from swarm.episode import Episode, WorldFaultError
 from swarm.errors import SwarmError
-from swarm.journal import JournalWriter, Record, state_hash
+from swarm.journal import JournalWriter, Record
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
@@ -98,11 +98,11 @@ class Runtime:
                 episode = self.live[record["episode"]]
                 actions = {e["agent"]: e["action"] for e in record["agents"] if e.get("fault") is None}
                 try:
-                    result = episode.step(actions)
+                    result, state = episode.step(actions)
                 except WorldFaultError as error:
                     raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
                 episode.commit(record, result)
-                if state_hash(episode.world.state()) != record["state"]:
+                if state != record["state"]:
                     raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
                 self._count(record)
                 self._last[episode.index] = record
@@ -192,21 +192,20 @@ class Runtime:
         if self.config.coordinator.kind == "none" or self.config.topology.kind == "none":
             return {}
         cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
-        requests: list[DirectRequest] = []
-        for episode in episodes:
-            if episode.ticks % cycle == 0:
-                requests.append(
-                    DirectRequest(
-                        (episode.index, episode.ticks, "coordinator"),
-                        episode.goal,
-                        tuple(episode.world.agents),
-                        tuple(episode.reports),
-                        tuple(episode.directed),
-                        derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
-                        episode.spent.tokens_left(self.config.budget),
-                        episode.unread,
-                    )
-                )
+        requests = [
+            DirectRequest(
+                (episode.index, episode.ticks, "coordinator"),
+                episode.goal,
+                tuple(episode.world.agents),
+                tuple(episode.reports),
+                tuple(episode.directed),
+                derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
+                episode.spent.tokens_left(self.config.budget),
+                episode.unread,
+            )
+            for episode in episodes
+            if episode.ticks % cycle == 0
+        ]
         return {reply.key[0]: reply for reply in pool.direct(requests)} if requests else {}
 
     def _turns(self, episode: Episode, directed: DirectReply | None, pool: Pool) -> list[_Turn]:
@@ -253,10 +252,9 @@ class Runtime:
         for episode in episodes:
             for turn in turns[episode.index]:
                 key = (episode.index, episode.ticks, turn.agent)
-                seed = derive_seed(self.config.seed, "act", *key)
                 pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
                 asked.append(turn)
-                requests.append(ActRequest(key, turn.prompt, seed, agents.max_new_tokens, pattern))
+                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern))
         if requests:
             for turn, reply in zip(asked, pool.act(requests), strict=True):
                 turn.reply = reply
@@ -277,7 +275,7 @@ class Runtime:
         replies = [(turn, turn.reply) for turn in turns if turn.reply is not None]
         actions = {turn.agent: reply.text for turn, reply in replies if reply.fault is None}
         try:
-            result = episode.step(actions)
+            result, state = episode.step(actions)
         except WorldFaultError as error:
             self._finish(episode, f"world fault: {error}"[:300])
             return 0
@@ -303,7 +301,7 @@ class Runtime:
             "coordinator": None if directed is None else _coordinator_entry(directed),
             "directives": {} if directed is None else directed.directives,
             "agents": entries,
-            "state": state_hash(episode.world.state()),
+            "state": state,
             "terminated": bool(result.terminations) and all(result.terminations.values()),
             "truncated": bool(result.truncations) and all(result.truncations.values()),
         }

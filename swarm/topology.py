@@ -17,9 +17,7 @@ from swarm.seeds import derive_seed
 __all__ = ["neighbours"]
 
 
-def neighbours(
-    config: TopologyConfig, agents: Sequence[str], seed: int, base_dir: Path
-) -> dict[str, tuple[str, ...]]:
+def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_dir: Path) -> dict[str, tuple[str, ...]]:
     """Return, for every agent, the agents whose reports it reads, in fixed order.
 
     Args:

@@ -135,9 +135,7 @@ def _compose(text: str, label: str) -> yaml.Node | None:
         raise SwarmError(f"{label}: nested too deeply (more than {MAX_DEPTH} levels)") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise SwarmError(
-            f"{label}:{line}: a character that YAML does not allow (code {error.character})"
-        ) from None
+        raise SwarmError(f"{label}:{line}: a character that YAML does not allow (code {error.character})") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}" if mark else label
@@ -208,9 +206,7 @@ class _Builder:
                 return int(value, 16) if value.startswith("0x") else int(value)
             if kind == "float":
                 number = float(re.sub(r"\.(?=inf|nan)", "", value.lower()))
-                return (
-                    number if math.isfinite(number) else self._refuse(node, f"{value} is not a finite number")
-                )
+                return number if math.isfinite(number) else self._refuse(node, f"{value} is not a finite number")
         except ValueError:
             return self._refuse(node, f"{shown(value)} is not a number that can be read")
         return self._refuse(node, f"the tag {_short_tag(node.tag)} is not allowed here; write plain values")

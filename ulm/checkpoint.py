@@ -8,7 +8,6 @@ transformers.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -358,9 +357,6 @@ def _assemble(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
                 f"they belong to another model config"
             )
     model.load_state_dict(state, assign=True)
-    # The rotary frequencies are no weights: take them from a small model that is really built.
-    small = dataclasses.replace(config, vocab_size=1, n_layer=1, d_model=1, d_ff=1, tie_embeddings=True)
-    model.inverse_frequencies = Decoder(small).inverse_frequencies
     return model.requires_grad_(False).eval()
 
 

@@ -107,9 +107,7 @@ def from_llama(
         ours[f"blocks.{i}.qkv.weight"] = torch.cat([theirs[layer + part] for part in _QKV])
         ours[f"blocks.{i}.gate_up.weight"] = torch.cat([theirs[layer + part] for part in _GATE_UP])
     model = Decoder(config)
-    frequencies = model.inverse_frequencies
     model = model.to(source.device, source.dtype)
-    model.inverse_frequencies = frequencies.to(source.device)  # positions need float32 whatever the weights are
     model.load_state_dict(ours)
     return model.eval(), tokenizer
 

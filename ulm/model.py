@@ -16,6 +16,7 @@ Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, D head 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,13 @@ def _rotate(x_BTHD: Tensor, cos_BT1D: Tensor, sin_BT1D: Tensor) -> Tensor:
     return x_BTHD * cos_BT1D + turned * sin_BT1D
 
 
+@lru_cache(maxsize=64)
+def _inverse_frequencies(head_size: int, theta: float, device: torch.device) -> Tensor:
+    # Kept out of the module: a change of its type would round them, and bfloat16 moves them by up to .4 %.
+    exponents = torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size
+    return (1.0 / theta**exponents).to(device)
+
+
 class Block(nn.Module):
     """One pre-norm transformer block with fused projections."""
 
@@ -130,18 +138,18 @@ class Decoder(nn.Module):
         seed: seeds the initial weights (normal, std .02, residual outputs scaled by 1/sqrt(2 n_layer)).
     """
 
-    inverse_frequencies: Tensor
-
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        with torch.random.fork_rng(devices=[]):  # torch's own initialisation would advance the global generator
+            self._build(config)
+        self._initialise(seed)
+
+    def _build(self, config: ModelConfig) -> None:
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.Parameter(torch.ones(config.d_model))
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        exponents = torch.arange(0, config.head_size, 2, dtype=torch.int64).float() / config.head_size
-        self.register_buffer("inverse_frequencies", 1.0 / config.rope_theta**exponents, persistent=False)
-        self._initialise(seed)
 
     def _initialise(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -167,7 +175,8 @@ class Decoder(nn.Module):
 
     def _rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         # float32 angles whatever the weights' type: bf16 cannot tell position 257 from 256.
-        angles = positions_BT[..., None].float() * self.inverse_frequencies.float()
+        frequencies = _inverse_frequencies(self.config.head_size, self.config.rope_theta, positions_BT.device)
+        angles = positions_BT[..., None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, :, None]
         return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
 

@@ -27,6 +27,8 @@ class Tokenizer:
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, pad_id: int = 0, eot_id: int = 1) -> None:
+        # A text that happens to contain "<eot>" is text, not the end of it.
+        inner.encode_special_tokens = True
         self.inner = inner
         self.pad_id = pad_id
         self.eot_id = eot_id
@@ -43,6 +45,7 @@ class Tokenizer:
         inner = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - not a password
         inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
         inner.decoder = decoders.Fuse()
+        inner.add_special_tokens(SPECIAL)
         return cls(inner)
 
     @classmethod

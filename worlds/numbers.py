@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,13 @@ class NumbersOptions(WorldOptions):
 
 def _numbers(cell: Any) -> tuple[int, ...]:
     parts = cell if isinstance(cell, list) else str(cell).replace(",", " ").split()
-    return tuple(sorted(int(str(part)) for part in parts))
+    return tuple(sorted(_whole(part) for part in parts))
+
+
+def _whole(cell: Any) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", str(cell).strip()):
+        raise ValueError(f"{cell!r} is no whole number of at most 7 digits")
+    return int(str(cell))
 
 
 @lru_cache(maxsize=16)
@@ -106,14 +113,17 @@ def read_puzzles(path: Path, numbers_column: str, target_column: str | None, tar
             if line.strip():
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise WorldError(f"{path}:{line_number}: not JSON: {error}") from error
                 if not isinstance(row, dict):
                     raise WorldError(f"{path}:{line_number}: expected an object with key {numbers_column!r}")
                 rows.append((line_number, row))
     else:
         reader = csv.DictReader(text.splitlines())
-        rows.extend((reader.line_num, row) for row in reader)
+        try:
+            rows.extend((reader.line_num, row) for row in reader)
+        except csv.Error as error:
+            raise WorldError(f"{path}:{reader.line_num}: not CSV: {error}") from error
     puzzles: list[Puzzle] = []
     for line_number, row in rows:
         for column in filter(None, (numbers_column, target_column)):
@@ -121,7 +131,7 @@ def read_puzzles(path: Path, numbers_column: str, target_column: str | None, tar
                 raise WorldError(f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}")
         try:
             tiles = _numbers(row[numbers_column])
-            goal = int(str(row[target_column])) if target_column else target
+            goal = _whole(row[target_column]) if target_column else target
             if goal is None or not tiles or min(tiles) < 0 or goal < 0:
                 raise ValueError("numbers and target must be whole and not negative")
         except ValueError as error:

@@ -8,14 +8,16 @@ call never shows in the result. Ray is used here and in `swarm.training`, nowher
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from swarm.actors.shared_memory import protect
 from swarm.config import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
 from swarm.host import Host, HostSpec, SharedModel, TokenCounter
@@ -23,8 +25,7 @@ from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 __all__ = ["RayPool", "start_ray"]
 
-_Request = TypeVar("_Request", ActRequest, DirectRequest)
-_Reply = TypeVar("_Reply", ActReply, DirectReply)
+_Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
 
 
@@ -38,6 +39,8 @@ def start_ray(address: str | None = None) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     try:
         ray.init(logging_level="ERROR", log_to_driver=False, **settings)
@@ -54,19 +57,23 @@ class HostActor:
     """A `Host` in its own process. Models come as one object per model, mapped read-only from the object store."""
 
     def __init__(self, spec: HostSpec, names: list[str], *models: SharedModel) -> None:
+        for model in models:
+            protect(model.arrays.values())
         self.host = Host(spec, dict(zip(names, models, strict=True)))
 
     def ping(self) -> int:
         """Return the process id."""
         return self.host.ping()
 
-    def act(self, requests: list[ActRequest]) -> list[ActReply]:
-        """Run agent calls."""
-        return self.host.act(requests)
+    def act(self, requests: list[_Fields]) -> list[_Fields]:
+        """Run agent calls; plain tuples on the wire, because objects cost more to pickle than to echo."""
+        replies = self.host.act([ActRequest(*fields) for fields in requests])
+        return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault) for r in replies]
 
-    def direct(self, requests: list[DirectRequest]) -> list[DirectReply]:
+    def direct(self, requests: list[_Fields]) -> list[_Fields]:
         """Run coordinator calls."""
-        return self.host.direct(requests)
+        replies = self.host.direct([DirectRequest(*fields) for fields in requests])
+        return [(r.key, r.directives, r.prompt_tokens, r.generated_tokens, r.calls, r.fault) for r in replies]
 
 
 class RayPool:
@@ -140,9 +147,13 @@ class RayPool:
             )
         self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
 
-    def _run(self, method: str, requests: Sequence[_Request], hung: Callable[[_Request, str], _Reply]) -> list[_Reply]:
-        """Spread requests over the hosts, in order, and retry what died until all are answered."""
-        replies: dict[int, _Reply] = {}
+    def _run(self, method: str, requests: list[_Fields]) -> list[_Fields | str]:
+        """Spread requests over the hosts, in order, and retry what died until all are answered.
+
+        Returns:
+            The fields of each reply, or the fault of a call that never returned.
+        """
+        replies: dict[int, _Fields | str] = {}
         todo = list(range(len(requests)))
         limit = self._faults.call_timeout_s
         died_at: float | None = None
@@ -161,8 +172,7 @@ class RayPool:
                 except ray.exceptions.GetTimeoutError:
                     self._on_event("host_death", host=host, detail="hung; killed")
                     self._replace(host, "a call that never returned")
-                    fault = f"timeout: no answer within {limit:g} s"
-                    replies.update({i: hung(requests[i], fault) for i in part})
+                    replies.update(dict.fromkeys(part, f"timeout: no answer within {limit:g} s"))
                 except RayActorError as error:
                     died_at = died_at or time.monotonic()
                     detail = str(error).strip().splitlines()[0][:200]
@@ -177,11 +187,19 @@ class RayPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts."""
-        return self._run("act", requests, lambda request, fault: ActReply(request.key, "", 0, 0, fault))
+        answers = self._run("act", [(r.key, r.prompt, r.max_new_tokens, r.pattern) for r in requests])
+        return [
+            ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts."""
-        return self._run("direct", requests, lambda request, fault: DirectReply(request.key, fault=fault))
+        answers = self._run("direct", [_fields(request) for request in requests])
+        return [
+            DirectReply(request.key, fault=answer) if isinstance(answer, str) else DirectReply(*answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text, counted in this process."""
@@ -197,3 +215,7 @@ class RayPool:
             with contextlib.suppress(Exception):
                 ray.kill(host)
         self._hosts = []
+
+
+def _fields(request: DirectRequest) -> _Fields:
+    return tuple(getattr(request, field.name) for field in dataclasses.fields(request))

@@ -17,8 +17,8 @@ from worlds.split_numbers import DIRECTIVE
 
 __all__ = ["SplitNumbersPlaybook", "briefing_text"]
 
-_REPORT = re.compile(r"half (?P<tiles>\d+(?: \d+)*)(?: made (?P<value>\d+))?")
-_GOAL = re.compile(r"target (?P<target>\d+)")
+_REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
+_GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
 MAX_VALUES = 8  # values in one briefing: all that four agents of the other half post in two ticks
 MAX_REPEATS = 2  # how often the same directive is worth giving: a µLM may miss a value that it can make
 
@@ -130,5 +130,4 @@ class SplitNumbersPlaybook:
 
 
 def _parity(agent: str) -> str:
-    digits = agent.lstrip("a")
-    return str(int(digits) % 2) if digits.isdigit() else ""
+    return str(int(agent[1:]) % 2) if re.fullmatch(r"a[0-9]{1,9}", agent) else ""

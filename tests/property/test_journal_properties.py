@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from swarm.errors import SwarmError
 from swarm.journal import JournalError, JournalWriter, read_records
 
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
@@ -50,9 +48,7 @@ def test_any_body_reads_back_and_hashes_as_documented(bodies: list[dict[str, Any
 
 @settings(max_examples=60, deadline=None)
 @given(BODIES, st.data())
-def test_any_changed_byte_is_an_error_or_a_torn_tail(
-    bodies: list[dict[str, Any]], data: st.DataObject
-) -> None:
+def test_any_changed_byte_is_an_error_or_a_torn_tail(bodies: list[dict[str, Any]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         raw = bytearray(write(path, bodies))
@@ -64,17 +60,13 @@ def test_any_changed_byte_is_an_error_or_a_torn_tail(
         except JournalError as error:
             assert f"line {bytes(raw[:where]).count(10) + 1}:" in str(error)  # noqa: PT017 - both ways are right
         else:
-            assert where == len(raw) - 1, (
-                "only the last newline may change unseen, which tears the last record"
-            )
+            assert where == len(raw) - 1, "only the last newline may change unseen, which tears the last record"
             assert len(records) == len(bodies) - 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(BODIES, st.data())
-def test_a_journal_cut_anywhere_resumes_to_the_same_bytes(
-    bodies: list[dict[str, Any]], data: st.DataObject
-) -> None:
+def test_a_journal_cut_anywhere_resumes_to_the_same_bytes(bodies: list[dict[str, Any]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         raw = write(path, bodies)

@@ -73,9 +73,7 @@ def _edited(**edits):
         def step(self, actions):
             live = list(self.agents)
             result = super().step(actions)
-            return result._replace(
-                **{name: edit(getattr(result, name), live) for name, edit in edits.items()}
-            )
+            return result._replace(**{name: edit(getattr(result, name), live) for name, edit in edits.items()})
 
     return Edited
 
@@ -112,25 +110,19 @@ STEP_RULES = {
         truncations=lambda _, live: dict.fromkeys(live, True),
     ),
     "truncations miss acting agents: ['a0'": _edited(truncations=lambda *_: {}),
-    "terminations name agents that were not live: ['zz']": _edited(
-        terminations=lambda m, _: m | {"zz": True}
-    ),
+    "terminations name agents that were not live: ['zz']": _edited(terminations=lambda m, _: m | {"zz": True}),
     "termination of ['a0', 'a1', 'a2'] is not a bool": _edited(terminations=lambda m, _: dict.fromkeys(m, 0)),
     "left agents without termination": _edited(terminations=lambda m, _: dict.fromkeys(m, False)),
     "finished but did not leave": _edited(terminations=lambda m, _: dict.fromkeys(m, True)),
     "observes no text: None": _edited(observations=lambda m, _: dict.fromkeys(m, None)),
     "not a finite number: nan": _edited(rewards=lambda m, _: dict.fromkeys(m, float("nan"))),
     "no bool 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
-    "no line of feedback: 'a\\nb'": _edited(
-        infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}
-    ),
+    "no line of feedback: 'a\\nb'": _edited(infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}),
     "do not echo": _edited(infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}),
     "reports no line": _edited(infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}),
     "has not the protocol's shape": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
     "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
-    "from sample_action were legal": _edited(
-        infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}
-    ),
+    "from sample_action were legal": _edited(infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}),
 }
 
 
@@ -206,9 +198,7 @@ RULES = {
     "state() differs between two calls": _with(state=_counting_state),
     "step raised KeyError": _with(step=_only_known),
     "step raised UnicodeEncodeError": _with(step=_int_parser),
-    "step returned tuple, not StepResult": _with(
-        step=lambda self, actions: tuple(GoodWorld.step(self, actions))
-    ),
+    "step returned tuple, not StepResult": _with(step=lambda self, actions: tuple(GoodWorld.step(self, actions))),
     "replay: same seed and actions": _with(reset=_global_reset),
     "second reset: same seed and actions": _with(reset=_leftover_reset),
     "agents are not possible_agents": _with(reset=_half_reset),

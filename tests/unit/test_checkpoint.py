@@ -120,10 +120,12 @@ def test_half_precision_on_disk_halves_the_file_and_rounds(
     assert torch.equal(loaded.embed.weight, model.embed.weight.to(dtype).float())
 
 
-def test_rotary_frequencies_stay_float32_in_a_half_precision_model(saved: Path) -> None:
+def test_rotary_angles_stay_exact_in_a_half_precision_model(saved: Path) -> None:
     model = load_checkpoint(saved, dtype=torch.bfloat16).model
     assert model.dtype == torch.bfloat16
-    assert torch.equal(model.inverse_frequencies, make_model().inverse_frequencies)
+    far = torch.tensor([[1001]])
+    for exact, rounded in zip(make_model()._rope(far), model._rope(far), strict=True):
+        assert torch.equal(exact.to(torch.bfloat16), rounded)
 
 
 def test_special_ids_of_the_tokenizer_survive(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -56,8 +56,7 @@ def test_good_file_becomes_a_config_with_defaults(yaml_file):
         (GOOD + "durability: group\n", "x.yaml:8: unknown key 'durability'; it belongs in 'runtime'"),
         (
             GOOD + "budget:\n  xyzzy: 1\n",
-            "x.yaml:9: unknown key 'xyzzy' in 'budget'; known keys: tokens, calls, "
-            "actions, ticks, wall_time_s",
+            "x.yaml:9: unknown key 'xyzzy' in 'budget'; known keys: tokens, calls, actions, ticks, wall_time_s",
         ),
         (GOOD + "episodes: 0\n", "x.yaml:8: episodes is 0; allowed: a whole number >= 1"),
         (GOOD + "episodes: true\n", "x.yaml:8: episodes is true; allowed: a whole number >= 1"),
@@ -181,9 +180,7 @@ def test_folder_and_binary_file_are_explained(tmp_path):
 
 def test_overrides_replace_and_add_keys(yaml_file):
     overrides = ["agents.count=7", "budget.tokens=1e3", "compare.seeds=[4, 5]", "world.options.target=24"]
-    with pytest.raises(
-        SwarmError, match=r"--set budget.tokens=1e3: budget.tokens is 1000.0; allowed: a whole"
-    ):
+    with pytest.raises(SwarmError, match=r"--set budget.tokens=1e3: budget.tokens is 1000.0; allowed: a whole"):
         load_experiment(yaml_file(GOOD), overrides)
     overrides[1] = "budget.tokens=1000"
     config = load_experiment(yaml_file(GOOD), overrides, seed=9)
@@ -219,15 +216,11 @@ def test_wrong_override_is_one_line_that_names_it(yaml_file, override, expected)
 
 
 def test_override_of_a_wrong_line_repairs_it(yaml_file):
-    assert (
-        load_experiment(yaml_file(GOOD.replace("count: 2", "count: 0")), ["agents.count=4"]).agents.count == 4
-    )
+    assert load_experiment(yaml_file(GOOD.replace("count: 2", "count: 0")), ["agents.count=4"]).agents.count == 4
 
 
 def test_wrong_seed_option_is_named(yaml_file):
-    assert lines_of(yaml_file(GOOD), seed=-3)[0].startswith(
-        "--seed -3: seed is -3; allowed: a whole number >= 0"
-    )
+    assert lines_of(yaml_file(GOOD), seed=-3)[0].startswith("--seed -3: seed is -3; allowed: a whole number >= 0")
 
 
 def test_any_model_gets_the_same_treatment(tmp_path, monkeypatch):

@@ -67,9 +67,7 @@ def test_the_cheap_reading_shows_the_same_as_the_full_one(tmp_path: Path, concur
     assert drawn(polled(tmp_path), 140, 40) == drawn(full, 140, 40)
 
 
-def test_only_the_newest_tick_of_a_batch_is_parsed_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_newest_tick_of_a_batch_is_parsed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_toy_run(tmp_path, agents=4, episodes=3)
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     ticks = [line for line in lines if b'"kind":"tick"' in line and b'"fault":' not in line]
@@ -105,9 +103,7 @@ def test_a_growing_file_is_followed_record_by_record_through_torn_tails(tmp_path
 @pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 24), (140, 40), (60, 15), (200, 60)])
 @pytest.mark.parametrize("agents", [1, 2, 8, 64])
 @pytest.mark.parametrize("kind", ["none", "rules"])
-def test_every_panel_is_whole_at_every_size(
-    tmp_path: Path, size: tuple[int, int], agents: int, kind: str
-) -> None:
+def test_every_panel_is_whole_at_every_size(tmp_path: Path, size: tuple[int, int], agents: int, kind: str) -> None:
     write_toy_run(tmp_path, agents=agents, coordinator={"kind": kind}, finish=False)
     text = drawn(polled(tmp_path), *size)
     assert_fits(text, *size)

@@ -270,9 +270,7 @@ def test_random_policy_does_not_try_locked_doors(corridor):
 
 
 def test_tools_name_the_keys_of_this_maze():
-    names = {
-        doors: [tool["name"] for tool in make("graph-v0", 1, {"doors": doors}).tools()] for doors in (0, 3)
-    }
+    names = {doors: [tool["name"] for tool in make("graph-v0", 1, {"doors": doors}).tools()] for doors in (0, 3)}
     assert names == {0: ["go", "look"], 3: ["go", "take", "look"]}
     take = make("graph-v0", 1, {"doors": 3}).tools()[1]
     assert take["parameters"]["properties"]["key"]["enum"] == list(COLOURS[:3])

@@ -29,12 +29,9 @@ from swarm.telemetry import TelemetryWriter, read_telemetry
 
 def write_run(path: Path, ticks: int = 3) -> list[str]:
     with JournalWriter(path) as writer:
-        hashes = [
-            writer.append("header", {"format": 1, "config": {"hash": "a key named hash", "name": "µLM"}})
-        ]
+        hashes = [writer.append("header", {"format": 1, "config": {"hash": "a key named hash", "name": "µLM"}})]
         hashes += [
-            writer.append("tick", {"tick": i, "text": 'quote " and\nnewline', "agents": []})
-            for i in range(ticks)
+            writer.append("tick", {"tick": i, "text": 'quote " and\nnewline', "agents": []}) for i in range(ticks)
         ]
     return hashes
 
@@ -93,9 +90,7 @@ def test_tick_durability_syncs_commits_only_and_before_append_returns(
         assert synced[-1] == path.stat().st_size
 
 
-def test_group_durability_shares_one_sync_among_many_records(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_group_durability_shares_one_sync_among_many_records(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     happened = threading.Event()
 
@@ -129,9 +124,7 @@ def test_a_failing_background_sync_stops_the_next_append(path: Path, monkeypatch
     RunLock(path.parent).release()
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_file_whole(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_file_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_write = os.write
     writer = JournalWriter(path)
     writer.append("header", {"format": 1})

@@ -67,10 +67,7 @@ def test_several_versions_are_all_named(entries):
 
 
 def test_misspelt_option_names_the_nearest_valid_one():
-    assert (
-        _error("graph-v0", {"romms": 3})
-        == "options of graph-v0: unknown option 'romms'; did you mean 'rooms'?"
-    )
+    assert _error("graph-v0", {"romms": 3}) == "options of graph-v0: unknown option 'romms'; did you mean 'rooms'?"
 
 
 def test_option_like_no_other_lists_the_valid_ones():

@@ -184,9 +184,7 @@ def test_a_world_that_raises_is_named_with_its_place(tmp_path: Path, monkeypatch
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(GuessWorld, "step", broken)
-    with pytest.raises(
-        ReplayError, match=r"seq 2, episode 0, tick 0: the world's step raised ZeroDivisionError"
-    ):
+    with pytest.raises(ReplayError, match=r"seq 2, episode 0, tick 0: the world's step raised ZeroDivisionError"):
         replay(tmp_path, True)
 
 
@@ -208,8 +206,6 @@ def test_the_transcript_tells_every_tick(tmp_path: Path) -> None:
 
 
 def test_replaying_loads_neither_torch_nor_ray() -> None:
-    script = (
-        "import sys, json, swarm.replay; print(json.dumps([m for m in ('torch', 'ray') if m in sys.modules]))"
-    )
+    script = "import sys, json, swarm.replay; print(json.dumps([m for m in ('torch', 'ray') if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
     assert json.loads(done.stdout) == []

@@ -26,9 +26,7 @@ class GuessWorld(World):
     Options = GuessOptions
     options: GuessOptions
 
-    def reset(
-        self, seed: int, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, str], dict[str, Info]]:
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         self.secret = random.Random(f"{seed} {options}").randint(1, self.options.high)
         self.guesses: list[int] = []
         self.agents, self.solved = list(self.possible_agents), False
@@ -73,9 +71,7 @@ class GuessWorld(World):
         return str(rng.randint(1, self.options.high))
 
 
-def toy_config(
-    *, agents: int = 4, episodes: int = 2, concurrency: int = 1, **sections: Any
-) -> dict[str, Any]:
+def toy_config(*, agents: int = 4, episodes: int = 2, concurrency: int = 1, **sections: Any) -> dict[str, Any]:
     return {
         "name": "toy",
         "seed": 7,
@@ -139,9 +135,7 @@ class _Game:
             "episode": self.index,
             "tick": self.tick,
             "coordinator": {"prompt_tokens": 15, "generated_tokens": 2, "calls": 0},
-            "directives": dict.fromkeys(
-                self.world.possible_agents[self.tick % 2 :: 2], f"try above {self.tick}"
-            ),
+            "directives": dict.fromkeys(self.world.possible_agents[self.tick % 2 :: 2], f"try above {self.tick}"),
             "agents": entries,
             "spent": dict(self.spent),
             "state": state_hash(self.world.state()),
@@ -191,9 +185,7 @@ def write_toy_run(run_dir: Path, *, finish: bool = True, **config_parts: Any) ->
                 journal.append("tick", body)
                 at_s += 0.25
                 steps = len(body["agents"])
-                facts.append(
-                    {"kind": "commit", "at_s": at_s, "seq": seq, "agent_steps": steps, "seconds": 0.25}
-                )
+                facts.append({"kind": "commit", "at_s": at_s, "seq": seq, "agent_steps": steps, "seconds": 0.25})
                 tokens, faults = tokens + used, faults + failed
                 if not finish and ended == config["episodes"] - 1 and game.tick == 2:
                     stopped = True
@@ -206,8 +198,6 @@ def write_toy_run(run_dir: Path, *, finish: bool = True, **config_parts: Any) ->
             totals = {"episodes": ended, "solved": solved, "tokens": tokens, "faults": faults}
             journal.append("end", {"reason": "finished", **totals})
             facts.append({"kind": "finish", "at_s": at_s})
-    facts.insert(
-        3, {"kind": "host_death", "at_s": at_s, "host": 1, "detail": "exit code -9", "recovered_s": 0.8}
-    )
+    facts.insert(3, {"kind": "host_death", "at_s": at_s, "host": 1, "detail": "exit code -9", "recovered_s": 0.8})
     (run_dir / "telemetry.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
     return config

@@ -1,0 +1,285 @@
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import runner
+from swarm.config import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.host import Host
+from swarm.journal import read_records
+from swarm.messages import ActReply, ActRequest
+from swarm.pool import LocalPool
+from swarm.replay import replay
+from swarm.runner import resume_run, start_run
+from worlds.numbers import NumbersWorld
+from worlds.split_numbers import SplitNumbersWorld
+
+Experiment = Callable[..., tuple[ExperimentConfig, Path]]
+
+
+def ticks(run_dir: Path) -> list[dict[str, Any]]:
+    return [record for record in read_records(run_dir / "journal.jsonl") if record["kind"] == "tick"]
+
+
+def run(experiment: Experiment, tmp_path: Path, name: str = "run", **sections: Any) -> Path:
+    config, path = experiment(**sections)
+    return start_run(config, path, tmp_path / name).run_dir
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[[ActRequest], ActReply]) -> None:
+    """Let every agent call be answered by `act`."""
+
+    class Scripted(Host):
+        def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+            return [act(request) for request in requests]
+
+    monkeypatch.setattr(
+        runner,
+        "_make_pool",
+        lambda config, models, telemetry: LocalPool(spec(config), models, Scripted(spec(config), models)),
+    )
+
+
+def spec(config: ExperimentConfig) -> Any:
+    from swarm.host import HostSpec
+
+    return HostSpec(config.seed, config.agents, config.coordinator, config.world.id, config.faults.call_timeout_s)
+
+
+def test_same_seed_gives_the_same_journal_and_another_seed_another(experiment: Experiment, tmp_path: Path) -> None:
+    first, second = (run(experiment, tmp_path, name).joinpath("journal.jsonl").read_bytes() for name in "ab")
+    assert first == second
+    assert run(experiment, tmp_path, "c", seed=12).joinpath("journal.jsonl").read_bytes() != first
+
+
+def test_replay_accepts_what_the_runtime_wrote(experiment: Experiment, tmp_path: Path) -> None:
+    assert replay(run(experiment, tmp_path), check=True).finished
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+def test_concurrency_changes_no_episode(experiment: Experiment, tmp_path: Path, concurrency: int) -> None:
+    def by_episode(run_dir: Path) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        for record in ticks(run_dir):
+            found.setdefault(record["episode"], []).append({k: record[k] for k in ("agents", "directives", "spent")})
+        return found
+
+    alone = run(experiment, tmp_path, "alone", episodes=5, budget={"tokens": 300})
+    shared = run(experiment, tmp_path, "shared", episodes=5, budget={"tokens": 300}, concurrency=concurrency)
+    assert by_episode(alone) == by_episode(shared)
+
+
+def test_resume_from_every_line_gives_the_same_journal(experiment: Experiment, tmp_path: Path) -> None:
+    run_dir = run(
+        experiment, tmp_path, episodes=3, concurrency=2, budget={"tokens": 250}, coordinator={"kind": "shuffled"}
+    )
+    journal = run_dir / "journal.jsonl"
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in range(len(lines)):
+        journal.write_bytes(b"".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+        outcome = resume_run(run_dir)
+        assert journal.read_bytes() == whole, f"cut after line {cut}"
+        assert outcome.reason == "finished"
+
+
+def test_unsolved_episode_uses_its_budget_and_overshoots_by_less_than_one_call(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    run_dir = run(experiment, tmp_path, budget={"tokens": 700})
+    for record in read_records(run_dir / "journal.jsonl"):
+        if record["kind"] == "episode_end" and not record["solved"]:
+            assert 700 <= record["tokens"] < 700 + 60
+
+
+def test_time_slicing_worker_plays_one_agent_per_tick(experiment: Experiment, tmp_path: Path) -> None:
+    run_dir = run(experiment, tmp_path, agents={"worker": "time_slice"})
+    acting = [[entry["agent"] for entry in record["agents"]] for record in ticks(run_dir) if record["episode"] == 0]
+    assert acting[:5] == [["a0"], ["a1"], ["a2"], ["a3"], ["a0"]]
+
+
+def test_a_model_that_raises_is_a_fault_and_the_run_goes_on(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(request: ActRequest) -> ActReply:
+        if request.key[2] == "a1":
+            return ActReply(request.key, "", 0, 0, "model raised ValueError: no")
+        return ActReply(request.key, "1", 5, 5)
+
+    scripted(monkeypatch, act)
+    run_dir = run(experiment, tmp_path, episodes=1, budget={"ticks": 4, "tokens": None}, faults={"max_faults": 50})
+    faulty = [entry for record in ticks(run_dir) for entry in record["agents"] if "fault" in entry]
+    assert len(faulty) == 4
+    assert {entry["agent"] for entry in faulty} == {"a1"}
+    assert replay(run_dir, check=True).finished  # it recounts the faults
+
+
+def test_too_many_faults_stop_the_run_with_a_non_zero_exit(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, lambda request: ActReply(request.key, "", 0, 0, "model raised ValueError: no"))
+    config, path = experiment(faults={"max_faults": 3})
+    outcome = start_run(config, path, tmp_path / "run")
+    assert outcome.reason == "faults"
+    assert outcome.exit_code == 1
+
+
+def test_a_hung_model_call_is_cut_at_its_timeout_and_recorded(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(request: ActRequest) -> ActReply:
+        if request.key[1] == 1:
+            time.sleep(4)
+        return ActReply(request.key, "1", 5, 5)
+
+    scripted(monkeypatch, act)
+    start = time.monotonic()
+    run_dir = run(experiment, tmp_path, episodes=1, budget={"ticks": 3, "tokens": None}, faults={"call_timeout_s": 0.1})
+    assert time.monotonic() - start < 3.5
+    assert [["fault" in entry for entry in record["agents"]] for record in ticks(run_dir)] == [
+        [False] * 4,
+        [True] * 4,
+        [False] * 4,
+    ]
+
+
+def test_a_world_that_raises_ends_its_episode_as_a_fault(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = SplitNumbersWorld.step
+
+    def step(self: SplitNumbersWorld, actions: Any) -> Any:
+        if self.attempts >= 8:
+            raise RuntimeError("boom")
+        return real(self, actions)
+
+    monkeypatch.setattr(SplitNumbersWorld, "step", step)
+    run_dir = run(experiment, tmp_path)
+    reasons = [r["reason"] for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode_end"]
+    assert reasons == ["world fault: world split-numbers-v0 raised RuntimeError in step: boom"] * 2
+    (end,) = [r for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "end"]
+    assert end["faults"] == 2
+    assert end["reason"] == "finished"
+    monkeypatch.undo()
+    assert replay(run_dir, check=True).finished
+
+
+def test_a_world_that_returns_garbage_is_a_fault(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SplitNumbersWorld, "step", lambda self, actions: ({}, {}, {}, {}, {}))
+    run_dir = run(experiment, tmp_path)
+    reasons = [r["reason"] for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode_end"]
+    assert all(reason.startswith("world fault") for reason in reasons)
+
+
+def test_an_agent_rests_after_too_many_illegal_actions(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, lambda request: ActReply(request.key, "nonsense", 5, 5))
+    run_dir = run(experiment, tmp_path, episodes=1, agents={"max_retries": 2}, budget={"ticks": 7, "tokens": None})
+    assert [len(record["agents"]) for record in ticks(run_dir)] == [4, 4, 0, 4, 4, 0, 4]
+    assert replay(run_dir, check=True).finished
+
+
+def test_neighbours_reports_are_heard(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: dict[tuple[int, int, str], str] = {}
+
+    def act(request: ActRequest) -> ActReply:
+        prompts[request.key] = request.prompt
+        return ActReply(request.key, "1", 5, 5)
+
+    scripted(monkeypatch, act)
+    run(experiment, tmp_path, episodes=1, topology={"kind": "ring"}, budget={"ticks": 1, "tokens": None})
+    lines = prompts[0, 0, "a0"].splitlines()
+    assert [line.split(" ", 2)[:2] for line in lines[1:]] == [["heard", "half"], ["heard", "half"]]
+
+
+def test_history_shows_an_agent_its_own_last_attempts(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: dict[tuple[int, int, str], str] = {}
+
+    def act(request: ActRequest) -> ActReply:
+        prompts[request.key] = request.prompt
+        return ActReply(request.key, f"attempt{request.key[1]}", 5, 5)
+
+    scripted(monkeypatch, act)
+    run(
+        experiment,
+        tmp_path,
+        episodes=1,
+        agents={"history": 2, "max_retries": 99},
+        coordinator={"kind": "none"},
+        budget={"ticks": 4, "tokens": None},
+    )
+    assert [line.split()[0] for line in prompts[0, 3, "a0"].splitlines()[1:]] == ["attempt1", "attempt2"]
+
+
+def test_no_topology_cuts_the_coordinator_off(experiment: Experiment, tmp_path: Path) -> None:
+    run_dir = run(experiment, tmp_path, topology={"kind": "none"})
+    assert all(record["coordinator"] is None and not record["directives"] for record in ticks(run_dir))
+
+
+def test_random_policy_is_charged_like_a_model(experiment: Experiment, tmp_path: Path) -> None:
+    run_dir = run(experiment, tmp_path, agents={"policy": "random"})
+    for record in ticks(run_dir):
+        for entry in record["agents"]:
+            assert entry["prompt_tokens"] > 5
+            assert entry["generated_tokens"] > 1
+            assert entry["valid"]
+
+
+def test_wall_time_ends_a_run_and_is_marked(experiment: Experiment, tmp_path: Path) -> None:
+    config, path = experiment(
+        budget={"tokens": None, "ticks": 100_000, "wall_time_s": 0.3}, agents={"policy": "random"}
+    )
+    outcome = start_run(config, path, tmp_path / "run")
+    assert outcome.reason == "wall_time"
+
+
+def test_a_damaged_or_missing_checkpoint_leaves_no_run_folder(experiment: Experiment, tmp_path: Path) -> None:
+    config, path = experiment(agents={"model": "policies/nowhere"})
+    with pytest.raises(SwarmError, match="nowhere"):
+        start_run(config, path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_checkpoint_refuses_to_resume(experiment: Experiment, tmp_path: Path) -> None:
+    run_dir = run(experiment, tmp_path)
+    journal = run_dir / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[0])
+    path = next(iter(first["checkpoints"]))
+    first["checkpoints"][path] = "0" * 64
+    from swarm.journal import JournalWriter
+
+    journal.unlink()
+    with JournalWriter(journal) as writer:
+        writer.append("header", {k: first[k] for k in ("format", "config", "checkpoints")})
+    with pytest.raises(SwarmError, match="changed since the run began"):
+        resume_run(run_dir)
+
+
+def test_a_second_start_in_the_same_folder_is_refused(experiment: Experiment, tmp_path: Path) -> None:
+    run(experiment, tmp_path)
+    config, path = experiment()
+    with pytest.raises(SwarmError, match="already holds a run"):
+        start_run(config, path, tmp_path / "run")
+
+
+def test_puzzle_files_are_found_beside_the_experiment(experiment: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "puzzles.csv").write_text("numbers,target\n1 2 3,6\n2 3 4,24\n")
+    run_dir = run(
+        experiment,
+        tmp_path,
+        world={"id": "numbers-v0", "options": {"file": "puzzles.csv", "target_column": "target"}},
+        coordinator={"kind": "none"},
+    )
+    goals = [r["goal"] for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode"]
+    assert goals == ["target 6", "target 24"]
+    assert NumbersWorld.id == "numbers-v0"
