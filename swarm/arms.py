@@ -193,7 +193,13 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
     changed = ARMS[arm].overrides(_without_tick_limit(config))
     return changed.model_copy(
-        update={"name": f"{config.name}-{arm}", "seed": seed, "episodes": episodes, "compare": None}
+        update={
+            "name": f"{config.name}-{arm}",
+            "seed": seed,
+            "episodes": episodes,
+            "concurrency": config.compare.concurrency if config.compare else config.concurrency,
+            "compare": None,
+        }
     )
 
 

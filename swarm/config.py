@@ -180,12 +180,14 @@ class CompareConfig(_Section):
         arms: names from `swarm.compare.ARMS`; empty means all.
         seeds: run seeds; every arm runs every seed.
         episodes: puzzles per seed.
+        concurrency: episodes in flight at once; they share batches, not results.
         bootstrap: resamples of the paired bootstrap.
     """
 
     arms: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     episodes: int = Field(100, ge=1)
+    concurrency: int = Field(50, ge=1, le=4096)
     bootstrap: int = Field(10_000, ge=100)
 
 

@@ -70,7 +70,7 @@ def start_run(
     models, hashes = _load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
-    manifest = {
+    manifest: dict[str, Any] = {
         "base_dir": str(base_dir),
         "source": str(source),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -127,7 +127,8 @@ class Block(nn.Module):
         c = self.config
         x_BTC = x_BTC + self.out(heads_BTHD.reshape(*x_BTC.shape[:2], c.n_head * c.head_size))
         gate, up = self.gate_up(F.rms_norm(x_BTC, (c.d_model,), self.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
-        return x_BTC + self.down(F.silu(gate) * up)
+        updated: Tensor = x_BTC + self.down(F.silu(gate) * up)
+        return updated
 
 
 class Decoder(nn.Module):
