@@ -134,9 +134,19 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
     return "briefing", briefing_text(target, " ".join(map(str, own)), values), answer + STOP
 
 
+def evaluate(rng: random.Random, held_out: bool) -> Example:
+    """An expression is read and its value written: here 24 is met as a value, though never as a target."""
+    while True:
+        tiles = [rng.randint(LOW, HIGH) for _ in range(rng.choice((2, 2, 3, 4)))]
+        text = solver.random_expression(tiles, rng)
+        value = parse(text).value()
+        if value.denominator == 1 and 0 <= value < 1000:
+            return "evaluate", f"value {text}\n", f"{value}{STOP}"
+
+
 Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
-    "puzzle-agent": ((directed, 0.37), (free, 0.10), (four_tiles, 0.25), (six_tiles, 0.28)),
+    "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 1.0),),
 }
 """Task name -> its kinds of examples and their shares."""
@@ -167,7 +177,10 @@ def held_out_example(task: str, kind: int, seed: int, index: int) -> Example:
 
 
 def corpus(size: int = 2000) -> Iterator[str]:
-    """Yield the texts that the shipped tokenizer is trained on: all tasks, and the words of the worlds."""
+    """Yield the texts that the shipped tokenizer is trained on: numbers, all tasks, and the words of the worlds."""
+    numbers = " ".join(map(str, range(1000)))
+    for _ in range(size):  # often enough that every number up to 999 becomes one token
+        yield numbers
     for task in TASKS:
         for index in range(size):
             _, prompt, completion = example(task, 0, index)

@@ -179,9 +179,12 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     recipe = config.model_dump(mode="json")
     recipe_file = folder / "recipe.json"
     if recipe_file.exists():
-        compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
         if not resume:
             raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
+        try:
+            compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
+        except (OSError, ValueError, AttributeError) as error:
+            raise SwarmError(f"{recipe_file} is damaged ({error}); remove the folder to start over") from error
         if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
     else:
@@ -211,12 +214,21 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
 
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    started = not ray.is_initialized()
     try:
-        if not ray.is_initialized():
+        if started:
             ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
     except Exception as error:
         raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
     cpus = max(1, min(config.threads or 1, (os.cpu_count() or 1) // config.workers))
+    gpus = config.workers if device.type == "cuda" else 0
+    there = ray.cluster_resources()
+    # Ray Train would wait for ever for what does not exist.
+    if there.get("CPU", 0) < cpus * config.workers or there.get("GPU", 0) < gpus:
+        raise SwarmError(
+            f"{config.workers} workers need {cpus * config.workers} CPUs and {gpus} GPUs, Ray has "
+            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
+        )
     scaling = ScalingConfig(
         num_workers=config.workers, use_gpu=device.type == "cuda", resources_per_worker={"CPU": cpus}
     )
@@ -239,8 +251,9 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
             f"training failed: {reason}; the last saved state is in {folder}, go on with --resume"
         ) from error
     finally:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+        if started:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
 
 
 def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
@@ -274,6 +287,8 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
             return given == ["-"]
         first = given[0] if given else "-"
         return first != "-" and traces.is_completable(prompt, first)
+    if kind == "evaluate":
+        return answer.strip() == completion.strip()
     try:
         expression = parse(answer)
         value = expression.value()

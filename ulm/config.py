@@ -81,7 +81,7 @@ class ModelConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "d_model": 64, "d_ff": 128},
     "1m": {"n_layer": 6, "n_head": 4, "n_kv_head": 2, "d_model": 128, "d_ff": 384},
-    "5m": {"n_layer": 6, "n_head": 8, "n_kv_head": 4, "d_model": 256, "d_ff": 832},
+    "5m": {"n_layer": 6, "n_head": 8, "n_kv_head": 4, "d_model": 256, "d_ff": 960},
     "10m": {"n_layer": 8, "n_head": 10, "n_kv_head": 5, "d_model": 320, "d_ff": 1024},
     "30m": {"n_layer": 12, "n_head": 7, "n_kv_head": 7, "d_model": 448, "d_ff": 1280, "head_size": 64},
     "70m": {"n_layer": 14, "n_head": 10, "n_kv_head": 5, "d_model": 640, "d_ff": 1792, "head_size": 64},

@@ -6,6 +6,7 @@ States are safetensors plus JSON, written atomically; nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,12 +14,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from ulm.tokenizer import Tokenizer
 
@@ -52,7 +55,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one step measured: mean loss per learned token (nats), gradient norm before clipping, learned tokens."""
+    """What one step measured: mean loss per learned token (nats), gradient norm before clipping, learned tokens.
+
+    With data parallelism all three are those of the whole batch, equal on every worker.
+    """
 
     loss: float
     grad_norm: float
@@ -115,7 +121,8 @@ def train_step(
     """Take one optimizer step over the accumulated gradient of `batches`.
 
     Args:
-        model: maps (B, T) ids to (B, T, V) logits; may be wrapped for data parallelism.
+        model: maps (B, T) ids to (B, T, V) logits; wrapped in DistributedDataParallel, every worker brings equally many
+            micro-batches, and a token counts the same whichever worker holds it.
         optimizer: updates its parameters.
         batches: micro-batches on the model's device; together they form one batch.
         lr: learning rate of this step.
@@ -123,12 +130,15 @@ def train_step(
         autocast: compute type of matrix products, None for the weights' own.
 
     Raises:
-        FloatingPointError: the loss is not finite; parameters are left as they were.
+        FloatingPointError: the loss or its gradient is not finite; parameters are left as they were.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    tokens = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
+    workers = torch.distributed.get_world_size(model.process_group) if _is_parallel(model) else 1
+    tokens = int(_over_workers(model, sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)))
+    # Gradients are averaged over workers, whose shares hold unequal numbers of tokens: divide by the mean number.
+    tokens_per_worker = tokens / workers
     total = 0.0
     for batch in batches:
         device = batch.ids_BT.device.type
@@ -136,14 +146,31 @@ def train_step(
             logits = model(batch.ids_BT)
         # Logits only where something is learned: prompts are most of the tokens.
         wanted = batch.labels_BT != IGNORE
-        loss = F.cross_entropy(logits[wanted].float(), batch.labels_BT[wanted], reduction="sum") / tokens
+        loss = F.cross_entropy(logits[wanted].float(), batch.labels_BT[wanted], reduction="sum")
+        loss = loss / tokens_per_worker
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    if not math.isfinite(total):
-        raise FloatingPointError(f"loss is {total}; lower the learning rate or resume from the last good state")
+    total = _over_workers(model, total) / workers
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise FloatingPointError(
+            f"loss is {total}, gradient norm {norm}; lower the learning rate or resume from the last good state"
+        )
     optimizer.step()
     return StepStats(total, norm, tokens)
+
+
+def _is_parallel(model: nn.Module) -> TypeGuard[DistributedDataParallel]:
+    return isinstance(model, DistributedDataParallel)
+
+
+def _over_workers(model: nn.Module, value: float) -> float:
+    """Return the sum of a number over all data-parallel workers; the number itself without them."""
+    if not _is_parallel(model):
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=next(model.parameters()).device)
+    torch.distributed.all_reduce(total, group=model.process_group)
+    return float(total)
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
@@ -184,12 +211,16 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     """
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():  # killed between the two renames
-        old.rename(folder)
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            old.rename(folder)
     if not folder.exists():
         return None
     try:
         tensors = load_file(str(folder / "state.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        saved = {key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")}
+        if saved != {name: parameter.shape for name, parameter in model.named_parameters()}:
+            raise ValueError("names or shapes of the weights differ")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[f"weight.{name}"])
@@ -202,7 +233,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
                     optimizer.state[parameter] = {
                         key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
                     }
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"training state {folder} is damaged or of another model ({error}); remove it to start over"
         ) from error
