@@ -199,7 +199,7 @@ class Host:
         replies: list[ActReply] = []
         for request, result in zip(requests, results, strict=True):
             text, fault = result.text, None
-            if not isinstance(text, str) or len(text) > MAX_ACTION_CHARACTERS:
+            if not _is_text(text) or len(text) > MAX_ACTION_CHARACTERS:
                 text, fault = "", "model returned garbage: no text, or far too much of it"
             replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault))
         return replies
@@ -219,6 +219,14 @@ class Host:
             if len(requests) == 1:
                 return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
             return [reply for request in requests for reply in self.direct([request])]
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is text that can be written down: lone surrogates cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _echo(request: ActRequest) -> ActReply:

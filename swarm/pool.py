@@ -5,10 +5,12 @@ Owns the time limit around a host in the same process. Results equal those of an
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from swarm.host import Host, HostSpec, SharedModel
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
@@ -16,6 +18,38 @@ from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 __all__ = ["LocalPool"]
 
 _Reply = TypeVar("_Reply")
+
+_Job = tuple[Callable[[], Any], "Future[Any]"]
+
+
+class _Worker:
+    """One thread that carries out calls in turn.
+
+    A daemon, unlike those of `ThreadPoolExecutor`: Python waits for the latter at exit, so a call that never returns
+    would keep the process alive.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        threading.Thread(target=self._serve, name="host", daemon=True).start()
+
+    def _serve(self) -> None:
+        while job := self._jobs.get():
+            call, outcome = job
+            try:
+                outcome.set_result(call())
+            except BaseException as error:  # raised again where the result is read
+                outcome.set_exception(error)
+
+    def submit(self, call: Callable[[], _Reply]) -> Future[_Reply]:
+        """Queue a call and return its outcome to come."""
+        outcome: Future[_Reply] = Future()
+        self._jobs.put((call, outcome))
+        return outcome
+
+    def stop(self) -> None:
+        """End the thread once it has returned from what it does."""
+        self._jobs.put(None)
 
 
 class LocalPool:
@@ -29,16 +63,16 @@ class LocalPool:
     def __init__(self, spec: HostSpec, models: dict[str, SharedModel], host: Host | None = None) -> None:
         self._spec = spec
         self._host = host or Host(spec, models)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="host")
+        self._worker = _Worker()
 
     def _within_limit(self, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]) -> list[_Reply]:
         try:
             # The host's own deadline comes first; this one is for a call that does not return at all.
-            return self._thread.submit(call).result(self._spec.call_timeout_s + 1.0)
+            return self._worker.submit(call).result(self._spec.call_timeout_s + 1.0)
         except FutureTimeoutError:
             # The hung thread cannot be killed; it is left behind and a new one takes over.
-            self._thread.shutdown(wait=False, cancel_futures=True)
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="host")
+            self._worker.stop()
+            self._worker = _Worker()
             return otherwise(f"timeout: no answer within {self._spec.call_timeout_s:g} s")
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
@@ -61,4 +95,4 @@ class LocalPool:
 
     def close(self) -> None:
         """Stop the worker thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.stop()

@@ -101,6 +101,9 @@ def _loop(settings: dict[str, Any]) -> None:
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
     optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas)
     progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
+    schedule = list(progress.get("schedule", []))
+    if not schedule or schedule[-1]["steps"] != config.steps:
+        schedule.append({"from_step": progress["step"], "steps": config.steps})
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
     per_worker = config.batch_size // world_size
     autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -124,7 +127,8 @@ def _loop(settings: dict[str, Any]) -> None:
         if rank == 0 and (done % config.save_every == 0 or done == config.steps):
             seconds = before + time.monotonic() - start
             examples = done * per_worker * world_size
-            save_state(folder / "state", model, optimizer, {"step": done, "seconds": seconds, "examples": examples})
+            state = {"step": done, "seconds": seconds, "examples": examples, "schedule": schedule}
+            save_state(folder / "state", model, optimizer, state)
     ray.train.report({"step": config.steps})
 
 
@@ -201,9 +205,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     return _finish(config, folder, out, device, echo)
 
 
-# What a resumed training may not change; where it runs may.
+# What a resumed training may not change. Where it runs may; so may its length, which the checkpoint then records.
 _IDENTITY = frozenset(TrainConfig.model_fields) - {
-    "name", "workers", "threads", "device", "save_every", "log_every", "score_examples", "out",
+    "name", "steps", "workers", "threads", "device", "save_every", "log_every", "score_examples", "out",
 }  # fmt: skip
 
 
@@ -225,6 +229,8 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
     there = ray.cluster_resources()
     # Ray Train would wait for ever for what does not exist.
     if there.get("CPU", 0) < cpus * config.workers or there.get("GPU", 0) < gpus:
+        if started:
+            ray.shutdown()
         raise SwarmError(
             f"{config.workers} workers need {cpus * config.workers} CPUs and {gpus} GPUs, Ray has "
             f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
@@ -271,6 +277,7 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
         "recipe": config.model_dump(mode="json"),
         "training_seconds": round(float(progress["seconds"]), 1),
         "examples": progress["examples"],
+        "schedule": progress.get("schedule", []),
         "scores": scores,
         "hardware": f"{os.cpu_count()} CPU cores, {device.type}",
     }

@@ -218,7 +218,9 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     try:
         tensors = load_file(str(folder / "state.safetensors"))
         progress: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        saved = {key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")}
+        saved = {
+            key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")
+        }
         if saved != {name: parameter.shape for name, parameter in model.named_parameters()}:
             raise ValueError("names or shapes of the weights differ")
         with torch.no_grad():

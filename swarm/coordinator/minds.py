@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
@@ -18,7 +19,9 @@ from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from ulm.generation import Engine, GenerationRequest
+
+if TYPE_CHECKING:
+    from ulm.generation import Engine, GenerationRequest
 
 __all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
 
@@ -75,6 +78,8 @@ class ModelCoordinator:
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
+        from ulm.generation import GenerationRequest  # rules must not wait for torch
+
         asked: list[tuple[int, Briefing, GenerationRequest]] = []
         for index, request in enumerate(requests):
             briefings = self.book.briefings(request)

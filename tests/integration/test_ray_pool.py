@@ -77,7 +77,10 @@ def test_hosts_killed_at_random_points_change_nothing(
     def run(self: Any, method: str, requests: Any) -> Any:
         # `direct` is the coordinator's call: killing its host is killing the coordinator.
         if len(killed) < NUM_KILLS and rng.random() < 0.5:
-            victim = rng.choice(self.host_pids())
+            try:
+                victim = rng.choice(self.host_pids())
+            except RayActorError:  # the last one killed was idle: nobody has noticed yet
+                return real(self, method, requests)
             killed.append(method)
             if rng.random() < 0.5:
                 os.kill(victim, signal.SIGKILL)

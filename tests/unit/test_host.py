@@ -1,0 +1,250 @@
+"""What a host owes its pool: every request an answer, whatever the model behind it does."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import host as host_module
+from swarm.config import AgentsConfig, CoordinatorConfig
+from swarm.errors import SwarmError
+from swarm.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
+from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
+from ulm.checkpoint import load_weights_numpy, read_checkpoint_config
+from ulm.generation import GenerationRequest, GenerationResult
+from ulm.tokenizer import Tokenizer
+
+Answer = Callable[[GenerationRequest], Any]
+
+
+class FakeEngine:
+    """Answers as a function says and writes down what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.batches: list[list[str]] = []
+        self.requests: list[GenerationRequest] = []
+
+    def generate(self, requests: Sequence[GenerationRequest], deadline_s: float | None = None) -> list[Any]:
+        self.batches.append([request.prompt for request in requests])
+        self.requests += requests
+        return [self.answer(request) for request in requests]
+
+
+def result(text: Any) -> GenerationResult:
+    return GenerationResult(text, 3, 2, "stop")
+
+
+def request(agent: str, prompt: str = "", tick: int = 0) -> ActRequest:
+    return ActRequest((0, tick, agent), prompt or agent, 8)
+
+
+def spec(policy: str = "ulm", coordinator: str = "none", **changes: Any) -> HostSpec:
+    agents = AgentsConfig(policy=policy, model="somewhere" if policy == "ulm" else None, temperature=0.3, top_p=0.9)
+    return HostSpec(7, agents, CoordinatorConfig(kind=coordinator), "echo-v0", 5.0, **changes)
+
+
+@pytest.fixture
+def make_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], tuple[Host, FakeEngine]]:
+    def make(answer: Answer) -> tuple[Host, FakeEngine]:
+        engine = FakeEngine(answer)
+        monkeypatch.setattr(Host, "_engine", lambda self, path: engine)
+        monkeypatch.setattr(host_module, "TokenCounter", lambda model: TokenCounter(None))
+        return Host(spec(), {"somewhere": SharedModel({}, "", 0, 1, {})}), engine
+
+    return make
+
+
+MakeHost = Callable[[Answer], tuple[Host, FakeEngine]]
+
+
+def test_replies_keep_the_order_of_the_requests_and_what_they_cost(make_host: MakeHost) -> None:
+    host, engine = make_host(lambda r: GenerationResult(r.prompt.upper(), len(r.prompt), 4, "stop"))
+    replies = host.act([request("b", "two"), request("a", "three")])
+    assert replies == [ActReply((0, 0, "b"), "TWO", 3, 4), ActReply((0, 0, "a"), "THREE", 5, 4)]
+    assert engine.batches == [["two", "three"]]
+
+
+def test_one_poisonous_request_does_not_take_its_neighbours_down(make_host: MakeHost) -> None:
+    def answer(r: GenerationRequest) -> GenerationResult:
+        if r.prompt == "poison":
+            raise RuntimeError("boom")
+        return result(f"ok {r.prompt}")
+
+    host, _ = make_host(answer)
+    replies = host.act([request("a0"), request("a1", "poison"), request("a2")])
+    assert [reply.text for reply in replies] == ["ok a0", "", "ok a2"]
+    assert [reply.fault for reply in replies] == [None, "model raised RuntimeError: boom", None]
+    assert (replies[1].prompt_tokens, replies[1].generated_tokens) == (0, 0)
+
+
+def test_a_model_that_loses_answers_is_a_fault_of_each_request(make_host: MakeHost) -> None:
+    host, engine = make_host(lambda r: result("ok"))
+    engine.generate = lambda requests, deadline_s=None: []  # type: ignore[method-assign]
+    replies = host.act([request("a0"), request("a1")])
+    assert [reply.key[2] for reply in replies] == ["a0", "a1"]
+    assert all(reply.fault and "model raised" in reply.fault for reply in replies)
+
+
+@pytest.mark.parametrize("garbage", [None, 7, b"bytes", "x" * (MAX_ACTION_CHARACTERS + 1), "lone \ud800 surrogate"])
+def test_garbage_for_text_is_a_fault_and_no_action(make_host: MakeHost, garbage: Any) -> None:
+    host, _ = make_host(lambda r: result(garbage if r.prompt == "a1" else "fine"))
+    replies = host.act([request("a0"), request("a1"), request("a2")])
+    assert [reply.text for reply in replies] == ["fine", "", "fine"]
+    assert replies[1].fault is not None
+    assert "garbage" in replies[1].fault
+
+
+def test_an_answer_that_is_no_result_at_all_is_a_fault_of_its_request(make_host: MakeHost) -> None:
+    host, _ = make_host(lambda r: None if r.prompt == "a1" else result("fine"))
+    replies = host.act([request("a0"), request("a1")])
+    assert (replies[0].text, replies[0].fault) == ("fine", None)
+    assert replies[1].fault is not None
+
+
+def test_too_slow_a_model_is_a_fault_that_names_the_limit(make_host: MakeHost) -> None:
+    def answer(r: GenerationRequest) -> GenerationResult:
+        raise TimeoutError
+
+    host, engine = make_host(answer)
+    replies = host.act([request("a0"), request("a1")])
+    assert [reply.fault for reply in replies] == ["timeout: no answer within 5 s"] * 2
+    assert len(engine.batches) == 1  # asking each alone would only take longer
+
+
+def test_the_model_is_told_when_to_stop(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, engine = make_host(lambda r: result("ok"))
+    deadlines: list[float | None] = []
+    real = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda r, deadline_s=None: deadlines.append(deadline_s) or real(r))
+    host.act([request("a0")])
+    assert deadlines[0] is not None
+    assert 4.0 < deadlines[0] - time.monotonic() <= 5.0
+
+
+def test_a_retried_call_is_answered_and_not_computed_again(make_host: MakeHost) -> None:
+    numbers = iter(range(100))
+    host, engine = make_host(lambda r: result(str(next(numbers))))
+    first = host.act([request("a0"), request("a1")])
+    assert host.act([request("a1"), request("a0")]) == [first[1], first[0]]
+    assert len(engine.batches) == 1
+    mixed = host.act([request("a0"), request("a2")])  # a host that takes over part of another's agents
+    assert mixed[0] == first[0]
+    assert engine.batches[1:] == [["a2"]]
+
+
+def test_a_fault_is_remembered_too_so_that_a_retry_changes_nothing(make_host: MakeHost) -> None:
+    answers = iter([RuntimeError("once"), result("later")])
+
+    def answer(r: GenerationRequest) -> GenerationResult:
+        value = next(answers)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    host, _ = make_host(answer)
+    first = host.act([request("a0")])
+    assert first[0].fault
+    assert host.act([request("a0")]) == first
+
+
+def test_replies_of_earlier_ticks_are_forgotten(make_host: MakeHost) -> None:
+    host, engine = make_host(lambda r: result("ok"))
+    for tick in range(50):
+        host.act([request("a0", tick=tick)])
+    assert len(host._answered) == 1
+    host.act([request("a0", tick=0)])
+    assert len(engine.batches) == 51
+
+
+def test_seed_follows_from_the_key_and_settings_from_the_config(make_host: MakeHost) -> None:
+    host, engine = make_host(lambda r: result("ok"))
+    host.act([request("a0"), request("a1"), request("a0", tick=1)])
+    assert len({r.seed for r in engine.requests}) == 3
+    again, other_engine = make_host(lambda r: result("ok"))
+    again.act([request("a0", "another prompt, other company", tick=1)])
+    assert other_engine.requests[0].seed == engine.requests[2].seed
+    assert {(r.temperature, r.top_p, r.max_new_tokens, r.stop) for r in engine.requests} == {(0.3, 0.9, 8, ("\n",))}
+
+
+# ---- echo, coordinators, tokens, the real engine
+
+
+def test_echo_answers_with_the_last_line_cut_to_its_limit() -> None:
+    host = Host(spec("echo"), {})
+    replies = host.act([ActRequest((0, 0, "a0"), "first\nabcdefghij\n", 4), ActRequest((0, 0, "a1"), "x", 4)])
+    assert [reply.text for reply in replies] == ["abcd", "x"]
+    assert replies[0] == ActReply((0, 0, "a0"), "abcd", len("first\nabcdefghij\n"), 4)
+
+
+def test_without_a_model_a_token_is_a_byte() -> None:
+    assert Host(spec("echo"), {}).count_tokens(["", "abc", "µLM"]) == [0, 3, 4]
+    assert TokenCounter(None)([]) == []
+
+
+def test_with_a_model_tokens_are_the_models() -> None:
+    tokenizer = Tokenizer.train(["half target made"] * 9, 300)
+    counter = TokenCounter(SharedModel({}, tokenizer.to_json(), 0, 1, {}))
+    texts = ["half 13 target 145", "", "µLM"]
+    assert counter(texts) == [len(tokenizer.encode(text)) for text in texts]
+    assert counter(texts)[0] < len(texts[0])
+    assert counter([]) == []
+
+
+def direct_request(tick: int) -> DirectRequest:
+    return DirectRequest((0, tick, "coordinator"), "goal", ("a0",), (), (), seed=tick)
+
+
+def test_without_a_coordinator_nobody_is_directed() -> None:
+    assert Host(spec("echo"), {}).direct([direct_request(1)]) == [DirectReply((0, 1, "coordinator"))]
+
+
+def test_a_coordinator_that_raises_is_a_fault_of_the_episode_that_caused_it() -> None:
+    class Mind:
+        def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+            if any(r.key[1] == 2 for r in requests):
+                raise KeyError("boom")
+            return [DirectReply(r.key, {"a0": "go"}) for r in requests]
+
+    host = Host(spec("echo"), {})
+    host._coordinator = Mind()  # type: ignore[assignment]
+    replies = host.direct([direct_request(tick) for tick in (1, 2, 3)])
+    assert [reply.directives for reply in replies] == [{"a0": "go"}, {}, {"a0": "go"}]
+    assert replies[1].fault is not None
+    assert "coordinator raised KeyError" in replies[1].fault
+
+
+def shared(folder: Path) -> SharedModel:
+    config = read_checkpoint_config(folder)
+    tokenizer = (folder / "tokenizer.json").read_text()
+    return SharedModel(config.model.to_dict(), tokenizer, config.pad_id, config.eot_id, load_weights_numpy(folder))
+
+
+def test_a_real_model_gives_an_agent_the_same_action_in_any_company(tiny_policy: Path) -> None:
+    models = {"somewhere": shared(tiny_policy)}
+    requests = [request(f"a{i}", f"half 1 2 3 target {100 + i}\n") for i in range(7)]
+    together = Host(spec(threads=1), models).act(requests)
+    assert len({reply.text for reply in together}) > 1
+    assert [Host(spec(threads=1), models).act([r])[0] for r in requests[:3]] == together[:3]
+
+
+def test_a_pattern_that_no_token_fits_is_a_fault_of_its_request_alone(tiny_policy: Path) -> None:
+    agents = AgentsConfig(model="somewhere", constrained=True)
+    host = Host(
+        HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"somewhere": shared(tiny_policy)}
+    )
+    good = ActRequest((0, 0, "a0"), "half 1 2 3\n", 8, "[0-9]{1,3}")
+    broken = ActRequest((0, 0, "a1"), "half 1 2 3\n", 8, "[0-9")
+    replies = host.act([good, broken])
+    assert replies[0].text.isdigit()
+    assert replies[1].fault is not None
+    json.dumps(replies[1].fault)
+
+
+def test_a_gpu_that_is_not_there_is_one_clear_line(tiny_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SwarmError, match="set device: cpu"):
+        Host(spec(device="cuda"), {"somewhere": shared(tiny_policy)})

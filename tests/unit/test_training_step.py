@@ -1,0 +1,285 @@
+"""One training step and its resumable state: what is learned, what is left alone, what survives a kill."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ulm import training
+from ulm.config import preset
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
+from ulm.training import (
+    IGNORE,
+    Batch,
+    collate,
+    learning_rate,
+    load_state,
+    make_optimizer,
+    micro_batches,
+    save_state,
+    train_step,
+)
+
+TEXTS = [("copy 7\n", "7\n"), ("copy 13 and 5\n", "13 5\n"), ("a\n", "b\n"), ("copy 2\n", "2 and some more words\n")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.bytes()
+
+
+def model_and_optimizer(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> tuple[Decoder, torch.optim.Optimizer]:
+    model = Decoder(preset("tiny", tokenizer.vocab_size, **changes), seed=seed)
+    return model, make_optimizer(model, 1e-2, 0.05, (0.9, 0.98))
+
+
+def gradient(model: Decoder, batches: list[Batch]) -> torch.Tensor:
+    """The gradient that a step takes, read off a plain gradient descent step of rate 1."""
+    model = copy.deepcopy(model)
+    before = [p.detach().clone() for p in model.parameters()]
+    train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), batches, 1.0, clip=1e9)
+    return torch.cat([(b - p.detach()).flatten() for b, p in zip(before, model.parameters(), strict=True)])
+
+
+def weights(model: Decoder) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def same_moments(a: dict[int, dict[str, torch.Tensor]], b: dict[int, dict[str, torch.Tensor]]) -> bool:
+    return a.keys() == b.keys() and all(equal(a[index], b[index]) for index in a) and "exp_avg_sq" in a[0]
+
+
+def train(model: Decoder, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, steps: int) -> list[float]:
+    batches = micro_batches(TEXTS, tokenizer, 2)
+    return [train_step(model, optimizer, batches, 1e-2).loss for _ in range(steps)]
+
+
+# ---- batches
+
+
+def test_labels_are_the_next_tokens_of_the_completion_and_nothing_else(tokenizer: Tokenizer) -> None:
+    batch = collate(TEXTS, tokenizer)
+    for ids, labels, (prompt, completion) in zip(batch.ids_BT, batch.labels_BT, TEXTS, strict=True):
+        learned = labels != IGNORE
+        assert labels[learned].tolist() == tokenizer.encode(completion)
+        first = int(learned.nonzero()[0])
+        assert ids[: first + 1].tolist() == tokenizer.encode(prompt)  # the last prompt token predicts the first label
+        assert learned.nonzero().flatten().tolist() == list(range(first, first + len(tokenizer.encode(completion))))
+
+
+def test_short_rows_are_padded_on_the_right_with_the_padding_id(tokenizer: Tokenizer) -> None:
+    batch = collate(TEXTS, tokenizer)
+    assert batch.ids_BT.shape == batch.labels_BT.shape
+    assert batch.ids_BT.shape[1] % training.LENGTH_MULTIPLE == 0
+    text = tokenizer.encode("a\n") + tokenizer.encode("b\n")
+    assert batch.ids_BT[2, : len(text) - 1].tolist() == text[:-1]
+    assert batch.ids_BT[2, len(text) - 1 :].eq(tokenizer.pad_id).all()
+    assert batch.labels_BT[2, len(text) - 1 :].eq(IGNORE).all()
+
+
+def test_gradient_does_not_depend_on_padding(tokenizer: Tokenizer) -> None:
+    model, _ = model_and_optimizer(tokenizer)
+    batch = collate(TEXTS, tokenizer)
+    pad = torch.nn.functional.pad
+    wider = Batch(pad(batch.ids_BT, (0, 24), value=tokenizer.pad_id), pad(batch.labels_BT, (0, 24), value=IGNORE))
+    torch.testing.assert_close(gradient(model, [batch]), gradient(model, [wider]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 9])
+def test_micro_batches_have_the_gradient_of_one_batch(tokenizer: Tokenizer, parts: int) -> None:
+    model, _ = model_and_optimizer(tokenizer)
+    whole = gradient(model, [collate(TEXTS, tokenizer)])
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(gradient(model, micro_batches(TEXTS, tokenizer, parts)), whole, atol=1e-6, rtol=0)
+
+
+def test_micro_batches_part_by_length_and_lose_nothing(tokenizer: Tokenizer) -> None:
+    batches = micro_batches(TEXTS, tokenizer, 2)
+    assert [len(batch.ids_BT) for batch in batches] == [2, 2]
+    assert batches[0].ids_BT.shape[1] < batches[1].ids_BT.shape[1]
+    learned = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
+    assert learned == sum(len(tokenizer.encode(completion)) for _, completion in TEXTS)
+
+
+# ---- schedule and step
+
+
+def test_learning_rate_warms_up_to_its_peak_and_falls_to_its_floor() -> None:
+    rates = [learning_rate(step, peak=2.0, warmup=10, steps=100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(2.0 * (0.05 + 0.95 / 2))
+    assert learning_rate(100, peak=2.0, warmup=10, steps=100) == pytest.approx(0.1)
+    assert learning_rate(500, peak=2.0, warmup=10, steps=100) == pytest.approx(0.1)
+
+
+def test_training_learns_to_copy(tokenizer: Tokenizer) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    losses = train(model, optimizer, tokenizer, 40)
+    assert losses[0] > 4.0
+    assert losses[-1] < 0.5
+
+
+def test_loss_is_the_mean_over_learned_tokens(tokenizer: Tokenizer) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    batch = collate(TEXTS, tokenizer)
+    flat = model(batch.ids_BT).flatten(0, 1)
+    mean = torch.nn.functional.cross_entropy(flat, batch.labels_BT.flatten(), ignore_index=IGNORE)
+    stats = train_step(model, optimizer, micro_batches(TEXTS, tokenizer, 3), 1e-3)
+    assert stats.loss == pytest.approx(mean.item(), abs=1e-5)
+    assert stats.tokens == int((batch.labels_BT != IGNORE).sum())
+
+
+def test_gradient_is_clipped_and_its_norm_reported_before(tokenizer: Tokenizer) -> None:
+    model, _ = model_and_optimizer(tokenizer)
+    norm = float(gradient(model, [collate(TEXTS, tokenizer)]).norm())
+    before = weights(model)
+    stats = train_step(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), [collate(TEXTS, tokenizer)], 1.0, clip=norm / 10
+    )
+    moved = sum(float((model.state_dict()[name] - before[name]).square().sum()) for name, _ in model.named_parameters())
+    assert stats.grad_norm == pytest.approx(norm, rel=1e-4)
+    assert moved**0.5 == pytest.approx(norm / 10, rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_leaves_the_weights(tokenizer: Tokenizer) -> None:
+    class Poisoned(torch.nn.Module):
+        def __init__(self, inner: Decoder) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.inner(ids) * float("nan")
+
+    model, optimizer = model_and_optimizer(tokenizer)
+    train(model, optimizer, tokenizer, 2)
+    before, moments = weights(model), copy.deepcopy(optimizer.state_dict()["state"])
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train_step(Poisoned(model), optimizer, micro_batches(TEXTS, tokenizer, 2), 1e-2)
+    assert equal(weights(model), before)
+    assert same_moments(moments, optimizer.state_dict()["state"])
+    assert train(model, optimizer, tokenizer, 1)[0] > 0  # and it can go on
+
+
+def test_a_gradient_that_is_no_number_stops_training_and_leaves_the_weights(tokenizer: Tokenizer) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    before = weights(model)
+    model.norm.register_hook(lambda gradient: gradient * float("inf"))  # the loss stays finite
+    with pytest.raises(FloatingPointError, match="gradient norm"):
+        train_step(model, optimizer, micro_batches(TEXTS, tokenizer, 2), 1e-2)
+    assert equal(weights(model), before)
+
+
+def test_weight_decay_leaves_norms_and_embeddings_alone(tokenizer: Tokenizer) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in decayed}
+    assert names
+    assert not any("embed" in name or "norm" in name for name in names)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+# ---- state
+
+
+def test_training_goes_on_bit_equal_from_a_saved_state(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    train(model, optimizer, tokenizer, 3)
+    save_state(tmp_path / "state", model, optimizer, {"step": 3, "seconds": 0.1})
+    expected = train(model, optimizer, tokenizer, 4)
+
+    fresh, fresh_optimizer = model_and_optimizer(tokenizer, seed=99)
+    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 3, "seconds": 0.1}
+    assert train(fresh, fresh_optimizer, tokenizer, 4) == expected
+    assert equal(weights(fresh), weights(model))
+    assert same_moments(optimizer.state_dict()["state"], fresh_optimizer.state_dict()["state"])
+
+
+def test_saving_replaces_the_state_and_leaves_nothing_beside_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    for step in range(3):
+        train(model, optimizer, tokenizer, 1)
+        save_state(tmp_path / "state", model, optimizer, {"step": step})
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert load_state(tmp_path / "state", *model_and_optimizer(tokenizer)) == {"step": 2}
+
+
+def test_nothing_saved_is_no_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    before = weights(model)
+    assert load_state(tmp_path / "state", model, optimizer) is None
+    assert equal(weights(model), before)
+
+
+@pytest.mark.parametrize("completed_renames", [0, 1])
+def test_state_survives_a_kill_during_its_replacement(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, completed_renames: int
+) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+    save_state(tmp_path / "state", model, optimizer, {"step": 1})
+    saved = weights(model)
+    train(model, optimizer, tokenizer, 1)
+    rename, done = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if len(done) == completed_renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_state(tmp_path / "state", model, optimizer, {"step": 2})
+    assert (tmp_path / "state").exists() == (completed_renames == 0)
+
+    fresh, fresh_optimizer = model_and_optimizer(tokenizer, seed=99)
+    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 1}
+    assert equal(weights(fresh), saved)
+    save_state(tmp_path / "state", model, optimizer, {"step": 2})  # what the kill left behind is no obstacle
+    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 2}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "no weights", "no progress", "torn progress"])
+def test_damaged_state_is_a_clear_error(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "state"
+    save_state(folder, *model_and_optimizer(tokenizer), {"step": 1})
+    tensors, progress = folder / "state.safetensors", folder / "progress.json"
+    if damage == "truncated":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif damage == "emptied":
+        tensors.write_bytes(b"")
+    elif damage == "no weights":
+        tensors.unlink()
+    elif damage == "no progress":
+        progress.unlink()
+    else:
+        progress.write_text('{"step": ')
+    with pytest.raises(ValueError, match="damaged"):
+        load_state(folder, *model_and_optimizer(tokenizer))
+
+
+@pytest.mark.parametrize("changes", [{"n_layer": 1}, {"n_layer": 3}, {"d_ff": 64}])
+def test_state_of_another_model_is_refused_and_nothing_is_loaded(
+    tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    save_state(tmp_path / "state", *model_and_optimizer(tokenizer), {"step": 1})
+    other, optimizer = model_and_optimizer(tokenizer, seed=1, **changes)
+    before = weights(other)
+    with pytest.raises(ValueError, match="another model"):
+        load_state(tmp_path / "state", other, optimizer)
+    assert equal(weights(other), before)
