@@ -1,0 +1,219 @@
+"""Training texts: every answer is true by exact arithmetic, and nothing held out or aimed at 24 is among them."""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+
+from swarm import traces
+from swarm.coordinator.split_numbers import briefing_text
+from swarm.errors import SwarmError
+from swarm.prompt import STOP
+from swarm.training import _judge
+from worlds import solver
+from worlds.arithmetic import parse
+from worlds.numbers import is_held_out
+from worlds.split_numbers import DIRECTIVE
+
+NUM_EXAMPLES = 600
+NUM_PER_KIND = 20
+KINDS = [(task, kind) for task, kinds in traces.TASKS.items() for kind in range(len(kinds))]
+
+
+@pytest.fixture(scope="module")
+def training() -> list[traces.Example]:
+    return [traces.example(task, 3, i) for task in traces.TASKS for i in range(NUM_EXAMPLES)]
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[traces.Example]:
+    return [traces.held_out_example(task, kind, 3, i) for task, kind in KINDS for i in range(NUM_PER_KIND)]
+
+
+def puzzle(prompt: str) -> tuple[list[int], int]:
+    """The tiles and the target of an agent's prompt."""
+    words = prompt.splitlines()[0].split()
+    at = words.index("target")
+    return [int(word) for word in words[1:at]], int(words[at + 1])
+
+
+def assert_true(kind: str, prompt: str, completion: str) -> None:
+    """Check an answer with nothing but the expression parser and Python's integers and fractions."""
+    assert prompt.endswith("\n")
+    assert completion.endswith(STOP)
+    answer = completion[: -len(STOP)]
+    assert STOP not in answer
+    if kind == "briefing":
+        words = prompt.split()
+        target, given = int(words[1]), words[words.index("values") + 1 :]
+        tiles = tuple(int(word) for word in words[3 : words.index("values")])
+        for directive in answer.split() if answer != "-" else []:
+            match = DIRECTIVE.fullmatch(directive)
+            assert match is not None
+            assert (match["before"] or match["after"]).strip("+-*/") in given
+            assert parse(directive.replace("[", "(").replace("]", ")")).value() == target
+            assert solver.reachable(tiles) >= {Fraction(match["own"])}
+        return
+    expression = parse(answer)
+    if kind == "evaluate":
+        asked = parse(prompt.removeprefix("value "))
+        assert expression.literals == (int(answer),)
+        assert asked.value() == int(answer)
+        return
+    tiles, goal = puzzle(prompt)
+    if kind == "free":
+        assert Counter(expression.literals) == Counter(tiles)
+        assert expression.value().denominator == 1
+        return
+    if kind == "directed":
+        directive = prompt.splitlines()[1]
+        match = DIRECTIVE.fullmatch(directive)
+        assert match is not None
+        assert parse(directive.replace("[", "(").replace("]", ")")).value() == goal
+        tiles = [*tiles, int((match["before"] or match["after"]).strip("+-*/"))]
+    assert Counter(expression.literals) == Counter(tiles)
+    assert expression.value() == goal
+
+
+def test_every_training_answer_is_true(training: list[traces.Example]) -> None:
+    for example in training:
+        assert_true(*example)
+    assert {kind for kind, _, _ in training} >= {"directed", "free", "four", "six", "briefing"}
+
+
+def test_every_held_out_answer_is_true(held_out: list[traces.Example]) -> None:
+    for example in held_out:
+        assert_true(*example)
+
+
+def test_a_wrong_answer_would_be_noticed() -> None:
+    with pytest.raises(AssertionError):
+        assert_true("four", "tiles 1 2 3 4 target 10\n", "1+2+3*4\n")
+    with pytest.raises(AssertionError):
+        assert_true("briefing", "target 106 half 1 2 3 values 100\n", "100+[7]\n")
+
+
+def test_nothing_ever_asks_for_24(training: list[traces.Example], held_out: list[traces.Example]) -> None:
+    for kind, prompt, completion in training + held_out:
+        assert f"target {traces.FORBIDDEN_TARGET}\n" not in prompt
+        assert f"[{traces.FORBIDDEN_TARGET}]" not in prompt + completion
+        if kind == "free":
+            assert parse(completion.strip()).value() != traces.FORBIDDEN_TARGET
+
+
+def test_no_held_out_puzzle_is_trained_on_and_only_such_are_scored(
+    training: list[traces.Example], held_out: list[traces.Example]
+) -> None:
+    seen = [is_held_out(*puzzle(prompt)) for kind, prompt, _ in training if kind in ("four", "six")]
+    scored = [is_held_out(*puzzle(prompt)) for kind, prompt, _ in held_out if kind in ("four", "six")]
+    assert len(seen) > 100
+    assert not any(seen)
+    assert len(scored) == 2 * NUM_PER_KIND
+    assert all(scored)
+
+
+@pytest.mark.parametrize(("task", "kind"), KINDS)
+def test_halves_are_parted_by_the_whole_puzzle_that_they_come_from(
+    task: str, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Half a puzzle does not show its whole, so the check itself is watched: the last answer decides.
+    verdicts: list[bool] = []
+    real = traces.is_held_out
+    monkeypatch.setattr(traces, "is_held_out", lambda *puzzle: verdicts.append(real(*puzzle)) or verdicts[-1])
+    for index in range(20):
+        name, _, _ = traces.held_out_example(task, kind, 5, index)
+        if name == "evaluate":  # no puzzle, only arithmetic
+            continue
+        assert verdicts[-1] is True
+        assert traces.TASKS[task][kind][0](traces.random.Random(index), False)[0] == name
+        assert verdicts[-1] is False
+
+
+def test_shares_of_kinds_are_those_of_the_task(training: list[traces.Example]) -> None:
+    for number, (task, kinds) in enumerate(traces.TASKS.items()):
+        assert sum(share for _, share in kinds) == pytest.approx(1.0)
+        drawn = Counter(kind for kind, _, _ in training[number * NUM_EXAMPLES : (number + 1) * NUM_EXAMPLES])
+        for index, (_, share) in enumerate(kinds):
+            kind = traces.held_out_example(task, index, 0, 0)[0]
+            assert drawn[kind] / NUM_EXAMPLES == pytest.approx(share, abs=0.08)  # four standard errors
+
+
+def test_examples_follow_from_task_seed_and_index_alone() -> None:
+    task = "puzzle-agent"
+    forward = [traces.example(task, 3, i) for i in range(20)]
+    assert [traces.example(task, 3, i) for i in reversed(range(20))] == forward[::-1]
+    assert [traces.example(task, 4, i) for i in range(20)] != forward
+    assert len({prompt for _, prompt, _ in forward}) == 20
+
+
+def test_held_out_examples_are_not_the_training_ones_and_differ_by_index() -> None:
+    texts = [traces.held_out_example("puzzle-agent", 0, 3, i) for i in range(20)]
+    assert len(set(texts)) == 20
+    assert texts == [traces.held_out_example("puzzle-agent", 0, 3, i) for i in range(20)]
+
+
+DIGEST = """
+import hashlib
+from swarm import traces
+texts = [*traces.corpus(5), str(traces.held_out_example("puzzle-agent", 0, 1, 0))]
+digest = hashlib.sha256(chr(0).join(texts).encode()).hexdigest()
+"""
+
+
+def test_another_process_makes_the_same_texts() -> None:
+    here: dict[str, str] = {}
+    exec(DIGEST, here)  # noqa: S102 - the same lines here and there
+    env = {**os.environ, "PYTHONHASHSEED": "77"}
+    code = f"{DIGEST}print(digest)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == here["digest"]
+
+
+def test_corpus_covers_all_tasks_and_numbers() -> None:
+    text = "".join(traces.corpus(20))
+    assert all(word in text for word in ("tiles", "half", "target", "values", "[", "illegal", "goal", "999"))
+
+
+@pytest.mark.parametrize(
+    ("directive", "answers"),
+    [
+        ("100+[6]", True),  # 1+2+3
+        ("101+[5]", True),  # 2+3*1
+        ("112-[6]", True),
+        ("[0]-106", False),  # wrong arithmetic
+        ("100+[7]", False),  # 7 can be made but does not complete
+        ("99+[7]", False),  # completes, but nobody posted 99
+        ("50+[56]", False),  # completes, but 56 cannot be made
+        ("[106]", False),
+        ("-", False),
+        ("", False),
+        ("100+6", False),
+    ],
+)
+def test_directive_answers_a_briefing_only_if_it_can_be_carried_out(directive: str, answers: bool) -> None:
+    assert traces.is_completable(briefing_text(106, "1 2 3", [100, 101, 112, 50]), directive) == answers
+
+
+def test_scoring_accepts_every_example_and_refuses_a_neighbours_answer(held_out: list[traces.Example]) -> None:
+    for kind, prompt, completion in held_out:
+        assert _judge(kind, prompt, completion, completion.strip())
+        assert not _judge(kind, prompt, completion, "")
+        assert not _judge(kind, prompt, completion, "1/0")
+    wrong = [
+        _judge(kind, prompt, completion, other[2].strip())
+        for (kind, prompt, completion), other in itertools.pairwise(held_out)
+        if kind not in ("briefing",) and other[0] == kind and other[2] != completion
+    ]
+    assert len(wrong) > 50
+    assert sum(wrong) == 0
+
+
+def test_unknown_task_names_those_that_exist() -> None:
+    with pytest.raises(SwarmError, match="available: puzzle-agent"):
+        traces.example("chess", 0, 0)
+    with pytest.raises(SwarmError, match="available: puzzle-agent"):
+        traces.held_out_example("chess", 0, 0, 0)
