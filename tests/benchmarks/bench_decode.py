@@ -70,7 +70,9 @@ def prompts(count: int) -> list[str]:
     texts = []
     for i in range(count):
         directive = f"{20 + 7 * i % 90}+[{100 + i % 60}]" if i % 2 else ""
-        texts.append(agent_prompt(f"half {1 + i % 13} {1 + 5 * i % 13} {1 + 8 * i % 13} target {100 + i % 100}", directive))
+        texts.append(
+            agent_prompt(f"half {1 + i % 13} {1 + 5 * i % 13} {1 + 8 * i % 13} target {100 + i % 100}", directive)
+        )
     return texts
 
 
