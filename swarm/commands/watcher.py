@@ -53,7 +53,10 @@ class Watcher:
         command += [] if self.live else ["--plain"]
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         try:
-            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+            # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `stop`.
+            self._process = subprocess.Popen(  # noqa: S603
+                command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+            )
         except OSError as error:
             typer.echo(f"no live view: {error}", err=True)
 
@@ -63,14 +66,14 @@ class Watcher:
 
     def stop(self) -> None:
         """End the watcher now, giving it time to restore the terminal."""
-        # A second Ctrl-C right after the terminal's own would interrupt the watcher's clean-up.
-        self._end(_QUIT_S / 3)
+        self._end(0.0)
 
     def _end(self, patience_s: float) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        steps = ((patience_s, signal.SIGINT), (_QUIT_S, signal.SIGTERM), (_QUIT_S, signal.SIGKILL))
+        # SIGTERM, not SIGINT: a watcher that is still importing ends by it without a traceback.
+        steps = ((patience_s, signal.SIGTERM), (_QUIT_S, signal.SIGKILL))
         for timeout_s, number in steps:
             try:
                 process.wait(timeout_s)
