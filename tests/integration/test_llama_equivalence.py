@@ -163,15 +163,11 @@ def test_export_leaves_the_global_generator_alone() -> None:
 
 
 def test_export_in_bfloat16_keeps_exact_rotary_frequencies() -> None:
-    decoder = make_decoder()
-    frequencies = decoder.inverse_frequencies
-    half = Decoder(decoder.config)
-    half.load_state_dict(decoder.state_dict())
-    for parameter in half.parameters():
-        parameter.data = parameter.data.bfloat16()
-    llama = to_llama(half)
+    exact = to_llama(make_decoder()).model.rotary_emb.inv_freq
+    llama = to_llama(make_decoder().to(torch.bfloat16))
     assert llama.dtype == torch.bfloat16
-    assert torch.equal(llama.model.rotary_emb.inv_freq, frequencies)
+    assert llama.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert torch.equal(llama.model.rotary_emb.inv_freq, exact)
 
 
 def test_import_from_a_folder_brings_the_tokenizer(tmp_path: Path) -> None:

@@ -174,7 +174,11 @@ def test_no_training_prompt_shows_a_held_out_puzzle(examples):
 
 
 def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
-    halves = [(prompt, whole) for _, _, (_, prompt, _), whole in examples if _shown(prompt) is None]
+    halves = [
+        (prompt, whole)
+        for _, _, (kind, prompt, _), whole in examples
+        if _shown(prompt) is None and kind != "evaluate"  # plain arithmetic shows no puzzle
+    ]
     assert len(halves) > 350
     for prompt, (tiles, target, held_out) in halves:
         words = prompt.split()
@@ -185,9 +189,9 @@ def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
 
 
 def test_no_training_text_ever_asks_for_24(examples):
-    for _, _, (_, prompt, completion), _ in examples:
+    for _, _, (kind, prompt, completion), _ in examples:
         words = prompt.split()
-        assert words[words.index("target") + 1] != "24"
+        assert kind == "evaluate" or words[words.index("target") + 1] != "24"
         assert "[24]" not in prompt + completion
 
 
@@ -253,7 +257,7 @@ def test_the_episode_picks_the_row_of_a_file(tmp_path):
     [
         ("p.csv", "numbers\n1 3 4 6\n1 1 1 1\n", r"p\.csv:3: 1 1 1 1 cannot make 24"),
         ("p.csv", "numbers\n1 3 4 6\n1 3 x 6\n", r"p\.csv:3: malformed puzzle"),
-        ("p.csv", "numbers\n1 3 -4 6\n", r"p\.csv:2: malformed puzzle: .*not negative"),
+        ("p.csv", "numbers\n1 3 -4 6\n", r"p\.csv:2: malformed puzzle: .*no whole number"),
         ("p.csv", "numbers\n1 3 4.5 6\n", r"p\.csv:2: malformed puzzle"),
         ("p.csv", "tiles\n1 3 4 6\n", r"p\.csv:2: no column 'numbers'; columns: tiles"),
         ("p.csv", "rank,numbers\n1,1 3 4 6\n2\n", r"p\.csv:3: no column 'numbers'"),

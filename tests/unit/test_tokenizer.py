@@ -34,9 +34,19 @@ def test_words_of_the_corpus_become_short(trained: Tokenizer) -> None:
     assert len(trained.encode(" target")) < len(" target")
 
 
-def test_every_digit_is_a_token_of_its_own(trained: Tokenizer) -> None:
-    assert [trained.decode([i]) for i in trained.encode("145100")] == list("145100")
-    assert not [text for text in trained.token_texts if len(text) > 1 and any(c.isdigit() for c in text)]
+def test_no_token_mixes_digits_with_anything_else(trained: Tokenizer) -> None:
+    assert not [t for t in trained.token_texts if len(t) > 1 and any(c.isdigit() for c in t) and not t.isdigit()]
+
+
+def test_numbers_up_to_three_digits_can_be_one_token() -> None:
+    tokenizer = Tokenizer.train([" ".join(map(str, range(1000)))] * 3, 1400)
+    assert all(len(tokenizer.encode(str(n))) == 1 for n in range(1000))
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("145100")] == ["145", "100"]
+
+
+def test_digits_can_be_kept_apart() -> None:
+    tokenizer = Tokenizer.train([" ".join(map(str, range(1000)))] * 3, 1400, digits=1)
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("145")] == ["1", "4", "5"]
 
 
 def test_padding_and_end_of_text_have_the_first_ids(trained: Tokenizer) -> None:
