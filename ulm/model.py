@@ -147,12 +147,15 @@ class Decoder(nn.Module):
         self._initialise(seed)
 
     def _build(self, config: ModelConfig) -> None:
-        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        weight = torch.empty(config.vocab_size, config.d_model)
+        self.embed = nn.Embedding(config.vocab_size, config.d_model, _weight=weight)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.Parameter(torch.ones(config.d_model))
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def _initialise(self, seed: int) -> None:
+        if self.embed.weight.is_meta:  # weights come later; a random draw here would import 73 MB of torch._dynamo
+            return
         generator = torch.Generator().manual_seed(seed)
         scale = (2 * self.config.n_layer) ** -0.5
         for name, parameter in self.named_parameters():

@@ -112,6 +112,9 @@ class RayPool:
         self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus:
             self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
+        if spec.threads is None:  # as many as fit: threads that wait for each other's core stall decoding
+            cpus = int(ray.cluster_resources().get("CPU", 1.0))
+            self._spec = dataclasses.replace(spec, threads=max(1, cpus // count))
         self._deaths = 0
         self._hosts = [self._start() for _ in range(count)]
         self._standby_wanted = runtime.standby
