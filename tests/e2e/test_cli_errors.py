@@ -93,7 +93,14 @@ def test_ctrl_c_closes_the_journal_and_names_the_resume_command(tmp_path):
     (tmp_path / "x.yaml").write_text(GOOD + "episodes: 100000\nbudget: {ticks: 1000}\n")
     command = [sys.executable, "-m", "swarm.cli", "run", "x.yaml"]
     run = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run that was started in the background of a script ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journal = tmp_path / "runs" / "demo-s0" / "journal.jsonl"
     while run.poll() is None and not (journal.is_file() and journal.stat().st_size > 20_000):
