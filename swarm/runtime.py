@@ -40,6 +40,7 @@ class _Turn:
     """One agent's part in the current tick of one episode."""
 
     agent: str
+    directive: str
     prompt: str
     prompt_tokens: int = 0
     reply: ActReply | None = None
@@ -219,6 +220,7 @@ class Runtime:
         turns = [
             _Turn(
                 agent,
+                directives.get(agent, ""),
                 agent_prompt(
                     episode.observations[agent],
                     directives.get(agent, ""),
@@ -263,10 +265,7 @@ class Runtime:
         """The null control acts like a model that knows the rules of the world and nothing else."""
         for turn in turns:
             seed = derive_seed(self.config.seed, "random-policy", episode.index, episode.ticks, turn.agent)
-            # The directive is the last line of the prompt when there is one.
-            lines = turn.prompt.rstrip("\n").split("\n")
-            directive = lines[-1] if len(lines) > 1 else ""
-            text = episode.world.sample_action(turn.agent, directive, random.Random(seed))  # noqa: S311
+            text = episode.world.sample_action(turn.agent, turn.directive, random.Random(seed))  # noqa: S311
             (tokens,) = pool.count_tokens([text + STOP])
             turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
 

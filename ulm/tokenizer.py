@@ -55,8 +55,8 @@ class Tokenizer:
         Args:
             texts: the corpus; the same texts in the same order give the same tokenizer.
             vocab_size: upper limit; a small corpus gives fewer.
-            digits: longest run of digits in one token. 3 is what recent large models use; small models learn
-                arithmetic much faster when a number is one token (experiments/LOG.md, 2026-11-22).
+            digits: longest run of digits in one token. 3 is what recent large models use; our agent
+                learned faster when a number is one token (experiments/LOG.md, 2026-11-22).
         """
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence(
