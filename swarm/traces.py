@@ -24,6 +24,8 @@ FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13
 TARGET_LOW, TARGET_HIGH = 100, 199
 DIRECTIVES_PER_ANSWER = 4
+CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
+VALUES_PER_LIST = 10
 
 Example = tuple[str, str, str]
 """(kind, prompt, completion); the completion ends with the stop."""
@@ -83,7 +85,7 @@ def four_tiles(rng: random.Random, held_out: bool) -> Example:
             continue
         target = rng.choice(targets)
         if is_held_out(tiles, target) == held_out:
-            return "four", agent_prompt(Puzzle(tiles, target).text()), _make(tiles, target, rng, 8) + STOP
+            return "four", agent_prompt(Puzzle(tiles, target).text()), _make(tiles, target, rng, CHOICES) + STOP
 
 
 def six_tiles(rng: random.Random, held_out: bool) -> Example:
@@ -144,10 +146,28 @@ def evaluate(rng: random.Random, held_out: bool) -> Example:
             return "evaluate", f"value {text}\n", f"{value}{STOP}"
 
 
+def reach(rng: random.Random, held_out: bool) -> Example:
+    """The next values, in order, that a half can make: what a coordinator has to know of halves, without a puzzle."""
+    tiles = _half(rng)
+    values = sorted(v for v in solver.whole_values(tiles) if v != FORBIDDEN_TARGET)
+    first = rng.randrange(len(values))
+    start = rng.randint(values[first - 1] + 1 if first else 0, values[first])
+    listed = " ".join(map(str, values[first : first + VALUES_PER_LIST]))
+    return "reach", f"half {' '.join(map(str, tiles))} from {start}\n", listed + STOP
+
+
+def ways(rng: random.Random, held_out: bool) -> Example:
+    """All sub-targets that complete one value: the arithmetic of a coordinator, without a puzzle."""
+    value = rng.choice([v for v in solver.whole_values(_half(rng)) if v < 1000])
+    target = rng.randint(TARGET_LOW, TARGET_HIGH)
+    found = [form.format(s) for form, s in solver.sub_targets(value, target) if s < 1000 and s != FORBIDDEN_TARGET]
+    return "ways", f"target {target} value {value}\n", " ".join(found) + STOP
+
+
 Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
-    "puzzle-coordinator": ((briefing, 1.0),),
+    "puzzle-coordinator": ((briefing, 0.66), (reach, 0.17), (ways, 0.17)),
 }
 """Task name -> its kinds of examples and their shares."""
 
@@ -179,8 +199,9 @@ def held_out_example(task: str, kind: int, seed: int, index: int) -> Example:
 def corpus(size: int = 2000) -> Iterator[str]:
     """Yield the texts that the shipped tokenizer is trained on: numbers, all tasks, and the words of the worlds."""
     numbers = " ".join(map(str, range(1000)))
-    for _ in range(size):  # often enough that every number up to 999 becomes one token
-        yield numbers
+    for _ in range(size):  # often enough that every number up to 999 becomes one token, and one with a space before it
+        yield f" {numbers}"
+        yield numbers.replace(" ", "+")
     for task in TASKS:
         for index in range(size):
             _, prompt, completion = example(task, 0, index)

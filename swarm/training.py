@@ -43,7 +43,8 @@ class TrainConfig(BaseModel):
         task: one of `swarm.traces.TASKS`.
         preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
         vocab_size: upper limit of the trained BPE tokenizer.
-        steps, batch_size, lr, warmup, weight_decay, betas, clip: AdamW with cosine schedule.
+        steps, batch_size, lr, warmup, weight_decay, betas, clip: the optimizer, with a cosine schedule.
+        optimizer: `adamw`, or `muon` for the matrices of the blocks with AdamW for the rest.
         micro_batches: parts of similar length a batch is computed in.
         save_every, log_every: in steps.
         workers, threads, device, dtype: where it runs; `dtype` bfloat16 computes under autocast.
@@ -66,6 +67,7 @@ class TrainConfig(BaseModel):
     warmup: int = Field(200, ge=1)
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     clip: float = Field(1.0, gt=0)
     save_every: int = Field(500, ge=1)
     log_every: int = Field(50, ge=1)
@@ -99,7 +101,7 @@ def _loop(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
-    optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas)
+    optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas, config.optimizer)
     progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
     schedule = list(progress.get("schedule", []))
     if not schedule or schedule[-1]["steps"] != config.steps:
@@ -265,7 +267,7 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
 def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
-    progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99)))
+    progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99), config.optimizer))
     if progress is None:
         raise SwarmError(f"no training state in {folder}")
     # Scores belong to the weights that ship, so they are rounded to bfloat16 before they are scored.
@@ -294,7 +296,7 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
             return given == ["-"]
         first = given[0] if given else "-"
         return first != "-" and traces.is_completable(prompt, first)
-    if kind == "evaluate":
+    if kind in ("evaluate", "reach", "ways"):
         return answer.strip() == completion.strip()
     try:
         expression = parse(answer)

@@ -2,9 +2,8 @@
 
 - One `Engine` per model; requests go in, results come out in the same order.
 - What a request generates depends on the request alone, never on its batch (design decision 5): every tensor shape a
-  row meets is computed from that row's own lengths, batches are padded to a multiple of four rows (other sizes make
-  `linear` change some rows in the last bit; measured on CPU, torch 2.13, AVX2, 1 to 16 threads), and every row draws
-  from its own stream of uniforms.
+  row meets is computed from that row's own lengths, matrix products see a multiple of `ROW_MULTIPLE` rows, and every
+  row draws from its own stream of uniforms.
 - Sampling inverts the cumulative distribution with one uniform per token, so a row's stream needs no shared generator.
 - Knows text, not meaning: actions, agents and budgets live elsewhere.
 """
@@ -12,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulm.model import Decoder, KVCache
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache
+from ulm.stepper import Stepper
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 
-ROW_MULTIPLE = 4
-PROMPT_MULTIPLE = 16
-SLOT_MULTIPLE = 32
+PROMPT_MULTIPLE = 4
+SLOT_MULTIPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +104,10 @@ def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: flo
     cumulative = probabilities.cumsum(dim=-1)
     # Scaling by the total keeps rounding from pointing past the last token that is allowed.
     threshold = uniforms_B[:, None] * cumulative[:, -1:]
-    choice = (cumulative <= threshold).sum(dim=-1).clamp(max=logits_BV.shape[-1] - 1)
+    choice = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=logits_BV.shape[-1] - 1)
     if order is not None:
-        choice = order.gather(1, choice[:, None])[:, 0]
-    return choice
+        choice = order.gather(1, choice)
+    return choice[:, 0]
 
 
 class Engine:
@@ -127,7 +126,7 @@ class Engine:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_batch = max_batch
-        self._extend = torch.compile(model.extend, dynamic=False) if compile else model.extend
+        self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
         self._texts = tokenizer.token_texts
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -158,66 +157,89 @@ class Engine:
             )
             start = request.constraint.start if request.constraint else 0
             rows.append(_Row(index, request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
-        groups: dict[tuple[int, int, float, float], list[_Row]] = {}
+        groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
-            length = _round_up(len(row.ids), PROMPT_MULTIPLE)
             slots = _round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
             slots = min(slots, self.model.config.window)
-            key = (length, slots, row.request.temperature, row.request.top_p)
-            groups.setdefault(key, []).append(row)
-        for (length, slots, temperature, top_p), members in groups.items():
+            groups.setdefault((slots, row.request.temperature, row.request.top_p), []).append(row)
+        for (slots, temperature, top_p), members in groups.items():
             for start in range(0, len(members), self.max_batch):
-                self._decode(members[start : start + self.max_batch], length, slots, temperature, top_p, deadline_s)
+                self._decode(members[start : start + self.max_batch], slots, temperature, top_p, deadline_s)
         return [GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length") for row in rows]
 
     @torch.inference_mode()
-    def _decode(
-        self,
-        rows: list[_Row],
-        length: int,
-        slots: int,
-        temperature: float,
-        top_p: float,
-        deadline_s: float | None,
-    ) -> None:
-        device = self.model.device
-        batch = _round_up(len(rows), ROW_MULTIPLE)
-        padded = rows + [rows[0]] * (batch - len(rows))
-        ids = np.full((batch, length), self.tokenizer.pad_id, dtype=np.int64)
-        for i, row in enumerate(padded):
-            ids[i, : len(row.ids)] = row.ids
-        ids_BT = torch.from_numpy(ids).to(device)
-        counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
-        cache = KVCache.empty(self.model.config, batch, slots, device=device, dtype=self.model.dtype)
-        logits = self._prefill(ids_BT, counts_B, cache)
-        live = list(rows)
-        for step in range(max(row.request.max_new_tokens for row in rows)):
+    def _decode(self, rows: list[_Row], slots: int, temperature: float, top_p: float, deadline_s: float | None) -> None:
+        live, cache, logits = self._read_prompts(rows, slots)
+        steps = max(row.request.max_new_tokens for row in rows)
+        advance = self._advance(cache, steps)
+        uniforms_BN = self._uniforms(live, logits.shape[0], steps)
+        constrained = any(row.request.constraint for row in rows)
+        for step in range(steps):
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise TimeoutError("decoding passed its deadline")
-            width = logits.shape[0]
-            uniforms = np.zeros(width, dtype=np.float32)
-            for i, row in enumerate(live):
-                if step < len(row.uniforms):
-                    uniforms[i] = row.uniforms[step]
-            if any(row.request.constraint for row in live):
+            if constrained:
                 logits = self._mask(logits, live)
-            chosen_B = sample(logits, torch.from_numpy(uniforms).to(device), temperature, top_p)
-            for row, token in zip(live, chosen_B.tolist(), strict=False):
+            chosen_B = sample(logits, uniforms_BN[:, step], temperature, top_p)
+            open_rows = []
+            for i, (row, token) in enumerate(zip(live, chosen_B.tolist(), strict=False)):
                 if row.finish is None:
                     self._accept(row, token)
-            open_rows = [i for i, row in enumerate(live) if row.finish is None]
+                    if row.finish is None:
+                        open_rows.append(i)
             if not open_rows:
                 return
             # Finished rows cost as much as live ones: drop them once half of the batch is done.
             fewer = _round_up(len(open_rows), ROW_MULTIPLE)
-            if fewer <= width // 2:
-                keep = open_rows + [open_rows[0]] * (fewer - len(open_rows))
-                keep_B = torch.tensor(keep, device=device)
-                cache, chosen_B = cache.select(keep_B), chosen_B[keep_B]
+            if fewer <= logits.shape[0] // 2:
+                keep = torch.tensor(open_rows + [open_rows[0]] * (fewer - len(open_rows)), device=logits.device)
+                chosen_B, uniforms_BN = chosen_B[keep], uniforms_BN[keep]
                 live = [live[i] for i in open_rows]
-            logits = self._extend(chosen_B[:, None], cache)[0][:, 0]
+                advance = self._advance(cache := cache.select(keep), steps - step)
+            logits = advance(chosen_B)
 
-    def _prefill(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
+    def _advance(self, cache: KVCache, steps: int) -> Callable[[Tensor], Tensor]:
+        """Return a function that reads one token per row into the cache and returns the logits after it."""
+        compiled = self._compiled
+        if compiled is None:
+            return Stepper(self.model, cache, steps)
+        return lambda ids_B: compiled(ids_B[:, None], cache)[0][:, 0]
+
+    def _uniforms(self, live: list[_Row], width: int, steps: int) -> Tensor:
+        """Return each row's own stream of uniforms, (width, steps)."""
+        uniforms = np.zeros((width, steps), dtype=np.float32)
+        for i, row in enumerate(live):
+            uniforms[i, : len(row.uniforms)] = row.uniforms
+        return torch.from_numpy(uniforms).to(self.model.device)
+
+    def _read_prompts(self, rows: list[_Row], slots: int) -> tuple[list[_Row], KVCache, Tensor]:
+        """Read the prompts, those of similar length together.
+
+        Returns:
+            The rows in the order of the cache, the cache, and the logits after each prompt; both are padded to a
+            multiple of `ROW_MULTIPLE` rows with copies of the first.
+        """
+        by_length: dict[int, list[_Row]] = {}
+        for row in rows:
+            by_length.setdefault(_round_up(len(row.ids), PROMPT_MULTIPLE), []).append(row)
+        parts = [self._prefill(members, length, slots) for length, members in by_length.items()]
+        ordered = [row for members in by_length.values() for row in members]
+        cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
+        if missing := -len(rows) % ROW_MULTIPLE:
+            padded = torch.tensor([*range(len(rows)), *[0] * missing], device=self.model.device)
+            cache, logits = cache.select(padded), logits[padded]
+        return ordered, cache, logits
+
+    def _prefill(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
+        """Read prompts of up to `length` tokens; return the cache and each row's logits after its own last token."""
+        device = self.model.device
+        ids = np.full((len(rows), length), self.tokenizer.pad_id, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = row.ids
+        counts_B = torch.tensor([len(row.ids) for row in rows], device=device)
+        cache = KVCache.empty(self.model.config, len(rows), slots, device=device, dtype=self.model.dtype)
+        return cache, self._read(torch.from_numpy(ids).to(device), counts_B, cache)
+
+    def _read(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
         """Read the prompts in chunks that fit the ring; return each row's logits after its own last token."""
         length = ids_BT.shape[1]
         if length <= cache.slots:

@@ -50,7 +50,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 3) -> Tokenizer:
-        """Train a byte-level BPE whose tokens never mix digits with other characters.
+        """Train a byte-level BPE whose tokens never mix digits with other characters but a space before them.
 
         Args:
             texts: the corpus; the same texts in the same order give the same tokenizer.
@@ -61,7 +61,9 @@ class Tokenizer:
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(rf"\d{{1,{digits}}}| ?\p{{L}}+|\n|[^\s\d\p{{L}}]|\s"), behavior="isolated"),
+                pre_tokenizers.Split(
+                    Regex(rf" ?\d{{1,{digits}}}| ?\p{{L}}+|\n|[^\s\d\p{{L}}]|\s"), behavior="isolated"
+                ),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from ulm.model import Decoder
+from ulm.muon import Muon
 from ulm.tokenizer import Tokenizer
 
 __all__ = [
@@ -101,10 +103,25 @@ def learning_rate(step: int, *, peak: float, warmup: int, steps: int, floor: flo
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def make_optimizer(model: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov, arXiv:1711.05101) that decays matrices and leaves norms and embeddings alone."""
+def make_optimizer(
+    model: Decoder,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    kind: Literal["adamw", "muon"] = "adamw",
+) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov, arXiv:1711.05101) or `Muon`, which decay matrices and leave norms and embeddings alone.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if kind not in ("adamw", "muon"):
+        raise ValueError(f"unknown optimizer {kind!r}; available: adamw, muon")
     decayed = [p for n, p in model.named_parameters() if p.dim() > 1 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if not (p.dim() > 1 and "embed" not in n)]
+    if kind == "muon":
+        cuts = model.fused_rows()
+        return Muon([(p, cuts.get(p, ())) for p in decayed], others, lr, weight_decay, betas=betas)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
@@ -121,8 +138,8 @@ def train_step(
     """Take one optimizer step over the accumulated gradient of `batches`.
 
     Args:
-        model: maps (B, T) ids to (B, T, V) logits; wrapped in DistributedDataParallel, every worker brings equally many
-            micro-batches, and a token counts the same whichever worker holds it.
+        model: maps (B, T) ids and a (B, T) mask of N positions to (N, V) logits; wrapped in DistributedDataParallel,
+            every worker brings equally many micro-batches, and a token counts the same whichever worker holds it.
         optimizer: updates its parameters.
         batches: micro-batches on the model's device; together they form one batch.
         lr: learning rate of this step.
@@ -143,10 +160,10 @@ def train_step(
     for batch in batches:
         device = batch.ids_BT.device.type
         with torch.autocast(device, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            logits = model(batch.ids_BT)
-        # Logits only where something is learned: prompts are most of the tokens.
-        wanted = batch.labels_BT != IGNORE
-        loss = F.cross_entropy(logits[wanted].float(), batch.labels_BT[wanted], reduction="sum")
+            # Logits only where something is learned: prompts are most of the tokens.
+            wanted_BT = batch.labels_BT != IGNORE
+            logits = model(batch.ids_BT, wanted_BT)
+        loss = F.cross_entropy(logits.float(), batch.labels_BT[wanted_BT], reduction="sum")
         loss = loss / tokens_per_worker
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -58,6 +59,18 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
             assert parse(directive.replace("[", "(").replace("]", ")")).value() == target
             assert solver.reachable(tiles) >= {Fraction(match["own"])}
         return
+    if kind == "reach":
+        *tiles, start = [int(word) for word in prompt.replace("from", "").split()[1:]]
+        makes = sorted(int(v) for v in solver.reachable(tuple(tiles)) if v.denominator == 1 and v >= start and v != 24)
+        assert [int(word) for word in answer.split()] == makes[: traces.VALUES_PER_LIST]
+        return
+    if kind == "ways":
+        _, target_text, _, value = prompt.split()
+        for directive in answer.split():
+            assert value in re.split(r"[-+*/\[\]]", directive)
+            assert parse(directive.replace("[", "(").replace("]", ")")).value() == int(target_text)
+        assert answer
+        return
     expression = parse(answer)
     if kind == "evaluate":
         asked = parse(prompt.removeprefix("value "))
@@ -82,7 +95,7 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
 def test_every_training_answer_is_true(training: list[traces.Example]) -> None:
     for example in training:
         assert_true(*example)
-    assert {kind for kind, _, _ in training} >= {"directed", "free", "four", "six", "briefing"}
+    assert {kind for kind, _, _ in training} >= {"directed", "free", "four", "six", "briefing", "reach", "ways"}
 
 
 def test_every_held_out_answer_is_true(held_out: list[traces.Example]) -> None:
@@ -126,7 +139,7 @@ def test_halves_are_parted_by_the_whole_puzzle_that_they_come_from(
     monkeypatch.setattr(traces, "is_held_out", lambda *puzzle: verdicts.append(real(*puzzle)) or verdicts[-1])
     for index in range(20):
         name, _, _ = traces.held_out_example(task, kind, 5, index)
-        if name == "evaluate":  # no puzzle, only arithmetic
+        if name in ("evaluate", "reach", "ways"):  # no puzzle, only arithmetic
             continue
         assert verdicts[-1] is True
         assert traces.TASKS[task][kind][0](traces.random.Random(index), False)[0] == name

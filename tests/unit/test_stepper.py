@@ -1,0 +1,108 @@
+"""The inner loop of decoding: the same logits as the plain path, row by row, whatever stands beside a row."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from ulm.config import preset
+from ulm.model import Decoder, KVCache
+from ulm.stepper import Stepper
+
+VOCAB = 300
+WINDOW = 16
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def model(request: pytest.FixtureRequest) -> Decoder:
+    model = Decoder(preset("1m", VOCAB, window=WINDOW, n_layer=2, tie_embeddings=request.param), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return model.eval().requires_grad_(False)
+
+
+def read(model: Decoder, counts: list[int], slots: int = WINDOW) -> tuple[Tensor, KVCache]:
+    """Random prompts of the given lengths, and the cache after them."""
+    ids = torch.randint(0, VOCAB, (len(counts), max(counts)), generator=torch.Generator().manual_seed(3))
+    cache = KVCache.empty(model.config, len(counts), slots)
+    model.extend(ids, cache, torch.tensor(counts), last_only=True)
+    return ids, cache
+
+
+def followers(rows: int, steps: int) -> Tensor:
+    return torch.randint(0, VOCAB, (steps, rows), generator=torch.Generator().manual_seed(4))
+
+
+def test_steps_give_the_logits_of_the_plain_path_before_and_after_the_ring_is_full(model: Decoder) -> None:
+    counts = [3, 8, 5, 1]
+    _, plain = read(model, counts)
+    _, lean = read(model, counts)
+    step = Stepper(model, lean, 20)
+    for ids_B in followers(4, 20):  # the window is 16: every ring wraps
+        expected = model.extend(ids_B[:, None], plain)[0][:, 0]
+        assert torch.allclose(step(ids_B), expected, atol=1e-4)
+    assert torch.equal(lean.positions_BW, plain.positions_BW)
+    assert torch.equal(lean.lengths_B, plain.lengths_B)
+    assert torch.allclose(lean.keys_LBGWD, plain.keys_LBGWD, atol=1e-4)
+
+
+def test_a_stepper_can_take_over_from_another_with_fewer_rows(model: Decoder) -> None:
+    _, cache = read(model, [3, 8, 5, 1])
+    _, whole = read(model, [3, 8, 5, 1])
+    first, second, third = followers(4, 3)
+    Stepper(model, cache, 3)(first)
+    undisturbed = Stepper(model, whole, 3)
+    undisturbed(first)
+    fewer = Stepper(model, cache.select(torch.tensor([2, 0, 2, 2])), 2)
+    for ids_B in (second, third):
+        expected = undisturbed(ids_B)[[2, 0, 2, 2]]
+        assert torch.equal(fewer(ids_B[[2, 0, 2, 2]]), expected)
+
+
+def test_weights_are_shared_not_copied(model: Decoder) -> None:
+    _, cache = read(model, [4, 4, 4, 4])
+    step = Stepper(model, cache, 2)
+    before = step(torch.zeros(4, dtype=torch.long))
+    cache.lengths_B -= 1  # the same token again
+    model.blocks[0].down.weight.mul_(2)  # type: ignore[union-attr]
+    assert not torch.equal(step(torch.zeros(4, dtype=torch.long)), before)
+    model.blocks[0].down.weight.div_(2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [8, 12, 64])
+def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    mine, follow = [7, 7, 7, 7], followers(1, 3)
+    ids = torch.randint(0, VOCAB, (1, 8), generator=torch.Generator().manual_seed(5))
+
+    def logits(rows: int, at: int) -> Tensor:
+        generator = torch.Generator().manual_seed(rows + at)
+        prompts = torch.randint(0, VOCAB, (rows, 8), generator=generator)
+        counts = torch.randint(1, 9, (rows,), generator=generator)
+        prompts[at], counts[at] = ids[0], mine[0]
+        cache = KVCache.empty(model.config, rows, WINDOW)
+        model.extend(prompts, cache, counts, last_only=True)
+        step = Stepper(model, cache, 3)
+        found = []
+        for token in follow:
+            beside = torch.randint(0, VOCAB, (rows,), generator=generator)
+            beside[at] = token[0]
+            found.append(step(beside)[at])
+        return torch.stack(found)
+
+    expected = logits(4, 0)
+    for at in (0, 1, batch - 1):
+        assert torch.equal(logits(batch, at), expected)

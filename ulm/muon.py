@@ -1,0 +1,125 @@
+"""Muon for the matrices of the blocks, AdamW for the rest, as one optimizer.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes the momentum of a matrix, makes it nearly
+orthogonal by a Newton-Schulz iteration, and steps along it; scaled by 0.2 sqrt(max(rows, columns)) as in Liu et al.
+(arXiv:2502.16982) its steps are as large as AdamW's, so one learning rate serves both. `torch.optim.Muon` computes in
+bfloat16, which CPUs without AMX do at a fifth of their float32 speed, and takes a fused projection for one matrix;
+this one keeps the parameters' type, treats fused projections part by part, and equal shapes as one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Muon", "orthogonalise"]
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+def orthogonalise(matrices_NRC: Tensor) -> Tensor:
+    """Return each matrix with all its singular values moved near 1 (between about .7 and 1.2).
+
+    Args:
+        matrices_NRC: N matrices of one shape.
+    """
+    a, b, c = COEFFICIENTS
+    x: Tensor
+    wide = matrices_NRC.mT if matrices_NRC.shape[-2] > matrices_NRC.shape[-1] else matrices_NRC
+    x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if wide is not matrices_NRC else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with an AdamW inside.
+
+    Args:
+        matrices: (parameter, rows at which it is cut into the matrices that it fuses); all get Muon.
+        others: parameters that get AdamW without weight decay: embeddings and norms.
+        lr: learning rate of both.
+        weight_decay: decoupled, on the matrices.
+        momentum: of Muon, Nesterov style.
+        betas, eps: of AdamW.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[tuple[torch.nn.Parameter, tuple[int, ...]]],
+        others: Iterable[torch.nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.05,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-8,
+    ) -> None:
+        pairs = list(matrices)
+        self._cuts = dict(pairs)
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter, _ in pairs], "kind": "muon"},
+            {"params": list(others), "kind": "adamw"},
+        ]
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ValueError: a closure was passed; none is supported.
+        """
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if group["kind"] == "muon":
+                self._step_matrices(parameters, group)
+            else:
+                for parameter in parameters:
+                    self._step_adamw(parameter, group)
+
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        directions: dict[tuple[int, int], list[Tensor]] = {}
+        targets: dict[tuple[int, int], list[Tensor]] = {}
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            average, gradient = state["momentum"], parameter.grad
+            assert gradient is not None  # noqa: S101 - `step` passes on only parameters with one
+            average.lerp_(gradient, 1 - group["momentum"])
+            nesterov = gradient.lerp(average, group["momentum"])
+            for part, target in zip(self._split(parameter, nesterov), self._split(parameter, parameter), strict=True):
+                shape = (part.shape[0], part.shape[1])
+                directions.setdefault(shape, []).append(part)
+                targets.setdefault(shape, []).append(target)
+        for shape, parts in directions.items():
+            updates = orthogonalise(torch.stack(parts))
+            size = group["lr"] * 0.2 * math.sqrt(max(shape))
+            for target, update in zip(targets[shape], updates, strict=True):
+                target.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+
+    def _split(self, parameter: Tensor, tensor: Tensor) -> tuple[Tensor, ...]:
+        return tensor.tensor_split(self._cuts[parameter])  # type: ignore[index]
+
+    def _step_adamw(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        gradient, (beta1, beta2) = parameter.grad, group["betas"]
+        assert gradient is not None  # noqa: S101
+        state["step"] += 1
+        count = float(state["step"])
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
+        scale = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
+        parameter.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**count))
