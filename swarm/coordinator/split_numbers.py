@@ -20,7 +20,8 @@ __all__ = ["SplitNumbersPlaybook", "briefing_text"]
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
 _GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
 MAX_VALUES = 8  # values in one briefing: all that four agents of the other half post in two ticks
-MAX_REPEATS = 2  # how often the same directive is worth giving: a µLM may miss a value that it can make
+MAX_REPEATS = 4  # how often the same directive is worth giving: a µLM may miss a value that it can make
+COPIES = 2  # agents that get the same known sub-target in one tick
 
 
 @dataclass(slots=True)
@@ -67,8 +68,8 @@ class SplitNumbersPlaybook:
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Direct each half to values that complete what the other half posted.
 
-        A sub-target that the directed half itself posted before comes first (it is known to be reachable), then
-        small sub-targets of fresh values, for half of the agents; the others stay free to post new values.
+        A sub-target that the directed half itself posted before comes first (it is known to be reachable) and goes to
+        two agents; the others get small sub-targets of fresh values, whose misses post new values as well.
         """
         read = self._read(request)
         if read is None or len(read[1]) != 2:
@@ -83,14 +84,13 @@ class SplitNumbersPlaybook:
                 for form, s in sub_targets(value, target):
                     text = form.format(s)
                     if s in half.values:
-                        if half.given.get(text, 0) < 2 * MAX_REPEATS:
-                            known.append(text)
+                        if half.given.get(text, 0) < MAX_REPEATS:
+                            known += [text] * COPIES
                     elif half.given.get(text, 0) == 0:
                         guesses.append((s, age, text))
             guesses.sort()
             agents = [a for a in half.agents if a in request.agents]
-            wanted = (known * len(agents))[: len(agents)] if known else []
-            wanted += [text for _, _, text in guesses[: max(0, len(agents) // 2 - len(wanted))]]
+            wanted = known + [text for _, _, text in guesses]
             result.update(zip(agents, wanted, strict=False))
         return result
 
