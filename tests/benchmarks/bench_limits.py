@@ -120,7 +120,7 @@ def measure_hangs(model: Path, hangs: int, scratch: Path) -> list[Hang]:
             tick = requests[0].key[1]
             if at_ticks and tick >= at_ticks[0]:  # later, if all agents rest at the chosen tick
                 at_ticks.pop(0)
-                ray.get([spare.ping.remote() for spare in self._standby])
+                ray.get([spare.actor.ping.remote() for spare in self._standby])
                 os.kill(rng.choice(self.host_pids()), signal.SIGSTOP)
                 stopped_at.append((tick, time.time()))  # the clock that telemetry uses
             return super().act(requests)

@@ -95,7 +95,7 @@ def killing_pool(at: set[tuple[int, int]], rng: random.Random, killed_at_s: list
         def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
             timer = None
             if requests[0].key[:2] in at:
-                ray.get([spare.ping.remote() for spare in self._standby])
+                ray.get([spare.actor.ping.remote() for spare in self._standby])
                 victim = rng.choice(self.host_pids())
                 timer = threading.Timer(rng.random() * KillingPool.last_s, kill, [victim])
                 timer.start()
