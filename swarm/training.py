@@ -34,6 +34,9 @@ from worlds.split_numbers import DIRECTIVE
 
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
 
+DIVERGED = "diverged.txt"
+"""Left in the working folder by a training whose loss is no number."""
+
 
 class TrainConfig(BaseModel):
     """What a training file may say.
@@ -115,7 +118,11 @@ def _loop(settings: dict[str, Any]) -> None:
         pairs = [traces.example(config.task, config.seed, i)[1:] for i in range(first, first + per_worker)]
         rate = learning_rate(step, peak=config.lr, warmup=config.warmup, steps=config.steps)
         batches = [batch.to(device) for batch in micro_batches(pairs, tokenizer, config.micro_batches)]
-        stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
+        try:
+            stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
+        except FloatingPointError as error:  # the same on every worker and in every retry: end, and say so
+            (folder / DIVERGED).write_text(f"step {step}: {error}", encoding="utf-8")
+            break
         done = step + 1
         if rank == 0 and (done % config.log_every == 0 or done == config.steps):
             line = {
@@ -251,8 +258,11 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
         scaling_config=scaling,
         run_config=run,
     )
+    (folder / DIVERGED).unlink(missing_ok=True)
     try:
         trainer.fit()
+        if (folder / DIVERGED).exists():
+            raise RuntimeError((folder / DIVERGED).read_text(encoding="utf-8"))
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise SwarmError(

@@ -123,11 +123,6 @@ class SplitNumbersPlaybook:
         directives = [word for word in text.split() if DIRECTIVE.fullmatch(word)]
         return dict(zip(briefing.agents, directives, strict=False))
 
-    def pattern(self) -> str:
-        """Return a regular expression of well-formed answers."""
-        one = r"(\d{1,4}[-+*/]\[\d{1,4}\]|\[\d{1,4}\][-/]\d{1,4})"
-        return rf"(-|{one}( {one}){{0,7}})"
-
 
 def _parity(agent: str) -> str:
     return str(int(agent[1:]) % 2) if re.fullmatch(r"a[0-9]{1,9}", agent) else ""

@@ -259,3 +259,13 @@ def test_more_workers_than_processors_are_refused_instead_of_waiting_for_ever(wh
     work = begin_like(whole, tmp_path / "work")
     with pytest.raises(SwarmError, match="lower `workers`"):
         train(recipe(workers=8), work, tmp_path / "out", lambda line: None, resume=True)
+
+
+def test_a_training_that_diverges_ends_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = training.traces.corpus
+    monkeypatch.setattr(training.traces, "corpus", lambda: corpus(20))
+    work = tmp_path / "work"
+    with pytest.raises(SwarmError, match=r"training failed: step \d: .*nan.*lower the learning rate"):
+        train(recipe(lr=1e30, warmup=1, save_every=1), work, tmp_path / "policy", lambda line: None)
+    assert step_of(work) >= 1  # the last good state
+    assert not (tmp_path / "policy").exists()

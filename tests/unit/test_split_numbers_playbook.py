@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from swarm.coordinator.protocol import Briefing
@@ -157,12 +155,3 @@ def test_a_model_answer_is_dealt_out_in_order_and_garbage_in_it_skipped():
     assert BOOK.parse("-", briefing) == {}
     assert BOOK.parse("", briefing) == {}
     assert BOOK.parse("100+45 [[1]] \x00", briefing) == {}
-
-
-def test_the_answer_pattern_admits_what_parse_reads():
-    pattern = re.compile(BOOK.pattern())
-    for form in ("100+[45]", "190-[45]", "5*[29]", "290/[2]", "[178]-33", "[290]/2", "-", "100+[45] [178]-33"):
-        assert pattern.fullmatch(form)
-        assert form == "-" or len(BOOK.parse(form, Briefing(AGENTS, ""))) == len(form.split())
-    for form in ("", "100+45", "[45]+100", "[45]*3", "100+[45] ", "100+[45]-3"):
-        assert not pattern.fullmatch(form)
