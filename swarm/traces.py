@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from swarm.coordinator.split_numbers import briefing_text
+from swarm.coordinator.split_numbers import MAX_VALUES, briefing_text
 from swarm.errors import SwarmError
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
@@ -18,7 +18,7 @@ from worlds import solver
 from worlds.arithmetic import parse
 from worlds.numbers import Puzzle, is_held_out
 
-__all__ = ["FORBIDDEN_TARGET", "TASKS", "corpus", "example", "held_out_example", "is_completable"]
+__all__ = ["FORBIDDEN_TARGET", "TASKS", "corpus", "example", "held_out_example", "is_way"]
 
 FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13
@@ -26,6 +26,7 @@ TARGET_LOW, TARGET_HIGH = 100, 199
 DIRECTIVES_PER_ANSWER = 4
 CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
 VALUES_PER_LIST = 10
+LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made
 
 Example = tuple[str, str, str]
 """(kind, prompt, completion); the completion ends with the stop."""
@@ -113,7 +114,12 @@ def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
 
 
 def briefing(rng: random.Random, held_out: bool) -> Example:
-    """A coordinator picks, from what the other half posted, values that this half can complete."""
+    """A coordinator says how values that the other half posted may be completed.
+
+    The answer is as many true directives as a half has agents to spend on them: first those whose sub-target this half
+    can make, then the others, each by size. So a coordinator that does not know what a half can make still guesses
+    like the rules do, and one that knows is right.
+    """
     own, other, target, v, _, _ = _solved_split(rng, held_out)
     if rng.random() < 0.25:  # a puzzle this half may not be able to complete at all
         target = rng.randint(TARGET_LOW, TARGET_HIGH)
@@ -121,18 +127,17 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
             return briefing(rng, held_out)
     pool = list(solver.whole_values(other))
     rng.shuffle(pool)
-    values = pool[: rng.randint(1, 8)]
+    values = pool[: rng.randint(1, MAX_VALUES)]
     if v not in values and rng.random() < 0.6:
         values[rng.randrange(len(values))] = v
     reach = frozenset(solver.whole_values(own))
-    good = [
-        form.format(s)
+    ways = sorted(
+        (s not in reach, s, form.format(s))
         for value in values
         for form, s in solver.sub_targets(value, target)
-        if s in reach and s != FORBIDDEN_TARGET
-    ]
-    rng.shuffle(good)
-    answer = " ".join(good[:DIRECTIVES_PER_ANSWER]) or "-"
+        if s < LARGEST and s != FORBIDDEN_TARGET
+    )
+    answer = " ".join(text for _, _, text in ways[:DIRECTIVES_PER_ANSWER]) or "-"
     return "briefing", briefing_text(target, " ".join(map(str, own)), values), answer + STOP
 
 
@@ -156,18 +161,10 @@ def reach(rng: random.Random, held_out: bool) -> Example:
     return "reach", f"half {' '.join(map(str, tiles))} from {start}\n", listed + STOP
 
 
-def ways(rng: random.Random, held_out: bool) -> Example:
-    """All sub-targets that complete one value: the arithmetic of a coordinator, without a puzzle."""
-    value = rng.choice([v for v in solver.whole_values(_half(rng)) if v < 1000])
-    target = rng.randint(TARGET_LOW, TARGET_HIGH)
-    found = [form.format(s) for form, s in solver.sub_targets(value, target) if s < 1000 and s != FORBIDDEN_TARGET]
-    return "ways", f"target {target} value {value}\n", " ".join(found) + STOP
-
-
 Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
-    "puzzle-coordinator": ((briefing, 0.66), (reach, 0.17), (ways, 0.17)),
+    "puzzle-coordinator": ((briefing, 0.85), (reach, 0.15)),
 }
 """Task name -> its kinds of examples and their shares."""
 
@@ -211,13 +208,19 @@ def corpus(size: int = 2000) -> Iterator[str]:
         yield f" {words.replace(' ', '  ')} {words}"
 
 
-def is_completable(prompt: str, directive: str) -> bool:
-    """Return whether a directive answers a briefing: true arithmetic, a listed value, a reachable sub-target."""
+def is_way(prompt: str, directive: str, *, within_reach: bool) -> bool:
+    """Return whether a directive answers a briefing: true arithmetic on a listed value.
+
+    Args:
+        prompt: the briefing.
+        directive: one word of the answer.
+        within_reach: also demand that the half of the briefing can make the sub-target.
+    """
     words = prompt.split()
     target, values = int(words[1]), words[words.index("values") + 1 :]
     tiles = tuple(int(word) for word in words[words.index("half") + 1 : words.index("values")])
     return any(
-        directive == form.format(s) and s in solver.whole_values(tiles)
+        directive == form.format(s) and (not within_reach or s in solver.whole_values(tiles))
         for value in values
         for form, s in solver.sub_targets(int(value), target)
     )

@@ -300,13 +300,13 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
 def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
     """Return whether an answer does what its prompt asks."""
     if kind == "briefing":
-        wanted = set(completion.split())
         given = [word for word in answer.split() if DIRECTIVE.fullmatch(word) or word == "-"]
-        if wanted == {"-"}:
-            return given == ["-"]
-        first = given[0] if given else "-"
-        return first != "-" and traces.is_completable(prompt, first)
-    if kind in ("evaluate", "reach", "ways"):
+        first, best = (words[0] if words else "" for words in (given, completion.split()))
+        # Where no value can be completed, a true guess is all that can be asked for.
+        return first == best == "-" or traces.is_way(
+            prompt, first, within_reach=traces.is_way(prompt, best, within_reach=True)
+        )
+    if kind in ("evaluate", "reach"):
         return answer.strip() == completion.strip()
     try:
         expression = parse(answer)

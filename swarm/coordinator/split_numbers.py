@@ -19,7 +19,7 @@ __all__ = ["SplitNumbersPlaybook", "briefing_text"]
 
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
 _GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
-MAX_VALUES = 8  # values in one briefing: all that four agents of the other half post in two ticks
+MAX_VALUES = 4  # values in one briefing: all that four agents of the other half post in a tick
 MAX_REPEATS = 4  # how often the same directive is worth giving: a µLM may miss a value that it can make
 COPIES = 2  # agents that get the same known sub-target in one tick
 
