@@ -154,8 +154,9 @@ class RuntimeConfig(_Section):
         pool: `ray` or `local` (this process, for tests and debugging).
         hosts: agent host actors; agents_per_host, when set, decides the number of hosts instead.
         standby: spare host actors that are loaded and take over when a host dies.
-        calls: `channels` sends calls to hosts over Ray's compiled graphs (shared memory, a fifth of the time of a
-            task); a host that takes another's place gets `tasks`, ordinary actor calls, with the same results.
+        calls: `channels` sends calls to hosts over Ray's compiled graphs (shared memory, one more small process per
+            host, a third of the time of a task); a host that takes another's place gets `tasks`, ordinary actor
+            calls, with the same results.
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.
         device, dtype, compile: torch settings of the hosts.

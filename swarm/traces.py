@@ -18,7 +18,7 @@ from worlds import solver
 from worlds.arithmetic import parse
 from worlds.numbers import Puzzle, is_held_out
 
-__all__ = ["FORBIDDEN_TARGET", "TASKS", "corpus", "example", "held_out_example", "is_way"]
+__all__ = ["FORBIDDEN_TARGET", "TASKS", "WITHOUT_PUZZLE", "corpus", "example", "held_out_example", "is_way"]
 
 FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13
@@ -152,7 +152,7 @@ def evaluate(rng: random.Random, held_out: bool) -> Example:
 
 
 def reach(rng: random.Random, held_out: bool) -> Example:
-    """The next values, in order, that a half can make: what a coordinator has to know of halves, without a puzzle."""
+    """The next values but 24, in order, that a half can make: what a coordinator has to know, without a puzzle."""
     tiles = _half(rng)
     values = sorted(v for v in solver.whole_values(tiles) if v != FORBIDDEN_TARGET)
     first = rng.randrange(len(values))
@@ -167,6 +167,9 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-coordinator": ((briefing, 0.85), (reach, 0.15)),
 }
 """Task name -> its kinds of examples and their shares."""
+
+WITHOUT_PUZZLE = frozenset({"evaluate", "reach"})
+"""Kinds that hold no puzzle, so that nothing in them is held out."""
 
 
 def _generators(task: str) -> tuple[tuple[Generator, float], ...]:

@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
         preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
         vocab_size: upper limit of the trained BPE tokenizer.
         steps, batch_size, lr, warmup, weight_decay, betas, clip: the optimizer, with a cosine schedule.
-        optimizer: `adamw`, or `muon` for the matrices of the blocks with AdamW for the rest.
+        optimizer: `adamw`, or `muon` for the matrices with AdamW for embeddings and norms.
         micro_batches: parts of similar length a batch is computed in.
         save_every, log_every: in steps.
         workers, threads, device, dtype: where it runs; `dtype` bfloat16 computes under autocast.
@@ -121,7 +121,7 @@ def _loop(settings: dict[str, Any]) -> None:
         try:
             stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
         except FloatingPointError as error:  # the same on every worker and in every retry: end, and say so
-            (folder / DIVERGED).write_text(f"step {step}: {error}", encoding="utf-8")
+            (folder / DIVERGED).write_text(f"step {step}: {str(error).partition(';')[0]}", encoding="utf-8")
             break
         done = step + 1
         if rank == 0 and (done % config.log_every == 0 or done == config.steps):
@@ -261,8 +261,6 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
     (folder / DIVERGED).unlink(missing_ok=True)
     try:
         trainer.fit()
-        if (folder / DIVERGED).exists():
-            raise RuntimeError((folder / DIVERGED).read_text(encoding="utf-8"))
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise SwarmError(
@@ -272,6 +270,9 @@ def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
         if started:
             with contextlib.suppress(Exception):
                 ray.shutdown()
+    if (folder / DIVERGED).exists():
+        reason = (folder / DIVERGED).read_text(encoding="utf-8")
+        raise SwarmError(f"training diverged at {reason}; remove {folder} and set a lower lr")
 
 
 def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
@@ -284,7 +285,7 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
     model.to(torch.bfloat16).to(torch.float32)
     scores = score_policy(model.to(device), tokenizer, config.task, config.seed, config.score_examples)
     for kind, score in scores.items():
-        echo(f"held-out {kind}: {score}")
+        echo(f"score of {kind}: {score}")
     meta = {
         "recipe": config.model_dump(mode="json"),
         "training_seconds": round(float(progress["seconds"]), 1),
@@ -335,7 +336,8 @@ def score_policy(
     """Score a policy on held-out puzzles, kind by kind.
 
     Returns:
-        kind -> n, `greedy` (share solved by one greedy attempt) and `sampled` (by one attempt at temperature .7).
+        kind -> n, `held_out` (false for kinds without a puzzle to hold out), `greedy` (share solved by one greedy
+        attempt) and `sampled` (by one attempt at temperature .7).
     """
     engine = Engine(model, tokenizer)
     scores: dict[str, dict[str, Any]] = {}
@@ -343,7 +345,7 @@ def score_policy(
         cases = [traces.held_out_example(task, index, seed, i) for i in range(examples)]
         if not cases:
             continue
-        row: dict[str, Any] = {"n": len(cases)}
+        row: dict[str, Any] = {"n": len(cases), "held_out": cases[0][0] not in traces.WITHOUT_PUZZLE}
         for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
             requests = [
                 GenerationRequest(prompt, derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))

@@ -67,7 +67,6 @@ class GenerationResult:
 
 @dataclass(slots=True)
 class _Row:
-    index: int
     request: GenerationRequest
     ids: list[int]
     uniforms: np.ndarray
@@ -148,7 +147,7 @@ class Engine:
         """
         rows: list[_Row] = []
         encoded = self.tokenizer.encode_batch([r.prompt for r in requests]) if requests else []
-        for index, (request, ids) in enumerate(zip(requests, encoded, strict=True)):
+        for request, ids in zip(requests, encoded, strict=True):
             if request.max_new_tokens < 1:
                 raise ValueError("max_new_tokens must be at least 1")
             # PCG64 streams are specified bit for bit by numpy, so a seed means the same on every machine.
@@ -156,7 +155,7 @@ class Engine:
                 request.max_new_tokens, dtype=np.float32
             )
             start = request.constraint.start if request.constraint else 0
-            rows.append(_Row(index, request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
+            rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
             slots = _round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
@@ -232,12 +231,17 @@ class Engine:
     def _prefill(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
         """Read prompts of up to `length` tokens; return the cache and each row's logits after its own last token."""
         device = self.model.device
-        ids = np.full((len(rows), length), self.tokenizer.pad_id, dtype=np.int64)
-        for i, row in enumerate(rows):
+        # Whole prompts are a multiple of four tokens; chunks are as long as the window, whatever that is.
+        padded = rows + [rows[0]] * (-len(rows) % ROW_MULTIPLE) if length > slots else rows
+        ids = np.full((len(padded), length), self.tokenizer.pad_id, dtype=np.int64)
+        for i, row in enumerate(padded):
             ids[i, : len(row.ids)] = row.ids
-        counts_B = torch.tensor([len(row.ids) for row in rows], device=device)
-        cache = KVCache.empty(self.model.config, len(rows), slots, device=device, dtype=self.model.dtype)
-        return cache, self._read(torch.from_numpy(ids).to(device), counts_B, cache)
+        counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
+        cache = KVCache.empty(self.model.config, len(padded), slots, device=device, dtype=self.model.dtype)
+        logits = self._read(torch.from_numpy(ids).to(device), counts_B, cache)
+        if len(padded) == len(rows):
+            return cache, logits
+        return cache.select(torch.arange(len(rows), device=device)), logits[: len(rows)]
 
     def _read(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
         """Read the prompts in chunks that fit the ring; return each row's logits after its own last token."""

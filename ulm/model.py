@@ -290,9 +290,6 @@ class Decoder(nn.Module):
         bias_BTK = torch.zeros_like(seen, dtype=self.dtype).masked_fill_(~seen, float("-inf"))
         real_BT = None if counts_B is None else offsets < counts_B[:, None]
         slots_BT = positions_BT % W
-        rows = torch.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE, device=ids_BT.device) % B
-        last_B = torch.full((B,), T - 1, device=ids_BT.device) if counts_B is None else (counts_B - 1).clamp(min=0)
-        last_B = last_B[rows]
         x = self.embed(ids_BT)
         for layer, block in enumerate(self.blocks):
             q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
@@ -302,7 +299,9 @@ class Decoder(nn.Module):
             values = v_BGTD if cache.fresh else torch.cat((ring_v, v_BGTD), dim=2)
             heads = _attend(q, keys, values, bias_BTK)
             if last_only and layer == c.n_layer - 1:  # what nobody reads after the keys is not computed
-                x, heads = x[rows, last_B][:, None], heads[rows, last_B][:, None]
+                rows = torch.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE, device=x.device) % B
+                last = T - 1 if counts_B is None else (counts_B - 1).clamp(min=0)[rows]
+                x, heads = x[rows, last][:, None], heads[rows, last][:, None]
             x = block.finish(x, heads)  # type: ignore[operator]
             if cache.fresh:  # padding lands in slots that no position names
                 ring_k[:, :, :T], ring_v[:, :, :T] = k_BGTD, v_BGTD

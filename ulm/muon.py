@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for the rest, as one optimizer.
+"""Muon for the matrices, AdamW for embeddings and norms, as one optimizer.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes the momentum of a matrix, makes it nearly
 orthogonal by a Newton-Schulz iteration, and steps along it; scaled by 0.2 sqrt(max(rows, columns)) as in Liu et al.
@@ -23,7 +23,7 @@ ITERATIONS = 5
 
 
 def orthogonalise(matrices_NRC: Tensor) -> Tensor:
-    """Return each matrix with all its singular values moved near 1 (between about .7 and 1.2).
+    """Return each matrix with its singular values moved near 1 (those not tiny: between about .7 and 1.2).
 
     Args:
         matrices_NRC: N matrices of one shape.

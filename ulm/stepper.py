@@ -69,6 +69,7 @@ class Stepper:
         c, device = model.config, model.device
         self.model = model
         self.cache = cache
+        cache.fresh = False
         B, W = cache.positions_BW.shape
         S, half = B * c.n_kv_head, c.head_size // 2
         cos_1P1D, sin_1P1D = model.rope(torch.arange(int(cache.lengths_B.max()) + steps, device=device)[None])
@@ -87,6 +88,8 @@ class Stepper:
         self._eps_B1 = torch.full((B, 1), c.norm_eps, device=device, dtype=model.dtype)
 
     def _norm(self, x_BC: Tensor, weight_C: Tensor) -> Tensor:
+        if x_BC.dtype != torch.float32:  # squares need float32: half precision overflows
+            return F.rms_norm(x_BC, weight_C.shape, weight_C, self.model.config.norm_eps)
         # The mean of squares as a matrix product takes half the time of F.rms_norm on CPU at these sizes.
         scale_B1 = torch.addmm(self._eps_B1, x_BC * x_BC, self._mean_C1).rsqrt_()
         return (x_BC * scale_B1).mul_(weight_C)

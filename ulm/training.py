@@ -196,7 +196,7 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     Args:
         folder: replaced as a whole.
         model: the bare model, not a data-parallel wrapper.
-        optimizer: AdamW.
+        optimizer: any whose state is tensors per parameter.
         progress: JSON-able; holds at least the next step.
     """
     tensors: dict[str, Tensor] = {}

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.ray
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 SECTIONS: dict[str, Any] = {"episodes": 3, "concurrency": 2, "agents": {"count": 6}, "budget": {"tokens": 600}}
 NUM_KILLS = 20
+KILLS_PER_RUN = 4  # a run's first hosts are called over channels, their replacements by tasks: both should die
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,11 +51,15 @@ def ray_run(experiment: Experiment, out: Path, **runtime: Any) -> Path:
     return start_run(config, path, out).run_dir
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_journal_is_the_same_for_any_number_of_hosts(
-    experiment: Experiment, tmp_path: Path, reference: bytes, hosts: int
+@pytest.mark.parametrize(("hosts", "calls"), [(1, "channels"), (2, "channels"), (4, "channels"), (2, "tasks")])
+def test_journal_is_the_same_for_any_number_of_hosts_and_way_of_calling(
+    experiment: Experiment, tmp_path: Path, reference: bytes, hosts: int, calls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0)
+    opened: list[object] = []
+    real = ray_pool._Member.open_channel
+    monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: (opened.append(self), real(self))[1])
+    run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0, calls=calls)
+    assert len(opened) == (hosts if calls == "channels" else 0)
     assert run_dir.joinpath("journal.jsonl").read_bytes() == reference
 
 
@@ -73,10 +79,11 @@ def test_hosts_killed_at_random_points_change_nothing(
     rng = random.Random(8)
     real = ray_pool.RayPool._run
     killed: list[str] = []
+    killed_before = 0
 
     def run(self: Any, method: str, requests: Any) -> Any:
         # `direct` is the coordinator's call: killing its host is killing the coordinator.
-        if len(killed) < NUM_KILLS and rng.random() < 0.5:
+        if len(killed) < min(NUM_KILLS, killed_before + KILLS_PER_RUN) and rng.random() < 0.5:
             try:
                 victim = rng.choice(self.host_pids())
             except RayActorError:  # the last one killed was idle: nobody has noticed yet
@@ -91,7 +98,7 @@ def test_hosts_killed_at_random_points_change_nothing(
     monkeypatch.setattr(ray_pool.RayPool, "_run", run)
     attempt = 0
     while len(killed) < NUM_KILLS:
-        attempt += 1
+        attempt, killed_before = attempt + 1, len(killed)
         config, path = experiment(
             **SECTIONS, runtime={"pool": "ray", "hosts": 2, "standby": 1}, faults={"max_host_deaths": 50}
         )
@@ -132,6 +139,26 @@ def test_too_many_dead_hosts_end_the_run_with_a_clear_line(
     config, path = experiment(**SECTIONS, runtime={"pool": "ray", "hosts": 1}, faults={"max_host_deaths": 1})
     with pytest.raises(SwarmError, match=r"max_host_deaths"):
         start_run(config, path, tmp_path / "run")
+
+
+def test_ctrl_c_ends_a_run_whose_host_hangs(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[int] = []
+
+    def run(self: Any, method: str, requests: Any) -> Any:
+        stopped.extend(self.host_pids())
+        os.kill(stopped[0], signal.SIGSTOP)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray_pool.RayPool, "_run", run)
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ray_run(experiment, tmp_path / "run", hosts=2)
+        assert time.monotonic() - began_s < 60  # no waiting for the host that will never answer
+    finally:
+        _kill(stopped[0])
 
 
 @ray.remote(num_cpus=0, max_restarts=0)

@@ -265,7 +265,7 @@ def test_a_training_that_diverges_ends_at_once_and_says_so(tmp_path: Path, monke
     corpus = training.traces.corpus
     monkeypatch.setattr(training.traces, "corpus", lambda: corpus(20))
     work = tmp_path / "work"
-    with pytest.raises(SwarmError, match=r"training failed: step \d: .*nan.*lower the learning rate"):
+    with pytest.raises(SwarmError, match=r"diverged at step \d: .*nan.*set a lower lr"):
         train(recipe(lr=1e30, warmup=1, save_every=1), work, tmp_path / "policy", lambda line: None)
     assert step_of(work) >= 1  # the last good state
     assert not (tmp_path / "policy").exists()

@@ -11,11 +11,11 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
+@pytest.fixture(scope="module", params=[32, 30], ids="window {}".format)
+def engine(request: pytest.FixtureRequest) -> Engine:
     torch.set_num_threads(1)
     tokenizer = Tokenizer.bytes()
-    model = Decoder(preset("tiny", tokenizer.vocab_size, window=32), seed=3)
+    model = Decoder(preset("tiny", tokenizer.vocab_size, window=request.param), seed=3)
     with torch.no_grad():  # a sharper head: texts of an untrained model would all look alike
         model.embed.weight.mul_(8)
     return Engine(model, tokenizer, max_batch=8)

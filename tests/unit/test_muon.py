@@ -26,6 +26,35 @@ def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_dire
     )
 
 
+def test_three_steps_follow_the_definition() -> None:
+    generator = torch.Generator().manual_seed(6)
+    parameter = torch.nn.Parameter(torch.randn(8, 6, generator=generator))
+    expected, average = parameter.detach().clone(), torch.zeros(8, 6)
+    optimizer = Muon([(parameter, ())], [], lr=0.1, weight_decay=0.5, momentum=0.9)
+    for _ in range(3):
+        gradient = torch.randn(8, 6, generator=generator)
+        parameter.grad = gradient.clone()
+        before = parameter.detach().clone()
+        optimizer.step()
+        average = 0.9 * average + 0.1 * gradient
+        u, _, vh = torch.linalg.svd(0.1 * gradient + 0.9 * average, full_matrices=False)
+        change = parameter.detach() - before * (1 - 0.1 * 0.5)
+        # Newton-Schulz leaves singular values between .7 and 1.2: near -u vh in direction and length.
+        wanted = -0.1 * 0.2 * 8**0.5 * (u @ vh)
+        assert torch.nn.functional.cosine_similarity(change.flatten(), wanted.flatten(), dim=0) > 0.95
+        assert change.norm() / wanted.norm() == pytest.approx(1.0, abs=0.3)
+    assert not torch.equal(parameter, expected)
+
+
+def test_a_step_goes_downhill() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(8, 6))
+    parameter.grad = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
+    Muon([(parameter, (2, 5))], [], lr=1.0, weight_decay=0.0).step()
+    parts = (tensor.tensor_split((2, 5)) for tensor in (parameter.detach(), parameter.grad))
+    for change, gradient in zip(*parts, strict=True):
+        assert (change * gradient).sum() < 0
+
+
 def stepped(cuts: tuple[int, ...]) -> torch.Tensor:
     parameter = torch.nn.Parameter(torch.zeros(8, 6))
     parameter.grad = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
