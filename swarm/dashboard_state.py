@@ -181,9 +181,9 @@ class DashboardState:
                 self._window.popleft()
         elif kind == "host_death":
             self.num_host_deaths += 1
-            recovered_s = fact.get("recovered_s")
-            after = f", replaced in {recovered_s:.1f} s" if isinstance(recovered_s, int | float) else ", replacing it"
-            self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}){after}")
+            self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}), replacing it")
+        elif kind == "host_ready" and isinstance(fact.get("recovered_s"), int | float):
+            self._note(f"its calls were answered after {fact['recovered_s']:.1f} s")
 
     def rates(self) -> tuple[float, float] | None:
         """Return (tokens per second, agent-steps per second), recent while running and overall at the end."""

@@ -198,9 +198,9 @@ def _add_telemetry(telemetry: Telemetry, path: Path) -> None:
         elif kind == "resume":
             telemetry.resumes += 1
         elif kind == "host_death":
-            recovered = fact.get("recovered_s")
-            after = f", recovered after {recovered:.2f} s" if isinstance(recovered, int | float) else ""
-            telemetry.host_deaths.append(f"host {fact.get('host', '?')}: {fact.get('detail', '')}{after}")
+            telemetry.host_deaths.append(f"host {fact.get('host', '?')}: {fact.get('detail', '')}")
+        elif kind == "host_ready" and telemetry.host_deaths:
+            telemetry.host_deaths[-1] += f", recovered after {_number(fact.get('recovered_s')):.2f} s"
 
 
 def _number(value: Any) -> float:

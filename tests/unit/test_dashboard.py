@@ -218,6 +218,7 @@ def test_without_a_terminal_each_episode_end_is_one_line(tmp_path: Path) -> None
     lines = said(console)
     assert [line.split()[0] for line in lines if line.startswith("[")] == [f"[{i}/5]" for i in range(1, 6)]
     assert any(line.startswith("! host 1 died") for line in lines)
+    assert "! its calls were answered after 0.8 s" in lines
     assert lines[-1].startswith("finished: ")
     assert "\x1b" not in "".join(lines)
 

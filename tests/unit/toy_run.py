@@ -198,6 +198,7 @@ def write_toy_run(run_dir: Path, *, finish: bool = True, **config_parts: Any) ->
             totals = {"episodes": ended, "solved": solved, "tokens": tokens, "faults": faults}
             journal.append("end", {"reason": "finished", **totals})
             facts.append({"kind": "finish", "at_s": at_s})
-    facts.insert(3, {"kind": "host_death", "at_s": at_s, "host": 1, "detail": "exit code -9", "recovered_s": 0.8})
+    facts.insert(3, {"kind": "host_death", "at_s": at_s, "host": 1, "detail": "exit code -9"})
+    facts.insert(4, {"kind": "host_ready", "at_s": at_s, "recovered_s": 0.8})
     (run_dir / "telemetry.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
     return config
