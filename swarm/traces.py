@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
 
 from swarm.coordinator.split_numbers import MAX_VALUES, briefing_text
 from swarm.errors import SwarmError
@@ -18,7 +23,17 @@ from worlds import solver
 from worlds.arithmetic import parse
 from worlds.numbers import Puzzle, is_held_out
 
-__all__ = ["FORBIDDEN_TARGET", "TASKS", "WITHOUT_PUZZLE", "corpus", "example", "held_out_example", "is_way"]
+__all__ = [
+    "FORBIDDEN_TARGET",
+    "TASKS",
+    "WITHOUT_PUZZLE",
+    "completable_share",
+    "corpus",
+    "example",
+    "held_out_example",
+    "is_way",
+    "posting_values",
+]
 
 FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13
@@ -26,6 +41,7 @@ TARGET_LOW, TARGET_HIGH = 100, 199
 DIRECTIVES_PER_ANSWER = 4
 CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
 VALUES_PER_LIST = 10
+POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
 LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made
 
 Example = tuple[str, str, str]
@@ -75,6 +91,47 @@ def free(rng: random.Random, held_out: bool) -> Example:
     """An agent without a directive posts a value that is part of some solution."""
     own, _, target, _, _, s = _solved_split(rng, held_out)
     return "free", agent_prompt(_half_text(own, target)), _make(own, s, rng) + STOP
+
+
+@cache
+def _reached_by() -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.float64]]:
+    """Return value -> which halves can make it, and how likely each half is; halves in one fixed order."""
+    drawn: dict[tuple[int, ...], int] = {}
+    for tiles in product(range(LOW, HIGH + 1), repeat=3):
+        half = tuple(sorted(tiles))
+        drawn[half] = drawn.get(half, 0) + 1
+    reached: dict[int, NDArray[np.bool_]] = {}
+    for index, half in enumerate(drawn):
+        for value in solver.whole_values(half):
+            if value < LARGEST:
+                reached.setdefault(value, np.zeros(len(drawn), dtype=np.bool_))[index] = True
+    counts = np.array(list(drawn.values()), dtype=np.float64)
+    return reached, counts / counts.sum()
+
+
+@lru_cache(maxsize=200_000)
+def completable_share(value: int, target: int) -> float:
+    """Return the share of halves that could complete a posted value to the target."""
+    reached, likely = _reached_by()
+    able = np.zeros(len(likely), dtype=np.bool_)
+    for _, s in solver.sub_targets(value, target):
+        if s in reached and s != FORBIDDEN_TARGET:
+            able |= reached[s]
+    return float(likely @ able)
+
+
+@lru_cache(maxsize=100_000)
+def posting_values(tiles: tuple[int, ...], target: int) -> tuple[int, ...]:
+    """Return the values most worth posting: those that most halves could complete, the best first."""
+    values = [v for v in solver.whole_values(tiles) if v not in (0, FORBIDDEN_TARGET)]
+    return tuple(sorted(values, key=lambda v: (-completable_share(v, target), v))[:POSTED_VALUES])
+
+
+def post(rng: random.Random, held_out: bool) -> Example:
+    """An agent without a directive posts a value that the other half can probably complete."""
+    own, _, target, _, _, _ = _solved_split(rng, held_out)
+    value = rng.choice(posting_values(own, target))
+    return "post", agent_prompt(_half_text(own, target)), _make(own, value, rng) + STOP
 
 
 def four_tiles(rng: random.Random, held_out: bool) -> Example:
@@ -130,6 +187,23 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
     values = pool[: rng.randint(1, MAX_VALUES)]
     if v not in values and rng.random() < 0.6:
         values[rng.randrange(len(values))] = v
+    return _briefing(own, target, values)
+
+
+def briefing_in_play(rng: random.Random, held_out: bool) -> Example:
+    """As `briefing`, with the values that agents post and a target as worlds draw it."""
+    while True:
+        own, other, target = _half(rng), _half(rng), rng.randint(TARGET_LOW, TARGET_HIGH)
+        if is_held_out(tuple(sorted(own + other)), target) == held_out:
+            break
+    pool = list(posting_values(other, target))
+    others = [v for v in solver.whole_values(other) if v not in pool]
+    pool += rng.sample(others, min(len(others), POSTED_VALUES // 2))
+    rng.shuffle(pool)
+    return _briefing(own, target, pool[: rng.randint(1, MAX_VALUES)])
+
+
+def _briefing(own: tuple[int, ...], target: int, values: list[int]) -> Example:
     reach = frozenset(solver.whole_values(own))
     ways = sorted(
         (s not in reach, s, form.format(s))
@@ -165,6 +239,8 @@ Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 0.85), (reach, 0.15)),
+    "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
+    "puzzle-coordinator-play": ((briefing_in_play, 0.85), (reach, 0.15)),
 }
 """Task name -> its kinds of examples and their shares."""
 
@@ -202,7 +278,7 @@ def corpus(size: int = 2000) -> Iterator[str]:
     for _ in range(size):  # often enough that every number up to 999 becomes one token, and one with a space before it
         yield f" {numbers}"
         yield numbers.replace(" ", "+")
-    for task in TASKS:
+    for task in ("puzzle-agent", "puzzle-coordinator"):
         for index in range(size):
             _, prompt, completion = example(task, 0, index)
             yield prompt + completion

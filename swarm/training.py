@@ -23,7 +23,7 @@ from swarm import traces
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from ulm.checkpoint import save_checkpoint
+from ulm.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.config import PRESETS, preset
 from ulm.generation import Engine, GenerationRequest
 from ulm.model import Decoder
@@ -52,6 +52,7 @@ class TrainConfig(BaseModel):
         save_every, log_every: in steps.
         workers, threads, device, dtype: where it runs; `dtype` bfloat16 computes under autocast.
         score_examples: held-out examples per kind that the finished policy is scored on.
+        init: checkpoint folder whose weights and tokenizer the training starts from, relative to the YAML file.
         out: checkpoint folder, relative to the YAML file.
     """
 
@@ -79,6 +80,7 @@ class TrainConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     score_examples: int = Field(500, ge=0)
+    init: str | None = None
     out: str
 
 
@@ -104,6 +106,8 @@ def _loop(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
+    if config.init is not None:
+        model.load_state_dict(load_checkpoint(Path(config.init)).model.state_dict())
     optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas, config.optimizer)
     progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
     schedule = list(progress.get("schedule", []))
@@ -201,7 +205,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
         if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
     else:
-        Tokenizer.train(traces.corpus(), config.vocab_size).save(folder / "tokenizer.json")
+        parent = _parent(config)
+        tokenizer = Tokenizer.train(traces.corpus(), config.vocab_size) if parent is None else parent.tokenizer
+        tokenizer.save(folder / "tokenizer.json")
         recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
     stop = threading.Event()
     follower = threading.Thread(target=_follow, args=(folder / "metrics.jsonl", config.steps, echo, stop), daemon=True)
@@ -218,6 +224,24 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
 _IDENTITY = frozenset(TrainConfig.model_fields) - {
     "name", "steps", "workers", "threads", "device", "save_every", "log_every", "score_examples", "out",
 }  # fmt: skip
+
+
+def _parent(config: TrainConfig) -> Checkpoint | None:
+    """Return the checkpoint that a training starts from.
+
+    Raises:
+        SwarmError: it is missing, damaged, or of another shape.
+    """
+    if config.init is None:
+        return None
+    try:
+        parent = load_checkpoint(Path(config.init))
+    except ValueError as error:
+        raise SwarmError(f"init: {error}") from error
+    wanted = preset(config.preset, parent.tokenizer.vocab_size, window=config.window)
+    if parent.config != wanted:
+        raise SwarmError(f"init: {config.init} is no {config.preset} of window {config.window}; set preset and window")
+    return parent
 
 
 def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
@@ -294,6 +318,9 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
         "scores": scores,
         "hardware": f"{os.cpu_count()} CPU cores, {device.type}",
     }
+    if (parent := _parent(config)) is not None:
+        meta["recipe"]["init"] = Path(str(config.init)).name
+        meta["started_from"] = {"sha256": read_checkpoint_config(Path(str(config.init))).sha256, "meta": parent.meta}
     save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
     return out
 
@@ -318,6 +345,8 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
     goal = int(prompt.split("target")[1].split()[0])
     if kind == "free":
         return sorted(expression.literals) == tiles
+    if kind == "post":
+        return sorted(expression.literals) == tiles and value in traces.posting_values(tuple(tiles), goal)
     used = sorted(expression.literals)
     if kind == "directed":
         borrowed = list(parse(completion).literals)
@@ -374,6 +403,8 @@ def train_from_file(
     from swarm.config_file import load_yaml_model
 
     config = load_yaml_model(path, TrainConfig, overrides)
+    if config.init is not None:
+        config = config.model_copy(update={"init": str((path.parent / config.init).resolve())})
     if workers is not None:
         config = config.model_copy(update={"workers": workers})
     target = out if out is not None else path.parent / config.out

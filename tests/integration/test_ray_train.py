@@ -261,6 +261,27 @@ def test_more_workers_than_processors_are_refused_instead_of_waiting_for_ever(wh
         train(recipe(workers=8), work, tmp_path / "out", lambda line: None, resume=True)
 
 
+def test_a_training_can_start_from_a_checkpoint_and_says_so(whole: Path, tmp_path: Path) -> None:
+    out = train(recipe(init=str(whole / "policy"), steps=1, lr=1e-9), tmp_path / "work", tmp_path / "out", print)
+    child, parent = load_checkpoint(out), load_checkpoint(whole / "policy")
+    assert child.tokenizer.to_json() == parent.tokenizer.to_json()
+    for name, weight in parent.model.state_dict().items():
+        assert torch.allclose(child.model.state_dict()[name], weight, atol=1e-6)
+    assert child.meta["started_from"]["meta"] == parent.meta
+    assert child.meta["recipe"]["init"] == "policy"
+
+
+@pytest.mark.usefixtures("no_fit")
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"preset": "1m"}, "no 1m"), ({"window": 64}, "window 64"), ({}, "init: ")]
+)
+def test_a_checkpoint_of_another_shape_or_none_is_no_start(
+    whole: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    init = whole / "policy" if changes else tmp_path / "nowhere"
+    refused(recipe(init=str(init), **changes), tmp_path / "work", tmp_path / "out", message)
+
+
 def test_a_training_that_diverges_ends_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = training.traces.corpus
     monkeypatch.setattr(training.traces, "corpus", lambda: corpus(20))

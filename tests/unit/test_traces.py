@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -70,7 +71,7 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
         assert asked.value() == int(answer)
         return
     tiles, goal = puzzle(prompt)
-    if kind == "free":
+    if kind in ("free", "post"):
         assert Counter(expression.literals) == Counter(tiles)
         assert expression.value().denominator == 1
         return
@@ -108,7 +109,7 @@ def test_nothing_ever_asks_for_24(training: list[traces.Example], held_out: list
     for kind, prompt, completion in training + held_out:
         assert f"target {traces.FORBIDDEN_TARGET}\n" not in prompt
         assert f"[{traces.FORBIDDEN_TARGET}]" not in prompt + completion
-        if kind == "free":
+        if kind in ("free", "post"):
             assert parse(completion.strip()).value() != traces.FORBIDDEN_TARGET
 
 
@@ -119,7 +120,7 @@ def test_no_held_out_puzzle_is_trained_on_and_only_such_are_scored(
     scored = [is_held_out(*puzzle(prompt)) for kind, prompt, _ in held_out if kind in ("four", "six")]
     assert len(seen) > 100
     assert not any(seen)
-    assert len(scored) == 2 * NUM_PER_KIND
+    assert len(scored) == 4 * NUM_PER_KIND  # two kinds in each of two tasks
     assert all(scored)
 
 
@@ -161,6 +162,26 @@ def test_held_out_examples_are_not_the_training_ones_and_differ_by_index() -> No
     texts = [traces.held_out_example("puzzle-agent", 0, 3, i) for i in range(20)]
     assert len(set(texts)) == 20
     assert texts == [traces.held_out_example("puzzle-agent", 0, 3, i) for i in range(20)]
+
+
+def test_values_worth_posting_are_those_that_most_halves_can_complete() -> None:
+    tiles, target = (3, 7, 11), 145
+    rng = random.Random(2)
+    halves = [tuple(sorted(rng.randint(1, 13) for _ in range(3))) for _ in range(400)]
+
+    def counted(value: int) -> float:
+        wanted = {s for _, s in solver.sub_targets(value, target) if s != traces.FORBIDDEN_TARGET}
+        return sum(not wanted.isdisjoint(solver.whole_values(half)) for half in halves) / len(halves)
+
+    best = traces.posting_values(tiles, target)
+    assert len(best) == traces.POSTED_VALUES
+    assert set(best) <= set(solver.whole_values(tiles))
+    others = set(solver.whole_values(tiles)) - set(best) - {0, traces.FORBIDDEN_TARGET}
+    assert min(traces.completable_share(v, target) for v in best) >= max(
+        traces.completable_share(v, target) for v in others
+    )
+    for value in [*best, *sorted(others)[:3]]:
+        assert traces.completable_share(value, target) == pytest.approx(counted(value), abs=0.1)
 
 
 DIGEST = """
