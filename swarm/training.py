@@ -199,8 +199,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
         if not resume:
             raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
         try:
-            compared = {k: v for k, v in json.loads(recipe_file.read_text()).items() if k in _IDENTITY}
-        except (OSError, ValueError, AttributeError) as error:
+            earlier = TrainConfig.model_validate(json.loads(recipe_file.read_text())).model_dump(mode="json")
+            compared = {k: v for k, v in earlier.items() if k in _IDENTITY}
+        except (OSError, ValueError) as error:
             raise SwarmError(f"{recipe_file} is damaged ({error}); remove the folder to start over") from error
         if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
