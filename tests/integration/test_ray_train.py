@@ -137,7 +137,7 @@ def test_training_lowers_the_loss_and_says_how_far_it_is(whole: Path) -> None:
     seen = losses(whole / "work")
     assert list(seen) == list(range(1, STEPS + 1))
     assert seen[STEPS] < seen[1] - 0.3
-    assert "held-out four" in (whole / "echo.txt").read_text()
+    assert "score of four" in (whole / "echo.txt").read_text()
 
 
 def test_interrupted_and_resumed_training_ends_bit_equal(

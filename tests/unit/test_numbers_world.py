@@ -177,7 +177,7 @@ def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
     halves = [
         (prompt, whole)
         for _, _, (kind, prompt, _), whole in examples
-        if _shown(prompt) is None and kind != "evaluate"  # plain arithmetic shows no puzzle
+        if _shown(prompt) is None and kind not in traces.WITHOUT_PUZZLE
     ]
     assert len(halves) > 350
     for prompt, (tiles, target, held_out) in halves:
@@ -191,7 +191,7 @@ def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
 def test_no_training_text_ever_asks_for_24(examples):
     for _, _, (kind, prompt, completion), _ in examples:
         words = prompt.split()
-        assert kind == "evaluate" or words[words.index("target") + 1] != "24"
+        assert kind in traces.WITHOUT_PUZZLE or words[words.index("target") + 1] != "24"
         assert "[24]" not in prompt + completion
 
 
