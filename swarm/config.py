@@ -51,6 +51,8 @@ class AgentsConfig(_Section):
         worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
             call per tick.
         max_retries: after this many illegal actions in a row an agent rests for one tick.
+        awake: after the first tick, agents without a directive rest, but for as many in turn as it takes for this many
+            to act; None lets everybody act in every tick.
     """
 
     count: int = Field(8, ge=1, le=100_000)
@@ -63,6 +65,7 @@ class AgentsConfig(_Section):
     history: int = Field(0, ge=0, le=64)
     worker: Literal["parallel", "time_slice"] = "parallel"
     max_retries: int = Field(3, ge=1)
+    awake: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _model_is_named(self) -> AgentsConfig:

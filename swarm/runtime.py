@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from swarm.config import ExperimentConfig
@@ -217,6 +217,7 @@ class Runtime:
             due = episode.world.possible_agents[episode.ticks % agents.count]
             acting = [due] if due in acting else []
         directives = episode.directives if directed is None else directed.directives
+        acting = self._awake(episode, acting, directives)
         turns = [
             _Turn(
                 agent,
@@ -241,6 +242,19 @@ class Runtime:
             )
         admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
+
+    def _awake(self, episode: Episode, acting: list[str], directives: Mapping[str, str]) -> list[str]:
+        """Leave agents out that rest: those without a directive, but for `agents.awake` in turn."""
+        least = self.config.agents.awake
+        if least is None or episode.ticks == 0 or len(acting) <= least:
+            return acting
+        awake = {agent for agent in acting if agent in directives}
+        first = episode.ticks * least % len(acting)
+        for agent in acting[first:] + acting[:first]:
+            if len(awake) >= least:
+                break
+            awake.add(agent)
+        return [agent for agent in acting if agent in awake]
 
     def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
         """Fill in the replies of all turns with one call to the pool."""

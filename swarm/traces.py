@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.coordinator.split_numbers import MAX_VALUES, briefing_text
+from swarm.coordinator.split_numbers import LARGEST, MENU, NOTHING, briefing_text, menu
 from swarm.errors import SwarmError
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
@@ -31,18 +31,16 @@ __all__ = [
     "corpus",
     "example",
     "held_out_example",
-    "is_way",
     "posting_values",
 ]
 
 FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13
 TARGET_LOW, TARGET_HIGH = 100, 199
-DIRECTIVES_PER_ANSWER = 4
 CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
 VALUES_PER_LIST = 10
 POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
-LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made
+BRIEFINGS_WITH_SOME = 0.6
 
 Example = tuple[str, str, str]
 """(kind, prompt, completion); the completion ends with the stop."""
@@ -171,48 +169,41 @@ def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
 
 
 def briefing(rng: random.Random, held_out: bool) -> Example:
-    """A coordinator says how values that the other half posted may be completed.
+    """A coordinator picks, from a menu of sub-targets as in play, all that the half can make.
 
-    The answer is as many true directives as a half has agents to spend on them: first those whose sub-target this half
-    can make, then the others, each by size. So a coordinator that does not know what a half can make still guesses
-    like the rules do, and one that knows is right.
+    Most menus of play hold none; more than half of those here hold some, so that there is something to learn.
     """
-    own, other, target, v, _, _ = _solved_split(rng, held_out)
-    if rng.random() < 0.25:  # a puzzle this half may not be able to complete at all
-        target = rng.randint(TARGET_LOW, TARGET_HIGH)
-        if is_held_out(own + other, target) != held_out:
-            return briefing(rng, held_out)
-    pool = list(solver.whole_values(other))
-    rng.shuffle(pool)
-    values = pool[: rng.randint(1, MAX_VALUES)]
-    if v not in values and rng.random() < 0.6:
-        values[rng.randrange(len(values))] = v
-    return _briefing(own, target, values)
-
-
-def briefing_in_play(rng: random.Random, held_out: bool) -> Example:
-    """As `briefing`, with the values that agents post and a target as worlds draw it."""
+    some = rng.random() < BRIEFINGS_WITH_SOME
     while True:
         own, other, target = _half(rng), _half(rng), rng.randint(TARGET_LOW, TARGET_HIGH)
-        if is_held_out(tuple(sorted(own + other)), target) == held_out:
-            break
-    pool = list(posting_values(other, target))
-    others = [v for v in solver.whole_values(other) if v not in pool]
-    pool += rng.sample(others, min(len(others), POSTED_VALUES // 2))
-    rng.shuffle(pool)
-    return _briefing(own, target, pool[: rng.randint(1, MAX_VALUES)])
+        if is_held_out(tuple(sorted(own + other)), target) != held_out:
+            continue
+        pool = list(posting_values(other, target))
+        missed = [v for v in solver.whole_values(other) if v not in pool]  # posted by who missed a sub-target
+        pool += rng.sample(missed, min(len(missed), POSTED_VALUES // 2))
+        rng.shuffle(pool)
+        options = [s for s in menu(target, pool[: rng.randint(1, len(pool))]) if s != FORBIDDEN_TARGET]
+        tried = rng.sample(options, rng.randint(0, len(options)) if rng.random() < 0.5 else 0)
+        kind, prompt, answer = _pick("briefing", own, [s for s in options if s not in tried][:MENU])
+        if (some and answer.strip() == NOTHING) or not set(options) - set(tried):
+            continue
+        return kind, prompt, answer
 
 
-def _briefing(own: tuple[int, ...], target: int, values: list[int]) -> Example:
-    reach = frozenset(solver.whole_values(own))
-    ways = sorted(
-        (s not in reach, s, form.format(s))
-        for value in values
-        for form, s in solver.sub_targets(value, target)
-        if s < LARGEST and s != FORBIDDEN_TARGET
-    )
-    answer = " ".join(text for _, _, text in ways[:DIRECTIVES_PER_ANSWER]) or "-"
-    return "briefing", briefing_text(target, " ".join(map(str, own)), values), answer + STOP
+def pick(rng: random.Random, held_out: bool) -> Example:
+    """As `briefing`, with any numbers on the menu: practice in what three tiles can make, without a puzzle."""
+    own = _half(rng)
+    able = [v for v in solver.whole_values(own) if v not in (0, FORBIDDEN_TARGET) and v < LARGEST]
+    options = set(rng.sample(able, min(len(able), rng.randint(0, MENU // 2))))
+    highest = rng.choice((50, TARGET_HIGH))
+    options |= {rng.randint(1, highest) for _ in range(rng.randint(1, MENU - len(options)))} - {FORBIDDEN_TARGET}
+    return _pick("pick", own, sorted(options) or able[:1])
+
+
+def _pick(kind: str, own: tuple[int, ...], options: list[int]) -> Example:
+    makes = frozenset(solver.whole_values(own))
+    answer = "".join(f" {s}" for s in options if s in makes) or f" {NOTHING}"
+    return kind, briefing_text(" ".join(map(str, own)), options), answer + STOP
 
 
 def evaluate(rng: random.Random, held_out: bool) -> Example:
@@ -225,26 +216,44 @@ def evaluate(rng: random.Random, held_out: bool) -> Example:
             return "evaluate", f"value {text}\n", f"{value}{STOP}"
 
 
+def operation(rng: random.Random, held_out: bool) -> Example:
+    """Two numbers and an operator, parted by spaces as in prompts: the agent's only look at the token " 24" there.
+
+    A number that prompts never held means nothing to a model when it turns up as a target. Here each number up to 199
+    is an operand and a result alike; no text asks for a way to reach it.
+    """
+    while True:
+        operator = rng.choice("+-*/")
+        a, b = (
+            (rng.randint(1, 199), rng.randint(1, 99)) if operator in "+-" else (rng.randint(1, 99), rng.randint(1, 13))
+        )
+        if operator == "/":
+            a *= b
+        value = parse(f"{a}{operator}{b}").value()
+        if 0 <= value < 1000 and a < 1000:
+            return "operation", f"value {a} {operator} {b}\n", f" {value}{STOP}"
+
+
 def reach(rng: random.Random, held_out: bool) -> Example:
     """The next values but 24, in order, that a half can make: what a coordinator has to know, without a puzzle."""
     tiles = _half(rng)
     values = sorted(v for v in solver.whole_values(tiles) if v != FORBIDDEN_TARGET)
     first = rng.randrange(len(values))
     start = rng.randint(values[first - 1] + 1 if first else 0, values[first])
-    listed = " ".join(map(str, values[first : first + VALUES_PER_LIST]))
+    listed = "".join(f" {v}" for v in values[first : first + VALUES_PER_LIST])
     return "reach", f"half {' '.join(map(str, tiles))} from {start}\n", listed + STOP
 
 
 Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
-    "puzzle-coordinator": ((briefing, 0.85), (reach, 0.15)),
+    "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
-    "puzzle-coordinator-play": ((briefing_in_play, 0.85), (reach, 0.15)),
+    "numbers-agent": ((four_tiles, 0.76), (evaluate, 0.08), (operation, 0.16)),
 }
 """Task name -> its kinds of examples and their shares."""
 
-WITHOUT_PUZZLE = frozenset({"evaluate", "reach"})
+WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "reach"})
 """Kinds that hold no puzzle, so that nothing in them is held out."""
 
 
@@ -285,21 +294,3 @@ def corpus(size: int = 2000) -> Iterator[str]:
     words = "heard illegal room exits door key goal go take drop look red blue green made values target half tiles"
     for _ in range(size // 10):
         yield f" {words.replace(' ', '  ')} {words}"
-
-
-def is_way(prompt: str, directive: str, *, within_reach: bool) -> bool:
-    """Return whether a directive answers a briefing: true arithmetic on a listed value.
-
-    Args:
-        prompt: the briefing.
-        directive: one word of the answer.
-        within_reach: also demand that the half of the briefing can make the sub-target.
-    """
-    words = prompt.split()
-    target, values = int(words[1]), words[words.index("values") + 1 :]
-    tiles = tuple(int(word) for word in words[words.index("half") + 1 : words.index("values")])
-    return any(
-        directive == form.format(s) and (not within_reach or s in solver.whole_values(tiles))
-        for value in values
-        for form, s in solver.sub_targets(int(value), target)
-    )

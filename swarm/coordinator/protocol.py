@@ -6,8 +6,8 @@ replaced without loss and a retry gives the same directives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from swarm.messages import DirectReply, DirectRequest
@@ -17,10 +17,17 @@ __all__ = ["Briefing", "Coordinator", "Playbook"]
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """One prompt for a model coordinator and the agents that its answer is for."""
+    """One prompt for a model coordinator, and what its answer means.
+
+    Attributes:
+        agents: whom the answer is for, in order.
+        prompt: what the model reads.
+        options: words of the answer -> the directives that they stand for, where a prompt offers a menu.
+    """
 
     agents: tuple[str, ...]
     prompt: str
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Coordinator(Protocol):

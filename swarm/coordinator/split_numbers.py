@@ -1,13 +1,14 @@
 """How to steer split-numbers-v0: what its reports say, the hand-written rules, and the text for a µLM coordinator.
 
-Owns the domain knowledge of this one world's coordination. It reads report text only. The rules use posted values
-and never the tiles; the µLM may read the tiles that reports name, and has to learn what they can make.
+Owns the domain knowledge of this one world's coordination. It reads report text only. Both kinds of coordinator get
+the same menu: the sub-targets that would complete what the other half posted. The rules take the smallest, without a
+look at the tiles; the µLM reads the tiles that reports name, and has to have learned what they can make.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from swarm.coordinator.protocol import Briefing
@@ -15,11 +16,14 @@ from swarm.messages import DirectRequest
 from worlds.solver import sub_targets
 from worlds.split_numbers import DIRECTIVE
 
-__all__ = ["SplitNumbersPlaybook", "briefing_text"]
+__all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "menu"]
 
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
 _GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
-MAX_VALUES = 4  # values in one briefing: all that four agents of the other half post in a tick
+MENU = 12  # sub-targets in one briefing, the smallest: large ones can hardly ever be made
+LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made either
+NOTHING = "-"  # what a µLM answers when nothing on the menu can be made
+MAX_TRIES = 2  # how often one sub-target is offered to the µLM: an agent may miss what it can make
 MAX_REPEATS = 4  # how often the same directive is worth giving: a µLM may miss a value that it can make
 COPIES = 2  # agents that get the same known sub-target in one tick
 
@@ -31,9 +35,20 @@ class _Half:
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
 
 
-def briefing_text(target: int, tiles: str, values: Sequence[int]) -> str:
-    """Return what the µLM coordinator reads about one half; it answers with directives parted by spaces."""
-    return f"target {target} half {tiles} values {' '.join(map(str, values))}\n"
+def menu(target: int, values: Sequence[int]) -> dict[int, str]:
+    """Return sub-target -> the directive that asks for it, smallest sub-target first, the latest value winning.
+
+    Args:
+        target: of the puzzle.
+        values: what the other half posted, in order.
+    """
+    ways = {s: form.format(s) for value in values for form, s in sub_targets(value, target) if s < LARGEST}
+    return dict(sorted(ways.items()))
+
+
+def briefing_text(tiles: str, options: Iterable[int]) -> str:
+    """Return what the µLM coordinator reads about one half; it answers with those options that the half can make."""
+    return f"half {tiles} make {' '.join(map(str, options))}\n"
 
 
 class SplitNumbersPlaybook:
@@ -103,25 +118,27 @@ class SplitNumbersPlaybook:
         result: list[Briefing] = []
         for side, half in halves.items():
             (other,) = (h for name, h in halves.items() if name != side)
-            times = dict.fromkeys(other.values, 0)
-            for text, count in half.given.items():
-                for value in other.values:
-                    if text.startswith((f"{value}+", f"{value}-", f"{value}*", f"{value}/")) or text.endswith(
-                        (f"]-{value}", f"]/{value}")
-                    ):
-                        times[value] += count
-            newest = {value: -i for i, value in enumerate(other.values)}
-            values = sorted(other.values, key=lambda v: (times[v], newest[v]))[:MAX_VALUES]
+            tries: dict[int, int] = {}
+            for text, times in half.given.items():
+                if match := DIRECTIVE.fullmatch(text):
+                    tries[int(match["own"])] = tries.get(int(match["own"]), 0) + times
+            options = {
+                str(s): text
+                for s, text in menu(target, other.values).items()
+                if tries.get(s, 0) < (MAX_REPEATS if s in half.values else MAX_TRIES)
+            }
             agents = tuple(a for a in half.agents if a in request.agents)
-            if values and agents:
+            if options and agents:
+                shown = dict(list(options.items())[:MENU])
                 tiles = side.split("|")[0]
-                result.append(Briefing(agents, briefing_text(target, tiles, values)))
+                result.append(Briefing(agents, briefing_text(tiles, map(int, shown)), shown))
         return result
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
-        """Read the directives out of a model's answer; anything that is no directive is skipped."""
-        directives = [word for word in text.split() if DIRECTIVE.fullmatch(word)]
-        return dict(zip(briefing.agents, directives, strict=False))
+        """Read which options a model picked; whatever is no option is skipped."""
+        picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
+        directives = [briefing.options[word] for word in picked]
+        return dict(zip(briefing.agents, directives * COPIES, strict=False))
 
 
 def _parity(agent: str) -> str:

@@ -283,3 +283,39 @@ def test_puzzle_files_are_found_beside_the_experiment(experiment: Experiment, tm
     goals = [r["goal"] for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode"]
     assert goals == ["target 6", "target 24"]
     assert NumbersWorld.id == "numbers-v0"
+
+
+def test_after_the_first_tick_agents_without_a_directive_rest_in_turn(experiment: Experiment, tmp_path: Path) -> None:
+    agents = {"count": 8, "policy": "random", "awake": 3}
+    budget = {"ticks": 6, "tokens": 99_999}
+    silent = run(
+        experiment,
+        tmp_path,
+        "silent",
+        agents=agents,
+        coordinator={"kind": "none"},
+        budget=budget,
+    )
+    acted = [[entry["agent"] for entry in tick["agents"]] for tick in ticks(silent)]
+    assert len(acted) > 3
+    for names, tick in zip(acted, ticks(silent), strict=True):
+        assert len(names) == (8 if tick["tick"] == 0 else 3)
+        assert names == sorted(names)
+    assert {name for names in acted[1:4] for name in names} == {f"a{i}" for i in range(8)}
+
+    directed = run(
+        experiment,
+        tmp_path,
+        "directed",
+        agents=agents,
+        coordinator={"kind": "rules"},
+        budget=budget,
+    )
+    counts = set()
+    for tick in ticks(directed):
+        names = {entry["agent"] for entry in tick["agents"]}
+        assert set(tick["directives"]) <= names  # nobody who was told to do something rests
+        assert len(names) >= 3
+        counts.add(len(names))
+    assert max(counts) > 3
+    assert replay(directed, check=True).finished

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from swarm.coordinator.protocol import Briefing
-from swarm.coordinator.split_numbers import MAX_REPEATS, MAX_VALUES, SplitNumbersPlaybook, briefing_text
+from swarm.coordinator.split_numbers import (
+    LARGEST,
+    MAX_REPEATS,
+    MAX_TRIES,
+    MENU,
+    SplitNumbersPlaybook,
+    briefing_text,
+    menu,
+)
 from swarm.messages import DirectRequest, Report
 from worlds.arithmetic import parse
 from worlds.split_numbers import DIRECTIVE
@@ -117,41 +125,62 @@ def test_without_a_target_in_the_goal_nothing_is_directed():
     assert BOOK.briefings(_request(_made("a0", 100), goal="find the exit")) == []
 
 
-def test_a_briefing_names_the_target_the_own_tiles_and_the_values_of_the_others():
-    (briefing,) = BOOK.briefings(_request(_made("a0", 100), _made("a2", 33)))
-    assert briefing == Briefing(("a1", "a3"), briefing_text(145, "2 4 9", [33, 100]))
-    assert briefing.prompt == "target 145 half 2 4 9 values 33 100\n"
+def test_a_briefing_offers_the_own_tiles_and_every_sub_target_by_size():
+    (briefing,) = BOOK.briefings(_request(_made("a0", 100), _made("a2", 29)))
+    options = {"5": "29*[5]", "45": "100+[45]", "116": "29+[116]", "174": "[174]-29", "245": "[245]-100"}
+    assert briefing == Briefing(("a1", "a3"), briefing_text("2 4 9", [5, 45, 116, 174, 245]), options)
+    assert briefing.prompt == "half 2 4 9 make 5 45 116 174 245\n"
+
+
+def test_a_menu_completes_the_target_and_lists_no_sub_target_twice():
+    ways = menu(145, [100, 190, 29, 7])
+    assert list(ways) == sorted(set(ways))
+    assert ways[45] == "190-[45]"  # the later of two ways
+    assert max(ways) < LARGEST  # 1015/7 is one, too
+    for s, text in ways.items():
+        assert f"[{s}]" in text
+        assert parse(text.replace("[", "(").replace("]", ")")).value() == 145
 
 
 def test_each_half_that_can_complete_something_gets_its_own_briefing():
     briefings = BOOK.briefings(_request(_made("a0", 100), _made("a1", 50)))
     assert [b.agents for b in briefings] == [("a0", "a2"), ("a1", "a3")]
-    assert ["values 50" in briefings[0].prompt, "values 100" in briefings[1].prompt] == [True, True]
+    assert [b.options["95"] for b in briefings if "95" in b.options] == ["50+[95]"]
+    assert [b.options["45"] for b in briefings if "45" in b.options] == ["100+[45]"]
 
 
-def test_a_value_is_briefed_once_however_often_it_is_posted():
-    (briefing,) = BOOK.briefings(_request(_made("a0", 100), _made("a2", 100)))
-    assert briefing.prompt.endswith("values 100\n")
-
-
-def test_a_briefing_holds_a_bounded_number_of_the_newest_values():
-    posted = [_made("a0", value) for value in range(201, 201 + MAX_VALUES + 3)]
+def test_a_briefing_holds_a_bounded_number_of_the_smallest_sub_targets():
+    posted = [_made("a0", value) for value in range(100, 100 + MENU + 5)]
     (briefing,) = BOOK.briefings(_request(*posted))
-    values = briefing.prompt.split("values ")[1].split()
-    assert values == [str(value) for value in range(200 + MAX_VALUES + 3, 203, -1)]
+    offered = [int(word) for word in briefing.prompt.split("make ")[1].split()]
+    assert len(offered) == MENU
+    assert offered == sorted(offered)
+    assert offered == list(range(145 - 100 - MENU - 4, 145 - 100 - 4))
 
 
-def test_values_that_were_directed_before_step_back_in_the_next_briefing():
-    posted = [_made("a0", 100), _made("a2", 33)]
-    (briefing,) = BOOK.briefings(_request(*posted, given=[(1, "a1", "33+[112]")]))
-    assert briefing.prompt.endswith("values 100 33\n")
-    (briefing,) = BOOK.briefings(_request(*posted, given=[(1, "a1", "[178]-33")]))
-    assert briefing.prompt.endswith("values 100 33\n")
+def test_a_sub_target_that_was_missed_often_enough_is_offered_no_more():
+    posted = [_made("a0", 100), _made("a2", 29)]
+    given = [(tick, "a1", "100+[45]") for tick in range(MAX_TRIES - 1)]
+    (briefing,) = BOOK.briefings(_request(*posted, given=given))
+    assert "45" in briefing.options
+    given += [(9, "a3", "190-[45]")]  # another way to the same own part is the same to the half
+    (briefing,) = BOOK.briefings(_request(*posted, given=given))
+    assert "45" not in briefing.options
+    briefings = BOOK.briefings(_request(*posted, _made("a3", 45), given=given))
+    assert any("45" in b.options for b in briefings)  # the half has made it once: it is worth another try
+    given += [(10, "a1", "100+[45]")] * MAX_REPEATS
+    assert all("45" not in b.options for b in BOOK.briefings(_request(*posted, _made("a3", 45), given=given)))
+
+
+def test_nothing_left_on_the_menu_means_no_briefing():
+    given = [(tick, "a1", text) for tick in range(MAX_TRIES) for text in ("100+[45]", "[245]-100")]
+    assert BOOK.briefings(_request(_made("a0", 100), given=given)) == []
 
 
 def test_a_model_answer_is_dealt_out_in_order_and_garbage_in_it_skipped():
-    briefing = Briefing(("a1", "a3"), "")
-    assert BOOK.parse("100+[45] nonsense [178]-33 33+[112]", briefing) == {"a1": "100+[45]", "a3": "[178]-33"}
-    assert BOOK.parse("-", briefing) == {}
-    assert BOOK.parse("", briefing) == {}
-    assert BOOK.parse("100+45 [[1]] \x00", briefing) == {}
+    options = {"5": "29*[5]", "45": "100+[45]", "116": "29+[116]"}
+    briefing = Briefing(("a1", "a3", "a5"), "", options)
+    assert BOOK.parse(" 45 nonsense 5", briefing) == {"a1": "100+[45]", "a3": "29*[5]", "a5": "100+[45]"}
+    assert BOOK.parse("5 45 116 5", Briefing(("a1", "a3"), "", options)) == {"a1": "29*[5]", "a3": "100+[45]"}
+    for nothing in ("-", "", "46 100+[45] [[1]] \x00"):
+        assert BOOK.parse(nothing, briefing) == {}

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from swarm import traces
-from swarm.coordinator.split_numbers import briefing_text
+from swarm.coordinator.split_numbers import MENU
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.training import _judge
@@ -47,22 +47,24 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
     assert completion.endswith(STOP)
     answer = completion[: -len(STOP)]
     assert STOP not in answer
-    if kind == "briefing":
+    if kind in ("briefing", "pick"):
         words = prompt.split()
-        target, given = int(words[1]), words[words.index("values") + 1 :]
-        tiles = tuple(int(word) for word in words[3 : words.index("values")])
-        for directive in answer.split() if answer != "-" else []:
-            match = DIRECTIVE.fullmatch(directive)
-            assert match is not None
-            assert (match["before"] or match["after"]).strip("+-*/") in given
-            assert parse(directive.replace("[", "(").replace("]", ")")).value() == target
-        own = [int(DIRECTIVE.fullmatch(directive)["own"]) for directive in answer.split() if directive != "-"]
-        assert own == sorted(own, key=lambda s: (s not in solver.reachable(tiles), s))  # within reach first
+        at = words.index("make")
+        tiles, options = tuple(int(word) for word in words[1:at]), [int(word) for word in words[at + 1 :]]
+        makes = solver.reachable(tiles)
+        assert options == sorted(set(options))
+        assert len(options) > 0
+        assert answer == "".join(f" {s}" for s in options if s in makes) or (
+            answer == " -" and not makes & set(options)
+        )
         return
     if kind == "reach":
         *tiles, start = [int(word) for word in prompt.replace("from", "").split()[1:]]
         makes = sorted(int(v) for v in solver.reachable(tuple(tiles)) if v.denominator == 1 and v >= start and v != 24)
         assert [int(word) for word in answer.split()] == makes[: traces.VALUES_PER_LIST]
+        return
+    if kind == "operation":
+        assert parse(prompt.removeprefix("value ").replace(" ", "").strip()).value() == int(answer)
         return
     expression = parse(answer)
     if kind == "evaluate":
@@ -88,7 +90,16 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
 def test_every_training_answer_is_true(training: list[traces.Example]) -> None:
     for example in training:
         assert_true(*example)
-    assert {kind for kind, _, _ in training} >= {"directed", "free", "four", "six", "briefing", "reach"}
+    assert {kind for kind, _, _ in training} >= {
+        "directed",
+        "free",
+        "four",
+        "six",
+        "briefing",
+        "pick",
+        "reach",
+        "operation",
+    }
 
 
 def test_every_held_out_answer_is_true(held_out: list[traces.Example]) -> None:
@@ -100,15 +111,17 @@ def test_a_wrong_answer_would_be_noticed() -> None:
     with pytest.raises(AssertionError):
         assert_true("four", "tiles 1 2 3 4 target 10\n", "1+2+3*4\n")
     with pytest.raises(AssertionError):
-        assert_true("briefing", "target 106 half 1 2 3 values 100\n", "100+[7]\n")
+        assert_true("briefing", "half 1 2 3 make 5 7 10\n", " 5 7 10\n")  # 10 is out of reach
     with pytest.raises(AssertionError):
-        assert_true("briefing", "target 106 half 1 2 3 values 50 100\n", "50+[56] 100+[6]\n")  # 56 is out of reach
+        assert_true("briefing", "half 1 2 3 make 5 7 10\n", " -\n")
 
 
 def test_nothing_ever_asks_for_24(training: list[traces.Example], held_out: list[traces.Example]) -> None:
     for kind, prompt, completion in training + held_out:
         assert f"target {traces.FORBIDDEN_TARGET}\n" not in prompt
         assert f"[{traces.FORBIDDEN_TARGET}]" not in prompt + completion
+        if kind in ("briefing", "pick", "reach"):
+            assert str(traces.FORBIDDEN_TARGET) not in (prompt.partition("make")[2] + completion).split()
         if kind in ("free", "post"):
             assert parse(completion.strip()).value() != traces.FORBIDDEN_TARGET
 
@@ -120,7 +133,7 @@ def test_no_held_out_puzzle_is_trained_on_and_only_such_are_scored(
     scored = [is_held_out(*puzzle(prompt)) for kind, prompt, _ in held_out if kind in ("four", "six")]
     assert len(seen) > 100
     assert not any(seen)
-    assert len(scored) == 4 * NUM_PER_KIND  # two kinds in each of two tasks
+    assert len(scored) == 5 * NUM_PER_KIND  # two kinds in each of two tasks, one in a third
     assert all(scored)
 
 
@@ -206,27 +219,16 @@ def test_corpus_covers_all_tasks_and_numbers() -> None:
     assert all(word in text for word in ("tiles", "half", "target", "values", "[", "illegal", "goal", "999"))
 
 
-@pytest.mark.parametrize(
-    ("directive", "answers"),
-    [
-        ("100+[6]", True),  # 1+2+3
-        ("101+[5]", True),  # 2+3*1
-        ("112-[6]", True),
-        ("[0]-106", False),  # wrong arithmetic
-        ("100+[7]", False),  # 7 can be made but does not complete
-        ("99+[7]", False),  # completes, but nobody posted 99
-        ("50+[56]", False),  # completes, but 56 cannot be made
-        ("[106]", False),
-        ("-", False),
-        ("", False),
-        ("100+6", False),
-    ],
-)
-def test_directive_answers_a_briefing_only_if_it_can_be_carried_out(directive: str, answers: bool) -> None:
-    briefing = briefing_text(106, "1 2 3", [100, 101, 112, 50])
-    assert traces.is_way(briefing, directive, within_reach=True) == answers
-    true = answers or directive in ("50+[56]",)
-    assert traces.is_way(briefing, directive, within_reach=False) == true
+def test_menus_are_those_of_play() -> None:
+    for index in range(200):
+        _, prompt, _ = traces.held_out_example("puzzle-coordinator", 0, 3, index)
+        assert len(prompt.split("make")[1].split()) <= MENU
+
+
+@pytest.mark.parametrize(("answer", "right"), [(" 5 7", True), ("7", True), ("10", False), ("-", False), ("", False)])
+def test_a_briefing_is_judged_by_the_first_sub_target_picked(answer: str, right: bool) -> None:
+    assert _judge("briefing", "half 1 2 3 make 5 7 10\n", " 5 7\n", answer) == right
+    assert _judge("briefing", "half 1 2 3 make 10 11\n", " -\n", answer) == (answer == "-")
 
 
 def test_scoring_accepts_every_example_and_refuses_a_neighbours_answer(held_out: list[traces.Example]) -> None:
@@ -237,7 +239,7 @@ def test_scoring_accepts_every_example_and_refuses_a_neighbours_answer(held_out:
     wrong = [
         _judge(kind, prompt, completion, other[2].strip())
         for (kind, prompt, completion), other in itertools.pairwise(held_out)
-        if kind not in ("briefing",) and other[0] == kind and other[2] != completion
+        if kind not in ("briefing", "pick") and other[0] == kind and other[2] != completion
     ]
     assert len(wrong) > 50
     assert sum(wrong) == 0
