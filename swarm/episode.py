@@ -143,8 +143,11 @@ class Episode:
             return f"budget: {name}"
         return None
 
-    def closing(self, reason: str) -> Record:
-        """Return the body of the `episode_end` record."""
+    def closing(self, reason: str, unrecorded: Spent | None = None) -> Record:
+        """Return the body of the `episode_end` record; `unrecorded` was spent on a step that the world refused."""
+        if unrecorded is not None:
+            self.spent.tokens += unrecorded.tokens
+            self.spent.calls += unrecorded.calls
         body: dict[str, Any] = {
             "episode": self.index,
             "solved": self.world.solved,
@@ -154,6 +157,8 @@ class Episode:
         }
         if self.world.solved:
             body["solution"] = self.solution
+        if unrecorded is not None:
+            body["unrecorded"] = {"tokens": unrecorded.tokens, "calls": unrecorded.calls}
         return body
 
 

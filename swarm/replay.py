@@ -253,12 +253,17 @@ class _Replayer:
         place = _place(record)
         _same(place, "solved", record["solved"], episode.world.solved)
         _same(place, "reason is 'solved'", record["reason"] == "solved", episode.world.solved)
+        fault = record["reason"].startswith("world fault")
+        if fault:  # the step that raised has no tick record, only its cost
+            unrecorded = record["unrecorded"]
+            episode.spent.tokens += unrecorded["tokens"]
+            episode.spent.calls += unrecorded["calls"]
+            self.tokens += unrecorded["tokens"]
         for name, value in {"ticks": episode.ticks, **episode.spent.as_dict()}.items():
             _same(place, name, record[name], value)
         self.episodes += 1
         self.solved += episode.world.solved
-        # The step that raised has no tick record: its model calls were never acted on.
-        self.faults += record["reason"].startswith("world fault")
+        self.faults += fault
 
     def _end(self, record: Record) -> None:
         place = _place(record)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from swarm.budget import Spent
 from swarm.config import ExperimentConfig
 from swarm.episode import Episode, WorldFaultError
 from swarm.errors import SwarmError
@@ -137,6 +138,7 @@ class Runtime:
         self._last.pop(record["episode"], None)
         self.totals.episodes += 1
         self.totals.solved += record["solved"]
+        self.totals.tokens += record.get("unrecorded", {}).get("tokens", 0)
         self.totals.faults += record["reason"].startswith("world fault")
 
     # Playing.
@@ -290,7 +292,13 @@ class Runtime:
         try:
             result, state = episode.step(actions)
         except WorldFaultError as error:
-            self._finish(episode, f"world fault: {error}"[:300])
+            # The step has no tick record, but its model calls were made: they are charged all the same.
+            made = [reply.prompt_tokens + reply.generated_tokens for _, reply in replies]
+            calls = len(made)
+            if directed is not None:
+                made.append(directed.prompt_tokens + directed.generated_tokens)
+                calls += directed.calls
+            self._finish(episode, f"world fault: {error}"[:300], Spent(sum(made), calls))
             return 0
         entries: list[Record] = []
         for turn, reply in replies:
@@ -330,8 +338,8 @@ class Runtime:
         if reason := episode.end_reason(self._last.get(episode.index)):
             self._finish(episode, reason)
 
-    def _finish(self, episode: Episode, reason: str) -> None:
-        record = episode.closing(reason)
+    def _finish(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
+        record = episode.closing(reason, unrecorded)
         self.journal.append("episode_end", record)
         self._close(record)
 

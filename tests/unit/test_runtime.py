@@ -164,6 +164,13 @@ def test_a_world_that_raises_ends_its_episode_as_a_fault(
     (end,) = [r for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "end"]
     assert end["faults"] == 2
     assert end["reason"] == "finished"
+    closings = [r for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode_end"]
+    assert all(r["unrecorded"]["tokens"] > 0 and r["unrecorded"]["calls"] > 0 for r in closings)
+    played = {tick["episode"]: tick["spent"] for tick in ticks(run_dir)}
+    for r in closings:  # the calls of the step that raised are charged, too
+        assert r["tokens"] == played[r["episode"]]["tokens"] + r["unrecorded"]["tokens"]
+        assert r["calls"] == played[r["episode"]]["calls"] + r["unrecorded"]["calls"]
+    assert end["tokens"] == sum(r["tokens"] for r in closings)
     monkeypatch.undo()
     assert replay(run_dir, check=True).finished
 
