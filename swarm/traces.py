@@ -22,7 +22,6 @@ from swarm.seeds import derive_seed
 from worlds import solver
 from worlds.arithmetic import parse
 from worlds.numbers import Puzzle, is_held_out
-from worlds.split_numbers import TAKES, half_text
 
 __all__ = [
     "FORBIDDEN_TARGET",
@@ -40,7 +39,7 @@ LOW, HIGH = 1, 13
 TARGET_LOW, TARGET_HIGH = 100, 199
 CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
 VALUES_PER_LIST = 10
-BRIEFED = 6  # of the values worth posting, and half as many others
+POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
 BRIEFINGS_WITH_SOME = 0.6
 
 Example = tuple[str, str, str]
@@ -86,13 +85,6 @@ def directed(rng: random.Random, held_out: bool) -> Example:
     return "directed", prompt, solver.complete(form, _make(own, s, rng)) + STOP
 
 
-def directed_in_play(rng: random.Random, held_out: bool) -> Example:
-    """As `directed`, with the observation as the world gives it."""
-    own, _, target, _, form, s = _solved_split(rng, held_out)
-    prompt = agent_prompt(half_text(own, target, rng.randint(1, TAKES)), form.format(s))
-    return "directed", prompt, solver.complete(form, _make(own, s, rng)) + STOP
-
-
 def free(rng: random.Random, held_out: bool) -> Example:
     """An agent without a directive posts a value that is part of some solution."""
     own, _, target, _, _, s = _solved_split(rng, held_out)
@@ -128,18 +120,16 @@ def completable_share(value: int, target: int) -> float:
 
 @lru_cache(maxsize=100_000)
 def posting_values(tiles: tuple[int, ...], target: int) -> tuple[int, ...]:
-    """Return the values most worth posting, one per take: those that most halves could complete, the best first."""
+    """Return the values most worth posting: those that most halves could complete, the best first."""
     values = [v for v in solver.whole_values(tiles) if v not in (0, FORBIDDEN_TARGET)]
-    return tuple(sorted(values, key=lambda v: (-completable_share(v, target), v))[:TAKES])
+    return tuple(sorted(values, key=lambda v: (-completable_share(v, target), v))[:POSTED_VALUES])
 
 
 def post(rng: random.Random, held_out: bool) -> Example:
-    """An agent without a directive posts the value of its take, so that its teammates post others."""
+    """An agent without a directive posts a value that the other half can probably complete."""
     own, _, target, _, _, _ = _solved_split(rng, held_out)
-    values = posting_values(own, target)
-    take = rng.randint(1, TAKES)
-    value = values[(take - 1) % len(values)]
-    return "post", agent_prompt(half_text(own, target, take)), _make(own, value, rng) + STOP
+    value = rng.choice(posting_values(own, target))
+    return "post", agent_prompt(_half_text(own, target)), _make(own, value, rng) + STOP
 
 
 def four_tiles(rng: random.Random, held_out: bool) -> Example:
@@ -188,9 +178,9 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
         own, other, target = _half(rng), _half(rng), rng.randint(TARGET_LOW, TARGET_HIGH)
         if is_held_out(tuple(sorted(own + other)), target) != held_out:
             continue
-        pool = list(posting_values(other, target)[:BRIEFED])
+        pool = list(posting_values(other, target))
         missed = [v for v in solver.whole_values(other) if v not in pool]  # posted by who missed a sub-target
-        pool += rng.sample(missed, min(len(missed), BRIEFED // 2))
+        pool += rng.sample(missed, min(len(missed), POSTED_VALUES // 2))
         rng.shuffle(pool)
         options = [s for s in menu(target, pool[: rng.randint(1, len(pool))]) if s != FORBIDDEN_TARGET]
         tried = rng.sample(options, rng.randint(0, len(options)) if rng.random() < 0.5 else 0)
@@ -258,7 +248,7 @@ Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
-    "puzzle-agent-play": ((directed_in_play, 0.26), (post, 0.44), (six_tiles, 0.26), (evaluate, 0.04)),
+    "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.76), (evaluate, 0.08), (operation, 0.16)),
 }
 """Task name -> its kinds of examples and their shares."""

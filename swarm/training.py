@@ -342,7 +342,7 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
     if kind == "free":
         return sorted(expression.literals) == tiles
     if kind == "post":
-        return sorted(expression.literals) == tiles and value == parse(completion).value()
+        return sorted(expression.literals) == tiles and value in traces.posting_values(tuple(tiles), goal)
     used = sorted(expression.literals)
     if kind == "directed":
         borrowed = list(parse(completion).literals)

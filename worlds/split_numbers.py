@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +20,8 @@ from worlds.arithmetic import Expression, ExpressionError, evaluate, format_valu
 from worlds.numbers import Puzzle, check_tiles, expression_tool, is_held_out
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
 
-__all__ = ["DIRECTIVE", "TAKES", "SplitNumbersOptions", "SplitNumbersWorld", "draw_split", "half_text"]
+__all__ = ["DIRECTIVE", "SplitNumbersOptions", "SplitNumbersWorld", "draw_split"]
 
-TAKES = 8  # different values that the agents of one half are asked for
 DIRECTIVE = re.compile(r"(?P<before>\d{1,7}[-+*/])?\[(?P<own>\d{1,7})\](?P<after>[-/]\d{1,7})?")
 """A directive: the brackets mark the part that the agent makes from its own tiles."""
 
@@ -74,20 +73,13 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
     raise WorldError(f"split-numbers-v0: found no solvable puzzle for the options {options!r}")
 
 
-def half_text(tiles: Sequence[int], target: int, take: int) -> str:
-    """Return what an agent of one half observes; `take` is 1 to `TAKES`."""
-    return f"half {' '.join(map(str, tiles))} target {target} take {take}"
-
-
 class SplitNumbersWorld(World):
     """Hidden-profile puzzle: tiles are split over two groups of agents; all tiles together must make the target.
 
-    Agent a0, a2, ... hold the first half, a1, a3, ... the second. Observation: `half 3 7 11 target 145 take 2` (view
-    `full`: `tiles 2 3 4 7 9 11 target 145`). Takes, 1 to 8 and then again, are dealt out in a half so that no two of
-    its agents are asked for the same idea: the first take of each agent is its place in the half, the next one further
-    by their number. A free action is an expression that uses every tile of the own half once; its value is posted. A
-    composed action adds one whole number that the other half posted in an earlier tick, such as `100+(3+7)*...`; it
-    solves the puzzle when it equals the target. The world never joins posted values by itself,
+    Agent a0, a2, ... hold the first half, a1, a3, ... the second. Observation: `half 3 7 11 target 145` (view `full`:
+    `tiles 2 3 4 7 9 11 target 145`). A free action is an expression that uses every tile of the own half once; its
+    value is posted. A composed action adds one whole number that the other half posted in an earlier tick, such as
+    `100+(3+7)*...`; it solves the puzzle when it equals the target. The world never joins posted values by itself,
     so a solution needs an agent that makes a wanted value on purpose. Reports: `half 3 7 11 made 45`.
     Directives this world's coordinators give: `100+[45]`, make 45 from your tiles to complete a posted 100.
     """
@@ -104,7 +96,6 @@ class SplitNumbersWorld(World):
         super().__init__(num_agents, options)
         self.halves = (Puzzle((), 0), Puzzle((), 0))
         self.posted: tuple[list[int], list[int]] = ([], [])
-        self.ideas: dict[str, int] = {}
         self.attempts = 0
         self.solution = ""
 
@@ -123,11 +114,8 @@ class SplitNumbersWorld(World):
         return self.halves[self.half_of(agent)].tiles
 
     def _observe(self, agent: str) -> str:
-        tiles = self._own_tiles(agent)
-        if self.options.view == "full":
-            return Puzzle(tiles, self.target).text()
-        index, in_half = self.possible_agents.index(agent), len(self.possible_agents[self.half_of(agent) :: 2])
-        return half_text(tiles, self.target, (index // 2 + self.ideas.get(agent, 0) * in_half) % TAKES + 1)
+        word = "tiles" if self.options.view == "full" else "half"
+        return f"{word} {' '.join(map(str, self._own_tiles(agent)))} target {self.target}"
 
     def _half_name(self, agent: str) -> str:
         return f"half {' '.join(map(str, self._own_tiles(agent)))}"
@@ -136,7 +124,6 @@ class SplitNumbersWorld(World):
         """Draw the puzzle of this seed."""
         self.halves = draw_split(self.options, random.Random(seed))  # noqa: S311 - not for secrets
         self.posted = ([], [])
-        self.ideas = {}
         self.attempts, self.solution, self.solved = 0, "", False
         self.agents = list(self.possible_agents)
         infos: dict[str, Info] = {}
@@ -181,7 +168,6 @@ class SplitNumbersWorld(World):
             if value == self.target and not self.solved:
                 self.solved, self.solution = True, action
             return Info(feedback=f"= {format_value(value)}", valid=True)
-        self.ideas[agent] = self.ideas.get(agent, 0) + 1
         return self._post(agent, value, f"= {format_value(value)}")
 
     def _judge_composed(
@@ -212,12 +198,11 @@ class SplitNumbersWorld(World):
         return Info(feedback=feedback, valid=True, report=f"{self._half_name(agent)} made {int(value)}")
 
     def state(self) -> dict[str, Any]:
-        """Return halves, target, posted values, free actions per agent, attempts and solution."""
+        """Return halves, target, posted values, attempts and solution."""
         return {
             "halves": [list(half.tiles) for half in self.halves],
             "target": self.target,
             "posted": [list(values) for values in self.posted],
-            "ideas": dict(self.ideas),
             "attempts": self.attempts,
             "solution": self.solution,
         }
