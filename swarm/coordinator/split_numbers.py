@@ -25,7 +25,7 @@ LARGEST = 1000  # sub-targets from here on are more than one token, and hardly e
 NOTHING = "-"  # what a µLM answers when nothing on the menu can be made
 MAX_TRIES = 2  # how often one sub-target is offered to the µLM: an agent may miss what it can make
 MAX_REPEATS = 4  # how often the same directive is worth giving: a µLM may miss a value that it can make
-COPIES = 2  # agents that get the same known sub-target in one tick
+COPIES = 2  # agents to which the rules give the same known sub-target in one tick
 
 
 @dataclass(slots=True)
@@ -137,8 +137,7 @@ class SplitNumbersPlaybook:
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Read which options a model picked; whatever is no option is skipped."""
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
-        directives = [briefing.options[word] for word in picked]
-        return dict(zip(briefing.agents, directives * COPIES, strict=False))
+        return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
 
 
 def _parity(agent: str) -> str:

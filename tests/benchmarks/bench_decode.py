@@ -36,7 +36,6 @@ from ulm.generation import Engine, GenerationRequest
 from ulm.hf import to_llama
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from worlds.split_numbers import half_text
 
 CHECKPOINT = Path(__file__).parents[2] / "experiments" / "policies" / "puzzle-agent"
 BATCHES = (1, 8, 64)
@@ -82,11 +81,8 @@ def prompts(count: int) -> list[str]:
     texts = []
     for i in range(count):
         directive = f"{20 + 7 * i % 90}+[{100 + i % 60}]" if i % 2 else ""
-        texts.append(
-            agent_prompt(
-                half_text(sorted((1 + i % 13, 1 + 5 * i % 13, 1 + 8 * i % 13)), 100 + i % 100, 1 + i % 8), directive
-            )
-        )
+        tiles = sorted((1 + i % 13, 1 + 5 * i % 13, 1 + 8 * i % 13))
+        texts.append(agent_prompt(f"half {' '.join(map(str, tiles))} target {100 + i % 100}", directive))
     return texts
 
 
