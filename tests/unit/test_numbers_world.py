@@ -184,14 +184,17 @@ def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
         words = prompt.split()
         assert len(tiles) == 6
         assert not Counter(_tiles(words)) - Counter(tiles)
-        assert words[words.index("target") + 1] == str(target)
+        assert "make" in words or words[words.index("target") + 1] == str(target)  # menus name no target
         assert not held_out
 
 
 def test_no_training_text_ever_asks_for_24(examples):
     for _, _, (kind, prompt, completion), _ in examples:
         words = prompt.split()
-        assert kind in traces.WITHOUT_PUZZLE or words[words.index("target") + 1] != "24"
+        if "make" in words:
+            assert "24" not in words[words.index("make") :]
+        elif kind not in traces.WITHOUT_PUZZLE:
+            assert words[words.index("target") + 1] != "24"
         assert "[24]" not in prompt + completion
 
 
