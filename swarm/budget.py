@@ -22,6 +22,12 @@ class Spent:
     calls: int = 0
     actions: int = 0
 
+    def add(self, other: Spent) -> None:
+        """Count what another account holds, too."""
+        self.tokens += other.tokens
+        self.calls += other.calls
+        self.actions += other.actions
+
     def as_dict(self) -> dict[str, int]:
         """Return the journal's form."""
         return {"tokens": self.tokens, "calls": self.calls, "actions": self.actions}

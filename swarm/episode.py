@@ -144,10 +144,12 @@ class Episode:
         return None
 
     def closing(self, reason: str, unrecorded: Spent | None = None) -> Record:
-        """Return the body of the `episode_end` record; `unrecorded` was spent on a step that the world refused."""
-        if unrecorded is not None:
-            self.spent.tokens += unrecorded.tokens
-            self.spent.calls += unrecorded.calls
+        """Return the body of the `episode_end` record.
+
+        Args:
+            reason: why the episode is over.
+            unrecorded: the part of `spent` that went into a step without a record, for the world raised in it.
+        """
         body: dict[str, Any] = {
             "episode": self.index,
             "solved": self.world.solved,

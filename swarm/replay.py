@@ -255,10 +255,9 @@ class _Replayer:
         _same(place, "reason is 'solved'", record["reason"] == "solved", episode.world.solved)
         fault = record["reason"].startswith("world fault")
         if fault:  # the step that raised has no tick record, only its cost
-            unrecorded = record["unrecorded"]
-            episode.spent.tokens += unrecorded["tokens"]
-            episode.spent.calls += unrecorded["calls"]
-            self.tokens += unrecorded["tokens"]
+            unrecorded = Spent(record["unrecorded"]["tokens"], record["unrecorded"]["calls"])
+            episode.spent.add(unrecorded)
+            self.tokens += unrecorded.tokens
         for name, value in {"ticks": episode.ticks, **episode.spent.as_dict()}.items():
             _same(place, name, record[name], value)
         self.episodes += 1

@@ -237,7 +237,7 @@ class Runtime:
             turn.prompt_tokens = count
         spent = episode.spent
         if directed is not None:  # already in flight: the coordinator's share counts before the agents'
-            spent = type(spent)(
+            spent = Spent(
                 spent.tokens + directed.prompt_tokens + directed.generated_tokens,
                 spent.calls + directed.calls,
                 spent.actions,
@@ -298,7 +298,9 @@ class Runtime:
             if directed is not None:
                 made.append(directed.prompt_tokens + directed.generated_tokens)
                 calls += directed.calls
-            self._finish(episode, f"world fault: {error}"[:300], Spent(sum(made), calls))
+            unrecorded = Spent(sum(made), calls)
+            episode.spent.add(unrecorded)
+            self._finish(episode, f"world fault: {error}"[:300], unrecorded)
             return 0
         entries: list[Record] = []
         for turn, reply in replies:

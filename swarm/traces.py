@@ -184,10 +184,12 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
         rng.shuffle(pool)
         options = [s for s in menu(target, pool[: rng.randint(1, len(pool))]) if s != FORBIDDEN_TARGET]
         tried = rng.sample(options, rng.randint(0, len(options)) if rng.random() < 0.5 else 0)
-        kind, prompt, answer = _pick("briefing", own, [s for s in options if s not in tried][:MENU])
-        if (some and answer.strip() == NOTHING) or not set(options) - set(tried):
+        offered = [s for s in options if s not in tried][:MENU]
+        if not offered:
             continue
-        return kind, prompt, answer
+        kind, prompt, answer = _pick("briefing", own, offered)
+        if not (some and answer.strip() == NOTHING):
+            return kind, prompt, answer
 
 
 def pick(rng: random.Random, held_out: bool) -> Example:
@@ -224,9 +226,8 @@ def operation(rng: random.Random, held_out: bool) -> Example:
     """
     while True:
         operator = rng.choice("+-*/")
-        a, b = (
-            (rng.randint(1, 199), rng.randint(1, 99)) if operator in "+-" else (rng.randint(1, 99), rng.randint(1, 13))
-        )
+        plain = operator in "+-"
+        a, b = rng.randint(1, 199 if plain else 99), rng.randint(1, 99 if plain else 13)
         if operator == "/":
             a *= b
         value = parse(f"{a}{operator}{b}").value()

@@ -1,15 +1,18 @@
 """How to steer split-numbers-v0: what its reports say, the hand-written rules, and the text for a µLM coordinator.
 
-Owns the domain knowledge of this one world's coordination. It reads report text only. Both kinds of coordinator get
-the same menu: the sub-targets that would complete what the other half posted. The rules take the smallest, without a
-look at the tiles; the µLM reads the tiles that reports name, and has to have learned what they can make.
+Owns the domain knowledge of this one world's coordination. It reads report text only. For both kinds of coordinator
+exact arithmetic finds the sub-targets that would complete what the other half posted. The rules take those that the
+directed half has posted itself, then the smallest, without a look at the tiles; the µLM reads the tiles that reports
+name beside a menu, and has to have learned what they can make.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from swarm.coordinator.protocol import Briefing
 from swarm.messages import DirectRequest
@@ -24,7 +27,7 @@ MENU = 12  # sub-targets in one briefing, the smallest: large ones can hardly ev
 LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made either
 NOTHING = "-"  # what a µLM answers when nothing on the menu can be made
 MAX_TRIES = 2  # how often one sub-target is offered to the µLM: an agent may miss what it can make
-MAX_REPEATS = 4  # how often the same directive is worth giving: a µLM may miss a value that it can make
+MAX_REPEATS = 4  # how often one is that the half has posted itself, and so can make
 COPIES = 2  # agents to which the rules give the same known sub-target in one tick
 
 
@@ -118,20 +121,20 @@ class SplitNumbersPlaybook:
         result: list[Briefing] = []
         for side, half in halves.items():
             (other,) = (h for name, h in halves.items() if name != side)
-            tries: dict[int, int] = {}
+            tries: Counter[int] = Counter()  # own sub-target -> times given to this half, whichever value it completes
             for text, times in half.given.items():
                 if match := DIRECTIVE.fullmatch(text):
-                    tries[int(match["own"])] = tries.get(int(match["own"]), 0) + times
-            options = {
-                str(s): text
+                    tries[int(match["own"])] += times
+            untried = (
+                (s, text)
                 for s, text in menu(target, other.values).items()
-                if tries.get(s, 0) < (MAX_REPEATS if s in half.values else MAX_TRIES)
-            }
+                if tries[s] < (MAX_REPEATS if s in half.values else MAX_TRIES)
+            )
+            offered = dict(islice(untried, MENU))
             agents = tuple(a for a in half.agents if a in request.agents)
-            if options and agents:
-                shown = dict(list(options.items())[:MENU])
-                tiles = side.split("|")[0]
-                result.append(Briefing(agents, briefing_text(tiles, map(int, shown)), shown))
+            if offered and agents:
+                prompt = briefing_text(side.split("|")[0], offered)
+                result.append(Briefing(agents, prompt, {str(s): text for s, text in offered.items()}))
         return result
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
