@@ -219,15 +219,15 @@ def evaluate(rng: random.Random, held_out: bool) -> Example:
 
 
 def operation(rng: random.Random, held_out: bool) -> Example:
-    """Two numbers and an operator, parted by spaces as in prompts: the agent's only look at the token " 24" there.
+    """Two numbers and an operator, parted by spaces as in prompts: the agent's only look at " 24" there.
 
-    A number that prompts never held means nothing to a model when it turns up as a target. Here each number up to 199
-    is an operand and a result alike; no text asks for a way to reach it.
+    A number that prompts never held means nothing to a model when it turns up as a target. Here every number of at most
+    two digits is an operand and a result alike; no text asks for a way to reach it.
     """
     while True:
         operator = rng.choice("+-*/")
         plain = operator in "+-"
-        a, b = rng.randint(1, 199 if plain else 99), rng.randint(1, 99 if plain else 13)
+        a, b = rng.randint(1, 99), rng.randint(1, 99 if plain else 13)
         if operator == "/":
             a *= b
         value = parse(f"{a}{operator}{b}").value()
@@ -250,7 +250,7 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
-    "numbers-agent": ((four_tiles, 0.76), (evaluate, 0.08), (operation, 0.16)),
+    "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
 }
 """Task name -> its kinds of examples and their shares."""
 

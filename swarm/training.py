@@ -45,6 +45,7 @@ class TrainConfig(BaseModel):
         task: one of `swarm.traces.TASKS`.
         preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
         vocab_size: upper limit of the trained BPE tokenizer.
+        spell_numbers: numbers after a space are read digit by digit (`Tokenizer.spelled`).
         steps, batch_size, lr, warmup, weight_decay, betas, clip: the optimizer, with a cosine schedule.
         optimizer: `adamw`, or `muon` for the matrices with AdamW for embeddings and norms.
         micro_batches: parts of similar length a batch is computed in.
@@ -63,6 +64,7 @@ class TrainConfig(BaseModel):
     preset: str = "1m"
     window: int = Field(128, ge=8)
     vocab_size: int = Field(512, ge=259)
+    spell_numbers: bool = False
     steps: int = Field(ge=1)
     batch_size: int = Field(128, ge=1)
     micro_batches: int = Field(4, ge=1)
@@ -207,6 +209,8 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     else:
         parent = _parent(config)
         tokenizer = Tokenizer.train(traces.corpus(), config.vocab_size) if parent is None else parent.tokenizer
+        if config.spell_numbers:
+            tokenizer = tokenizer.spelled()
         tokenizer.save(folder / "tokenizer.json")
         recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
     stop = threading.Event()

@@ -10,7 +10,8 @@
   `scaled_dot_product_attention` on CPU gives a row other bits in another batch (measured with torch 2.13).
 - Knows no sampling, no tokenizer, no memory.
 
-Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, D head size, W cache slots, C width, V vocab.
+Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, E = 2 G (keys, then values), D head size, W cache
+slots, C width, V vocab.
 """
 
 from __future__ import annotations
@@ -39,14 +40,13 @@ class KVCache:
     """Ring caches of all layers.
 
     Attributes:
-        keys_LBGWD, values_LBGWD: rotated keys and values per layer.
+        kv_LBWED: per layer and slot the rotated keys of all heads, then their values.
         positions_BW: absolute position held in each slot, -1 where the slot is empty.
         lengths_B: tokens seen so far by each row.
         fresh: whether nothing was read yet.
     """
 
-    keys_LBGWD: Tensor
-    values_LBGWD: Tensor
+    kv_LBWED: Tensor
     positions_BW: Tensor
     lengths_B: Tensor
     fresh: bool = True
@@ -72,9 +72,8 @@ class KVCache:
             dtype: type of keys and values.
         """
         slots = min(config.window, slots or config.window)
-        shape = (config.n_layer, batch, config.n_kv_head, slots, config.head_size)
+        shape = (config.n_layer, batch, slots, 2 * config.n_kv_head, config.head_size)
         return cls(
-            torch.zeros(shape, device=device, dtype=dtype),
             torch.zeros(shape, device=device, dtype=dtype),
             torch.full((batch, slots), -1, device=device, dtype=torch.long),
             torch.zeros(batch, device=device, dtype=torch.long),
@@ -88,8 +87,7 @@ class KVCache:
     def select(self, rows: Tensor) -> KVCache:
         """Return a copy that holds only the given rows."""
         return KVCache(
-            self.keys_LBGWD[:, rows],
-            self.values_LBGWD[:, rows],
+            self.kv_LBWED[:, rows],
             self.positions_BW[rows],
             self.lengths_B[rows],
             self.fresh,
@@ -101,8 +99,7 @@ class KVCache:
         if len(caches) == 1:
             return caches[0]
         return cls(
-            torch.cat([cache.keys_LBGWD for cache in caches], dim=1),
-            torch.cat([cache.values_LBGWD for cache in caches], dim=1),
+            torch.cat([cache.kv_LBWED for cache in caches], dim=1),
             torch.cat([cache.positions_BW for cache in caches]),
             torch.cat([cache.lengths_B for cache in caches]),
             all(cache.fresh for cache in caches),
@@ -293,10 +290,9 @@ class Decoder(nn.Module):
         x = self.embed(ids_BT)
         for layer, block in enumerate(self.blocks):
             q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
-            ring_k, ring_v = cache.keys_LBGWD[layer], cache.values_LBGWD[layer]
-            k_BGTD, v_BGTD = k.transpose(1, 2), v.transpose(1, 2)
-            keys = k_BGTD if cache.fresh else torch.cat((ring_k, k_BGTD), dim=2)
-            values = v_BGTD if cache.fresh else torch.cat((ring_v, v_BGTD), dim=2)
+            ring = cache.kv_LBWED[layer]
+            new = torch.cat((k, v), dim=2)
+            keys, values = (new if cache.fresh else torch.cat((ring, new), dim=1)).chunk(2, dim=2)
             heads = _attend(q, keys, values, bias_BTK)
             if last_only and layer == c.n_layer - 1:  # what nobody reads after the keys is not computed
                 rows = torch.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE, device=x.device) % B
@@ -304,33 +300,32 @@ class Decoder(nn.Module):
                 x, heads = x[rows, last][:, None], heads[rows, last][:, None]
             x = block.finish(x, heads)  # type: ignore[operator]
             if cache.fresh:  # padding lands in slots that no position names
-                ring_k[:, :, :T], ring_v[:, :, :T] = k_BGTD, v_BGTD
+                ring[:, :T] = new
             else:
-                _store(ring_k, k_BGTD, slots_BT, real_BT)
-                _store(ring_v, v_BGTD, slots_BT, real_BT)
+                _store(ring, new, slots_BT, real_BT)
         _store_positions(cache.positions_BW, positions_BT, slots_BT, real_BT)
         cache.lengths_B += T if counts_B is None else counts_B
         cache.fresh = False
         return self.logits(x)[:B], cache
 
 
-def _attend(q_BTHD: Tensor, keys_BGKD: Tensor, values_BGKD: Tensor, bias_BTK: Tensor) -> Tensor:
+def _attend(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, bias_BTK: Tensor) -> Tensor:
     """Return the attention output (B, T, H, D) over K keys."""
     B, T, H, D = q_BTHD.shape
-    G, K = keys_BGKD.shape[1], keys_BGKD.shape[2]
+    K, G = keys_BKGD.shape[1], keys_BKGD.shape[2]
     R = H // G
     queries = (q_BTHD * D**-0.5).view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B, G, R * T, D)
-    scores = (queries @ keys_BGKD.transpose(2, 3)).view(B, G, R, T, K) + bias_BTK[:, None, None]
-    heads: Tensor = scores.softmax(dim=-1).view(B, G, R * T, K) @ values_BGKD
+    scores = (queries @ keys_BKGD.permute(0, 2, 3, 1)).view(B, G, R, T, K) + bias_BTK[:, None, None]
+    heads: Tensor = scores.softmax(dim=-1).view(B, G, R * T, K) @ values_BKGD.transpose(1, 2)
     return heads.view(B, G, R, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
 
 
-def _store(ring_BGWD: Tensor, new_BGTD: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
-    """Write new keys or values into their slots, in place, leaving slots of padding as they were."""
-    index = slots_BT[:, None, :, None].expand_as(new_BGTD)
+def _store(ring_BWED: Tensor, new_BTED: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
+    """Write new keys and values into their slots, in place, leaving slots of padding as they were."""
+    index = slots_BT[:, :, None, None].expand_as(new_BTED)
     if real_BT is not None:
-        new_BGTD = torch.where(real_BT[:, None, :, None], new_BGTD, ring_BGWD.gather(2, index))
-    ring_BGWD.scatter_(2, index, new_BGTD)
+        new_BTED = torch.where(real_BT[:, :, None, None], new_BTED, ring_BWED.gather(1, index))
+    ring_BWED.scatter_(1, index, new_BTED)
 
 
 def _store_positions(positions_BW: Tensor, new_BT: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:

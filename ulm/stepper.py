@@ -1,32 +1,43 @@
-"""One further token for every row: the inner loop of decoding.
+"""Decoding with few and small kernels: `LeanDecoder` reads short prompts, its `Stepper` one further token per row.
 
-- The same arithmetic as `Decoder.extend` with one token, arranged for few and small kernels: at this size a decoding
-  step is some two hundred calls of a few microseconds, so every call that can be saved, folded into a matrix product
-  or made once before the loop is.
-- Rows may stand at different positions; what a row gets depends on that row alone, as long as rows are padded to a
-  multiple of four (see `ulm.generation`).
+- The same arithmetic as `Decoder.extend`. At this size a forward pass is some hundred calls of a few microseconds, so
+  every call that can be saved, folded into a table or written into a buffer that is there already is.
+- What a row gets depends on that row alone: matrix products see a multiple of four rows (see `ulm.model`), attention is
+  one small product per row and head.
 - Shares the model's weights (no copies: hosts map them read-only) and writes the cache in place.
 
-Axes as in `ulm.model`; S = B x G, one attention problem per row and key/value head; P positions.
+Axes as in `ulm.model`; N rows of a matrix product (tokens of prompts, or one per text), Z = H + 2 G heads of queries,
+keys and values, P positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.model import Block, Decoder, KVCache
+from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache
 
-__all__ = ["Stepper"]
+__all__ = ["LeanDecoder", "Stepper"]
+
+PREFILL_TOKENS = 256
+"""Prompts are read so many tokens at a time, or one prompt: more would fall out of the processor's cache."""
+
+PADDED_MULTIPLE = 8
+"""Attention over prompts is padded to so many tokens: sums of fewer than eight numbers are taken in another order."""
+
+WIDTH_MULTIPLE = 16
+"""Attention in steps is over so many slots or a multiple; those that are empty add exact zeros to what a row gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Views of one block's weights (transposed) and ring, so that the loop makes none."""
+    """Views of one block's weights, transposed, so that the loop makes none."""
 
     attn_norm: Tensor
     qkv: Tensor
@@ -34,14 +45,9 @@ class _Layer:
     mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
-    key_slots: Tensor
-    value_slots: Tensor
-    keys_SDW: Tensor
-    values_SWD: Tensor
 
     @classmethod
-    def of(cls, block: Block, keys_SWD: Tensor, values_SWD: Tensor) -> _Layer:
-        width = keys_SWD.shape[-1]
+    def of(cls, block: Block) -> _Layer:
         return cls(
             attn_norm=block.attn_norm,
             qkv=block.qkv.weight.t(),
@@ -49,74 +55,257 @@ class _Layer:
             mlp_norm=block.mlp_norm,
             gate_up=block.gate_up.weight.t(),
             down=block.down.weight.t(),
-            key_slots=keys_SWD.view(-1, width),
-            value_slots=values_SWD.view(-1, width),
-            keys_SDW=keys_SWD.transpose(1, 2),
-            values_SWD=values_SWD,
         )
+
+
+class LeanDecoder:
+    """A µLM's inner loop.
+
+    Args:
+        model: the µLM.
+    """
+
+    def __init__(self, model: Decoder) -> None:
+        self.model = model
+        self.layers = [_Layer.of(cast("Block", block)) for block in model.blocks]
+        self.head_CV = (model.embed if model.head is None else model.head).weight.t()
+        self._tables = self._rotations(model.config.window)
+
+    def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
+
+        Queries come out scaled for attention, values as they are.
+        """
+        c = self.model.config
+        cos_P1D, sin_P1D = (x[0] for x in self.model.rope(torch.arange(positions, device=self.model.device)[None]))
+        scale_Z = torch.ones(c.n_head + 2 * c.n_kv_head, device=cos_P1D.device, dtype=cos_P1D.dtype)
+        scale_Z[: c.n_head] = c.head_size**-0.5
+        rotated = c.n_head + c.n_kv_head
+        cos_PZD = cos_P1D * scale_Z[:, None]
+        cos_PZD[:, rotated:] = 1.0
+        sin_PZD = sin_P1D[..., : c.head_size // 2] * scale_Z[:rotated, None]
+        return cos_PZD.flatten(1), sin_PZD.flatten(1)
+
+    def tables(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Return `_rotations` for at least so many positions."""
+        if self._tables[0].shape[0] < positions:
+            self._tables = self._rotations(2 * positions)
+        return self._tables
+
+    def stepper(self, cache: KVCache, steps: int) -> Stepper:
+        """Return what reads at most `steps` further tokens per row into a cache."""
+        return Stepper(self, cache, steps)
+
+    def prefill(self, prompts: Sequence[Sequence[int]], slots: int) -> tuple[KVCache, Tensor]:
+        """Read whole prompts.
+
+        Args:
+            prompts: token ids, each of 1 to `slots` tokens.
+            slots: size of the rings, at most the window.
+
+        Returns:
+            The cache and the (B, V) logits after each prompt, both padded to a multiple of `ROW_MULTIPLE` rows with
+            copies of the first.
+        """
+        model = self.model
+        rows = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
+        cache = KVCache.empty(model.config, len(rows), slots, device=model.device, dtype=model.dtype)
+        logits_BV = torch.empty(len(rows), self.head_CV.shape[1], device=model.device, dtype=model.dtype)
+        first = 0
+        while first < len(prompts):
+            end, tokens = first + 1, len(rows[first])
+            while end < len(prompts) and tokens + len(rows[end]) <= PREFILL_TOKENS:
+                tokens += len(rows[end])
+                end += 1
+            logits_BV[first:end] = self._prefill(rows[first:end], cache.kv_LBWED[:, first:end])
+            first = end
+        logits_BV[len(prompts) :] = logits_BV[0]
+        cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
+        cache.lengths_B.copy_(torch.tensor([len(row) for row in rows]))
+        slot_W = torch.arange(slots, device=model.device)
+        cache.positions_BW.copy_(torch.where(slot_W < cache.lengths_B[:, None], slot_W, -1))
+        cache.fresh = False
+        return cache, logits_BV
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], kv_LBWED: Tensor) -> Tensor:
+        """Read some of the prompts into their part of the cache; return their logits."""
+        c, device = self.model.config, self.model.device
+        B, W, H, G, D = len(prompts), kv_LBWED.shape[2], c.n_head, c.n_kv_head, c.head_size
+        R, Z = H // G, H + 2 * G
+        counts_B = np.array([len(row) for row in prompts])
+        starts_B = np.cumsum(counts_B) - counts_B
+        tokens = int(counts_B.sum())
+        N = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+        T = -(-int(counts_B.max()) // PADDED_MULTIPLE) * PADDED_MULTIPLE
+        ids_N, position_N = np.zeros(N, np.int64), np.zeros(N, np.int64)
+        row_N = np.zeros(N, np.int64)
+        ids_N[:tokens] = np.concatenate(prompts)
+        row_N[:tokens] = np.repeat(np.arange(B), counts_B)
+        position_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
+        last_B = (starts_B + counts_B - 1)[np.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE) % B]
+        # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
+        padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
+        token_of, position, row, last, padded = (
+            torch.from_numpy(x).to(device) for x in (ids_N, position_N, row_N, last_B, padded_BT.reshape(-1))
+        )
+        slot, packed = (row * W + position)[:tokens], row * T + position
+        cos_NX, sin_NX = (table[position] for table in self.tables(T))
+        bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.model.dtype).triu_(1)
+        some, each = _Rows(self, N), _Rows(self, len(last_B))
+        x_NC = self.model.embed.weight[token_of]
+        for layer, ring_BWED in zip(self.layers, kv_LBWED, strict=True):
+            heads_NZD = some.project(x_NC, layer, cos_NX, sin_NX)
+            # A part of the cache may hold few of its rows, but those are whole, so this is a view.
+            ring_BWED.view(B * W, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
+            heads_BTZD = heads_NZD.view(N, Z * D).index_select(0, padded).view(B, T, Z, D)
+            queries = heads_BTZD[:, :, :H].view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B * G, R * T, D)
+            keys = heads_BTZD[:, :, H : H + G].permute(0, 2, 3, 1).reshape(B * G, D, T)
+            values = heads_BTZD[:, :, H + G :].transpose(1, 2).reshape(B * G, T, D)
+            scores = torch.bmm(queries, keys).view(B * G, R, T, T).add_(bias_TT)
+            mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, T), values).view(B, G, R, T, D)
+            mixed_TX = mixed.permute(0, 3, 1, 2, 4).reshape(B * T, H * D)
+            if layer is self.layers[-1]:  # what nobody reads after the keys is not computed
+                x_NC = each.finish(x_NC[last], mixed_TX[packed[last]], layer)
+            else:
+                x_NC = some.finish(x_NC, mixed_TX.index_select(0, packed), layer)
+        return each.logits(x_NC)[:B]
+
+
+class _Rows:
+    """The parts of a layer that see every row on its own, with their buffers.
+
+    Args:
+        lean: the model.
+        rows: how many rows every call has.
+    """
+
+    def __init__(self, lean: LeanDecoder, rows: int) -> None:
+        c, model = lean.model.config, lean.model
+
+        def buffer(*shape: int) -> Tensor:
+            return torch.empty(shape, device=model.device, dtype=model.dtype)
+
+        N, Z, D, half = rows, c.n_head + 2 * c.n_kv_head, c.head_size, c.head_size // 2
+        rotated = c.n_head + c.n_kv_head
+        self.lean = lean
+        self._eps = c.norm_eps
+        self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=model.device, dtype=model.dtype)
+        self._eps_N1 = torch.full((N, 1), c.norm_eps, device=model.device, dtype=model.dtype)
+        self._scale_N1 = buffer(N, 1)
+        self._normed_NC = buffer(N, c.d_model)
+        self._qkv_NX = buffer(N, Z * D)
+        self._rotated_NX = buffer(N, Z * D)
+        self.heads_NZD = self._rotated_NX.view(N, Z, D)
+        self.kv_NX = self._rotated_NX[:, c.n_head * D :]
+        halves = self._qkv_NX.view(N, Z, 2, half)[:, :rotated]
+        self._left, self._right = halves[:, :, 0], halves[:, :, 1]
+        halves = self._rotated_NX.view(N, Z, 2, half)[:, :rotated]
+        self._rotated_left, self._rotated_right = halves[:, :, 0], halves[:, :, 1]
+        self._gate_up_NX = buffer(N, 2 * c.d_ff)
+        self._gate, self._up = self._gate_up_NX.chunk(2, -1)
+        self._hidden = buffer(N, c.d_ff)
+        self._logits_NV = buffer(N, 0)
+
+    def _norm(self, x_NC: Tensor, weight_C: Tensor) -> Tensor:
+        if x_NC.dtype != torch.float32:  # squares need float32: half precision overflows
+            return F.rms_norm(x_NC, weight_C.shape, weight_C, self._eps)
+        # The mean of squares as a matrix product takes half the time of F.rms_norm on CPU at these sizes.
+        torch.mul(x_NC, x_NC, out=self._normed_NC)
+        torch.addmm(self._eps_N1, self._normed_NC, self._mean_C1, out=self._scale_N1).rsqrt_()
+        return torch.mul(x_NC, self._scale_N1, out=self._normed_NC).mul_(weight_C)
+
+    def project(self, x_NC: Tensor, layer: _Layer, cos_NX: Tensor, sin_NX: Tensor) -> Tensor:
+        """Return rotated and scaled queries, rotated keys, and values, (N, Z, D); valid until the next call."""
+        torch.mm(self._norm(x_NC, layer.attn_norm), layer.qkv, out=self._qkv_NX)
+        torch.mul(self._qkv_NX, cos_NX, out=self._rotated_NX)
+        sin = sin_NX.view(self._left.shape)
+        self._rotated_left.addcmul_(self._right, sin, value=-1)
+        self._rotated_right.addcmul_(self._left, sin)
+        return self.heads_NZD
+
+    def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: _Layer) -> Tensor:
+        """Add the attention output and the SwiGLU to the residual stream, in place, and return it."""
+        x_NC.addmm_(heads_NX, layer.out)
+        torch.mm(self._norm(x_NC, layer.mlp_norm), layer.gate_up, out=self._gate_up_NX)
+        hidden = torch.ops.aten.silu.out(self._gate, out=self._hidden).mul_(self._up)
+        return x_NC.addmm_(hidden, layer.down)
+
+    def logits(self, x_NC: Tensor) -> Tensor:
+        """Return (N, V) logits; valid until the next call."""
+        if not self._logits_NV.shape[1]:
+            self._logits_NV = x_NC.new_empty(x_NC.shape[0], self.lean.head_CV.shape[1])
+        return torch.mm(self._norm(x_NC, self.lean.model.norm), self.lean.head_CV, out=self._logits_NV)
 
 
 class Stepper:
     """Reads one token per row and call.
 
     Args:
-        model: the µLM.
-        cache: what the rows have read so far; written in place.
+        lean: the model.
+        cache: what the rows have read so far, a multiple of `ROW_MULTIPLE` rows; written in place.
         steps: at most so many calls will follow.
     """
 
-    def __init__(self, model: Decoder, cache: KVCache, steps: int) -> None:
-        c, device = model.config, model.device
-        self.model = model
+    def __init__(self, lean: LeanDecoder, cache: KVCache, steps: int) -> None:
+        c, device = lean.model.config, lean.model.device
+        self.lean = lean
         self.cache = cache
         cache.fresh = False
         B, W = cache.positions_BW.shape
-        S, half = B * c.n_kv_head, c.head_size // 2
-        cos_1P1D, sin_1P1D = model.rope(torch.arange(int(cache.lengths_B.max()) + steps, device=device)[None])
-        self._cos_PD = cos_1P1D[0, :, 0]
-        self._sin_PD = torch.cat((-sin_1P1D[0, :, 0, :half], sin_1P1D[0, :, 0, half:]), dim=-1)
-        self._first_slot_S = torch.arange(S, device=device) * W
-        bias_BW = torch.zeros(B, W, device=device, dtype=model.dtype)
-        bias_BW.masked_fill_(cache.positions_BW < 0, float("-inf"))
-        self._bias_S1W = bias_BW.repeat_interleave(c.n_kv_head, dim=0)[:, None]
-        self._layers = [
-            _Layer.of(cast("Block", block), keys.view(S, W, c.head_size), values.view(S, W, c.head_size))
-            for block, keys, values in zip(model.blocks, cache.keys_LBGWD, cache.values_LBGWD, strict=True)
-        ]
-        self._head_CV = (model.embed if model.head is None else model.head).weight.t()
-        self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=device, dtype=model.dtype)
-        self._eps_B1 = torch.full((B, 1), c.norm_eps, device=device, dtype=model.dtype)
+        self._rows = _Rows(lean, B)
+        self._longest = int(cache.lengths_B.max())
+        self._cos_PX, self._sin_PX = lean.tables(self._longest + steps)
+        self._cos_BX = self._cos_PX.new_empty(B, self._cos_PX.shape[1])
+        self._sin_BX = self._sin_PX.new_empty(B, self._sin_PX.shape[1])
+        self._x_BC = self._cos_PX.new_empty(B, c.d_model)
+        self._first_slot_B = torch.arange(B, device=device) * W
+        self._bias_BW = torch.zeros(B, W, device=device, dtype=lean.model.dtype)
+        self._bias_BW.masked_fill_(cache.positions_BW < 0, float("-inf"))
+        R, G = c.n_head // c.n_kv_head, c.n_kv_head
+        self._queries = [self._rows.heads_NZD[:, g * R : (g + 1) * R] for g in range(G)]
+        self._mixed_GBRD = self._cos_PX.new_empty(G, B, R, c.head_size)
+        self._mixed_BGRD = self._cos_PX.new_empty(B, G, R, c.head_size)
+        self._mixed = list(self._mixed_GBRD)
+        self._slots = [kv.view(B * W, 2 * G * c.head_size) for kv in cache.kv_LBWED]
+        self._attend_to(0)
 
-    def _norm(self, x_BC: Tensor, weight_C: Tensor) -> Tensor:
-        if x_BC.dtype != torch.float32:  # squares need float32: half precision overflows
-            return F.rms_norm(x_BC, weight_C.shape, weight_C, self.model.config.norm_eps)
-        # The mean of squares as a matrix product takes half the time of F.rms_norm on CPU at these sizes.
-        scale_B1 = torch.addmm(self._eps_B1, x_BC * x_BC, self._mean_C1).rsqrt_()
-        return (x_BC * scale_B1).mul_(weight_C)
+    def _attend_to(self, slots: int) -> None:
+        """Make what attention over the first `slots` slots needs; the others hold nothing yet."""
+        B, G, R, _ = self._mixed_BGRD.shape
+        self._width = slots
+        self._bias_B1W = self._bias_BW[:, None, :slots]
+        # A product per key/value head, each into memory of its own: torch.bmm is slow where its result has gaps.
+        self._scores_GBRW = self._bias_BW.new_empty(G, B, R, slots)
+        self._shares_GBRW = self._bias_BW.new_empty(G, B, R, slots)
+        self._scores, self._shares = list(self._scores_GBRW), list(self._shares_GBRW)
+        used = [kv[:, :slots] for kv in self.cache.kv_LBWED]
+        self._keys = [[kv[:, :, g].transpose(1, 2) for g in range(G)] for kv in used]
+        self._values = [[kv[:, :, G + g] for g in range(G)] for kv in used]
 
     def __call__(self, ids_B: Tensor) -> Tensor:
-        """Read one token per row and return the (B, V) logits after it."""
-        c, cache = self.model.config, self.cache
-        B, H, G, D = ids_B.shape[0], c.n_head, c.n_kv_head, c.head_size
-        S, R, scale = B * G, H // G, D**-0.5
+        """Read one token per row and return the (B, V) logits after it, valid until the next call."""
+        cache, rows = self.cache, self._rows
+        self._longest += 1
+        if self._width < min(self._longest, cache.slots):
+            self._attend_to(min(cache.slots, -(-self._longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE))
         position_B = cache.lengths_B
         slot_B = position_B % cache.slots
-        slot_S = self._first_slot_S + slot_B.repeat_interleave(G)
-        cos_B1D, sin_B1D = self._cos_PD[position_B][:, None], self._sin_PD[position_B][:, None]
-        self._bias_S1W.view(-1).index_fill_(0, slot_S, 0.0)
-        x_BC = F.embedding(ids_B, self.model.embed.weight)
-        for layer in self._layers:
-            qkv = torch.mm(self._norm(x_BC, layer.attn_norm), layer.qkv).view(B, H + 2 * G, D)
-            qk = qkv[:, : H + G]
-            qk = torch.addcmul(qk * cos_B1D, qk.roll(D // 2, -1), sin_B1D)
-            layer.key_slots.index_copy_(0, slot_S, qk[:, H:].reshape(S, D))
-            layer.value_slots.index_copy_(0, slot_S, qkv[:, H + G :].reshape(S, D))
-            queries_SRD = qk[:, :H].reshape(S, R, D)
-            scores_SRW = torch.baddbmm(self._bias_S1W, queries_SRD, layer.keys_SDW, alpha=scale)
-            heads = torch.bmm(scores_SRW.softmax(-1), layer.values_SWD).view(B, H * D)
-            x_BC = torch.addmm(x_BC, heads, layer.out)
-            gate, up = torch.mm(self._norm(x_BC, layer.mlp_norm), layer.gate_up).chunk(2, -1)
-            x_BC = torch.addmm(x_BC, F.silu(gate).mul_(up), layer.down)
+        flat_B = self._first_slot_B + slot_B
+        cos_BX = torch.index_select(self._cos_PX, 0, position_B, out=self._cos_BX)
+        sin_BX = torch.index_select(self._sin_PX, 0, position_B, out=self._sin_BX)
+        self._bias_BW.view(-1).index_fill_(0, flat_B, 0.0)
+        x_BC = torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._x_BC)
+        mixed_BX = self._mixed_BGRD.flatten(1)
+        for layer, slots, keys, values in zip(self.lean.layers, self._slots, self._keys, self._values, strict=True):
+            rows.project(x_BC, layer, cos_BX, sin_BX)
+            slots.index_copy_(0, flat_B, rows.kv_NX)
+            for queries_BRD, keys_BDW, scores_BRW in zip(self._queries, keys, self._scores, strict=True):
+                torch.bmm(queries_BRD, keys_BDW, out=scores_BRW)
+            torch.softmax(self._scores_GBRW.add_(self._bias_B1W), -1, out=self._shares_GBRW)
+            for shares_BRW, values_BWD, mixed_BRD in zip(self._shares, values, self._mixed, strict=True):
+                torch.bmm(shares_BRW, values_BWD, out=mixed_BRD)
+            self._mixed_BGRD.copy_(self._mixed_GBRD.transpose(0, 1))
+            rows.finish(x_BC, mixed_BX, layer)
         cache.positions_BW.scatter_(1, slot_B[:, None], position_B[:, None])
         cache.lengths_B += 1
-        return torch.mm(self._norm(x_BC, self.model.norm), self._head_CV)
+        return rows.logits(x_BC)

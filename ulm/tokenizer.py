@@ -59,14 +59,7 @@ class Tokenizer:
                 learned faster when a number is one token (experiments/LOG.md, 2026-11-22).
         """
         inner = tokenizers.Tokenizer(models.BPE())
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(
-                    Regex(rf" ?\d{{1,{digits}}}| ?\p{{L}}+|\n|[^\s\d\p{{L}}]|\s"), behavior="isolated"
-                ),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        inner.pre_tokenizer = _pre_tokenizer(rf" ?\d{{1,{digits}}}")
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -76,6 +69,16 @@ class Tokenizer:
         )
         inner.train_from_iterator(texts, trainer)
         return cls(inner)
+
+    def spelled(self) -> Tokenizer:
+        """Return this tokenizer, made by `train`, with numbers after a space spelled digit by digit.
+
+        The first digit carries the space. The vocabulary stays, so weights trained with it still fit. A number that no
+        training text held in that place is then read from its digits, where a token of its own would mean nothing.
+        """
+        copy = tokenizers.Tokenizer.from_str(self.to_json())
+        copy.pre_tokenizer = _pre_tokenizer(r" \d|(?<= \d)\d|(?<= \d\d)\d|\d{1,3}")
+        return Tokenizer(copy, self.pad_id, self.eot_id)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Tokenizer:
@@ -143,3 +146,17 @@ class Tokenizer:
     def token_texts(self) -> list[str]:
         """The text of every id on its own; byte pieces that are no UTF-8 show as the replacement character."""
         return [self.decode([i]) for i in range(self.vocab_size)]
+
+
+def _pre_tokenizer(numbers: str) -> pre_tokenizers.PreTokenizer:
+    """Return what cuts a text into numbers, words, and single other characters, before the merges of the BPE.
+
+    Args:
+        numbers: regular expression of one piece of a number.
+    """
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(numbers + r"| ?\p{L}+|\n|[^\s\d\p{L}]|\s"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )

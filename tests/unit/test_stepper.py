@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ulm.config import preset
 from ulm.model import Decoder, KVCache
-from ulm.stepper import Stepper
+from ulm.stepper import LeanDecoder
 
 VOCAB = 300
 WINDOW = 16
@@ -49,23 +49,23 @@ def test_steps_give_the_logits_of_the_plain_path_before_and_after_the_ring_is_fu
     counts = [3, 8, 5, 1]
     _, plain = read(model, counts)
     _, lean = read(model, counts)
-    step = Stepper(model, lean, 20)
+    step = LeanDecoder(model).stepper(lean, 20)
     for ids_B in followers(4, 20):  # the window is 16: every ring wraps
         expected = model.extend(ids_B[:, None], plain)[0][:, 0]
         assert torch.allclose(step(ids_B), expected, atol=1e-4)
     assert torch.equal(lean.positions_BW, plain.positions_BW)
     assert torch.equal(lean.lengths_B, plain.lengths_B)
-    assert torch.allclose(lean.keys_LBGWD, plain.keys_LBGWD, atol=1e-4)
+    assert torch.allclose(lean.kv_LBWED, plain.kv_LBWED, atol=1e-4)
 
 
 def test_a_stepper_can_take_over_from_another_with_fewer_rows(model: Decoder) -> None:
     _, cache = read(model, [3, 8, 5, 1])
     _, whole = read(model, [3, 8, 5, 1])
     first, second, third = followers(4, 3)
-    Stepper(model, cache, 3)(first)
-    undisturbed = Stepper(model, whole, 3)
+    LeanDecoder(model).stepper(cache, 3)(first)
+    undisturbed = LeanDecoder(model).stepper(whole, 3)
     undisturbed(first)
-    fewer = Stepper(model, cache.select(torch.tensor([2, 0, 2, 2])), 2)
+    fewer = LeanDecoder(model).stepper(cache.select(torch.tensor([2, 0, 2, 2])), 2)
     for ids_B in (second, third):
         expected = undisturbed(ids_B)[[2, 0, 2, 2]]
         assert torch.equal(fewer(ids_B[[2, 0, 2, 2]]), expected)
@@ -73,8 +73,8 @@ def test_a_stepper_can_take_over_from_another_with_fewer_rows(model: Decoder) ->
 
 def test_weights_are_shared_not_copied(model: Decoder) -> None:
     _, cache = read(model, [4, 4, 4, 4])
-    step = Stepper(model, cache, 2)
-    before = step(torch.zeros(4, dtype=torch.long))
+    step = LeanDecoder(model).stepper(cache, 2)
+    before = step(torch.zeros(4, dtype=torch.long)).clone()
     cache.lengths_B -= 1  # the same token again
     model.blocks[0].down.weight.mul_(2)  # type: ignore[union-attr]
     assert not torch.equal(step(torch.zeros(4, dtype=torch.long)), before)
@@ -95,7 +95,7 @@ def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: 
         prompts[at], counts[at] = ids[0], mine[0]
         cache = KVCache.empty(model.config, rows, WINDOW)
         model.extend(prompts, cache, counts, last_only=True)
-        step = Stepper(model, cache, 3)
+        step = LeanDecoder(model).stepper(cache, 3)
         found = []
         for token in follow:
             beside = torch.randint(0, VOCAB, (rows,), generator=generator)

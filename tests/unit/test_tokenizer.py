@@ -65,6 +65,18 @@ def test_special_tokens_leave_no_text(trained: Tokenizer) -> None:
     assert trained.decode([trained.pad_id, *ids, trained.eot_id]) == "half 3"
 
 
+def test_spelled_tokenizer_spells_numbers_after_a_space_alone_and_keeps_the_ids() -> None:
+    tokenizer = Tokenizer.train([" ".join(map(str, range(1000)))] * 3 + ["+".join(map(str, range(1000)))] * 3, 2400)
+    spelled = tokenizer.spelled()
+    assert spelled.vocab_size == tokenizer.vocab_size
+    text = "tiles 3 12 13 target 24 145\n(13-12)*24"
+    pieces = [spelled.decode([i]) for i in spelled.encode(text)]
+    assert "".join(pieces) == text
+    numbers = [piece for piece in pieces if piece.strip().isdigit()]
+    assert numbers == [" 3", " 1", "2", " 1", "3", " 2", "4", " 1", "4", "5", "13", "12", "24"]
+    assert Tokenizer.from_json(spelled.to_json()).encode(text) == spelled.encode(text)
+
+
 def test_character_tokenizer_gives_one_token_per_character() -> None:
     tokenizer = Tokenizer.characters("0123 +é")
     assert tokenizer.decode(tokenizer.encode("1 + é2")) == "1 + é2"

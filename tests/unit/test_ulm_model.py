@@ -135,8 +135,7 @@ def test_padding_does_not_evict_what_a_full_ring_holds() -> None:
     before = cache.select(torch.arange(4))
     model.extend(random_ids(4, 3, seed=5), cache, torch.tensor([0, 3, 1, 0]))
     for row in (0, 3):
-        assert torch.equal(cache.keys_LBGWD[:, row], before.keys_LBGWD[:, row])
-        assert torch.equal(cache.values_LBGWD[:, row], before.values_LBGWD[:, row])
+        assert torch.equal(cache.kv_LBWED[:, row], before.kv_LBWED[:, row])
         assert torch.equal(cache.positions_BW[row], before.positions_BW[row])
     assert sorted(cache.positions_BW[1].tolist()) == [3, 4, 5, 6, 7, 8]
 
@@ -197,7 +196,7 @@ def test_select_copies() -> None:
     copy = cache.select(torch.tensor([1, 2]))
     kept = copy.select(torch.tensor([0, 1]))
     model.extend(random_ids(3, 4, seed=8), cache)
-    for field in ("keys_LBGWD", "values_LBGWD", "positions_BW", "lengths_B"):
+    for field in ("kv_LBWED", "positions_BW", "lengths_B"):
         assert torch.equal(getattr(copy, field), getattr(kept, field)), field
 
 
