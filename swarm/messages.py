@@ -43,6 +43,11 @@ class ActReply:
     generated_tokens: int
     fault: str | None = None
 
+    @property
+    def tokens(self) -> int:
+        """What the call costs: prompt and generated tokens."""
+        return self.prompt_tokens + self.generated_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -95,6 +100,11 @@ class DirectReply:
     generated_tokens: int = 0
     calls: int = 0
     fault: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """What the calls cost: prompt and generated tokens."""
+        return self.prompt_tokens + self.generated_tokens
 
 
 class Pool(Protocol):

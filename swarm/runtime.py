@@ -237,11 +237,7 @@ class Runtime:
             turn.prompt_tokens = count
         spent = episode.spent
         if directed is not None:  # already in flight: the coordinator's share counts before the agents'
-            spent = Spent(
-                spent.tokens + directed.prompt_tokens + directed.generated_tokens,
-                spent.calls + directed.calls,
-                spent.actions,
-            )
+            spent = Spent(spent.tokens + directed.tokens, spent.calls + directed.calls, spent.actions)
         admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
@@ -293,10 +289,10 @@ class Runtime:
             result, state = episode.step(actions)
         except WorldFaultError as error:
             # The step has no tick record, but its model calls were made: they are charged all the same.
-            made = [reply.prompt_tokens + reply.generated_tokens for _, reply in replies]
+            made = [reply.tokens for _, reply in replies]
             calls = len(made)
             if directed is not None:
-                made.append(directed.prompt_tokens + directed.generated_tokens)
+                made.append(directed.tokens)
                 calls += directed.calls
             unrecorded = Spent(sum(made), calls)
             episode.spent.add(unrecorded)

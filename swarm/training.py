@@ -322,9 +322,13 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
         "scores": scores,
         "hardware": f"{os.cpu_count()} CPU cores, {device.type}",
     }
-    if (parent := _parent(config)) is not None:
-        meta["recipe"]["init"] = Path(str(config.init)).name
-        meta["started_from"] = {"sha256": read_checkpoint_config(Path(str(config.init))).sha256, "meta": parent.meta}
+    if config.init is not None:
+        try:
+            parent = read_checkpoint_config(Path(config.init))
+        except ValueError as error:
+            raise SwarmError(f"init: {error}") from error
+        meta["recipe"]["init"] = Path(config.init).name
+        meta["started_from"] = {"sha256": parent.sha256, "meta": parent.meta}
     save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
     return out
 

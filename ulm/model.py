@@ -10,8 +10,8 @@
   `scaled_dot_product_attention` on CPU gives a row other bits in another batch (measured with torch 2.13).
 - Knows no sampling, no tokenizer, no memory.
 
-Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, E = 2 G (keys, then values), D head size, W cache
-slots, C width, V vocab.
+Axes: B rows, T new tokens, H query heads, G key/value heads, R = H / G, E = 2 G (keys, then values), D head size,
+W cache slots, C width, V vocab.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ keys and values, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,8 +28,11 @@ __all__ = ["LeanDecoder", "Stepper"]
 PREFILL_TOKENS = 256
 """Prompts are read so many tokens at a time, or one prompt: more would fall out of the processor's cache."""
 
-PADDED_MULTIPLE = 8
-"""Attention over prompts is padded to so many tokens: sums of fewer than eight numbers are taken in another order."""
+PADDED_MULTIPLE = 16
+"""Attention over prompts is padded to so many tokens, those of equal padded length together: length decides on bits."""
+
+POSITION_MULTIPLE = 64
+"""Tables of rotations grow by so many positions."""
 
 WIDTH_MULTIPLE = 16
 """Attention in steps is over so many slots or a multiple; those that are empty add exact zeros to what a row gets."""
@@ -69,7 +72,7 @@ class LeanDecoder:
         self.model = model
         self.layers = [_Layer.of(cast("Block", block)) for block in model.blocks]
         self.head_CV = (model.embed if model.head is None else model.head).weight.t()
-        self._tables = self._rotations(model.config.window)
+        self.tables = self._rotations(0)
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -86,11 +89,10 @@ class LeanDecoder:
         sin_PZD = sin_P1D[..., : c.head_size // 2] * scale_Z[:rotated, None]
         return cos_PZD.flatten(1), sin_PZD.flatten(1)
 
-    def tables(self, positions: int) -> tuple[Tensor, Tensor]:
-        """Return `_rotations` for at least so many positions."""
-        if self._tables[0].shape[0] < positions:
-            self._tables = self._rotations(2 * positions)
-        return self._tables
+    def reach(self, positions: int) -> None:
+        """Make the tables of rotations at least so long."""
+        if self.tables[0].shape[0] < positions:
+            self.tables = self._rotations(-(-positions // POSITION_MULTIPLE) * POSITION_MULTIPLE)
 
     def stepper(self, cache: KVCache, steps: int) -> Stepper:
         """Return what reads at most `steps` further tokens per row into a cache."""
@@ -108,58 +110,53 @@ class LeanDecoder:
             copies of the first.
         """
         model = self.model
-        rows = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
-        cache = KVCache.empty(model.config, len(rows), slots, device=model.device, dtype=model.dtype)
-        logits_BV = torch.empty(len(rows), self.head_CV.shape[1], device=model.device, dtype=model.dtype)
-        first = 0
-        while first < len(prompts):
-            end, tokens = first + 1, len(rows[first])
-            while end < len(prompts) and tokens + len(rows[end]) <= PREFILL_TOKENS:
-                tokens += len(rows[end])
-                end += 1
-            logits_BV[first:end] = self._prefill(rows[first:end], cache.kv_LBWED[:, first:end])
-            first = end
+        filled = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
+        cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=model.dtype)
+        logits_BV = torch.empty(len(filled), self.head_CV.shape[1], device=model.device, dtype=model.dtype)
+        for width, rows in _chunks(prompts):
+            logits_BV[rows] = self._prefill([prompts[row] for row in rows], rows, width, cache.kv_LBWED)
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
-        cache.lengths_B.copy_(torch.tensor([len(row) for row in rows]))
+        cache.lengths_B.copy_(torch.tensor([len(ids) for ids in filled]))
         slot_W = torch.arange(slots, device=model.device)
         cache.positions_BW.copy_(torch.where(slot_W < cache.lengths_B[:, None], slot_W, -1))
         cache.fresh = False
         return cache, logits_BV
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], kv_LBWED: Tensor) -> Tensor:
-        """Read some of the prompts into their part of the cache; return their logits."""
+    def _prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], width: int, kv_LBWED: Tensor) -> Tensor:
+        """Read some prompts of at most `width` tokens into their rows of the cache; return their logits."""
         c, device = self.model.config, self.model.device
-        B, W, H, G, D = len(prompts), kv_LBWED.shape[2], c.n_head, c.n_kv_head, c.head_size
+        B, T, W = len(prompts), width, kv_LBWED.shape[2]
+        H, G, D = c.n_head, c.n_kv_head, c.head_size
         R, Z = H // G, H + 2 * G
-        counts_B = np.array([len(row) for row in prompts])
+        counts_B = np.array([len(ids) for ids in prompts])
         starts_B = np.cumsum(counts_B) - counts_B
         tokens = int(counts_B.sum())
         N = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
-        T = -(-int(counts_B.max()) // PADDED_MULTIPLE) * PADDED_MULTIPLE
-        ids_N, position_N = np.zeros(N, np.int64), np.zeros(N, np.int64)
-        row_N = np.zeros(N, np.int64)
+        ids_N, position_N, row_N = np.zeros(N, np.int64), np.zeros(N, np.int64), np.zeros(N, np.int64)
         ids_N[:tokens] = np.concatenate(prompts)
         row_N[:tokens] = np.repeat(np.arange(B), counts_B)
         position_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
+        slot_N = np.array(rows)[row_N] * W + position_N
         last_B = (starts_B + counts_B - 1)[np.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
         padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
-        token_of, position, row, last, padded = (
-            torch.from_numpy(x).to(device) for x in (ids_N, position_N, row_N, last_B, padded_BT.reshape(-1))
+        ids, position, slot, last, padded, packed = (
+            torch.from_numpy(x).to(device)
+            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + position_N)
         )
-        slot, packed = (row * W + position)[:tokens], row * T + position
-        cos_NX, sin_NX = (table[position] for table in self.tables(T))
         bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.model.dtype).triu_(1)
+        self.reach(T)
         some, each = _Rows(self, N), _Rows(self, len(last_B))
-        x_NC = self.model.embed.weight[token_of]
+        some.rotations(position)
+        x_NC = self.model.embed.weight[ids]
         for layer, ring_BWED in zip(self.layers, kv_LBWED, strict=True):
-            heads_NZD = some.project(x_NC, layer, cos_NX, sin_NX)
-            # A part of the cache may hold few of its rows, but those are whole, so this is a view.
-            ring_BWED.view(B * W, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
+            heads_NZD = some.project(x_NC, layer)
+            ring_BWED.view(-1, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
             heads_BTZD = heads_NZD.view(N, Z * D).index_select(0, padded).view(B, T, Z, D)
             queries = heads_BTZD[:, :, :H].view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B * G, R * T, D)
-            keys = heads_BTZD[:, :, H : H + G].permute(0, 2, 3, 1).reshape(B * G, D, T)
+            # Transposed last: of one prompt a reshape is a view, and another layout has other last bits.
+            keys = heads_BTZD[:, :, H : H + G].transpose(1, 2).reshape(B * G, T, D).transpose(1, 2)
             values = heads_BTZD[:, :, H + G :].transpose(1, 2).reshape(B * G, T, D)
             scores = torch.bmm(queries, keys).view(B * G, R, T, T).add_(bias_TT)
             mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, T), values).view(B, G, R, T, D)
@@ -169,6 +166,22 @@ class LeanDecoder:
             else:
                 x_NC = some.finish(x_NC, mixed_TX.index_select(0, packed), layer)
         return each.logits(x_NC)[:B]
+
+
+def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
+    """Yield which prompts are read together, as (padded length, their indices)."""
+    by_width: dict[int, list[int]] = {}
+    for index, ids in enumerate(prompts):
+        by_width.setdefault(-(-len(ids) // PADDED_MULTIPLE) * PADDED_MULTIPLE, []).append(index)
+    for width, indices in by_width.items():
+        chunk, tokens = [indices[0]], len(prompts[indices[0]])
+        for index in indices[1:]:
+            tokens += len(prompts[index])
+            if tokens > PREFILL_TOKENS:
+                yield width, chunk
+                chunk, tokens = [], len(prompts[index])
+            chunk.append(index)
+        yield width, chunk
 
 
 class _Rows:
@@ -201,6 +214,8 @@ class _Rows:
         self._left, self._right = halves[:, :, 0], halves[:, :, 1]
         halves = self._rotated_NX.view(N, Z, 2, half)[:, :rotated]
         self._rotated_left, self._rotated_right = halves[:, :, 0], halves[:, :, 1]
+        self._cos_NX, self._sin_NX = buffer(N, Z * D), buffer(N, rotated * half)
+        self._sin = self._sin_NX.view(N, rotated, half)
         self._gate_up_NX = buffer(N, 2 * c.d_ff)
         self._gate, self._up = self._gate_up_NX.chunk(2, -1)
         self._hidden = buffer(N, c.d_ff)
@@ -214,13 +229,18 @@ class _Rows:
         torch.addmm(self._eps_N1, self._normed_NC, self._mean_C1, out=self._scale_N1).rsqrt_()
         return torch.mul(x_NC, self._scale_N1, out=self._normed_NC).mul_(weight_C)
 
-    def project(self, x_NC: Tensor, layer: _Layer, cos_NX: Tensor, sin_NX: Tensor) -> Tensor:
+    def rotations(self, position_N: Tensor) -> None:
+        """Look up what rotates the heads of each row."""
+        cos_PX, sin_PX = self.lean.tables
+        torch.index_select(cos_PX, 0, position_N, out=self._cos_NX)
+        torch.index_select(sin_PX, 0, position_N, out=self._sin_NX)
+
+    def project(self, x_NC: Tensor, layer: _Layer) -> Tensor:
         """Return rotated and scaled queries, rotated keys, and values, (N, Z, D); valid until the next call."""
         torch.mm(self._norm(x_NC, layer.attn_norm), layer.qkv, out=self._qkv_NX)
-        torch.mul(self._qkv_NX, cos_NX, out=self._rotated_NX)
-        sin = sin_NX.view(self._left.shape)
-        self._rotated_left.addcmul_(self._right, sin, value=-1)
-        self._rotated_right.addcmul_(self._left, sin)
+        torch.mul(self._qkv_NX, self._cos_NX, out=self._rotated_NX)
+        self._rotated_left.addcmul_(self._right, self._sin, value=-1)
+        self._rotated_right.addcmul_(self._left, self._sin)
         return self.heads_NZD
 
     def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: _Layer) -> Tensor:
@@ -254,18 +274,16 @@ class Stepper:
         B, W = cache.positions_BW.shape
         self._rows = _Rows(lean, B)
         self._longest = int(cache.lengths_B.max())
-        self._cos_PX, self._sin_PX = lean.tables(self._longest + steps)
-        self._cos_BX = self._cos_PX.new_empty(B, self._cos_PX.shape[1])
-        self._sin_BX = self._sin_PX.new_empty(B, self._sin_PX.shape[1])
-        self._x_BC = self._cos_PX.new_empty(B, c.d_model)
+        lean.reach(self._longest + steps)
         self._first_slot_B = torch.arange(B, device=device) * W
         self._bias_BW = torch.zeros(B, W, device=device, dtype=lean.model.dtype)
         self._bias_BW.masked_fill_(cache.positions_BW < 0, float("-inf"))
+        self._x_BC = self._bias_BW.new_empty(B, c.d_model)
         R, G = c.n_head // c.n_kv_head, c.n_kv_head
         self._queries = [self._rows.heads_NZD[:, g * R : (g + 1) * R] for g in range(G)]
-        self._mixed_GBRD = self._cos_PX.new_empty(G, B, R, c.head_size)
-        self._mixed_BGRD = self._cos_PX.new_empty(B, G, R, c.head_size)
-        self._mixed = list(self._mixed_GBRD)
+        mixed_GBRD = self._bias_BW.new_empty(G, B, R, c.head_size)
+        self._mixed, self._mixed_turned = list(mixed_GBRD), mixed_GBRD.transpose(0, 1)
+        self._mixed_BGRD = self._bias_BW.new_empty(B, G, R, c.head_size)
         self._slots = [kv.view(B * W, 2 * G * c.head_size) for kv in cache.kv_LBWED]
         self._attend_to(0)
 
@@ -291,20 +309,19 @@ class Stepper:
         position_B = cache.lengths_B
         slot_B = position_B % cache.slots
         flat_B = self._first_slot_B + slot_B
-        cos_BX = torch.index_select(self._cos_PX, 0, position_B, out=self._cos_BX)
-        sin_BX = torch.index_select(self._sin_PX, 0, position_B, out=self._sin_BX)
+        rows.rotations(position_B)
         self._bias_BW.view(-1).index_fill_(0, flat_B, 0.0)
         x_BC = torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._x_BC)
         mixed_BX = self._mixed_BGRD.flatten(1)
         for layer, slots, keys, values in zip(self.lean.layers, self._slots, self._keys, self._values, strict=True):
-            rows.project(x_BC, layer, cos_BX, sin_BX)
+            rows.project(x_BC, layer)
             slots.index_copy_(0, flat_B, rows.kv_NX)
             for queries_BRD, keys_BDW, scores_BRW in zip(self._queries, keys, self._scores, strict=True):
                 torch.bmm(queries_BRD, keys_BDW, out=scores_BRW)
             torch.softmax(self._scores_GBRW.add_(self._bias_B1W), -1, out=self._shares_GBRW)
             for shares_BRW, values_BWD, mixed_BRD in zip(self._shares, values, self._mixed, strict=True):
                 torch.bmm(shares_BRW, values_BWD, out=mixed_BRD)
-            self._mixed_BGRD.copy_(self._mixed_GBRD.transpose(0, 1))
+            self._mixed_BGRD.copy_(self._mixed_turned)
             rows.finish(x_BC, mixed_BX, layer)
         cache.positions_BW.scatter_(1, slot_B[:, None], position_B[:, None])
         cache.lengths_B += 1

@@ -20,6 +20,7 @@ import ray
 from ray.dag import InputNode
 from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayChannelTimeoutError, RayError
 
+from swarm.actors.allocator import return_freed_memory
 from swarm.actors.shared_memory import protect
 from swarm.config import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
@@ -60,6 +61,7 @@ class HostActor:
     """A `Host` in its own process. Models come as one object per model, mapped read-only from the object store."""
 
     def __init__(self, spec: HostSpec, names: list[str], *models: SharedModel) -> None:
+        return_freed_memory()
         for model in models:
             protect(model.arrays.values())
         self.host = Host(spec, dict(zip(names, models, strict=True)))

@@ -115,7 +115,7 @@ class BareProcess:
     """A worker that has imported what a host imports, and holds nothing."""
 
     def __init__(self) -> None:
-        import numpy  # noqa: F401
+        import numpy.random  # noqa: F401  # numpy imports it when first asked: a host draws from it
         import torch  # noqa: F401
 
         import swarm.actors.pool  # noqa: F401

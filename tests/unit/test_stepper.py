@@ -81,6 +81,63 @@ def test_weights_are_shared_not_copied(model: Decoder) -> None:
     model.blocks[0].down.weight.div_(2)  # type: ignore[union-attr]
 
 
+def prompts_of(counts: list[int], seed: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in counts]
+
+
+@pytest.mark.parametrize(
+    "counts", [[1], [5, 16, 2], [9, 1, 16, 16, 3, 8] * 7], ids=["one", "three", "more than a chunk"]
+)
+def test_prefill_gives_the_logits_and_the_cache_of_the_plain_path(model: Decoder, counts: list[int]) -> None:
+    prompts = prompts_of(counts, 6)
+    cache, logits = LeanDecoder(model).prefill(prompts, WINDOW)
+    rows = -(-len(counts) // 4) * 4
+    assert logits.shape == (rows, VOCAB)
+    assert cache.positions_BW.shape == (rows, WINDOW)
+    for row in range(rows):
+        ids = prompts[row if row < len(prompts) else 0]
+        plain = KVCache.empty(model.config, 1, WINDOW)
+        expected = model.extend(torch.tensor([ids]), plain, last_only=True)[0][0, 0]
+        assert torch.allclose(logits[row], expected, atol=1e-4)
+        assert torch.equal(cache.positions_BW[row], plain.positions_BW[0])
+        assert torch.allclose(cache.kv_LBWED[:, row], plain.kv_LBWED[:, 0], atol=1e-4)
+        assert int(cache.lengths_B[row]) == len(ids)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("companions", [[], [1, 2], [16] * 9, [3, 16, 8, 1] * 16], ids=len)
+def test_prefill_gives_a_prompt_the_same_bits_in_any_company(
+    model: Decoder, companions: list[int], threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    (mine,) = prompts_of([7], 8)
+    lean = LeanDecoder(model)
+    alone, expected = lean.prefill([mine], WINDOW)
+    for at in {0, len(companions) // 2, len(companions)}:
+        prompts = prompts_of(companions, 9)
+        prompts.insert(at, mine)
+        cache, logits = lean.prefill(prompts, WINDOW)
+        assert torch.equal(logits[at], expected[0])
+        assert torch.equal(cache.kv_LBWED[:, at], alone.kv_LBWED[:, 0])
+
+
+def test_a_row_has_the_same_bits_beside_texts_of_any_length() -> None:
+    """Attention is as wide as the longest text of the batch needs."""
+    model = Decoder(preset("1m", VOCAB, window=96, n_layer=2), seed=1).eval().requires_grad_(False)
+    lean = LeanDecoder(model)
+    (mine,) = prompts_of([7], 10)
+
+    def stepped(companions: list[int]) -> Tensor:
+        cache, _ = lean.prefill([mine, *prompts_of(companions, 11)], 96)
+        step = lean.stepper(cache, 20)
+        return torch.stack([step(torch.full((4,), 5 + i))[0].clone() for i in range(20)])
+
+    expected = stepped([7, 7, 7])
+    for companions in ([1, 1, 1], [15, 1, 40], [76, 30, 2]):
+        assert torch.equal(stepped(companions), expected)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [8, 12, 64])
 def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: int, threads: int) -> None:
@@ -100,7 +157,7 @@ def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: 
         for token in follow:
             beside = torch.randint(0, VOCAB, (rows,), generator=generator)
             beside[at] = token[0]
-            found.append(step(beside)[at])
+            found.append(step(beside)[at].clone())
         return torch.stack(found)
 
     expected = logits(4, 0)
