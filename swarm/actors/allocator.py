@@ -1,30 +1,65 @@
-"""Has a host process give memory back once a decode is done, so that many hosts fit a machine.
+"""Has a host process give memory back when it has nothing to do, so that many hosts fit a machine.
 
-Owns two settings of two allocators. The C library keeps what was freed once large blocks came and went, and MKL keeps
-the buffers of its matrix products; for a model of 100 MB both together came to 12 MB per host
-(tests/benchmarks/bench_memory.py).
+Owns the trimming of two allocators. After large blocks came and went the C library keeps their room, and MKL keeps the
+buffers of its matrix products; for a model of 100 MB both together come to 12 MB per host. Giving back after every
+decode would cost up to two thirds of the speed (experiments/LOG.md, 2026-11-23), so it is done in pauses.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["return_freed_memory"]
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-LARGE_BYTES = 1 << 18
+__all__ = ["PauseTrimmer"]
 
 
-def return_freed_memory() -> bool:
-    """Return large freed blocks of this process to the system from now on; call it before the first decode.
+class PauseTrimmer:
+    """Trims this process once in every pause of its work.
 
-    Returns:
-        Whether the C library has such a setting: glibc does.
+    Args:
+        pause_s: idle time after which memory is given back.
+        trim: gives it back.
     """
-    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")  # MKL looks at it when it first allocates
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    # A threshold that is set no longer grows with the largest block that was ever freed.
-    return all(mallopt(option, LARGE_BYTES) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+
+    def __init__(self, pause_s: float = 1.0, trim: Callable[[], None] | None = None) -> None:
+        self._pause_s = pause_s
+        self._trim = trim or give_back
+        self._at_work = threading.Lock()
+        self._worked = threading.Event()
+        threading.Thread(target=self._watch, daemon=True, name="pause-trimmer").start()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Mark what runs inside as work: nothing is trimmed meanwhile."""
+        with self._at_work:
+            try:
+                yield
+            finally:
+                self._worked.set()
+
+    def _watch(self) -> None:
+        while True:
+            self._worked.wait()
+            self._worked.clear()
+            if self._worked.wait(self._pause_s):
+                continue
+            with self._at_work:
+                self._trim()
+
+
+def give_back() -> None:
+    """Return what this process has freed to the system, as far as its libraries can."""
+    import torch
+
+    # The call exists in builds of torch with MKL, the other one in glibc.
+    for library, function, arguments in (
+        (str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"), "mkl_serv_free_buffers", ()),
+        (None, "malloc_trim", (0,)),
+    ):
+        try:
+            getattr(ctypes.CDLL(library), function)(*arguments)
+        except (OSError, AttributeError):
+            continue

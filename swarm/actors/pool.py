@@ -20,7 +20,7 @@ import ray
 from ray.dag import InputNode
 from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayChannelTimeoutError, RayError
 
-from swarm.actors.allocator import return_freed_memory
+from swarm.actors.allocator import PauseTrimmer
 from swarm.actors.shared_memory import protect
 from swarm.config import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
@@ -45,6 +45,7 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # glibc can give back all of the first arena, of others only parts
     settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
     try:
         ray.init(logging_level="ERROR", log_to_driver=False, **settings)
@@ -61,10 +62,10 @@ class HostActor:
     """A `Host` in its own process. Models come as one object per model, mapped read-only from the object store."""
 
     def __init__(self, spec: HostSpec, names: list[str], *models: SharedModel) -> None:
-        return_freed_memory()
         for model in models:
             protect(model.arrays.values())
         self.host = Host(spec, dict(zip(names, models, strict=True)))
+        self._at_work = PauseTrimmer().at_work if models else contextlib.nullcontext
 
     def ping(self) -> int:
         """Return the process id."""
@@ -76,7 +77,8 @@ class HostActor:
         Plain tuples travel, because objects cost more to pickle than to echo.
         """
         method, requests = message
-        return self._act(requests) if method == "act" else self._direct(requests)
+        with self._at_work():
+            return self._act(requests) if method == "act" else self._direct(requests)
 
     def _act(self, requests: list[_Fields]) -> list[_Fields]:
         replies = self.host.act([ActRequest(*fields) for fields in requests])
