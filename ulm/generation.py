@@ -116,7 +116,7 @@ class Engine:
     """Decodes batches with one model.
 
     Args:
-        model: the µLM, already on its device.
+        model: the µLM, already on its device and of its final type: do not move it or replace its weights afterwards.
         tokenizer: its tokenizer.
         max_batch: rows per forward pass.
         compile: run decoding steps through torch.compile (worth it on GPU; compiling takes seconds).

@@ -4,6 +4,8 @@
   every call that can be saved, folded into a table or written into a buffer that is there already is.
 - What a row gets depends on that row alone: matrix products see a multiple of four rows (see `ulm.model`), attention is
   one small product per row and head.
+- Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
+  small that width would decide on the kernel attend to the whole ring, whose size follows from a row's own length.
 - Shares the model's weights (no copies: hosts map them read-only) and writes the cache in place.
 
 Axes as in `ulm.model`; N rows of a matrix product (tokens of prompts, or one per text), Z = H + 2 G heads of queries,
@@ -25,8 +27,11 @@ from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache
 
 __all__ = ["LeanDecoder", "Stepper"]
 
-PREFILL_TOKENS = 256
-"""Prompts are read so many tokens at a time, or one prompt: more would fall out of the processor's cache."""
+PREFILL_TOKENS = {"cpu": 256}
+"""Prompts are read so many tokens at a time, or one prompt: more would fall out of a CPU's cache."""
+
+MANY_TOKENS = 16_384
+"""The same on other devices, where memory is the limit."""
 
 PADDED_MULTIPLE = 16
 """Attention over prompts is padded to so many tokens, those of equal padded length together: length decides on bits."""
@@ -36,6 +41,9 @@ POSITION_MULTIPLE = 64
 
 WIDTH_MULTIPLE = 16
 """Attention in steps is over so many slots or a multiple; those that are empty add exact zeros to what a row gets."""
+
+SMALL_PRODUCT = 400
+"""torch.bmm on CPU computes products of fewer multiplications in another way, with other last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class LeanDecoder:
         self.model = model
         self.layers = [_Layer.of(cast("Block", block)) for block in model.blocks]
         self.head_CV = (model.embed if model.head is None else model.head).weight.t()
-        self.tables = self._rotations(0)
+        self._tables = self._rotations(0)
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -89,10 +97,14 @@ class LeanDecoder:
         sin_PZD = sin_P1D[..., : c.head_size // 2] * scale_Z[:rotated, None]
         return cos_PZD.flatten(1), sin_PZD.flatten(1)
 
-    def reach(self, positions: int) -> None:
-        """Make the tables of rotations at least so long."""
-        if self.tables[0].shape[0] < positions:
-            self.tables = self._rotations(-(-positions // POSITION_MULTIPLE) * POSITION_MULTIPLE)
+    def tables(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Return `_rotations` for at least so many positions; those of very long texts are not kept."""
+        if self._tables[0].shape[0] >= positions:
+            return self._tables
+        tables = self._rotations(-(-positions // POSITION_MULTIPLE) * POSITION_MULTIPLE)
+        if positions <= self.model.config.window + POSITION_MULTIPLE:
+            self._tables = tables
+        return tables
 
     def stepper(self, cache: KVCache, steps: int) -> Stepper:
         """Return what reads at most `steps` further tokens per row into a cache."""
@@ -113,7 +125,7 @@ class LeanDecoder:
         filled = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
         cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=model.dtype)
         logits_BV = torch.empty(len(filled), self.head_CV.shape[1], device=model.device, dtype=model.dtype)
-        for width, rows in _chunks(prompts):
+        for width, rows in _chunks(prompts, PREFILL_TOKENS.get(model.device.type, MANY_TOKENS)):
             logits_BV[rows] = self._prefill([prompts[row] for row in rows], rows, width, cache.kv_LBWED)
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
@@ -146,9 +158,8 @@ class LeanDecoder:
             for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + position_N)
         )
         bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.model.dtype).triu_(1)
-        self.reach(T)
         some, each = _Rows(self, N), _Rows(self, len(last_B))
-        some.rotations(position)
+        some.rotations(position, self.tables(T))
         x_NC = self.model.embed.weight[ids]
         for layer, ring_BWED in zip(self.layers, kv_LBWED, strict=True):
             heads_NZD = some.project(x_NC, layer)
@@ -168,8 +179,8 @@ class LeanDecoder:
         return each.logits(x_NC)[:B]
 
 
-def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
-    """Yield which prompts are read together, as (padded length, their indices)."""
+def _chunks(prompts: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield which prompts are read together, at most `limit` tokens or one, as (padded length, their indices)."""
     by_width: dict[int, list[int]] = {}
     for index, ids in enumerate(prompts):
         by_width.setdefault(-(-len(ids) // PADDED_MULTIPLE) * PADDED_MULTIPLE, []).append(index)
@@ -177,7 +188,7 @@ def _chunks(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]
         chunk, tokens = [indices[0]], len(prompts[indices[0]])
         for index in indices[1:]:
             tokens += len(prompts[index])
-            if tokens > PREFILL_TOKENS:
+            if tokens > limit:
                 yield width, chunk
                 chunk, tokens = [], len(prompts[index])
             chunk.append(index)
@@ -229,9 +240,9 @@ class _Rows:
         torch.addmm(self._eps_N1, self._normed_NC, self._mean_C1, out=self._scale_N1).rsqrt_()
         return torch.mul(x_NC, self._scale_N1, out=self._normed_NC).mul_(weight_C)
 
-    def rotations(self, position_N: Tensor) -> None:
+    def rotations(self, position_N: Tensor, tables: tuple[Tensor, Tensor]) -> None:
         """Look up what rotates the heads of each row."""
-        cos_PX, sin_PX = self.lean.tables
+        cos_PX, sin_PX = tables
         torch.index_select(cos_PX, 0, position_N, out=self._cos_NX)
         torch.index_select(sin_PX, 0, position_N, out=self._sin_NX)
 
@@ -274,7 +285,7 @@ class Stepper:
         B, W = cache.positions_BW.shape
         self._rows = _Rows(lean, B)
         self._longest = int(cache.lengths_B.max())
-        lean.reach(self._longest + steps)
+        self._tables = lean.tables(self._longest + steps)
         self._first_slot_B = torch.arange(B, device=device) * W
         self._bias_BW = torch.zeros(B, W, device=device, dtype=lean.model.dtype)
         self._bias_BW.masked_fill_(cache.positions_BW < 0, float("-inf"))
@@ -285,7 +296,7 @@ class Stepper:
         self._mixed, self._mixed_turned = list(mixed_GBRD), mixed_GBRD.transpose(0, 1)
         self._mixed_BGRD = self._bias_BW.new_empty(B, G, R, c.head_size)
         self._slots = [kv.view(B * W, 2 * G * c.head_size) for kv in cache.kv_LBWED]
-        self._attend_to(0)
+        self._attend_to(0 if R * c.head_size * WIDTH_MULTIPLE >= SMALL_PRODUCT else W)
 
     def _attend_to(self, slots: int) -> None:
         """Make what attention over the first `slots` slots needs; the others hold nothing yet."""
@@ -309,7 +320,7 @@ class Stepper:
         position_B = cache.lengths_B
         slot_B = position_B % cache.slots
         flat_B = self._first_slot_B + slot_B
-        rows.rotations(position_B)
+        rows.rotations(position_B, self._tables)
         self._bias_BW.view(-1).index_fill_(0, flat_B, 0.0)
         x_BC = torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._x_BC)
         mixed_BX = self._mixed_BGRD.flatten(1)

@@ -71,7 +71,7 @@ class Tokenizer:
         return cls(inner)
 
     def spelled(self) -> Tokenizer:
-        """Return this tokenizer, made by `train`, with numbers after a space spelled digit by digit.
+        """Return this tokenizer, made by `train`, with numbers after a space spelled digit by digit, up to four digits.
 
         The first digit carries the space. The vocabulary stays, so weights trained with it still fit. A number that no
         training text held in that place is then read from its digits, where a token of its own would mean nothing.

@@ -47,7 +47,8 @@ class PauseTrimmer:
             if self._worked.wait(self._pause_s):
                 continue
             with self._at_work:
-                self._trim()
+                if not self._worked.is_set():  # else work filled the pause while this waited for its end
+                    self._trim()
 
 
 def give_back() -> None:

@@ -11,7 +11,7 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
 
-@pytest.fixture(scope="module", params=[32, 30], ids="window {}".format)
+@pytest.fixture(scope="module", params=[32, 30, 112], ids="window {}".format)
 def engine(request: pytest.FixtureRequest) -> Engine:
     torch.set_num_threads(1)
     tokenizer = Tokenizer.bytes()

@@ -122,20 +122,47 @@ def test_prefill_gives_a_prompt_the_same_bits_in_any_company(
         assert torch.equal(cache.kv_LBWED[:, at], alone.kv_LBWED[:, 0])
 
 
-def test_a_row_has_the_same_bits_beside_texts_of_any_length() -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"head_size": 16, "n_kv_head": 4}, {"head_size": 4, "n_kv_head": 2, "n_head": 4}],
+    ids=["preset", "small heads", "tiny heads"],
+)
+def test_a_row_has_the_same_bits_beside_texts_of_any_length(shape: dict[str, int]) -> None:
     """Attention is as wide as the longest text of the batch needs."""
-    model = Decoder(preset("1m", VOCAB, window=96, n_layer=2), seed=1).eval().requires_grad_(False)
+    model = Decoder(preset("1m", VOCAB, window=96, n_layer=2, **shape), seed=1).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
     lean = LeanDecoder(model)
-    (mine,) = prompts_of([7], 10)
+    for length in (1, 5, 7, 11):
+        (mine,) = prompts_of([length], 10 + length)
 
-    def stepped(companions: list[int]) -> Tensor:
-        cache, _ = lean.prefill([mine, *prompts_of(companions, 11)], 96)
-        step = lean.stepper(cache, 20)
-        return torch.stack([step(torch.full((4,), 5 + i))[0].clone() for i in range(20)])
+        def stepped(companions: list[int], mine: list[int] = mine) -> Tensor:
+            cache, _ = lean.prefill([mine, *prompts_of(companions, 11)], 96)
+            step = lean.stepper(cache, 20)
+            return torch.stack([step(torch.full((4,), 5 + i))[0].clone() for i in range(20)])
 
-    expected = stepped([7, 7, 7])
-    for companions in ([1, 1, 1], [15, 1, 40], [76, 30, 2]):
-        assert torch.equal(stepped(companions), expected)
+        expected = stepped([7, 7, 7])
+        for companions in ([1, 1, 1], [15, 1, 40], [76, 30, 2]):
+            assert torch.equal(stepped(companions), expected)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_long_and_short_prompts_and_their_steps_follow_the_plain_path(dtype: torch.dtype, tolerance: float) -> None:
+    model = Decoder(preset("1m", VOCAB, window=96, n_layer=2), seed=1).eval().requires_grad_(False).to(dtype)
+    lean, counts = LeanDecoder(model), [3, 17, 70, 33]
+    prompts = prompts_of(counts, 12)
+    cache, logits = lean.prefill(prompts, 96)
+    plain = [KVCache.empty(model.config, 1, 96, dtype=dtype) for _ in counts]
+    for row, ids in enumerate(prompts):
+        expected = model.extend(torch.tensor([ids]), plain[row], last_only=True)[0][0, 0]
+        assert torch.allclose(logits[row], expected, atol=tolerance)
+    step = lean.stepper(cache, 40)
+    for ids_B in followers(4, 40):  # the longest wraps
+        found = step(ids_B)
+        for row, token in enumerate(ids_B.tolist()):
+            expected = model.extend(torch.tensor([[token]]), plain[row])[0][0, 0]
+            assert torch.allclose(found[row], expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
