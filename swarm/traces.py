@@ -226,8 +226,7 @@ def operation(rng: random.Random, held_out: bool) -> Example:
     """
     while True:
         operator = rng.choice("+-*/")
-        plain = operator in "+-"
-        a, b = rng.randint(1, 99), rng.randint(1, 99 if plain else 13)
+        a, b = rng.randint(1, 99), rng.randint(1, 99 if operator in "+-" else 13)
         if operator == "/":
             a *= b
         value = parse(f"{a}{operator}{b}").value()

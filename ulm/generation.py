@@ -1,9 +1,9 @@
 """Batched decoding of many independent texts.
 
 - One `Engine` per model; requests go in, results come out in the same order.
-- What a request generates depends on the request alone, never on its batch (design decision 5): the slots a row attends
-  to are computed from its own lengths, matrix products see a multiple of `ROW_MULTIPLE` rows, and every row draws from
-  its own stream of uniforms.
+- What a request generates depends on the request alone, never on its batch (design decision 5): its ring
+  follows from its own lengths, what the batch adds to its attention are exact zeros (see `ulm.stepper`), matrix
+  products see a multiple of `ROW_MULTIPLE` rows, and every row draws from its own stream of uniforms.
 - Sampling inverts the cumulative distribution with one uniform per token, so a row's stream needs no shared generator.
 - Knows text, not meaning: actions, agents and budgets live elsewhere.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ulm.model import ROW_MULTIPLE, Decoder, KVCache
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.stepper import LeanDecoder
 from ulm.tokenizer import Tokenizer
 
@@ -75,10 +75,6 @@ class _Row:
     text: str = ""
     state: int = 0
     finish: Literal["stop", "end", "length"] | None = None
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -162,7 +158,7 @@ class Engine:
             rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
-            slots = _round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
+            slots = round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
             slots = min(slots, self.model.config.window)
             groups.setdefault((slots, row.request.temperature, row.request.top_p), []).append(row)
         for (slots, temperature, top_p), members in groups.items():
@@ -192,7 +188,7 @@ class Engine:
             if not open_rows:
                 return
             # Finished rows cost as much as live ones: drop them once half of the batch is done.
-            fewer = _round_up(len(open_rows), ROW_MULTIPLE)
+            fewer = round_up(len(open_rows), ROW_MULTIPLE)
             if fewer <= logits.shape[0] // 2:
                 keep = torch.tensor(open_rows + [open_rows[0]] * (fewer - len(open_rows)), device=logits.device)
                 chosen_B, uniforms_BN = chosen_B[keep], uniforms_BN[keep]
@@ -227,7 +223,7 @@ class Engine:
         by_length: dict[int, list[_Row]] = {}
         for row in rows:
             if len(row.ids) > slots:
-                by_length.setdefault(_round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
+                by_length.setdefault(round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
         parts = [self._read_long(members, length, slots) for length, members in by_length.items()]
         ordered = [row for members in by_length.values() for row in members] + short
         if short:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache
+from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache, round_up
 
 __all__ = ["LeanDecoder", "Stepper"]
 
@@ -101,7 +101,7 @@ class LeanDecoder:
         """Return `_rotations` for at least so many positions; those of very long texts are not kept."""
         if self._tables[0].shape[0] >= positions:
             return self._tables
-        tables = self._rotations(-(-positions // POSITION_MULTIPLE) * POSITION_MULTIPLE)
+        tables = self._rotations(round_up(positions, POSITION_MULTIPLE))
         if positions <= self.model.config.window + POSITION_MULTIPLE:
             self._tables = tables
         return tables
@@ -144,13 +144,13 @@ class LeanDecoder:
         counts_B = np.array([len(ids) for ids in prompts])
         starts_B = np.cumsum(counts_B) - counts_B
         tokens = int(counts_B.sum())
-        N = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+        N = round_up(tokens, ROW_MULTIPLE)
         ids_N, position_N, row_N = np.zeros(N, np.int64), np.zeros(N, np.int64), np.zeros(N, np.int64)
         ids_N[:tokens] = np.concatenate(prompts)
         row_N[:tokens] = np.repeat(np.arange(B), counts_B)
         position_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
         slot_N = np.array(rows)[row_N] * W + position_N
-        last_B = (starts_B + counts_B - 1)[np.arange(-(-B // ROW_MULTIPLE) * ROW_MULTIPLE) % B]
+        last_B = (starts_B + counts_B - 1)[np.arange(round_up(B, ROW_MULTIPLE)) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
         padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
         ids, position, slot, last, padded, packed = (
@@ -183,7 +183,7 @@ def _chunks(prompts: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int,
     """Yield which prompts are read together, at most `limit` tokens or one, as (padded length, their indices)."""
     by_width: dict[int, list[int]] = {}
     for index, ids in enumerate(prompts):
-        by_width.setdefault(-(-len(ids) // PADDED_MULTIPLE) * PADDED_MULTIPLE, []).append(index)
+        by_width.setdefault(round_up(len(ids), PADDED_MULTIPLE), []).append(index)
     for width, indices in by_width.items():
         chunk, tokens = [indices[0]], len(prompts[indices[0]])
         for index in indices[1:]:
@@ -316,7 +316,7 @@ class Stepper:
         cache, rows = self.cache, self._rows
         self._longest += 1
         if self._width < min(self._longest, cache.slots):
-            self._attend_to(min(cache.slots, -(-self._longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE))
+            self._attend_to(min(cache.slots, round_up(self._longest, WIDTH_MULTIPLE)))
         position_B = cache.lengths_B
         slot_B = position_B % cache.slots
         flat_B = self._first_slot_B + slot_B

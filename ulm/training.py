@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.model import Decoder
+from ulm.model import Decoder, round_up
 from ulm.muon import Muon
 from ulm.tokenizer import Tokenizer
 
@@ -75,7 +75,7 @@ def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
     completions = tokenizer.encode_batch([completion for _, completion in pairs])
     longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - 1
-    width = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    width = round_up(longest, LENGTH_MULTIPLE)
     ids = torch.full((len(pairs), width), tokenizer.pad_id, dtype=torch.long)
     labels = torch.full((len(pairs), width), IGNORE, dtype=torch.long)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):

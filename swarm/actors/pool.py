@@ -20,8 +20,8 @@ import ray
 from ray.dag import InputNode
 from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayChannelTimeoutError, RayError
 
-from swarm.actors.allocator import PauseTrimmer
 from swarm.actors.shared_memory import protect
+from swarm.actors.trimmer import PauseTrimmer
 from swarm.config import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
 from swarm.host import Host, HostSpec, SharedModel, TokenCounter

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm.actors.allocator import PauseTrimmer
+from swarm.actors.trimmer import PauseTrimmer
 
 SCRIPT = """
 import os
 import torch
-from swarm.actors.allocator import give_back
+from swarm.actors.trimmer import give_back
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
