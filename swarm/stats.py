@@ -24,6 +24,7 @@ __all__ = [
     "non_inferiority",
     "paired_difference",
     "rate_interval",
+    "ratio_interval",
     "solved_by_budget",
 ]
 
@@ -173,6 +174,43 @@ def format_interval(interval: Interval, signed: bool = False) -> str:
     """Return `.853 [.810, .890]`."""
     estimate, low, high = (format_rate(value, signed) for value in interval)
     return f"{estimate} [{low}, {high}]"
+
+
+def ratio_interval(
+    numerators: Sequence[Sequence[float]] | NDArray[np.float64],
+    denominators: Sequence[float] | NDArray[np.int64],
+    *,
+    seed: int = 0,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return sum(numerators) / sum(denominators), such as bits per byte, with its bootstrap interval.
+
+    Seeds and units are resampled independently of each other: every unit (a document) was measured under every seed.
+    For the difference of two arms pass the differences of their numerators, unit by unit; what the arms share cancels.
+
+    Args:
+        numerators: per seed, one number per unit.
+        denominators: one positive number per unit.
+        seed: of the resampling.
+        resamples: bootstrap resamples.
+        confidence: coverage of the interval, between 0 and 1.
+
+    Raises:
+        ValueError: nothing to resample, lengths differ, or a setting is out of range.
+    """
+    _check_settings(resamples, confidence)
+    top_SN, bottom_N = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if top_SN.ndim != 2 or not top_SN.size or top_SN.shape[1] != len(bottom_N):
+        raise ValueError(f"need one row of {len(bottom_N)} numerators per seed, got shape {top_SN.shape}")
+    if (bottom_N <= 0).any():
+        raise ValueError("denominators must be positive")
+    S, N = top_SN.shape
+    generator = np.random.Generator(np.random.PCG64(seed))
+    units_RN = generator.multinomial(N, np.full(N, 1 / N), size=resamples)
+    seeds_RS = generator.multinomial(S, np.full(S, 1 / S), size=resamples)
+    sums_R = ((units_RN @ top_SN.T) * seeds_RS).sum(1) / S
+    return _interval(float(top_SN.mean(0).sum() / bottom_N.sum()), sums_R / (units_RN @ bottom_N), confidence)
 
 
 def _indicators(values: Sequence[bool]) -> NDArray[np.int64]:

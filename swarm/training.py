@@ -7,10 +7,8 @@ and gradients are averaged. Batches follow from (seed, step) alone, so a resumed
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,21 +18,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from swarm import traces
+from swarm.actors.ray_train import give_up, run_workers
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from swarm.training_progress import following, progress_lines
 from ulm.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.config import PRESETS, preset
 from ulm.generation import Engine, GenerationRequest
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.training import learning_rate, load_state, make_optimizer, micro_batches, save_state, train_step
+from ulm.training import learning_rate, make_optimizer, micro_batches, train_step
+from ulm.training_state import load_state, save_state
 from worlds.arithmetic import ExpressionError, parse
 
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
-
-DIVERGED = "diverged.txt"
-"""Left in the working folder by a training whose loss is no number."""
 
 
 class TrainConfig(BaseModel):
@@ -110,7 +108,8 @@ def _loop(settings: dict[str, Any]) -> None:
     if config.init is not None:
         model.load_state_dict(load_checkpoint(Path(config.init)).model.state_dict())
     optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas, config.optimizer)
-    progress = load_state(folder / "state", model, optimizer) or {"step": 0, "seconds": 0.0, "examples": 0}
+    saved = load_state(folder / "state", model, optimizer)
+    progress: dict[str, Any] = saved.progress if saved else {"step": 0, "seconds": 0.0, "examples": 0}
     schedule = list(progress.get("schedule", []))
     if not schedule or schedule[-1]["steps"] != config.steps:
         schedule.append({"from_step": progress["step"], "steps": config.steps})
@@ -126,7 +125,8 @@ def _loop(settings: dict[str, Any]) -> None:
         try:
             stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
         except FloatingPointError as error:  # the same on every worker and in every retry: end, and say so
-            (folder / DIVERGED).write_text(f"step {step}: {str(error).partition(';')[0]}", encoding="utf-8")
+            reason = str(error).partition(";")[0]
+            give_up(folder, f"training diverged at step {step}: {reason}; remove {folder} and set a lower lr")
             break
         done = step + 1
         if rank == 0 and (done % config.log_every == 0 or done == config.steps):
@@ -144,27 +144,6 @@ def _loop(settings: dict[str, Any]) -> None:
             state = {"step": done, "seconds": seconds, "examples": examples, "schedule": schedule}
             save_state(folder / "state", model, optimizer, state)
     ray.train.report({"step": config.steps})
-
-
-def _follow(path: Path, steps: int, echo: Callable[[str], None], stop: threading.Event) -> None:
-    """Echo progress, rate and ETA from the metrics file until told to stop."""
-    seen = path.stat().st_size if path.exists() else 0
-    first: tuple[int, float] | None = None
-    while not stop.wait(1.0):
-        if not path.exists() or path.stat().st_size == seen:
-            continue
-        with path.open(encoding="utf-8") as handle:
-            handle.seek(seen)
-            lines = [line for line in handle if line.endswith("\n")]
-            seen = handle.tell()
-        if not lines:
-            continue
-        last = json.loads(lines[-1])
-        now = time.monotonic()
-        first = first or (last["step"], now)
-        rate = (last["step"] - first[0]) / (now - first[1]) if now > first[1] + 0.5 else 0.0
-        eta = f"{(steps - last['step']) / rate / 60:.1f} min left" if rate else "estimating"
-        echo(f"step {last['step']}/{steps}  loss {last['loss']:.4f}  {rate:.1f} steps/s  {eta}")
 
 
 def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False) -> Path:
@@ -213,14 +192,8 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
             tokenizer = tokenizer.spelled()
         tokenizer.save(folder / "tokenizer.json")
         recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
-    stop = threading.Event()
-    follower = threading.Thread(target=_follow, args=(folder / "metrics.jsonl", config.steps, echo, stop), daemon=True)
-    follower.start()
-    try:
+    with following(folder / "metrics.jsonl", progress_lines(config.steps, echo)):
         _fit(config, folder, device)
-    finally:
-        stop.set()
-        follower.join()
     return _finish(config, folder, out, device, echo)
 
 
@@ -249,66 +222,24 @@ def _parent(config: TrainConfig) -> Checkpoint | None:
 
 
 def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    started = not ray.is_initialized()
-    try:
-        if started:
-            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:
-        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
-    cpus = max(1, min(config.threads or 1, (os.cpu_count() or 1) // config.workers))
-    gpus = config.workers if device.type == "cuda" else 0
-    there = ray.cluster_resources()
-    # Ray Train would wait for ever for what does not exist.
-    if there.get("CPU", 0) < cpus * config.workers or there.get("GPU", 0) < gpus:
-        if started:
-            ray.shutdown()
-        raise SwarmError(
-            f"{config.workers} workers need {cpus * config.workers} CPUs and {gpus} GPUs, Ray has "
-            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
-        )
-    scaling = ScalingConfig(
-        num_workers=config.workers, use_gpu=device.type == "cuda", resources_per_worker={"CPU": cpus}
-    )
-    run = RunConfig(
-        name=config.name,
-        storage_path=str((folder / "ray").resolve()),
-        failure_config=FailureConfig(max_failures=3),
-    )
-    trainer = TorchTrainer(
+    run_workers(
         _loop,
-        train_loop_config={"config": config.model_dump(mode="json"), "folder": str(folder.resolve())},
-        scaling_config=scaling,
-        run_config=run,
+        {"config": config.model_dump(mode="json"), "folder": str(folder.resolve())},
+        name=config.name,
+        folder=folder,
+        workers=config.workers,
+        threads=config.threads,
+        use_gpu=device.type == "cuda",
     )
-    (folder / DIVERGED).unlink(missing_ok=True)
-    try:
-        trainer.fit()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise SwarmError(
-            f"training failed: {reason}; the last saved state is in {folder}, go on with --resume"
-        ) from error
-    finally:
-        if started:
-            with contextlib.suppress(Exception):
-                ray.shutdown()
-    if (folder / DIVERGED).exists():
-        reason = (folder / DIVERGED).read_text(encoding="utf-8")
-        raise SwarmError(f"training diverged at {reason}; remove {folder} and set a lower lr")
 
 
 def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
-    progress = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99), config.optimizer))
-    if progress is None:
+    saved = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99), config.optimizer))
+    if saved is None:
         raise SwarmError(f"no training state in {folder}")
+    progress = saved.progress
     # Scores belong to the weights that ship, so they are rounded to bfloat16 before they are scored.
     model.to(torch.bfloat16).to(torch.float32)
     scores = score_policy(model.to(device), tokenizer, config.task, config.seed, config.score_examples)

@@ -1,4 +1,4 @@
-"""The shape of a µLM: one frozen config and the presets by size.
+"""The shape of a µLM and of its long-term memory: frozen configs and the presets by size.
 
 Owns names, ranges and presets; refuses to know weights, devices and training.
 """
@@ -7,9 +7,85 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["PRESETS", "ModelConfig", "preset"]
+__all__ = ["EVICTIONS", "PAIRS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
+
+Eviction = Literal["age", "use", "surprisal"]
+EVICTIONS: tuple[Eviction, ...] = ("age", "use", "surprisal")
+
+
+@dataclass(frozen=True, slots=True)
+class LTMConfig:
+    """A long-term memory beside the window: what is written, what is kept, what is read (see `ulm.memory.ltm`).
+
+    Attributes:
+        layers: blocks before which the memory is read, counted from 0.
+        n_head, head_size: of the reads.
+        capacity: items kept per sequence.
+        segment: tokens between writes, counted from the start of a document; at most the window, so that what has
+            left the window is always in memory.
+        threshold_bits: a token is written if its surprisal exceeds this.
+        gamma: if given, the threshold is mean + gamma x standard deviation of the surprisals of the `segment` tokens
+            before instead (EM-LLM, arXiv:2407.09450).
+        write_budget: at most so many tokens of a segment are written, the most surprising ones; None means all.
+        eviction: what a full memory loses first: the oldest item (`age`), the one that was not read for longest
+            (`use`), or the least surprising one (`surprisal`).
+        similarity: an item is read where the cosine of its key and the query exceeds this.
+        overwrite: if given, a new item replaces those whose keys have a higher cosine than this with its own, with
+            every head; so what was last said of a thing is what is read.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    layers: tuple[int, ...]
+    n_head: int = 2
+    head_size: int = 64
+    capacity: int = 256
+    segment: int = 128
+    threshold_bits: float = 4.5
+    gamma: float | None = None
+    write_budget: int | None = None
+    eviction: Eviction = "age"
+    similarity: float = 0.8
+    overwrite: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("n_head", "head_size", "capacity", "segment"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"ltm: {field} must be a whole number of at least 1, got {value!r}")
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise ValueError(f"ltm: layers must be rising block numbers from 0, got {list(self.layers)}")
+        if self.write_budget is not None and self.write_budget < 1:
+            raise ValueError(f"ltm: write_budget must be at least 1, got {self.write_budget}; or leave it out")
+        if self.eviction not in EVICTIONS:
+            raise ValueError(f"ltm: unknown eviction {self.eviction!r}; available: {', '.join(EVICTIONS)}")
+        if not 0.0 <= self.similarity < 1.0:
+            raise ValueError(f"ltm: similarity must be from 0 to below 1, got {self.similarity}")
+        if self.overwrite is not None and not 0.0 <= self.overwrite < 1.0:
+            raise ValueError(f"ltm: overwrite must be from 0 to below 1, got {self.overwrite}; leave it out for never")
+
+    @property
+    def width(self) -> int:
+        """Numbers in a key, and in a value, of one layer."""
+        return self.n_head * self.head_size
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LTMConfig:
+        """Build from JSON data.
+
+        Raises:
+            ValueError: keys are unknown or missing, or a value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"ltm: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**{**data, "layers": tuple(data["layers"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"ltm: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +98,7 @@ class ModelConfig:
         d_model, d_ff: width of the residual stream and of the SwiGLU.
         window: tokens a position attends to, itself included; also the size of the KV ring cache.
         rope_theta, norm_eps, tie_embeddings: as in transformers' LlamaConfig.
+        ltm: long-term memory; None, the default, means none.
 
     Raises:
         ValueError: a size is out of range or sizes do not fit together.
@@ -38,6 +115,7 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
+    ltm: LTMConfig | None = None
 
     def __post_init__(self) -> None:
         for field in ("vocab_size", "n_layer", "n_head", "n_kv_head", "d_model", "d_ff", "head_size", "window"):
@@ -48,10 +126,20 @@ class ModelConfig:
             raise ValueError(f"model config: n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
         if self.head_size % 2:
             raise ValueError(f"model config: head_size {self.head_size} must be even for RoPE")
+        if self.ltm is not None:
+            if self.ltm.layers[-1] >= self.n_layer:
+                raise ValueError(f"ltm: layer {self.ltm.layers[-1]} of a model of {self.n_layer} layers")
+            if self.ltm.segment > self.window:
+                raise ValueError(f"ltm: segment {self.ltm.segment} must not exceed the window {self.window}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able data."""
-        return dataclasses.asdict(self)
+        """Return the fields as JSON-able data; without `ltm` where there is none."""
+        data = dataclasses.asdict(self)
+        if self.ltm is None:  # a model without memory keeps the hash that it always had
+            del data["ltm"]
+        else:
+            data["ltm"]["layers"] = list(self.ltm.layers)
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
@@ -63,6 +151,9 @@ class ModelConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - names):
             raise ValueError(f"model config: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(names))}")
+        ltm = data.get("ltm")
+        if isinstance(ltm, dict):
+            data = {**data, "ltm": LTMConfig.from_dict(ltm)}
         try:
             return cls(**data)
         except TypeError as error:
@@ -74,7 +165,11 @@ class ModelConfig:
         kv = self.n_kv_head * self.head_size
         layer = self.d_model * (2 * q + 2 * kv) + 3 * self.d_model * self.d_ff + 2 * self.d_model
         embeddings = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
-        return embeddings + self.n_layer * layer + self.d_model
+        memory = 0
+        if self.ltm is not None:
+            read = 3 * self.d_model * self.ltm.width + self.d_model + 3 * self.ltm.n_head
+            memory = len(self.ltm.layers) * read
+        return embeddings + self.n_layer * layer + self.d_model + memory
 
 
 # Sizes without embeddings of a small vocabulary; `135m` is the shape of SmolLM2-135M (with its 49,152 tokens).
@@ -96,13 +191,49 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Pairs that differ in memory alone, named by their parameters: the small ones with 4,096 tokens, 70m with GPT-2's
+# 50,257. `revena-*` has the memory, `gpt-*` is the same without it and wider in its SwiGLUs by as many parameters.
+PAIRS: dict[str, dict[str, Any]] = {
+    "1m": {"n_layer": 5, "n_head": 3, "n_kv_head": 1, "d_model": 96, "d_ff": 256, "ltm": {"layers": (2,)}},
+    "4m": {"n_layer": 7, "n_head": 6, "n_kv_head": 3, "d_model": 192, "d_ff": 512, "ltm": {"layers": (3,)}},
+    "10m": {"n_layer": 11, "n_head": 8, "n_kv_head": 4, "d_model": 256, "d_ff": 704, "ltm": {"layers": (5,)}},
+    "70m": {
+        "n_layer": 14,
+        "n_head": 8,
+        "n_kv_head": 4,
+        "head_size": 64,
+        "d_model": 512,
+        "d_ff": 1408,
+        "ltm": {"layers": (7,), "n_head": 4},
+    },
+}
+
 
 def preset(name: str, vocab_size: int, **changes: Any) -> ModelConfig:
     """Return the preset `name` with the vocabulary filled in and `changes` applied.
 
+    Args:
+        name: one of `PRESETS`, or `gpt-` or `revena-` and one of `PAIRS`.
+        vocab_size: tokens in the vocabulary.
+        changes: fields of `ModelConfig`; `ltm` may be fields of `LTMConfig` to change.
+
     Raises:
         ValueError: no such preset, or the changes do not fit.
     """
+    kind, _, size = name.partition("-")
+    if kind in ("gpt", "revena") and size in PAIRS:
+        fields = {**PAIRS[size], **changes, "ltm": {**PAIRS[size]["ltm"], **(changes.get("ltm") or {})}}
+        with_memory = ModelConfig.from_dict({"vocab_size": vocab_size, **fields})
+        return with_memory if kind == "revena" else matched_without_memory(with_memory)
     if name not in PRESETS:
-        raise ValueError(f"unknown model preset {name!r}; available: {', '.join(PRESETS)}")
+        known = [*PRESETS, *(f"{kind}-{size}" for size in PAIRS for kind in ("gpt", "revena"))]
+        raise ValueError(f"unknown model preset {name!r}; available: {', '.join(known)}")
     return ModelConfig.from_dict({"vocab_size": vocab_size, **PRESETS[name], **changes})
+
+
+def matched_without_memory(config: ModelConfig) -> ModelConfig:
+    """Return the same model without long-term memory, its SwiGLUs widened to about as many parameters."""
+    bare = dataclasses.replace(config, ltm=None)
+    missing = config.num_parameters() - bare.num_parameters()
+    wider = round(missing / (3 * config.d_model * config.n_layer))
+    return dataclasses.replace(bare, d_ff=config.d_ff + wider)

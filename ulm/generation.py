@@ -19,8 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulm.memory.ltm import LTMState
+from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.stepper import LeanDecoder
+from ulm.streaming import read_prompts
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class GenerationRequest:
         top_p: nucleus sampling (Holtzman et al., arXiv:1904.09751); 1 turns it off.
         stop: generation ends when one of these strings appears; it is cut from the text.
         constraint: forces the text into a set or a regular language.
+        memory: what the long-term memory of a model that has one holds at the start, one row; None means nothing.
     """
 
     prompt: str
@@ -54,16 +58,21 @@ class GenerationRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    memory: LTMState | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """What was generated. `generated_tokens` counts every sampled token, the stop included."""
+    """What was generated. `generated_tokens` counts every sampled token, the stop included.
+
+    `memory` is what the long-term memory holds after prompt and answer, the last token not read; None without one.
+    """
 
     text: str
     prompt_tokens: int
     generated_tokens: int
     finish: Literal["stop", "end", "length"]
+    memory: LTMState | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +84,7 @@ class _Row:
     text: str = ""
     state: int = 0
     finish: Literal["stop", "end", "length"] | None = None
+    memory: LTMState | None = None
 
 
 def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -121,6 +131,8 @@ class Engine:
     def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False) -> None:
         if max_batch < ROW_MULTIPLE or max_batch % ROW_MULTIPLE:
             raise ValueError(f"max_batch must be a multiple of {ROW_MULTIPLE}, got {max_batch}")
+        if compile and model.ltm is not None:
+            raise ValueError("decoding with a long-term memory cannot be compiled; leave compile off")
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_batch = max_batch
@@ -164,13 +176,16 @@ class Engine:
         for (slots, temperature, top_p), members in groups.items():
             for start in range(0, len(members), self.max_batch):
                 self._decode(members[start : start + self.max_batch], slots, temperature, top_p, deadline_s)
-        return [GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length") for row in rows]
+        return [
+            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length", row.memory)
+            for row in rows
+        ]
 
     @torch.inference_mode()
     def _decode(self, rows: list[_Row], slots: int, temperature: float, top_p: float, deadline_s: float | None) -> None:
-        live, cache, logits = self._read_prompts(rows, slots)
+        live, cache, logits, memory = self._read_prompts(rows, slots)
         steps = max(row.request.max_new_tokens for row in rows)
-        advance = self._advance(cache, steps)
+        advance = self._advance(cache, steps, memory)
         uniforms_BN = self._uniforms(live, logits.shape[0], steps)
         constrained = any(row.request.constraint for row in rows)
         for step in range(steps):
@@ -179,12 +194,16 @@ class Engine:
             if constrained:
                 logits = self._mask(logits, live)
             chosen_B = sample(logits, uniforms_BN[:, step], temperature, top_p)
-            open_rows = []
+            open_rows: list[int] = []
+            ended: list[int] = []
             for i, (row, token) in enumerate(zip(live, chosen_B.tolist(), strict=False)):
                 if row.finish is None:
                     self._accept(row, token)
-                    if row.finish is None:
-                        open_rows.append(i)
+                    (open_rows if row.finish is None else ended).append(i)
+            if memory is not None and ended:
+                kept = memory.flush(torch.tensor(ended, device=logits.device))
+                for number, i in enumerate(ended):
+                    live[i].memory = kept.select(torch.tensor([number], device=logits.device))
             if not open_rows:
                 return
             # Finished rows cost as much as live ones: drop them once half of the batch is done.
@@ -193,15 +212,17 @@ class Engine:
                 keep = torch.tensor(open_rows + [open_rows[0]] * (fewer - len(open_rows)), device=logits.device)
                 chosen_B, uniforms_BN = chosen_B[keep], uniforms_BN[keep]
                 live = [live[i] for i in open_rows]
-                advance = self._advance(cache := cache.select(keep), steps - step)
+                if memory is not None:
+                    memory = MemoryStepper(memory.ltm, memory.cache.select(keep))
+                advance = self._advance(cache := cache.select(keep), steps - step, memory)
             logits = advance(chosen_B)
 
-    def _advance(self, cache: KVCache, steps: int) -> Callable[[Tensor], Tensor]:
+    def _advance(self, cache: KVCache, steps: int, memory: MemoryStepper | None) -> Callable[[Tensor], Tensor]:
         """Return a function that reads one token per row into the cache and returns the logits after it."""
+        if self._compiled is None:
+            return self._lean.stepper(cache, steps, memory)
         compiled = self._compiled
-        if compiled is None:
-            return self._lean.stepper(cache, steps)
-        return lambda ids_B: compiled(ids_B[:, None], cache)[0][:, 0]
+        return lambda chosen_B: compiled(chosen_B[:, None], cache)[0][:, 0]
 
     def _uniforms(self, live: list[_Row], width: int, steps: int) -> Tensor:
         """Return each row's own stream of uniforms, (width, steps)."""
@@ -210,16 +231,20 @@ class Engine:
             uniforms[i, : len(row.uniforms)] = row.uniforms
         return torch.from_numpy(uniforms).to(self.model.device)
 
-    def _read_prompts(self, rows: list[_Row], slots: int) -> tuple[list[_Row], KVCache, Tensor]:
-        """Read the prompts: together those that fit the ring, others in chunks.
+    def _read_prompts(self, rows: list[_Row], slots: int) -> tuple[list[_Row], KVCache, Tensor, MemoryStepper | None]:
+        """Read the prompts: together those that fit the ring, others in chunks; with a memory in segments.
 
         Returns:
             The rows in the order of the cache, the cache, and the logits after each prompt; both are padded to a
-            multiple of `ROW_MULTIPLE` rows with copies of the first.
+            multiple of `ROW_MULTIPLE` rows with copies of the first. Last what reads and writes their memories.
         """
+        prompts = [row.ids for row in rows]
+        if self.model.ltm is not None:
+            reading = read_prompts(self.model, prompts, [row.request.memory for row in rows], slots)
+            return rows, reading.window, reading.logits_BV, MemoryStepper(self.model.ltm, reading.memory)
         short = [row for row in rows if len(row.ids) <= slots]
         if len(short) == len(rows):
-            return rows, *self._lean.prefill([row.ids for row in rows], slots)
+            return rows, *self._lean.prefill(prompts, slots), None
         by_length: dict[int, list[_Row]] = {}
         for row in rows:
             if len(row.ids) > slots:
@@ -232,7 +257,7 @@ class Engine:
         cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
         filled = [*range(len(rows)), *[0] * (-len(rows) % ROW_MULTIPLE)]
         index = torch.tensor(filled, device=self.model.device)
-        return ordered, cache.select(index), logits[index]
+        return ordered, cache.select(index), logits[index], None
 
     def _read_long(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
         """Read prompts of up to `length` tokens, more than the ring holds; return cache and logits of each row."""

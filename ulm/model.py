@@ -25,8 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ulm.config import ModelConfig
+from ulm.memory.ltm import LTM
 
-__all__ = ["ROW_MULTIPLE", "Block", "Decoder", "KVCache", "round_up"]
+__all__ = ["IGNORE", "ROW_MULTIPLE", "Block", "Decoder", "KVCache", "attend", "round_up"]
+
+IGNORE = -100
+"""Label of a position from which nothing is learned."""
 
 ROW_MULTIPLE = 4
 """Matrix products of a multiple of so many rows give a row the same bits whatever the number of rows.
@@ -177,6 +181,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.Parameter(torch.ones(config.d_model))
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.ltm = None if config.ltm is None else LTM(config.ltm, config.d_model, config.norm_eps)
 
     def _initialise(self, seed: int) -> None:
         if self.embed.weight.is_meta:  # weights come later; a random draw here would import 73 MB of torch._dynamo
@@ -237,6 +242,7 @@ class Decoder(nn.Module):
             positions in row-major order.
         """
         c = self.config
+        self._refuse_memory()
         T = ids_BT.shape[1]
         positions = torch.arange(T, device=ids_BT.device)
         cos, sin = self.rope(positions[None])
@@ -258,6 +264,10 @@ class Decoder(nn.Module):
             x = block.finish(x, heads.transpose(1, 2))  # type: ignore[operator]
         return self.logits(x if wanted_BT is None else x[wanted_BT])
 
+    def _refuse_memory(self) -> None:
+        if self.ltm is not None:
+            raise ValueError("a model with long-term memory reads through ulm.streaming; this way would leave it out")
+
     def extend(
         self, ids_BT: Tensor, cache: KVCache, counts_B: Tensor | None = None, *, last_only: bool = False
     ) -> tuple[Tensor, KVCache]:
@@ -276,6 +286,7 @@ class Decoder(nn.Module):
             ValueError: T exceeds the slots.
         """
         c = self.config
+        self._refuse_memory()
         B, T = ids_BT.shape
         W = cache.slots
         if W < T:
@@ -298,7 +309,7 @@ class Decoder(nn.Module):
             ring = cache.kv_LBWED[layer]
             new = torch.cat((k, v), dim=2)
             keys, values = (new if cache.fresh else torch.cat((ring, new), dim=1)).chunk(2, dim=2)
-            heads = _attend(q, keys, values, bias_BTK)
+            heads = attend(q, keys, values, bias_BTK)
             if last_only and layer == c.n_layer - 1:  # what nobody reads after the keys is not computed
                 rows = torch.arange(round_up(B, ROW_MULTIPLE), device=x.device) % B
                 last = T - 1 if counts_B is None else (counts_B - 1).clamp(min=0)[rows]
@@ -314,7 +325,7 @@ class Decoder(nn.Module):
         return self.logits(x)[:B], cache
 
 
-def _attend(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, bias_BTK: Tensor) -> Tensor:
+def attend(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, bias_BTK: Tensor) -> Tensor:
     """Return the attention output (B, T, H, D) over K keys."""
     B, T, H, D = q_BTHD.shape
     K, G = keys_BKGD.shape[1], keys_BKGD.shape[2]

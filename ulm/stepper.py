@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache, round_up
 
 __all__ = ["LeanDecoder", "Stepper"]
@@ -106,9 +107,9 @@ class LeanDecoder:
             self._tables = tables
         return tables
 
-    def stepper(self, cache: KVCache, steps: int) -> Stepper:
+    def stepper(self, cache: KVCache, steps: int, memory: MemoryStepper | None = None) -> Stepper:
         """Return what reads at most `steps` further tokens per row into a cache."""
-        return Stepper(self, cache, steps)
+        return Stepper(self, cache, steps, memory)
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: int) -> tuple[KVCache, Tensor]:
         """Read whole prompts.
@@ -275,12 +276,14 @@ class Stepper:
         lean: the model.
         cache: what the rows have read so far, a multiple of `ROW_MULTIPLE` rows; written in place.
         steps: at most so many calls will follow.
+        memory: reads and writes the rows' long-term memories; None without one.
     """
 
-    def __init__(self, lean: LeanDecoder, cache: KVCache, steps: int) -> None:
+    def __init__(self, lean: LeanDecoder, cache: KVCache, steps: int, memory: MemoryStepper | None = None) -> None:
         c, device = lean.model.config, lean.model.device
         self.lean = lean
         self.cache = cache
+        self._memory = memory
         cache.fresh = False
         B, W = cache.positions_BW.shape
         self._rows = _Rows(lean, B)
@@ -324,7 +327,13 @@ class Stepper:
         self._bias_BW.view(-1).index_fill_(0, flat_B, 0.0)
         x_BC = torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._x_BC)
         mixed_BX = self._mixed_BGRD.flatten(1)
-        for layer, slots, keys, values in zip(self.lean.layers, self._slots, self._keys, self._values, strict=True):
+        if self._memory is not None:
+            self._memory.begin(ids_B)
+        for number, (layer, slots, keys, values) in enumerate(
+            zip(self.lean.layers, self._slots, self._keys, self._values, strict=True)
+        ):
+            if self._memory is not None:
+                self._memory.read(number, x_BC)
             rows.project(x_BC, layer)
             slots.index_copy_(0, flat_B, rows.kv_NX)
             for queries_BRD, keys_BDW, scores_BRW in zip(self._queries, keys, self._scores, strict=True):
@@ -336,4 +345,7 @@ class Stepper:
             rows.finish(x_BC, mixed_BX, layer)
         cache.positions_BW.scatter_(1, slot_B[:, None], position_B[:, None])
         cache.lengths_B += 1
-        return rows.logits(x_BC)
+        logits_BV = rows.logits(x_BC)
+        if self._memory is not None:
+            self._memory.end(logits_BV)
+        return logits_BV

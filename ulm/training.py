@@ -1,29 +1,22 @@
-"""One training step and what surrounds it: batches, schedule, optimizer, resumable state.
+"""One training step and what surrounds it: batches, schedule, optimizer.
 
-Owns `train_step`, used by every trainer of the project. Knows no Ray, no worlds, and not where texts come from.
-States are safetensors plus JSON, written atomically; nothing is pickled.
+Owns `train_step`, which trains policies on pairs of prompt and completion, and what other trainers share with it. Knows
+no Ray, no worlds, and not where texts come from.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Literal, TypeGuard
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.model import Decoder, round_up
+from ulm.model import IGNORE, Decoder, round_up
 from ulm.muon import Muon
 from ulm.tokenizer import Tokenizer
 
@@ -32,14 +25,11 @@ __all__ = [
     "StepStats",
     "collate",
     "learning_rate",
-    "load_state",
     "make_optimizer",
     "micro_batches",
-    "save_state",
     "train_step",
 ]
 
-IGNORE = -100
 LENGTH_MULTIPLE = 8
 
 
@@ -188,72 +178,3 @@ def _over_workers(model: nn.Module, value: float) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=next(model.parameters()).device)
     torch.distributed.all_reduce(total, group=model.process_group)
     return float(total)
-
-
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write weights, optimizer moments and progress so that a kill at any point leaves this state or the one before.
-
-    Args:
-        folder: replaced as a whole.
-        model: the bare model, not a data-parallel wrapper.
-        optimizer: any whose state is tensors per parameter.
-        progress: JSON-able; holds at least the next step.
-    """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach()
-    fresh = folder.with_name(folder.name + ".new")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / "state.safetensors"))
-    (fresh / "progress.json").write_text(json.dumps(progress, sort_keys=True), encoding="utf-8")
-    for file in fresh.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore what `save_state` wrote and return its progress; None when nothing was saved yet.
-
-    Raises:
-        ValueError: the state is damaged or belongs to another model.
-    """
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():  # killed between the two renames
-        with contextlib.suppress(FileNotFoundError):  # another worker was faster
-            old.rename(folder)
-    if not folder.exists():
-        return None
-    try:
-        tensors = load_file(str(folder / "state.safetensors"))
-        progress: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        saved = {
-            key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")
-        }
-        if saved != {name: parameter.shape for name, parameter in model.named_parameters()}:
-            raise ValueError("names or shapes of the weights differ")
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors[f"weight.{name}"])
-                state = {
-                    key.split(".", 2)[1]: value
-                    for key, value in tensors.items()
-                    if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-                }
-                if state:
-                    optimizer.state[parameter] = {
-                        key: value.to(parameter.device) if value.dim() else value for key, value in state.items()
-                    }
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"training state {folder} is damaged or of another model ({error}); remove it to start over"
-        ) from error
-    return progress

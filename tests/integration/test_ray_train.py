@@ -88,7 +88,7 @@ def state(work: Path) -> dict[str, torch.Tensor]:
 
 def step_of(work: Path) -> int:
     try:
-        return int(json.loads((work / "state" / "progress.json").read_text())["step"])
+        return int(json.loads((work / "state" / "progress.json").read_text())["progress"]["step"])
     except (OSError, ValueError):
         return 0
 

@@ -1,14 +1,12 @@
 """Muon: matrices take orthogonal steps, everything else AdamW's."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from ulm.config import preset
 from ulm.model import Decoder
 from ulm.muon import Muon, orthogonalise
-from ulm.training import load_state, make_optimizer, save_state
+from ulm.training import make_optimizer
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 8, 24), (2, 24, 8)])
@@ -93,29 +91,6 @@ def test_others_take_the_steps_of_adamw() -> None:
         muon.step()
         adamw.step()
     assert torch.allclose(ours, theirs, atol=1e-6)
-
-
-def test_state_survives_saving(tmp_path: Path) -> None:
-    def fresh() -> tuple[Decoder, torch.optim.Optimizer]:
-        model = Decoder(preset("tiny", 300), seed=0)
-        return model, make_optimizer(model, 1e-2, 0.05, (0.9, 0.98), "muon")
-
-    def steps(model: Decoder, optimizer: torch.optim.Optimizer, numbers: range) -> None:
-        for number in numbers:
-            optimizer.zero_grad()
-            ids = torch.randint(0, 300, (2, 5), generator=torch.Generator().manual_seed(number))
-            model(ids).square().mean().backward()
-            optimizer.step()
-
-    model, optimizer = fresh()
-    steps(model, optimizer, range(2))
-    save_state(tmp_path / "state", model, optimizer, {"step": 2})
-    steps(model, optimizer, range(2, 4))
-    again, optimizer = fresh()
-    assert load_state(tmp_path / "state", again, optimizer) == {"step": 2}
-    steps(again, optimizer, range(2, 4))
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, again.get_parameter(name)), name
 
 
 def test_unknown_optimizer_names_the_known_ones() -> None:

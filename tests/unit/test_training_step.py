@@ -1,7 +1,6 @@
-"""One training step and its resumable state: what is learned, what is left alone, what survives a kill."""
+"""One training step: what is learned, what is left alone, what a failure leaves behind."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from ulm.training import (
     Batch,
     collate,
     learning_rate,
-    load_state,
     make_optimizer,
     micro_batches,
-    save_state,
     train_step,
 )
 
@@ -191,95 +188,3 @@ def test_weight_decay_leaves_norms_and_embeddings_alone(tokenizer: Tokenizer) ->
     assert names
     assert not any("embed" in name or "norm" in name for name in names)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
-
-
-# ---- state
-
-
-def test_training_goes_on_bit_equal_from_a_saved_state(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model, optimizer = model_and_optimizer(tokenizer)
-    train(model, optimizer, tokenizer, 3)
-    save_state(tmp_path / "state", model, optimizer, {"step": 3, "seconds": 0.1})
-    expected = train(model, optimizer, tokenizer, 4)
-
-    fresh, fresh_optimizer = model_and_optimizer(tokenizer, seed=99)
-    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 3, "seconds": 0.1}
-    assert train(fresh, fresh_optimizer, tokenizer, 4) == expected
-    assert equal(weights(fresh), weights(model))
-    assert same_moments(optimizer.state_dict()["state"], fresh_optimizer.state_dict()["state"])
-
-
-def test_saving_replaces_the_state_and_leaves_nothing_beside_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model, optimizer = model_and_optimizer(tokenizer)
-    for step in range(3):
-        train(model, optimizer, tokenizer, 1)
-        save_state(tmp_path / "state", model, optimizer, {"step": step})
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
-    assert load_state(tmp_path / "state", *model_and_optimizer(tokenizer)) == {"step": 2}
-
-
-def test_nothing_saved_is_no_error(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model, optimizer = model_and_optimizer(tokenizer)
-    before = weights(model)
-    assert load_state(tmp_path / "state", model, optimizer) is None
-    assert equal(weights(model), before)
-
-
-@pytest.mark.parametrize("completed_renames", [0, 1])
-def test_state_survives_a_kill_during_its_replacement(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, completed_renames: int
-) -> None:
-    model, optimizer = model_and_optimizer(tokenizer)
-    save_state(tmp_path / "state", model, optimizer, {"step": 1})
-    saved = weights(model)
-    train(model, optimizer, tokenizer, 1)
-    rename, done = Path.rename, []
-
-    def killed(self: Path, target: Path) -> Path:
-        if len(done) == completed_renames:
-            raise KeyboardInterrupt
-        done.append(target)
-        return rename(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", killed)
-        with pytest.raises(KeyboardInterrupt):
-            save_state(tmp_path / "state", model, optimizer, {"step": 2})
-    assert (tmp_path / "state").exists() == (completed_renames == 0)
-
-    fresh, fresh_optimizer = model_and_optimizer(tokenizer, seed=99)
-    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 1}
-    assert equal(weights(fresh), saved)
-    save_state(tmp_path / "state", model, optimizer, {"step": 2})  # what the kill left behind is no obstacle
-    assert load_state(tmp_path / "state", fresh, fresh_optimizer) == {"step": 2}
-
-
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "no weights", "no progress", "torn progress"])
-def test_damaged_state_is_a_clear_error(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "state"
-    save_state(folder, *model_and_optimizer(tokenizer), {"step": 1})
-    tensors, progress = folder / "state.safetensors", folder / "progress.json"
-    if damage == "truncated":
-        tensors.write_bytes(tensors.read_bytes()[:-100])
-    elif damage == "emptied":
-        tensors.write_bytes(b"")
-    elif damage == "no weights":
-        tensors.unlink()
-    elif damage == "no progress":
-        progress.unlink()
-    else:
-        progress.write_text('{"step": ')
-    with pytest.raises(ValueError, match="damaged"):
-        load_state(folder, *model_and_optimizer(tokenizer))
-
-
-@pytest.mark.parametrize("changes", [{"n_layer": 1}, {"n_layer": 3}, {"d_ff": 64}])
-def test_state_of_another_model_is_refused_and_nothing_is_loaded(
-    tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, int]
-) -> None:
-    save_state(tmp_path / "state", *model_and_optimizer(tokenizer), {"step": 1})
-    other, optimizer = model_and_optimizer(tokenizer, seed=1, **changes)
-    before = weights(other)
-    with pytest.raises(ValueError, match="another model"):
-        load_state(tmp_path / "state", other, optimizer)
-    assert equal(weights(other), before)

@@ -1,0 +1,349 @@
+"""The long-term memory (LTM): external, content-addressable, written where the text was surprising.
+
+- A token whose surprisal (-log2 of the probability it had) exceeds a threshold is written: its key is the query that
+  the position before it would have asked, its value the token's own hidden state. So a read asks "where was I in a
+  state like this, and what came then", as nearest-neighbour language models do (Khandelwal et al., arXiv:1911.00172).
+- Items become readable when their segment is complete, at fixed places of the document. So reading is causal, and
+  decoding token by token gives what reading the whole text gives.
+- A read is attention over the items whose key has a cosine above a limit with the query, beside a learned null item
+  that stands for "nothing here"; each head has a gate that is 0 at first: an untrained memory changes no bit.
+- Gradients reach keys and values through the reads; which items are kept is decided without gradient.
+- State is an explicit value: in, out, save, restore. A row's memory depends on that row alone.
+- Knows no tokenizer, no optimizer, and not how hidden states come about.
+
+Axes: B rows, S tokens of a segment, M items, H heads, D head size, C width, X = layers with reads x H x D,
+N tokens that show where an item was written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulm.config import LTMConfig
+
+__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Reader", "Staged"]
+
+Control = Literal["none", "shuffled_values", "random_writes", "capacity_1", "no_reads"]
+CONTROLS: tuple[Control, ...] = ("shuffled_values", "random_writes", "capacity_1", "no_reads")
+"""Null controls: each takes away one thing that memory needs and leaves the rest, the cost included, as it is."""
+
+SHOWN_TOKENS = 8
+"""Tokens kept with an item, the written one last, for people who look into a memory."""
+
+TEMPERATURE = 20.0
+"""Initial sharpness of reads: an item of cosine 1 weighs e^4 times one of cosine .8."""
+
+
+@dataclass(frozen=True, slots=True)
+class LTMState:
+    """What the memories of B rows hold; items that are there come first in each row.
+
+    Attributes:
+        keys_BMX, values_BMX: of all layers that read; keys have length 1 per layer and head.
+        surprisal_BM: bits, of the written token.
+        position_BM: index of the written token in all that the memory has seen; -1 where there is no item.
+        used_BM: when the item was last read: the end of that segment; its own position before the first time.
+        reads_BM: how many (position, layer) pairs read it so far.
+        tokens_BMN: ids of the written token and of those before it; -1 before the start.
+        recent_BS: surprisals of the segment before, NaN where there was none; for the adaptive threshold.
+        clock_B: tokens seen so far.
+    """
+
+    keys_BMX: Tensor
+    values_BMX: Tensor
+    surprisal_BM: Tensor
+    position_BM: Tensor
+    used_BM: Tensor
+    reads_BM: Tensor
+    tokens_BMN: Tensor
+    recent_BS: Tensor
+    clock_B: Tensor
+
+    @classmethod
+    def empty(
+        cls,
+        config: LTMConfig,
+        batch: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> LTMState:
+        """Return memories that hold nothing."""
+        B, M, X = batch, config.capacity, len(config.layers) * config.width
+
+        def whole(value: int, *shape: int) -> Tensor:
+            return torch.full(shape, value, device=device, dtype=torch.long)
+
+        return cls(
+            keys_BMX=torch.zeros(B, M, X, device=device, dtype=dtype),
+            values_BMX=torch.zeros(B, M, X, device=device, dtype=dtype),
+            surprisal_BM=torch.zeros(B, M, device=device),
+            position_BM=whole(-1, B, M),
+            used_BM=whole(-1, B, M),
+            reads_BM=whole(0, B, M),
+            tokens_BMN=whole(-1, B, M, SHOWN_TOKENS),
+            recent_BS=torch.full((B, config.segment), math.nan, device=device),
+            clock_B=whole(0, B),
+        )
+
+    def counts(self) -> Tensor:
+        """Return the number of items of each row, (B,)."""
+        return (self.position_BM >= 0).sum(1)
+
+    def detach(self) -> LTMState:
+        """Return the same values without their gradient history."""
+        return LTMState(*(getattr(self, field.name).detach() for field in fields(self)))
+
+    def cleared(self, rows_B: Tensor) -> LTMState:
+        """Return a state in which the rows marked True hold nothing."""
+        keep_B1 = ~rows_B[:, None]
+        return replace(
+            self,
+            position_BM=torch.where(keep_B1, self.position_BM, -1),
+            recent_BS=torch.where(keep_B1, self.recent_BS, math.nan),
+            clock_B=self.clock_B * ~rows_B,
+        )
+
+    def select(self, rows: Tensor) -> LTMState:
+        """Return a copy that holds only the given rows."""
+        return LTMState(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def join(cls, states: Sequence[LTMState]) -> LTMState:
+        """Return one state that holds the rows of several, in order."""
+        return cls(*(torch.cat([getattr(state, field.name) for state in states]) for field in fields(cls)))
+
+    def replaced(self, rows_R: Tensor, other: LTMState, chosen_R: Tensor) -> LTMState:
+        """Return a copy whose given rows are the chosen ones of another state."""
+        copies = {field.name: getattr(self, field.name).clone() for field in fields(self)}
+        for name, tensor in copies.items():
+            tensor[rows_R] = getattr(other, name)[chosen_R]
+        return LTMState(**copies)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything by name, for safetensors."""
+        return {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> LTMState:
+        """Rebuild what `tensors` gave.
+
+        Raises:
+            ValueError: names are missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(tensors) != names:
+            raise ValueError(f"a memory has {', '.join(sorted(names))}; found {', '.join(sorted(tensors))}")
+        return cls(**tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What one segment offers to the memory.
+
+    Attributes:
+        keys_BSX, values_BSX: per token the query of the position before it, and its own value.
+        surprisal_BS: bits.
+        tokens_BSN: the token and those before it.
+        writable_BS: False for padding and for a first token, which nothing predicted.
+        counts_B: tokens that are no padding.
+        reads_BM: how often each item was read in this segment.
+    """
+
+    keys_BSX: Tensor
+    values_BSX: Tensor
+    surprisal_BS: Tensor
+    tokens_BSN: Tensor
+    writable_BS: Tensor
+    counts_B: Tensor
+    reads_BM: Tensor
+
+
+class Reader(nn.Module):
+    """The part of the memory that belongs to one block.
+
+    Args:
+        config: of the memory.
+        d_model: width of the residual stream.
+        norm_eps: of its RMS norm.
+    """
+
+    def __init__(self, config: LTMConfig, d_model: int, norm_eps: float) -> None:
+        super().__init__()
+        self.config = config
+        self.norm_eps = norm_eps
+        self.norm = nn.Parameter(torch.ones(d_model))
+        # Queries and keys are one projection, so equal contexts match before anything was learned.
+        self.key_value = nn.Linear(d_model, 2 * config.width, bias=False)
+        self.out = nn.Linear(config.width, d_model, bias=False)
+        self.gate = nn.Parameter(torch.zeros(config.n_head))
+        self.log_temperature = nn.Parameter(torch.full((config.n_head,), math.log(TEMPERATURE)))
+        self.null = nn.Parameter(torch.full((config.n_head,), config.similarity))
+
+    def project(self, x_BSC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries of all positions, which are the keys of what follows them, and the values, (B, S, H*D)."""
+        x_BSC = F.rms_norm(x_BSC, self.norm.shape, self.norm, self.norm_eps)
+        keys, values = self.key_value(x_BSC).chunk(2, dim=-1)
+        return F.normalize(self._heads(keys), dim=-1).flatten(-2), values
+
+    def matches(self, queries_BSY: Tensor, keys_BMY: Tensor, there_BM: Tensor) -> Tensor:
+        """Return which items each position reads with each head, (B, H, S, M) bool; arguments as of `read`."""
+        return (self._cosines(queries_BSY, keys_BMY) > self.config.similarity) & there_BM[:, None, None]
+
+    def _cosines(self, queries_BSY: Tensor, keys_BMY: Tensor) -> Tensor:
+        return self._heads(queries_BSY).transpose(1, 2) @ self._heads(keys_BMY).permute(0, 2, 3, 1)
+
+    def _heads(self, x_BMY: Tensor) -> Tensor:
+        return x_BMY.float().view(*x_BMY.shape[:-1], self.config.n_head, self.config.head_size)
+
+    def read(
+        self, queries_BSY: Tensor, keys_BMY: Tensor, values_BMY: Tensor, there_BM: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the memory adds to the residual stream, (B, S, C), and where items were read, (B, S, M) bool.
+
+        Args:
+            queries_BSY: from `project`, Y = H * D.
+            keys_BMY: of the items.
+            values_BMY: of the items.
+            there_BM: False where there is no item.
+        """
+        c = self.config
+        with torch.autocast(queries_BSY.device.type, enabled=False):  # cosines decide: bfloat16 is too coarse for them
+            values = self._heads(values_BMY).transpose(1, 2)
+            cosine_BHSM = self._cosines(queries_BSY, keys_BMY)
+            read_BHSM = (cosine_BHSM > c.similarity) & there_BM[:, None, None]
+            sharp_H11 = self.log_temperature.exp()[:, None, None]
+            # A cosine is at most 1, so the exponents need no maximum subtracted.
+            weights_BHSM = ((cosine_BHSM - 1.0) * sharp_H11).exp() * read_BHSM
+            null_H11 = ((self.null[:, None, None] - 1.0) * sharp_H11).exp()
+            gate_H11 = self.gate.tanh()[:, None, None]
+            heads = (weights_BHSM @ values) * (gate_H11 / (weights_BHSM.sum(-1, keepdim=True) + null_H11))
+        added: Tensor = self.out(heads.transpose(1, 2).flatten(-2).to(values_BMY.dtype))
+        return added, read_BHSM.any(1)
+
+
+class LTM(nn.Module):
+    """The readers of a µLM, and the rules of writing.
+
+    Args:
+        config: of the memory.
+        d_model: width of the residual stream.
+        norm_eps: of the readers' RMS norms.
+    """
+
+    def __init__(self, config: LTMConfig, d_model: int, norm_eps: float) -> None:
+        super().__init__()
+        self.config = config
+        self.readers = nn.ModuleList(Reader(config, d_model, norm_eps) for _ in config.layers)
+
+    def write(
+        self, state: LTMState, staged: Staged, control: Control = "none", seed: int = 0
+    ) -> tuple[LTMState, Tensor]:
+        """Return the memory after a segment, and which tokens were written, (B, S) bool.
+
+        Args:
+            state: the memory during the segment.
+            staged: what the segment offers.
+            control: `random_writes` writes as many tokens of each row, but any; `capacity_1` keeps one item.
+            seed: of the control's randomness.
+        """
+        c = self.config
+        with torch.no_grad():
+            # Equal surprisals differ in their last bits with the way a text was read, and ranks must not.
+            staged = replace(staged, surprisal_BS=(staged.surprisal_BS * 1024.0).round() / 1024.0)
+            S = staged.surprisal_BS.shape[1]
+            position_BS = state.clock_B[:, None] + torch.arange(S, device=state.clock_B.device)
+            written_BS = staged.writable_BS & (staged.surprisal_BS > self._threshold(state, staged))
+            if c.write_budget is not None and c.write_budget < S:
+                ranked = staged.surprisal_BS.masked_fill(~written_BS, -math.inf)
+                order = ranked.argsort(dim=1, descending=True, stable=True)
+                written_BS = written_BS & (order.argsort(dim=1) < c.write_budget)
+            if control == "random_writes":
+                noise = _noise(position_BS, seed).masked_fill(~staged.writable_BS, math.inf)
+                rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
+                written_BS = rank < written_BS.sum(1, keepdim=True)
+            end_B1 = (state.clock_B + staged.counts_B)[:, None]
+            used_BM = torch.where(staged.reads_BM > 0, end_B1, state.used_BM)
+            position = torch.cat((state.position_BM, position_BS.masked_fill(~written_BS, -1)), dim=1)
+            used = torch.cat((used_BM, position_BS), dim=1)
+            surprisal = torch.cat((state.surprisal_BM, staged.surprisal_BS), dim=1)
+            there = position >= 0
+            if c.overwrite is not None:
+                keys = torch.cat((state.keys_BMX, staged.keys_BSX), dim=1)
+                there &= ~_replaced(keys.view(*keys.shape[:2], -1, c.head_size), position, c.overwrite)
+            rank = {"age": position, "use": used, "surprisal": surprisal}[c.eviction].double()
+            rank = rank.masked_fill(~there, -math.inf)
+            kept = rank.argsort(dim=1, descending=True, stable=True)[:, : c.capacity]
+            there = there.gather(1, kept)
+            if control == "capacity_1":
+                there[:, 1:] = False
+            reads = torch.cat((state.reads_BM + staged.reads_BM, torch.zeros_like(position_BS)), dim=1)
+            tokens = torch.cat((state.tokens_BMN, staged.tokens_BSN), dim=1)
+        rows = torch.arange(kept.shape[0], device=kept.device)[:, None]
+        return LTMState(
+            keys_BMX=torch.cat((state.keys_BMX, staged.keys_BSX.to(state.keys_BMX.dtype)), dim=1)[rows, kept],
+            values_BMX=torch.cat((state.values_BMX, staged.values_BSX.to(state.values_BMX.dtype)), dim=1)[rows, kept],
+            surprisal_BM=surprisal.gather(1, kept),
+            position_BM=position.gather(1, kept).masked_fill(~there, -1),
+            used_BM=used.gather(1, kept),
+            reads_BM=reads.gather(1, kept),
+            tokens_BMN=tokens[rows, kept],
+            recent_BS=staged.surprisal_BS.masked_fill(~staged.writable_BS, math.nan),
+            clock_B=end_B1[:, 0],
+        ), written_BS
+
+    def _threshold(self, state: LTMState, staged: Staged) -> Tensor | float:
+        """Return the surprisal in bits that a token has to exceed."""
+        if self.config.gamma is None:
+            return self.config.threshold_bits
+        S = staged.surprisal_BS.shape[1]
+        now = staged.surprisal_BS.masked_fill(~staged.writable_BS, math.nan)
+        line = torch.cat((state.recent_BS, now), dim=1).double()
+        known = ~line.isnan()
+        line = line.nan_to_num(0.0)
+        # Sums over the `recent` tokens before each one, from running sums.
+        width = state.recent_BS.shape[1]
+        sums = [torch.cat((x.new_zeros(x.shape[0], 1), x.cumsum(1)), dim=1) for x in (known.double(), line, line**2)]
+        count, total, squares = (x[:, width : width + S] - x[:, :S] for x in sums)
+        mean = total / count.clamp(min=1)
+        deviation = (squares / count.clamp(min=1) - mean**2).clamp(min=0).sqrt()
+        # Too few to speak of a deviation: the fixed threshold holds.
+        return torch.where(count < 8, self.config.threshold_bits, mean + self.config.gamma * deviation)
+
+
+def _replaced(keys_BNHD: Tensor, position_BN: Tensor, similarity: float) -> Tensor:
+    """Return which items have a later one in the place that their key leads to, (B, N) bool."""
+    keys = keys_BNHD.float().transpose(1, 2)
+    alike_BNN = ((keys @ keys.transpose(-1, -2)) > similarity).all(1)
+    later_BNN = position_BN[:, None, :] > position_BN[:, :, None]
+    return (alike_BNN & later_BNN).any(-1)
+
+
+def shuffled(state: LTMState, seed: int) -> LTMState:
+    """Return a memory in which no item has its own value any more, the null control of content addressing.
+
+    Every item takes the value of the next one in a random circle of all that are there; a single one keeps its own.
+    """
+    M = state.position_BM.shape[1]
+    there_BM = state.position_BM >= 0
+    circle_BM = _noise(state.position_BM, seed).masked_fill(~there_BM, math.inf).argsort(dim=1, stable=True)
+    place_M = torch.arange(M, device=there_BM.device)
+    following_BM = circle_BM.gather(1, (place_M + 1) % there_BM.sum(1, keepdim=True).clamp(min=1))
+    taken_BM = torch.empty_like(circle_BM).scatter_(1, circle_BM, following_BM)
+    rows = torch.arange(there_BM.shape[0], device=there_BM.device)[:, None]
+    return replace(state, values_BMX=state.values_BMX[rows, taken_BM])
+
+
+def _noise(position: Tensor, seed: int) -> Tensor:
+    """Return a number in [0, 1) per position that looks random (splitmix64, Steele et al. 2014); float64."""
+    z = position * -7046029254386353131 + (seed * 0x5851F42D4C957F2D) % 2**62
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return ((z >> 11) & ((1 << 53) - 1)).double() / 2**53

@@ -1,0 +1,440 @@
+"""Reading documents of any length: segment after segment, with the window's keys and the long-term memory carried on.
+
+- One path for both arms of a comparison: a model without memory reads in the same way, and what differs is the memory.
+- The state goes in and comes out. Rows are independent documents, each at its own place, and start anew when told to.
+- Gradients flow through everything within one call; `StreamState.detach` cuts them between calls.
+- Segments lie at fixed places of a document, so cutting the reading in calls in another way changes nothing.
+
+Axes as in `ulm.model` and `ulm.memory.ltm`; K = window - 1 carried keys, S tokens of a segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ulm.memory.ltm import SHOWN_TOKENS, Control, LTMState, Reader, Staged, shuffled
+from ulm.memory.stepping import MemoryCache
+from ulm.model import IGNORE, ROW_MULTIPLE, Block, Decoder, KVCache, attend, round_up
+
+__all__ = ["PromptReading", "Reading", "StreamState", "read_document", "read_prompts", "read_segment"]
+
+_ROWS = ("seen_B", "tail_BN", "logits_BV", "key_BX")
+"""Fields of a state whose first axis is the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What B rows remember of their documents.
+
+    Attributes:
+        kv_LBKED: rotated keys, then values, of the last K tokens of every layer.
+        seen_B: tokens of the document read so far.
+        tail_BN: ids of the last `SHOWN_TOKENS` - 1 tokens, -1 before the start.
+        logits_BV: of the last token read; what is asked how surprising the next one is.
+        key_BX: what the last token asked the memory.
+        memory: None without one.
+    """
+
+    kv_LBKED: Tensor
+    seen_B: Tensor
+    tail_BN: Tensor
+    logits_BV: Tensor
+    key_BX: Tensor
+    memory: LTMState | None
+
+    @classmethod
+    def empty(cls, model: Decoder, batch: int) -> StreamState:
+        """Return the state before the first token."""
+        c, device, dtype = model.config, model.device, model.dtype
+        X = len(c.ltm.layers) * c.ltm.width if c.ltm else 0
+        memory = LTMState.empty(c.ltm, batch, device=device, dtype=dtype) if c.ltm else None
+        return cls(
+            kv_LBKED=torch.zeros(
+                c.n_layer, batch, c.window - 1, 2 * c.n_kv_head, c.head_size, device=device, dtype=dtype
+            ),
+            seen_B=torch.zeros(batch, device=device, dtype=torch.long),
+            tail_BN=torch.full((batch, SHOWN_TOKENS - 1), -1, device=device, dtype=torch.long),
+            logits_BV=torch.zeros(batch, c.vocab_size if c.ltm else 0, device=device),
+            key_BX=torch.zeros(batch, X, device=device),
+            memory=memory,
+        )
+
+    def detach(self) -> StreamState:
+        """Return the same values without their gradient history."""
+        memory = self.memory.detach() if self.memory else None
+        kv, logits, key = self.kv_LBKED.detach(), self.logits_BV.detach(), self.key_BX.detach()
+        return StreamState(kv, self.seen_B, self.tail_BN, logits, key, memory)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything by name, rows first, for safetensors and for gathering from workers."""
+        found = {"kv_BLKED": self.kv_LBKED.transpose(0, 1).contiguous()}
+        for name in _ROWS:
+            found[name] = getattr(self, name).contiguous()
+        if self.memory is not None:
+            found |= {f"memory.{name}": tensor for name, tensor in self.memory.tensors().items()}
+        return found
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> StreamState:
+        """Rebuild what `tensors` gave."""
+        memory = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
+        rest = {name: tensors[name] for name in _ROWS}
+        kv_LBKED = tensors["kv_BLKED"].transpose(0, 1).contiguous()
+        return cls(kv_LBKED, **rest, memory=LTMState.from_tensors(memory) if memory else None)
+
+    def select(self, rows: Tensor) -> StreamState:
+        """Return a copy that holds only the given rows."""
+        memory = self.memory.select(rows) if self.memory else None
+        rest = {name: getattr(self, name)[rows] for name in _ROWS}
+        return StreamState(self.kv_LBKED[:, rows], **rest, memory=memory)
+
+    def replaced(self, rows_R: Tensor, other: StreamState, with_memory_R: Tensor) -> StreamState:
+        """Return a copy whose given rows are the first of another state; memories only where asked for."""
+        R = len(rows_R)
+        parts = {name: getattr(self, name).clone() for name in _ROWS}
+        for name, tensor in parts.items():
+            tensor[rows_R] = getattr(other, name)[:R]
+        kv = self.kv_LBKED.clone()
+        kv[:, rows_R] = other.kv_LBKED[:, :R]
+        memory = self.memory
+        if memory is not None and other.memory is not None:
+            memory = memory.replaced(rows_R[with_memory_R], other.memory, with_memory_R.nonzero()[:, 0])
+        return StreamState(kv, **parts, memory=memory)
+
+    def restarted(self, rows_B: Tensor) -> StreamState:
+        """Return a state in which the rows marked True start a new document: window and memory are empty."""
+        return replace(
+            self,
+            seen_B=self.seen_B * ~rows_B,
+            tail_BN=torch.where(rows_B[:, None], -1, self.tail_BN),
+            memory=self.memory.cleared(rows_B) if self.memory else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a segment gave.
+
+    Attributes:
+        logits_BSV: after each token.
+        state: after the segment.
+        nats_BS: loss of each label, 0 where it is not learned; None without labels.
+        written_BS: tokens that were written to memory; None without one.
+        surprisal_BS: bits of each token, 0 where nothing predicted it; None without a memory.
+        read_BS: whether a position read any item, with any layer; None without a memory.
+        staged: what the segment offered to the memory; None without one.
+        hidden: the residual stream at each block that reads, (B, S, C).
+    """
+
+    logits_BSV: Tensor
+    state: StreamState
+    nats_BS: Tensor | None = None
+    written_BS: Tensor | None = None
+    surprisal_BS: Tensor | None = None
+    read_BS: Tensor | None = None
+    staged: Staged | None = None
+    hidden: tuple[Tensor, ...] = ()
+
+
+class _MemoryPass:
+    """The memory's part in reading one segment: what is looked up on the way, and what is offered for writing."""
+
+    def __init__(self, model: Decoder, state: LTMState, real_BS: Tensor | None, control: Control, seed: int) -> None:
+        if model.ltm is None:
+            raise ValueError("a state with a memory belongs to a model that has one")
+        self.ltm = model.ltm
+        self.state = state
+        self.read_from = shuffled(state, seed) if control == "shuffled_values" else state
+        self.there_BM = state.position_BM >= 0
+        self.real_BS, self.control, self.seed = real_BS, control, seed
+        self.readers = dict(zip(model.ltm.config.layers, model.ltm.readers, strict=True))
+        self.hidden: list[Tensor] = []
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.read: list[Tensor] = []
+
+    def add(self, layer: int, x_BSC: Tensor) -> Tensor:
+        """Return the residual stream before a block, with what the memory has to say there."""
+        if layer not in self.readers:
+            return x_BSC
+        reader = cast("Reader", self.readers[layer])
+        keys_BSY, values_BSY = reader.project(x_BSC)
+        Y = keys_BSY.shape[-1]
+        part = slice(len(self.keys) * Y, (len(self.keys) + 1) * Y)
+        memory = self.read_from
+        added, read_BSM = reader.read(keys_BSY, memory.keys_BMX[..., part], memory.values_BMX[..., part], self.there_BM)
+        self.hidden.append(x_BSC)
+        self.keys.append(keys_BSY)
+        self.values.append(values_BSY)
+        self.read.append(read_BSM)
+        return x_BSC if self.control == "no_reads" else x_BSC + added
+
+    def finish(self, reading: Reading, before: StreamState, ids_BS: Tensor, counts_B: Tensor) -> Reading:
+        """Write what was surprising, and return the reading with it."""
+        surprisal_BS = _surprisal(reading.logits_BSV, before.logits_BV, ids_BS, reading.nats_BS)
+        writable_BS = before.seen_B[:, None] + torch.arange(ids_BS.shape[1], device=ids_BS.device) > 0
+        read_BSM = sum(self.read[1:], self.read[0].long())
+        if self.real_BS is not None:
+            writable_BS = writable_BS & self.real_BS
+            read_BSM = read_BSM * self.real_BS[:, :, None]
+        asked_BSX = torch.cat(self.keys, dim=-1)
+        staged = Staged(
+            keys_BSX=torch.cat((before.key_BX[:, None], asked_BSX[:, :-1]), dim=1),
+            values_BSX=torch.cat(self.values, dim=-1),
+            surprisal_BS=surprisal_BS,
+            tokens_BSN=torch.cat((before.tail_BN, ids_BS), dim=1).unfold(1, SHOWN_TOKENS, 1),
+            writable_BS=writable_BS,
+            counts_B=counts_B,
+            reads_BM=read_BSM.sum(1),
+        )
+        memory, written_BS = self.ltm.write(self.state, staged, self.control, self.seed)
+        last = reading.logits_BSV[:, -1].detach().float()
+        return replace(
+            reading,
+            state=replace(reading.state, memory=memory, logits_BV=last, key_BX=asked_BSX[:, -1]),
+            written_BS=written_BS,
+            surprisal_BS=surprisal_BS * writable_BS,
+            read_BS=read_BSM.any(-1),
+            staged=staged,
+            hidden=tuple(self.hidden),
+        )
+
+
+def _surprisal(logits_BSV: Tensor, before_BV: Tensor, ids_BS: Tensor, nats_BS: Tensor | None) -> Tensor:
+    """Return the bits of each token under the logits of the position before it.
+
+    Args:
+        logits_BSV: after each token.
+        before_BV: before the first one.
+        ids_BS: the tokens.
+        nats_BS: the loss of labels that are the next tokens, where it is known already.
+    """
+    with torch.no_grad():
+        first = F.cross_entropy(before_BV, ids_BS[:, 0], reduction="none")[:, None]
+        if nats_BS is None:
+            nats = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none")
+            nats_BS = nats.view(ids_BS.shape[0], -1)
+        else:
+            nats_BS = nats_BS[:, :-1]
+        return torch.cat((first, nats_BS), dim=1) / math.log(2)
+
+
+def _window_bias(model: Decoder, state: StreamState, S: int) -> Tensor:
+    """Return what attention adds to the scores of carried and new keys, (B, S, K + S): 0, or -inf where not seen."""
+    W, B = model.config.window, state.seen_B.shape[0]
+    offsets = torch.arange(S, device=model.device)
+    # A carried key of slot k is K - k tokens older than the segment's first token.
+    older_K = torch.arange(W - 1, 0, -1, device=model.device)
+    within_BSK = (older_K + offsets[:, None] < W) & (older_K <= state.seen_B[:, None, None])
+    causal_SS = offsets[:, None] >= offsets
+    seen = torch.cat((within_BSK, causal_SS.expand(B, S, S)), dim=-1)
+    return torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, -math.inf)
+
+
+def _attend_quickly(model: Decoder, q: Tensor, keys: Tensor, values: Tensor, bias_BSQ: Tensor | None) -> Tensor:
+    heads = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=None if bias_BSQ is None else bias_BSQ[:, None].to(q.dtype),
+        is_causal=bias_BSQ is None,
+        enable_gqa=model.config.n_head != model.config.n_kv_head,
+    )
+    return heads.transpose(1, 2)
+
+
+def read_segment(
+    model: Decoder,
+    ids_BS: Tensor,
+    state: StreamState | None,
+    labels_BS: Tensor | None = None,
+    *,
+    counts_B: Tensor | None = None,
+    control: Control = "none",
+    seed: int = 0,
+    batch_invariant: bool = False,
+) -> Reading:
+    """Read one segment of every row.
+
+    Args:
+        model: the µLM.
+        ids_BS: token ids, at most `segment` of them (the window without a memory). Only the last segment of a
+            document may be shorter, or padded.
+        state: after what was read before; None, which costs less, means that all rows are at their start.
+        labels_BS: the next tokens, `IGNORE` at padding.
+        counts_B: tokens of each row that are no padding; None takes those with a label, or all without labels.
+        control: takes one thing away that memory needs.
+        seed: of the control's randomness.
+        batch_invariant: attention by plain products, so that a row gets the same bits in any batch of a multiple of
+            `ROW_MULTIPLE` rows; for decoding, with a state.
+
+    Raises:
+        ValueError: the segment is too long.
+    """
+    c = model.config
+    B, S = ids_BS.shape
+    longest = c.ltm.segment if c.ltm else c.window
+    if longest < S:
+        raise ValueError(f"a segment of {S} tokens is longer than {longest}; read it in parts")
+    before = state or StreamState.empty(model, B)
+    K = c.window - 1
+    bias_BSQ = None if state is None else _window_bias(model, state, S)
+    offsets = torch.arange(S, device=ids_BS.device)
+    real_BS = None if counts_B is None else offsets < counts_B[:, None]
+    if real_BS is None and labels_BS is not None:
+        real_BS = labels_BS != IGNORE
+    if counts_B is None:
+        counts_B = torch.full_like(before.seen_B, S)
+    # What is carried on: the last K keys that are no padding.
+    kept_BK = (counts_B[:, None] + torch.arange(K, device=ids_BS.device))[..., None, None]
+    cos, sin = model.rope(before.seen_B[:, None] + offsets)
+    memory = None if before.memory is None else _MemoryPass(model, before.memory, real_BS, control, seed)
+    x = model.embed(ids_BS)
+    carried = []
+    for layer, block in enumerate(model.blocks):
+        block = cast("Block", block)
+        if memory is not None:
+            x = memory.add(layer, x)
+        q, k, v = block.project(x, cos, sin)
+        new = torch.cat((k, v), dim=2)
+        kv = torch.cat((before.kv_LBKED[layer].to(k.dtype), new), dim=1)
+        carried.append(kv.gather(1, kept_BK.expand(-1, -1, *kv.shape[2:])))
+        keys, values = (new if bias_BSQ is None else kv).chunk(2, dim=2)
+        if batch_invariant and bias_BSQ is not None:
+            heads = attend(q, keys, values, bias_BSQ)
+        else:
+            heads = _attend_quickly(model, q, keys, values, bias_BSQ)
+        x = block.finish(x, heads)
+    logits = model.logits(x)
+    nats_BS = None
+    if labels_BS is not None:
+        nats = F.cross_entropy(logits.flatten(0, 1).float(), labels_BS.flatten(), reduction="none", ignore_index=IGNORE)
+        nats_BS = nats.view_as(ids_BS)
+    after = replace(
+        before,
+        kv_LBKED=torch.stack(carried),
+        seen_B=before.seen_B + counts_B,
+        tail_BN=torch.cat((before.tail_BN, ids_BS), dim=1)[:, S:],
+    )
+    reading = Reading(logits, after, nats_BS)
+    return reading if memory is None else memory.finish(reading, before, ids_BS, counts_B)
+
+
+def read_document(
+    model: Decoder,
+    ids_BT: Tensor,
+    state: StreamState | None = None,
+    labels_BT: Tensor | None = None,
+    *,
+    control: Control = "none",
+    seed: int = 0,
+) -> Reading:
+    """Read T tokens of every row in segments; arguments and result as in `read_segment`.
+
+    Without `state` the rows are at the start of their documents.
+    """
+    longest = model.config.ltm.segment if model.config.ltm else model.config.window
+    parts = []
+    for start in range(0, ids_BT.shape[1], longest):
+        part = slice(start, start + longest)
+        labels_BS = None if labels_BT is None else labels_BT[:, part]
+        parts.append(read_segment(model, ids_BT[:, part], state, labels_BS, control=control, seed=seed))
+        state = parts[-1].state
+    if state is None:
+        raise ValueError("there is nothing to read")
+
+    def joined(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else torch.cat(found, dim=1)
+
+    return Reading(
+        torch.cat([part.logits_BSV for part in parts], dim=1),
+        state,
+        joined("nats_BS"),
+        joined("written_BS"),
+        joined("surprisal_BS"),
+        joined("read_BS"),
+    )
+
+
+@dataclass(slots=True)
+class PromptReading:
+    """Texts whose prompts were read and that are to be continued; B is padded to a multiple of `ROW_MULTIPLE`.
+
+    Attributes:
+        window: their ring caches.
+        memory: their memories.
+        logits_BV: after each prompt.
+    """
+
+    window: KVCache
+    memory: MemoryCache
+    logits_BV: Tensor
+
+
+def read_prompts(
+    model: Decoder, prompts: Sequence[Sequence[int]], memories: Sequence[LTMState | None], slots: int
+) -> PromptReading:
+    """Read prompts of any length with a memory.
+
+    Args:
+        model: a µLM that has one.
+        prompts: token ids, at least one each.
+        memories: what each text's memory holds, one row each; None means nothing.
+        slots: size of the rings: the window, or at least all tokens that each text will have.
+    """
+    c, ltm, device = model.config, model.ltm, model.device
+    if c.ltm is None or ltm is None:
+        raise ValueError("this model has no long-term memory")
+    S = c.ltm.segment
+    order = [*range(len(prompts)), *[0] * (-len(prompts) % ROW_MULTIPLE)]
+    nothing = LTMState.empty(c.ltm, 1, device=device, dtype=model.dtype)
+    state = StreamState.empty(model, len(order))
+    state = replace(state, memory=LTMState.join([memories[i] or nothing for i in order]))
+    memory = cast("LTMState", state.memory)
+    cache = MemoryCache.empty(ltm, c.d_model, c.vocab_size, memory)
+    lengths = torch.tensor([len(prompts[i]) for i in order])
+    padded = torch.zeros(len(order), round_up(int(lengths.max()), S), dtype=torch.long)
+    for row, i in enumerate(order):
+        padded[row, : len(prompts[i])] = torch.tensor(prompts[i])
+    for start in range(0, padded.shape[1], S):
+        open_rows = (lengths > start).nonzero()[:, 0]
+        count = len(open_rows)
+        filled = torch.cat((open_rows, open_rows[:1].expand(-count % ROW_MULTIPLE)))
+        counts = (lengths[filled] - start).clamp(max=S).to(device)
+        ids = padded[filled, start : start + S].to(device)
+        reading = read_segment(model, ids, state.select(filled.to(device)), counts_B=counts, batch_invariant=True)
+        rows, counts = open_rows.to(device), counts[:count]
+        complete = counts == S
+        state = state.replaced(rows, reading.state, complete)
+        last, here = counts - 1, torch.arange(count, device=device)
+        cache.logits_BV[rows] = reading.logits_BSV[here, last].float()
+        hidden = torch.stack([x[:count] for x in reading.hidden])
+        staged = cast("Staged", reading.staged)
+        cache.hidden_LBSC[:, rows] = hidden
+        cache.surprisal_BS[rows] = staged.surprisal_BS[:count]
+        cache.line_BS[rows, SHOWN_TOKENS - 1 :] = ids[:count]
+        cache.offset_B[rows] = torch.where(complete, 0, counts)
+        # A complete segment is in memory already; the next one begins after it.
+        done = rows[complete]
+        cache.before_LBC[:, done] = hidden[:, complete, -1]
+        cache.line_BS[done, : SHOWN_TOKENS - 1] = cache.line_BS[done, S:]
+        cache.started_B[done] = True
+    cache.memory = cast("LTMState", state.memory)
+    window = KVCache.empty(c, len(order), slots, device=device, dtype=model.dtype)
+    K = c.window - 1
+    positions = state.seen_B[:, None] - K + torch.arange(K, device=device)
+    there_b, there_k = ((positions >= 0) & (positions >= state.seen_B[:, None] - window.slots)).nonzero(as_tuple=True)
+    at = positions[there_b, there_k]
+    window.kv_LBWED[:, there_b, at % window.slots] = state.kv_LBKED[:, there_b, there_k]
+    window.positions_BW[there_b, at % window.slots] = at
+    window.lengths_B.copy_(state.seen_B)
+    window.fresh = False
+    return PromptReading(window, cache, cache.logits_BV.to(model.dtype, copy=True))
