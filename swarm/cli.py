@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.commands import baseline, compare, doctor, replay, report, resume, run, train, watch, worlds
+from swarm.commands import baseline, compare, doctor, lab, replay, report, resume, run, train, watch, worlds
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
@@ -115,7 +115,7 @@ def _register(module: ModuleType) -> None:
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(_bounded(getattr(module, name)))
 
 
-for _module in (run, baseline, compare, watch, resume, replay, report, train, worlds, doctor):
+for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, worlds, doctor):
     _register(_module)
 
 

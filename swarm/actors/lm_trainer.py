@@ -1,0 +1,310 @@
+"""Trains one language model of a lab on the workers of Ray Train, from its last saved state on.
+
+Owns the loop around `ulm.lm_training`: what a worker opens, when it logs and saves, and what it says when it must stop.
+One worker or many, CPU or GPU: the loop is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swarm.actors.ray_train import give_up, run_workers
+from swarm.errors import SwarmError
+from swarm.lab_config import Arm, LabConfig
+from swarm.seeds import derive_seed
+from ulm.checkpoint import save_checkpoint
+from ulm.corpus import Corpus
+from ulm.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
+from ulm.lm_training import LanguageModelTraining, StepReport
+from ulm.model import Decoder
+from ulm.recall import RecallTask
+from ulm.training import make_optimizer
+from ulm.training_state import RollingStates, StateError
+
+__all__ = ["METRICS", "WARNINGS", "is_trained", "recall_task", "train_language_model"]
+
+METRICS, WARNINGS = "metrics.jsonl", "warnings.txt"
+
+
+def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
+    """Return the recall task of a lab; keys and values are the same tokens for every seed and arm.
+
+    Raises:
+        ValueError: the tokenizer has too few tokens.
+    """
+    r = config.recall
+    return RecallTask.of(
+        corpus.tokenizer,
+        r.filler,
+        num_keys=r.num_keys,
+        num_values=r.num_values,
+        num_pairs=r.num_pairs,
+        spacing=r.spacing,
+        seed=derive_seed(config.corpus.seed, "recall tokens"),
+    )
+
+
+def _stream(config: LabConfig, corpus: Corpus, seed: int, segment: int) -> DocumentStream | Windows:
+    train = config.train
+    order = derive_seed(seed, "documents")
+    if train.mode == "windows":
+        return Windows(corpus.stream("train"), train.batch_size, train.width, train.stride, order)
+    rows = [corpus_documents(corpus, order)] * (train.batch_size - config.recall.rows)
+    if config.recall.rows:
+        practice = recall_documents(
+            recall_task(config, corpus),
+            derive_seed(seed, "practice"),
+            config.recall.practice_tokens,
+            corpus.stream("train"),
+            config.recall.practice_text,
+        )
+        rows += [practice] * config.recall.rows
+    return DocumentStream(rows, segment, corpus.tokenizer.pad_id)
+
+
+def _loop(settings: dict[str, Any]) -> None:
+    """Run in every worker: the whole training, from the last saved state on."""
+    import ray.train
+    import ray.train.torch
+
+    config = LabConfig.model_validate(settings["config"])
+    arm: Arm = settings["arm"]
+    seed = int(settings["seed"])
+    folder = Path(settings["folder"])
+    train = config.train
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    if train.threads:
+        torch.set_num_threads(train.threads)
+    device = ray.train.torch.get_device() if train.device != "cpu" else torch.device("cpu")
+    corpus = Corpus.open(Path(settings["corpus"]))
+    shape = config.model.config(arm, corpus.tokenizer.vocab_size)
+    model = Decoder(shape, seed=derive_seed(seed, "weights")).to(device)
+    optimizer = make_optimizer(model, train.lr, train.weight_decay, train.betas, train.optimizer)
+    segment = shape.ltm.segment if shape.ltm else shape.window
+    states = RollingStates(folder / "states", train.keep)
+
+    def warn(line: str) -> None:
+        if rank == 0:
+            with (folder / WARNINGS).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    try:
+        training = LanguageModelTraining(
+            model,
+            optimizer,
+            _stream(config, corpus, seed, segment),
+            segments=1 if train.mode == "windows" else train.segments,
+            peak_lr=train.lr,
+            warmup=train.warmup,
+            steps=train.steps,
+            clip=train.clip,
+            micro_batches=train.micro_batches,
+            autocast=torch.bfloat16 if train.dtype == "bfloat16" else None,
+            compile=train.compile,
+            rank=rank,
+            workers=workers,
+        )
+        progress = training.restore(states, warn) or {"seconds": 0.0, "tokens": 0}
+    except (StateError, ValueError) as error:
+        return give_up(folder, str(error))
+    track = _tracker(config, arm, seed, folder) if rank == 0 and train.tracking == "wandb" else None
+    before, start = float(progress["seconds"]), time.monotonic()
+    tokens = int(progress["tokens"])
+    since = _Since()
+    while training.next_step < train.steps:
+        try:
+            since.add(training.train_step())
+        except FloatingPointError as error:
+            return give_up(
+                folder,
+                f"{arm}, seed {seed}: training diverged at step {training.next_step} ({error}); the last good state is "
+                f"kept in {states.folder}; lower train.lr",
+            )
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return give_up(
+                folder,
+                f"{arm}, seed {seed}: out of memory at step {training.next_step}; raise train.micro_batches, or lower "
+                "train.batch_size or train.segments",
+            )
+        done = training.next_step
+        last = done == train.steps
+        seconds = before + time.monotonic() - start
+        if rank == 0 and (done % train.log_every == 0 or last):
+            line = since.metrics(done, train.steps, seconds, arm == "with_ltm")
+            with (folder / METRICS).open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line) + "\n")
+            if track is not None:
+                track(line)
+        if done % train.log_every == 0:
+            tokens += since.tokens
+            since = _Since()
+        if done % train.save_every == 0 or last:
+            training.save(states, {"seconds": seconds, "tokens": tokens + since.tokens})
+    ray.train.report({"step": train.steps})
+    return None
+
+
+class _Since:
+    """Measurements since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.reports: list[StepReport] = []
+
+    def add(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    @property
+    def tokens(self) -> int:
+        return sum(report.tokens for report in self.reports)
+
+    def metrics(self, step: int, steps: int, seconds: float, with_ltm: bool) -> dict[str, Any]:
+        """Return one line of the log; all ratios are over the tokens since the line before."""
+        rate = self.tokens / max(1e-9, time.monotonic() - self.started)
+        written = sum(report.written for report in self.reports)
+        per_step = (time.monotonic() - self.started) / len(self.reports)
+        line: dict[str, Any] = {
+            "step": step,
+            "loss": round(sum(r.loss * r.tokens for r in self.reports) / self.tokens, 5),
+            "grad_norm": round(self.reports[-1].grad_norm, 4),
+            "tokens_per_s": round(rate, 1),
+            "eta_s": round(per_step * (steps - step), 1),
+            "seconds": round(seconds, 2),
+            "LTM_enabled": with_ltm,
+        }
+        if with_ltm:
+            line["routed_token_ratio"] = round(written / self.tokens, 5)
+            line["avg_surprisal_routed"] = round(sum(r.written_bits for r in self.reports) / max(1, written), 4)
+            line["ltm_hit_rate"] = round(sum(r.readings for r in self.reports) / self.tokens, 5)
+        return line
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _tracker(config: LabConfig, arm: str, seed: int, folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Return what sends a line of the log to Weights & Biases."""
+    import wandb
+
+    run = wandb.init(
+        project=config.name,
+        name=f"{arm}-s{seed}",
+        dir=str(folder),
+        config={**config.model_dump(mode="json"), "arm": arm, "seed": seed},
+        resume="allow",
+        id=f"{config.name}-{arm}-s{seed}",
+    )
+    return lambda line: run.log(line, step=line["step"])
+
+
+def _require_tracking() -> None:
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        raise SwarmError("tracking: wandb needs its package: pip install 'ulm-swarm[tracking]'") from None
+
+
+def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: Path) -> None:
+    """Train one arm with one seed and leave its checkpoint in `folder`/checkpoint.
+
+    Args:
+        config: the lab.
+        arm: which model.
+        seed: of weights and data order.
+        corpus: prepared.
+        folder: of this training: states, metrics, checkpoint; a training that is there is continued.
+
+    Raises:
+        SwarmError: bad device, another recipe in the folder, or the training failed.
+    """
+    train = config.train
+    cuda = torch.cuda.is_available()
+    if train.device == "cuda" and not cuda:
+        raise SwarmError("train.device 'cuda' was asked for but torch sees no GPU; set train.device: cpu or auto")
+    if train.tracking == "wandb":
+        _require_tracking()
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = _recipe(config, arm, seed, corpus)
+    recipe_file = folder / "recipe.json"
+    if recipe_file.exists():
+        _check_recipe(folder, recipe)
+    else:
+        recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True), encoding="utf-8")
+    run_workers(
+        _loop,
+        {
+            "config": config.model_dump(mode="json"),
+            "arm": arm,
+            "seed": seed,
+            "folder": str(folder.resolve()),
+            "corpus": str(corpus.folder.resolve()),
+        },
+        name=f"{config.name}-{arm}-s{seed}",
+        folder=folder,
+        workers=train.workers,
+        threads=train.threads,
+        use_gpu=train.device == "cuda" or (train.device == "auto" and cuda),
+    )
+    model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size))
+    saved = RollingStates(folder / "states", train.keep).load(
+        model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99), train.optimizer), lambda line: None
+    )
+    if saved is None or saved.progress["step"] != train.steps:
+        raise SwarmError(f"training in {folder} ended before its last step; run the same command again")
+    meta = {
+        "recipe": recipe,
+        "training_seconds": round(saved.progress["seconds"], 1),
+        "tokens": saved.progress["tokens"],
+        "hardware": f"{os.cpu_count()} CPU cores, {'cuda' if cuda else 'cpu'}",
+    }
+    save_checkpoint(folder / "checkpoint", model, corpus.tokenizer, meta, dtype=torch.bfloat16)
+
+
+def is_trained(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: Path) -> bool:
+    """Return whether a folder holds the finished training of this recipe.
+
+    Raises:
+        SwarmError: it holds another one.
+    """
+    if not (folder / "recipe.json").exists():
+        return False
+    _check_recipe(folder, _recipe(config, arm, seed, corpus))
+    return (folder / "checkpoint").is_dir()
+
+
+def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    try:
+        same = json.loads((folder / "recipe.json").read_text(encoding="utf-8")) == recipe
+    except ValueError as error:
+        raise SwarmError(f"{folder / 'recipe.json'} is damaged ({error}); remove {folder} to start over") from error
+    if not same:
+        raise SwarmError(f"{folder} was trained with another recipe; choose another --out, or remove the folder")
+
+
+_PLACE = frozenset({"workers", "threads", "device", "save_every", "keep", "log_every", "tracking"})
+"""Settings that say where and how a training runs, and may change when it is continued."""
+
+
+def _recipe(config: LabConfig, arm: Arm, seed: int, corpus: Corpus) -> dict[str, Any]:
+    """Return what decides the result of a training."""
+    data = config.model_dump(mode="json")
+    recall = {k: v for k, v in data["recall"].items() if k not in ("distances", "sequences")}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "model": config.model.config(arm, corpus.tokenizer.vocab_size).to_dict(),
+        "corpus": corpus.manifest["sha256"],
+        "recall": recall,
+        "train": {k: v for k, v in data["train"].items() if k not in _PLACE},
+    }

@@ -1,0 +1,82 @@
+"""`swarm lab FILE`: does memory help? Prepare a corpus, train a pair of models, evaluate and plot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from swarm.commands.options import OutFolder, Overrides
+
+__all__ = ["EXAMPLE", "lab"]
+
+EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
+
+
+def lab(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Lab YAML, see experiments/memory.yaml.")],
+    overrides: Overrides = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="Run only this stage: prepare, train, eval or plot. May be repeated."),
+    ] = None,
+    with_ltm: Annotated[
+        bool | None, typer.Option("--with-ltm/--without-ltm", help="Train the arm with memory. Default: the file's.")
+    ] = None,
+    out: OutFolder = None,
+) -> None:
+    """Train a µLM with and without long-term memory and compare them; what is done already is not done again."""
+    from swarm.config_file import load_yaml_model
+    from swarm.errors import SwarmError
+    from swarm.lab import STAGES, run_lab
+    from swarm.lab_config import LabConfig
+
+    changes = list(overrides or [])
+    if with_ltm is not None:
+        changes.append(f"with_ltm={str(with_ltm).lower()}")
+    config = load_yaml_model(file, LabConfig, changes)
+    if unknown := [name for name in stage or [] if name not in STAGES]:
+        raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")
+    stages = [name for name in STAGES if not stage or name in stage]
+    folder = out if out is not None else Path("runs") / f"lab-{config.name}"
+    try:
+        run_lab(config, file.parent, folder, stages, typer.echo, _follow)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues where it was", err=True)
+        raise
+    typer.echo(f"lab           {folder}")
+
+
+@contextmanager
+def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
+    """Show a progress bar on a terminal and plain lines elsewhere."""
+    from swarm.training_progress import following, progress_lines
+
+    if not sys.stdout.isatty():
+        with following(path, progress_lines(steps, typer.echo, f"{title}: ")):
+            yield
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[measured]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(title, total=steps, measured="starting")
+
+        def report(line: dict[str, Any]) -> None:
+            words = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
+            if line["LTM_enabled"]:
+                words += f"  routed {line['routed_token_ratio']:.2f}  hits {line['ltm_hit_rate']:.2f}"
+            progress.update(task, completed=line["step"], measured=words)
+
+        with following(path, report):
+            yield

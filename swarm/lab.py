@@ -1,0 +1,270 @@
+"""`swarm lab`: prepare, train, evaluate and plot a pair of models, one resumable command.
+
+Owns the stages, their order, and what is already done: every stage looks for its results, verifies them, and does only
+what is missing. A stage whose input is not there says which stage makes it.
+
+    runs/lab-<name>/
+      lab.json        resolved config      data/           tokens, tokenizer, manifest
+      s<seed>/<arm>/  states, metrics, checkpoint, and eval.json: one number per document and recall sequence
+      results.json    results.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from swarm.errors import SwarmError
+from swarm.lab_config import Arm, LabConfig
+from swarm.lab_results import lab_results
+from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
+from ulm.corpus import Corpus, CorpusError, prepare_corpus
+from ulm.model import Decoder
+
+__all__ = ["STAGES", "Stage", "run_lab"]
+
+Stage = Literal["prepare", "train", "eval", "plot"]
+STAGES: tuple[Stage, ...] = ("prepare", "train", "eval", "plot")
+
+Follow = Callable[[Path, int, str], AbstractContextManager[None]]
+"""Follows a metrics file of so many steps under a title, for as long as the context is open."""
+
+
+def run_lab(
+    config: LabConfig,
+    beside: Path,
+    folder: Path,
+    stages: Sequence[Stage],
+    echo: Callable[[str], None],
+    follow: Follow,
+) -> Path:
+    """Run stages of a lab and return its folder.
+
+    Args:
+        config: the lab.
+        beside: folder that the config's paths are relative to.
+        folder: where everything is written.
+        stages: in any order; they run in theirs.
+        echo: receives progress lines.
+        follow: shows a training's progress.
+
+    Raises:
+        SwarmError: a stage cannot run; what was done before is kept.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lab.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
+    corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else _open(folder)
+    _check_vocabulary(config, corpus)
+    if "train" in stages:
+        _train(config, corpus, folder, echo, follow)
+    if "eval" in stages:
+        _evaluate(config, corpus, folder, echo)
+    if "plot" in stages:
+        _plot(config, folder, echo)
+    return folder
+
+
+def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str], None]) -> Corpus:
+    c = config.corpus
+    tokenizer = c.tokenizer
+    if isinstance(tokenizer, str) and (beside / tokenizer).exists():
+        tokenizer = str(beside / tokenizer)
+    try:
+        return prepare_corpus(
+            [source.source(beside) for source in c.sources],
+            folder / "data",
+            tokenizer=tokenizer,
+            val_share=c.val_share,
+            seed=c.seed,
+            bin_type=c.bin_type,
+            echo=echo,
+        )
+    except CorpusError as error:
+        raise SwarmError(f"prepare: {error}") from error
+
+
+def _open(folder: Path) -> Corpus:
+    try:
+        return Corpus.open(folder / "data")
+    except CorpusError as error:
+        raise SwarmError(str(error)) from error
+
+
+def _check_vocabulary(config: LabConfig, corpus: Corpus) -> None:
+    from swarm.actors.lm_trainer import recall_task
+
+    try:
+        task = recall_task(config, corpus)
+    except ValueError as error:
+        raise SwarmError(f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer") from error
+    for distance in config.recall.distances:
+        if not task.fits(distance):
+            raise SwarmError(
+                f"recall.distances: at {distance} queries would fall on pairs, which stand {task.spacing} apart"
+            )
+
+
+def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+    return [(arm, seed, folder / f"s{seed}" / arm) for seed in config.seeds for arm in config.arms]
+
+
+def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
+    from swarm.actors.lm_trainer import METRICS, WARNINGS, is_trained, train_language_model
+
+    for arm, seed, place in _trainings(config, folder):
+        if is_trained(config, arm, seed, corpus, place):
+            echo(f"{arm}, seed {seed}: trained already")
+            continue
+        warned = _size(place / WARNINGS)
+        with follow(place / METRICS, config.train.steps, f"{arm}, seed {seed}"):
+            train_language_model(config, arm, seed, corpus, place)
+        if _size(place / WARNINGS) > warned:
+            for line in (place / WARNINGS).read_text(encoding="utf-8")[warned:].splitlines():
+                echo(f"warning: {line}")
+        parameters = read_checkpoint_config(place / "checkpoint").num_parameters
+        echo(f"{arm}, seed {seed}: {parameters:,} parameters, checkpoint in {place / 'checkpoint'}")
+
+
+def _size(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8")) if path.exists() else 0
+
+
+def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
+    from swarm.actors.lm_evaluator import evaluate_all
+
+    trainings = _trainings(config, folder)
+    for arm, seed, place in trainings:
+        if not (place / "checkpoint").is_dir():
+            raise SwarmError(f"{arm}, seed {seed} is not trained; run the stage `train` first")
+    measure = {"recall": config.recall.model_dump(mode="json"), "eval": config.eval.model_dump(mode="json")}
+    identity = {
+        place: {
+            "checkpoint": _checked_hash(place / "checkpoint", corpus),
+            "corpus": corpus.manifest["sha256"],
+            **measure,
+        }
+        for _, _, place in trainings
+    }
+    missing = [place for place in identity if _measured(place, identity[place]) is None]
+    started = time.monotonic()
+
+    def done(index: int, measured: dict[str, Any]) -> None:
+        place = missing[index]
+        _write(place / "eval.json", {"identity": identity[place], "measured": measured})
+        echo(f"evaluated {place.relative_to(folder)} ({time.monotonic() - started:.0f} s)")
+
+    if missing:
+        echo(f"evaluating {len(missing)} of {len(trainings)} models")
+        evaluate_all(config, corpus, [place / "checkpoint" for place in missing], done)
+    measured: dict[str, list[Any]] = {arm: [] for arm in config.arms}
+    for arm, _, place in trainings:
+        found = _measured(place, identity[place])
+        if found is None:
+            raise SwarmError(f"{place / 'eval.json'} vanished; run the stage `eval` again")
+        measured[arm].append(found)
+    echo("measuring speed")
+    first = folder / f"s{config.seeds[0]}"
+    models: dict[str, Decoder] = {arm: load_checkpoint(first / arm / "checkpoint").model for arm in config.arms}
+    from swarm.lab_speed import measure_speed
+
+    results = lab_results(
+        measured,
+        corpus.sizes("val"),
+        corpus.sources("val"),
+        measure_speed(config, corpus, models),
+        seeds=config.seeds,
+        window=config.model.window,
+        num_pairs=config.recall.num_pairs,
+        chance=1 / config.recall.num_values,
+        parameters={arm: model.num_parameters() for arm, model in models.items()},
+    )
+    results["meta"] = {
+        "config": config.model_dump(mode="json"),
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "corpus": corpus.manifest["splits"],
+        "hit_rate_over_training": _over_training(config, folder),
+    }
+    _write(folder / "results.json", results)
+    for line in summary(results):
+        echo(line)
+
+
+def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
+    """Return the hash of a checkpoint that was trained on this corpus.
+
+    Raises:
+        SwarmError: it is damaged, or has another tokenizer.
+    """
+    try:
+        found = checkpoint_hash(checkpoint)
+        same = load_checkpoint(checkpoint).tokenizer.to_json() == corpus.tokenizer.to_json()
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+    if not same:
+        raise SwarmError(f"{checkpoint} has another tokenizer than {corpus.folder}; train it on this corpus again")
+    return found
+
+
+def _measured(place: Path, identity: dict[str, Any]) -> Any | None:
+    """Return earlier measurements of the same checkpoint, corpus and settings, if they are there."""
+    try:
+        record = json.loads((place / "eval.json").read_text(encoding="utf-8"))
+        return record["measured"] if record["identity"] == json.loads(json.dumps(identity)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _over_training(config: LabConfig, folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return per seed the hit rate of the arm with memory, step by step."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for arm, seed, place in _trainings(config, folder):
+        if arm == "with_ltm":
+            lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found[str(seed)] = [(line["step"], line["ltm_hit_rate"]) for line in map(json.loads, lines)]
+    return found
+
+
+def _write(path: Path, data: Any) -> None:
+    """Write JSON so that a reader finds the old file or the new one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
+    fresh.replace(path)
+
+
+def summary(results: dict[str, Any]) -> list[str]:
+    """Return the results as a few lines of text."""
+    lines = []
+    for arm in ("baseline", "with_ltm"):
+        if arm not in results:
+            continue
+        one = results[arm]
+        bpb, far = one["details"]["bits_per_byte"], one["details"]["long_range_recall"]
+        recall = f"recall {far['estimate']:.3f} [{far['low']:.3f}, {far['high']:.3f}]" if far else "no recall scored"
+        lines.append(
+            f"{arm:9} bpc {one['bpc']:.4f}  bits per byte {bpb['estimate']:.4f} [{bpb['low']:.4f}, {bpb['high']:.4f}]  "
+            f"{recall}  hit rate {one['memory_hit_rate']:.3f}  {one['tokens_per_sec']:,.0f} tokens/s"
+        )
+    lines += list(results.get("verdict", {}).values())
+    return lines
+
+
+def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
+    from swarm.lab_plots import plot_results
+
+    path = folder / "results.json"
+    if not path.is_file():
+        raise SwarmError(f"no {path}; run the stage `eval` first")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
+    (folder / "results.png").write_bytes(plot_results(results, config.model.window))
+    echo(f"plot          {folder / 'results.png'}")

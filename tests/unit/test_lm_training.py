@@ -1,0 +1,187 @@
+"""Training on documents: resumable bit for bit, the same for any grouping of rows, memory carried and cleared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ulm.config import preset
+from ulm.document_stream import DocumentStream, SegmentBatch
+from ulm.lm_training import LanguageModelTraining, StreamingLoss
+from ulm.model import Decoder
+from ulm.streaming import StreamState, read_document
+from ulm.training import make_optimizer
+from ulm.training_state import RollingStates
+
+VOCAB, SEGMENT, ROWS = 61, 16, 4
+LTM = {
+    "layers": [1], "n_head": 2, "head_size": 8, "capacity": 24, "segment": SEGMENT, "threshold_bits": 3.0,
+    "similarity": 0.3,
+}  # fmt: skip
+
+
+def document(number: int) -> np.ndarray:
+    generator = np.random.Generator(np.random.PCG64(number))
+    return generator.integers(2, VOCAB, int(generator.integers(2, 70)))
+
+
+def training(
+    seed: int = 0, *, ltm: bool = True, rows: int = ROWS, steps: int = 20, **changes: Any
+) -> LanguageModelTraining:
+    config = preset("tiny", VOCAB, window=SEGMENT, head_size=16, ltm=LTM if ltm else None)
+    model = Decoder(config, seed=seed)
+    stream = DocumentStream([document] * rows, SEGMENT, pad_id=0)
+    settings: dict[str, Any] = {"segments": 2, "peak_lr": 1e-2, "warmup": 2, "steps": steps, **changes}
+    return LanguageModelTraining(model, make_optimizer(model, 1e-2, 0.1, (0.9, 0.95)), stream, **settings)
+
+
+def weights(of: LanguageModelTraining) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in of.model.parameters()]
+
+
+def equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("ltm", [False, True])
+def test_training_learns(ltm: bool) -> None:
+    here = training(ltm=ltm, steps=40)
+    losses = [here.train_step().loss for _ in range(40)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.02
+
+
+@pytest.mark.parametrize("ltm", [False, True])
+def test_a_resumed_training_ends_bit_equal(tmp_path: Path, ltm: bool) -> None:
+    whole = training(ltm=ltm)
+    states = RollingStates(tmp_path / "states")
+    for _ in range(5):
+        whole.train_step()
+    whole.save(states, {"seconds": 1.5})
+    expected = [whole.train_step() for _ in range(4)]
+
+    again = training(seed=99, ltm=ltm)
+    progress = again.restore(states, lambda line: None)
+    assert progress is not None
+    assert progress["seconds"] == 1.5
+    assert [again.train_step() for _ in range(4)] == expected
+    assert equal(weights(again), weights(whole))
+
+
+def test_without_the_saved_memory_the_rest_would_differ(tmp_path: Path) -> None:
+    """The control of the test above: what the rows remember is part of what makes it pass."""
+    whole = training()
+    states = RollingStates(tmp_path / "states")
+    for _ in range(5):
+        whole.train_step()
+    with torch.no_grad():  # as trained: memory is read
+        for reader in whole.model.ltm.readers:  # type: ignore[union-attr]
+            reader.gate.fill_(0.5)  # type: ignore[union-attr,operator]
+    whole.save(states, {})
+    again = training(seed=99)
+    again.restore(states, lambda line: None)
+    again._states = [state.restarted(torch.ones(ROWS, dtype=torch.bool)) for state in again._states]
+    assert again.train_step().loss != whole.train_step().loss
+
+
+def test_restoring_from_nothing_says_so(tmp_path: Path) -> None:
+    assert training().restore(RollingStates(tmp_path / "none"), lambda line: None) is None
+
+
+def test_a_state_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
+    states = RollingStates(tmp_path / "states")
+    few = training(rows=2)
+    few.train_step()
+    few.save(states, {})
+    with pytest.raises(ValueError, match="has 2 rows, this training 4"):
+        training().restore(states, lambda line: None)
+
+
+def test_micro_batches_change_the_order_of_summation_and_nothing_else() -> None:
+    together, apart = training(), training(micro_batches=2)
+    for _ in range(3):
+        one, other = together.train_step(), apart.train_step()
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+        assert one.tokens == other.tokens
+        assert abs(one.written - other.written) <= 1
+
+
+def test_rows_that_cannot_be_shared_evenly_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 cannot be shared evenly by 3 workers"):
+        training(workers=3)
+
+
+def test_an_infinite_loss_changes_no_weight_and_no_memory() -> None:
+    here = training()
+    here.train_step()
+    before, states, step = weights(here), here._states, here.next_step
+    here.model.norm.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match="gradient norm nan"):
+        here.train_step()
+    assert equal(weights(here), before)
+    assert here._states is states
+    assert here.next_step == step
+
+
+def test_the_loss_is_that_of_each_document_read_by_itself() -> None:
+    """Rows that go through several documents: neither window nor memory of one reaches the next."""
+    model = training().model
+    with torch.no_grad():
+        for reader in model.ltm.readers:  # type: ignore[union-attr]
+            reader.gate.fill_(1.0)  # type: ignore[union-attr,operator]
+    stream = DocumentStream([document], SEGMENT, pad_id=0)
+    batch = stream.next_batch(40)
+    total, _, _ = StreamingLoss(model)(batch.ids_NBS, batch.labels_NBS, batch.starts_NB, StreamState.empty(model, 1))
+    alone = 0.0
+    used = 0
+    for number in range(stream.state()["number"][0] + 1):
+        text = document(number)
+        segments = -(-(len(text) - 1) // SEGMENT)
+        if used + segments > 40:
+            text = text[: (40 - used) * SEGMENT + 1]
+        used += segments
+        if len(text) > 1:
+            ids = torch.from_numpy(text)[None]
+            nats = read_document(model, ids[:, :-1], labels_BT=ids[:, 1:]).nats_BS
+            assert nats is not None
+            alone += float(nats.detach().sum())
+    assert float(total) == pytest.approx(alone, rel=1e-4)
+
+
+def test_memory_is_carried_from_step_to_step_within_a_document() -> None:
+    def longer(number: int) -> np.ndarray:
+        return np.random.Generator(np.random.PCG64(number)).integers(2, VOCAB, 200)
+
+    here = training()
+    here.stream = DocumentStream([longer] * ROWS, SEGMENT, pad_id=0)
+    counts = []
+    for _ in range(4):
+        here.train_step()
+        memory = here._states[0].memory
+        assert memory is not None
+        counts.append(memory.clock_B.tolist())
+    assert counts == [[32] * 4, [64] * 4, [96] * 4, [128] * 4]
+
+
+def test_gradients_reach_keys_and_values_through_reads() -> None:
+    here = training()
+    with torch.no_grad():
+        for reader in here.model.ltm.readers:  # type: ignore[union-attr]
+            reader.gate.fill_(0.5)  # type: ignore[union-attr,operator]
+            reader.null.zero_()  # type: ignore[union-attr,operator]
+    ids = torch.randint(2, VOCAB, (2, 33), generator=torch.Generator().manual_seed(5))
+    batch = SegmentBatch(
+        torch.stack((ids[:, :16], ids[:, 16:32])),
+        torch.stack((ids[:, 1:17], ids[:, 17:33])),
+        torch.tensor([[True, True], [False, False]]),
+    )
+    total, _, _ = StreamingLoss(here.model)(
+        batch.ids_NBS, batch.labels_NBS, batch.starts_NB, StreamState.empty(here.model, 2)
+    )
+    total.backward()
+    for name, parameter in here.model.ltm.named_parameters():  # type: ignore[union-attr]
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

@@ -1,0 +1,205 @@
+"""Rows of documents for training: which token each row reads next, as a value that can be saved and restored.
+
+- A row reads one document after the other, in segments; a document begins with a segment of its own, and what is left
+  of its last segment is padding that nothing is learned from.
+- Documents come in an order that follows from the seed alone. All rows of a batch draw from one order, whichever
+  worker holds them, so the number of workers does not change what is read.
+- Some rows may read recall sequences in place of the corpus (`ulm.recall`).
+- `Windows` is the plain recipe beside it: overlapping windows in random order.
+- Knows no model; tokens in, batches out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ulm.corpus import Corpus
+from ulm.model import IGNORE
+from ulm.recall import RecallTask
+
+__all__ = ["DocumentStream", "SegmentBatch", "Windows", "corpus_documents", "recall_documents"]
+
+Source = Callable[[int], NDArray[np.int64]]
+"""The document of a number in an endless series, end-of-text first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBatch:
+    """Segments that rows read one after the other.
+
+    Attributes:
+        ids_NBS: N segments of B rows.
+        labels_NBS: the next tokens, `IGNORE` at padding.
+        starts_NB: whether a row begins a document with this segment.
+    """
+
+    ids_NBS: Tensor
+    labels_NBS: Tensor
+    starts_NB: Tensor
+
+    def to(self, device: torch.device | str) -> SegmentBatch:
+        """Return the batch on a device."""
+        return SegmentBatch(self.ids_NBS.to(device), self.labels_NBS.to(device), self.starts_NB.to(device))
+
+
+def corpus_documents(corpus: Corpus, seed: int) -> Source:
+    """Return the training documents in endless random order: every epoch another permutation."""
+    count = corpus.num_documents("train")
+    orders: dict[int, NDArray[np.int64]] = {}
+
+    def document(number: int) -> NDArray[np.int64]:
+        epoch, place = divmod(number, count)
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
+        return corpus.document("train", int(orders[epoch][place]))
+
+    return document
+
+
+def recall_documents(
+    task: RecallTask, seed: int, longest: int, text: NDArray[np.int64] | None = None, text_share: float = 0.0
+) -> Source:
+    """Return recall sequences to learn from in an endless series.
+
+    Args:
+        task: draws them.
+        seed: of the series.
+        longest: tokens of the longest ones; lengths are drawn evenly from a quarter of this.
+        text: what the filler of some is cut from.
+        text_share: share of the sequences with text as filler; the rest is quiet.
+    """
+
+    def document(number: int) -> NDArray[np.int64]:
+        generator = np.random.Generator(np.random.PCG64([seed, number]))
+        length = int(generator.integers(longest // 4, longest + 1))
+        if text is None or generator.random() >= text_share:
+            return task.practice(generator, length)
+        start = int(generator.integers(0, max(1, len(text) - length)))
+        return task.practice(generator, length, np.asarray(text[start : start + length], dtype=np.int64))
+
+    return document
+
+
+class DocumentStream:
+    """What B rows read.
+
+    Args:
+        sources: of each row; rows with the same source share its series.
+        segment: tokens of a segment.
+        pad_id: fills the last segment of a document.
+    """
+
+    def __init__(self, sources: list[Source], segment: int, pad_id: int) -> None:
+        self.segment = segment
+        self.pad_id = pad_id
+        self._series: list[Source] = list(dict.fromkeys(sources))
+        self._source_of = [self._series.index(source) for source in sources]
+        self._drawn = [0] * len(self._series)
+        self._number = [-1] * len(sources)
+        self._offset = [0] * len(sources)
+        self._document: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * len(sources)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._source_of)
+
+    def next_batch(self, segments: int) -> SegmentBatch:
+        """Return the next segments of all rows."""
+        N, B, S = segments, len(self), self.segment
+        ids = np.full((N, B, S), self.pad_id, dtype=np.int64)
+        labels = np.full((N, B, S), IGNORE, dtype=np.int64)
+        starts = np.zeros((N, B), dtype=bool)
+        for n in range(N):
+            for row in range(B):
+                # A document's last token is only a label, so one token alone is nothing to read.
+                while self._offset[row] + 1 >= len(self._document[row]):
+                    self._draw(row)
+                start = self._offset[row]
+                starts[n, row] = start == 0
+                part = self._document[row][start : start + S + 1]
+                count = len(part) - 1
+                ids[n, row, :count], labels[n, row, :count] = part[:-1], part[1:]
+                self._offset[row] = start + S
+        return SegmentBatch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(starts))
+
+    def _draw(self, row: int) -> None:
+        series = self._source_of[row]
+        self._number[row] = self._drawn[series]
+        self._drawn[series] += 1
+        self._document[row] = self._series[series](self._number[row])
+        self._offset[row] = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return where every row is, as JSON-able data."""
+        return {"drawn": list(self._drawn), "number": list(self._number), "offset": list(self._offset)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken.
+
+        Raises:
+            ValueError: it is the state of a stream of other rows.
+        """
+        if len(state["number"]) != len(self) or len(state["drawn"]) != len(self._series):
+            raise ValueError(f"the saved data cursor has {len(state['number'])} rows, this training {len(self)}")
+        self._drawn, self._number, self._offset = (list(state[key]) for key in ("drawn", "number", "offset"))
+        for row, number in enumerate(self._number):
+            read = self._series[self._source_of[row]]
+            self._document[row] = read(number) if number >= 0 else np.zeros(0, dtype=np.int64)
+
+
+class Windows:
+    """Overlapping windows of the whole training part in random order, each a sequence of its own.
+
+    Args:
+        tokens: the training part, documents one after the other.
+        batch: windows per batch.
+        width: tokens read of a window.
+        stride: tokens from one window to the next.
+        seed: of the order; every epoch has another.
+
+    Raises:
+        ValueError: the corpus is shorter than one window.
+    """
+
+    def __init__(self, tokens: NDArray[Any], batch: int, width: int, stride: int, seed: int) -> None:
+        self.tokens, self.batch, self.width, self.stride, self.seed = tokens, batch, width, stride, seed
+        self.count = (len(tokens) - 1 - width) // stride + 1
+        if self.count < 1:
+            raise ValueError(f"the corpus has {len(tokens)} tokens, too few for one window of {width}")
+        self._drawn = 0
+        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.batch
+
+    def next_batch(self, segments: int = 1) -> SegmentBatch:
+        """Return the next windows, each as one segment."""
+        rows = []
+        for _ in range(segments * self.batch):
+            epoch, place = divmod(self._drawn, self.count)
+            if epoch != self._epoch:
+                generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+                self._epoch, self._order = epoch, generator.permutation(self.count)
+            start = int(self._order[place]) * self.stride
+            rows.append(np.asarray(self.tokens[start : start + self.width + 1], dtype=np.int64))
+            self._drawn += 1
+        windows = torch.from_numpy(np.stack(rows)).view(segments, self.batch, self.width + 1)
+        starts = torch.ones(segments, self.batch, dtype=torch.bool)
+        return SegmentBatch(windows[..., :-1].contiguous(), windows[..., 1:].contiguous(), starts)
+
+    def state(self) -> dict[str, Any]:
+        """Return how many windows were drawn."""
+        return {"drawn": self._drawn}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken."""
+        self._drawn = int(state["drawn"])

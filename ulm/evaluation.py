@@ -1,0 +1,171 @@
+"""Measures language models on whole documents and on long-range recall, under any null control.
+
+- A document's score is the sum of the nats of all its tokens, the first one included, which is predicted from
+  end-of-text; dividing by characters or bytes of the raw text makes models with other tokenizers comparable.
+- Everything is read as it is in training and in use: in segments, with window and memory carried through a document.
+- Returns one number per document or per query, so that whoever reports can resample them.
+- Knows no files and no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ulm.memory.ltm import Control
+from ulm.model import IGNORE, Decoder, round_up
+from ulm.recall import RecallTask
+from ulm.streaming import Reading, StreamState, read_segment
+
+__all__ = ["DocumentScores", "RecallScores", "score_documents", "score_recall"]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentScores:
+    """Scores of documents, each array with one entry per document.
+
+    Attributes:
+        nats: sum over the document.
+        tokens: predicted tokens.
+        written: tokens written to memory.
+        readings: positions that read at least one item.
+    """
+
+    nats: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    written: NDArray[np.int64]
+    readings: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RecallScores:
+    """Scores of queries at one distance, each array of shape (sequences, pairs).
+
+    Attributes:
+        recalled: whether the value was the most likely token.
+        hit: whether the query read at least one item.
+        written: tokens written to memory per sequence, (sequences,).
+    """
+
+    recalled: NDArray[np.bool_]
+    hit: NDArray[np.bool_]
+    written: NDArray[np.int64]
+
+
+def _readings(
+    model: Decoder, ids_BT: Tensor, labels_BT: Tensor, control: Control, seed: int
+) -> Iterator[tuple[slice, Reading]]:
+    """Yield where each segment lies and what reading it gave."""
+    state: StreamState | None = None
+    width = model.config.ltm.segment if model.config.ltm else model.config.window
+    for start in range(0, ids_BT.shape[1], width):
+        place = slice(start, start + width)
+        reading = read_segment(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
+        state = reading.state
+        yield place, reading
+
+
+@torch.inference_mode()
+def score_documents(
+    model: Decoder,
+    documents: Sequence[NDArray[np.int64]],
+    *,
+    control: Control = "none",
+    seed: int = 0,
+    batch_tokens: int = 4096,
+) -> DocumentScores:
+    """Score documents, each end-of-text first.
+
+    Args:
+        model: the µLM.
+        documents: token ids.
+        control: takes one thing away that memory needs.
+        seed: of the control's randomness.
+        batch_tokens: documents of similar length are read together, up to so many tokens per segment of all rows.
+    """
+    width = model.config.ltm.segment if model.config.ltm else model.config.window
+    rows = max(1, batch_tokens // width)
+    results = np.zeros((4, len(documents)))
+    order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
+    for start in range(0, len(order), rows):
+        members = order[start : start + rows]
+        ids_BT, labels_BT = _padded([documents[i] for i in members], width)
+        ids_BT, labels_BT = ids_BT.to(model.device), labels_BT.to(model.device)
+        sums = torch.zeros(4, len(members), dtype=torch.float64, device=model.device)
+        for place, reading in _readings(model, ids_BT, labels_BT, control, seed):
+            real = labels_BT[:, place] != IGNORE
+            parts = [reading.nats_BS, real, reading.written_BS, reading.read_BS]
+            for number, part in enumerate(parts):
+                if part is not None:
+                    sums[number] += (part * real if number == 3 else part).sum(1).double()
+        results[:, members] = sums.cpu().numpy()
+    nats, *counts = results
+    return DocumentScores(nats, *(count.astype(np.int64) for count in counts))
+
+
+def _padded(documents: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:
+    """Return ids and labels of documents, padded to a multiple of the segment."""
+    longest = round_up(max(1, max(len(document) for document in documents) - 1), width)
+    ids = np.zeros((len(documents), longest), dtype=np.int64)
+    labels = np.full((len(documents), longest), IGNORE, dtype=np.int64)
+    for row, document in enumerate(documents):
+        count = len(document) - 1
+        ids[row, :count], labels[row, :count] = document[:-1], document[1:]
+    return torch.from_numpy(ids), torch.from_numpy(labels)
+
+
+@torch.inference_mode()
+def score_recall(
+    model: Decoder,
+    task: RecallTask,
+    distance: int,
+    sequences: int,
+    *,
+    seed: int,
+    text: NDArray[np.int64] | None = None,
+    control: Control = "none",
+    batch_rows: int = 32,
+) -> RecallScores:
+    """Score the recall of fresh pairs at one distance.
+
+    Args:
+        model: the µLM.
+        task: draws the sequences.
+        distance: tokens from a pair to its query.
+        sequences: how many are drawn, the same for every model and control.
+        seed: of the sequences and of the control's randomness.
+        text: held-out text from which the filler is cut, or None for the quiet one.
+        control: takes one thing away that memory needs.
+        batch_rows: sequences read together.
+    """
+    recalled, hit, written = [], [], []
+    for start in range(0, sequences, batch_rows):
+        drawn = []
+        for number in range(start, min(sequences, start + batch_rows)):
+            generator = np.random.Generator(np.random.PCG64([seed, distance, number]))
+            filler = text
+            if text is not None:
+                first = int(generator.integers(0, max(1, len(text) - task.length(distance))))
+                filler = np.asarray(text[first : first + task.length(distance)], dtype=np.int64)
+            drawn.append(task.sequence(distance, generator, filler))
+        ids = torch.from_numpy(np.stack([sequence.ids for sequence in drawn])).to(model.device)
+        asked = torch.from_numpy(drawn[0].asked).to(model.device)
+        guessed = torch.zeros(len(drawn), len(asked), dtype=torch.long, device=model.device)
+        read = torch.zeros(len(drawn), len(asked), dtype=torch.bool, device=model.device)
+        count = torch.zeros(len(drawn), dtype=torch.long, device=model.device)
+        for place, reading in _readings(model, ids[:, :-1], ids[:, 1:], control, seed):
+            inside = (asked >= place.start) & (asked < place.stop)
+            where = asked[inside] - place.start
+            guessed[:, inside] = reading.logits_BSV[:, where].argmax(-1)
+            if reading.read_BS is not None and reading.written_BS is not None:
+                read[:, inside] = reading.read_BS[:, where]
+                count += reading.written_BS.sum(1)
+        recalled.append((guessed == ids[:, asked + 1]).cpu().numpy())
+        hit.append(read.cpu().numpy())
+        written.append(count.cpu().numpy())
+    return RecallScores(np.concatenate(recalled), np.concatenate(hit), np.concatenate(written))

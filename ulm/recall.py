@@ -1,0 +1,166 @@
+"""Long-range recall: fresh random key-value pairs in every sequence, each asked for again at a chosen distance.
+
+In the style of multi-query associative recall (MQAR; Arora et al., arXiv:2312.04927): nothing can be learned by heart,
+because pairs are drawn anew; what is right can only be known from the sequence itself. Pairs stand apart, with filler
+between them, so that an arm which writes as many tokens, but any, rarely holds one.
+
+Owns the sequences, their seeds and what counts as recalled; knows no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulm.tokenizer import Tokenizer
+
+__all__ = ["RecallSequence", "RecallTask"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecallSequence:
+    """One sequence.
+
+    Attributes:
+        ids: end-of-text, then pairs, queries and filler, int64.
+        asked: positions of the queried keys; what follows each is its value.
+        distance: tokens from a pair to its query.
+    """
+
+    ids: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    distance: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecallTask:
+    """Draws sequences.
+
+    Attributes:
+        key_ids, value_ids: tokens that serve as keys and as values; no token is both.
+        filler: tokens that are repeated between pairs, for quiet sequences.
+        eot_id: first token of a sequence.
+        num_pairs: pairs of a sequence.
+        spacing: tokens from one pair to the next.
+    """
+
+    key_ids: NDArray[np.int64]
+    value_ids: NDArray[np.int64]
+    filler: NDArray[np.int64]
+    eot_id: int
+    num_pairs: int = 8
+    spacing: int = 72
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        filler: str,
+        *,
+        num_keys: int = 256,
+        num_values: int = 256,
+        num_pairs: int = 8,
+        spacing: int = 72,
+        seed: int = 0,
+    ) -> RecallTask:
+        """Choose keys and values among a tokenizer's tokens.
+
+        Raises:
+            ValueError: too few tokens, or more pairs than keys.
+        """
+        words = tokenizer.encode(filler)
+        if not words:
+            raise ValueError("recall: the filler has no tokens; give a sentence")
+        taken = {tokenizer.pad_id, tokenizer.eot_id, *range(3), *words}
+        free = np.array([i for i in range(tokenizer.vocab_size) if i not in taken], dtype=np.int64)
+        if len(free) < num_keys + num_values:
+            raise ValueError(
+                f"recall: {num_keys} keys and {num_values} values need as many tokens, the tokenizer has {len(free)}"
+            )
+        if num_pairs > num_keys:
+            raise ValueError(f"recall: {num_pairs} pairs need as many different keys, there are {num_keys}")
+        chosen = np.random.Generator(np.random.PCG64(seed)).permutation(free)
+        keys, values = chosen[:num_keys], chosen[num_keys : num_keys + num_values]
+        return cls(keys, values, np.array(words, dtype=np.int64), tokenizer.eot_id, num_pairs, spacing)
+
+    @property
+    def chance(self) -> float:
+        """Recall of one who knows the values, but not which belongs to a key."""
+        return 1.0 / len(self.value_ids)
+
+    def fits(self, distance: int) -> bool:
+        """Return whether no query falls on a pair at this distance."""
+        return distance >= self.num_pairs * self.spacing or 2 <= distance % self.spacing <= self.spacing - 2
+
+    def length(self, distance: int) -> int:
+        """Return the tokens of a sequence, end-of-text included."""
+        return 3 + (self.num_pairs - 1) * self.spacing + distance
+
+    def sequence(
+        self, distance: int, generator: np.random.Generator, text: NDArray[np.int64] | None = None
+    ) -> RecallSequence:
+        """Draw a sequence.
+
+        Args:
+            distance: tokens from each pair to its query.
+            generator: of everything that is random.
+            text: filler of at least `length(distance)` tokens in place of the quiet one.
+
+        Raises:
+            ValueError: queries would fall on pairs, or the text is too short.
+        """
+        if not self.fits(distance):
+            raise ValueError(
+                f"recall: at distance {distance} queries fall on pairs that stand {self.spacing} apart; choose another"
+            )
+        length = self.length(distance)
+        if text is None:
+            ids = self.filler[np.arange(length) % len(self.filler)]
+        elif len(text) < length:
+            raise ValueError(f"recall: {length} tokens of text are needed as filler, got {len(text)}")
+        else:
+            ids = np.array(text[:length], dtype=np.int64)
+        ids[0] = self.eot_id
+        at = 1 + self.spacing * np.arange(self.num_pairs)
+        keys = generator.choice(self.key_ids, self.num_pairs, replace=False)
+        values = generator.choice(self.value_ids, self.num_pairs)
+        for place in (at, at + distance):
+            ids[place], ids[place + 1] = keys, values
+        return RecallSequence(ids, at + distance, distance)
+
+    def practice(
+        self, generator: np.random.Generator, length: int, text: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Draw a sequence to learn from: pairs and queries of earlier pairs at random places, densely or not.
+
+        It looks nothing like the sequences that are scored: no fixed distances, any number of pairs, queries repeated.
+
+        Args:
+            generator: of everything that is random.
+            length: tokens, end-of-text included.
+            text: filler of at least `length` tokens in place of the quiet one.
+
+        Raises:
+            ValueError: the text is too short.
+        """
+        if text is not None and len(text) < length:
+            raise ValueError(f"recall: {length} tokens of text are needed as filler, got {len(text)}")
+        ids = self.filler[np.arange(length) % len(self.filler)] if text is None else np.array(text[:length], np.int64)
+        ids[0] = self.eot_id
+        gap = float(np.exp(generator.uniform(np.log(3), np.log(self.spacing))))
+        keys = iter(generator.permutation(self.key_ids))
+        told: list[tuple[int, int]] = []
+        place = 1
+        while place + 2 <= length:
+            if told and generator.random() < 0.5:
+                pair = told[int(generator.integers(len(told)))]
+            elif (key := next(keys, None)) is not None:
+                pair = (int(key), int(generator.choice(self.value_ids)))
+                told.append(pair)
+            else:
+                break
+            ids[place : place + 2] = pair
+            place += 2 + int(generator.exponential(gap))
+        return ids
