@@ -23,7 +23,8 @@ from swarm.errors import SwarmError
 from swarm.lab_config import Arm, LabConfig
 from swarm.lab_results import lab_results
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
-from ulm.corpus import Corpus, CorpusError, prepare_corpus
+from ulm.corpus import Corpus, prepare_corpus
+from ulm.documents import CorpusError
 from ulm.model import Decoder
 
 __all__ = ["STAGES", "Stage", "run_lab"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ulm.config import ModelConfig, preset
-from ulm.corpus import CorpusSource
+from ulm.documents import CorpusSource
 from ulm.memory import CONTROLS, Control
 
 __all__ = ["ARMS", "Arm", "LabConfig"]

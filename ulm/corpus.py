@@ -1,8 +1,7 @@
-"""From texts to token files: reads documents, splits them, trains or loads a tokenizer, writes `.bin` files.
+"""From documents to token files: splits them, trains or loads a tokenizer, writes `.bin` files, opens them again.
 
-- Documents come from a hub (streamed, through `datasets`) or from local text, JSONL and parquet files; one reader each.
-- Documents are split before anything is cut into windows, so no window of training holds a token of evaluation. The
-  tokenizer is trained on the training part alone.
+- A text that occurs twice is taken once, and documents are split before anything is cut into windows: nothing of
+  evaluation is trained on. The tokenizer is trained on the training part alone.
 - A folder is written once and verified by checksum when it is opened; `manifest.json` comes last, so a folder without
   one is unfinished.
 - Knows no model and no training.
@@ -12,25 +11,22 @@ In a `.bin` file a document is the end-of-text token, from which its first token
 
 from __future__ import annotations
 
-import glob
-import gzip
 import hashlib
 import json
 import os
-import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ulm.documents import CorpusError, CorpusSource, corpus_files, read_documents
 from ulm.tokenizer import Tokenizer
 
-__all__ = ["BIN_TYPES", "Corpus", "CorpusError", "CorpusSource", "prepare_corpus", "read_documents"]
+__all__ = ["BIN_TYPES", "Corpus", "prepare_corpus"]
 
 FORMAT = 1
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
@@ -39,208 +35,10 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 BIN_TYPES = {"uint16": 2**16, "uint32": 2**32}
 """Types of a token in a `.bin` file, and how many token ids each can tell apart."""
 
+_FILES = {MANIFEST, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".documents.npy"))}
+
 BATCH = 256
 """Documents tokenised at a time."""
-
-
-class CorpusError(ValueError):
-    """A corpus that cannot be read or written; the message says what is wrong and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusSource:
-    """Where documents come from: a hub dataset by name, or local files.
-
-    Attributes:
-        hub: name of a dataset, read as a stream; `config` and `split` choose its part.
-        files: text (`.txt`, `.text`, `.md`), `.jsonl` or `.parquet` files, folders of them, or patterns such as
-            `books/*.txt`; all but parquet may be gzipped.
-        column: the text column of hub datasets, JSONL and parquet.
-        samples: at most so many documents; None means all.
-        separator: regular expression between the documents of a text file; None takes each file as one document.
-        name: what results call it; None takes the dataset's or the first file's.
-        by_file: hold out whole files, so that no text of them is trained on, where one file gives several documents.
-        val_share: share that is held out; None takes that of all sources.
-        body: regular expressions of what comes before and after the text proper of a text file; what lies outside is
-            left out, before documents are separated. A file without either is an error.
-        shortest: shorter documents, in characters, are left out.
-    """
-
-    hub: str | None = None
-    config: str | None = None
-    split: str = "train"
-    files: tuple[str, ...] = ()
-    column: str = "text"
-    samples: int | None = None
-    separator: str | None = None
-    body: tuple[str, str] | None = None
-    shortest: int = 1
-    name: str | None = None
-    by_file: bool = False
-    val_share: float | None = None
-
-    @property
-    def title(self) -> str:
-        """What results call it."""
-        return self.name or self.hub or Path(self.files[0]).stem
-
-
-def read_documents(source: CorpusSource) -> Iterator[str]:
-    """Yield the documents of a source in a fixed order; empty ones are left out.
-
-    Raises:
-        CorpusError: a file is missing, empty, binary or of an unknown kind, or the hub cannot be reached.
-    """
-    if (source.hub is None) == (not source.files):
-        raise CorpusError("a corpus needs either `hub` (the name of a dataset) or `files` (local paths)")
-    found = 0
-    for document in _from_hub(source) if source.hub else _from_files(source):
-        if len(text := document.strip()) < source.shortest:
-            continue
-        yield text
-        found += 1
-        if found == source.samples:
-            return
-    if not found:
-        raise CorpusError(f"no text in {source.hub or ', '.join(source.files)}; is `column` or `separator` wrong?")
-
-
-def _from_hub(source: CorpusSource) -> Iterator[str]:
-    try:
-        import datasets
-    except ImportError:
-        raise CorpusError(
-            f"corpus {source.hub!r} is on a hub, which needs the package datasets: pip install 'ulm-swarm[data]'; "
-            "or give a local path as `files`"
-        ) from None
-    try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True)
-        for row in rows:
-            if source.column not in row:
-                raise CorpusError(f"{source.hub} has no column {source.column!r}; columns: {', '.join(sorted(row))}")
-            if row[source.column] is not None:
-                yield str(row[source.column])
-    except CorpusError:
-        raise
-    except Exception as error:  # the library and what it calls raise anything
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise CorpusError(
-            f"corpus {source.hub!r} cannot be read from the hub ({reason}); check the name and the network, or give a "
-            "local path: files: [my_texts.jsonl]"
-        ) from error
-
-
-def _from_files(source: CorpusSource) -> Iterator[str]:
-    for path in _paths(source.files):
-        kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-        try:
-            yield from _READERS[kind](path, source)
-        except UnicodeDecodeError:
-            raise CorpusError(f"{path} is no UTF-8 text; is it binary? Remove it from `files`, or convert it") from None
-        except (OSError, EOFError, zlib.error) as error:  # the latter two: gzip that is cut off or damaged
-            raise CorpusError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _paths(files: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for name in files:
-        path = Path(name)
-        if not path.exists() and any(sign in name for sign in "*?["):
-            matching = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 - absolute too
-            if not matching:
-                raise CorpusError(f"no file matches {name}; paths are relative to the YAML file")
-            found += _paths([str(match) for match in matching])
-        elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) in _READERS)
-            if not inside:
-                raise CorpusError(f"no {', '.join(_READERS)} file in folder {path}")
-            found += inside
-        elif not path.exists():
-            raise CorpusError(f"no corpus file at {path}; paths are relative to the YAML file")
-        elif _kind(path) not in _READERS:
-            raise CorpusError(f"{path}: unknown kind of corpus file; known: {', '.join(_READERS)}")
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))  # a file that is named twice would be in both parts
-
-
-def _kind(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-
-
-def _open_text(path: Path) -> str:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if not data.strip():
-        raise CorpusError(f"{path} is empty; remove it from `files`")
-    if b"\0" in data:
-        raise CorpusError(f"{path} is binary (it holds zero bytes); remove it from `files`, or convert it to text")
-    return data.decode("utf-8-sig").replace("\r\n", "\n")
-
-
-def _pattern(pattern: str, name: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise CorpusError(f"`{name}` {pattern!r} is no regular expression ({error})") from None
-
-
-def _read_text(path: Path, source: CorpusSource) -> Iterator[str]:
-    text = _open_text(path)
-    if source.body is not None:
-        first, last = (_pattern(pattern, "body") for pattern in source.body)
-        start = first.search(text)
-        end = last.search(text, start.end()) if start else None
-        if start is None or end is None:
-            missing = source.body[0] if start is None else source.body[1]
-            raise CorpusError(f"{path} has no {missing!r}; mend `body`, or leave it out")
-        text = text[start.end() : end.start()]
-    if source.separator is not None:
-        begin = 0
-        for separator in _pattern(source.separator, "separator").finditer(text):  # re.split would add its groups
-            yield text[begin : separator.start()]
-            begin = separator.end()
-        text = text[begin:]
-    yield text
-
-
-def _read_jsonl(path: Path, source: CorpusSource) -> Iterator[str]:
-    for number, line in enumerate(_open_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise CorpusError(f"{path}, line {number}: no JSON") from None
-        if not isinstance(row, dict) or not isinstance(row.get(source.column), str):
-            known = ", ".join(sorted(row)) if isinstance(row, dict) else "none"
-            raise CorpusError(f"{path}, line {number}: no text in column {source.column!r}; columns: {known}")
-        try:
-            row[source.column].encode()
-        except UnicodeEncodeError:  # JSON can escape what is no character
-            raise CorpusError(f"{path}, line {number}: half of a surrogate pair, which is no text; mend it") from None
-        yield row[source.column]
-
-
-def _read_parquet(path: Path, source: CorpusSource) -> Iterator[str]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-        if source.column not in file.schema_arrow.names:
-            raise CorpusError(f"{path} has no column {source.column!r}; columns: {', '.join(file.schema_arrow.names)}")
-        for batch in file.iter_batches(columns=[source.column]):
-            yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
-    except ArrowException as error:
-        raise CorpusError(f"{path} is no parquet file that can be read ({str(error).splitlines()[0]})") from error
-
-
-_READERS: dict[str, Callable[[Path, CorpusSource], Iterator[str]]] = {
-    ".txt": _read_text,
-    ".text": _read_text,
-    ".md": _read_text,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
 
 
 def prepare_corpus(
@@ -268,6 +66,8 @@ def prepare_corpus(
         CorpusError: see `read_documents`; too few documents, or a vocabulary too large for the type.
     """
     recipe = _recipe(sources, tokenizer, val_share, seed, bin_type)
+    if folder.is_dir() and not {path.name for path in folder.iterdir()} <= _FILES:
+        raise CorpusError(f"{folder} holds something else than a prepared corpus; choose another folder")
     if (folder / MANIFEST).is_file():
         there = Corpus.open(folder)
         if there.manifest["recipe"] == recipe:
@@ -278,8 +78,9 @@ def prepare_corpus(
         raise CorpusError(f"several sources are called {repeated[0]!r}; tell them apart by `name`")
     parts: dict[Split, list[str]] = {"train": [], "val": []}
     origins: dict[Split, list[int]] = {"train": [], "val": []}
+    seen: set[str] = set()
     for number, source in enumerate(sources):
-        groups = _groups(source)
+        groups = _groups(source, seen)
         if len(groups) < 2:
             raise CorpusError(
                 f"{source.title} is a single {'file' if source.by_file else 'document'}, which cannot be split into "
@@ -341,7 +142,7 @@ def _recipe(
     described = []
     for source in sources:
         fields = {name: getattr(source, name) for name in CorpusSource.__slots__}
-        fields["files"] = [[path.name, _digest(path)] for path in _paths(source.files)]
+        fields["files"] = [[path.name, _digest(path)] for path in corpus_files(source.files)]
         fields["body"] = list(source.body) if source.body else None
         described.append(fields)
     name = tokenizer
@@ -351,19 +152,31 @@ def _recipe(
     return {"sources": described, "tokenizer": name, "val_share": val_share, "seed": seed, "bin_type": bin_type}
 
 
-def _groups(source: CorpusSource) -> list[list[str]]:
-    """Return the documents, those that must not be parted in one list."""
+def _groups(source: CorpusSource, seen: set[str]) -> list[list[str]]:
+    """Return the documents that are not `seen` yet, those that must not be parted in one list."""
+    groups: list[list[str]] = []
+    for documents in _documents_by_group(source):
+        new = [document for document in dict.fromkeys(documents) if document not in seen]
+        seen.update(new)
+        if new:
+            groups.append(new)
+    return groups
+
+
+def _documents_by_group(source: CorpusSource) -> Iterator[list[str]]:
     if not source.by_file:
-        return [[document] for document in read_documents(source)]
+        yield from ([document] for document in read_documents(source))
+        return
     if source.hub is not None:
         raise CorpusError(f"{source.title} comes from a hub, which has no files; leave out `by_file`")
-    groups: list[list[str]] = []
-    for path in _paths(source.files):
-        left = None if source.samples is None else source.samples - sum(map(len, groups))
+    count = 0
+    for path in corpus_files(source.files):
+        left = None if source.samples is None else source.samples - count
         if left == 0:
-            break
-        groups.append(list(read_documents(replace(source, files=(str(path),), samples=left))))
-    return groups
+            return
+        documents = list(read_documents(replace(source, files=(str(path),), samples=left)))
+        count += len(documents)
+        yield documents
 
 
 def _write_split(

@@ -184,21 +184,27 @@ class RollingStates:
         Args:
             model: receives the weights.
             optimizer: receives its moments.
-            warn: hears of damaged states, which stay where they are until newer ones replace them.
+            warn: hears of damaged states, which are put aside under another name once a whole one is found.
 
         Raises:
             DamagedStateError: all of them are damaged.
             StateError: the newest whole one belongs to another model or version.
         """
         steps = self.steps()
+        damaged: list[int] = []
         for step in reversed(steps):
             try:
                 found = load_state(self._path(step), model, optimizer)
             except DamagedStateError as error:
                 warn(f"{str(error).partition(';')[0]}; going back to the state before it")
+                damaged.append(step)
                 continue
-            if found is not None:
-                return found
+            if found is None:
+                continue
+            for bad in damaged:
+                with contextlib.suppress(OSError):  # another worker was faster
+                    self._path(bad).rename(self.folder / f"damaged-{bad:08d}")
+            return found
         if steps:
             raise DamagedStateError(f"all {len(steps)} states in {self.folder} are damaged; remove it to start over")
         return None

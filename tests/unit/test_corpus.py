@@ -18,7 +18,8 @@ import pytest
 from pyarrow import parquet
 
 from ulm import corpus as module
-from ulm.corpus import BIN_TYPES, SPLITS, Corpus, CorpusError, CorpusSource, prepare_corpus, read_documents
+from ulm.corpus import BIN_TYPES, SPLITS, Corpus, prepare_corpus
+from ulm.documents import CorpusError, CorpusSource, read_documents
 from ulm.tokenizer import Tokenizer
 
 VOCAB = 300

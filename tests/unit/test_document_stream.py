@@ -10,8 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ulm.corpus import Corpus, CorpusSource, prepare_corpus
+from ulm.corpus import Corpus, prepare_corpus
 from ulm.document_stream import DocumentStream, SegmentBatch, Windows, corpus_documents, recall_documents
+from ulm.documents import CorpusSource
 from ulm.model import IGNORE
 from ulm.recall import RecallTask
 
