@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import networkx as nx
 from pydantic import Field, model_validator
 
-from worlds.protocol import Info, StepResult, World, WorldOptions
+from worlds.protocol import Info, StepResult, World, WorldOptions, tool
 
 __all__ = ["COLOURS", "GraphOptions", "GraphWorld"]
 
@@ -143,12 +143,12 @@ class GraphWorld(World):
         """Return `go`, `take` (where there are keys) and `look`."""
         room = {"type": "integer", "minimum": 0, "maximum": self.options.rooms - 1}
         tools = [
-            _tool("go", "Walk to an adjacent room; a door needs its key in hand.", "go {room}", room=room),
-            _tool("look", "Stay and see the room again.", "look"),
+            tool("go", "Walk to an adjacent room; a door needs its key in hand.", "go {room}", room=room),
+            tool("look", "Stay and see the room again.", "look"),
         ]
         if colours := self._colours():
             key = {"type": "string", "enum": colours}
-            tools.insert(1, _tool("take", "Take a key that lies in this room.", "take {key}", key=key))
+            tools.insert(1, tool("take", "Take a key that lies in this room.", "take {key}", key=key))
         return tools
 
     def render(self) -> str:
@@ -236,20 +236,6 @@ class GraphWorld(World):
             elif self._told.get(agent) != place:
                 info["report"] = place
             self._shown[room], self._told[agent] = view, place
-
-
-def _tool(name: str, description: str, text: str, **parameters: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "description": description,
-        "parameters": {
-            "type": "object",
-            "properties": parameters,
-            "required": list(parameters),
-            "additionalProperties": False,
-        },
-        "text": text,
-    }
 
 
 def _generate(seed: int, options: GraphOptions) -> _Maze:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Info", "StepResult", "World", "WorldError", "WorldOptions"]
+__all__ = ["Info", "StepResult", "World", "WorldError", "WorldOptions", "tool"]
 
 
 class WorldError(ValueError):
@@ -135,3 +135,18 @@ class World(ABC):
     def ordered(self, agents: Sequence[str] | Mapping[str, Any]) -> list[str]:
         """Return the given live agents in the fixed order of `possible_agents`."""
         return [agent for agent in self.possible_agents if agent in agents and agent in self.agents]
+
+
+def tool(name: str, description: str, text: str, **parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return one entry of `World.tools`: all parameters, given as JSON Schema, are required and there are no others."""
+    return {
+        "name": name,
+        "description": description,
+        "parameters": {
+            "type": "object",
+            "properties": parameters,
+            "required": list(parameters),
+            "additionalProperties": False,
+        },
+        "text": text,
+    }

@@ -29,6 +29,7 @@ _BUILT_IN = {
     "graph-v0": "worlds.graph:GraphWorld",
     "numbers-v0": "worlds.numbers:NumbersWorld",
     "split-numbers-v0": "worlds.split_numbers:SplitNumbersWorld",
+    "vault-v0": "worlds.vault:VaultWorld",
 }
 _VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
 _registered: dict[str, type[World]] = {}

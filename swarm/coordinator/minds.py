@@ -15,6 +15,7 @@ from swarm.config import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.protocol import Briefing, Coordinator, Playbook
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
+from swarm.coordinator.vault import VaultPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
@@ -29,6 +30,7 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 _PLAYBOOKS: dict[str, type[Playbook]] = {
     SplitNumbersPlaybook.world_id: SplitNumbersPlaybook,
     GraphPlaybook.world_id: GraphPlaybook,
+    VaultPlaybook.world_id: VaultPlaybook,
 }
 
 
