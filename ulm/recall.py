@@ -96,7 +96,7 @@ class RecallTask:
 
     def length(self, distance: int) -> int:
         """Return the tokens of a sequence, end-of-text included."""
-        return 3 + (self.num_pairs - 1) * self.spacing + distance
+        return 2 + self.num_pairs * self.spacing + distance
 
     def sequence(
         self, distance: int, generator: np.random.Generator, text: NDArray[np.int64] | None = None
@@ -123,7 +123,7 @@ class RecallTask:
         else:
             ids = np.array(text[:length], dtype=np.int64)
         ids[0] = self.eot_id
-        at = 1 + self.spacing * np.arange(self.num_pairs)
+        at = self.spacing * np.arange(1, self.num_pairs + 1)
         keys = generator.choice(self.key_ids, self.num_pairs, replace=False)
         values = generator.choice(self.value_ids, self.num_pairs)
         for place in (at, at + distance):
@@ -152,7 +152,7 @@ class RecallTask:
         gap = float(np.exp(generator.uniform(np.log(3), np.log(self.spacing))))
         keys = iter(generator.permutation(self.key_ids))
         told: list[tuple[int, int]] = []
-        place = 1
+        place = 1 + int(generator.exponential(gap))
         while place + 2 <= length:
             if told and generator.random() < 0.5:
                 pair = told[int(generator.integers(len(told)))]

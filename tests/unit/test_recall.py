@@ -42,7 +42,7 @@ def told_and_asked(ids: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def test_every_query_repeats_a_pair_at_the_exact_distance(distance: int) -> None:
     found = TASK.sequence(distance, generator(distance))
     assert found.distance == distance
-    assert found.asked.tolist() == [1 + SPACING * i + distance for i in range(PAIRS)]
+    assert found.asked.tolist() == [SPACING * (i + 1) + distance for i in range(PAIRS)]
     for place in (0, 1):  # the key, then its value
         assert found.ids[found.asked + place].tolist() == found.ids[found.asked - distance + place].tolist()
     assert np.isin(found.ids[found.asked], KEYS).all()
@@ -63,7 +63,7 @@ def test_no_pair_is_hit_by_a_query_and_the_rest_is_filler(distance: int) -> None
 
 
 def test_a_distance_fits_if_no_query_would_touch_a_pair() -> None:
-    pairs = {1 + SPACING * i + place for i in range(PAIRS) for place in (0, 1)}
+    pairs = {SPACING * (i + 1) + place for i in range(PAIRS) for place in (0, 1)}
     for distance in range(1, PAIRS * SPACING - 1):
         queries = {place + distance for place in pairs}
         assert TASK.fits(distance) == (not pairs & queries), distance
@@ -94,9 +94,9 @@ def test_text_and_quiet_filler_stand_around_the_same_pairs() -> None:
 
 
 def test_text_shorter_than_the_sequence_is_refused() -> None:
-    text = np.arange(1000, 1058)
-    assert len(TASK.sequence(25, generator(0), text).ids) == 58
-    with pytest.raises(ValueError, match="58 tokens of text are needed as filler, got 57"):
+    text = np.arange(1000, 1067)
+    assert len(TASK.sequence(25, generator(0), text).ids) == 67
+    with pytest.raises(ValueError, match="67 tokens of text are needed as filler, got 66"):
         TASK.sequence(25, generator(0), text[:-1])
 
 
@@ -144,7 +144,6 @@ def test_practice_has_the_length_asked_for_and_filler_between_its_pairs(length: 
         ids = TASK.practice(generator(seed), length)
         assert len(ids) == length
         assert ids[0] == EOT
-        assert np.isin(ids[1], KEYS)
         places = is_filler(ids).nonzero()[0]
         assert ids[places].tolist() == FILLER[places % len(FILLER)].tolist()
         assert np.isin(ids, KEYS).sum() == np.isin(ids, VALUES).sum()  # the last pair is whole
