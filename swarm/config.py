@@ -51,6 +51,9 @@ class AgentsConfig(_Section):
         worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
             call per tick.
         max_retries: after this many illegal actions in a row an agent rests for one tick.
+        memory: what an agent remembers with: `stm`, the window, which ends with its prompt, and `ltm`, the long-term
+            memory of a model that was trained with one.
+        memory_span: how long the long-term memory lasts: an `episode`, or the whole `run`.
         awake: after the first tick, agents without a directive rest, but for as many in turn as it takes for this many
             to act; None lets everybody act in every tick.
     """
@@ -65,12 +68,27 @@ class AgentsConfig(_Section):
     history: int = Field(0, ge=0, le=64)
     worker: Literal["parallel", "time_slice"] = "parallel"
     max_retries: int = Field(3, ge=1)
+    memory: tuple[Literal["stm", "ltm"], ...] = ("stm",)
+    memory_span: Literal["episode", "run"] = "episode"
     awake: int | None = Field(None, ge=1)
+
+    @property
+    def has_ltm(self) -> bool:
+        """Whether agents carry a long-term memory from call to call."""
+        return "ltm" in self.memory
 
     @model_validator(mode="after")
     def _model_is_named(self) -> AgentsConfig:
         if self.policy == "ulm" and not self.model:
             raise ValueError("policy 'ulm' needs `model`: the folder of a checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_fits(self) -> AgentsConfig:
+        if "stm" not in self.memory or len(set(self.memory)) != len(self.memory):
+            raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
+        if self.memory_span == "run" and not self.has_ltm:
+            raise ValueError("`memory_span` is that of the long-term memory; add ltm to `memory`")
         return self
 
 
@@ -222,4 +240,12 @@ class ExperimentConfig(_Section):
         """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
         data = self.model_dump(mode="json", exclude={"runtime", "compare"})
         data["faults"] = {"max_faults": self.faults.max_faults}
+        if not self.agents.has_ltm:  # a run without it keeps the header that it had before there was one
+            del data["agents"]["memory"], data["agents"]["memory_span"]
         return data
+
+    @model_validator(mode="after")
+    def _episodes_can_share_memory(self) -> ExperimentConfig:
+        if self.agents.memory_span == "run" and self.concurrency > 1:
+            raise ValueError("memory_span 'run' hands memories from episode to episode; set concurrency: 1")
+        return self

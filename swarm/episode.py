@@ -50,6 +50,7 @@ class Episode:
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
+        self.memories: dict[str, bytes] = {}
         try:
             observations, infos = world.reset(self.seed, options={"episode": index})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}

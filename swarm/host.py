@@ -24,6 +24,7 @@ from swarm.seeds import derive_seed
 
 if TYPE_CHECKING:
     from ulm.generation import Engine
+    from ulm.memory import LTMState
 
 __all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
 
@@ -106,12 +107,12 @@ class Host:
     def __init__(self, spec: HostSpec, models: dict[str, SharedModel]) -> None:
         self.spec = spec
         self._models = models
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[tuple[str, bool], Engine] = {}
         self._answered: dict[CallKey, ActReply] = {}
         self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
         self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
         if spec.agents.policy == "ulm" and spec.agents.model:
-            self._engine(spec.agents.model)
+            self._engine(spec.agents.model, spec.agents.has_ltm)
         self._coordinator = None
         if spec.coordinator.kind != "none":
             from swarm.coordinator.minds import make_coordinator
@@ -124,8 +125,8 @@ class Host:
         """Return the process id: the host is up."""
         return os.getpid()
 
-    def _engine(self, path: str) -> Engine:
-        if path not in self._engines:
+    def _engine(self, path: str, with_ltm: bool = False) -> Engine:
+        if (path, with_ltm) not in self._engines:
             import torch
 
             from ulm.checkpoint import build_model
@@ -136,7 +137,15 @@ class Host:
             if self.spec.threads:
                 torch.set_num_threads(self.spec.threads)
             shared = self._models[path]
-            model = build_model(ModelConfig.from_dict(shared.config), shared.arrays)
+            config, arrays = shared.config, shared.arrays
+            if with_ltm and "ltm" not in config:
+                raise SwarmError(
+                    f"agents.memory names ltm, but {path} was trained without one; leave it out or take another model"
+                )
+            if not with_ltm:  # a memory that was not asked for is not there at all
+                config = {key: value for key, value in config.items() if key != "ltm"}
+                arrays = {name: array for name, array in arrays.items() if not name.startswith("ltm.")}
+            model = build_model(ModelConfig.from_dict(config), arrays)
             device = self.spec.device
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -147,8 +156,8 @@ class Host:
                 model = model.to(device=device, dtype=dtype)
             tokenizer = Tokenizer.from_json(shared.tokenizer)
             tokenizer.pad_id, tokenizer.eot_id = shared.pad_id, shared.eot_id
-            self._engines[path] = Engine(model, tokenizer, compile=self.spec.compile)
-        return self._engines[path]
+            self._engines[path, with_ltm] = Engine(model, tokenizer, compile=self.spec.compile)
+        return self._engines[path, with_ltm]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text under the agents' tokenizer."""
@@ -180,7 +189,7 @@ class Host:
         from ulm.generation import GenerationRequest
 
         agents = self.spec.agents
-        engine = self._engine(str(agents.model))
+        engine = self._engine(str(agents.model), agents.has_ltm)
         results = engine.generate(
             [
                 GenerationRequest(
@@ -191,6 +200,7 @@ class Host:
                     agents.top_p,
                     (STOP,),
                     self._constraint(request.pattern) if agents.constrained and request.pattern else None,
+                    _memory(engine, request),
                 )
                 for request in requests
             ],
@@ -201,13 +211,15 @@ class Host:
             text, fault = result.text, None
             if not _is_text(text) or len(text) > MAX_ACTION_CHARACTERS:
                 text, fault = "", "model returned garbage: no text, or far too much of it"
-            replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault))
+            memory = result.memory.to_bytes() if result.memory is not None and fault is None else None
+            replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault, memory))
         return replies
 
     def _compile_constraint(self, pattern: str) -> Any:
         from ulm.constraint import Constraint
 
-        return Constraint.from_regex(f"(?:{pattern})\n", self._engine(str(self.spec.agents.model)).tokenizer)
+        agents = self.spec.agents
+        return Constraint.from_regex(f"(?:{pattern})\n", self._engine(str(agents.model), agents.has_ltm).tokenizer)
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
@@ -219,6 +231,15 @@ class Host:
             if len(requests) == 1:
                 return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
             return [reply for request in requests for reply in self.direct([request])]
+
+
+def _memory(engine: Engine, request: ActRequest) -> LTMState | None:
+    """Return the agent's long-term memory as the engine wants it."""
+    if request.memory is None or (ltm := engine.model.config.ltm) is None:
+        return None
+    from ulm.memory import LTMState
+
+    return LTMState.from_bytes(request.memory, ltm, engine.model.device)
 
 
 def _is_text(value: object) -> bool:

@@ -129,7 +129,8 @@ class TrainSection(_Section):
         mode: `documents` streams whole documents, window and memory carried through each; `windows` is the plain
             recipe of overlapping windows (`width`, `stride`), each a sequence of its own, in which a memory that is
             read from the next segment on can only be read if windows are wider than one segment.
-        segments: segments per row and step (documents); gradients reach back so far.
+        span: tokens per row and step (documents), a multiple of the window; gradients reach back so far. A document
+            begins with a window of its own, for both arms alike.
         steps, batch_size, lr, betas, weight_decay, warmup, clip, optimizer: the optimizer, with a cosine schedule.
         micro_batches: groups of rows whose gradients are accumulated.
         save_every, keep: states are saved every so many steps, and so many are kept.
@@ -141,7 +142,7 @@ class TrainSection(_Section):
     mode: Literal["documents", "windows"] = "documents"
     width: int = Field(128, ge=8)
     stride: int = Field(64, ge=1)
-    segments: int = Field(4, ge=1)
+    span: int = Field(512, ge=8)
     steps: int = Field(10_000, ge=1)
     batch_size: int = Field(8, ge=1)
     micro_batches: int = Field(1, ge=1)
@@ -209,6 +210,8 @@ class LabConfig(_Section):
             shape = self.model.config(arm, 4096)
             if shape.ltm is None:
                 continue
+            if self.model.window % shape.ltm.segment:
+                raise ValueError(f"model.ltm.segment {shape.ltm.segment} must divide the window {self.model.window}")
             if self.train.mode == "windows" and self.with_ltm and self.train.width <= shape.ltm.segment:
                 raise ValueError(
                     f"windows of {self.train.width} tokens are one segment of {shape.ltm.segment}, so a memory would "
@@ -219,6 +222,8 @@ class LabConfig(_Section):
                     self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config(arm, 4096)
                 except ValueError as error:
                     raise ValueError(f"eval.policies.{name}: {error}") from error
+        if self.train.span % self.model.window:
+            raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")
         if self.train.mode == "documents" and self.recall.rows >= self.train.batch_size:
             raise ValueError(f"recall.rows {self.recall.rows} leave no row of {self.train.batch_size} for the corpus")
         if self.train.batch_size % (self.train.workers * self.train.micro_batches):

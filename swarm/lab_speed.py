@@ -57,13 +57,12 @@ def measure_speed(
 
 def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> LanguageModelTraining:
     train = config.train
-    segment = model.config.ltm.segment if model.config.ltm else model.config.window
     rows = [corpus_documents(corpus, 0)] * train.batch_size
     return LanguageModelTraining(
         model.requires_grad_(True),
         make_optimizer(model, train.lr, train.weight_decay, train.betas, train.optimizer),
-        DocumentStream(rows, segment, corpus.tokenizer.pad_id),
-        segments=train.segments,
+        DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id),
+        segments=train.span // config.model.window,
         peak_lr=train.lr,
         warmup=1,
         steps=10**6,

@@ -25,23 +25,29 @@ class ActRequest:
         prompt: the full text the agent reads. The call's randomness follows from the run's seed and the key.
         max_new_tokens: hard limit on generated tokens.
         pattern: regular expression the action must match, or None for free text.
+        memory: what the agent's long-term memory holds, as the host wrote it; None when empty or without one.
     """
 
     key: CallKey
     prompt: str
     max_new_tokens: int
     pattern: str | None = None
+    memory: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ActReply:
-    """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty."""
+    """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty.
+
+    `memory` is what the agent's long-term memory holds after the call; None after a fault, or without one.
+    """
 
     key: CallKey
     text: str
     prompt_tokens: int
     generated_tokens: int
     fault: str | None = None
+    memory: bytes | None = None
 
     @property
     def tokens(self) -> int:

@@ -21,6 +21,7 @@ from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, SharedModel
 from swarm.journal import JOURNAL_NAME, JournalWriter, Record, read_records
+from swarm.memories import MEMORY_FOLDER, MemoryStore
 from swarm.messages import Pool
 from swarm.runtime import Runtime
 from swarm.telemetry import TELEMETRY_NAME, TelemetryWriter
@@ -91,7 +92,7 @@ def start_run(
         journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
         telemetry.emit("start", **manifest["versions"])
         announce(run_dir)
-        runtime = _runtime(config, base_dir, journal, telemetry)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
         return _carry_out(config, run_dir, runtime, models, journal, telemetry)
 
 
@@ -121,7 +122,7 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
             journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
         else:
             _check_header(header, config, hashes)
-        runtime = _runtime(config, base_dir, journal, telemetry)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
         runtime.fold(records)
         telemetry.emit("resume", seq=journal.next_seq)
         announce(run_dir)
@@ -202,10 +203,13 @@ def _world(config: ExperimentConfig, base_dir: Path) -> World:
         raise SwarmError(str(error)) from error
 
 
-def _runtime(config: ExperimentConfig, base_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter) -> Runtime:
+def _runtime(
+    config: ExperimentConfig, base_dir: Path, run_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter
+) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
-    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry)
+    memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
+    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories)
 
 
 def _load_models(config: ExperimentConfig, base_dir: Path) -> tuple[dict[str, SharedModel], dict[str, str]]:

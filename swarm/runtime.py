@@ -17,6 +17,7 @@ from swarm.config import ExperimentConfig
 from swarm.episode import Episode, WorldFaultError
 from swarm.errors import SwarmError
 from swarm.journal import JournalWriter, Record
+from swarm.memories import MemoryStore
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
@@ -56,6 +57,7 @@ class Runtime:
         heard_by: agent -> agents whose reports it reads.
         journal: where records go.
         telemetry: where wall-clock facts go.
+        memories: where agents' long-term memories go; needed if they have any.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Runtime:
         heard_by: dict[str, tuple[str, ...]],
         journal: JournalWriter,
         telemetry: TelemetryWriter,
+        memories: MemoryStore | None = None,
     ) -> None:
         self.config = config
+        self.memories = memories
+        self._handed_on: dict[str, bytes] = {}
         self.make_world = make_world
         self.heard_by = heard_by
         self.journal = journal
@@ -114,12 +119,31 @@ class Runtime:
                 self._resume_after = record["episode"]
             elif kind == "end":
                 self.ended = record["reason"]
+        self._recall()
+
+    def _recall(self) -> None:
+        """Give agents back what they remembered after the last record."""
+        if self.memories is None or self.ended is not None:
+            return
+        for episode in self.live.values():
+            if episode.ticks:
+                episode.memories = self.memories.load(episode.index, episode.ticks - 1)
+        if self.config.agents.memory_span == "run":
+            ended = [
+                index for index in self.memories.episodes() if index < self.next_episode and index not in self.live
+            ]
+            if ended:
+                last = max(ended)
+                self._handed_on = self.memories.load(last, self.memories.episodes()[last][-1])
+            for episode in self.live.values():
+                episode.memories = episode.memories or dict(self._handed_on)
 
     def _open(self, index: int) -> Episode:
         try:
             episode = Episode(index, self.config, self.make_world())
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
+        episode.memories = dict(self._handed_on)
         self.live[index] = episode
         self.next_episode = index + 1
         return episode
@@ -134,7 +158,9 @@ class Runtime:
             self.totals.faults += entry.get("fault") is not None
 
     def _close(self, record: Record) -> None:
-        del self.live[record["episode"]]
+        ended = self.live.pop(record["episode"])
+        if self.config.agents.memory_span == "run":
+            self._handed_on = ended.memories
         self._last.pop(record["episode"], None)
         self.totals.episodes += 1
         self.totals.solved += record["solved"]
@@ -268,7 +294,8 @@ class Runtime:
                 key = (episode.index, episode.ticks, turn.agent)
                 pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
                 asked.append(turn)
-                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern))
+                memory = episode.memories.get(turn.agent)
+                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, memory))
         if requests:
             for turn, reply in zip(asked, pool.act(requests), strict=True):
                 turn.reply = reply
@@ -326,11 +353,19 @@ class Runtime:
         }
         episode.commit(record, result)
         record["spent"] = episode.spent.as_dict()
+        self._remember(episode, replies)
         self.journal.append("tick", record)
         self._count(record)
         self._last[episode.index] = record
         self._end_if_over(episode)
         return len(actions)
+
+    def _remember(self, episode: Episode, replies: list[tuple[_Turn, ActReply]]) -> None:
+        """Keep what agents remember after this tick, on disk before the tick is on record."""
+        if self.memories is None:
+            return
+        episode.memories |= {turn.agent: reply.memory for turn, reply in replies if reply.memory is not None}
+        self.memories.save(episode.index, episode.ticks - 1, episode.memories)
 
     def _end_if_over(self, episode: Episode) -> None:
         if reason := episode.end_reason(self._last.get(episode.index)):
@@ -340,6 +375,8 @@ class Runtime:
         record = episode.closing(reason, unrecorded)
         self.journal.append("episode_end", record)
         self._close(record)
+        if self.memories is not None:
+            self.memories.end_episode(episode.index)
 
 
 def _coordinator_entry(reply: DirectReply) -> Record:

@@ -50,7 +50,7 @@ class StepReport:
 
 
 class StreamingLoss(nn.Module):
-    """The summed loss of segments that are read one after the other.
+    """The summed loss of stretches of text that are read one after the other, each in the segments of the memory.
 
     Args:
         model: the µLM.
@@ -66,7 +66,15 @@ class StreamingLoss(nn.Module):
         """Return the sum of nats, the state after, and (tokens written, their bits, positions that read)."""
         total = torch.zeros((), device=ids_NBS.device)
         measured = torch.zeros(3, device=ids_NBS.device, dtype=torch.float64)
-        for ids_BS, labels_BS, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True):
+        longest = self.model.config.ltm.segment if self.model.config.ltm else self.model.config.window
+        parts = [
+            (ids_BS, labels_BS, starts_B if number == 0 else torch.zeros_like(starts_B))
+            for ids, labels, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True)
+            for number, (ids_BS, labels_BS) in enumerate(
+                zip(ids.split(longest, dim=1), labels.split(longest, dim=1), strict=True)
+            )
+        ]
+        for ids_BS, labels_BS, starts_B in parts:
             before = None if bool(starts_B.all()) else state.restarted(starts_B)
             reading = read_segment(self.model, ids_BS, before, labels_BS)
             state = reading.state
@@ -86,8 +94,8 @@ class LanguageModelTraining:
     Args:
         model: on its device.
         optimizer: of its parameters.
-        stream: the rows of all workers.
-        segments: segments per row and step; gradients reach back so far.
+        stream: the rows of all workers; what it gives at a time is a multiple of the memory's segment.
+        segments: of the stream, per row and step; gradients reach back so far.
         peak_lr: learning rate after the warm-up; cosine to 5 % of it.
         warmup: steps.
         steps: of the whole training.

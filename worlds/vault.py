@@ -85,7 +85,7 @@ class VaultWorld(World):
     observation  `room 2 page 3 of 4 : dust lies on the floor . note kavi tolu . ...` while pages are left;
                  `room 2 ask kavi` when this agent knows the key; `room 2 locked` when it does not; `no room`.
     actions      `next` (the next page), `kavi tolu` (key and value; opens the vault if both are right), `wait`.
-    report       `rooms 2 6` at reset; `room 2 opened tolu` when a vault opens.
+    report       `rooms 2 6` at reset; `room 2 opened tolu` when a vault opens, `room 2 closed` when it closes for good.
     directive    a key: `tolu`, for the agent whose room is locked.
     reward       1 / rooms to the agent that opens a vault; solved when all are open.
     ends         terminated when all vaults are open or none can be opened any more.
@@ -217,10 +217,12 @@ class VaultWorld(World):
         if answer[2] != self._asked[target][1]:
             self._wrong[target] += 1
             left = self.options.attempts - self._wrong[target]
-            return {"feedback": f"wrong, {left} left" if left else "wrong, closed for good", "valid": True}, 0.0
+            if left:
+                return {"feedback": f"wrong, {left} left", "valid": True}, 0.0
+            return {"feedback": "wrong, closed for good", "valid": True, "report": f"room {target} closed"}, 0.0
         self._opened_by[target] = agent
-        info: Info = {"feedback": "opened", "valid": True, "report": f"room {target} opened {answer[2]}"}
-        return info, 1.0 / self.options.rooms
+        report = f"room {target} opened {answer[2]}"
+        return {"feedback": "opened", "valid": True, "report": report}, 1.0 / self.options.rooms
 
     def _is_due(self, room: int) -> bool:
         return not self._depends(room) or self._opened_by[room - 1] is not None

@@ -51,7 +51,7 @@ def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
     )
 
 
-def _stream(config: LabConfig, corpus: Corpus, seed: int, segment: int) -> DocumentStream | Windows:
+def _stream(config: LabConfig, corpus: Corpus, seed: int) -> DocumentStream | Windows:
     train = config.train
     order = derive_seed(seed, "documents")
     if train.mode == "windows":
@@ -66,7 +66,7 @@ def _stream(config: LabConfig, corpus: Corpus, seed: int, segment: int) -> Docum
             config.recall.practice_text,
         )
         rows += [practice] * config.recall.rows
-    return DocumentStream(rows, segment, corpus.tokenizer.pad_id)
+    return DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id)
 
 
 def _loop(settings: dict[str, Any]) -> None:
@@ -88,7 +88,6 @@ def _loop(settings: dict[str, Any]) -> None:
     shape = config.model.config(arm, corpus.tokenizer.vocab_size)
     model = Decoder(shape, seed=derive_seed(seed, "weights")).to(device)
     optimizer = make_optimizer(model, train.lr, train.weight_decay, train.betas, train.optimizer)
-    segment = shape.ltm.segment if shape.ltm else shape.window
     states = RollingStates(folder / "states", train.keep)
 
     def warn(line: str) -> None:
@@ -100,8 +99,8 @@ def _loop(settings: dict[str, Any]) -> None:
         training = LanguageModelTraining(
             model,
             optimizer,
-            _stream(config, corpus, seed, segment),
-            segments=1 if train.mode == "windows" else train.segments,
+            _stream(config, corpus, seed),
+            segments=1 if train.mode == "windows" else train.span // config.model.window,
             peak_lr=train.lr,
             warmup=train.warmup,
             steps=train.steps,
@@ -134,7 +133,7 @@ def _loop(settings: dict[str, Any]) -> None:
             return give_up(
                 folder,
                 f"{arm}, seed {seed}: out of memory at step {training.next_step}; raise train.micro_batches, or lower "
-                "train.batch_size or train.segments",
+                "train.batch_size or train.span",
             )
         done = training.next_step
         last = done == train.steps

@@ -82,7 +82,7 @@ class HostActor:
 
     def _act(self, requests: list[_Fields]) -> list[_Fields]:
         replies = self.host.act([ActRequest(*fields) for fields in requests])
-        return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault) for r in replies]
+        return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault, r.memory) for r in replies]
 
     def _direct(self, requests: list[_Fields]) -> list[_Fields]:
         replies = self.host.direct([DirectRequest(*fields) for fields in requests])
@@ -268,7 +268,7 @@ class RayPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts."""
-        answers = self._run("act", [(r.key, r.prompt, r.max_new_tokens, r.pattern) for r in requests])
+        answers = self._run("act", [(r.key, r.prompt, r.max_new_tokens, r.pattern, r.memory) for r in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
             for request, answer in zip(requests, answers, strict=True)

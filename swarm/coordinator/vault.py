@@ -19,15 +19,17 @@ __all__ = ["VaultPlaybook"]
 _CHAINS = re.compile(r"chains: ([0-9 |]+)")
 _ROOMS = re.compile(r"rooms((?: [0-9]{1,3})+)")
 _OPENED = re.compile(r"room ([0-9]{1,3}) opened ([a-z]{1,12})")
+_CLOSED = re.compile(r"room ([0-9]{1,3}) closed")
 _ANSWER = re.compile(r"\b(?P<agent>a[0-9]{1,6})\W{1,3}(?P<key>[a-z]{1,12})\b")
 
 
 @dataclass(slots=True)
 class _News:
-    """What the reports say: whose a room is, and by whom and with which value it was opened."""
+    """What the reports say: whose a room is, by whom and with which value it was opened, which ones are closed."""
 
     owner: dict[int, str] = field(default_factory=dict)
     opened: dict[int, tuple[str, str]] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
 
 
 def _fold(reports: Sequence[Report]) -> _News:
@@ -38,6 +40,8 @@ def _fold(reports: Sequence[Report]) -> _News:
             news.owner |= dict.fromkeys(map(int, rooms[1].split()), report.agent)
         elif opened := _OPENED.fullmatch(text):
             news.opened[int(opened[1])] = (report.agent, opened[2])
+        elif closed := _CLOSED.fullmatch(text):
+            news.closed.add(int(closed[1]))
     return news
 
 
@@ -59,7 +63,7 @@ class VaultPlaybook:
         for chain in chains[1].split("|"):
             rooms = [int(room) for room in chain.split()]
             for before, room in pairwise(rooms):
-                if before not in news.opened or room in news.opened:
+                if before not in news.opened or room in news.opened or room in news.closed:
                     continue
                 opener, value = news.opened[before]
                 owner = news.owner.get(room)
@@ -68,12 +72,12 @@ class VaultPlaybook:
         return {agent: told[agent] for agent in request.agents if agent in told}
 
     def briefings(self, request: DirectRequest) -> list[Briefing]:
-        """Offer a model what the rules would say, one line per agent; none when there is nothing to tell."""
+        """Offer a model what the rules would say, in one line; none when there is nothing to tell."""
         told = self.rules(request)
         if not told:
             return []
         lines = [f"{agent} {key}" for agent, key in told.items()]
-        return [Briefing(tuple(told), "keys " + " ".join(lines))]
+        return [Briefing(tuple(told), f"keys {' '.join(lines)}\n")]
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Return `AGENT: KEY` pairs for the agents of the briefing; total on any text."""

@@ -51,7 +51,7 @@ def spec(policy: str = "ulm", coordinator: str = "none", **changes: Any) -> Host
 def make_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], tuple[Host, FakeEngine]]:
     def make(answer: Answer) -> tuple[Host, FakeEngine]:
         engine = FakeEngine(answer)
-        monkeypatch.setattr(Host, "_engine", lambda self, path: engine)
+        monkeypatch.setattr(Host, "_engine", lambda self, path, with_ltm=False: engine)
         monkeypatch.setattr(host_module, "TokenCounter", lambda model: TokenCounter(None))
         return Host(spec(), {"somewhere": SharedModel({}, "", 0, 1, {})}), engine
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -130,6 +132,40 @@ class LTMState:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for safetensors."""
         return {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
+
+    def to_bytes(self) -> bytes:
+        """Return the memory of one row as safetensors, without the places that hold no item.
+
+        Raises:
+            ValueError: there is more than one row.
+        """
+        if self.clock_B.shape[0] != 1:
+            raise ValueError(f"one memory at a time is written, got {self.clock_B.shape[0]}")
+        count = int(self.counts()[0])
+        tensors = {name: tensor[:, :count] if "_BM" in name else tensor for name, tensor in self.tensors().items()}
+        return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, config: LTMConfig, device: torch.device | str = "cpu") -> LTMState:
+        """Rebuild what `to_bytes` gave.
+
+        Raises:
+            ValueError: it is no memory, or that of another configuration.
+        """
+        try:
+            found = load(data)
+            empty = cls.empty(config, 1, dtype=found["keys_BMX"].dtype)
+            whole = {}
+            for name, blank in empty.tensors().items():
+                place = blank
+                if "_BM" in name:
+                    place[:, : found[name].shape[1]] = found[name]
+                else:
+                    place.copy_(found[name])
+                whole[name] = place.to(device)
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            raise ValueError(f"this is no memory of the model's configuration ({error})") from error
+        return cls.from_tensors(whole)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> LTMState:
