@@ -118,7 +118,8 @@ def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
 
 
 def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
-    from swarm.actors.lm_trainer import METRICS, WARNINGS, is_trained, train_language_model
+    from swarm.actors.lm_trainer import is_trained, train_language_model
+    from swarm.actors.training_loop import METRICS, WARNINGS
 
     for arm, seed, place in _trainings(config, folder):
         if is_trained(config, arm, seed, corpus, place):

@@ -1,7 +1,7 @@
 """Rows of documents for training: which token each row reads next, as a value that can be saved and restored.
 
-- A row reads one document after the other, in segments; a document begins with a segment of its own, and what is left
-  of its last segment is padding that nothing is learned from.
+- A row reads one document after the other, in segments. A document is one text, or several, such as an agent's calls
+  in an episode; every text begins with a segment of its own, and what is left of its last one is padding.
 - Documents come in an order that follows from the seed alone. All rows of a batch draw from one order, whichever
   worker holds them, so the number of workers does not change what is read.
 - Some rows may read recall sequences in place of the corpus (`ulm.recall`).
@@ -24,10 +24,21 @@ from ulm.corpus import Corpus
 from ulm.model import IGNORE
 from ulm.recall import RecallTask
 
-__all__ = ["DocumentStream", "SegmentBatch", "Windows", "corpus_documents", "recall_documents"]
+__all__ = [
+    "NEW_DOCUMENT",
+    "NEW_TEXT",
+    "DocumentStream",
+    "SegmentBatch",
+    "Windows",
+    "corpus_documents",
+    "recall_documents",
+]
 
-Source = Callable[[int], NDArray[np.int64]]
-"""The document of a number in an endless series, end-of-text first."""
+Source = Callable[[int], NDArray[np.int64] | list[NDArray[np.int64]]]
+"""The document of a number in an endless series: a text, or its texts in order; a text's first token is only read."""
+
+NEW_TEXT, NEW_DOCUMENT = 1, 2
+"""What begins with a segment; 0 where a text goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,7 @@ class SegmentBatch:
     Attributes:
         ids_NBS: N segments of B rows.
         labels_NBS: the next tokens, `IGNORE` at padding.
-        starts_NB: whether a row begins a document with this segment.
+        starts_NB: what begins with each segment: `NEW_DOCUMENT`, `NEW_TEXT`, or 0.
     """
 
     ids_NBS: Tensor
@@ -105,7 +116,8 @@ class DocumentStream:
         self._drawn = [0] * len(self._series)
         self._number = [-1] * len(sources)
         self._offset = [0] * len(sources)
-        self._document: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * len(sources)
+        self._text = [0] * len(sources)
+        self._document: list[list[NDArray[np.int64]]] = [[] for _ in sources]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -116,30 +128,43 @@ class DocumentStream:
         N, B, S = segments, len(self), self.segment
         ids = np.full((N, B, S), self.pad_id, dtype=np.int64)
         labels = np.full((N, B, S), IGNORE, dtype=np.int64)
-        starts = np.zeros((N, B), dtype=bool)
+        starts = np.zeros((N, B), dtype=np.int64)
         for n in range(N):
             for row in range(B):
-                # A document's last token is only a label, so one token alone is nothing to read.
-                while self._offset[row] + 1 >= len(self._document[row]):
-                    self._draw(row)
+                self._go_to_text(row)
                 start = self._offset[row]
-                starts[n, row] = start == 0
-                part = self._document[row][start : start + S + 1]
+                if start == 0:
+                    starts[n, row] = NEW_TEXT if self._text[row] else NEW_DOCUMENT
+                part = self._document[row][self._text[row]][start : start + S + 1]
                 count = len(part) - 1
                 ids[n, row, :count], labels[n, row, :count] = part[:-1], part[1:]
                 self._offset[row] = start + S
         return SegmentBatch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(starts))
 
-    def _draw(self, row: int) -> None:
-        series = self._source_of[row]
-        self._number[row] = self._drawn[series]
-        self._drawn[series] += 1
-        self._document[row] = self._series[series](self._number[row])
-        self._offset[row] = 0
+    def _go_to_text(self, row: int) -> None:
+        """Go to where there is something to read; a text's last token is only a label."""
+        while self._text[row] >= len(self._document[row]) or (
+            self._offset[row] + 1 >= len(self._document[row][self._text[row]])
+        ):
+            self._offset[row] = 0
+            self._text[row] += 1
+            if self._text[row] >= len(self._document[row]):
+                series = self._source_of[row]
+                self._number[row] = self._drawn[series]
+                self._drawn[series] += 1
+                self._open(row)
+                self._text[row] = 0
+
+    def _open(self, row: int) -> None:
+        document = self._series[self._source_of[row]](self._number[row])
+        # Texts of a single token have nothing to learn; the first one is what begins the document.
+        texts = [text for text in (document if isinstance(document, list) else [document]) if len(text) > 1]
+        self._document[row] = texts
 
     def state(self) -> dict[str, Any]:
         """Return where every row is, as JSON-able data."""
-        return {"drawn": list(self._drawn), "number": list(self._number), "offset": list(self._offset)}
+        places = {"number": self._number, "text": self._text, "offset": self._offset}
+        return {"drawn": list(self._drawn), **{name: list(values) for name, values in places.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken.
@@ -149,10 +174,13 @@ class DocumentStream:
         """
         if len(state["number"]) != len(self) or len(state["drawn"]) != len(self._series):
             raise ValueError(f"the saved data cursor has {len(state['number'])} rows, this training {len(self)}")
-        self._drawn, self._number, self._offset = (list(state[key]) for key in ("drawn", "number", "offset"))
+        self._drawn, self._number, self._text, self._offset = (
+            list(state[key]) for key in ("drawn", "number", "text", "offset")
+        )
         for row, number in enumerate(self._number):
-            read = self._series[self._source_of[row]]
-            self._document[row] = read(number) if number >= 0 else np.zeros(0, dtype=np.int64)
+            self._document[row] = []
+            if number >= 0:
+                self._open(row)
 
 
 class Windows:
@@ -193,7 +221,7 @@ class Windows:
             rows.append(np.asarray(self.tokens[start : start + self.width + 1], dtype=np.int64))
             self._drawn += 1
         windows = torch.from_numpy(np.stack(rows)).view(segments, self.batch, self.width + 1)
-        starts = torch.ones(segments, self.batch, dtype=torch.bool)
+        starts = torch.full((segments, self.batch), NEW_DOCUMENT)
         return SegmentBatch(windows[..., :-1].contiguous(), windows[..., 1:].contiguous(), starts)
 
     def state(self) -> dict[str, Any]:

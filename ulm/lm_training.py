@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.document_stream import DocumentStream, SegmentBatch, Windows
+from ulm.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import StreamState, read_segment
 from ulm.training import learning_rate
@@ -75,7 +75,8 @@ class StreamingLoss(nn.Module):
             )
         ]
         for ids_BS, labels_BS, starts_B in parts:
-            before = None if bool(starts_B.all()) else state.restarted(starts_B)
+            fresh = bool((starts_B == NEW_DOCUMENT).all())
+            before = None if fresh else state.restarted(starts_B == NEW_DOCUMENT, starts_B == NEW_TEXT)
             reading = read_segment(self.model, ids_BS, before, labels_BS)
             state = reading.state
             assert reading.nats_BS is not None  # noqa: S101 - labels were given

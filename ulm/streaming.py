@@ -108,13 +108,20 @@ class StreamState:
             memory = memory.replaced(rows_R[with_memory_R], other.memory, with_memory_R.nonzero()[:, 0])
         return StreamState(kv, **parts, memory=memory)
 
-    def restarted(self, rows_B: Tensor) -> StreamState:
-        """Return a state in which the rows marked True start a new document: window and memory are empty."""
+    def restarted(self, documents_B: Tensor, texts_B: Tensor | None = None) -> StreamState:
+        """Return a state in which some rows start anew.
+
+        Args:
+            documents_B: rows that start another document: window and memory are empty.
+            texts_B: rows that start another text of the same document, such as an agent's next prompt: the window is
+                empty, the memory goes on.
+        """
+        emptied_B = documents_B if texts_B is None else documents_B | texts_B
         return replace(
             self,
-            seen_B=self.seen_B * ~rows_B,
-            tail_BN=torch.where(rows_B[:, None], -1, self.tail_BN),
-            memory=self.memory.cleared(rows_B) if self.memory else None,
+            seen_B=self.seen_B * ~emptied_B,
+            tail_BN=torch.where(emptied_B[:, None], -1, self.tail_BN),
+            memory=self.memory.cleared(documents_B) if self.memory else None,
         )
 
 
@@ -269,7 +276,8 @@ def read_segment(
             document may be shorter, or padded.
         state: after what was read before; None, which costs less, means that all rows are at their start.
         labels_BS: the next tokens, `IGNORE` at padding.
-        counts_B: tokens of each row that are no padding; None takes those with a label, or all without labels.
+        counts_B: tokens of each row that are no padding, which comes last; None takes those with a label, or all
+            without labels.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
         batch_invariant: attention by plain products, so that a row gets the same bits in any batch of a multiple of
@@ -291,7 +299,7 @@ def read_segment(
     if real_BS is None and labels_BS is not None:
         real_BS = labels_BS != IGNORE
     if counts_B is None:
-        counts_B = torch.full_like(before.seen_B, S)
+        counts_B = torch.full_like(before.seen_B, S) if real_BS is None else real_BS.sum(1)
     # What is carried on: the last K keys that are no padding.
     kept_BK = (counts_B[:, None] + torch.arange(K, device=ids_BS.device))[..., None, None]
     cos, sin = model.rope(before.seen_B[:, None] + offsets)

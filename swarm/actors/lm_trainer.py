@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,20 @@ from typing import Any
 import torch
 
 from swarm.actors.ray_train import give_up, run_workers
+from swarm.actors.training_loop import run_training
 from swarm.errors import SwarmError
 from swarm.lab_config import Arm, LabConfig
 from swarm.seeds import derive_seed
 from ulm.checkpoint import save_checkpoint
 from ulm.corpus import Corpus
 from ulm.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
-from ulm.lm_training import LanguageModelTraining, StepReport
+from ulm.lm_training import LanguageModelTraining
 from ulm.model import Decoder
 from ulm.recall import RecallTask
 from ulm.training import make_optimizer
-from ulm.training_state import RollingStates, StateError
+from ulm.training_state import RollingStates
 
-__all__ = ["METRICS", "WARNINGS", "is_trained", "recall_task", "train_language_model"]
-
-METRICS, WARNINGS = "metrics.jsonl", "warnings.txt"
+__all__ = ["is_trained", "recall_task", "train_language_model"]
 
 
 def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
@@ -88,13 +86,6 @@ def _loop(settings: dict[str, Any]) -> None:
     shape = config.model.config(arm, corpus.tokenizer.vocab_size)
     model = Decoder(shape, seed=derive_seed(seed, "weights")).to(device)
     optimizer = make_optimizer(model, train.lr, train.weight_decay, train.betas, train.optimizer)
-    states = RollingStates(folder / "states", train.keep)
-
-    def warn(line: str) -> None:
-        if rank == 0:
-            with (folder / WARNINGS).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-
     try:
         training = LanguageModelTraining(
             model,
@@ -111,85 +102,15 @@ def _loop(settings: dict[str, Any]) -> None:
             rank=rank,
             workers=workers,
         )
-        progress = training.restore(states, warn) or {"seconds": 0.0, "tokens": 0}
-    except (StateError, ValueError) as error:
+    except ValueError as error:
         return give_up(folder, str(error))
     track = _tracker(config, arm, seed, folder) if rank == 0 and train.tracking == "wandb" else None
-    before, start = float(progress["seconds"]), time.monotonic()
-    tokens = int(progress["tokens"])
-    since = _Since()
-    while training.next_step < train.steps:
-        try:
-            since.add(training.train_step())
-        except FloatingPointError as error:
-            return give_up(
-                folder,
-                f"{arm}, seed {seed}: training diverged at step {training.next_step} ({error}); the last good state is "
-                f"kept in {states.folder}; lower train.lr",
-            )
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            return give_up(
-                folder,
-                f"{arm}, seed {seed}: out of memory at step {training.next_step}; raise train.micro_batches, or lower "
-                "train.batch_size or train.span",
-            )
-        done = training.next_step
-        last = done == train.steps
-        seconds = before + time.monotonic() - start
-        if rank == 0 and (done % train.log_every == 0 or last):
-            line = since.metrics(done, train.steps, seconds, arm == "with_ltm")
-            with (folder / METRICS).open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
-            if track is not None:
-                track(line)
-        if done % train.log_every == 0:
-            tokens += since.tokens
-            since = _Since()
-        if done % train.save_every == 0 or last:
-            training.save(states, {"seconds": seconds, "tokens": tokens + since.tokens})
+    states = RollingStates(folder / "states", train.keep)
+    reason = run_training(training, states, folder, save_every=train.save_every, log_every=train.log_every, track=track)
+    if reason is not None:
+        return give_up(folder, f"{arm}, seed {seed}: {reason}")
     ray.train.report({"step": train.steps})
     return None
-
-
-class _Since:
-    """Measurements since the last line of the log."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.reports: list[StepReport] = []
-
-    def add(self, report: StepReport) -> None:
-        self.reports.append(report)
-
-    @property
-    def tokens(self) -> int:
-        return sum(report.tokens for report in self.reports)
-
-    def metrics(self, step: int, steps: int, seconds: float, with_ltm: bool) -> dict[str, Any]:
-        """Return one line of the log; all ratios are over the tokens since the line before."""
-        rate = self.tokens / max(1e-9, time.monotonic() - self.started)
-        written = sum(report.written for report in self.reports)
-        per_step = (time.monotonic() - self.started) / len(self.reports)
-        line: dict[str, Any] = {
-            "step": step,
-            "loss": round(sum(r.loss * r.tokens for r in self.reports) / self.tokens, 5),
-            "grad_norm": round(self.reports[-1].grad_norm, 4),
-            "tokens_per_s": round(rate, 1),
-            "eta_s": round(per_step * (steps - step), 1),
-            "seconds": round(seconds, 2),
-            "LTM_enabled": with_ltm,
-        }
-        if with_ltm:
-            line["routed_token_ratio"] = round(written / self.tokens, 5)
-            line["avg_surprisal_routed"] = round(sum(r.written_bits for r in self.reports) / max(1, written), 4)
-            line["ltm_hit_rate"] = round(sum(r.readings for r in self.reports) / self.tokens, 5)
-        return line
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _tracker(config: LabConfig, arm: str, seed: int, folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from ulm.corpus import Corpus, prepare_corpus
-from ulm.document_stream import DocumentStream, SegmentBatch, Windows, corpus_documents, recall_documents
+from ulm.document_stream import (
+    NEW_DOCUMENT,
+    NEW_TEXT,
+    DocumentStream,
+    SegmentBatch,
+    Windows,
+    corpus_documents,
+    recall_documents,
+)
 from ulm.documents import CorpusSource
 from ulm.model import IGNORE
 from ulm.recall import RecallTask
@@ -76,15 +84,31 @@ def test_labels_are_the_next_tokens_and_padding_has_none() -> None:
     batch = DocumentStream([series(7)], SEGMENT, PAD).next_batch(2)
     assert batch.ids_NBS[:, 0].tolist() == [[EOT, 1, 2, 3], [4, 5, PAD, PAD]]
     assert batch.labels_NBS[:, 0].tolist() == [[1, 2, 3, 4], [5, 6, IGNORE, IGNORE]]
-    assert batch.starts_NB[:, 0].tolist() == [True, False]
+    assert batch.starts_NB[:, 0].tolist() == [NEW_DOCUMENT, 0]
 
 
 @pytest.mark.parametrize("length", [2, 4, 5, 6, 9, 10])
 def test_a_document_begins_with_a_segment_of_its_own(length: int) -> None:
     batch = read(DocumentStream([series(length)], SEGMENT, PAD), 6)
     needed = -(-(length - 1) // SEGMENT)  # the last token is only a label
-    assert batch.starts_NB[:, 0].tolist() == [n % needed == 0 for n in range(6)]
+    assert batch.starts_NB[:, 0].tolist() == [NEW_DOCUMENT * (n % needed == 0) for n in range(6)]
     assert (batch.labels_NBS != IGNORE).sum() == sum(min(SEGMENT, length - 1 - n % needed * SEGMENT) for n in range(6))
+
+
+def test_texts_of_a_document_begin_with_segments_of_their_own() -> None:
+    """An agent's calls: one token alone is nothing to read, and the text after it begins anew."""
+    texts = [np.array([1, 2, 3, 4, 5, 6]), np.array([7]), np.array([8, 9])]
+
+    def document(number: int) -> list[np.ndarray]:
+        return texts
+
+    stream = DocumentStream([document], SEGMENT, PAD)
+    batch = stream.next_batch(5)
+    assert batch.ids_NBS[:, 0].tolist() == [[1, 2, 3, 4], [5, 0, 0, 0], [8, 0, 0, 0], [1, 2, 3, 4], [5, 0, 0, 0]]
+    assert batch.starts_NB[:, 0].tolist() == [NEW_DOCUMENT, 0, NEW_TEXT, NEW_DOCUMENT, 0]
+    again = DocumentStream([document], SEGMENT, PAD)
+    again.restore(stream.state())
+    assert again.next_batch(1).starts_NB[:, 0].tolist() == [NEW_TEXT]
 
 
 def test_a_document_of_one_token_is_passed_over() -> None:
@@ -286,7 +310,7 @@ def test_segments_of_windows_are_further_windows() -> None:
     found = many.next_batch(4)
     assert found.ids_NBS.tolist() == [batch.ids_NBS[0].tolist() for batch in expected]
     assert found.labels_NBS.tolist() == [batch.labels_NBS[0].tolist() for batch in expected]
-    assert found.starts_NB.tolist() == [[True, True]] * 4
+    assert found.starts_NB.tolist() == [[NEW_DOCUMENT, NEW_DOCUMENT]] * 4
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3, 7])

@@ -176,7 +176,7 @@ def test_gradients_reach_keys_and_values_through_reads() -> None:
     batch = SegmentBatch(
         torch.stack((ids[:, :16], ids[:, 16:32])),
         torch.stack((ids[:, 1:17], ids[:, 17:33])),
-        torch.tensor([[True, True], [False, False]]),
+        torch.tensor([[2, 2], [0, 0]]),
     )
     total, _, _ = StreamingLoss(here.model)(
         batch.ids_NBS, batch.labels_NBS, batch.starts_NB, StreamState.empty(here.model, 2)
