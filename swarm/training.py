@@ -335,8 +335,17 @@ def train_from_file(
     Raises:
         SwarmError: see `train`.
     """
+    from swarm.actors.agent_trainer import MemoryAgentConfig, train_memory_agent
     from swarm.config_file import load_yaml_model
+    from swarm.episode_traces import EPISODE_TASKS
+    from swarm.yaml_document import read_document
 
+    if read_document(path).data.get("task") in EPISODE_TASKS:
+        agent = load_yaml_model(path, MemoryAgentConfig, overrides)
+        if workers is not None:
+            agent = agent.model_copy(update={"workers": workers})
+        target = out if out is not None else path.parent / agent.out
+        return train_memory_agent(agent, Path("runs") / f"train-{agent.name}", target, echo, resume)
     config = load_yaml_model(path, TrainConfig, overrides)
     if config.init is not None:
         config = config.model_copy(update={"init": str((path.parent / config.init).resolve())})

@@ -40,7 +40,8 @@ SENTENCES = (
 )
 """What fills the pages between notes; every one is as likely as the others."""
 
-_ANSWER = re.compile(r"([a-z]{1,12}) ([a-z]{1,12})")
+_ANSWER = re.compile(r"open ([a-z]{1,12}) ([a-z]{1,12})")
+_TOLD = re.compile(r"key ([a-z]{1,12})")
 
 
 class VaultOptions(WorldOptions):
@@ -84,9 +85,9 @@ class VaultWorld(World):
 
     observation  `room 2 page 3 of 4 : dust lies on the floor . note kavi tolu . ...` while pages are left;
                  `room 2 ask kavi` when this agent knows the key; `room 2 locked` when it does not; `no room`.
-    actions      `next` (the next page), `kavi tolu` (key and value; opens the vault if both are right), `wait`.
+    actions      `next` (the next page), `open kavi tolu` (key and value; works if both are right), `wait`.
     report       `rooms 2 6` at reset; `room 2 opened tolu` when a vault opens, `room 2 closed` when it closes for good.
-    directive    a key: `tolu`, for the agent whose room is locked.
+    directive    `key tolu`, for the agent whose room is locked.
     reward       1 / rooms to the agent that opens a vault; solved when all are open.
     ends         terminated when all vaults are open or none can be opened any more.
     options      rooms (4), pages (4), notes (3), sentences (6), depth (1), attempts (3), max_steps (400).
@@ -122,6 +123,14 @@ class VaultWorld(World):
             if rooms := self.rooms_of(agent):
                 infos[agent]["report"] = "rooms " + " ".join(map(str, rooms))
         return {agent: self._observe(agent) for agent in self.agents}, infos
+
+    def pages(self, room: int) -> list[str]:
+        """Return the pages of a room, for whoever writes texts to learn from."""
+        return list(self._text[room])
+
+    def notes(self, room: int) -> list[tuple[str, str]]:
+        """Return the (key, value) pairs of a room's notes, for whoever writes texts to learn from."""
+        return list(self._notes[room])
 
     def _page(self, notes: list[tuple[str, str]], page: int, rng: random.Random) -> str:
         o = self.options
@@ -207,7 +216,7 @@ class VaultWorld(World):
             return {"feedback": "read", "valid": True}, 0.0
         answer = _ANSWER.fullmatch(action)
         if room is None or answer is None:
-            say = "KEY VALUE" if room is not None else "wait"
+            say = "open KEY VALUE" if room is not None else "wait"
             return {"feedback": f"not an action here; say: {say}", "valid": False}, 0.0
         # Several of its vaults may be locked: the key says which one is meant.
         meant = [r for r in self.rooms_of(agent) if self._opened_by[r] is None and self._asked[r][0] == answer[1]]
@@ -247,11 +256,13 @@ class VaultWorld(World):
         return "open all vaults; chains: " + " | ".join(" ".join(map(str, chain)) for chain in chains)
 
     def tools(self) -> list[dict[str, Any]]:
-        """Return `next`, `answer` and `wait`."""
+        """Return `next`, `open` and `wait`."""
         word = {"type": "string", "pattern": "^[a-z]{1,12}$"}
         return [
             tool("next", "Go on to the next page of this room.", "next"),
-            tool("answer", "Try a vault: its key, and the value of its note.", "{key} {value}", key=word, value=word),
+            tool(
+                "open", "Try a vault: its key, and the value of its note.", "open {key} {value}", key=word, value=word
+            ),
             tool("wait", "Do nothing.", "wait"),
         ]
 
@@ -273,11 +284,12 @@ class VaultWorld(World):
             return "wait"
         if self._read[room] < self.options.pages:
             return "next"
-        key = self._asked[room][0] if self._knows_key(agent, room) else directive.strip()
-        if not re.fullmatch(r"[a-z]{1,12}", key):
+        told = _TOLD.fullmatch(directive.strip())
+        if not (self._knows_key(agent, room) or told):
             return "wait"
-        return f"{key} {rng.choice([value for r in self.rooms_of(agent) for _, value in self._notes[r]])}"
+        key = self._asked[room][0] if self._knows_key(agent, room) or told is None else told[1]
+        return f"open {key} {rng.choice([value for r in self.rooms_of(agent) for _, value in self._notes[r]])}"
 
     def action_pattern(self, agent: str) -> str | None:
         """Return the grammar of the actions."""
-        return "next|wait|[a-z]{1,12} [a-z]{1,12}"
+        return "next|wait|open [a-z]{1,12} [a-z]{1,12}"

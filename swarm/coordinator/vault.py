@@ -69,17 +69,17 @@ class VaultPlaybook:
                 owner = news.owner.get(room)
                 if owner is not None and owner != opener and owner in request.agents:
                     told.setdefault(owner, value)
-        return {agent: told[agent] for agent in request.agents if agent in told}
+        return {agent: f"key {told[agent]}" for agent in request.agents if agent in told}
 
     def briefings(self, request: DirectRequest) -> list[Briefing]:
         """Offer a model what the rules would say, in one line; none when there is nothing to tell."""
         told = self.rules(request)
         if not told:
             return []
-        lines = [f"{agent} {key}" for agent, key in told.items()]
+        lines = [f"{agent} {directive.removeprefix('key ')}" for agent, directive in told.items()]
         return [Briefing(tuple(told), f"keys {' '.join(lines)}\n")]
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Return `AGENT: KEY` pairs for the agents of the briefing; total on any text."""
-        found = {match["agent"]: match["key"] for match in _ANSWER.finditer(text)}
+        found = {match["agent"]: f"key {match['key']}" for match in _ANSWER.finditer(text)}
         return {agent: found[agent] for agent in briefing.agents if agent in found}

@@ -59,8 +59,8 @@ class _Memory:
         if " page " in observation:
             return "next"
         asked = re.fullmatch(r"room [0-9]+ ask ([a-z]+)", observation)
-        key = asked[1] if asked else directive
-        return f"{key} {self.notes[key]}" if key in self.notes else "wait"
+        key = asked[1] if asked else directive.removeprefix("key ")
+        return f"open {key} {self.notes[key]}" if key in self.notes else "wait"
 
 
 def _play(seed, num_agents, directed=True, noise=None, **options):
@@ -181,13 +181,13 @@ def test_a_goal_without_chains_directs_nobody(goal):
 
 
 def test_value_that_opened_a_vault_goes_to_the_owner_of_the_next():
-    assert _rules("a0: room 0 opened tolu") == {"a1": "tolu"}
-    assert _rules("a1: room 3 opened kavi") == {"a0": "kavi"}
+    assert _rules("a0: room 0 opened tolu") == {"a1": "key tolu"}
+    assert _rules("a1: room 3 opened kavi") == {"a0": "key kavi"}
 
 
 def test_a_key_is_told_as_long_as_its_vault_is_shut():
-    assert _rules("a0: room 0 opened tolu", "a0: hello", "a1: rooms 1 3") == {"a1": "tolu"}
-    assert _rules("a0: room 0 opened tolu", "a1: room 1 opened kavi") == {"a0": "kavi"}
+    assert _rules("a0: room 0 opened tolu", "a0: hello", "a1: rooms 1 3") == {"a1": "key tolu"}
+    assert _rules("a0: room 0 opened tolu", "a1: room 1 opened kavi") == {"a0": "key kavi"}
     assert _rules("a0: room 0 opened tolu", "a1: room 1 closed") == {}
 
 
@@ -198,20 +198,20 @@ def test_nothing_is_told_before_anything_is_open_or_after_the_end_of_a_chain():
 
 def test_several_agents_are_told_at_once_in_their_order():
     told = _rules("a1: room 3 opened kavi", "a0: room 0 opened tolu")
-    assert list(told.items()) == [("a0", "kavi"), ("a1", "tolu")]
+    assert list(told.items()) == [("a0", "key kavi"), ("a1", "key tolu")]
 
 
 def test_who_needs_two_keys_is_told_that_of_its_first_room_first():
     reports = ("a0: rooms 0 2", "a1: rooms 1 3", "a0: room 2 opened kavi", "a0: room 0 opened tolu")
     goal = "open all vaults; chains: 0 1 | 2 3"
-    assert BOOK.rules(_request(*reports, goal=goal)) == {"a1": "tolu"}
-    assert BOOK.rules(_request(*reports, "a1: room 1 opened meso", goal=goal)) == {"a1": "kavi"}
+    assert BOOK.rules(_request(*reports, goal=goal)) == {"a1": "key tolu"}
+    assert BOOK.rules(_request(*reports, "a1: room 1 opened meso", goal=goal)) == {"a1": "key kavi"}
 
 
 def test_a_vault_closed_for_good_does_not_keep_the_next_key_from_its_owner():
     reports = ("a0: rooms 0 2", "a1: rooms 1 3", "a0: room 0 opened tolu", "a0: room 2 opened kavi")
     goal = "open all vaults; chains: 0 1 | 2 3"
-    assert BOOK.rules(_request(*reports, "a1: room 1 closed", goal=goal)) == {"a1": "kavi"}
+    assert BOOK.rules(_request(*reports, "a1: room 1 closed", goal=goal)) == {"a1": "key kavi"}
 
 
 def test_the_world_says_when_a_vault_closes_in_words_that_the_rules_read():
@@ -219,9 +219,9 @@ def test_the_world_says_when_a_vault_closes_in_words_that_the_rules_read():
     world.reset(0)
     world.step({"a0": "next", "a1": "next"})
     (first, key), _ = world.state()["asked"]
-    told = ["a0: rooms 0", "a1: rooms 1", f"a0: {world.step({'a0': f'{first} {key}'}).infos['a0']['report']}"]
-    assert BOOK.rules(_request(*told, goal=world.goal())) == {"a1": key}
-    told.append(f"a1: {world.step({'a1': f'{key} wrong'}).infos['a1']['report']}")
+    told = ["a0: rooms 0", "a1: rooms 1", f"a0: {world.step({'a0': f'open {first} {key}'}).infos['a0']['report']}"]
+    assert BOOK.rules(_request(*told, goal=world.goal())) == {"a1": f"key {key}"}
+    told.append(f"a1: {world.step({'a1': f'open {key} wrong'}).infos['a1']['report']}")
     assert BOOK.rules(_request(*told, goal=world.goal())) == {}
 
 
@@ -250,11 +250,11 @@ def test_a_briefing_that_is_repeated_gives_what_the_rules_say():
 
 @pytest.mark.parametrize("text", ["a0: kavi a1: tolu", "a1 tolu\na0 kavi\n", "well, a0 kavi; and a1 - tolu!"])
 def test_an_answer_is_read_in_lines_or_in_words(text):
-    assert list(BOOK.parse(text, Briefing(("a0", "a1"), "")).items()) == [("a0", "kavi"), ("a1", "tolu")]
+    assert list(BOOK.parse(text, Briefing(("a0", "a1"), "")).items()) == [("a0", "key kavi"), ("a1", "key tolu")]
 
 
 def test_an_answer_directs_only_agents_of_the_briefing():
-    assert BOOK.parse("a0 kavi a5 tolu", Briefing(("a0", "a1"), "")) == {"a0": "kavi"}
+    assert BOOK.parse("a0 kavi a5 tolu", Briefing(("a0", "a1"), "")) == {"a0": "key kavi"}
 
 
 @pytest.mark.parametrize(

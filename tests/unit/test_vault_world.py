@@ -45,7 +45,7 @@ def _read_all(world):
 
 
 def _answer(world, room):
-    return " ".join(world.state()["asked"][room])
+    return "open " + " ".join(world.state()["asked"][room])
 
 
 def _open(world, room):
@@ -61,7 +61,7 @@ def _feedback(world, action, agent="a0"):
 
 def _wrong(world, room):
     key, value = world.state()["asked"][room]
-    return f"{key} {'baba' if value != 'baba' else 'bafe'}"
+    return f"open {key} {'baba' if value != 'baba' else 'bafe'}"
 
 
 # What is written in the rooms.
@@ -247,7 +247,7 @@ def test_others_still_see_it_locked_but_open_it_when_they_were_told_the_key():
     value = result.infos["a0"]["report"].removeprefix("room 0 opened ")
     assert result.observations == {"a0": "no room", "a1": "room 1 locked"}
     note = next(note for note in _notes(world, 1) if note[0] == value)
-    assert _feedback(world, " ".join(note), "a1") == ("opened", True)
+    assert _feedback(world, "open " + " ".join(note), "a1") == ("opened", True)
     assert world.solved
 
 
@@ -313,7 +313,7 @@ def test_a_key_that_no_vault_asks_for_costs_no_attempt():
     _read_all(world)
     other = next(key for key, _ in _notes(world, 0) if key != world.state()["asked"][0][0])
     for key in (other, "nothing"):
-        assert _feedback(world, f"{key} baba") == (f"no vault of yours asks for {key}", False)
+        assert _feedback(world, f"open {key} baba") == (f"no vault of yours asks for {key}", False)
     assert world.state()["wrong"] == [0] * 4
 
 
@@ -363,7 +363,7 @@ def test_what_makes_no_sense_at_a_vault_is_answered_and_changes_nothing(action):
     world = _new(2)
     _read_all(world)
     before = world.state()
-    assert _feedback(world, action) == ("not an action here; say: KEY VALUE", False)
+    assert _feedback(world, action) == ("not an action here; say: open KEY VALUE", False)
     assert world.state() == before | {"step": before["step"] + 1}
 
 
@@ -448,7 +448,7 @@ def test_random_policy_of_a_locked_vault_tries_the_key_it_was_told_and_else_wait
     _read_all(world)
     values = {value for _, value in _notes(world, 1)}
     assert {world.sample_action("a1", "", rng) for _ in range(20)} == {"wait"}
-    assert {world.sample_action("a1", " tolu ", rng) for _ in range(90)} == {f"tolu {value}" for value in values}
+    assert {world.sample_action("a1", " key tolu ", rng) for _ in range(90)} == {f"open tolu {v}" for v in values}
 
 
 def test_random_policy_picks_among_the_values_it_read_and_knows_no_more():
@@ -471,7 +471,7 @@ def test_random_policy_of_an_agent_that_is_done_waits():
 def test_tools_give_the_form_of_every_action():
     world = _new(1)
     tools = {tool["name"]: tool["text"] for tool in world.tools()}
-    assert tools == {"next": "next", "answer": "{key} {value}", "wait": "wait"}
+    assert tools == {"next": "next", "open": "open {key} {value}", "wait": "wait"}
     for text in tools.values():
         assert re.fullmatch(world.action_pattern("a0"), text.format(key="kavi", value="tolu"))
 
