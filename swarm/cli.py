@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.commands import baseline, compare, doctor, lab, replay, report, resume, run, train, watch, worlds
+from swarm.commands import baseline, compare, doctor, lab, memory, replay, report, resume, run, train, watch, worlds
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
@@ -117,6 +117,11 @@ def _register(module: ModuleType) -> None:
 
 for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, worlds, doctor):
     _register(_module)
+
+
+_memory = typer.Typer(help="Look into what agents remember.", no_args_is_help=True)
+_memory.command("show", epilog=f"Example: {memory.EXAMPLE}")(_bounded(memory.show))
+app.add_typer(_memory, name="memory")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Training texts for agents that remember: whole episodes, call by call, in exactly the layout of play.
 
 Owns what a memory agent learns from. An episode is a list of (prompt, completion) pairs that one agent's memory lives
-through. Every episode follows from (seed, number) alone, and every one has fresh notes: nothing can be learned by heart.
+through. Every episode follows from (seed, number) alone, and every one has fresh notes: none can be learned by heart.
 Knows no torch.
 """
 

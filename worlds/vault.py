@@ -260,9 +260,7 @@ class VaultWorld(World):
         word = {"type": "string", "pattern": "^[a-z]{1,12}$"}
         return [
             tool("next", "Go on to the next page of this room.", "next"),
-            tool(
-                "open", "Try a vault: its key, and the value of its note.", "open {key} {value}", key=word, value=word
-            ),
+            tool("open", "Try a vault: its key, its value.", "open {key} {value}", key=word, value=word),
             tool("wait", "Do nothing.", "wait"),
         ]
 
