@@ -35,6 +35,7 @@ class Arm:
         not_won: what it means when it ties with this arm or loses to it.
         needs_view: the arm exists only in worlds whose views can be widened (option `view`).
         needs_coordinator: the arm exists only in worlds that a coordinator knows.
+        needs_ltm: the arm exists only where agents have a long-term memory.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Arm:
     not_won: str
     needs_view: bool = False
     needs_coordinator: bool = False
+    needs_ltm: bool = False
 
 
 def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
@@ -73,6 +75,10 @@ def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:
     return _seeing_all(_silent(_with_agents(config, count=1, worker="parallel")))
+
+
+def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
+    return _with_agents(config, memory=("stm",), memory_span="episode")
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
@@ -141,6 +147,22 @@ ARMS: dict[str, Arm] = {
         "a gain that survives the shuffled coordinator is not caused by its directives",
         needs_coordinator=True,
     ),
+    "memory_off": Arm(
+        "memory off",
+        "Does it need its long-term memory?",
+        _memory_off,
+        "the long-term memory matters",
+        "a gain that survives without long-term memory is not caused by it",
+        needs_ltm=True,
+    ),
+    "solo_memory_off": Arm(
+        "solo, memory off",
+        "Does it beat one agent that sees everything and has no long-term memory?",
+        lambda config: _memory_off(_solo(config)),
+        "one agent with the window alone does not get there",
+        "splitting the work and remembering are not shown to help over one agent with the window alone",
+        needs_ltm=True,
+    ),
     "random": Arm(
         "random policy",
         "Does it need trained agents (null control)?",
@@ -170,6 +192,8 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
     if ARMS[arm].needs_view and not _has_view(config):
         return f"not applicable to {config.world.id}: it has no option `view`"
+    if ARMS[arm].needs_ltm and not config.agents.has_ltm:
+        return "not applicable: its agents have no long-term memory (agents.memory)"
     if ARMS[arm].needs_coordinator:
         from swarm.coordinator.minds import playbook
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.arms import ARMS, Arm, chosen_arms, equal_terms, not_applicable, solo_config
-from swarm.comparison import analyse
+from swarm.comparison import Comparison, analyse
 from swarm.comparison_report import provenance, table_text, write_comparison
 from swarm.config import CompareConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.journal import JOURNAL_NAME, LineTail
 from swarm.outcomes import RunOutcomes, read_run
 
-__all__ = ["ARMS", "Arm", "run_comparison", "solo_config"]
+__all__ = ["ARMS", "Arm", "compare_arms", "run_comparison", "solo_config"]
 
 _PROGRESS_EVERY_S = 15.0
 
@@ -36,7 +36,7 @@ def run_comparison(
     *,
     echo: Callable[[str], None],
 ) -> Path:
-    """Run what is missing of a comparison, then write table, plots and report.
+    """Run what is missing of a comparison, write table, plots and report, and return the folder.
 
     Args:
         config: the base experiment; `compare` in it gives puzzles per seed and resamples.
@@ -46,12 +46,23 @@ def run_comparison(
         seeds: run seeds; none means those of the experiment.
         echo: receives progress lines and, at the end, the table.
 
-    Returns:
-        The folder of the comparison.
-
     Raises:
         SwarmError: an unknown arm, no token budget, a folder that holds other runs, or a run that fails.
     """
+    out = out if out is not None else Path("runs") / f"{config.name}-compare"
+    compare_arms(config, source, out, arms, seeds, echo)
+    return out
+
+
+def compare_arms(
+    config: ExperimentConfig,
+    source: Path,
+    out: Path,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    echo: Callable[[str], None],
+) -> Comparison:
+    """Do what `run_comparison` does and return the result."""
     plan = config.compare or CompareConfig()
     seeds = list(dict.fromkeys(seeds or plan.seeds))
     names = chosen_arms(arms or plan.arms)
@@ -59,7 +70,6 @@ def run_comparison(
     names = [arm for arm in names if arm not in skipped]
     if not names:
         raise SwarmError(f"no arm is left to run: {'; '.join(f'{arm} is {why}' for arm, why in skipped.items())}")
-    out = out if out is not None else Path("runs") / f"{config.name}-compare"
     planned = [(arm, seed, equal_terms(config, arm, seed, plan.episodes)) for arm in names for seed in seeds]
     for arm, reason in skipped.items():
         echo(f"{arm}: {reason}")
@@ -92,7 +102,7 @@ def run_comparison(
     write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
-    return out
+    return comparison
 
 
 def _finished_run(

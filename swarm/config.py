@@ -19,6 +19,7 @@ __all__ = [
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
+    "SweepConfig",
     "TopologyConfig",
     "WorldConfig",
 ]
@@ -198,6 +199,18 @@ class RuntimeConfig(_Section):
     address: str | None = None
 
 
+class SweepConfig(_Section):
+    """One setting that a comparison goes through, a comparison for each of its values.
+
+    Attributes:
+        key: dotted, such as `world.options.depth`.
+        values: in the order of the plot.
+    """
+
+    key: str
+    values: list[int | float | str] = Field(min_length=2)
+
+
 class CompareConfig(_Section):
     """What `swarm compare` runs: arms over the same puzzles and seeds.
 
@@ -207,6 +220,7 @@ class CompareConfig(_Section):
         episodes: puzzles per seed.
         concurrency: episodes in flight at once; they share batches, not results.
         bootstrap: resamples of the paired bootstrap.
+        sweep: do all of it for each value of one setting.
     """
 
     arms: list[str] = Field(default_factory=list)
@@ -214,6 +228,7 @@ class CompareConfig(_Section):
     episodes: int = Field(100, ge=1)
     concurrency: int = Field(50, ge=1, le=4096)
     bootstrap: int = Field(10_000, ge=100)
+    sweep: SweepConfig | None = None
 
 
 class ExperimentConfig(_Section):

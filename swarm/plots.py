@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from swarm.stats import Interval, solved_by_budget
 
-__all__ = ["Bar", "plot_coverage", "plot_puzzles", "plot_rates", "plot_token_parts"]
+__all__ = ["Bar", "plot_coverage", "plot_puzzles", "plot_rates", "plot_sweep", "plot_token_parts"]
 
 _BLUE, _VERMILLION, _ORANGE, _GREEN, _SKY, _PURPLE = (
     "#0072B2",
@@ -35,6 +35,8 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "rules": (_SKY, (0, (6, 1.5))),
     "shuffled": (_PURPLE, "--"),
     "random": (_INK, ":"),
+    "memory_off": (_BLUE, ":"),
+    "solo_memory_off": (_VERMILLION, ":"),
 }
 _DPI = 150
 
@@ -121,6 +123,41 @@ def plot_coverage(
     axes.set_xlabel("tokens used per puzzle: prompts, actions, messages and coordinator")
     axes.set_ylabel("share of puzzles solved")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _quiet(axes)
+    return _png(figure)
+
+
+def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> bytes:
+    """Return solve rates with intervals over the values of a setting, one line per arm.
+
+    Args:
+        rates: value -> arm -> rate at the full budget.
+        setting: what the values are of.
+    """
+    figure = _figure(8.0, 4.8)
+    axes = figure.add_axes((0.1, 0.13, 0.66, 0.77))
+    values = list(rates)
+    arms = list(dict.fromkeys(arm for found in rates.values() for arm in found))
+    for number, arm in enumerate(arms):
+        colour, line = _STYLES.get(arm, (_GREY, "-"))
+        shown = [(place, rates[value][arm]) for place, value in enumerate(values) if arm in rates[value]]
+        axes.errorbar(
+            [place + (number - len(arms) / 2) * 0.03 for place, _ in shown],
+            [rate.estimate for _, rate in shown],
+            yerr=[[r.estimate - r.low for _, r in shown], [r.high - r.estimate for _, r in shown]],
+            color=colour,
+            linestyle=line,
+            marker="osDv^X"[number % 6],
+            capsize=3,
+            linewidth=2.4 if arm == "swarm" else 1.6,
+            label=arm,
+        )
+    axes.set_xticks(range(len(values)), values)
+    axes.set_xlabel(setting)
+    axes.set_ylabel("share of puzzles solved, equal tokens")
+    axes.set_ylim(-0.02, 1.04)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False)
+    axes.set_title(f"Solve rate over {setting}", fontsize=12, fontweight="bold", loc="left")
     _quiet(axes)
     return _png(figure)
 

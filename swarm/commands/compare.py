@@ -28,12 +28,16 @@ def compare(
 
     config = load_experiment(file, overrides or [])
 
-    from swarm.compare import run_comparison
+    sweeps = config.compare is not None and config.compare.sweep is not None
+    if sweeps:
+        from swarm.sweep import run_sweep as run
+    else:
+        from swarm.compare import run_comparison as run
 
     try:
-        folder = run_comparison(config, file, out, arm or [], seed or [], echo=typer.echo)
+        folder = run(config, file, out, arm or [], seed or [], echo=typer.echo)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues where it was", err=True)
         raise
     typer.echo(f"comparison    {folder}")
-    typer.echo(f"report        {folder / 'report.html'}")
+    typer.echo(f"report        {folder / ('sweep.png' if sweeps else 'report.html')}")
