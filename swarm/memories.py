@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +87,18 @@ class MemoryStore:
                 f"{path} is missing or damaged ({error}), so agents would forget; start a new run"
             ) from error
 
-    def end_episode(self, episode: int) -> None:
-        """Keep the last memories of this episode and of a few before it."""
+    def end_episode(self, episode: int, in_flight: Collection[int] = ()) -> None:
+        """Keep the last memories of this episode and of a few ended ones before it.
+
+        Args:
+            episode: which one ended.
+            in_flight: episodes that go on and lose nothing.
+        """
         there = self.episodes()
         for old in there.get(episode, [])[:-1]:
             self._path(episode, old).unlink(missing_ok=True)
-        for gone in [number for number in there if number < episode][: -(KEPT_EPISODES - 1)]:
+        ended = [number for number in there if number < episode and number not in in_flight]
+        for gone in ended[: -(KEPT_EPISODES - 1)]:
             for tick in there[gone]:
                 self._path(gone, tick).unlink(missing_ok=True)
 

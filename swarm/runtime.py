@@ -376,7 +376,7 @@ class Runtime:
         self.journal.append("episode_end", record)
         self._close(record)
         if self.memories is not None:
-            self.memories.end_episode(episode.index)
+            self.memories.end_episode(episode.index, self.live)
 
 
 def _coordinator_entry(reply: DirectReply) -> Record:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray_workers import workers
 from safetensors.torch import load_file
 
 from swarm import training
@@ -184,22 +184,6 @@ def test_two_workers_one_of_which_is_killed_learn_what_one_worker_learns(whole: 
     for name, value in state(whole / "work").items():
         if name.startswith("weight."):
             torch.testing.assert_close(state(work)[name], value, atol=1e-4, rtol=0)
-
-
-def workers() -> list[int]:
-    """Process ids of the training workers that descend from this process, and of no other."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()]
-    parent = {int(row[0]): int(row[1]) for row in rows}
-
-    def is_ours(pid: int) -> bool:
-        while pid > 1:
-            if pid == os.getpid():
-                return True
-            pid = parent.get(pid, 0)
-        return False
-
-    return [int(row[0]) for row in rows if len(row) == 3 and "RayTrainWorker" in row[2] and is_ours(int(row[0]))]
 
 
 # ---- refusals, all before a worker starts

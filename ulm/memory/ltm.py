@@ -154,18 +154,18 @@ class LTMState:
         """
         try:
             found = load(data)
-            empty = cls.empty(config, 1, dtype=found["keys_BMX"].dtype)
-            whole = {}
-            for name, blank in empty.tensors().items():
-                place = blank
-                if "_BM" in name:
-                    place[:, : found[name].shape[1]] = found[name]
-                else:
-                    place.copy_(found[name])
-                whole[name] = place.to(device)
-        except (SafetensorError, KeyError, RuntimeError) as error:
+            items = found["position_BM"].numel()
+            whole = cls.empty(config, 1, dtype=found["keys_BMX"].dtype).tensors()
+            for name, blank in whole.items():
+                place = blank[:, :items] if "_BM" in name else blank
+                if (found[name].shape, found[name].dtype) != (place.shape, place.dtype):
+                    raise ValueError(f"{name} is {found[name].dtype} of shape {list(found[name].shape)}")
+                place.copy_(found[name])
+            if unknown := sorted(set(found) - set(whole)):
+                raise ValueError(f"unknown: {', '.join(unknown)}")
+        except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"this is no memory of the model's configuration ({error})") from error
-        return cls.from_tensors(whole)
+        return cls.from_tensors({name: tensor.to(device) for name, tensor in whole.items()})
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> LTMState:

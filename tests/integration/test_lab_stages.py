@@ -1,0 +1,235 @@
+"""The lab through real Ray: all stages, and a training that is killed, resumed or shared by two workers."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ray_workers import workers
+from safetensors.torch import load_file
+
+from swarm.errors import SwarmError
+from swarm.lab import STAGES, run_lab
+from swarm.lab_config import LabConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STEPS = 12
+WORDS = (
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "under",
+    "mat",
+    "hill",
+    "old",
+    "big",
+    "then",
+    "it",
+    "was",
+    "good",
+)
+
+
+def lab(**train: Any) -> LabConfig:
+    return LabConfig.model_validate(
+        {
+            "name": "tiny",
+            "seeds": [1],
+            "with_ltm": True,
+            "corpus": {"sources": [{"files": ["texts.txt"], "separator": "\n\n"}], "tokenizer": 320},
+            "model": {"size": "1m", "window": 16, "ltm": {"segment": 8, "capacity": 16}},
+            "recall": {
+                "rows": 1, "practice_tokens": 64, "filler": " it was very good and then", "num_keys": 12,
+                "num_values": 12, "num_pairs": 2, "spacing": 8, "distances": [12, 20], "sequences": 3,
+            },
+            "train": {
+                "steps": STEPS, "batch_size": 4, "span": 32, "warmup": 2, "lr": 0.003, "save_every": 4, "log_every": 1,
+                "threads": 1, "device": "cpu", **train,
+            },
+            "eval": {"policies": {"by_use": {"eviction": "use"}}, "speed_tokens": 1024, "speed_rounds": 3},
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    """One Ray for all stages, with two CPUs whatever the machine has; the lab leaves a Ray that it did not start."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    torch.set_num_threads(1)
+    yield
+    ray.shutdown()
+
+
+def quiet(path: Path, steps: int, title: str) -> Any:
+    return nullcontext()
+
+
+def run(config: LabConfig, root: Path, *stages: str, lines: list[str] | None = None) -> Path:
+    echo = (lines if lines is not None else []).append
+    return run_lab(config, root, root / "lab", stages or STAGES, echo, quiet)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab that nothing disturbed, all stages done."""
+    root = tmp_path_factory.mktemp("whole")
+    rng = random.Random(1)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(20, 90))) + "." for _ in range(40)]
+    (root / "texts.txt").write_text("\n\n".join(texts))
+    lines: list[str] = []
+    run(lab(), root, lines=lines)
+    (root / "echo.txt").write_text("\n".join(lines))
+    return root
+
+
+def begin_like(whole: Path, root: Path) -> Path:
+    """A lab whose corpus is prepared and where nothing is trained."""
+    root.mkdir(exist_ok=True)
+    shutil.copy(whole / "texts.txt", root / "texts.txt")
+    shutil.copytree(whole / "lab" / "data", root / "lab" / "data")
+    return root
+
+
+def weights(root: Path, arm: str) -> dict[str, torch.Tensor]:
+    newest = max((root / "lab" / "s1" / arm / "states").glob("step-*"))
+    return load_file(str(newest / "state.safetensors"))
+
+
+def losses(root: Path, arm: str) -> dict[int, float]:
+    lines = (root / "lab" / "s1" / arm / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+
+
+def saved_step(root: Path, arm: str) -> int:
+    steps = [int(path.name[5:]) for path in (root / "lab" / "s1" / arm / "states").glob("step-????????")]
+    return max(steps, default=0)
+
+
+def test_all_stages_leave_results_in_the_promised_shape(whole: Path) -> None:
+    results = json.loads((whole / "lab" / "results.json").read_text())
+    for arm in ("baseline", "with_ltm"):
+        assert results[arm]["bpc"] > 0
+        assert 0 <= results[arm]["long_range_recall"] <= 1
+        assert results[arm]["tokens_per_sec"] > 0
+        assert results[arm]["n"]["seeds"] == 1
+        low, high = (results[arm]["details"]["bpc"][end] for end in ("low", "high"))
+        assert low <= results[arm]["bpc"] <= high
+    assert results["baseline"]["memory_hit_rate"] == 0
+    assert set(results["with_ltm"]["controls"]) == {"shuffled_values", "random_writes", "capacity_1", "no_reads"}
+    assert set(results["with_ltm"]["policies"]) == {"by_use"}
+    assert abs(results["baseline"]["parameters"] / results["with_ltm"]["parameters"] - 1) < 0.01
+    assert (whole / "lab" / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_say_what_memory_does(whole: Path) -> None:
+    for arm in ("baseline", "with_ltm"):
+        lines = (whole / "lab" / "s1" / arm / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        assert last["LTM_enabled"] == (arm == "with_ltm")
+        assert last["tokens_per_s"] > 0
+        assert last["eta_s"] == 0
+        assert ({"routed_token_ratio", "avg_surprisal_routed", "ltm_hit_rate"} <= set(last)) == (arm == "with_ltm")
+    assert json.loads(lines[0])["routed_token_ratio"] > 0.5  # an untrained model is surprised by everything
+    seen = losses(whole, "with_ltm")
+    assert list(seen) == list(range(1, STEPS + 1))
+    assert seen[STEPS] < seen[1] - 0.3
+
+
+def test_what_is_done_is_not_done_again(whole: Path) -> None:
+    lines: list[str] = []
+    before = {path: path.stat().st_mtime_ns for path in (whole / "lab" / "s1").rglob("*.safetensors")}
+    run(lab(), whole, "prepare", "train", lines=lines)
+    assert [line for line in lines if "trained already" in line] == [
+        "baseline, seed 1: trained already",
+        "with_ltm, seed 1: trained already",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in (whole / "lab" / "s1").rglob("*.safetensors")} == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(whole: Path) -> None:
+    with pytest.raises(SwarmError, match="trained with another recipe"):
+        run(lab(lr=0.001), whole, "train")
+
+
+def kill_a_worker_of(root: Path, arm: str) -> tuple[threading.Thread, list[int]]:
+    """Kill one worker as soon as the arm has saved a state that is not its last."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and saved_step(root, arm) < STEPS:
+            if saved_step(root, arm) >= 2:
+                killed.extend(workers()[:1])
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.002)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    return killer, killed
+
+
+def test_a_training_whose_worker_is_killed_ends_bit_equal(whole: Path, tmp_path: Path) -> None:
+    root = begin_like(whole, tmp_path / "killed")
+    killer, killed = kill_a_worker_of(root, "with_ltm")
+    run(lab(save_every=2), root, "train")
+    killer.join()
+    assert killed
+    expected, found = weights(whole, "with_ltm"), weights(root, "with_ltm")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor) or tensor.isnan().any(), name
+    assert losses(root, "with_ltm")[STEPS] == losses(whole, "with_ltm")[STEPS]
+
+
+def test_two_workers_one_of_which_is_killed_learn_what_one_worker_learns(whole: Path, tmp_path: Path) -> None:
+    root = begin_like(whole, tmp_path / "two")
+    killer, killed = kill_a_worker_of(root, "with_ltm")
+    run(lab(workers=2, save_every=2), root, "train")
+    killer.join()
+    assert killed
+    alone, together = losses(whole, "with_ltm"), losses(root, "with_ltm")
+    for step, loss in alone.items():
+        assert together[step] == pytest.approx(loss, abs=2e-3)
+
+
+def test_a_damaged_newest_state_is_passed_over_and_said(whole: Path, tmp_path: Path) -> None:
+    root = begin_like(whole, tmp_path / "damaged")
+    place = root / "lab" / "s1" / "baseline"
+    shutil.copytree(whole / "lab" / "s1" / "baseline", place)
+    shutil.rmtree(place / "checkpoint")
+    newest = max((place / "states").glob("step-*")) / "state.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 255
+    newest.write_bytes(data)
+    lines: list[str] = []
+    run(lab(), root, "train", lines=lines)
+    assert any("is damaged" in line and "going back to the state before it" in line for line in lines)
+    for name, tensor in weights(whole, "baseline").items():
+        assert torch.equal(weights(root, "baseline")[name], tensor), name
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_state(whole: Path, tmp_path: Path) -> None:
+    root = begin_like(whole, tmp_path / "diverged")
+    with pytest.raises(SwarmError, match=r"baseline, seed 1: training diverged at step \d+ .*nan.*lower lr"):
+        run(lab(lr=1e30, warmup=1, save_every=1), root, "train")
+    assert saved_step(root, "baseline") >= 1
+    assert not (root / "lab" / "s1" / "baseline" / "checkpoint").exists()
