@@ -153,7 +153,8 @@ class Host:
                 raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
             dtype = getattr(torch, self.spec.dtype)
             if device != "cpu" or dtype != torch.float32:
-                model = model.to(device=device, dtype=dtype)
+                with torch.inference_mode():  # shared weights are inference tensors, and so must their copies be
+                    model = model.to(device=device, dtype=dtype)
             tokenizer = Tokenizer.from_json(shared.tokenizer)
             tokenizer.pad_id, tokenizer.eot_id = shared.pad_id, shared.eot_id
             self._engines[path, with_ltm] = Engine(model, tokenizer, compile=self.spec.compile)

@@ -72,6 +72,7 @@ class Runtime:
         self.config = config
         self.memories = memories
         self._handed_on: dict[str, bytes] = {}
+        self._last_remembered: tuple[int, int] | None = None
         self.make_world = make_world
         self.heard_by = heard_by
         self.journal = journal
@@ -129,12 +130,8 @@ class Runtime:
             if episode.ticks:
                 episode.memories = self.memories.load(episode.index, episode.ticks - 1)
         if self.config.agents.memory_span == "run":
-            ended = [
-                index for index in self.memories.episodes() if index < self.next_episode and index not in self.live
-            ]
-            if ended:
-                last = max(ended)
-                self._handed_on = self.memories.load(last, self.memories.episodes()[last][-1])
+            if self._last_remembered is not None:
+                self._handed_on = self.memories.load(*self._last_remembered)
             for episode in self.live.values():
                 episode.memories = episode.memories or dict(self._handed_on)
 
@@ -161,6 +158,8 @@ class Runtime:
         ended = self.live.pop(record["episode"])
         if self.config.agents.memory_span == "run":
             self._handed_on = ended.memories
+            if ended.ticks:
+                self._last_remembered = (ended.index, ended.ticks - 1)
         self._last.pop(record["episode"], None)
         self.totals.episodes += 1
         self.totals.solved += record["solved"]

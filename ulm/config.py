@@ -194,7 +194,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Pairs that differ in memory alone, named by their parameters: the small ones with 4,096 tokens, 70m with GPT-2's
 # 50,257. `revena-*` has the memory, `gpt-*` is the same without it and wider in its SwiGLUs by as many parameters.
 PAIRS: dict[str, dict[str, Any]] = {
-    "1m": {"n_layer": 5, "n_head": 3, "n_kv_head": 1, "d_model": 96, "d_ff": 256, "ltm": {"layers": (2,)}},
+    "1m": {
+        "n_layer": 5,
+        "n_head": 3,
+        "n_kv_head": 1,
+        "d_model": 96,
+        "d_ff": 256,
+        "ltm": {"layers": (2,), "head_size": 32},
+    },
     "4m": {"n_layer": 7, "n_head": 6, "n_kv_head": 3, "d_model": 192, "d_ff": 512, "ltm": {"layers": (3,)}},
     "10m": {"n_layer": 11, "n_head": 8, "n_kv_head": 4, "d_model": 256, "d_ff": 704, "ltm": {"layers": (5,)}},
     "70m": {

@@ -11,11 +11,13 @@ Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Reader, Staged
 
@@ -126,8 +128,7 @@ class MemoryStepper:
         """Take in the tokens that are about to be read."""
         cache = self.cache
         self._flat_B = self._first_B + cache.offset_B
-        chosen_B1 = cache.logits_BV.gather(1, ids_B[:, None])
-        bits_B = (cache.logits_BV.logsumexp(1) - chosen_B1[:, 0]).mul_(1.4426950408889634)
+        bits_B = F.cross_entropy(cache.logits_BV, ids_B, reduction="none").mul_(1 / math.log(2))
         cache.surprisal_BS.view(-1).index_copy_(0, self._flat_B, bits_B)
         cache.line_BS.scatter_(1, (cache.offset_B + SHOWN_TOKENS - 1)[:, None], ids_B[:, None])
 
