@@ -201,7 +201,7 @@ class Engine:
                     self._accept(row, token)
                     (open_rows if row.finish is None else ended).append(i)
             if memory is not None and ended:
-                kept = memory.flush(torch.tensor(ended, device=logits.device))
+                kept = memory.flush(ended)
                 for number, i in enumerate(ended):
                     live[i].memory = kept.select(torch.tensor([number], device=logits.device))
             if not open_rows:
@@ -213,7 +213,7 @@ class Engine:
                 chosen_B, uniforms_BN = chosen_B[keep], uniforms_BN[keep]
                 live = [live[i] for i in open_rows]
                 if memory is not None:
-                    memory = MemoryStepper(memory.ltm, memory.cache.select(keep))
+                    memory = memory.select(keep)
                 advance = self._advance(cache := cache.select(keep), steps - step, memory)
             logits = advance(chosen_B)
 

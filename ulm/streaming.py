@@ -427,7 +427,7 @@ def read_prompts(
         hidden = torch.stack([x[:count] for x in reading.hidden])
         staged = cast("Staged", reading.staged)
         cache.hidden_LBSC[:, rows] = hidden
-        cache.surprisal_BS[rows] = staged.surprisal_BS[:count]
+        cache.nats_BS[rows] = staged.surprisal_BS[:count] * math.log(2)
         cache.line_BS[rows, SHOWN_TOKENS - 1 :] = ids[:count]
         cache.offset_B[rows] = torch.where(complete, 0, counts)
         # A complete segment is in memory already; the next one begins after it.

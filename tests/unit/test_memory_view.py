@@ -200,7 +200,7 @@ def rows(printed: str) -> list[tuple[int, float, int]]:
 
 @pytest.mark.parametrize(("sort", "column", "falling"), [("time", 0, False), ("surprisal", 1, True), ("reads", 2, True)])
 def test_the_command_sorts_as_asked(run_dir: Path, show: Show, sort: str, column: int, falling: bool) -> None:
-    code, printed, _ = show(run_dir, "a0", "--sort", sort)
+    code, printed, _ = show(run_dir, "a0", "--sort", sort, "--limit", 500)
     assert code == 0
     values = [row[column] for row in rows(printed)]
     assert values == sorted(values, reverse=falling)

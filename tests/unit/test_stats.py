@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.stats import non_inferiority, paired_difference, rate_interval, solved_by_budget
+from swarm.stats import non_inferiority, paired_difference, rate_interval, ratio_interval, solved_by_budget
 
 OUTCOMES = st.lists(st.booleans(), min_size=1, max_size=40)
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40)
@@ -111,9 +111,64 @@ def test_coverage_counts_solutions_within_each_budget_inclusive() -> None:
     assert rates.tolist() == [0.75, 0.0, 0.25, 0.5, 0.75]
 
 
+# ---- ratios of sums
+
+
+def test_a_ratio_is_of_the_sums_and_not_the_mean_of_ratios() -> None:
+    assert ratio_interval([[10.0, 1.0]], [1, 10], resamples=200).estimate == 1.0
+    assert ratio_interval([[10.0, 1.0], [30.0, 3.0]], [1, 10], resamples=200).estimate == 2.0
+
+
+def test_a_ratio_that_is_the_same_everywhere_has_no_width() -> None:
+    sizes = np.arange(1, 21)
+    assert ratio_interval([0.5 * sizes, 0.5 * sizes], sizes, resamples=500) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_seeds_that_differ_widen_an_interval_that_documents_alone_leave_narrow() -> None:
+    sizes = np.ones(400)
+    same = ratio_interval([sizes, sizes, sizes], sizes, resamples=500)
+    apart = ratio_interval([0.9 * sizes, sizes, 1.1 * sizes], sizes, resamples=500)
+    assert same.high == pytest.approx(same.low)
+    assert (apart.low, apart.high) == (pytest.approx(0.9, abs=0.02), pytest.approx(1.1, abs=0.02))
+
+
+def test_the_interval_of_a_ratio_agrees_with_the_normal_theory_for_many_documents() -> None:
+    rng = np.random.default_rng(3)
+    bits = 2 + rng.normal(size=2000)
+    low, high = ratio_interval([bits], np.ones(2000), resamples=4000)[1:]
+    half_width = 1.96 * bits.std() / np.sqrt(2000)
+    assert low == pytest.approx(bits.mean() - half_width, abs=0.006)
+    assert high == pytest.approx(bits.mean() + half_width, abs=0.006)
+
+
+def test_differences_document_by_document_cancel_what_the_arms_share() -> None:
+    rng = np.random.default_rng(8)
+    base = 50 * rng.random((2, 300)) + 1
+    sizes = rng.integers(5, 50, 300)
+    paired = ratio_interval(base - (base - 0.02 * sizes), sizes, resamples=500)
+    assert paired == pytest.approx((0.02, 0.02, 0.02))
+    alone = ratio_interval(base, sizes, resamples=500)
+    assert alone.high - alone.low > 0.1
+
+
+def test_a_ratio_is_drawn_from_its_seed() -> None:
+    rng = np.random.default_rng(0)
+    bits, sizes = rng.random((3, 50)), rng.integers(1, 9, 50)
+    found = [ratio_interval(bits, sizes, seed=seed, resamples=101) for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+    assert ratio_interval(bits, sizes, confidence=0.5).high < ratio_interval(bits, sizes).high
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: ratio_interval([1.0, 2.0], [1, 2]),  # type: ignore[list-item]
+        lambda: ratio_interval([[1.0, 2.0, 3.0]], [1, 2]),
+        lambda: ratio_interval([], []),
+        lambda: ratio_interval([[]], []),
+        lambda: ratio_interval([[1.0]], [0]),
+        lambda: ratio_interval([[1.0]], [1], resamples=0),
+        lambda: ratio_interval([[1.0]], [1], confidence=0.0),
         lambda: rate_interval([]),
         lambda: rate_interval([0.5, 1.0]),  # type: ignore[list-item]
         lambda: rate_interval([True], [1, 2]),

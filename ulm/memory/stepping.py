@@ -12,6 +12,8 @@ Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -32,7 +34,7 @@ class MemoryCache:
         memory: after the last complete segment.
         hidden_LBSC: per layer that reads, the residual stream at each token of the open segment.
         before_LBC: the same for the token before the segment.
-        surprisal_BS: bits of the tokens; line_BS: their ids, after those of the last tokens of the segment before.
+        nats_BS: surprisal of the tokens; line_BS: their ids, after those of the last tokens of the segment before.
         offset_B: tokens in the open segment.
         started_B: whether the segment's first token was predicted by something.
         logits_BV: after the last token.
@@ -41,7 +43,7 @@ class MemoryCache:
     memory: LTMState
     hidden_LBSC: Tensor
     before_LBC: Tensor
-    surprisal_BS: Tensor
+    nats_BS: Tensor
     line_BS: Tensor
     offset_B: Tensor
     started_B: Tensor
@@ -57,7 +59,7 @@ class MemoryCache:
             memory=memory,
             hidden_LBSC=like.new_zeros(L, B, c.segment, d_model),
             before_LBC=like.new_zeros(L, B, d_model),
-            surprisal_BS=memory.surprisal_BM.new_zeros(B, c.segment),
+            nats_BS=memory.surprisal_BM.new_zeros(B, c.segment),
             line_BS=memory.clock_B.new_full((B, SHOWN_TOKENS - 1 + c.segment), -1),
             offset_B=torch.zeros_like(memory.clock_B),
             started_B=torch.zeros_like(memory.clock_B, dtype=torch.bool),
@@ -79,7 +81,7 @@ class MemoryStepper:
 
     Args:
         ltm: the memory's weights and rules.
-        cache: written in place.
+        cache: what the texts have read so far; from now on this object alone is up to date.
     """
 
     def __init__(self, ltm: LTM, cache: MemoryCache) -> None:
@@ -105,8 +107,14 @@ class MemoryStepper:
             weights[:, 0, M] = ((reader.null - 1.0) * reader.log_temperature.exp()).exp().repeat(B)
         self._mixed_Z1E = like.new_empty(B * H, 1, D + 1)
         self._added_BY = like.new_empty(B, Y)
-        self._first_B = torch.arange(B, device=like.device) * c.segment
-        self._flat_B = self._first_B
+        self._offsets: list[int] = cache.offset_B.tolist()
+        # What open segments have staged, one entry per token, the newest last: appending costs no call.
+        newest_BS = (cache.offset_B[:, None] - c.segment + torch.arange(c.segment, device=like.device)).clamp(min=0)
+        self._hidden = [deque(_along(x_BSC, newest_BS).unbind(1), c.segment) for x_BSC in cache.hidden_LBSC]
+        self._bits = deque(cache.nats_BS.gather(1, newest_BS).unbind(1), c.segment)
+        ids_BS = cache.line_BS[:, SHOWN_TOKENS - 1 :]
+        self._ids = deque(ids_BS.gather(1, newest_BS).unbind(1), c.segment)
+        self._logits_BV = cache.logits_BV
         self._holds = False
         self._arrange(torch.arange(B, device=like.device))
 
@@ -126,18 +134,15 @@ class MemoryStepper:
 
     def begin(self, ids_B: Tensor) -> None:
         """Take in the tokens that are about to be read."""
-        cache = self.cache
-        self._flat_B = self._first_B + cache.offset_B
-        bits_B = F.cross_entropy(cache.logits_BV, ids_B, reduction="none").mul_(1 / math.log(2))
-        cache.surprisal_BS.view(-1).index_copy_(0, self._flat_B, bits_B)
-        cache.line_BS.scatter_(1, (cache.offset_B + SHOWN_TOKENS - 1)[:, None], ids_B[:, None])
+        self._bits.append(F.cross_entropy(self._logits_BV, ids_B, reduction="none"))
+        self._ids.append(ids_B)
 
     def read(self, layer: int, x_BC: Tensor) -> None:
         """Add what the memory says to the residual stream before a block, in place; blocks without reads are left."""
         if (number := self.layers.get(layer)) is None:
             return
         c = self.ltm.config
-        self.cache.hidden_LBSC[number].flatten(0, 1).index_copy_(0, self._flat_B, x_BC)
+        self._hidden[number].append(x_BC.clone())
         if not self._holds:
             return
         torch.mm(x_BC, self._query_CY[number], out=self._query_BY)
@@ -153,56 +158,84 @@ class MemoryStepper:
         x_BC.addmm_(self._added_BY, self._out_YC[number])
 
     def end(self, logits_BV: Tensor) -> None:
-        """Take in what was predicted after the tokens; write where a segment is complete."""
-        cache = self.cache
-        cache.logits_BV.copy_(logits_BV)
-        cache.offset_B += 1
-        complete = (cache.offset_B == self.ltm.config.segment).nonzero()[:, 0]
-        if len(complete):
+        """Take in what was predicted after the tokens; write where a segment is complete.
+
+        Args:
+            logits_BV: float32, valid until the next call of `begin` has returned.
+        """
+        self._logits_BV = logits_BV
+        self._offsets = [offset + 1 for offset in self._offsets]
+        complete = [row for row, offset in enumerate(self._offsets) if offset == self.ltm.config.segment]
+        if complete:
             self._write(complete)
 
-    def flush(self, rows: Tensor) -> LTMState:
+    def flush(self, rows: Sequence[int]) -> LTMState:
         """Write what the open segments of some rows have staged, for their texts end here; return their memories."""
-        self._write(rows[self.cache.offset_B[rows] > 0])
-        return self.cache.memory.select(rows)
+        self._write([row for row in rows if self._offsets[row]])
+        return self.cache.memory.select(torch.tensor(rows, device=self.cache.offset_B.device))
 
-    def _write(self, rows: Tensor) -> None:
-        if not len(rows):
+    def select(self, rows: Tensor) -> MemoryStepper:
+        """Return a stepper for some of the rows, with what they have staged."""
+        cache = self.cache
+        cache.offset_B = torch.tensor(self._offsets, device=rows.device)
+        everybody = torch.arange(len(self._offsets), device=rows.device)
+        hidden, cache.nats_BS, cache.line_BS[:, SHOWN_TOKENS - 1 :] = self._staged(everybody, cache.offset_B)
+        cache.hidden_LBSC = torch.stack(hidden)
+        cache.logits_BV = self._logits_BV
+        return MemoryStepper(self.ltm, cache.select(rows))
+
+    def _staged(self, rows_R: Tensor, count_R: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return hidden states, bits and ids of open segments, the first token first and the rest whatever it is."""
+        S = self.ltm.config.segment
+        first_RS = (S - count_R[:, None] + torch.arange(S, device=rows_R.device)).clamp(max=S - 1)
+        hidden = [_along(torch.stack(list(staged), dim=1)[rows_R], first_RS) for staged in self._hidden]
+        bits_RS = torch.stack(list(self._bits), dim=1)[rows_R].gather(1, first_RS)
+        ids_RS = torch.stack(list(self._ids), dim=1)[rows_R].gather(1, first_RS)
+        return hidden, bits_RS, ids_RS
+
+    def _write(self, written: Sequence[int]) -> None:
+        if not written:
             return
-        cache, S = self.cache, self.ltm.config.segment
-        count_R = cache.offset_B[rows]
+        cache, S, Y = self.cache, self.ltm.config.segment, self.ltm.config.width
+        rows = torch.tensor(written, device=cache.offset_B.device)
+        count_R = torch.tensor([self._offsets[row] for row in written], device=rows.device)
         offsets = torch.arange(S, device=rows.device)
-        hidden_LRSC = cache.hidden_LBSC[:, rows]
+        hidden, nats_RS, ids_RS = self._staged(rows, count_R)
+        line_RS = torch.cat((cache.line_BS[rows, : SHOWN_TOKENS - 1], ids_RS), dim=1)
         memory = cache.memory.select(rows)
         keys, values, reads_RM = [], [], torch.zeros_like(memory.reads_BM)
-        Y = self.ltm.config.width
         real_RS = offsets < count_R[:, None]
         for number, reader in enumerate(self.ltm.readers):
             reader = cast("Reader", reader)
-            whole = torch.cat((cache.before_LBC[number, rows][:, None], hidden_LRSC[number]), dim=1)
+            whole = torch.cat((cache.before_LBC[number, rows][:, None], hidden[number]), dim=1)
             own_keys, own_values = reader.project(whole)
             part = slice(number * Y, (number + 1) * Y)
             read_RSM = reader.matches(own_keys[:, 1:], memory.keys_BMX[..., part], memory.position_BM >= 0).any(1)
             reads_RM += (read_RSM & real_RS[:, :, None]).sum(1)
             keys.append(own_keys[:, :-1])
             values.append(own_values[:, 1:])
-        writable_RS = real_RS & (cache.started_B[rows][:, None] | (offsets > 0))
         staged = Staged(
             keys_BSX=torch.cat(keys, dim=-1),
             values_BSX=torch.cat(values, dim=-1),
-            surprisal_BS=cache.surprisal_BS[rows],
-            tokens_BSN=cache.line_BS[rows].unfold(1, SHOWN_TOKENS, 1),
-            writable_BS=writable_RS,
+            surprisal_BS=nats_RS / math.log(2),
+            tokens_BSN=line_RS.unfold(1, SHOWN_TOKENS, 1),
+            writable_BS=real_RS & (cache.started_B[rows][:, None] | (offsets > 0)),
             counts_B=count_R,
             reads_BM=reads_RM,
         )
-        written, _ = self.ltm.write(memory, staged)
+        after, _ = self.ltm.write(memory, staged)
         for field in fields(LTMState):
-            getattr(cache.memory, field.name)[rows] = getattr(written, field.name)
-        last_R = count_R - 1
-        cache.before_LBC[:, rows] = hidden_LRSC[:, torch.arange(len(rows), device=rows.device), last_R]
+            getattr(cache.memory, field.name)[rows] = getattr(after, field.name)
+        each = torch.arange(len(rows), device=rows.device)
+        cache.before_LBC[:, rows] = torch.stack(hidden)[:, each, count_R - 1]
         tail = count_R[:, None] + torch.arange(SHOWN_TOKENS - 1, device=rows.device)
-        cache.line_BS[rows, : SHOWN_TOKENS - 1] = cache.line_BS[rows].gather(1, tail)
+        cache.line_BS[rows, : SHOWN_TOKENS - 1] = line_RS.gather(1, tail)
         cache.started_B[rows] = True
-        cache.offset_B[rows] = 0
+        for row in written:
+            self._offsets[row] = 0
         self._arrange(rows)
+
+
+def _along(x_BSC: Tensor, index_BS: Tensor) -> Tensor:
+    """Return the vectors at the given places of each row."""
+    return x_BSC.gather(1, index_BS[..., None].expand(-1, -1, x_BSC.shape[-1]))
