@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from swarm.compare import compare_arms
 from swarm.comparison import Comparison
 from swarm.config import ExperimentConfig
@@ -39,9 +41,9 @@ def run_sweep(
     if sweep is None:
         raise SwarmError("this experiment has no compare.sweep")
     out = out if out is not None else Path("runs") / f"{config.name}-sweep"
+    planned = [(value, _with_setting(config, sweep.key, value)) for value in sweep.values]
     found: dict[str, Comparison] = {}
-    for value in sweep.values:
-        one = _with_setting(config, sweep.key, value)
+    for value, one in planned:
         echo(f"== {sweep.key} = {value}")
         name = f"{sweep.key.rpartition('.')[2]}-{value}"
         found[str(value)] = compare_arms(one, source, out / name, arms, seeds, echo)
@@ -73,12 +75,15 @@ def _with_setting(config: ExperimentConfig, key: str, value: object) -> Experime
         if not isinstance(place, dict) or part not in place:
             raise SwarmError(f"compare.sweep.key {key!r} is no setting of the experiment")
         place = place[part]
+    if not isinstance(place, dict):
+        raise SwarmError(f"compare.sweep.key {key!r} is no setting of the experiment")
     place[last] = value
     data["compare"]["sweep"] = None
     try:
         return ExperimentConfig.model_validate(data)
-    except ValueError as error:
-        raise SwarmError(f"compare.sweep: {key} = {value} is not possible: {str(error).splitlines()[-1]}") from error
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise SwarmError(f"compare.sweep: {key} = {value} is not possible: {reason}") from error
 
 
 def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:
@@ -87,13 +92,21 @@ def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:
         return "crossover: not measured, for the arm solo was not run"
     ahead = [value for value, found in differences.items() if found["solo"].low > 0]
     behind = [value for value, found in differences.items() if found["solo"].high < 0]
-    first = next((value for value, found in differences.items() if found["solo"].estimate < 0), None)
-    if first is None:
+    leads = [value for value, found in differences.items() if found["solo"].estimate < 0]
+    if not leads:
         return (
             f"crossover: the solo does not overtake the swarm at any value (swarm ahead at {', '.join(ahead) or '-'})"
         )
+    if leads != list(differences)[-len(leads) :]:
+        return (
+            f"crossover: at no value does the solo get ahead and stay there; it is ahead at {', '.join(leads)} "
+            f"(significantly at {', '.join(behind) or 'no value'}), the swarm significantly at "
+            f"{', '.join(ahead) or 'no value'}"
+        )
     proven = f"significantly from {behind[0]}" if behind else "nowhere significantly"
-    return f"crossover: the solo is ahead from {first} on, {proven}; the swarm is at {', '.join(ahead) or 'no value'}"
+    return (
+        f"crossover: the solo is ahead from {leads[0]} on, {proven}; the swarm is at {', '.join(ahead) or 'no value'}"
+    )
 
 
 def _table(

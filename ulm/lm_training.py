@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ulm.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
@@ -54,11 +55,13 @@ class StreamingLoss(nn.Module):
 
     Args:
         model: the µLM.
+        apart: every stretch is a text of its own, so nothing has to be carried on; without a memory that is cheaper.
     """
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: Decoder, *, apart: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.apart = apart and model.ltm is None
 
     def forward(
         self, ids_NBS: Tensor, labels_NBS: Tensor, starts_NB: Tensor, state: StreamState
@@ -66,6 +69,10 @@ class StreamingLoss(nn.Module):
         """Return the sum of nats, the state after, and (tokens written, their bits, positions that read)."""
         total = torch.zeros((), device=ids_NBS.device)
         measured = torch.zeros(3, device=ids_NBS.device, dtype=torch.float64)
+        if self.apart:
+            logits = self.model(ids_NBS.flatten(0, 1))
+            labels = labels_NBS.flatten()
+            return F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="sum"), state, measured
         longest = self.model.config.ltm.segment if self.model.config.ltm else self.model.config.window
         parts = [
             (ids_BS, labels_BS, starts_B if number == 0 else torch.zeros_like(starts_B))
@@ -143,7 +150,7 @@ class LanguageModelTraining:
         share = rows // workers
         self._rows = slice(rank * share, (rank + 1) * share)
         self._groups = [slice(i, i + share // micro_batches) for i in range(0, share, share // micro_batches)]
-        loss: nn.Module = StreamingLoss(model)
+        loss: nn.Module = StreamingLoss(model, apart=isinstance(stream, Windows))
         if workers > 1:
             loss = DistributedDataParallel(loss)
         self._loss = torch.compile(loss) if compile else loss

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ulm.config import preset
-from ulm.document_stream import DocumentStream, SegmentBatch
+from ulm.document_stream import DocumentStream, SegmentBatch, Windows
 from ulm.lm_training import LanguageModelTraining, StreamingLoss
 from ulm.model import Decoder
 from ulm.streaming import StreamState, read_document
@@ -185,3 +185,11 @@ def test_gradients_reach_keys_and_values_through_reads() -> None:
     for name, parameter in here.model.ltm.named_parameters():  # type: ignore[union-attr]
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_windows_give_the_same_loss_whichever_way_they_are_read() -> None:
+    model = training(ltm=False).model
+    batch = Windows(np.arange(500) % VOCAB, batch=3, width=SEGMENT, stride=5, seed=1).next_batch()
+    arguments = (batch.ids_NBS, batch.labels_NBS, batch.starts_NB, StreamState.empty(model, 3))
+    quick, slow = (StreamingLoss(model, apart=apart)(*arguments)[0] for apart in (True, False))
+    assert float(quick) == pytest.approx(float(slow), rel=1e-5)
