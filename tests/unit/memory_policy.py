@@ -1,4 +1,4 @@
-"""A checkpoint of an untrained model that reads and writes its long-term memory, for the tests of agents that have one."""
+"""A checkpoint of an untrained model with a long-term memory, for the tests of agents that remember."""
 
 from __future__ import annotations
 

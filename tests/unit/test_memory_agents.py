@@ -1,4 +1,4 @@
-"""Agents with a long-term memory: theirs alone, kept from call to call, through a kill, and as long as was asked for."""
+"""Agents with a long-term memory: theirs alone, kept from call to call and through a kill, as long as was asked for."""
 
 from __future__ import annotations
 
@@ -201,7 +201,9 @@ def vault(experiment: Experiment, policy: Path) -> Experiment:
             "max_new_tokens": 8,
             **sections.pop("agents", {}),
         }
-        return experiment(**{"world": VAULT, "coordinator": {"kind": "none"}, "budget": BUDGET, **sections, "agents": agents})
+        return experiment(
+            **{"world": VAULT, "coordinator": {"kind": "none"}, "budget": BUDGET, **sections, "agents": agents}
+        )
 
     return make
 
@@ -291,6 +293,24 @@ def test_memories_written_for_a_tick_that_never_came_on_record_are_not_taken(vau
     lines = journal(folder).splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))  # killed between the memory and the record
     assert resume_run(folder).journal_hash == whole.journal_hash
+
+
+def test_a_tick_comes_on_record_only_when_its_memories_are_safe(vault: Experiment, tmp_path: Path) -> None:
+    made = vault(episodes=1)
+    whole = play(made, tmp_path / "whole")
+    real = MemoryStore.save
+
+    def save(store: MemoryStore, episode: int, tick: int, memories: Mapping[str, bytes]) -> None:
+        if tick == 1:
+            raise KilledError
+        real(store, episode, tick, memories)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryStore, "save", save)
+        with pytest.raises(KilledError):
+            play(made, tmp_path / "killed")
+    assert len(actions(tmp_path / "killed")) == 1
+    assert resume_run(tmp_path / "killed").journal_hash == whole.journal_hash
 
 
 def test_memories_that_are_handed_on_must_be_there_between_episodes_too(vault: Experiment, tmp_path: Path) -> None:

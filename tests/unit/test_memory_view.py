@@ -94,7 +94,7 @@ def test_an_item_shows_what_was_stored_and_the_words_before_it(run_dir: Path, pl
     order = state.position_BM[0].argsort()
     order = order[state.position_BM[0][order] >= 0]
     view = view_memory(run_dir, "a0", 0)
-    shown = {p: item for p, item in zip(state.position_BM[0][order].tolist(), view.items, strict=True)}
+    shown = dict(zip(state.position_BM[0][order].tolist(), view.items, strict=True))
     checked = 0
     for position, item in shown.items():
         if position < len(read):
@@ -198,7 +198,9 @@ def rows(printed: str) -> list[tuple[int, float, int]]:
     return [(int(cell[0]), float(cell[1]), int(cell[2])) for cell in cells]
 
 
-@pytest.mark.parametrize(("sort", "column", "falling"), [("time", 0, False), ("surprisal", 1, True), ("reads", 2, True)])
+@pytest.mark.parametrize(
+    ("sort", "column", "falling"), [("time", 0, False), ("surprisal", 1, True), ("reads", 2, True)]
+)
 def test_the_command_sorts_as_asked(run_dir: Path, show: Show, sort: str, column: int, falling: bool) -> None:
     code, printed, _ = show(run_dir, "a0", "--sort", sort, "--limit", 500)
     assert code == 0

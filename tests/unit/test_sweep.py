@@ -147,7 +147,7 @@ def test_a_sweep_is_named_after_its_experiment(
 
 
 def test_an_experiment_without_a_sweep_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SwarmError, match="has no compare.sweep"):
+    with pytest.raises(SwarmError, match=r"has no compare\.sweep"):
         run_sweep(experiment(), Path("x.yaml"), tmp_path, echo=lambda line: None)
 
 
