@@ -59,11 +59,11 @@ def run_lab(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lab.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
     except OSError as error:
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
     corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else _open(folder)
     _check_vocabulary(config, corpus)
+    _write(folder / "lab.json", config.model_dump(mode="json"))
     if "train" in stages:
         _train(config, corpus, folder, echo, follow)
     if "eval" in stages:

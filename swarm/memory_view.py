@@ -70,7 +70,12 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     header = next(iter(read_records(run_dir / JOURNAL_NAME)))
     model = header["config"]["agents"]["model"]
-    base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
+    try:
+        base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SwarmError(
+            f"{run_dir / 'manifest.json'} is missing or damaged ({error}); it says where the model is"
+        ) from error
 
     from ulm.checkpoint import read_checkpoint_config
     from ulm.memory import LTMState
