@@ -227,6 +227,10 @@ def _load_models(config: ExperimentConfig, base_dir: Path) -> tuple[dict[str, Sh
         folder = base_dir / path
         try:
             shape = read_checkpoint_config(folder)
+            if path == config.agents.model and config.agents.has_ltm and shape.model.ltm is None:
+                raise SwarmError(
+                    f"agents.memory names ltm, but {path} was trained without one; leave it out or take another model"
+                )
             hashes[path] = checkpoint_hash(folder)
             models[path] = SharedModel(
                 shape.model.to_dict(),
