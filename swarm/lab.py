@@ -26,6 +26,7 @@ from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_con
 from ulm.corpus import Corpus, prepare_corpus
 from ulm.documents import CorpusError
 from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
 
 __all__ = ["STAGES", "Stage", "run_lab"]
 
@@ -207,7 +208,7 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
     """
     try:
         found = checkpoint_hash(checkpoint)
-        same = load_checkpoint(checkpoint).tokenizer.to_json() == corpus.tokenizer.to_json()
+        same = Tokenizer.load(checkpoint).to_json() == corpus.tokenizer.to_json()
     except ValueError as error:
         raise SwarmError(str(error)) from error
     if not same:

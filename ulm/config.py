@@ -159,6 +159,11 @@ class ModelConfig:
         except TypeError as error:
             raise ValueError(f"model config: {error}") from error
 
+    @property
+    def segment(self) -> int:
+        """Tokens that are read at a time: the memory's segment, or the window without a memory."""
+        return self.ltm.segment if self.ltm else self.window
+
     def num_parameters(self) -> int:
         """Return the number of parameters, tied embeddings counted once."""
         q = self.n_head * self.head_size

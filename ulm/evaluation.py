@@ -62,7 +62,7 @@ def _readings(
 ) -> Iterator[tuple[slice, Reading]]:
     """Yield where each segment lies and what reading it gave."""
     state: StreamState | None = None
-    width = model.config.ltm.segment if model.config.ltm else model.config.window
+    width = model.config.segment
     for start in range(0, ids_BT.shape[1], width):
         place = slice(start, start + width)
         reading = read_segment(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
@@ -88,7 +88,7 @@ def score_documents(
         seed: of the control's randomness.
         batch_tokens: documents of similar length are read together, up to so many tokens per segment of all rows.
     """
-    width = model.config.ltm.segment if model.config.ltm else model.config.window
+    width = model.config.segment
     rows = max(1, batch_tokens // width)
     results = np.zeros((4, len(documents)))
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))

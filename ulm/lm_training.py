@@ -73,7 +73,7 @@ class StreamingLoss(nn.Module):
             logits = self.model(ids_NBS.flatten(0, 1))
             labels = labels_NBS.flatten()
             return F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="sum"), state, measured
-        longest = self.model.config.ltm.segment if self.model.config.ltm else self.model.config.window
+        longest = self.model.config.segment
         parts = [
             (ids_BS, labels_BS, starts_B if number == 0 else torch.zeros_like(starts_B))
             for ids, labels, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True)

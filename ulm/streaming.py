@@ -288,9 +288,8 @@ def read_segment(
     """
     c = model.config
     B, S = ids_BS.shape
-    longest = c.ltm.segment if c.ltm else c.window
-    if longest < S:
-        raise ValueError(f"a segment of {S} tokens is longer than {longest}; read it in parts")
+    if c.segment < S:
+        raise ValueError(f"a segment of {S} tokens is longer than {c.segment}; read it in parts")
     before = state or StreamState.empty(model, B)
     K = c.window - 1
     bias_BSQ = None if state is None else _window_bias(model, state, S)
@@ -348,7 +347,7 @@ def read_document(
 
     Without `state` the rows are at the start of their documents.
     """
-    longest = model.config.ltm.segment if model.config.ltm else model.config.window
+    longest = model.config.segment
     parts = []
     for start in range(0, ids_BT.shape[1], longest):
         part = slice(start, start + longest)

@@ -129,13 +129,12 @@ def _loop(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     shape = config.shape(tokenizer.vocab_size)
-    segment = shape.ltm.segment if shape.ltm else shape.window
     model = Decoder(shape, seed=derive_seed(config.seed, "weights")).to(device)
     training = LanguageModelTraining(
         model,
         make_optimizer(model, config.lr, config.weight_decay, config.betas, config.optimizer),
-        _stream(config, tokenizer, segment),
-        segments=config.span // segment,
+        _stream(config, tokenizer, shape.segment),
+        segments=config.span // shape.segment,
         peak_lr=config.lr,
         warmup=config.warmup,
         steps=config.steps,

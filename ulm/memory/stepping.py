@@ -111,7 +111,7 @@ class MemoryStepper:
         # What open segments have staged, one entry per token, the newest last: appending costs no call.
         newest_BS = (cache.offset_B[:, None] - c.segment + torch.arange(c.segment, device=like.device)).clamp(min=0)
         self._hidden = [deque(_along(x_BSC, newest_BS).unbind(1), c.segment) for x_BSC in cache.hidden_LBSC]
-        self._bits = deque(cache.nats_BS.gather(1, newest_BS).unbind(1), c.segment)
+        self._nats = deque(cache.nats_BS.gather(1, newest_BS).unbind(1), c.segment)
         ids_BS = cache.line_BS[:, SHOWN_TOKENS - 1 :]
         self._ids = deque(ids_BS.gather(1, newest_BS).unbind(1), c.segment)
         self._logits_BV = cache.logits_BV
@@ -134,7 +134,7 @@ class MemoryStepper:
 
     def begin(self, ids_B: Tensor) -> None:
         """Take in the tokens that are about to be read."""
-        self._bits.append(F.cross_entropy(self._logits_BV, ids_B, reduction="none"))
+        self._nats.append(F.cross_entropy(self._logits_BV, ids_B, reduction="none"))
         self._ids.append(ids_B)
 
     def read(self, layer: int, x_BC: Tensor) -> None:
@@ -185,13 +185,13 @@ class MemoryStepper:
         return MemoryStepper(self.ltm, cache.select(rows))
 
     def _staged(self, rows_R: Tensor, count_R: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return hidden states, bits and ids of open segments, the first token first and the rest whatever it is."""
+        """Return hidden states, nats and ids of open segments, the first token first and the rest whatever it is."""
         S = self.ltm.config.segment
         first_RS = (S - count_R[:, None] + torch.arange(S, device=rows_R.device)).clamp(max=S - 1)
         hidden = [_along(torch.stack(list(staged), dim=1)[rows_R], first_RS) for staged in self._hidden]
-        bits_RS = torch.stack(list(self._bits), dim=1)[rows_R].gather(1, first_RS)
+        nats_RS = torch.stack(list(self._nats), dim=1)[rows_R].gather(1, first_RS)
         ids_RS = torch.stack(list(self._ids), dim=1)[rows_R].gather(1, first_RS)
-        return hidden, bits_RS, ids_RS
+        return hidden, nats_RS, ids_RS
 
     def _write(self, written: Sequence[int]) -> None:
         if not written:
