@@ -244,8 +244,11 @@ def preset(name: str, vocab_size: int, **changes: Any) -> ModelConfig:
 
 
 def matched_without_memory(config: ModelConfig) -> ModelConfig:
-    """Return the same model without long-term memory, its SwiGLUs widened to about as many parameters."""
+    """Return the same model without long-term memory, its SwiGLUs widened to about as many parameters.
+
+    Widths are multiples of 8: matrix products of odd widths are slower, and a baseline must not be slowed down.
+    """
     bare = dataclasses.replace(config, ltm=None)
     missing = config.num_parameters() - bare.num_parameters()
-    wider = round(missing / (3 * config.d_model * config.n_layer))
-    return dataclasses.replace(bare, d_ff=config.d_ff + wider)
+    width = config.d_ff + missing / (3 * config.d_model * config.n_layer)
+    return dataclasses.replace(bare, d_ff=max(8, 8 * round(width / 8)))
