@@ -161,8 +161,13 @@ class ModelConfig:
 
     @property
     def segment(self) -> int:
-        """Tokens that are read at a time: the memory's segment, or the window without a memory."""
+        """Tokens between writes to the memory; the window without one."""
         return self.ltm.segment if self.ltm else self.window
+
+    @property
+    def chunk(self) -> int:
+        """Tokens that are read at a time: as many whole segments as the window holds."""
+        return self.window // self.segment * self.segment
 
     def num_parameters(self) -> int:
         """Return the number of parameters, tied embeddings counted once."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder, round_up
 from ulm.recall import RecallTask
-from ulm.streaming import Reading, StreamState, read_segment
+from ulm.streaming import Reading, StreamState, read_chunk
 
 __all__ = ["DocumentScores", "RecallScores", "score_documents", "score_recall"]
 
@@ -60,12 +60,12 @@ class RecallScores:
 def _readings(
     model: Decoder, ids_BT: Tensor, labels_BT: Tensor, control: Control, seed: int
 ) -> Iterator[tuple[slice, Reading]]:
-    """Yield where each segment lies and what reading it gave."""
+    """Yield where each chunk lies and what reading it gave."""
     state: StreamState | None = None
-    width = model.config.segment
+    width = model.config.chunk
     for start in range(0, ids_BT.shape[1], width):
         place = slice(start, start + width)
-        reading = read_segment(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
+        reading = read_chunk(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
         state = reading.state
         yield place, reading
 
@@ -86,9 +86,9 @@ def score_documents(
         documents: token ids.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
-        batch_tokens: documents of similar length are read together, up to so many tokens per segment of all rows.
+        batch_tokens: documents of similar length are read together, up to so many tokens of all rows at a time.
     """
-    width = model.config.segment
+    width = model.config.chunk
     rows = max(1, batch_tokens // width)
     results = np.zeros((4, len(documents)))
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
@@ -109,7 +109,7 @@ def score_documents(
 
 
 def _padded(documents: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:
-    """Return ids and labels of documents, padded to a multiple of the segment."""
+    """Return ids and labels of documents, padded to a multiple of what is read at a time."""
     longest = round_up(max(1, max(len(document) for document in documents) - 1), width)
     ids = np.zeros((len(documents), longest), dtype=np.int64)
     labels = np.full((len(documents), longest), IGNORE, dtype=np.int64)
@@ -161,7 +161,7 @@ def score_recall(
         for place, reading in _readings(model, ids[:, :-1], ids[:, 1:], control, seed):
             inside = (asked >= place.start) & (asked < place.stop)
             where = asked[inside] - place.start
-            guessed[:, inside] = reading.logits_BSV[:, where].argmax(-1)
+            guessed[:, inside] = reading.all_logits()[:, where].argmax(-1)
             if reading.read_BS is not None and reading.written_BS is not None:
                 read[:, inside] = reading.read_BS[:, where]
                 count += reading.written_BS.sum(1)

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ulm.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
 from ulm.model import IGNORE, Decoder
-from ulm.streaming import StreamState, read_segment
+from ulm.streaming import StreamState, read_document
 from ulm.training import learning_rate
 from ulm.training_state import RollingStates
 
@@ -73,18 +73,10 @@ class StreamingLoss(nn.Module):
             logits = self.model(ids_NBS.flatten(0, 1))
             labels = labels_NBS.flatten()
             return F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="sum"), state, measured
-        longest = self.model.config.segment
-        parts = [
-            (ids_BS, labels_BS, starts_B if number == 0 else torch.zeros_like(starts_B))
-            for ids, labels, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True)
-            for number, (ids_BS, labels_BS) in enumerate(
-                zip(ids.split(longest, dim=1), labels.split(longest, dim=1), strict=True)
-            )
-        ]
-        for ids_BS, labels_BS, starts_B in parts:
+        for ids_BS, labels_BS, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True):
             fresh = bool((starts_B == NEW_DOCUMENT).all())
             before = None if fresh else state.restarted(starts_B == NEW_DOCUMENT, starts_B == NEW_TEXT)
-            reading = read_segment(self.model, ids_BS, before, labels_BS)
+            reading = read_document(self.model, ids_BS, before, labels_BS)
             state = reading.state
             assert reading.nats_BS is not None  # noqa: S101 - labels were given
             total = total + reading.nats_BS.sum()

@@ -23,7 +23,7 @@ from ulm.memory.ltm import SHOWN_TOKENS, Control, LTMState, Reader, Staged, shuf
 from ulm.memory.stepping import MemoryCache
 from ulm.model import IGNORE, ROW_MULTIPLE, Block, Decoder, KVCache, attend, round_up
 
-__all__ = ["PromptReading", "Reading", "StreamState", "read_document", "read_prompts", "read_segment"]
+__all__ = ["PromptReading", "Reading", "StreamState", "read_chunk", "read_document", "read_prompts"]
 
 _ROWS = ("seen_B", "tail_BN", "logits_BV", "key_BX")
 """Fields of a state whose first axis is the rows."""
@@ -127,20 +127,20 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading a segment gave.
+    """What reading a text gave.
 
     Attributes:
-        logits_BSV: after each token.
-        state: after the segment.
+        logits: after each token, (B, S, V), in parts of one segment each.
+        state: after the text.
         nats_BS: loss of each label, 0 where it is not learned; None without labels.
         written_BS: tokens that were written to memory; None without one.
         surprisal_BS: bits of each token, 0 where nothing predicted it; None without a memory.
         read_BS: whether a position read any item, with any layer; None without a memory.
-        staged: what the segment offered to the memory; None without one.
-        hidden: the residual stream at each block that reads, (B, S, C).
+        staged: what the last segment offered to the memory; None without one.
+        hidden: the residual stream of the last segment at each block that reads, (B, S, C).
     """
 
-    logits_BSV: Tensor
+    logits: tuple[Tensor, ...]
     state: StreamState
     nats_BS: Tensor | None = None
     written_BS: Tensor | None = None
@@ -148,6 +148,31 @@ class Reading:
     read_BS: Tensor | None = None
     staged: Staged | None = None
     hidden: tuple[Tensor, ...] = ()
+
+    def all_logits(self) -> Tensor:
+        """Return the logits of all parts, (B, S, V)."""
+        return self.logits[0] if len(self.logits) == 1 else torch.cat(self.logits, dim=1)
+
+    @classmethod
+    def join(cls, parts: Sequence[Reading]) -> Reading:
+        """Return what reading several parts of a text, one after the other, gave."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def joined(name: str) -> Tensor | None:
+            found = [getattr(part, name) for part in parts]
+            return None if found[0] is None else torch.cat(found, dim=1)
+
+        return cls(
+            logits=tuple(logits for part in parts for logits in part.logits),
+            state=parts[-1].state,
+            nats_BS=joined("nats_BS"),
+            written_BS=joined("written_BS"),
+            surprisal_BS=joined("surprisal_BS"),
+            read_BS=joined("read_BS"),
+            staged=parts[-1].staged,
+            hidden=parts[-1].hidden,
+        )
 
 
 class _MemoryPass:
@@ -185,7 +210,7 @@ class _MemoryPass:
 
     def finish(self, reading: Reading, before: StreamState, ids_BS: Tensor, counts_B: Tensor) -> Reading:
         """Write what was surprising, and return the reading with it."""
-        surprisal_BS = _surprisal(reading.logits_BSV, before.logits_BV, ids_BS, reading.nats_BS)
+        surprisal_BS = _surprisal(reading.logits[0], before.logits_BV, ids_BS, reading.nats_BS)
         writable_BS = before.seen_B[:, None] + torch.arange(ids_BS.shape[1], device=ids_BS.device) > 0
         read_BSM = sum(self.read[1:], self.read[0].long())
         if self.real_BS is not None:
@@ -202,7 +227,7 @@ class _MemoryPass:
             reads_BM=read_BSM.sum(1),
         )
         memory, written_BS = self.ltm.write(self.state, staged, self.control, self.seed)
-        last = reading.logits_BSV[:, -1].detach().float()
+        last = reading.logits[0][:, -1].detach().float()
         return replace(
             reading,
             state=replace(reading.state, memory=memory, logits_BV=last, key_BX=asked_BSX[:, -1]),
@@ -233,16 +258,69 @@ def _surprisal(logits_BSV: Tensor, before_BV: Tensor, ids_BS: Tensor, nats_BS: T
         return torch.cat((first, nats_BS), dim=1) / math.log(2)
 
 
-def _window_bias(model: Decoder, state: StreamState, S: int) -> Tensor:
-    """Return what attention adds to the scores of carried and new keys, (B, S, K + S): 0, or -inf where not seen."""
-    W, B = model.config.window, state.seen_B.shape[0]
-    offsets = torch.arange(S, device=model.device)
-    # A carried key of slot k is K - k tokens older than the segment's first token.
-    older_K = torch.arange(W - 1, 0, -1, device=model.device)
-    within_BSK = (older_K + offsets[:, None] < W) & (older_K <= state.seen_B[:, None, None])
-    causal_SS = offsets[:, None] >= offsets
-    seen = torch.cat((within_BSK, causal_SS.expand(B, S, S)), dim=-1)
-    return torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, -math.inf)
+class _WindowPass:
+    """The window's part in reading: the keys that were carried here, those that come, and which of them a token sees.
+
+    Args:
+        model: the µLM.
+        before: the state; its rows start anew if `fresh`.
+        fresh: nothing was carried here.
+        batch_invariant: as in `read_chunk`.
+    """
+
+    def __init__(self, model: Decoder, before: StreamState, fresh: bool, batch_invariant: bool) -> None:
+        self.model = model
+        self.before = before
+        self.fresh = fresh
+        self.batch_invariant = batch_invariant
+        self.kv: list[list[Tensor]] = [[] for _ in model.blocks]
+        self._biases: dict[int, Tensor | None] = {}
+
+    def read(self, layer: int, x_BSC: Tensor, start: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the residual stream after a block, of tokens that begin `start` tokens after what was carried here."""
+        block = cast("Block", self.model.blocks[layer])
+        S = x_BSC.shape[1]
+        cos, sin = (angles[:, start : start + S] for angles in rotation)
+        q, k, v = block.project(x_BSC, cos, sin)
+        new = torch.cat((k, v), dim=2)
+        # The first tokens of what was carried have left the window since.
+        seen = [] if self.fresh else [self.before.kv_LBKED[layer, :, start:].to(new.dtype)]
+        seen += [*self.kv[layer], new]
+        self.kv[layer].append(new)
+        keys, values = (new if len(seen) == 1 else torch.cat(seen, dim=1)).chunk(2, dim=2)
+        bias_BSQ = self._bias(start, S)
+        if self.batch_invariant and bias_BSQ is not None:
+            return block.finish(x_BSC, attend(q, keys, values, bias_BSQ))
+        return block.finish(x_BSC, _attend_quickly(self.model, q, keys, values, bias_BSQ))
+
+    def _bias(self, start: int, S: int) -> Tensor | None:
+        """Return what attention adds to the scores of earlier and new keys, (B, S, Q): 0, or -inf where not seen.
+
+        None stands for the new tokens alone, each seeing those before it.
+        """
+        if start not in self._biases:
+            self._biases[start] = None if self.fresh and not start else self._make_bias(start, S)
+        return self._biases[start]
+
+    def _make_bias(self, start: int, S: int) -> Tensor:
+        model, W, seen_B = self.model, self.model.config.window, self.before.seen_B
+        offsets = torch.arange(S, device=model.device)
+        # How much older than the first new token each earlier key is.
+        older_K = torch.arange(start if self.fresh else W - 1, 0, -1, device=model.device)
+        within_BSK = (older_K + offsets[:, None] < W) & (older_K <= seen_B[:, None, None] + start)
+        causal_SS = offsets[:, None] >= offsets
+        seen = torch.cat((within_BSK, causal_SS.expand(len(seen_B), S, S)), dim=-1)
+        return torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, -math.inf)
+
+    def carried_on(self, counts_B: Tensor) -> Tensor:
+        """Return the last keys and values of all layers that are no padding."""
+        K = self.model.config.window - 1
+        kept_BK11 = (counts_B[:, None] + torch.arange(K, device=counts_B.device))[..., None, None]
+        layers = []
+        for before_BKED, new in zip(self.before.kv_LBKED, self.kv, strict=True):
+            line = torch.cat((before_BKED.to(new[0].dtype), *new), dim=1)
+            layers.append(line.gather(1, kept_BK11.expand(-1, -1, *line.shape[2:])))
+        return torch.stack(layers)
 
 
 def _attend_quickly(model: Decoder, q: Tensor, keys: Tensor, values: Tensor, bias_BSQ: Tensor | None) -> Tensor:
@@ -257,7 +335,7 @@ def _attend_quickly(model: Decoder, q: Tensor, keys: Tensor, values: Tensor, bia
     return heads.transpose(1, 2)
 
 
-def read_segment(
+def read_chunk(
     model: Decoder,
     ids_BS: Tensor,
     state: StreamState | None,
@@ -268,12 +346,13 @@ def read_segment(
     seed: int = 0,
     batch_invariant: bool = False,
 ) -> Reading:
-    """Read one segment of every row.
+    """Read a chunk of every row, at most `ModelConfig.chunk` tokens; with a memory, segment after segment.
+
+    Blocks below the first one that reads the memory know nothing of it, so they see all tokens at once.
 
     Args:
         model: the µLM.
-        ids_BS: token ids, at most `segment` of them (the window without a memory). Only the last segment of a
-            document may be shorter, or padded.
+        ids_BS: token ids. Only the last ones of a document may be no whole segments, or padded.
         state: after what was read before; None, which costs less, means that all rows are at their start.
         labels_BS: the next tokens, `IGNORE` at padding.
         counts_B: tokens of each row that are no padding, which comes last; None takes those with a label, or all
@@ -281,57 +360,52 @@ def read_segment(
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
         batch_invariant: attention by plain products, so that a row gets the same bits in any batch of a multiple of
-            `ROW_MULTIPLE` rows; for decoding, with a state.
+            `ROW_MULTIPLE` rows; for decoding, with a state and one segment.
 
     Raises:
-        ValueError: the segment is too long.
+        ValueError: there are too many tokens.
     """
     c = model.config
     B, S = ids_BS.shape
-    if c.segment < S:
-        raise ValueError(f"a segment of {S} tokens is longer than {c.segment}; read it in parts")
+    if c.chunk < S:
+        raise ValueError(f"{S} tokens are more than a chunk of {c.chunk}; read them in parts")
     before = state or StreamState.empty(model, B)
-    K = c.window - 1
-    bias_BSQ = None if state is None else _window_bias(model, state, S)
     offsets = torch.arange(S, device=ids_BS.device)
     real_BS = None if counts_B is None else offsets < counts_B[:, None]
     if real_BS is None and labels_BS is not None:
         real_BS = labels_BS != IGNORE
     if counts_B is None:
         counts_B = torch.full_like(before.seen_B, S) if real_BS is None else real_BS.sum(1)
-    # What is carried on: the last K keys that are no padding.
-    kept_BK = (counts_B[:, None] + torch.arange(K, device=ids_BS.device))[..., None, None]
-    cos, sin = model.rope(before.seen_B[:, None] + offsets)
-    memory = None if before.memory is None else _MemoryPass(model, before.memory, real_BS, control, seed)
-    x = model.embed(ids_BS)
-    carried = []
-    for layer, block in enumerate(model.blocks):
-        block = cast("Block", block)
-        if memory is not None:
-            x = memory.add(layer, x)
-        q, k, v = block.project(x, cos, sin)
-        new = torch.cat((k, v), dim=2)
-        kv = torch.cat((before.kv_LBKED[layer].to(k.dtype), new), dim=1)
-        carried.append(kv.gather(1, kept_BK.expand(-1, -1, *kv.shape[2:])))
-        keys, values = (new if bias_BSQ is None else kv).chunk(2, dim=2)
-        if batch_invariant and bias_BSQ is not None:
-            heads = attend(q, keys, values, bias_BSQ)
-        else:
-            heads = _attend_quickly(model, q, keys, values, bias_BSQ)
-        x = block.finish(x, heads)
-    logits = model.logits(x)
-    nats_BS = None
-    if labels_BS is not None:
-        nats = F.cross_entropy(logits.flatten(0, 1).float(), labels_BS.flatten(), reduction="none", ignore_index=IGNORE)
-        nats_BS = nats.view_as(ids_BS)
-    after = replace(
-        before,
-        kv_LBKED=torch.stack(carried),
-        seen_B=before.seen_B + counts_B,
-        tail_BN=torch.cat((before.tail_BN, ids_BS), dim=1)[:, S:],
-    )
-    reading = Reading(logits, after, nats_BS)
-    return reading if memory is None else memory.finish(reading, before, ids_BS, counts_B)
+    window = _WindowPass(model, before, state is None, batch_invariant)
+    rotation = model.rope(before.seen_B[:, None] + offsets)
+    first = c.n_layer if c.ltm is None else c.ltm.layers[0]
+    below_BSC = model.embed(ids_BS)
+    for layer in range(first):
+        below_BSC = window.read(layer, below_BSC, 0, rotation)
+    parts: list[Reading] = []
+    now = before
+    for start in range(0, S, c.segment):
+        part = slice(start, start + c.segment)
+        ids, x = ids_BS[:, part], below_BSC[:, part]
+        real = None if real_BS is None else real_BS[:, part]
+        counts = (counts_B - start).clamp(0, ids.shape[1])
+        memory = None if now.memory is None else _MemoryPass(model, now.memory, real, control, seed)
+        for layer in range(first, c.n_layer):
+            if memory is not None:
+                x = memory.add(layer, x)
+            x = window.read(layer, x, start, rotation)
+        logits = model.logits(x)
+        nats_BS = None
+        if labels_BS is not None:
+            labels = labels_BS[:, part].flatten()
+            nats = F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="none", ignore_index=IGNORE)
+            nats_BS = nats.view_as(ids)
+        tail_BN = torch.cat((now.tail_BN, ids), dim=1)[:, ids.shape[1] :]
+        reading = Reading((logits,), replace(now, seen_B=now.seen_B + counts, tail_BN=tail_BN), nats_BS)
+        parts.append(reading if memory is None else memory.finish(reading, now, ids, counts))
+        now = parts[-1].state
+    whole = Reading.join(parts)
+    return replace(whole, state=replace(now, kv_LBKED=window.carried_on(counts_B)))
 
 
 def read_document(
@@ -343,32 +417,19 @@ def read_document(
     control: Control = "none",
     seed: int = 0,
 ) -> Reading:
-    """Read T tokens of every row in segments; arguments and result as in `read_segment`.
+    """Read T tokens of every row; arguments and result as in `read_chunk`.
 
     Without `state` the rows are at the start of their documents.
     """
-    longest = model.config.segment
     parts = []
-    for start in range(0, ids_BT.shape[1], longest):
-        part = slice(start, start + longest)
+    for start in range(0, ids_BT.shape[1], model.config.chunk):
+        part = slice(start, start + model.config.chunk)
         labels_BS = None if labels_BT is None else labels_BT[:, part]
-        parts.append(read_segment(model, ids_BT[:, part], state, labels_BS, control=control, seed=seed))
+        parts.append(read_chunk(model, ids_BT[:, part], state, labels_BS, control=control, seed=seed))
         state = parts[-1].state
-    if state is None:
+    if not parts:
         raise ValueError("there is nothing to read")
-
-    def joined(name: str) -> Tensor | None:
-        found = [getattr(part, name) for part in parts]
-        return None if found[0] is None else torch.cat(found, dim=1)
-
-    return Reading(
-        torch.cat([part.logits_BSV for part in parts], dim=1),
-        state,
-        joined("nats_BS"),
-        joined("written_BS"),
-        joined("surprisal_BS"),
-        joined("read_BS"),
-    )
+    return Reading.join(parts)
 
 
 @dataclass(slots=True)
@@ -417,12 +478,12 @@ def read_prompts(
         filled = torch.cat((open_rows, open_rows[:1].expand(-count % ROW_MULTIPLE)))
         counts = (lengths[filled] - start).clamp(max=S).to(device)
         ids = padded[filled, start : start + S].to(device)
-        reading = read_segment(model, ids, state.select(filled.to(device)), counts_B=counts, batch_invariant=True)
+        reading = read_chunk(model, ids, state.select(filled.to(device)), counts_B=counts, batch_invariant=True)
         rows, counts = open_rows.to(device), counts[:count]
         complete = counts == S
         state = state.replaced(rows, reading.state, complete)
         last, here = counts - 1, torch.arange(count, device=device)
-        cache.logits_BV[rows] = reading.logits_BSV[here, last].float()
+        cache.logits_BV[rows] = reading.logits[0][here, last].float()
         hidden = torch.stack([x[:count] for x in reading.hidden])
         staged = cast("Staged", reading.staged)
         cache.hidden_LBSC[:, rows] = hidden

@@ -16,7 +16,7 @@ from ulm.memory.ltm import LTMState
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
 from ulm.stepper import LeanDecoder
-from ulm.streaming import StreamState, read_document, read_prompts, read_segment
+from ulm.streaming import StreamState, read_chunk, read_document, read_prompts
 
 VOCAB = 31
 SEGMENT = 8
@@ -91,8 +91,8 @@ def test_a_future_token_never_alters_a_past_logit_through_memory_too(
 ) -> None:
     at = data.draw(st.integers(0, len(text) - 1))
     tail = data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=len(text) - at, max_size=len(text) - at))
-    first = read_document(MODELS[kind], torch.tensor([text])).logits_BSV[0, :at]
-    second = read_document(MODELS[kind], torch.tensor([text[:at] + tail])).logits_BSV[0, :at]
+    first = read_document(MODELS[kind], torch.tensor([text])).all_logits()[0, :at]
+    second = read_document(MODELS[kind], torch.tensor([text[:at] + tail])).all_logits()[0, :at]
     assert torch.equal(first, second)
 
 
@@ -102,7 +102,7 @@ def test_decoding_step_by_step_equals_reading_the_whole_text(kind: str, text: li
     model = MODELS[kind]
     prompt = data.draw(st.integers(1, len(text)))
     whole = read_document(model, torch.tensor([text]))
-    assert (decoded(model, text, prompt) - whole.logits_BSV[0, prompt - 1 :]).abs().max() <= 1e-4
+    assert (decoded(model, text, prompt) - whole.all_logits()[0, prompt - 1 :]).abs().max() <= 1e-4
 
 
 @settings(deadline=None, max_examples=40)
@@ -138,8 +138,8 @@ def test_rows_do_not_see_each_other(kind: str, text: list[int], other: list[int]
     model = MODELS[kind]
     width = max(len(text), len(other))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in (text, other)])
-    together = read_document(model, ids).logits_BSV[0, : len(text)]
-    alone = read_document(model, torch.tensor([text])).logits_BSV[0]
+    together = read_document(model, ids).all_logits()[0, : len(text)]
+    alone = read_document(model, torch.tensor([text])).all_logits()[0]
     assert (together - alone).abs().max() <= 1e-4
 
 
@@ -165,8 +165,8 @@ def test_untrained_memory_changes_no_bit(kind: str, text: list[int]) -> None:
         for reader in untrained.ltm.readers:  # type: ignore[union-attr]
             reader.gate.zero_()  # type: ignore[union-attr,operator]
     ids = torch.tensor([text])
-    with_memory = read_document(untrained, ids).logits_BSV
-    without = read_document(untrained, ids, control="no_reads").logits_BSV
+    with_memory = read_document(untrained, ids).all_logits()
+    without = read_document(untrained, ids, control="no_reads").all_logits()
     assert torch.equal(with_memory, without)
 
 
@@ -178,14 +178,14 @@ def test_reading_in_parts_and_saving_between_them_changes_nothing(
     model = MODELS[kind]
     at = data.draw(st.integers(0, len(text) // SEGMENT)) * SEGMENT
     state = StreamState.empty(model, 1)
-    whole = read_document(model, torch.tensor([text]), state).logits_BSV
+    whole = read_document(model, torch.tensor([text]), state).all_logits()
     parts = []
     if at:
         first = read_document(model, torch.tensor([text[:at]]), state)
-        parts.append(first.logits_BSV)
+        parts.append(first.all_logits())
         state = StreamState.from_tensors({name: tensor.clone() for name, tensor in first.state.tensors().items()})
     if at < len(text):
-        parts.append(read_document(model, torch.tensor([text[at:]]), state).logits_BSV)
+        parts.append(read_document(model, torch.tensor([text[at:]]), state).all_logits())
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
@@ -194,8 +194,8 @@ def test_reading_in_parts_and_saving_between_them_changes_nothing(
 def test_the_quick_way_to_start_a_document_gives_the_same_logits(kind: str, text: list[int]) -> None:
     model = MODELS[kind]
     ids = torch.tensor([text])
-    slow = read_document(model, ids, StreamState.empty(model, 1)).logits_BSV
-    assert (read_document(model, ids).logits_BSV - slow).abs().max() <= 1e-4
+    slow = read_document(model, ids, StreamState.empty(model, 1)).all_logits()
+    assert (read_document(model, ids).all_logits() - slow).abs().max() <= 1e-4
 
 
 @settings(deadline=None, max_examples=30)
@@ -206,7 +206,7 @@ def test_a_restarted_row_reads_as_if_nothing_had_been_before(kind: str, before: 
     state = read_document(model, torch.tensor([before])).state.restarted(torch.tensor([True]))
     again = read_document(model, torch.tensor([text]), state)
     fresh = read_document(model, torch.tensor([text]), StreamState.empty(model, 1))
-    assert torch.equal(again.logits_BSV, fresh.logits_BSV)
+    assert torch.equal(again.all_logits(), fresh.all_logits())
     assert again.state.memory is not None
     assert fresh.state.memory is not None
     assert items(again.state.memory) == items(fresh.state.memory)
@@ -218,8 +218,8 @@ def test_a_control_changes_what_memory_does_and_not_what_it_costs(control: str) 
     ids = torch.randint(0, VOCAB, (1, 60), generator=torch.Generator().manual_seed(3))
     real = read_document(model, ids)
     null = read_document(model, ids, control=control, seed=1)  # type: ignore[arg-type]
-    assert torch.equal(real.logits_BSV[:, :SEGMENT], null.logits_BSV[:, :SEGMENT])
-    assert not torch.allclose(real.logits_BSV[:, SEGMENT:], null.logits_BSV[:, SEGMENT:], atol=1e-3)
+    assert torch.equal(real.all_logits()[:, :SEGMENT], null.all_logits()[:, :SEGMENT])
+    assert not torch.allclose(real.all_logits()[:, SEGMENT:], null.all_logits()[:, SEGMENT:], atol=1e-3)
     first = slice(0, SEGMENT)
     assert real.written_BS is not None
     assert null.written_BS is not None
@@ -230,17 +230,17 @@ def test_padding_is_neither_written_nor_counted() -> None:
     model = MODELS["age"]
     text = torch.randint(0, VOCAB, (1, SEGMENT), generator=torch.Generator().manual_seed(4))
     state = read_document(model, text).state
-    short = read_segment(model, text, state, counts_B=torch.tensor([3]))
+    short = read_chunk(model, text, state, counts_B=torch.tensor([3]))
     assert short.written_BS is not None
     assert not short.written_BS[:, 3:].any()
     assert short.state.memory is not None
     assert short.state.memory.clock_B.tolist() == [SEGMENT + 3]
 
 
-def test_a_segment_longer_than_the_configs_is_refused() -> None:
+def test_more_tokens_than_a_chunk_are_refused() -> None:
     model = MODELS["age"]
-    with pytest.raises(ValueError, match="longer than 8"):
-        read_segment(model, torch.zeros(1, 9, dtype=torch.long), StreamState.empty(model, 1))
+    with pytest.raises(ValueError, match="more than a chunk of 8"):
+        read_chunk(model, torch.zeros(1, 9, dtype=torch.long), StreamState.empty(model, 1))
 
 
 def test_plain_reading_of_a_model_with_memory_is_refused() -> None:

@@ -46,7 +46,7 @@ def test_documents_score_what_reading_them_alone_costs(ltm: bool) -> None:
     scores = score_documents(model(ltm), texts, batch_tokens=64)
     for text, nats, tokens in zip(texts, scores.nats, scores.tokens, strict=True):
         ids = torch.from_numpy(text)[None]
-        logits = read_document(model(ltm), ids[:, :-1]).logits_BSV[0]
+        logits = read_document(model(ltm), ids[:, :-1]).all_logits()[0]
         assert nats == pytest.approx(float(F.cross_entropy(logits, ids[0, 1:], reduction="sum").detach()), rel=1e-4)
         assert tokens == len(text) - 1
 

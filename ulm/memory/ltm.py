@@ -8,7 +8,8 @@
 - A read is attention over the items whose key has a cosine above a limit with the query, beside a learned null item
   that stands for "nothing here"; each head has a gate that is 0 at first: an untrained memory changes no bit.
 - Gradients reach keys and values through the reads; which items are kept is decided without gradient.
-- State is an explicit value: in, out, save, restore. A row's memory depends on that row alone.
+- State is an explicit value: in, out, save, restore. A row's memory depends on that row alone. An item keeps its place
+  as long as it is there, so that a write touches no more than what it changes.
 - Knows no tokenizer, no optimizer, and not how hidden states come about.
 
 Axes: B rows, S tokens of a segment, M items, H heads, D head size, C width, X = layers with reads x H x D,
@@ -30,7 +31,7 @@ from torch.nn import functional as F
 
 from ulm.config import LTMConfig
 
-__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Reader", "Staged"]
+__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Placement", "Reader", "Staged"]
 
 Control = Literal["none", "shuffled_values", "random_writes", "capacity_1", "no_reads"]
 CONTROLS: tuple[Control, ...] = ("shuffled_values", "random_writes", "capacity_1", "no_reads")
@@ -45,7 +46,7 @@ TEMPERATURE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class LTMState:
-    """What the memories of B rows hold; items that are there come first in each row.
+    """What the memories of B rows hold, each item in a place of its own.
 
     Attributes:
         keys_BMX, values_BMX: of all layers that read; keys have length 1 per layer and head.
@@ -113,8 +114,8 @@ class LTMState:
             clock_B=self.clock_B * ~rows_B,
         )
 
-    def select(self, rows: Tensor) -> LTMState:
-        """Return a copy that holds only the given rows."""
+    def select(self, rows: Tensor | slice) -> LTMState:
+        """Return the given rows alone: a copy, or views of a slice."""
         return LTMState(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
@@ -134,15 +135,16 @@ class LTMState:
         return {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
 
     def to_bytes(self) -> bytes:
-        """Return the memory of one row as safetensors, without the places that hold no item.
+        """Return the memory of one row as safetensors, without the places after its last item.
 
         Raises:
             ValueError: there is more than one row.
         """
         if self.clock_B.shape[0] != 1:
             raise ValueError(f"one memory at a time is written, got {self.clock_B.shape[0]}")
-        count = int(self.counts()[0])
-        tensors = {name: tensor[:, :count] if "_BM" in name else tensor for name, tensor in self.tensors().items()}
+        there_M = (self.position_BM[0] >= 0).nonzero()
+        end = int(there_M.max()) + 1 if len(there_M) else 0
+        tensors = {name: tensor[:, :end] if "_BM" in name else tensor for name, tensor in self.tensors().items()}
         return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
 
     @classmethod
@@ -200,6 +202,27 @@ class Staged:
     writable_BS: Tensor
     counts_B: Tensor
     reads_BM: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a segment changes in the memory.
+
+    Attributes:
+        written_BS: tokens that are written.
+        enters_BS: those of them that find a place; place_BS: which one.
+        stays_BM: items that stay.
+        used_BM: as in `LTMState`, of the items that stay.
+        position_BS, surprisal_BS: of the tokens.
+    """
+
+    written_BS: Tensor
+    enters_BS: Tensor
+    place_BS: Tensor
+    stays_BM: Tensor
+    used_BM: Tensor
+    position_BS: Tensor
+    surprisal_BS: Tensor
 
 
 class Reader(nn.Module):
@@ -279,6 +302,44 @@ class LTM(nn.Module):
         self.config = config
         self.readers = nn.ModuleList(Reader(config, d_model, norm_eps) for _ in config.layers)
 
+    @torch.no_grad()
+    def place(self, state: LTMState, staged: Staged, control: Control = "none", seed: int = 0) -> Placement:
+        """Return what is written after a segment, and where; arguments as of `write`."""
+        c = self.config
+        # Equal surprisals differ in their last bits with the way a text was read, and ranks must not.
+        staged = replace(staged, surprisal_BS=(staged.surprisal_BS * 1024.0).round() / 1024.0)
+        S, M = staged.surprisal_BS.shape[1], c.capacity
+        position_BS = state.clock_B[:, None] + torch.arange(S, device=state.clock_B.device)
+        written_BS = staged.writable_BS & (staged.surprisal_BS > self._threshold(state, staged))
+        if c.write_budget is not None and c.write_budget < S:
+            ranked = staged.surprisal_BS.masked_fill(~written_BS, -math.inf)
+            order = ranked.argsort(dim=1, descending=True, stable=True)
+            written_BS = written_BS & (order.argsort(dim=1) < c.write_budget)
+        if control == "random_writes":
+            noise = _noise(position_BS, seed).masked_fill(~staged.writable_BS, math.inf)
+            rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
+            written_BS = rank < written_BS.sum(1, keepdim=True)
+        used_BM = torch.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
+        there_BN = torch.cat((state.position_BM >= 0, written_BS), dim=1)
+        position_BN = torch.cat((state.position_BM, position_BS), dim=1)
+        if c.overwrite is not None:
+            keys = torch.cat((state.keys_BMX, staged.keys_BSX.to(state.keys_BMX.dtype)), dim=1)
+            keys = keys.view(*keys.shape[:2], -1, c.head_size)
+            there_BN &= ~_replaced(keys, position_BN.masked_fill(~there_BN, -1), c.overwrite)
+        if c.eviction == "age":
+            rank_BN = position_BN
+        elif c.eviction == "use":
+            rank_BN = torch.cat((used_BM, position_BS), dim=1)
+        else:
+            rank_BN = torch.cat((state.surprisal_BM, staged.surprisal_BS), dim=1)
+        rank_BN = rank_BN.double().masked_fill_(~there_BN, -math.inf)
+        best = rank_BN.argsort(dim=1, descending=True, stable=True)[:, : 1 if control == "capacity_1" else M]
+        kept_BN = torch.zeros_like(there_BN).scatter_(1, best, True) & there_BN
+        stays_BM, enters_BS = kept_BN[:, :M], kept_BN[:, M:]
+        free_BM = stays_BM.byte().argsort(dim=1, stable=True)  # places that are free come first
+        place_BS = free_BM.gather(1, (enters_BS.cumsum(1) - 1).clamp_(0, M - 1))
+        return Placement(written_BS, enters_BS, place_BS, stays_BM, used_BM, position_BS, staged.surprisal_BS)
+
     def write(
         self, state: LTMState, staged: Staged, control: Control = "none", seed: int = 0
     ) -> tuple[LTMState, Tensor]:
@@ -290,50 +351,32 @@ class LTM(nn.Module):
             control: `random_writes` writes as many tokens of each row, but any; `capacity_1` keeps one item.
             seed: of the control's randomness.
         """
-        c = self.config
-        with torch.no_grad():
-            # Equal surprisals differ in their last bits with the way a text was read, and ranks must not.
-            staged = replace(staged, surprisal_BS=(staged.surprisal_BS * 1024.0).round() / 1024.0)
-            S = staged.surprisal_BS.shape[1]
-            position_BS = state.clock_B[:, None] + torch.arange(S, device=state.clock_B.device)
-            written_BS = staged.writable_BS & (staged.surprisal_BS > self._threshold(state, staged))
-            if c.write_budget is not None and c.write_budget < S:
-                ranked = staged.surprisal_BS.masked_fill(~written_BS, -math.inf)
-                order = ranked.argsort(dim=1, descending=True, stable=True)
-                written_BS = written_BS & (order.argsort(dim=1) < c.write_budget)
-            if control == "random_writes":
-                noise = _noise(position_BS, seed).masked_fill(~staged.writable_BS, math.inf)
-                rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
-                written_BS = rank < written_BS.sum(1, keepdim=True)
-            end_B1 = (state.clock_B + staged.counts_B)[:, None]
-            used_BM = torch.where(staged.reads_BM > 0, end_B1, state.used_BM)
-            position = torch.cat((state.position_BM, position_BS.masked_fill(~written_BS, -1)), dim=1)
-            used = torch.cat((used_BM, position_BS), dim=1)
-            surprisal = torch.cat((state.surprisal_BM, staged.surprisal_BS), dim=1)
-            there = position >= 0
-            if c.overwrite is not None:
-                keys = torch.cat((state.keys_BMX, staged.keys_BSX), dim=1)
-                there &= ~_replaced(keys.view(*keys.shape[:2], -1, c.head_size), position, c.overwrite)
-            rank = {"age": position, "use": used, "surprisal": surprisal}[c.eviction].double()
-            rank = rank.masked_fill(~there, -math.inf)
-            kept = rank.argsort(dim=1, descending=True, stable=True)[:, : c.capacity]
-            there = there.gather(1, kept)
-            if control == "capacity_1":
-                there[:, 1:] = False
-            reads = torch.cat((state.reads_BM + staged.reads_BM, torch.zeros_like(position_BS)), dim=1)
-            tokens = torch.cat((state.tokens_BMN, staged.tokens_BSN), dim=1)
-        rows = torch.arange(kept.shape[0], device=kept.device)[:, None]
+        p = self.place(state, staged, control, seed)
+        B, M = state.position_BM.shape
+        token_S = torch.arange(p.place_BS.shape[1], device=p.place_BS.device)
+        # Which token comes into each place; tokens without one go to a place after the last.
+        coming_BM = state.position_BM.new_full((B, M + 1), -1)
+        coming_BM.scatter_(1, p.place_BS.masked_fill(~p.enters_BS, M), token_S.expand(B, -1))
+        coming_BM = coming_BM[:, :M]
+        filled_BM, token_BM = coming_BM >= 0, coming_BM.clamp(min=0)
+
+        def after(old: Tensor, new: Tensor) -> Tensor:
+            if old.dim() == 2:
+                return torch.where(filled_BM, new.gather(1, token_BM), old)
+            index = token_BM[..., None].expand(-1, -1, old.shape[-1])
+            return torch.where(filled_BM[..., None], new.to(old.dtype).gather(1, index), old)
+
         return LTMState(
-            keys_BMX=torch.cat((state.keys_BMX, staged.keys_BSX.to(state.keys_BMX.dtype)), dim=1)[rows, kept],
-            values_BMX=torch.cat((state.values_BMX, staged.values_BSX.to(state.values_BMX.dtype)), dim=1)[rows, kept],
-            surprisal_BM=surprisal.gather(1, kept),
-            position_BM=position.gather(1, kept).masked_fill(~there, -1),
-            used_BM=used.gather(1, kept),
-            reads_BM=reads.gather(1, kept),
-            tokens_BMN=tokens[rows, kept],
-            recent_BS=staged.surprisal_BS.masked_fill(~staged.writable_BS, math.nan),
-            clock_B=end_B1[:, 0],
-        ), written_BS
+            keys_BMX=after(state.keys_BMX, staged.keys_BSX),
+            values_BMX=after(state.values_BMX, staged.values_BSX),
+            surprisal_BM=after(state.surprisal_BM, p.surprisal_BS),
+            position_BM=after(state.position_BM.masked_fill(~p.stays_BM, -1), p.position_BS),
+            used_BM=after(p.used_BM, p.position_BS),
+            reads_BM=after(state.reads_BM + staged.reads_BM, torch.zeros_like(p.position_BS)),
+            tokens_BMN=after(state.tokens_BMN, staged.tokens_BSN),
+            recent_BS=p.surprisal_BS.masked_fill(~staged.writable_BS, math.nan),
+            clock_B=state.clock_B + staged.counts_B,
+        ), p.written_BS
 
     def _threshold(self, state: LTMState, staged: Staged) -> Tensor | float:
         """Return the surprisal in bits that a token has to exceed."""

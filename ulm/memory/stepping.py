@@ -3,7 +3,8 @@
 - A step only looks the memory up; what it offers for writing is staged, and turned into keys and values when its
   segment is complete.
 - Weights that never change are folded once: gates into the output matrix, norms into the query matrix.
-- The null item is one more column of the weights, the denominator one more column of the values.
+- The null item is one more column of the scores, whose value is nothing.
+- A write changes the places of the items that come and go, and copies no others.
 - What a row reads and writes depends on that row alone.
 
 Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
@@ -12,7 +13,6 @@ Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import cast
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Reader, Staged
+from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged
 
 __all__ = ["MemoryCache", "MemoryStepper"]
 
@@ -89,72 +89,73 @@ class MemoryStepper:
         self.ltm = ltm
         self.cache = cache
         self.layers = {layer: number for number, layer in enumerate(c.layers)}
-        readers = [cast("Reader", reader) for reader in ltm.readers]
-        Y, B, M, H, D = c.width, len(cache.offset_B), c.capacity, c.n_head, c.head_size
+        self._readers = [cast("Reader", reader) for reader in ltm.readers]
+        Y, B, M, H, D, S = c.width, len(cache.offset_B), c.capacity, c.n_head, c.head_size, c.segment
         like = cache.memory.keys_BMX
         # Queries have length 1, so the scale of the norm before them cancels, and its weights fold into the matrix.
-        self._query_CY = [(reader.key_value.weight[:Y] * reader.norm).t().contiguous() for reader in readers]
-        self._out_YC = [reader.out.weight.t() * reader.gate.tanh().repeat_interleave(D)[:, None] for reader in readers]
-        self._sharp_Z11 = [reader.log_temperature.exp().repeat(B)[:, None, None] for reader in readers]
-        self._keys_ZDM = [like.new_zeros(B * H, D, M) for _ in readers]
-        self._values_ZME = [like.new_zeros(B * H, M + 1, D + 1) for _ in readers]
-        for values in self._values_ZME:
-            values[..., D] = 1.0  # the last column counts weights, the null item's included
+        self._query_CY = [(reader.key_value.weight[:Y] * reader.norm).t().contiguous() for reader in self._readers]
+        self._out_YC = [
+            reader.out.weight.t() * reader.gate.tanh().repeat_interleave(D)[:, None] for reader in self._readers
+        ]
+        self._sharp_Z11 = [reader.log_temperature.exp().repeat(B)[:, None, None] for reader in self._readers]
+        self._dull_Z11 = [-sharp for sharp in self._sharp_Z11]
         self._query_BY = like.new_empty(B, Y)
+        self._query_Z1D = self._query_BY.view(-1, 1, D)
+        self._length_Z11 = like.new_empty(B * H, 1, 1)
         self._cosine_Z1M = like.new_empty(B * H, 1, M)
-        self._weights_Z1N = [like.new_empty(B * H, 1, M + 1) for _ in readers]
-        for reader, weights in zip(readers, self._weights_Z1N, strict=True):
-            weights[:, 0, M] = ((reader.null - 1.0) * reader.log_temperature.exp()).exp().repeat(B)
-        self._mixed_Z1E = like.new_empty(B * H, 1, D + 1)
+        self._scores_Z1N = [like.new_empty(B * H, 1, M + 1) for _ in self._readers]
+        for reader, scores in zip(self._readers, self._scores_Z1N, strict=True):
+            scores[:, 0, M] = ((reader.null - 1.0) * reader.log_temperature.exp()).repeat(B)
+        self._scores_Z1M = [scores[..., :M] for scores in self._scores_Z1N]
+        self._weights_Z1N = like.new_empty(B * H, 1, M + 1)
         self._added_BY = like.new_empty(B, Y)
+        self._added_Z1D = self._added_BY.view(-1, 1, D)
+        # Keys and values as the products want them; the null item's value, the last, is 0.
+        keys_BMLHD, values_BMLHD = (
+            x.view(B, M, -1, H, D) * there
+            for there in [(cache.memory.position_BM >= 0)[..., None, None, None]]
+            for x in (like, cache.memory.values_BMX)
+        )
+        self._keys_BHDM = [keys.permute(0, 2, 3, 1).contiguous() for keys in keys_BMLHD.unbind(2)]
+        self._values_BHND = [F.pad(values.transpose(1, 2), (0, 0, 0, 1)) for values in values_BMLHD.unbind(2)]
+        self._keys_ZDM = [keys.view(-1, D, M) for keys in self._keys_BHDM]
+        self._values_ZND = [values.view(-1, M + 1, D) for values in self._values_BHND]
+        self._holds = bool((cache.memory.position_BM >= 0).any())
+        # What open segments have staged: rings over time, the same for all rows, that begin with their oldest token.
         self._offsets: list[int] = cache.offset_B.tolist()
-        # What open segments have staged, one entry per token, the newest last: appending costs no call.
-        newest_BS = (cache.offset_B[:, None] - c.segment + torch.arange(c.segment, device=like.device)).clamp(min=0)
-        self._hidden = [deque(_along(x_BSC, newest_BS).unbind(1), c.segment) for x_BSC in cache.hidden_LBSC]
-        self._nats = deque(cache.nats_BS.gather(1, newest_BS).unbind(1), c.segment)
-        ids_BS = cache.line_BS[:, SHOWN_TOKENS - 1 :]
-        self._ids = deque(ids_BS.gather(1, newest_BS).unbind(1), c.segment)
+        self._time = 0
+        newest_BS = (cache.offset_B[:, None] - S + torch.arange(S, device=like.device)).clamp(min=0)
+        self._hidden_SBC = [_along(x_BSC, newest_BS).transpose(0, 1).contiguous() for x_BSC in cache.hidden_LBSC]
+        self._nats_SB = cache.nats_BS.gather(1, newest_BS).t().contiguous()
+        self._ids_SB = cache.line_BS[:, SHOWN_TOKENS - 1 :].gather(1, newest_BS).t().contiguous()
+        self._hidden = [list(hidden_SBC) for hidden_SBC in self._hidden_SBC]
+        self._nats, self._ids = list(self._nats_SB), list(self._ids_SB)
         self._logits_BV = cache.logits_BV
-        self._holds = False
-        self._arrange(torch.arange(B, device=like.device))
-
-    def _arrange(self, rows: Tensor) -> None:
-        """Lay out keys and values of some rows as the products want them."""
-        c, memory = self.ltm.config, self.cache.memory
-        there_RM1 = (memory.position_BM[rows] >= 0)[..., None]
-        keys_RMX, values_RMX = memory.keys_BMX[rows] * there_RM1, memory.values_BMX[rows]
-        Y, H, D, M = c.width, c.n_head, c.head_size, c.capacity
-        heads = torch.arange(H, device=rows.device)
-        for number, (keys_ZDM, values_ZME) in enumerate(zip(self._keys_ZDM, self._values_ZME, strict=True)):
-            part = slice(number * Y, (number + 1) * Y)
-            keys_ZDM.view(-1, H, D, M)[rows] = keys_RMX[..., part].reshape(-1, M, H, D).permute(0, 2, 3, 1)
-            values = values_RMX[..., part].reshape(-1, M, H, D).transpose(1, 2)
-            values_ZME.view(-1, H, M + 1, D + 1)[rows[:, None], heads, :M, :D] = values
-        self._holds = self._holds or bool(there_RM1.any())
+        self._offset_S = torch.arange(S, device=like.device)
+        self._tail_N = torch.arange(SHOWN_TOKENS - 1, device=like.device)
 
     def begin(self, ids_B: Tensor) -> None:
         """Take in the tokens that are about to be read."""
-        self._nats.append(F.cross_entropy(self._logits_BV, ids_B, reduction="none"))
-        self._ids.append(ids_B)
+        self._nats[self._time].copy_(F.cross_entropy(self._logits_BV, ids_B, reduction="none"))
+        self._ids[self._time].copy_(ids_B)
 
     def read(self, layer: int, x_BC: Tensor) -> None:
         """Add what the memory says to the residual stream before a block, in place; blocks without reads are left."""
         if (number := self.layers.get(layer)) is None:
             return
-        c = self.ltm.config
-        self._hidden[number].append(x_BC.clone())
+        self._hidden[number][self._time].copy_(x_BC)
         if not self._holds:
             return
         torch.mm(x_BC, self._query_CY[number], out=self._query_BY)
-        query_Z1D = self._query_BY.view(-1, 1, c.head_size)
+        query_Z1D = self._query_Z1D
+        torch.linalg.vector_norm(query_Z1D, dim=-1, keepdim=True, out=self._length_Z11)
+        query_Z1D.div_(self._length_Z11.clamp_(min=1e-12))
         torch.bmm(query_Z1D, self._keys_ZDM[number], out=self._cosine_Z1M)
-        self._cosine_Z1M.div_(torch.linalg.vector_norm(query_Z1D, dim=-1, keepdim=True).clamp_(min=1e-12))
-        torch.threshold_(self._cosine_Z1M, c.similarity, -1e4)
-        weights = self._weights_Z1N[number]
-        torch.mul(self._cosine_Z1M.sub_(1.0), self._sharp_Z11[number], out=weights[..., : c.capacity]).exp_()
-        torch.bmm(weights, self._values_ZME[number], out=self._mixed_Z1E)
-        mixed = self._mixed_Z1E
-        torch.div(mixed[..., : c.head_size], mixed[..., c.head_size :], out=self._added_BY.view(-1, 1, c.head_size))
+        torch.threshold_(self._cosine_Z1M, self.ltm.config.similarity, -1e4)
+        sharp, dull = self._sharp_Z11[number], self._dull_Z11[number]
+        torch.addcmul(dull, self._cosine_Z1M, sharp, out=self._scores_Z1M[number])
+        torch.softmax(self._scores_Z1N[number], -1, out=self._weights_Z1N)
+        torch.bmm(self._weights_Z1N, self._values_ZND[number], out=self._added_Z1D)
         x_BC.addmm_(self._added_BY, self._out_YC[number])
 
     def end(self, logits_BV: Tensor) -> None:
@@ -163,9 +164,11 @@ class MemoryStepper:
         Args:
             logits_BV: float32, valid until the next call of `begin` has returned.
         """
+        S = self.ltm.config.segment
         self._logits_BV = logits_BV
+        self._time = (self._time + 1) % S
         self._offsets = [offset + 1 for offset in self._offsets]
-        complete = [row for row, offset in enumerate(self._offsets) if offset == self.ltm.config.segment]
+        complete = [row for row, offset in enumerate(self._offsets) if offset == S]
         if complete:
             self._write(complete)
 
@@ -186,31 +189,35 @@ class MemoryStepper:
 
     def _staged(self, rows_R: Tensor, count_R: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return hidden states, nats and ids of open segments, the first token first and the rest whatever it is."""
-        S = self.ltm.config.segment
-        first_RS = (S - count_R[:, None] + torch.arange(S, device=rows_R.device)).clamp(max=S - 1)
-        hidden = [_along(torch.stack(list(staged), dim=1)[rows_R], first_RS) for staged in self._hidden]
-        nats_RS = torch.stack(list(self._nats), dim=1)[rows_R].gather(1, first_RS)
-        ids_RS = torch.stack(list(self._ids), dim=1)[rows_R].gather(1, first_RS)
-        return hidden, nats_RS, ids_RS
+        at_RS = (self._offset_S + (self._time - count_R)[:, None]) % self.ltm.config.segment
+        row_R1 = rows_R[:, None]
+        return (
+            [x_SBC[at_RS, row_R1] for x_SBC in self._hidden_SBC],
+            self._nats_SB[at_RS, row_R1],
+            self._ids_SB[at_RS, row_R1],
+        )
 
     def _write(self, written: Sequence[int]) -> None:
         if not written:
             return
-        cache, S, Y = self.cache, self.ltm.config.segment, self.ltm.config.width
+        cache, Y = self.cache, self.ltm.config.width
         rows = torch.tensor(written, device=cache.offset_B.device)
+        # All rows, or a single one, are views and no copies.
+        whole, first = len(written) == len(self._offsets), written[0]
+        place: Tensor | slice = rows if len(written) > 1 else slice(first, first + 1)
+        place = slice(None) if whole else place
         count_R = torch.tensor([self._offsets[row] for row in written], device=rows.device)
-        offsets = torch.arange(S, device=rows.device)
         hidden, nats_RS, ids_RS = self._staged(rows, count_R)
-        line_RS = torch.cat((cache.line_BS[rows, : SHOWN_TOKENS - 1], ids_RS), dim=1)
-        memory = cache.memory.select(rows)
+        line_RS = torch.cat((cache.line_BS[place, : SHOWN_TOKENS - 1], ids_RS), dim=1)
+        memory = cache.memory.select(place)
+        there_RM = memory.position_BM >= 0
         keys, values, reads_RM = [], [], torch.zeros_like(memory.reads_BM)
-        real_RS = offsets < count_R[:, None]
-        for number, reader in enumerate(self.ltm.readers):
-            reader = cast("Reader", reader)
-            whole = torch.cat((cache.before_LBC[number, rows][:, None], hidden[number]), dim=1)
-            own_keys, own_values = reader.project(whole)
+        real_RS = self._offset_S < count_R[:, None]
+        for number, reader in enumerate(self._readers):
+            line_RTC = torch.cat((cache.before_LBC[number, place][:, None], hidden[number]), dim=1)
+            own_keys, own_values = reader.project(line_RTC)
             part = slice(number * Y, (number + 1) * Y)
-            read_RSM = reader.matches(own_keys[:, 1:], memory.keys_BMX[..., part], memory.position_BM >= 0).any(1)
+            read_RSM = reader.matches(own_keys[:, 1:], memory.keys_BMX[..., part], there_RM).any(1)
             reads_RM += (read_RSM & real_RS[:, :, None]).sum(1)
             keys.append(own_keys[:, :-1])
             values.append(own_values[:, 1:])
@@ -219,21 +226,59 @@ class MemoryStepper:
             values_BSX=torch.cat(values, dim=-1),
             surprisal_BS=nats_RS / math.log(2),
             tokens_BSN=line_RS.unfold(1, SHOWN_TOKENS, 1),
-            writable_BS=real_RS & (cache.started_B[rows][:, None] | (offsets > 0)),
+            writable_BS=real_RS & (cache.started_B[place][:, None] | (self._offset_S > 0)),
             counts_B=count_R,
             reads_BM=reads_RM,
         )
-        after, _ = self.ltm.write(memory, staged)
-        for field in fields(LTMState):
-            getattr(cache.memory, field.name)[rows] = getattr(after, field.name)
+        self._change(rows, place, memory, staged, self.ltm.place(memory, staged))
         each = torch.arange(len(rows), device=rows.device)
-        cache.before_LBC[:, rows] = torch.stack(hidden)[:, each, count_R - 1]
-        tail = count_R[:, None] + torch.arange(SHOWN_TOKENS - 1, device=rows.device)
-        cache.line_BS[rows, : SHOWN_TOKENS - 1] = line_RS.gather(1, tail)
-        cache.started_B[rows] = True
+        for number, hidden_RSC in enumerate(hidden):
+            cache.before_LBC[number, place] = hidden_RSC[each, count_R - 1]
+        cache.line_BS[place, : SHOWN_TOKENS - 1] = line_RS.gather(1, count_R[:, None] + self._tail_N)
+        cache.started_B[place] = True
         for row in written:
             self._offsets[row] = 0
-        self._arrange(rows)
+
+    def _change(
+        self, rows: Tensor, place: Tensor | slice, before: LTMState, staged: Staged, placement: Placement
+    ) -> None:
+        """Carry out in place what `LTM.write` would return.
+
+        Args:
+            rows: which ones are written.
+            place: the same, or a slice.
+            before: their memories, maybe views.
+            staged: what they offer.
+            placement: what to do.
+        """
+        c, memory = self.ltm.config, self.cache.memory
+        r, s = placement.enters_BS.nonzero(as_tuple=True)
+        b, m = rows[r], placement.place_BS[r, s]
+        if c.overwrite is not None:  # places may be left empty
+            gone_r, gone_m = ((before.position_BM >= 0) & ~placement.stays_BM).nonzero(as_tuple=True)
+            for keys_BHDM in self._keys_BHDM:
+                keys_BHDM[rows[gone_r], :, :, gone_m] = 0.0
+        new_keys, new_values = (x[r, s].to(memory.keys_BMX.dtype) for x in (staged.keys_BSX, staged.values_BSX))
+        memory.keys_BMX[b, m] = new_keys
+        memory.values_BMX[b, m] = new_values
+        per_layer = (-1, len(self._readers), c.n_head, c.head_size)
+        for number, (keys_NHD, values_NHD) in enumerate(
+            zip(new_keys.view(per_layer).unbind(1), new_values.view(per_layer).unbind(1), strict=True)
+        ):
+            self._keys_BHDM[number][b, :, :, m] = keys_NHD
+            self._values_BHND[number][b, :, m] = values_NHD
+        position_N = placement.position_BS[r, s]
+        memory.position_BM[place] = before.position_BM.masked_fill(~placement.stays_BM, -1)
+        memory.position_BM[b, m] = position_N
+        memory.used_BM[place] = placement.used_BM
+        memory.used_BM[b, m] = position_N
+        memory.reads_BM[place] = before.reads_BM + staged.reads_BM
+        memory.reads_BM[b, m] = 0
+        memory.surprisal_BM[b, m] = placement.surprisal_BS[r, s]
+        memory.tokens_BMN[b, m] = staged.tokens_BSN[r, s]
+        memory.recent_BS[place] = placement.surprisal_BS.masked_fill(~staged.writable_BS, math.nan)
+        memory.clock_B[place] = before.clock_B + staged.counts_B
+        self._holds = self._holds or len(b) > 0
 
 
 def _along(x_BSC: Tensor, index_BS: Tensor) -> Tensor:
