@@ -274,7 +274,7 @@ class _WindowPass:
         self.fresh = fresh
         self.batch_invariant = batch_invariant
         self.kv: list[list[Tensor]] = [[] for _ in model.blocks]
-        self._biases: dict[int, Tensor | None] = {}
+        self._biases: dict[tuple[int, int], Tensor | None] = {}
 
     def read(self, layer: int, x_BSC: Tensor, start: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Return the residual stream after a block, of tokens that begin `start` tokens after what was carried here."""
@@ -298,9 +298,9 @@ class _WindowPass:
 
         None stands for the new tokens alone, each seeing those before it.
         """
-        if start not in self._biases:
-            self._biases[start] = None if self.fresh and not start else self._make_bias(start, S)
-        return self._biases[start]
+        if (start, S) not in self._biases:
+            self._biases[start, S] = None if self.fresh and not start else self._make_bias(start, S)
+        return self._biases[start, S]
 
     def _make_bias(self, start: int, S: int) -> Tensor:
         model, W, seen_B = self.model, self.model.config.window, self.before.seen_B

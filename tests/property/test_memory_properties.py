@@ -37,7 +37,7 @@ def make_model(**memory: object) -> Decoder:
         "similarity": 0.3, **memory,
     }  # fmt: skip
     ltm = LTMConfig(**fields)  # type: ignore[arg-type]
-    config = ModelConfig(VOCAB, 2, n_head=4, n_kv_head=2, d_model=16, d_ff=24, head_size=8, window=12, ltm=ltm)
+    config = ModelConfig(VOCAB, 3, n_head=4, n_kv_head=2, d_model=16, d_ff=24, head_size=8, window=12, ltm=ltm)
     model = Decoder(config, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -56,6 +56,7 @@ MODELS = {
     "surprisal": make_model(eviction="surprisal", write_budget=3),
     "adaptive": make_model(gamma=0.5),
     "overwrite": make_model(overwrite=0.9),
+    "above": make_model(layers=(1, 2), segment=4),
 }
 kinds = st.sampled_from(sorted(MODELS))
 texts = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=60)
