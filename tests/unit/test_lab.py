@@ -66,7 +66,7 @@ def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -
     assert baseline.ltm is None
     assert with_ltm.ltm is not None
     assert (with_ltm.ltm.segment, with_ltm.ltm.capacity, with_ltm.window) == (8, 16, 16)
-    assert baseline.num_parameters() == pytest.approx(with_ltm.num_parameters(), rel=0.002)
+    assert baseline.num_parameters() == pytest.approx(with_ltm.num_parameters(), rel=0.01)
 
 
 @pytest.mark.parametrize(
