@@ -3,7 +3,8 @@
 - One path for both arms of a comparison: a model without memory reads in the same way, and what differs is the memory.
 - The state goes in and comes out. Rows are independent documents, each at its own place, and start anew when told to.
 - Gradients flow through everything within one call; `StreamState.detach` cuts them between calls.
-- Segments lie at fixed places of a document, so cutting the reading in calls in another way changes nothing.
+- Segments lie at fixed places of a document, so cutting the reading in calls between chunks changes nothing, and
+  between segments of a chunk no more than the rounding of the blocks that see whole chunks.
 
 Axes as in `ulm.model` and `ulm.memory.ltm`; K = window - 1 carried keys, S tokens of a segment.
 """

@@ -177,7 +177,8 @@ def test_reading_in_parts_and_saving_between_them_changes_nothing(
     kind: str, text: list[int], data: st.DataObject
 ) -> None:
     model = MODELS[kind]
-    at = data.draw(st.integers(0, len(text) // SEGMENT)) * SEGMENT
+    chunk = model.config.chunk  # one segment, or three of the model `above`
+    at = data.draw(st.integers(0, len(text) // chunk)) * chunk
     state = StreamState.empty(model, 1)
     whole = read_document(model, torch.tensor([text]), state).all_logits()
     parts = []

@@ -111,16 +111,15 @@ class MemoryStepper:
         self._added_BY = like.new_empty(B, Y)
         self._added_Z1D = self._added_BY.view(-1, 1, D)
         # Keys and values as the products want them; the null item's value, the last, is 0.
+        there_BM = cache.memory.position_BM >= 0
         keys_BMLHD, values_BMLHD = (
-            x.view(B, M, -1, H, D) * there
-            for there in [(cache.memory.position_BM >= 0)[..., None, None, None]]
-            for x in (like, cache.memory.values_BMX)
+            (x * there_BM[..., None]).view(B, M, -1, H, D) for x in (like, cache.memory.values_BMX)
         )
         self._keys_BHDM = [keys.permute(0, 2, 3, 1).contiguous() for keys in keys_BMLHD.unbind(2)]
         self._values_BHND = [F.pad(values.transpose(1, 2), (0, 0, 0, 1)) for values in values_BMLHD.unbind(2)]
         self._keys_ZDM = [keys.view(-1, D, M) for keys in self._keys_BHDM]
         self._values_ZND = [values.view(-1, M + 1, D) for values in self._values_BHND]
-        self._holds = bool((cache.memory.position_BM >= 0).any())
+        self._holds = bool(there_BM.any())
         # What open segments have staged: rings over time, the same for all rows, that begin with their oldest token.
         self._offsets: list[int] = cache.offset_B.tolist()
         self._time = 0
@@ -202,10 +201,11 @@ class MemoryStepper:
             return
         cache, Y = self.cache, self.ltm.config.width
         rows = torch.tensor(written, device=cache.offset_B.device)
-        # All rows, or a single one, are views and no copies.
-        whole, first = len(written) == len(self._offsets), written[0]
-        place: Tensor | slice = rows if len(written) > 1 else slice(first, first + 1)
-        place = slice(None) if whole else place
+        place: Tensor | slice = rows
+        if len(written) == len(self._offsets):  # slices are views and no copies
+            place = slice(None)
+        elif len(written) == 1:
+            place = slice(written[0], written[0] + 1)
         count_R = torch.tensor([self._offsets[row] for row in written], device=rows.device)
         hidden, nats_RS, ids_RS = self._staged(rows, count_R)
         line_RS = torch.cat((cache.line_BS[place, : SHOWN_TOKENS - 1], ids_RS), dim=1)
