@@ -18,7 +18,21 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.commands import baseline, compare, doctor, lab, memory, replay, report, resume, run, train, watch, worlds
+from swarm.commands import (
+    baseline,
+    compare,
+    doctor,
+    lab,
+    memory,
+    mqar,
+    replay,
+    report,
+    resume,
+    run,
+    train,
+    watch,
+    worlds,
+)
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
@@ -115,7 +129,7 @@ def _register(module: ModuleType) -> None:
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(_bounded(getattr(module, name)))
 
 
-for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, worlds, doctor):
+for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, mqar, worlds, doctor):
     _register(_module)
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from swarm.errors import SwarmError
 from swarm.lab_config import Arm, LabConfig
 from swarm.lab_results import lab_results
+from swarm.measurements import read_measured, write_json, write_measured
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.corpus import Corpus, prepare_corpus
 from ulm.documents import CorpusError
@@ -64,7 +65,7 @@ def run_lab(
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
     corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else _open(folder)
     _check_vocabulary(config, corpus)
-    _write(folder / "lab.json", config.model_dump(mode="json"))
+    write_json(folder / "lab.json", config.model_dump(mode="json"))
     if "train" in stages:
         _train(config, corpus, folder, echo, follow)
     if "eval" in stages:
@@ -156,12 +157,12 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         }
         for _, _, place in trainings
     }
-    missing = [place for place in identity if _measured(place, identity[place]) is None]
+    missing = [place for place in identity if read_measured(place / "eval.json", identity[place]) is None]
     started = time.monotonic()
 
     def done(index: int, measured: dict[str, Any]) -> None:
         place = missing[index]
-        _write(place / "eval.json", {"identity": identity[place], "measured": measured})
+        write_measured(place / "eval.json", identity[place], measured)
         echo(f"evaluated {place.relative_to(folder)} ({time.monotonic() - started:.0f} s)")
 
     if missing:
@@ -169,7 +170,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         evaluate_all(config, corpus, [place / "checkpoint" for place in missing], done)
     measured: dict[str, list[Any]] = {arm: [] for arm in config.arms}
     for arm, _, place in trainings:
-        found = _measured(place, identity[place])
+        found = read_measured(place / "eval.json", identity[place])
         if found is None:
             raise SwarmError(f"{place / 'eval.json'} vanished; run the stage `eval` again")
         measured[arm].append(found)
@@ -195,7 +196,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         "corpus": corpus.manifest["splits"],
         "hit_rate_over_training": _over_training(config, folder),
     }
-    _write(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     for line in summary(results):
         echo(line)
 
@@ -216,15 +217,6 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
     return found
 
 
-def _measured(place: Path, identity: dict[str, Any]) -> Any | None:
-    """Return earlier measurements of the same checkpoint, corpus and settings, if they are there."""
-    try:
-        record = json.loads((place / "eval.json").read_text(encoding="utf-8"))
-        return record["measured"] if record["identity"] == json.loads(json.dumps(identity)) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _over_training(config: LabConfig, folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Return per seed the hit rate of the arm with memory, step by step."""
     found: dict[str, list[tuple[int, float]]] = {}
@@ -233,13 +225,6 @@ def _over_training(config: LabConfig, folder: Path) -> dict[str, list[tuple[int,
             lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             found[str(seed)] = [(line["step"], line["ltm_hit_rate"]) for line in map(json.loads, lines)]
     return found
-
-
-def _write(path: Path, data: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
-    fresh.replace(path)
 
 
 def summary(results: dict[str, Any]) -> list[str]:

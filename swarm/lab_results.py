@@ -1,7 +1,8 @@
 """From measurements per document and per recall sequence to `results.json`: estimates, intervals, verdicts.
 
 Owns the shape of the results and what may be claimed: a gain counts as caused by memory only if it is there, its
-interval without 0, and gone under every null control. It refuses to know how anything was measured.
+interval without 0, and gone under every null control; one that random writes leave is not caused by routing. It refuses
+to know how anything was measured.
 
 bpc is bits per character and bits_per_byte bits per byte of the raw text, summed over whole held-out documents.
 long_range_recall is the share of fresh pairs recalled over all distances beyond the window, with the quiet filler.
@@ -24,6 +25,9 @@ Measured = Mapping[str, Any]
 """What `swarm.actors.lm_evaluator.evaluate_model` gives."""
 
 _BITS = 1 / math.log(2)
+
+ROUTING = "random_writes"
+"""The null control that takes away the choice of what is written, and leaves the memory."""
 
 
 def lab_results(
@@ -213,7 +217,13 @@ def _cause(controls: Mapping[str, Any], kept: Sequence[str]) -> str:
     """Return what the null controls say of a gain; one keeps it if half of it or more is left."""
     if not controls:
         return "cause unknown: no null control was run"
-    return f"but not caused by memory: it survives {', '.join(kept)}" if kept else "gone under every null control"
+    if memory_gone := [name for name in kept if name != ROUTING]:
+        return f"but not caused by memory: it survives {', '.join(memory_gone)}"
+    if not kept:
+        return "gone under every null control"
+    lost = ", ".join(name for name in controls if name not in kept)
+    rest = f"; gone under {lost}, so memory may be a cause" if lost else ""
+    return f"but not caused by surprisal routing: it survives {ROUTING}{rest}"
 
 
 def _with_interval(interval: Interval) -> dict[str, float]:

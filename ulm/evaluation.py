@@ -22,7 +22,7 @@ from ulm.model import IGNORE, Decoder, round_up
 from ulm.recall import RecallTask
 from ulm.streaming import Reading, StreamState, read_chunk
 
-__all__ = ["DocumentScores", "RecallScores", "score_documents", "score_recall"]
+__all__ = ["DocumentScores", "Predictions", "RecallScores", "predict", "score_documents", "score_recall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,21 @@ class DocumentScores:
     tokens: NDArray[np.int64]
     written: NDArray[np.int64]
     readings: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model takes for the most likely next tokens.
+
+    Attributes:
+        guessed_BT: of the positions asked for; -1 elsewhere.
+        read_BT: positions that read at least one item.
+        written_B: tokens written to memory.
+    """
+
+    guessed_BT: Tensor
+    read_BT: Tensor
+    written_B: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,32 @@ def _readings(
         reading = read_chunk(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
         state = reading.state
         yield place, reading
+
+
+@torch.inference_mode()
+def predict(
+    model: Decoder, ids_BT: Tensor, labels_BT: Tensor, asked_BT: Tensor, *, control: Control = "none", seed: int = 0
+) -> Predictions:
+    """Read rows to their ends and return the most likely next tokens at some positions.
+
+    Args:
+        model: the µLM.
+        ids_BT: token ids.
+        labels_BT: the next tokens, `IGNORE` at padding.
+        asked_BT: positions whose next token is wanted.
+        control: takes one thing away that memory needs.
+        seed: of the control's randomness.
+    """
+    found = Predictions(
+        torch.full_like(ids_BT, -1), torch.zeros_like(asked_BT), torch.zeros_like(ids_BT[:, 0], dtype=torch.long)
+    )
+    for place, reading in _readings(model, ids_BT, labels_BT, control, seed):
+        asked_BS = asked_BT[:, place]
+        found.guessed_BT[:, place][asked_BS] = reading.all_logits()[asked_BS].argmax(-1)
+        if reading.read_BS is not None and reading.written_BS is not None:
+            found.read_BT[:, place] = reading.read_BS
+            found.written_B.add_(reading.written_BS.sum(1))
+    return found
 
 
 @torch.inference_mode()
@@ -154,18 +195,11 @@ def score_recall(
                 filler = np.asarray(text[first : first + task.length(distance)], dtype=np.int64)
             drawn.append(task.sequence(distance, generator, filler))
         ids = torch.from_numpy(np.stack([sequence.ids for sequence in drawn])).to(model.device)
-        asked = torch.from_numpy(drawn[0].asked).to(model.device)
-        guessed = torch.zeros(len(drawn), len(asked), dtype=torch.long, device=model.device)
-        read = torch.zeros(len(drawn), len(asked), dtype=torch.bool, device=model.device)
-        count = torch.zeros(len(drawn), dtype=torch.long, device=model.device)
-        for place, reading in _readings(model, ids[:, :-1], ids[:, 1:], control, seed):
-            inside = (asked >= place.start) & (asked < place.stop)
-            where = asked[inside] - place.start
-            guessed[:, inside] = reading.all_logits()[:, where].argmax(-1)
-            if reading.read_BS is not None and reading.written_BS is not None:
-                read[:, inside] = reading.read_BS[:, where]
-                count += reading.written_BS.sum(1)
-        recalled.append((guessed == ids[:, asked + 1]).cpu().numpy())
-        hit.append(read.cpu().numpy())
-        written.append(count.cpu().numpy())
+        at = torch.from_numpy(drawn[0].asked).to(model.device)
+        asked_BT = torch.zeros_like(ids[:, :-1], dtype=torch.bool)
+        asked_BT[:, at] = True
+        found = predict(model, ids[:, :-1], ids[:, 1:], asked_BT, control=control, seed=seed)
+        recalled.append((found.guessed_BT[:, at] == ids[:, at + 1]).cpu().numpy())
+        hit.append(found.read_BT[:, at].cpu().numpy())
+        written.append(found.written_B.cpu().numpy())
     return RecallScores(np.concatenate(recalled), np.concatenate(hit), np.concatenate(written))

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from swarm.actors.lm_trainer import recall_task
-from swarm.errors import SwarmError
+from swarm.actors.ray_tasks import run_tasks
 from swarm.lab_config import LabConfig
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
@@ -95,35 +93,16 @@ def evaluate_all(
     Raises:
         SwarmError: Ray cannot be started, or an evaluation failed.
     """
-    import ray
-
-    started = not ray.is_initialized()
-    try:
-        if started:
-            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:
-        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
-    use_gpu = config.train.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-
-    @ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)
-    def evaluate(settings: dict[str, Any], folder: str, checkpoint: str) -> dict[str, Any]:
-        torch.set_num_threads(1)
-        opened = Corpus.open(Path(folder))
-        device = "cuda" if use_gpu else "cpu"
-        return evaluate_model(LabConfig.model_validate(settings), opened, Path(checkpoint), device)
-
     settings = config.model_dump(mode="json")
     folder = str(corpus.folder.resolve())
-    waiting = {evaluate.remote(settings, folder, str(path.resolve())): i for i, path in enumerate(checkpoints)}
-    try:
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            index = waiting.pop(ready)
-            try:
-                done(index, ray.get(ready))
-            except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise SwarmError(f"evaluation of {checkpoints[index]} failed: {reason}") from error
-    finally:
-        if started:
-            ray.shutdown()
+    run_tasks(
+        _evaluate,
+        [(settings, folder, str(path.resolve())) for path in checkpoints],
+        done,
+        titles=[f"evaluation of {path}" for path in checkpoints],
+        device=config.train.device,
+    )
+
+
+def _evaluate(settings: dict[str, Any], folder: str, checkpoint: str, device: str) -> dict[str, Any]:
+    return evaluate_model(LabConfig.model_validate(settings), Corpus.open(Path(folder)), Path(checkpoint), device)

@@ -1,17 +1,17 @@
 """Runs a training loop on the workers of Ray Train, and turns what goes wrong into one line.
 
-Owns starting Ray, the check that the workers fit, retries after a worker's death, and the file by which a worker says
+Owns the check that the workers fit, retries after a worker's death, and the file by which a worker says
 that the training cannot go on. It refuses to know what the loop does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from swarm.actors.ray_tasks import ray_started
 from swarm.errors import SwarmError
 
 __all__ = ["give_up", "run_workers"]
@@ -56,44 +56,34 @@ def run_workers(
 
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    started = not ray.is_initialized()
-    try:
-        if started:
-            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:
-        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
     cpus = max(1, min(threads or 1, (os.cpu_count() or 1) // workers))
     gpus = workers if use_gpu else 0
-    there = ray.cluster_resources()
-    # Ray Train would wait for ever for what does not exist.
-    if there.get("CPU", 0) < cpus * workers or there.get("GPU", 0) < gpus:
-        if started:
-            ray.shutdown()
-        raise SwarmError(
-            f"{workers} workers need {cpus * workers} CPUs and {gpus} GPUs, Ray has "
-            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
+    with ray_started():
+        there = ray.cluster_resources()
+        # Ray Train would wait for ever for what does not exist.
+        if there.get("CPU", 0) < cpus * workers or there.get("GPU", 0) < gpus:
+            raise SwarmError(
+                f"{workers} workers need {cpus * workers} CPUs and {gpus} GPUs, Ray has "
+                f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
+            )
+        trainer = TorchTrainer(
+            loop,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
+            run_config=RunConfig(
+                name=name,
+                storage_path=str((folder / "ray").resolve()),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
         )
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config=settings,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str((folder / "ray").resolve()),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
-        ),
-    )
-    (folder / GAVE_UP).unlink(missing_ok=True)
-    try:
-        trainer.fit()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise SwarmError(
-            f"training failed: {reason}; the last saved state is in {folder}, go on with --resume"
-        ) from error
-    finally:
-        if started:
-            with contextlib.suppress(Exception):
-                ray.shutdown()
+        (folder / GAVE_UP).unlink(missing_ok=True)
+        try:
+            trainer.fit()
+        except Exception as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise SwarmError(
+                f"training failed: {reason}; the last saved state is in {folder}, go on from it with "
+                "`swarm train --resume` or the same `swarm lab`"
+            ) from error
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -65,16 +64,7 @@ def lab(**train: Any) -> LabConfig:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """One Ray for all stages, with two CPUs whatever the machine has; the lab leaves a Ray that it did not start."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    torch.set_num_threads(1)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def quiet(path: Path, steps: int, title: str) -> Any:

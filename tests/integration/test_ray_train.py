@@ -6,7 +6,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,16 +47,7 @@ def recipe(**changes: Any) -> TrainConfig:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """One Ray for all fits, with two CPUs whatever the machine has; `train` leaves a Ray that it did not start."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    torch.set_num_threads(1)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 @pytest.fixture(scope="module")

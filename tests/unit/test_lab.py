@@ -195,6 +195,20 @@ def test_a_gain_that_a_control_keeps_is_not_said_to_be_caused_by_memory() -> Non
     assert verdict["recall"].endswith("but not caused by memory: it survives shuffled_values")
 
 
+def test_a_gain_that_random_writes_keep_is_that_of_memory_but_not_of_its_routing() -> None:
+    controls = {"random_writes": (-0.08, 0.8), "no_reads": (0.0, 0.05)}
+    verdict = results(controls=controls)["verdict"]
+    words = (
+        "but not caused by surprisal routing: it survives random_writes; gone under no_reads, so memory may be a cause"
+    )
+    assert verdict["compression"].endswith(words)
+    assert verdict["recall"].endswith(words)
+    both = {**controls, "shuffled_values": (-0.08, 0.8)}
+    assert results(controls=both)["verdict"]["recall"].endswith("not caused by memory: it survives shuffled_values")
+    alone = results(controls={"random_writes": (-0.08, 0.8)})["verdict"]["recall"]
+    assert alone.endswith("but not caused by surprisal routing: it survives random_writes")
+
+
 @pytest.mark.parametrize(("kept", "survives"), [(-0.02, False), (-0.08, True)])
 def test_a_control_keeps_a_gain_if_it_keeps_half_of_it(kept: float, survives: bool) -> None:
     verdict = results(controls={"no_reads": (kept, 0.05)})["verdict"]

@@ -1,0 +1,82 @@
+"""Independent pieces of work as Ray tasks, and Ray started for as long as they need it.
+
+Owns starting Ray for work that is no run of a swarm, and handing results on in the order in which they are ready. It
+refuses to know what the work is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from swarm.errors import SwarmError
+
+__all__ = ["ray_started", "run_tasks"]
+
+
+@contextlib.contextmanager
+def ray_started() -> Iterator[None]:
+    """Have Ray running; it is stopped afterwards if it was not running before.
+
+    Raises:
+        SwarmError: Ray cannot be started.
+    """
+    import ray
+
+    started = not ray.is_initialized()
+    try:
+        if started:
+            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
+    except Exception as error:
+        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
+    try:
+        yield
+    finally:
+        if started:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+
+
+def run_tasks(
+    work: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    done: Callable[[int, Any], None],
+    *,
+    titles: Sequence[str],
+    device: str = "auto",
+) -> None:
+    """Call `work(*call, device)` for every call, as many at a time as Ray has processors; a task has one thread.
+
+    Args:
+        work: must be picklable, as its arguments; it is called again, at most twice, if its process died.
+        calls: arguments of each call but the last.
+        done: receives the index of a call and what it gave, as soon as it is there.
+        titles: what each call does, for the message when it fails.
+        device: `cpu`, or `auto` or `cuda` to give each task one GPU where Ray has any.
+
+    Raises:
+        SwarmError: Ray cannot be started, or a call failed.
+    """
+    import ray
+
+    with ray_started():
+        use_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+        where = "cuda" if use_gpu else "cpu"
+
+        @ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)
+        def task(*arguments: Any) -> Any:
+            import torch
+
+            torch.set_num_threads(1)
+            return work(*arguments, where)
+
+        waiting = {task.remote(*call): index for index, call in enumerate(calls)}
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            index = waiting.pop(ready)
+            try:
+                done(index, ray.get(ready))
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise SwarmError(f"{titles[index]} failed: {reason}") from error

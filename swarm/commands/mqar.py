@@ -1,0 +1,31 @@
+"""`swarm mqar FILE`: recall of synthetic pairs with and without memory, under null controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import OutFolder, Overrides
+
+__all__ = ["EXAMPLE", "mqar"]
+
+EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
+
+
+def mqar(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.")],
+    overrides: Overrides = None,
+    out: OutFolder = None,
+) -> None:
+    """Train small µLMs to recall synthetic pairs, with and without memory; what is done already is not done again."""
+    from swarm.config_file import load_yaml_model
+    from swarm.mqar import run_mqar, summary
+    from swarm.mqar_config import MqarConfig
+
+    config = load_yaml_model(file, MqarConfig, list(overrides or []))
+    folder = out if out is not None else Path("runs") / f"mqar-{config.name}"
+    for line in summary(run_mqar(config, folder, typer.echo)):
+        typer.echo(line)
+    typer.echo(f"results       {folder / 'results.json'}")
