@@ -21,8 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 
 from ulm.config import LTMConfig
 
-__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Placement", "Reader", "Staged"]
+__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Placement", "Reader", "Staged", "array_module", "as_type"]
 
 Control = Literal["none", "shuffled_values", "random_writes", "capacity_1", "no_reads"]
 CONTROLS: tuple[Control, ...] = ("shuffled_values", "random_writes", "capacity_1", "no_reads")
@@ -304,41 +305,50 @@ class LTM(nn.Module):
 
     @torch.no_grad()
     def place(self, state: LTMState, staged: Staged, control: Control = "none", seed: int = 0) -> Placement:
-        """Return what is written after a segment, and where; arguments as of `write`."""
-        c = self.config
+        """Return what is written after a segment, and where.
+
+        Args:
+            state: as of `write`; its fields and those of `staged` may as well be NumPy's arrays, and so is the result
+                then. For the few numbers of a decoding step a call of NumPy's costs a third of one of torch's.
+            staged: as of `write`.
+            control: as of `write`.
+            seed: as of `write`.
+        """
+        c, xp = self.config, array_module(state.clock_B)
         # Equal surprisals differ in their last bits with the way a text was read, and ranks must not.
-        staged = replace(staged, surprisal_BS=(staged.surprisal_BS * 1024.0).round() / 1024.0)
-        S, M = staged.surprisal_BS.shape[1], c.capacity
-        position_BS = state.clock_B[:, None] + torch.arange(S, device=state.clock_B.device)
-        written_BS = staged.writable_BS & (staged.surprisal_BS > self._threshold(state, staged))
+        surprisal_BS = xp.round(staged.surprisal_BS * 1024.0) / 1024.0
+        (B, S), M = surprisal_BS.shape, c.capacity
+        row_B1 = _arange(B, state.clock_B)[:, None]
+        position_BS = state.clock_B[:, None] + _arange(S, state.clock_B)
+        written_BS = staged.writable_BS & (surprisal_BS > self._threshold(state, staged, surprisal_BS))
         if c.write_budget is not None and c.write_budget < S:
-            ranked = staged.surprisal_BS.masked_fill(~written_BS, -math.inf)
-            order = ranked.argsort(dim=1, descending=True, stable=True)
-            written_BS = written_BS & (order.argsort(dim=1) < c.write_budget)
+            falling_BS = xp.where(written_BS, -surprisal_BS, math.inf)
+            written_BS = written_BS & (_ranks(falling_BS, xp) < c.write_budget)
         if control == "random_writes":
-            noise = _noise(position_BS, seed).masked_fill(~staged.writable_BS, math.inf)
-            rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
-            written_BS = rank < written_BS.sum(1, keepdim=True)
-        used_BM = torch.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
-        there_BN = torch.cat((state.position_BM >= 0, written_BS), dim=1)
-        position_BN = torch.cat((state.position_BM, position_BS), dim=1)
+            noise_BS = xp.where(staged.writable_BS, _noise(position_BS, seed), math.inf)
+            written_BS = _ranks(noise_BS, xp) < written_BS.sum(1)[:, None]
+        used_BM = xp.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
+        there_BN = xp.concatenate((state.position_BM >= 0, written_BS), axis=1)
+        position_BN = xp.concatenate((state.position_BM, position_BS), axis=1)
         if c.overwrite is not None:
-            keys = torch.cat((state.keys_BMX, staged.keys_BSX.to(state.keys_BMX.dtype)), dim=1)
-            keys = keys.view(*keys.shape[:2], -1, c.head_size)
-            there_BN &= ~_replaced(keys, position_BN.masked_fill(~there_BN, -1), c.overwrite)
+            keys_BNX = xp.concatenate((state.keys_BMX, as_type(staged.keys_BSX, state.keys_BMX.dtype)), axis=1)
+            known_BN = xp.where(there_BN, position_BN, -1)
+            there_BN = there_BN & ~_replaced(keys_BNX, known_BN, c.head_size, c.overwrite)
         if c.eviction == "age":
             rank_BN = position_BN
         elif c.eviction == "use":
-            rank_BN = torch.cat((used_BM, position_BS), dim=1)
+            rank_BN = xp.concatenate((used_BM, position_BS), axis=1)
         else:
-            rank_BN = torch.cat((state.surprisal_BM, staged.surprisal_BS), dim=1)
-        rank_BN = rank_BN.double().masked_fill_(~there_BN, -math.inf)
-        best = rank_BN.argsort(dim=1, descending=True, stable=True)[:, : 1 if control == "capacity_1" else M]
-        kept_BN = torch.zeros_like(there_BN).scatter_(1, best, True) & there_BN
+            rank_BN = xp.concatenate((state.surprisal_BM, surprisal_BS), axis=1)
+        falling_BN = xp.where(there_BN, -as_type(rank_BN, xp.float64), math.inf)
+        best = xp.argsort(falling_BN, axis=1, stable=True)[:, : 1 if control == "capacity_1" else M]
+        kept_BN = xp.zeros_like(there_BN)
+        kept_BN[row_B1, best] = True
+        kept_BN &= there_BN
         stays_BM, enters_BS = kept_BN[:, :M], kept_BN[:, M:]
-        free_BM = stays_BM.byte().argsort(dim=1, stable=True)  # places that are free come first
-        place_BS = free_BM.gather(1, (enters_BS.cumsum(1) - 1).clamp_(0, M - 1))
-        return Placement(written_BS, enters_BS, place_BS, stays_BM, used_BM, position_BS, staged.surprisal_BS)
+        free_BM = xp.argsort(as_type(stays_BM, xp.uint8), axis=1, stable=True)  # free places come first
+        place_BS = free_BM[row_B1, xp.clip(xp.cumsum(enters_BS, axis=1) - 1, 0, M - 1)]
+        return Placement(written_BS, enters_BS, place_BS, stays_BM, used_BM, position_BS, surprisal_BS)
 
     def write(
         self, state: LTMState, staged: Staged, control: Control = "none", seed: int = 0
@@ -378,31 +388,59 @@ class LTM(nn.Module):
             clock_B=state.clock_B + staged.counts_B,
         ), p.written_BS
 
-    def _threshold(self, state: LTMState, staged: Staged) -> Tensor | float:
+    def _threshold(self, state: LTMState, staged: Staged, surprisal_BS: Tensor) -> Tensor | float:
         """Return the surprisal in bits that a token has to exceed."""
         if self.config.gamma is None:
             return self.config.threshold_bits
-        S = staged.surprisal_BS.shape[1]
-        now = staged.surprisal_BS.masked_fill(~staged.writable_BS, math.nan)
-        line = torch.cat((state.recent_BS, now), dim=1).double()
-        known = ~line.isnan()
-        line = line.nan_to_num(0.0)
+        xp = array_module(surprisal_BS)
+        S, width = surprisal_BS.shape[1], state.recent_BS.shape[1]
+        now_BS = xp.where(staged.writable_BS, surprisal_BS, math.nan)
+        line = as_type(xp.concatenate((state.recent_BS, now_BS), axis=1), xp.float64)
+        known = ~xp.isnan(line)
+        line = xp.where(known, line, 0.0)
         # Sums over the `recent` tokens before each one, from running sums.
-        width = state.recent_BS.shape[1]
-        sums = [torch.cat((x.new_zeros(x.shape[0], 1), x.cumsum(1)), dim=1) for x in (known.double(), line, line**2)]
+        zero_B1 = xp.zeros_like(line[:, :1])
+        sums = [
+            xp.concatenate((zero_B1, xp.cumsum(x, axis=1)), axis=1)
+            for x in (xp.asarray(known, dtype=xp.float64), line, line**2)
+        ]
         count, total, squares = (x[:, width : width + S] - x[:, :S] for x in sums)
-        mean = total / count.clamp(min=1)
-        deviation = (squares / count.clamp(min=1) - mean**2).clamp(min=0).sqrt()
+        some = xp.clip(count, 1, None)
+        mean = total / some
+        deviation = xp.sqrt(xp.clip(squares / some - mean**2, 0, None))
         # Too few to speak of a deviation: the fixed threshold holds.
-        return torch.where(count < 8, self.config.threshold_bits, mean + self.config.gamma * deviation)
+        threshold: Tensor = xp.where(count < 8, self.config.threshold_bits, mean + self.config.gamma * deviation)
+        return threshold
 
 
-def _replaced(keys_BNHD: Tensor, position_BN: Tensor, similarity: float) -> Tensor:
+def array_module(array: Any) -> Any:
+    """Return the module whose functions take an array of this kind: torch or numpy."""
+    return torch if isinstance(array, Tensor) else np
+
+
+def as_type(array: Any, dtype: Any) -> Any:
+    """Return an array of either kind in another type, or itself."""
+    return array.to(dtype) if isinstance(array, Tensor) else array.astype(dtype, copy=False)
+
+
+def _arange(end: int, like: Any) -> Any:
+    return torch.arange(end, device=like.device) if isinstance(like, Tensor) else np.arange(end)
+
+
+def _ranks(values_BN: Any, xp: Any) -> Any:
+    """Return each value's place in the rising order of its row."""
+    return xp.argsort(xp.argsort(values_BN, axis=1, stable=True), axis=1)
+
+
+def _replaced(keys_BNX: Any, position_BN: Any, head_size: int, similarity: float) -> Any:
     """Return which items have a later one in the place that their key leads to, (B, N) bool."""
-    keys = keys_BNHD.float().transpose(1, 2)
+    keys = torch.as_tensor(keys_BNX).float()
+    keys = keys.view(*keys.shape[:2], -1, head_size).transpose(1, 2)
     alike_BNN = ((keys @ keys.transpose(-1, -2)) > similarity).all(1)
-    later_BNN = position_BN[:, None, :] > position_BN[:, :, None]
-    return (alike_BNN & later_BNN).any(-1)
+    place_BN = torch.as_tensor(position_BN)
+    later_BNN = place_BN[:, None, :] > place_BN[:, :, None]
+    found_BN = (alike_BNN & later_BNN).any(-1)
+    return found_BN if isinstance(position_BN, Tensor) else found_BN.numpy()
 
 
 def shuffled(state: LTMState, seed: int) -> LTMState:
@@ -420,9 +458,9 @@ def shuffled(state: LTMState, seed: int) -> LTMState:
     return replace(state, values_BMX=state.values_BMX[rows, taken_BM])
 
 
-def _noise(position: Tensor, seed: int) -> Tensor:
+def _noise(position: Any, seed: int) -> Any:
     """Return a number in [0, 1) per position that looks random (splitmix64, Steele et al. 2014); float64."""
     z = position * -7046029254386353131 + (seed * 0x5851F42D4C957F2D) % 2**62
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         z = (z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return ((z >> 11) & ((1 << 53) - 1)).double() / 2**53
+    return as_type((z >> 11) & ((1 << 53) - 1), array_module(z).float64) / 2**53

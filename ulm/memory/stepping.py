@@ -4,7 +4,8 @@
   segment is complete.
 - Weights that never change are folded once: gates into the output matrix, norms into the query matrix.
 - The null item is one more column of the scores, whose value is nothing.
-- A write changes the places of the items that come and go, and copies no others.
+- A write changes the places of the items that come and go, and copies no others. On a CPU it does its bookkeeping with
+  NumPy, on the same memory: most writes are of a row or two, where what counts is the cost of a call.
 - What a row reads and writes depends on that row alone.
 
 Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
@@ -13,17 +14,21 @@ Axes as in `ulm.memory.ltm`; Z = B x H products of one row and head each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged
+from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged, array_module, as_type
 
 __all__ = ["MemoryCache", "MemoryStepper"]
+
+_BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "recent_BS", "clock_B")
+"""What decides where tokens are written, if keys do not."""
 
 
 @dataclass(slots=True)
@@ -93,7 +98,8 @@ class MemoryStepper:
         Y, B, M, H, D, S = c.width, len(cache.offset_B), c.capacity, c.n_head, c.head_size, c.segment
         like = cache.memory.keys_BMX
         # Queries have length 1, so the scale of the norm before them cancels, and its weights fold into the matrix.
-        self._query_CY = [(reader.key_value.weight[:Y] * reader.norm).t().contiguous() for reader in self._readers]
+        self._project_CX = [(reader.key_value.weight * reader.norm).t().contiguous() for reader in self._readers]
+        self._query_CY = [project_CX[:, :Y].contiguous() for project_CX in self._project_CX]
         self._out_YC = [
             reader.out.weight.t() * reader.gate.tanh().repeat_interleave(D)[:, None] for reader in self._readers
         ]
@@ -120,18 +126,43 @@ class MemoryStepper:
         self._keys_ZDM = [keys.view(-1, D, M) for keys in self._keys_BHDM]
         self._values_ZND = [values.view(-1, M + 1, D) for values in self._values_BHND]
         self._holds = bool(there_BM.any())
-        # What open segments have staged: rings over time, the same for all rows, that begin with their oldest token.
+        # What open segments have staged, and the tokens before: rings over time, the same for all rows, that begin with
+        # their oldest token.
         self._offsets: list[int] = cache.offset_B.tolist()
+        self._started: list[bool] = cache.started_B.tolist()
         self._time = 0
-        newest_BS = (cache.offset_B[:, None] - S + torch.arange(S, device=like.device)).clamp(min=0)
-        self._hidden_SBC = [_along(x_BSC, newest_BS).transpose(0, 1).contiguous() for x_BSC in cache.hidden_LBSC]
-        self._nats_SB = cache.nats_BS.gather(1, newest_BS).t().contiguous()
-        self._ids_SB = cache.line_BS[:, SHOWN_TOKENS - 1 :].gather(1, newest_BS).t().contiguous()
-        self._hidden = [list(hidden_SBC) for hidden_SBC in self._hidden_SBC]
-        self._nats, self._ids = list(self._nats_SB), list(self._ids_SB)
+        self._length = S + SHOWN_TOKENS - 1
+        newest_BS = cache.offset_B[:, None] - S + torch.arange(S, device=like.device)
+        newest_BT = cache.offset_B[:, None] + torch.arange(self._length, device=like.device)
+        line_BT = F.pad(cache.line_BS, (S, 0), value=-1)
+        self._ids_TB = line_BT.gather(1, newest_BT).t().contiguous()
+        self._nats_TB = cache.nats_BS.new_zeros(self._length, B)
+        self._nats_TB[-S:] = cache.nats_BS.gather(1, newest_BS.clamp(min=0)).t()
+        self._hidden_TBC = []
+        for hidden_BSC, before_BC in zip(cache.hidden_LBSC, cache.before_LBC, strict=True):
+            hidden_TBC = hidden_BSC.new_zeros(self._length, B, hidden_BSC.shape[-1])
+            line_BTC = torch.cat((before_BC[:, None], hidden_BSC), dim=1)
+            hidden_TBC[-S - 1 :] = _along(line_BTC, F.pad(newest_BS + 1, (1, 0)).clamp(min=0)).transpose(0, 1)
+            self._hidden_TBC.append(hidden_TBC)
+        self._hidden = [list(hidden_TBC) for hidden_TBC in self._hidden_TBC]
+        self._nats, self._ids = list(self._nats_TB), list(self._ids_TB)
         self._logits_BV = cache.logits_BV
-        self._offset_S = torch.arange(S, device=like.device)
-        self._tail_N = torch.arange(SHOWN_TOKENS - 1, device=like.device)
+        # The same memory once more, as arrays that are cheap to index where there can be such: NumPy has no bfloat16.
+        self._cheap: Callable[[Tensor], Any] = _itself
+        if like.device.type == "cpu" and like.dtype != torch.bfloat16:
+            self._cheap = Tensor.numpy
+        views: list[Any] = [self._cheap(getattr(cache.memory, field.name)) for field in fields(LTMState)]
+        self._memory = LTMState(*views)
+        self._xp = array_module(self._memory.clock_B)
+        self._cheap_keys, self._cheap_values = (
+            [self._cheap(x) for x in layers] for layers in (self._keys_BHDM, self._values_BHND)
+        )
+        self._staged_hidden = [self._cheap(x) for x in self._hidden_TBC]
+        self._staged_nats, self._staged_ids = self._cheap(self._nats_TB), self._cheap(self._ids_TB)
+        self._offset_S = self._cheap(torch.arange(S, device=like.device))
+        self._line_T = self._cheap(torch.arange(1 - SHOWN_TOKENS, S, device=like.device))
+        shown = np.arange(S)[:, None] + np.arange(SHOWN_TOKENS)
+        self._shown_SN = self._cheap(torch.from_numpy(shown).to(like.device))
 
     def begin(self, ids_B: Tensor) -> None:
         """Take in the tokens that are about to be read."""
@@ -165,7 +196,7 @@ class MemoryStepper:
         """
         S = self.ltm.config.segment
         self._logits_BV = logits_BV
-        self._time = (self._time + 1) % S
+        self._time = (self._time + 1) % self._length
         self._offsets = [offset + 1 for offset in self._offsets]
         complete = [row for row, offset in enumerate(self._offsets) if offset == S]
         if complete:
@@ -178,70 +209,84 @@ class MemoryStepper:
 
     def select(self, rows: Tensor) -> MemoryStepper:
         """Return a stepper for some of the rows, with what they have staged."""
-        cache = self.cache
-        cache.offset_B = torch.tensor(self._offsets, device=rows.device)
-        everybody = torch.arange(len(self._offsets), device=rows.device)
-        hidden, cache.nats_BS, cache.line_BS[:, SHOWN_TOKENS - 1 :] = self._staged(everybody, cache.offset_B)
-        cache.hidden_LBSC = torch.stack(hidden)
-        cache.logits_BV = self._logits_BV
-        return MemoryStepper(self.ltm, cache.select(rows))
-
-    def _staged(self, rows_R: Tensor, count_R: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return hidden states, nats and ids of open segments, the first token first and the rest whatever it is."""
-        at_RS = (self._offset_S + (self._time - count_R)[:, None]) % self.ltm.config.segment
-        row_R1 = rows_R[:, None]
-        return (
-            [x_SBC[at_RS, row_R1] for x_SBC in self._hidden_SBC],
-            self._nats_SB[at_RS, row_R1],
-            self._ids_SB[at_RS, row_R1],
+        offset_B, started_B = (torch.tensor(x, device=rows.device)[rows] for x in (self._offsets, self._started))
+        at_BT = self._places(offset_B, torch.as_tensor(self._line_T))
+        at_BS, row_B1 = at_BT[:, SHOWN_TOKENS - 1 :], rows[:, None]
+        lines_LBTC = torch.stack([x_TBC[at_BT[:, SHOWN_TOKENS - 2 :], row_B1] for x_TBC in self._hidden_TBC])
+        cache = MemoryCache(
+            memory=self.cache.memory.select(rows),
+            hidden_LBSC=lines_LBTC[:, :, 1:],
+            before_LBC=lines_LBTC[:, :, 0],
+            nats_BS=self._nats_TB[at_BS, row_B1],
+            line_BS=self._ids_TB[at_BT, row_B1],
+            offset_B=offset_B,
+            started_B=started_B,
+            logits_BV=self._logits_BV[rows],
         )
+        return MemoryStepper(self.ltm, cache)
+
+    def _places(self, count_R: Any, offsets: Any) -> Any:
+        """Return where tokens stand in the rings, counted from the first one of each row's open segment."""
+        return ((self._time - count_R)[:, None] + offsets) % self._length
 
     def _write(self, written: Sequence[int]) -> None:
         if not written:
             return
-        cache, Y = self.cache, self.ltm.config.width
-        rows = torch.tensor(written, device=cache.offset_B.device)
-        place: Tensor | slice = rows
+        c, xp, memory = self.ltm.config, self._xp, self._memory
+        count_R = self._array([self._offsets[row] for row in written])
+        rows = self._array(written)
+        place: Any = rows
         if len(written) == len(self._offsets):  # slices are views and no copies
             place = slice(None)
         elif len(written) == 1:
             place = slice(written[0], written[0] + 1)
-        count_R = torch.tensor([self._offsets[row] for row in written], device=rows.device)
-        hidden, nats_RS, ids_RS = self._staged(rows, count_R)
-        line_RS = torch.cat((cache.line_BS[place, : SHOWN_TOKENS - 1], ids_RS), dim=1)
-        memory = cache.memory.select(place)
-        there_RM = memory.position_BM >= 0
-        keys, values, reads_RM = [], [], torch.zeros_like(memory.reads_BM)
+        row_R1, at_RT = rows[:, None], self._places(count_R, self._line_T)
+        at_RS = at_RT[:, SHOWN_TOKENS - 1 :]
         real_RS = self._offset_S < count_R[:, None]
-        for number, reader in enumerate(self._readers):
-            line_RTC = torch.cat((cache.before_LBC[number, place][:, None], hidden[number]), dim=1)
-            own_keys, own_values = reader.project(line_RTC)
-            part = slice(number * Y, (number + 1) * Y)
-            read_RSM = reader.matches(own_keys[:, 1:], memory.keys_BMX[..., part], there_RM).any(1)
-            reads_RM += (read_RSM & real_RS[:, :, None]).sum(1)
-            keys.append(own_keys[:, :-1])
-            values.append(own_values[:, 1:])
+        keys, values, reads_RM = [], [], 0
+        for number, hidden_TBC in enumerate(self._staged_hidden):
+            own_keys, own_values = self._project(number, hidden_TBC[at_RT[:, SHOWN_TOKENS - 2 :], row_R1])
+            keys_BHDM = self._keys_BHDM[number]
+            keys_RHDM = keys_BHDM.index_select(0, torch.as_tensor(rows)) if place is rows else keys_BHDM[place]
+            best_RSM = (own_keys[:, 1:].transpose(1, 2) @ keys_RHDM).amax(1)
+            read_RSM = self._cheap(best_RSM > c.similarity)
+            reads_RM = reads_RM + (read_RSM & real_RS[:, :, None]).sum(1)
+            keys.append(self._cheap(own_keys[:, :-1].flatten(-2)))
+            values.append(self._cheap(own_values[:, 1:]))
+        started_R = self._array([self._started[row] for row in written])
         staged = Staged(
-            keys_BSX=torch.cat(keys, dim=-1),
-            values_BSX=torch.cat(values, dim=-1),
-            surprisal_BS=nats_RS / math.log(2),
-            tokens_BSN=line_RS.unfold(1, SHOWN_TOKENS, 1),
-            writable_BS=real_RS & (cache.started_B[place][:, None] | (self._offset_S > 0)),
+            keys_BSX=keys[0] if len(keys) == 1 else xp.concatenate(keys, axis=-1),
+            values_BSX=values[0] if len(values) == 1 else xp.concatenate(values, axis=-1),
+            surprisal_BS=self._staged_nats[at_RS, row_R1] / math.log(2),
+            tokens_BSN=self._staged_ids[at_RT[:, self._shown_SN], rows[:, None, None]],
+            writable_BS=real_RS & (started_R[:, None] | (self._offset_S > 0)),
             counts_B=count_R,
-            reads_BM=reads_RM,
+            reads_BM=cast("Tensor", reads_RM),
         )
-        self._change(rows, place, memory, staged, self.ltm.place(memory, staged))
-        each = torch.arange(len(rows), device=rows.device)
-        for number, hidden_RSC in enumerate(hidden):
-            cache.before_LBC[number, place] = hidden_RSC[each, count_R - 1]
-        cache.line_BS[place, : SHOWN_TOKENS - 1] = line_RS.gather(1, count_R[:, None] + self._tail_N)
-        cache.started_B[place] = True
+        before = LTMState(
+            keys_BMX=memory.keys_BMX[slice(0) if c.overwrite is None else place],  # as large as all the rest together
+            values_BMX=memory.values_BMX[:0],
+            tokens_BMN=memory.tokens_BMN[:0],
+            **{name: getattr(memory, name)[place] for name in _BOOKKEEPING},
+        )
+        self._change(rows, place, before, staged, self.ltm.place(before, staged))
         for row in written:
-            self._offsets[row] = 0
+            self._offsets[row], self._started[row] = 0, True
 
-    def _change(
-        self, rows: Tensor, place: Tensor | slice, before: LTMState, staged: Staged, placement: Placement
-    ) -> None:
+    def _project(self, number: int, line_RTC: Any) -> tuple[Tensor, Tensor]:
+        """Return keys, (R, T, H, D), and values, (R, T, Y), as `Reader.project` does up to rounding."""
+        c, reader = self.ltm.config, self._readers[number]
+        line_RTC = torch.as_tensor(line_RTC)
+        both_RTX = line_RTC @ self._project_CX[number]
+        keys_RTHD = both_RTX[..., : c.width].unflatten(-1, (c.n_head, c.head_size))
+        length_RT1 = torch.linalg.vector_norm(line_RTC, dim=-1, keepdim=True)
+        scale_RT1 = (length_RT1.square_() / line_RTC.shape[-1]).add_(reader.norm_eps).rsqrt_()
+        return F.normalize(keys_RTHD, dim=-1), both_RTX[..., c.width :] * scale_RT1
+
+    def _array(self, values: Sequence[int]) -> Any:
+        return np.array(values) if self._xp is np else torch.tensor(values, device=self.cache.offset_B.device)
+
+    def _change(self, rows: Any, place: Any, before: LTMState, staged: Staged, placement: Placement) -> None:
         """Carry out in place what `LTM.write` would return.
 
         Args:
@@ -251,24 +296,24 @@ class MemoryStepper:
             staged: what they offer.
             placement: what to do.
         """
-        c, memory = self.ltm.config, self.cache.memory
-        r, s = placement.enters_BS.nonzero(as_tuple=True)
+        c, memory, xp = self.ltm.config, self._memory, self._xp
+        r, s = _nonzero(placement.enters_BS)
         b, m = rows[r], placement.place_BS[r, s]
         if c.overwrite is not None:  # places may be left empty
-            gone_r, gone_m = ((before.position_BM >= 0) & ~placement.stays_BM).nonzero(as_tuple=True)
-            for keys_BHDM in self._keys_BHDM:
+            gone_r, gone_m = _nonzero((before.position_BM >= 0) & ~placement.stays_BM)
+            for keys_BHDM in self._cheap_keys:
                 keys_BHDM[rows[gone_r], :, :, gone_m] = 0.0
-        new_keys, new_values = (x[r, s].to(memory.keys_BMX.dtype) for x in (staged.keys_BSX, staged.values_BSX))
+        dtype = memory.keys_BMX.dtype
+        new_keys, new_values = (as_type(x[r, s], dtype) for x in (staged.keys_BSX, staged.values_BSX))
         memory.keys_BMX[b, m] = new_keys
         memory.values_BMX[b, m] = new_values
-        per_layer = (-1, len(self._readers), c.n_head, c.head_size)
-        for number, (keys_NHD, values_NHD) in enumerate(
-            zip(new_keys.view(per_layer).unbind(1), new_values.view(per_layer).unbind(1), strict=True)
-        ):
-            self._keys_BHDM[number][b, :, :, m] = keys_NHD
-            self._values_BHND[number][b, :, m] = values_NHD
+        heads = (len(r), len(self._readers), c.n_head, c.head_size)
+        keys_NLHD, values_NLHD = new_keys.reshape(heads), new_values.reshape(heads)
+        for number, (keys_BHDM, values_BHND) in enumerate(zip(self._cheap_keys, self._cheap_values, strict=True)):
+            keys_BHDM[b, :, :, m] = keys_NLHD[:, number]
+            values_BHND[b, :, m] = values_NLHD[:, number]
         position_N = placement.position_BS[r, s]
-        memory.position_BM[place] = before.position_BM.masked_fill(~placement.stays_BM, -1)
+        memory.position_BM[place] = xp.where(placement.stays_BM, before.position_BM, -1)
         memory.position_BM[b, m] = position_N
         memory.used_BM[place] = placement.used_BM
         memory.used_BM[b, m] = position_N
@@ -276,9 +321,18 @@ class MemoryStepper:
         memory.reads_BM[b, m] = 0
         memory.surprisal_BM[b, m] = placement.surprisal_BS[r, s]
         memory.tokens_BMN[b, m] = staged.tokens_BSN[r, s]
-        memory.recent_BS[place] = placement.surprisal_BS.masked_fill(~staged.writable_BS, math.nan)
+        memory.recent_BS[place] = xp.where(staged.writable_BS, placement.surprisal_BS, math.nan)
         memory.clock_B[place] = before.clock_B + staged.counts_B
         self._holds = self._holds or len(b) > 0
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _nonzero(found: Any) -> Any:
+    """Return where an array is True, one array of indices per axis."""
+    return found.nonzero(as_tuple=True) if isinstance(found, Tensor) else found.nonzero()
 
 
 def _along(x_BSC: Tensor, index_BS: Tensor) -> Tensor:
