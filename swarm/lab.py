@@ -5,7 +5,7 @@ what is missing. A stage whose input is not there says which stage makes it.
 
     runs/lab-<name>/
       lab.json        resolved config      data/           tokens, tokenizer, manifest
-      s<seed>/<arm>/  states, metrics, checkpoint, and eval.json: one number per document and recall sequence
+      s<seed>/<arm>/  states, metrics, checkpoint; eval/<condition>.json: a number per document and sequence
       results.json    results.png
 """
 
@@ -142,38 +142,40 @@ def _size(path: Path) -> int:
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
-    from swarm.actors.lm_evaluator import evaluate_all
+    from swarm.actors.lm_evaluator import conditions, evaluate_all
 
     trainings = _trainings(config, folder)
+    wanted: dict[tuple[Path, str], dict[str, Any]] = {}
     for arm, seed, place in trainings:
         if not (place / "checkpoint").is_dir():
             raise SwarmError(f"{arm}, seed {seed} is not trained; run the stage `train` first")
-    measure = {"recall": config.recall.model_dump(mode="json"), "eval": config.eval.model_dump(mode="json")}
-    identity = {
-        place: {
-            "checkpoint": _checked_hash(place / "checkpoint", corpus),
-            "corpus": corpus.manifest["sha256"],
-            **measure,
-        }
-        for _, _, place in trainings
-    }
-    missing = [place for place in identity if read_measured(place / "eval.json", identity[place]) is None]
+        source = {"checkpoint": _checked_hash(place / "checkpoint", corpus), "corpus": corpus.manifest["sha256"]}
+        wanted |= {(place, name): {**source, **rest} for name, rest in conditions(config, arm).items()}
+    missing = [key for key, identity in wanted.items() if read_measured(_measured_at(*key), identity) is None]
     started = time.monotonic()
+    count = 0
 
     def done(index: int, measured: dict[str, Any]) -> None:
-        place = missing[index]
-        write_measured(place / "eval.json", identity[place], measured)
-        echo(f"evaluated {place.relative_to(folder)} ({time.monotonic() - started:.0f} s)")
+        nonlocal count
+        place, condition = missing[index]
+        path = _measured_at(place, condition)
+        path.parent.mkdir(exist_ok=True)
+        write_measured(path, wanted[place, condition], measured)
+        count += 1
+        passed = time.monotonic() - started
+        echo(f"evaluated {place.relative_to(folder)}, {condition} ({count} of {len(missing)}, {passed:.0f} s)")
 
     if missing:
-        echo(f"evaluating {len(missing)} of {len(trainings)} models")
-        evaluate_all(config, corpus, [place / "checkpoint" for place in missing], done)
+        echo(f"evaluating {len(missing)} of {len(wanted)}: model x condition")
+        evaluate_all(config, corpus, [(place / "checkpoint", condition) for place, condition in missing], done)
     measured: dict[str, list[Any]] = {arm: [] for arm in config.arms}
     for arm, _, place in trainings:
-        found = read_measured(place / "eval.json", identity[place])
-        if found is None:
-            raise SwarmError(f"{place / 'eval.json'} vanished; run the stage `eval` again")
-        measured[arm].append(found)
+        parts = {}
+        for name in conditions(config, arm):
+            parts[name] = read_measured(_measured_at(place, name), wanted[place, name])
+            if parts[name] is None:
+                raise SwarmError(f"{_measured_at(place, name)} vanished; run the stage `eval` again")
+        measured[arm].append(_by_condition(parts))
     echo("measuring speed")
     first = folder / f"s{config.seeds[0]}"
     models: dict[str, Decoder] = {arm: load_checkpoint(first / arm / "checkpoint").model for arm in config.arms}
@@ -199,6 +201,21 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     write_json(folder / "results.json", results)
     for line in summary(results):
         echo(line)
+
+
+def _measured_at(place: Path, condition: str) -> Path:
+    return place / "eval" / f"{condition.replace(':', '-')}.json"
+
+
+def _by_condition(parts: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured under each condition with the conditions innermost, as `swarm.lab_results` wants it."""
+    found: dict[str, Any] = {"documents": {name: part["documents"] for name, part in parts.items()}, "recall": {}}
+    for name, part in parts.items():
+        for filler, scored in part["recall"].items():
+            by_distance = found["recall"].setdefault(filler, {})
+            for distance, scores in scored.items():
+                by_distance.setdefault(distance, {})[name] = scores
+    return found
 
 
 def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:

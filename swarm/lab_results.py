@@ -22,7 +22,7 @@ from swarm.stats import Interval, rate_interval, ratio_interval
 __all__ = ["lab_results"]
 
 Measured = Mapping[str, Any]
-"""What `swarm.actors.lm_evaluator.evaluate_model` gives."""
+"""What `swarm.actors.lm_evaluator.evaluate_condition` gives, conditions innermost: `documents` and `recall`."""
 
 _BITS = 1 / math.log(2)
 

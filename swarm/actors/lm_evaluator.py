@@ -1,8 +1,11 @@
 """Evaluates the trained models of a lab, many at a time, as Ray tasks.
 
-Owns what is measured for one trained model (`evaluate_model`) and how such measurements are spread over Ray. What comes
-out is one number per document and per recall sequence, so that `swarm.lab_results` can resample them. It refuses to
-know what they mean.
+Owns what is measured for one trained model under one condition (`evaluate_condition`) and how such measurements are
+spread over Ray. What comes out is one number per document and per recall sequence, so that `swarm.lab_results` can
+resample them. It refuses to know what they mean.
+
+Conditions are `none`, the null controls and, with `policy:` before their names, other write rules and evictions on the
+same weights.
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from swarm.actors.lm_trainer import recall_task
 from swarm.actors.ray_tasks import run_tasks
-from swarm.lab_config import LabConfig
+from swarm.lab_config import Arm, LabConfig
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.config import LTMConfig, ModelConfig
@@ -23,50 +26,62 @@ from ulm.evaluation import score_documents, score_recall
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
 
-__all__ = ["evaluate_all", "evaluate_model"]
+__all__ = ["POLICY", "conditions", "evaluate_all", "evaluate_condition"]
+
+POLICY = "policy:"
 
 QUIET, TEXT = "quiet", "text"
 """Fillers between the pairs of recall sequences."""
 
 
-def evaluate_model(config: LabConfig, corpus: Corpus, checkpoint: Path, device: str) -> dict[str, Any]:
-    """Measure one trained model on the held-out documents and on fresh recall sequences.
+def conditions(config: LabConfig, arm: Arm) -> dict[str, dict[str, Any]]:
+    """Return the conditions under which an arm is measured, each with what decides its numbers beside the model."""
+    recall = config.recall.model_dump(mode="json")
+    found: dict[str, dict[str, Any]] = {"none": {"recall": recall}}
+    if arm == "with_ltm":
+        found |= {str(control): {"recall": recall, "control": control} for control in config.eval.controls}
+        for name, changes in config.eval.policies.items():
+            found[f"{POLICY}{name}"] = {"recall": recall, "ltm": changes}
+    return found
+
+
+def evaluate_condition(
+    config: LabConfig, corpus: Corpus, checkpoint: Path, condition: str, device: str
+) -> dict[str, Any]:
+    """Measure one trained model under one condition on the held-out documents and on fresh recall sequences.
 
     Returns:
-        `documents`: condition -> lists of `nats`, `written` and `readings` per document; `recall`: filler ->
-        distance -> condition -> lists of `recalled`, `hits` and `written` per sequence. Conditions are `none`, the null
-        controls (quiet filler only) and, with `policy:` before their names, other write rules and evictions on the same
-        weights.
+        `documents`: lists of `nats`, `written` and `readings` per document; `recall`: filler -> distance -> lists of
+        `recalled`, `hits` and `written` per sequence. Null controls are scored with the quiet filler only.
     """
     model = load_checkpoint(checkpoint, device).model
+    control: Control = "none"
+    if condition.startswith(POLICY):
+        model = _with_policy(model, config.eval.policies[condition.removeprefix(POLICY)])
+    elif condition != "none":
+        control = cast("Control", condition)
     documents = [corpus.document("val", i) for i in range(corpus.num_documents("val"))]
     task = recall_task(config, corpus)
     seed = derive_seed(config.corpus.seed, "recall sequences")
-    conditions: list[tuple[str, Decoder, Control]] = [("none", model, "none")]
-    if model.config.ltm is not None:
-        conditions += [(control, model, control) for control in config.eval.controls]
-        for name, changes in config.eval.policies.items():
-            conditions.append((f"policy:{name}", _with_policy(model, changes), "none"))
-    found: dict[str, Any] = {"documents": {}, "recall": {QUIET: {}, TEXT: {}}}
-    for name, variant, control in conditions:
-        scores = score_documents(variant, documents, control=control, seed=seed)
-        found["documents"][name] = {
+    scores = score_documents(model, documents, control=control, seed=seed)
+    found: dict[str, Any] = {
+        "documents": {
             "nats": scores.nats.tolist(),
             "written": scores.written.tolist(),
             "readings": scores.readings.tolist(),
-        }
-        for filler, text in ((QUIET, None), (TEXT, corpus.stream("val"))):
-            for distance in config.recall.distances:
-                if text is not None and (control != "none" or len(text) < task.length(distance)):
-                    continue
-                recall = score_recall(
-                    variant, task, distance, config.recall.sequences, seed=seed, text=text, control=control
-                )
-                found["recall"][filler].setdefault(str(distance), {})[name] = {
-                    "recalled": recall.recalled.sum(1).tolist(),
-                    "hits": recall.hit.sum(1).tolist(),
-                    "written": recall.written.tolist(),
-                }
+        },
+        "recall": {QUIET: {}, TEXT: {}},
+    }
+    for filler, text in ((QUIET, None), (TEXT, corpus.stream("val"))):
+        for distance in config.recall.distances:
+            if text is not None and (control != "none" or len(text) < task.length(distance)):
+                continue
+            recall = score_recall(model, task, distance, config.recall.sequences, seed=seed, text=text, control=control)
+            found["recall"][filler][str(distance)] = {
+                "recalled": recall.recalled.sum(1).tolist(),
+                "hits": recall.hit.sum(1).tolist(),
+                "written": recall.written.tolist(),
+            }
     return found
 
 
@@ -80,15 +95,15 @@ def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:
 
 
 def evaluate_all(
-    config: LabConfig, corpus: Corpus, checkpoints: Sequence[Path], done: Callable[[int, dict[str, Any]], None]
+    config: LabConfig, corpus: Corpus, wanted: Sequence[tuple[Path, str]], done: Callable[[int, dict[str, Any]], None]
 ) -> None:
-    """Evaluate many checkpoints, as many at a time as Ray has processors.
+    """Evaluate checkpoints under conditions, as many at a time as Ray has processors.
 
     Args:
         config: the lab.
         corpus: prepared.
-        checkpoints: folders.
-        done: receives the index of a checkpoint and what `evaluate_model` gave, as soon as it is there.
+        wanted: folders of checkpoints, each with a condition.
+        done: receives the index of what was wanted and what `evaluate_condition` gave, as soon as it is there.
 
     Raises:
         SwarmError: Ray cannot be started, or an evaluation failed.
@@ -97,12 +112,13 @@ def evaluate_all(
     folder = str(corpus.folder.resolve())
     run_tasks(
         _evaluate,
-        [(settings, folder, str(path.resolve())) for path in checkpoints],
+        [(settings, folder, str(path.resolve()), condition) for path, condition in wanted],
         done,
-        titles=[f"evaluation of {path}" for path in checkpoints],
+        titles=[f"evaluation of {path} ({condition})" for path, condition in wanted],
         device=config.train.device,
     )
 
 
-def _evaluate(settings: dict[str, Any], folder: str, checkpoint: str, device: str) -> dict[str, Any]:
-    return evaluate_model(LabConfig.model_validate(settings), Corpus.open(Path(folder)), Path(checkpoint), device)
+def _evaluate(settings: dict[str, Any], folder: str, checkpoint: str, condition: str, device: str) -> dict[str, Any]:
+    config = LabConfig.model_validate(settings)
+    return evaluate_condition(config, Corpus.open(Path(folder)), Path(checkpoint), condition, device)

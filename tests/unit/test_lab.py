@@ -434,31 +434,28 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
     """Let evaluations be made up, and speed too; return what was evaluated."""
-    done: list[Path] = []
+    done: list[tuple[Path, str]] = []
 
     def evaluate(
-        config: LabConfig, corpus: Corpus, checkpoints: Sequence[Path], report: Callable[[int, dict[str, Any]], None]
+        config: LabConfig,
+        corpus: Corpus,
+        wanted: Sequence[tuple[Path, str]],
+        report: Callable[[int, dict[str, Any]], None],
     ) -> None:
         sizes = corpus.sizes("val")
-        for index, checkpoint in enumerate(checkpoints):
-            with_ltm = checkpoint.parent.name == "with_ltm"
-            names = ("none", "no_reads", "policy:by_use") if with_ltm else ("none",)
+        for index, (checkpoint, condition) in enumerate(wanted):
             nothing = [0] * sizes.shape[1]
             scores = {"recalled": [1, 2], "hits": [0, 0], "written": [1, 1]}
-            one = {"nats": (2.0 * sizes[2]).tolist(), "written": nothing, "readings": nothing}
             report(
                 index,
                 {
-                    "documents": dict.fromkeys(names, one),
-                    "recall": {
-                        "quiet": {str(d): dict.fromkeys(names, scores) for d in config.recall.distances},
-                        "text": {},
-                    },
+                    "documents": {"nats": (2.0 * sizes[2]).tolist(), "written": nothing, "readings": nothing},
+                    "recall": {"quiet": {str(d): scores for d in config.recall.distances}, "text": {}},
                 },
             )
-            done.append(checkpoint)
+            done.append((checkpoint, condition))
 
     monkeypatch.setattr(lm_evaluator, "evaluate_all", evaluate)
     monkeypatch.setattr(
@@ -539,26 +536,39 @@ def test_every_arm_is_trained_once_per_seed_and_warnings_are_passed_on(
 
 
 def test_what_is_measured_already_is_not_measured_again_unless_the_question_changed(
-    run: Lab, no_training: list[tuple[str, int]], no_ray: list[Path]
+    run: Lab, no_training: list[tuple[str, int]], no_ray: list[tuple[Path, str]]
 ) -> None:
     lines = run("prepare", "train", "eval", "plot")
-    assert len(no_ray) == 4
+    conditions = ["none", "no_reads", "policy:by_use"]
+    wanted = [("baseline", "none"), *(("with_ltm", name) for name in conditions)]
+    by_seed = [(run.folder / seed / arm / "checkpoint", name) for seed in ("s1", "s2") for arm, name in wanted]
+    assert no_ray == by_seed
     found = json.loads((run.folder / "results.json").read_text())
     assert found["meta"]["hit_rate_over_training"] == {seed: [[1, 0.25], [2, 0.5]] for seed in "12"}
     assert list(found["verdict"].values()) == lines[-3:-1]
     assert (run.folder / "results.png").read_bytes().startswith(PNG)
 
+    no_ray.clear()
     run("eval")
-    assert len(no_ray) == 4  # nothing new
+    assert no_ray == []  # nothing new
     run("eval", config=lab(recall={"sequences": 3}))
-    assert len(no_ray) == 8  # another question
-    (run.folder / "s2" / "with_ltm" / "eval.json").write_text("{damaged")
-    run("eval", config=lab(recall={"sequences": 3}))
-    assert no_ray[8:] == [run.folder / "s2" / "with_ltm" / "checkpoint"]
+    assert no_ray == by_seed  # another question
+    no_ray.clear()
+    (run.folder / "s2" / "with_ltm" / "eval" / "no_reads.json").write_text("{damaged")
+    policies = {"by_use": {"eviction": "age"}, "by_surprisal": {"eviction": "surprisal"}}
+    run("eval", config=lab(recall={"sequences": 3}, eval={"policies": policies}))
+    first, second = (run.folder / seed / "with_ltm" / "checkpoint" for seed in ("s1", "s2"))
+    assert no_ray == [
+        (first, "policy:by_use"),
+        (first, "policy:by_surprisal"),
+        (second, "no_reads"),
+        (second, "policy:by_use"),
+        (second, "policy:by_surprisal"),
+    ]
 
 
 def test_a_checkpoint_of_another_tokenizer_is_not_evaluated(
-    run: Lab, no_training: list[tuple[str, int]], no_ray: list[Path]
+    run: Lab, no_training: list[tuple[str, int]], no_ray: list[tuple[Path, str]]
 ) -> None:
     run("prepare", "train")
     place = run.folder / "s1" / "with_ltm" / "checkpoint"
