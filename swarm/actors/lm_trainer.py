@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +105,20 @@ def _loop(settings: dict[str, Any]) -> None:
         )
     except ValueError as error:
         return give_up(folder, str(error))
-    track = _tracker(config, arm, seed, folder) if rank == 0 and train.tracking == "wandb" else None
     states = RollingStates(folder / "states", train.keep)
-    reason = run_training(training, states, folder, save_every=train.save_every, log_every=train.log_every, track=track)
+    with _tracking(config, arm, seed, folder) if rank == 0 and train.tracking == "wandb" else nullcontext() as track:
+        reason = run_training(
+            training, states, folder, save_every=train.save_every, log_every=train.log_every, track=track
+        )
     if reason is not None:
         return give_up(folder, f"{arm}, seed {seed}: {reason}")
     ray.train.report({"step": train.steps})
     return None
 
 
-def _tracker(config: LabConfig, arm: str, seed: int, folder: Path) -> Callable[[dict[str, Any]], None]:
-    """Return what sends a line of the log to Weights & Biases."""
+@contextmanager
+def _tracking(config: LabConfig, arm: Arm, seed: int, folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give what sends a line of the log to Weights & Biases; at the end what was sent is on disk, or there."""
     import wandb
 
     run = wandb.init(
@@ -125,7 +129,10 @@ def _tracker(config: LabConfig, arm: str, seed: int, folder: Path) -> Callable[[
         resume="allow",
         id=f"{config.name}-{arm}-s{seed}",
     )
-    return lambda line: run.log(line, step=line["step"])
+    try:
+        yield lambda line: run.log(line, step=line["step"])
+    finally:
+        run.finish()
 
 
 def _require_tracking() -> None:
