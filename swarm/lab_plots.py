@@ -51,8 +51,8 @@ def plot_results(results: Mapping[str, Any], window: int) -> bytes:
     )
     _bars(
         figure.add_subplot(grid[0, 4:6]),
-        "Tokens per second, reading",
-        {arm: _flat(results[arm]["tokens_per_sec"]) for arm in arms},
+        "Tokens per second, reading (range of rounds)",
+        {arm: results[arm]["details"]["tokens_per_sec"] for arm in arms},
         "{:,.0f}",
     )
     _recall(figure.add_subplot(grid[1, 0:4]), results, window)
@@ -60,10 +60,6 @@ def plot_results(results: Mapping[str, Any], window: int) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _flat(value: float) -> dict[str, float]:
-    return {"estimate": value, "low": value, "high": value}
 
 
 def _bars(axes: Any, title: str, values: Mapping[str, Any], form: str, top: float | None = None) -> None:

@@ -58,8 +58,15 @@ def lab_results(
     results: dict[str, Any] = {}
     for arm, per_seed in measured.items():
         results[arm] = _arm(per_seed, sizes, sources, window, num_pairs)
-        results[arm]["tokens_per_sec"] = float(np.median(speed["read"][arm]))
-        results[arm]["train_tokens_per_sec"] = float(np.median(speed["train"][arm]))
+        for kind, key in (("read", "tokens_per_sec"), ("train", "train_tokens_per_sec")):
+            rounds = speed[kind][arm]
+            results[arm][key] = float(np.median(rounds))
+            results[arm]["details"][key] = {
+                "estimate": results[arm][key],
+                "low": float(min(rounds)),
+                "high": float(max(rounds)),
+                "rounds": len(rounds),
+            }
         results[arm]["parameters"] = parameters[arm]
         results[arm]["n"] = {"documents": sizes.shape[1], "seeds": len(per_seed), "bytes": int(sizes[2].sum())}
         results[arm]["seeds"] = list(seeds)

@@ -307,6 +307,8 @@ def test_speed_is_a_ratio_round_by_round() -> None:
     found = results()
     assert found["baseline"]["tokens_per_sec"] == 210.0
     assert found["with_ltm"]["train_tokens_per_sec"] == 30.0
+    assert found["baseline"]["details"]["tokens_per_sec"]["rounds"] == len(SPEED["read"]["baseline"])
+    assert found["baseline"]["details"]["tokens_per_sec"]["low"] == min(SPEED["read"]["baseline"])
     assert found["comparison"]["read_time_ratio"] == {"estimate": 2.0, "low": 2.0, "high": 2.2, "rounds": 3}
     assert found["comparison"]["train_time_ratio"] == {"estimate": 2.0, "low": 1.5, "high": 3.0, "rounds": 3}
 
