@@ -22,8 +22,8 @@ from torch import Tensor
 from ulm.memory.ltm import LTMState
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
+from ulm.prompts import read_prompts
 from ulm.stepper import LeanDecoder
-from ulm.streaming import read_prompts
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from ulm.memory import CONTROLS
 from ulm.memory.ltm import LTMState
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
+from ulm.prompts import read_prompts
 from ulm.stepper import LeanDecoder
-from ulm.streaming import StreamState, read_chunk, read_document, read_prompts
+from ulm.streaming import StreamState, read_chunk, read_document
 
 VOCAB = 31
 SEGMENT = 8
