@@ -271,5 +271,9 @@ def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
-    (folder / "results.png").write_bytes(plot_results(results, config.model.window))
+    try:
+        figure = plot_results(results, config.model.window)
+    except KeyError as error:
+        raise SwarmError(f"{path} has no {error}, it is of an older version; run the stage `eval` again") from error
+    (folder / "results.png").write_bytes(figure)
     echo(f"plot          {folder / 'results.png'}")

@@ -5,6 +5,7 @@ Owns the schema of `swarm lab`. It refuses to read files and to start anything.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -218,6 +219,8 @@ class LabConfig(_Section):
                     "never be read; set train.mode: documents, or a wider train.width"
                 )
             for name, changes in self.eval.policies.items():
+                if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                    raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
                 try:
                     self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config(arm, 4096)
                 except ValueError as error:

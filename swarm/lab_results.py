@@ -1,8 +1,8 @@
 """From measurements per document and per recall sequence to `results.json`: estimates, intervals, verdicts.
 
 Owns the shape of the results and what may be claimed: a gain counts as caused by memory only if it is there, its
-interval without 0, and gone under every null control; one that random writes leave is not caused by routing. It refuses
-to know how anything was measured.
+interval without 0, and less than half of it left under every null control; one that random writes leave is not caused
+by routing. It refuses to know how anything was measured.
 
 bpc is bits per character and bits_per_byte bits per byte of the raw text, summed over whole held-out documents.
 long_range_recall is the share of fresh pairs recalled over all distances beyond the window, with the quiet filler.
@@ -227,9 +227,9 @@ def _cause(controls: Mapping[str, Any], kept: Sequence[str]) -> str:
     if memory_gone := [name for name in kept if name != ROUTING]:
         return f"but not caused by memory: it survives {', '.join(memory_gone)}"
     if not kept:
-        return "gone under every null control"
+        return "less than half of it left under every null control"
     lost = ", ".join(name for name in controls if name not in kept)
-    rest = f"; gone under {lost}, so memory may be a cause" if lost else ""
+    rest = f"; less than half left under {lost}, so memory may be a cause" if lost else ""
     return f"but not caused by surprisal routing: it survives {ROUTING}{rest}"
 
 

@@ -1,7 +1,8 @@
 """`swarm mqar`: does a model with memory recall what has left its window? Synthetic, fast, with null controls.
 
 Owns the runs (task x arm x seed), what is done already, and the results. A run trains one model and scores it in one
-Ray task; it takes minutes, so one that was killed is begun again, and those that were done are not.
+Ray task; it takes minutes, so one that was killed is begun again, and those that were done are not. Models are not
+kept: another control means training the arm with memory again.
 
     runs/mqar-<name>/
       <task>-<arm>-s<seed>.json     identity and measurements: one number per query
@@ -24,7 +25,7 @@ from swarm.mqar_config import MQAR_ARMS, MqarArm, MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
 
-__all__ = ["run_mqar"]
+__all__ = ["run_mqar", "summary"]
 
 
 def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:
@@ -45,34 +46,30 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
     runs = [(task, arm, seed) for task in config.tasks for arm in MQAR_ARMS for seed in config.seeds]
     missing = [run for run in runs if _measured(config, folder, *run) is None]
     started = time.monotonic()
+    failed: list[str] = []
 
     def done(index: int, measured: dict[str, Any]) -> None:
         task, arm, seed = missing[index]
         if "error" in measured:
-            raise SwarmError(f"{task}, {arm}, seed {seed}: {measured['error']}")
+            failed.append(f"{task}, {arm}, seed {seed}: {measured['error']}")
+            return
         write_measured(_path(folder, task, arm, seed), _identity(config, task, arm, seed), measured)
         rate = np.mean(measured["conditions"]["none"]["recalled"])
         echo(f"{task}, {arm}, seed {seed}: recall {rate:.4f} ({time.monotonic() - started:.0f} s)")
 
     if missing:
-        from swarm.actors.ray_tasks import run_tasks
+        from swarm.actors.ray_tasks import require_device, run_tasks
 
-        _require_device(config)
+        require_device(config.train.device)
         echo(f"training and scoring {len(missing)} of {len(runs)} models")
         calls = [(config.model_dump(mode="json"), *run) for run in missing]
         titles = [f"{task}, {arm}, seed {seed}" for task, arm, seed in missing]
         run_tasks(_train_and_score, calls, done, titles=titles, device=config.train.device)
+    if failed:
+        raise SwarmError("\n".join(failed))
     results = _results(config, folder)
     write_json(folder / "results.json", results)
     return results
-
-
-def _require_device(config: MqarConfig) -> None:
-    if config.train.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise SwarmError("train.device 'cuda' was asked for but torch sees no GPU; set train.device: cpu or auto")
 
 
 def _train_and_score(settings: dict[str, Any], task_name: str, arm: MqarArm, seed: int, device: str) -> dict[str, Any]:
@@ -119,21 +116,25 @@ def _results(config: MqarConfig, folder: Path) -> dict[str, Any]:
     """Return estimates and intervals per task, arm and condition; a sequence is the unit that is resampled."""
     results: dict[str, Any] = {"config": config.model_dump(mode="json"), "tasks": {}}
     for name, section in config.tasks.items():
-        found: dict[str, Any] = {"chance": 1 / (section.vocab_size - section.vocab_size // 2), "arms": {}}
+        found: dict[str, Any] = {"chance": 1 / section.pairs, "arms": {}}
         for arm in MQAR_ARMS:
             runs = [_measured(config, folder, name, arm, seed) for seed in config.seeds]
             measured = [run for run in runs if run is not None]
             if len(measured) < len(runs):
                 raise SwarmError(f"measurements in {folder} vanished; run the same command again")
-            far = np.array([run["lags"] for run in measured]) > config.model.window
+            lags = np.array([run["lags"] for run in measured])
+            far, out_of_reach = lags > config.model.window, lags > config.model.reach
             found["arms"][arm] = {
                 "parameters": measured[0]["parameters"],
                 "training_seconds": [run["training_seconds"] for run in measured],
                 "queries": int(far.size),
                 "queries_beyond_window": int(far.sum()),
+                "queries_beyond_reach": int(out_of_reach.sum()),
                 "conditions": {
                     condition: {
-                        **_recall(np.array([run["conditions"][condition]["recalled"] for run in measured]), far),
+                        **_recall(
+                            np.array([run["conditions"][condition]["recalled"] for run in measured]), far, out_of_reach
+                        ),
                         "hit_rate": float(np.mean([run["conditions"][condition]["hits"] for run in measured])),
                         "written": float(np.mean([run["conditions"][condition]["written"] for run in measured])),
                     }
@@ -144,12 +145,18 @@ def _results(config: MqarConfig, folder: Path) -> dict[str, Any]:
     return results
 
 
-def _recall(recalled: NDArray[np.int64], far: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return recall of (seeds, sequences, queries): all, and those whose pair has left the window."""
+def _recall(recalled: NDArray[np.int64], far: NDArray[np.bool_], out_of_reach: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return recall of (seeds, sequences, queries): all, and of pairs that have left the window, or the reach.
+
+    Intervals are over sequences, given the trained models; what another training might give, the seeds show.
+    """
     rows = np.broadcast_to(np.arange(recalled[..., 0].size).reshape(recalled.shape[:2])[..., None], recalled.shape)
     return {
         "recall": _interval(recalled.astype(bool).ravel(), rows.ravel()),
         "beyond_window": _interval(recalled[far].astype(bool), rows[far]) if far.any() else None,
+        "beyond_reach": (
+            _interval(recalled[out_of_reach].astype(bool), rows[out_of_reach]) if out_of_reach.any() else None
+        ),
         "recall_by_seed": recalled.mean((1, 2)).tolist(),
     }
 
@@ -166,13 +173,16 @@ def summary(results: dict[str, Any]) -> list[str]:
         for arm, one in task["arms"].items():
             lines.append(
                 f"{name}: {arm}, {one['parameters']:,} parameters, n = {one['queries']:,} queries, "
-                f"{one['queries_beyond_window']:,} of them beyond the window, chance {task['chance']:.4f}"
+                f"{one['queries_beyond_window']:,} of them beyond the window, {one['queries_beyond_reach']:,} beyond "
+                f"the reach of all blocks, chance {task['chance']:.4f}"
             )
             for condition, scored in one["conditions"].items():
-                far = scored["beyond_window"]
-                beyond = f"   beyond the window {_shown(far)}" if far else ""
-                title = "as trained" if condition == "none" else condition
-                lines.append(f"    {title:16} recall {_shown(scored['recall'])}{beyond}")
+                line = f"    {'as trained' if condition == 'none' else condition:16} recall {_shown(scored['recall'])}"
+                for key in ("beyond_window", "beyond_reach"):
+                    if scored[key]:
+                        line += f"  {key.replace('_', ' ')} {_shown(scored[key])}"
+                by_seed = ", ".join(f"{rate:.4f}" for rate in scored["recall_by_seed"])
+                lines.append(f"{line}  by seed {by_seed}")
     return lines
 
 
@@ -184,7 +194,7 @@ def _identity(config: MqarConfig, task: str, arm: MqarArm, seed: int) -> dict[st
     """Return what decides the measurements of a run."""
     train = config.train.model_dump(mode="json", exclude={"device"})
     shape = config.model.config(arm, config.tasks[task].vocab_size).to_dict()
-    evaluation = config.eval.model_dump(mode="json")
+    evaluation = config.eval.model_dump(mode="json", exclude=set() if arm == "with_ltm" else {"controls"})
     return {"task": config.tasks[task].model_dump(), "model": shape, "seed": seed, "train": train, "eval": evaluation}
 
 

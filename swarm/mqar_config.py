@@ -29,7 +29,7 @@ class TaskSection(_Section):
     length: int = Field(512, ge=8)
     pairs: int = Field(64, ge=1)
     reassigned: int = Field(0, ge=0)
-    power: float = Field(0.01, gt=0)
+    power: float = Field(0.01, gt=0, le=1)
     noise: bool = False
 
     @model_validator(mode="after")
@@ -56,6 +56,11 @@ class ModelSection(_Section):
     d_ff: int = Field(128, ge=8)
     window: int = Field(128, ge=8)
     ltm: dict[str, Any] = Field(default_factory=lambda: {"layers": [0]})
+
+    @property
+    def reach(self) -> int:
+        """Tokens that anything can travel through the windows of all blocks, one after the other."""
+        return self.n_layer * (self.window - 1)
 
     def config(self, arm: MqarArm, vocab_size: int) -> ModelConfig:
         """Return the shape of an arm's model.

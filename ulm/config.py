@@ -6,6 +6,7 @@ Owns names, ranges and presets; refuses to know weights, devices and training.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,10 +57,18 @@ class LTMConfig:
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"ltm: {field} must be a whole number of at least 1, got {value!r}")
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+        whole = all(isinstance(layer, int) for layer in self.layers)
+        if not self.layers or not whole or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise ValueError(f"ltm: layers must be rising block numbers from 0, got {list(self.layers)}")
-        if self.write_budget is not None and self.write_budget < 1:
-            raise ValueError(f"ltm: write_budget must be at least 1, got {self.write_budget}; or leave it out")
+        if self.write_budget is not None and (not isinstance(self.write_budget, int) or self.write_budget < 1):
+            raise ValueError(
+                f"ltm: write_budget must be a whole number of at least 1, got {self.write_budget!r}; or leave it out"
+            )
+        for field in ("threshold_bits", "gamma", "similarity", "overwrite"):
+            value = getattr(self, field)
+            optional = field in ("gamma", "overwrite") and value is None
+            if not optional and (not isinstance(value, int | float) or not math.isfinite(value)):
+                raise ValueError(f"ltm: {field} must be a number, got {value!r}")
         if self.eviction not in EVICTIONS:
             raise ValueError(f"ltm: unknown eviction {self.eviction!r}; available: {', '.join(EVICTIONS)}")
         if not 0.0 <= self.similarity < 1.0:
@@ -82,10 +91,9 @@ class LTMConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - known):
             raise ValueError(f"ltm: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        try:
-            return cls(**{**data, "layers": tuple(data["layers"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"ltm: {error}") from error
+        if not isinstance(data.get("layers"), list | tuple):
+            raise ValueError(f"ltm: layers must be a list of block numbers, got {data.get('layers')!r}")
+        return cls(**{**data, "layers": tuple(data["layers"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,8 @@ class MqarTask:
             )
         if self.vocab_size // 2 - 2 < self.pairs:
             raise ValueError(f"mqar: {self.pairs} pairs need as many keys, so a vocab_size of {2 * self.pairs + 4}")
-        if self.power <= 0:
-            raise ValueError(f"mqar: power must be above 0, got {self.power}")
+        if not 0 < self.power <= 1:
+            raise ValueError(f"mqar: power must be above 0 and at most 1, got {self.power}")
         if self._places < self.pairs:
             raise ValueError(
                 f"mqar: {self.pairs} pairs, {self.reassigned} told again, and as many queries need a length of "
@@ -100,8 +100,8 @@ class MqarTask:
 
     @property
     def chance(self) -> float:
-        """Recall of one who guesses among all values."""
-        return 1.0 / (self.vocab_size - self.vocab_size // 2)
+        """Recall of one who knows which values were told, but not which belongs to a key."""
+        return 1.0 / self.pairs
 
     def batch(self, generator: np.random.Generator, rows: int) -> MqarBatch:
         """Draw sequences."""
@@ -141,7 +141,7 @@ class MqarScores:
 
     Attributes:
         recalled_BQ: whether the value was the most likely token.
-        lag_BQ: tokens from the last pair of that key to its query; beyond the window only a memory can know it.
+        lag_BQ: tokens from the last pair of that key to its query.
         hit_BQ: whether the query read at least one item.
         written_B: tokens written to memory.
     """
@@ -164,7 +164,7 @@ def train_mqar(
     seed: int,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Train a model in place on fresh sequences: all tokens count, and the values asked for count a second time.
+    """Train a model in place on fresh sequences: the loss is the mean over all tokens plus that over the answers.
 
     Learning the rest too is what makes filler unsurprising, so that it is not written to memory.
 

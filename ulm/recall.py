@@ -87,7 +87,7 @@ class RecallTask:
 
     @property
     def chance(self) -> float:
-        """Recall of one who knows the values, but not which belongs to a key."""
+        """Recall of one who guesses among all tokens that serve as values."""
         return 1.0 / len(self.value_ids)
 
     def fits(self, distance: int) -> bool:

@@ -36,12 +36,12 @@ QUIET, TEXT = "quiet", "text"
 
 def conditions(config: LabConfig, arm: Arm) -> dict[str, dict[str, Any]]:
     """Return the conditions under which an arm is measured, each with what decides its numbers beside the model."""
-    recall = config.recall.model_dump(mode="json")
-    found: dict[str, dict[str, Any]] = {"none": {"recall": recall}}
+    base = {"recall": config.recall.model_dump(mode="json"), "seed": config.corpus.seed}
+    found: dict[str, dict[str, Any]] = {"none": base}
     if arm == "with_ltm":
-        found |= {str(control): {"recall": recall, "control": control} for control in config.eval.controls}
+        found |= {str(control): {**base, "control": control} for control in config.eval.controls}
         for name, changes in config.eval.policies.items():
-            found[f"{POLICY}{name}"] = {"recall": recall, "ltm": changes}
+            found[f"{POLICY}{name}"] = {**base, "ltm": changes}
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
 from swarm.actors.training_loop import run_training
 from swarm.errors import SwarmError
@@ -131,8 +132,10 @@ def _tracking(config: LabConfig, arm: Arm, seed: int, folder: Path) -> Iterator[
     )
     try:
         yield lambda line: run.log(line, step=line["step"])
-    finally:
-        run.finish()
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
 
 
 def _require_tracking() -> None:
@@ -157,8 +160,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     """
     train = config.train
     cuda = torch.cuda.is_available()
-    if train.device == "cuda" and not cuda:
-        raise SwarmError("train.device 'cuda' was asked for but torch sees no GPU; set train.device: cpu or auto")
+    require_device(train.device)
     if train.tracking == "wandb":
         _require_tracking()
     folder.mkdir(parents=True, exist_ok=True)

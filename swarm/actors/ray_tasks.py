@@ -12,7 +12,7 @@ from typing import Any
 
 from swarm.errors import SwarmError
 
-__all__ = ["ray_started", "run_tasks"]
+__all__ = ["ray_started", "require_device", "run_tasks"]
 
 
 @contextlib.contextmanager
@@ -36,6 +36,18 @@ def ray_started() -> Iterator[None]:
         if started:
             with contextlib.suppress(Exception):
                 ray.shutdown()
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        SwarmError: `cuda` without a GPU.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SwarmError("train.device 'cuda' was asked for but torch sees no GPU; set train.device: cpu or auto")
 
 
 def run_tasks(

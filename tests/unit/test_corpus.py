@@ -18,7 +18,6 @@ from ulm.corpus import BIN_TYPES, SPLITS, Corpus, prepare_corpus
 from ulm.documents import CorpusError, CorpusSource
 from ulm.tokenizer import Tokenizer
 
-
 # ---- split
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import swarm.mqar
+from swarm.errors import SwarmError
 from swarm.mqar import run_mqar, summary
 from swarm.mqar_config import MqarConfig
 from ulm.config import LTMConfig, ModelConfig
@@ -89,7 +90,7 @@ def test_sequences_are_those_of_their_seed() -> None:
         ({"pairs": 0}, "1 pair or more"),
         ({"pairs": 4, "reassigned": 5}, "5 of 4 pairs reassigned"),
         ({"vocab_size": 64, "pairs": 31}, "a vocab_size of 66"),
-        ({"power": 0.0}, "power must be above 0"),
+        ({"power": 0.0}, "power must be above 0 and at most 1"),
         ({"length": 100, "pairs": 32}, "a length of 1"),
     ],
 )
@@ -197,7 +198,7 @@ def test_every_task_arm_and_seed_is_run_once(in_this_process: list[str], tmp_pat
     assert in_this_process == [f"plain, {arm}, seed {seed}" for arm in ("baseline", "with_ltm") for seed in (1, 2)]
     assert json.loads((tmp_path / "results.json").read_text()) == results
     plain = results["tasks"]["plain"]
-    assert plain["chance"] == 1 / 32
+    assert plain["chance"] == 1 / 4
     sizes = [arm["parameters"] for arm in plain["arms"].values()]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
     assert set(plain["arms"]["baseline"]["conditions"]) == {"none"}
@@ -226,23 +227,39 @@ def test_other_settings_are_measured_anew(in_this_process: list[str], tmp_path: 
 def test_recall_is_split_at_the_window() -> None:
     recalled = np.array([[[1, 1, 0, 0], [1, 1, 1, 0]]])
     far = np.array([[[False, False, True, True], [False, True, True, True]]])
-    found = swarm.mqar._recall(recalled, far)
+    reach = np.array([[[False, False, False, True], [False, False, False, False]]])
+    found = swarm.mqar._recall(recalled, far, reach)
     assert found["recall"]["estimate"] == 5 / 8
     assert found["beyond_window"]["estimate"] == 2 / 5
+    assert found["beyond_reach"]["estimate"] == 0
     assert found["recall_by_seed"] == [5 / 8]
-    assert swarm.mqar._recall(recalled, np.zeros_like(far))["beyond_window"] is None
+    assert swarm.mqar._recall(recalled, np.zeros_like(far), reach)["beyond_window"] is None
 
 
-def test_a_run_that_failed_is_an_error_and_leaves_no_measurement(
+def test_a_run_that_failed_is_an_error_after_the_others_are_done(
     in_this_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise FloatingPointError("loss is nan at step 7; lower lr")
+    real = train_mqar
+
+    def fail(model: Decoder, *arguments: Any, **settings: Any) -> None:
+        if model.ltm is None:
+            raise FloatingPointError("loss is nan at step 7; lower lr")
+        real(model, *arguments, **settings)
 
     monkeypatch.setattr("ulm.mqar.train_mqar", fail)
-    with pytest.raises(swarm.mqar.SwarmError, match="plain, baseline, seed 1: loss is nan at step 7"):
+    with pytest.raises(SwarmError) as error:
         run_mqar(config(), tmp_path, lambda line: None)
-    assert list(tmp_path.iterdir()) == []
+    assert str(error.value).splitlines() == [
+        f"plain, baseline, seed {seed}: loss is nan at step 7; lower lr" for seed in (1, 2)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain-with_ltm-s1.json", "plain-with_ltm-s2.json"]
+
+
+def test_other_controls_do_not_train_the_baseline_again(in_this_process: list[str], tmp_path: Path) -> None:
+    run_mqar(config(seeds=[1]), tmp_path, lambda line: None)
+    in_this_process.clear()
+    run_mqar(config(seeds=[1], eval={"sequences": 3, "controls": ["no_reads"]}), tmp_path, lambda line: None)
+    assert in_this_process == ["plain, with_ltm, seed 1"]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +268,11 @@ def test_a_run_that_failed_is_an_error_and_leaves_no_measurement(
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"tasks": {"a b": {}}}, "letters, digits"),
         ({"tasks": {"a": {"pairs": 500}}}, "need a length of"),
-        ({"model": {"ltm": {"capacity": 3}}}, "layers"),
+        ({"model": {"ltm": {"capacity": 3}}}, "layers must be a list"),
+        ({"model": {"ltm": {"layers": [0], "gamma": "x"}}}, "gamma must be a number, got 'x'"),
+        ({"model": {"ltm": {"layers": [0], "threshold_bits": float("nan")}}}, "threshold_bits must be a number"),
+        ({"model": {"ltm": {"layers": [0.5]}}}, "rising block numbers"),
+        ({"model": {"ltm": {"layers": [0], "write_budget": 1.5}}}, "write_budget must be a whole number"),
         ({"model": {"n_layer": 1, "ltm": {"layers": [1]}}}, "layer 1 of a model of 1 layers"),
     ],
 )

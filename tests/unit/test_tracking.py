@@ -30,8 +30,8 @@ class Run:
         assert not self.finished
         self.lines.append((line, step))
 
-    def finish(self) -> None:
-        self.finished = True
+    def finish(self, exit_code: int = 0) -> None:
+        self.finished, self.exit_code = True, exit_code
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ def test_a_training_that_fails_still_finishes_its_run(run: Run, tmp_path: Path) 
     with pytest.raises(FloatingPointError):
         fail()
     assert run.finished
+    assert run.exit_code == 1
 
 
 def test_tracking_without_its_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -309,7 +309,7 @@ class LTM(nn.Module):
 
         Args:
             state: as of `write`; its fields and those of `staged` may as well be NumPy's arrays, and so is the result
-                then. For the few numbers of a decoding step a call of NumPy's costs a third of one of torch's.
+                then: for the few numbers of a decoding step their calls cost less.
             staged: as of `write`.
             control: as of `write`.
             seed: as of `write`.
@@ -325,7 +325,7 @@ class LTM(nn.Module):
             falling_BS = xp.where(written_BS, -surprisal_BS, math.inf)
             written_BS = written_BS & (_ranks(falling_BS, xp) < c.write_budget)
         if control == "random_writes":
-            noise_BS = xp.where(staged.writable_BS, _noise(position_BS, seed), math.inf)
+            noise_BS = xp.where(staged.writable_BS, _noise(_mixed(position_BS, staged.tokens_BSN), seed), math.inf)
             written_BS = _ranks(noise_BS, xp) < written_BS.sum(1)[:, None]
         used_BM = xp.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
         there_BN = xp.concatenate((state.position_BM >= 0, written_BS), axis=1)
@@ -358,7 +358,8 @@ class LTM(nn.Module):
         Args:
             state: the memory during the segment.
             staged: what the segment offers.
-            control: `random_writes` writes as many tokens of each row, but any; `capacity_1` keeps one item.
+            control: `random_writes` writes as many tokens of each row, but any, drawn apart for every row;
+                `capacity_1` keeps one item.
             seed: of the control's randomness.
         """
         p = self.place(state, staged, control, seed)
@@ -456,6 +457,14 @@ def shuffled(state: LTMState, seed: int) -> LTMState:
     taken_BM = torch.empty_like(circle_BM).scatter_(1, circle_BM, following_BM)
     rows = torch.arange(there_BM.shape[0], device=there_BM.device)[:, None]
     return replace(state, values_BMX=state.values_BMX[rows, taken_BM])
+
+
+def _mixed(position_BS: Any, tokens_BSN: Any) -> Any:
+    """Return a whole number per position that also depends on the tokens there, so that rows draw apart."""
+    mixed_BS = position_BS
+    for n in range(tokens_BSN.shape[-1]):
+        mixed_BS = mixed_BS * 6364136223846793005 + tokens_BSN[..., n]
+    return mixed_BS
 
 
 def _noise(position: Any, seed: int) -> Any:

@@ -248,7 +248,7 @@ class MemoryStepper:
             own_keys, own_values = self._project(number, hidden_TBC[at_RT[:, SHOWN_TOKENS - 2 :], row_R1])
             keys_BHDM = self._keys_BHDM[number]
             keys_RHDM = keys_BHDM.index_select(0, torch.as_tensor(rows)) if place is rows else keys_BHDM[place]
-            best_RSM = (own_keys[:, 1:].transpose(1, 2) @ keys_RHDM).amax(1)
+            best_RSM = (own_keys[:, 1:].transpose(1, 2) @ keys_RHDM.float()).amax(1)
             read_RSM = self._cheap(best_RSM > c.similarity)
             reads_RM = reads_RM + (read_RSM & real_RS[:, :, None]).sum(1)
             keys.append(self._cheap(own_keys[:, :-1].flatten(-2)))
@@ -278,8 +278,8 @@ class MemoryStepper:
         c, reader = self.ltm.config, self._readers[number]
         line_RTC = torch.as_tensor(line_RTC)
         both_RTX = line_RTC @ self._project_CX[number]
-        keys_RTHD = both_RTX[..., : c.width].unflatten(-1, (c.n_head, c.head_size))
-        length_RT1 = torch.linalg.vector_norm(line_RTC, dim=-1, keepdim=True)
+        keys_RTHD = both_RTX[..., : c.width].float().unflatten(-1, (c.n_head, c.head_size))
+        length_RT1 = torch.linalg.vector_norm(line_RTC.float(), dim=-1, keepdim=True)
         scale_RT1 = (length_RT1.square_() / line_RTC.shape[-1]).add_(reader.norm_eps).rsqrt_()
         return F.normalize(keys_RTHD, dim=-1), both_RTX[..., c.width :] * scale_RT1
 
