@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ulm.config import LTMConfig, ModelConfig
 from ulm.memory import CONTROLS
-from ulm.memory.ltm import LTMState
+from ulm.memory.ltm import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
 from ulm.prompts import read_prompts
@@ -71,6 +71,9 @@ def decoded(model: Decoder, text: list[int], prompt: int) -> torch.Tensor:
     stepper = LeanDecoder(model).stepper(reading.window, len(text), memory)
     later = [stepper(torch.full((4,), token))[0].clone() for token in text[prompt:]]
     return torch.stack([reading.logits_BV[0], *later])
+
+
+STAGED = [field.name for field in dataclasses.fields(Staged)]
 
 
 def items(state: LTMState) -> list[tuple[int, float, int]]:
@@ -227,6 +230,31 @@ def test_a_control_changes_what_memory_does_and_not_what_it_costs(control: str) 
     assert real.written_BS is not None
     assert null.written_BS is not None
     assert real.written_BS[:, first].sum() == null.written_BS[:, first].sum()
+
+
+def test_random_writes_are_drawn_apart_for_every_row_and_depend_on_that_row_alone() -> None:
+    model = MODELS["age"]
+    assert model.ltm is not None
+    S, rows = SEGMENT, 32
+    generator = torch.Generator().manual_seed(5)
+    state = LTMState.empty(model.config.ltm, rows)  # type: ignore[arg-type]
+    half_BS = torch.where(torch.arange(S) < S // 2, 9.0, 0.0).expand(rows, S)  # as many are surprising in every row
+    staged = Staged(
+        keys_BSX=torch.zeros(rows, S, state.keys_BMX.shape[-1]),
+        values_BSX=torch.zeros(rows, S, state.keys_BMX.shape[-1]),
+        surprisal_BS=half_BS,
+        tokens_BSN=torch.randint(0, VOCAB, (rows, S, SHOWN_TOKENS), generator=generator),
+        writable_BS=torch.ones(rows, S, dtype=torch.bool),
+        counts_B=torch.full((rows,), S),
+        reads_BM=torch.zeros_like(state.reads_BM),
+    )
+    written_BS = model.ltm.place(state, staged, "random_writes", seed=1).written_BS
+    assert (written_BS.sum(1) == S // 2).all()
+    assert len(set(map(tuple, written_BS.tolist()))) > rows // 2
+    assert written_BS.float().mean(0).sub(0.5).abs().max() < 0.35
+    some = torch.tensor([7, 3])
+    alone = dataclasses.replace(staged, **{name: getattr(staged, name)[some] for name in STAGED})
+    assert torch.equal(model.ltm.place(state.select(some), alone, "random_writes", 1).written_BS, written_BS[some])
 
 
 def test_padding_is_neither_written_nor_counted() -> None:
