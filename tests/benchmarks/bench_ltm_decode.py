@@ -1,7 +1,8 @@
 """What the long-term memory costs in decoding: the same model with a full memory and, as many parameters, without one.
 
 Both sides continue the same prompts of 400 tokens by 96 tokens, greedily; reading the prompts is timed apart, by asking
-for a single token. Sides take turns in one run, and the ratio of medians counts.
+for a single token. Sides take turns in one run, and the ratio of medians counts; on a machine that others disturb the
+ratio of the fastest rounds says more.
 
     python tests/benchmarks/bench_ltm_decode.py --sizes 1m 4m --batches 1 8 64 --rounds 7 --json ltm_decode.json
 """
@@ -35,10 +36,10 @@ def engines(size: str, segment: int) -> dict[str, Engine]:
     built = {}
     for name in ("gpt", "revena"):
         model = Decoder(preset(f"{name}-{size}", 4096, window=128, ltm={"segment": segment, "similarity": 0.3}))
-        if model.ltm is not None:
-            with torch.no_grad():
-                for reader in model.ltm.readers:
-                    reader.gate.fill_(0.5)  # type: ignore[union-attr,operator]
+        with torch.no_grad():
+            model.embed.weight[tokenizer.vocab_size :] = 0.0  # never the most likely: the tokenizer lacks them
+            for reader in model.ltm.readers if model.ltm is not None else ():
+                reader.gate.fill_(0.5)  # type: ignore[union-attr,operator]
         built[name] = Engine(model, tokenizer)
     return built
 
@@ -59,6 +60,7 @@ def measure(size: str, batch: int, rounds: int, segment: int) -> dict[str, Any]:
         for _ in range(batch)
     ]
     steps: dict[str, list[float]] = {name: [] for name in sides}
+    wholes: dict[str, list[float]] = {name: [] for name in sides}
     reads: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, engine in sides.items():
@@ -66,16 +68,20 @@ def measure(size: str, batch: int, rounds: int, segment: int) -> dict[str, Any]:
             whole = seconds(engine, prompts, NEW_TOKENS + 1)
             if number:
                 reads[name].append(read)
+                wholes[name].append(whole)
                 steps[name].append(whole - read)
+    fastest = {name: min(wholes[name]) - min(reads[name]) for name in sides}
     found = {
         "size": size,
         "batch": batch,
         "tokens_per_s": {name: batch * NEW_TOKENS / statistics.median(values) for name, values in steps.items()},
         "step_ratio": statistics.median(steps["revena"]) / statistics.median(steps["gpt"]),
+        "step_ratio_fastest": fastest["revena"] / fastest["gpt"],
         "prompt_ratio": statistics.median(reads["revena"]) / statistics.median(reads["gpt"]),
     }
-    print(f"{size}, batch {batch}: decoding {found['step_ratio']:.3f}x (target {WANTED}), "
-          f"prompts {found['prompt_ratio']:.2f}x, {found['tokens_per_s']} tokens/s", flush=True)  # fmt: skip
+    print(f"{size}, batch {batch}: decoding {found['step_ratio']:.3f}x, in the fastest rounds "
+          f"{found['step_ratio_fastest']:.3f}x (target {WANTED}), prompts {found['prompt_ratio']:.2f}x, "
+          f"{found['tokens_per_s']} tokens/s", flush=True)  # fmt: skip
     return found
 
 
