@@ -15,10 +15,13 @@ from ulm.config import ModelConfig, preset
 from ulm.documents import CorpusSource
 from ulm.memory import CONTROLS, Control
 
-__all__ = ["ARMS", "Arm", "LabConfig"]
+__all__ = ["ARMS", "POLICY", "Arm", "LabConfig"]
 
 Arm = Literal["baseline", "with_ltm"]
 ARMS: tuple[Arm, ...] = ("baseline", "with_ltm")
+POLICY = "policy:"
+"""Stands before the name of a policy where it is a condition of evaluation."""
+
 HUB_SAMPLES = 10_000
 
 

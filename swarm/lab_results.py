@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.lab_config import POLICY
 from swarm.stats import Interval, rate_interval, ratio_interval
 
 __all__ = ["lab_results"]
@@ -127,8 +128,8 @@ def _arm(
         "details": own,
     }
     if found:
-        arm["controls"] = {name: value for name, value in found.items() if not name.startswith("policy:")}
-        arm["policies"] = {k.removeprefix("policy:"): v for k, v in found.items() if k.startswith("policy:")}
+        arm["controls"] = {name: value for name, value in found.items() if not name.startswith(POLICY)}
+        arm["policies"] = {k.removeprefix(POLICY): v for k, v in found.items() if k.startswith(POLICY)}
     return arm
 
 

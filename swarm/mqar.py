@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import SwarmError
+from swarm.lab_config import ARMS, Arm
 from swarm.measurements import read_measured, write_json, write_measured
-from swarm.mqar_config import MQAR_ARMS, MqarArm, MqarConfig
+from swarm.mqar_config import MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
 
@@ -43,7 +44,7 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
-    runs = [(task, arm, seed) for task in config.tasks for arm in MQAR_ARMS for seed in config.seeds]
+    runs = [(task, arm, seed) for task in config.tasks for arm in ARMS for seed in config.seeds]
     missing = [run for run in runs if _measured(config, folder, *run) is None]
     started = time.monotonic()
     failed: list[str] = []
@@ -72,7 +73,7 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
     return results
 
 
-def _train_and_score(settings: dict[str, Any], task_name: str, arm: MqarArm, seed: int, device: str) -> dict[str, Any]:
+def _train_and_score(settings: dict[str, Any], task_name: str, arm: Arm, seed: int, device: str) -> dict[str, Any]:
     """Train one model and return its scores, one number per query; `error` says why there are none."""
     from ulm.model import Decoder
     from ulm.mqar import MqarTask, score_mqar, train_mqar
@@ -114,10 +115,12 @@ def _train_and_score(settings: dict[str, Any], task_name: str, arm: MqarArm, see
 
 def _results(config: MqarConfig, folder: Path) -> dict[str, Any]:
     """Return estimates and intervals per task, arm and condition; a sequence is the unit that is resampled."""
+    from ulm.mqar import MqarTask
+
     results: dict[str, Any] = {"config": config.model_dump(mode="json"), "tasks": {}}
     for name, section in config.tasks.items():
-        found: dict[str, Any] = {"chance": 1 / section.pairs, "arms": {}}
-        for arm in MQAR_ARMS:
+        found: dict[str, Any] = {"chance": MqarTask(**section.model_dump()).chance, "arms": {}}
+        for arm in ARMS:
             runs = [_measured(config, folder, name, arm, seed) for seed in config.seeds]
             measured = [run for run in runs if run is not None]
             if len(measured) < len(runs):
@@ -190,7 +193,7 @@ def _shown(interval: dict[str, float]) -> str:
     return f"{interval['estimate']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
 
 
-def _identity(config: MqarConfig, task: str, arm: MqarArm, seed: int) -> dict[str, Any]:
+def _identity(config: MqarConfig, task: str, arm: Arm, seed: int) -> dict[str, Any]:
     """Return what decides the measurements of a run."""
     train = config.train.model_dump(mode="json", exclude={"device"})
     shape = config.model.config(arm, config.tasks[task].vocab_size).to_dict()
@@ -198,9 +201,9 @@ def _identity(config: MqarConfig, task: str, arm: MqarArm, seed: int) -> dict[st
     return {"task": config.tasks[task].model_dump(), "model": shape, "seed": seed, "train": train, "eval": evaluation}
 
 
-def _path(folder: Path, task: str, arm: MqarArm, seed: int) -> Path:
+def _path(folder: Path, task: str, arm: Arm, seed: int) -> Path:
     return folder / f"{task}-{arm}-s{seed}.json"
 
 
-def _measured(config: MqarConfig, folder: Path, task: str, arm: MqarArm, seed: int) -> Any | None:
+def _measured(config: MqarConfig, folder: Path, task: str, arm: Arm, seed: int) -> Any | None:
     return read_measured(_path(folder, task, arm, seed), _identity(config, task, arm, seed))

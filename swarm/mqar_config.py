@@ -9,13 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from swarm.lab_config import ARMS, Arm
 from ulm.config import LTMConfig, ModelConfig, matched_without_memory
 from ulm.memory import CONTROLS, Control
 
-__all__ = ["MQAR_ARMS", "MqarArm", "MqarConfig"]
-
-MqarArm = Literal["baseline", "with_ltm"]
-MQAR_ARMS: tuple[MqarArm, ...] = ("baseline", "with_ltm")
+__all__ = ["MqarConfig"]
 
 
 class _Section(BaseModel):
@@ -62,7 +60,7 @@ class ModelSection(_Section):
         """Tokens that anything can travel through the windows of all blocks, one after the other."""
         return self.n_layer * (self.window - 1)
 
-    def config(self, arm: MqarArm, vocab_size: int) -> ModelConfig:
+    def config(self, arm: Arm, vocab_size: int) -> ModelConfig:
         """Return the shape of an arm's model.
 
         Raises:
@@ -123,6 +121,6 @@ class MqarConfig(_Section):
         for name, task in self.tasks.items():
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(f"tasks.{name}: a name has letters, digits, - and _ only")
-            for arm in MQAR_ARMS:
+            for arm in ARMS:
                 self.model.config(arm, task.vocab_size)
         return self

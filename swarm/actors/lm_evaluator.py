@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from swarm.actors.lm_trainer import recall_task
 from swarm.actors.ray_tasks import run_tasks
-from swarm.lab_config import Arm, LabConfig
+from swarm.lab_config import POLICY, Arm, LabConfig
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.config import LTMConfig, ModelConfig
@@ -26,9 +26,7 @@ from ulm.evaluation import score_documents, score_recall
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
 
-__all__ = ["POLICY", "conditions", "evaluate_all", "evaluate_condition"]
-
-POLICY = "policy:"
+__all__ = ["conditions", "evaluate_all", "evaluate_condition"]
 
 QUIET, TEXT = "quiet", "text"
 """Fillers between the pairs of recall sequences."""

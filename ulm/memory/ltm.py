@@ -402,8 +402,7 @@ class LTM(nn.Module):
         # Sums over the `recent` tokens before each one, from running sums.
         zero_B1 = xp.zeros_like(line[:, :1])
         sums = [
-            xp.concatenate((zero_B1, xp.cumsum(x, axis=1)), axis=1)
-            for x in (xp.asarray(known, dtype=xp.float64), line, line**2)
+            xp.concatenate((zero_B1, xp.cumsum(x, axis=1)), axis=1) for x in (as_type(known, xp.float64), line, line**2)
         ]
         count, total, squares = (x[:, width : width + S] - x[:, :S] for x in sums)
         some = xp.clip(count, 1, None)

@@ -71,15 +71,6 @@ class MemoryCache:
             logits_BV=memory.surprisal_BM.new_zeros(B, vocab_size),
         )
 
-    def select(self, rows: Tensor) -> MemoryCache:
-        """Return a copy that holds only the given rows."""
-        return MemoryCache(
-            self.memory.select(rows),
-            self.hidden_LBSC[:, rows],
-            self.before_LBC[:, rows],
-            *(getattr(self, field.name)[rows] for field in fields(self)[3:]),
-        )
-
 
 class MemoryStepper:
     """Reads and writes for one token per row and call.
