@@ -1,6 +1,6 @@
 """Training speed of the lab's models: against GPT-2 of transformers, with and without long-term memory, and by workers.
 
-Sides take turns in one process and one run, and the ratio of medians counts.
+Sides take turns in one process and one run, and the median of the rounds' ratios counts.
 
 - `gpt2`: a whole training step (forward, backward, clipping, AdamW) of our baseline and of `GPT2LMHeadModel` with as
   many parameters, layers and tokens, on windows of 128, batch 8. GPT-2 runs with its dropout of .1 and without it;
@@ -82,6 +82,10 @@ def timed(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[fl
     return found
 
 
+def ratios(of: list[float], to: list[float]) -> list[float]:
+    return [a / b for a, b in zip(of, to, strict=True)]
+
+
 def against_gpt2(size: str, rounds: int) -> dict[str, Any]:
     config = preset(f"gpt-{size}", VOCAB, window=WINDOW)
     data = tokens(200_000)
@@ -106,13 +110,12 @@ def against_gpt2(size: str, rounds: int) -> dict[str, Any]:
 
         sides[name] = step
     speeds = timed(sides, rounds)
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
     return {
         "size": size,
         "parameters": parameters,
-        "tokens_per_s": medians,
-        "ratio": medians["ours"] / medians["gpt2"],
-        "ratio_with_dropout": medians["ours"] / medians["gpt2_dropout"],
+        "tokens_per_s": {name: statistics.median(values) for name, values in speeds.items()},
+        "ratio": statistics.median(ratios(speeds["ours"], speeds["gpt2"])),
+        "ratio_with_dropout": statistics.median(ratios(speeds["ours"], speeds["gpt2_dropout"])),
         "rounds": speeds,
     }
 
@@ -127,14 +130,14 @@ def with_memory(size: str, rounds: int, segment: int) -> dict[str, Any]:
         side = training(config, DocumentStream([document] * ROWS, WINDOW, 0), 512 // WINDOW)
         sides[name] = lambda side=side: side.train_step().tokens  # type: ignore[misc]
     speeds = timed(sides, rounds)
-    ratios = [a / b for a, b in zip(speeds["gpt"], speeds["revena"], strict=True)]
+    costs = ratios(speeds["gpt"], speeds["revena"])
     return {
         "size": size,
         "segment": segment,
         "tokens_per_s": {name: statistics.median(values) for name, values in speeds.items()},
-        "time_ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
+        "time_ratio": statistics.median(costs),
+        "lowest": min(costs),
+        "highest": max(costs),
     }
 
 
