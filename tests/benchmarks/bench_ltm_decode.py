@@ -1,7 +1,7 @@
 """What the long-term memory costs in decoding: the same model with a full memory and, as many parameters, without one.
 
 Both sides have read the same texts, fill their window and then decode greedily, in turns of 32 tokens (one segment, so
-that every row writes once in a turn) in one process. The median of the turns' ratios counts, printed with its quartiles:
+that every row writes once in a turn) in one process. The median of the turns' ratios counts, printed with quartiles:
 what slows down the machine for longer than a turn, some .03 to 3 seconds, slows down both sides of it. Choosing the
 tokens is part of the time; checking for stop strings, which takes as long on both sides, is not.
 
