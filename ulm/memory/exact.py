@@ -1,0 +1,315 @@
+"""Exact memory: facts that are recalled word by word, without training.
+
+- A fact is a key and a value. Where a text ends with the whole key, the memory says which token follows, and so on
+  through the value: what it says at a position is a function of the tokens up to there, so decoding step by step,
+  in chunks or all at once gives the same, and there is no cursor that could be lost.
+- The whole key is compared, token by token: a hash only finds the candidates. Where nothing matches, nothing is
+  touched, to the bit.
+- The longest match wins; among equals a key wins over the rest of a value that is being recalled.
+- `recall` leaves alone what the model already says with enough certainty.
+- Files are `ulm.memory.fact_store`'s business; no model and no tokenizer is known here but for a function that encodes.
+
+Axes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ulm.memory.fact_store import Fact, FactStore
+
+__all__ = ["NOTHING", "ConflictError", "ExactIndex", "ExactMemory", "recall"]
+
+NOTHING = -1
+"""In place of a token: the memory has nothing to say, or there is no text."""
+
+MAX_TOKENS = 1024
+"""Longest key, and longest value."""
+
+_BASE = 0x9E3779B97F4A7C15
+"""Odd, so that it has an inverse modulo 2^64."""
+
+_FILTER_BITS = 20
+
+
+class ConflictError(ValueError):
+    """A key has another value already."""
+
+
+class ExactIndex:
+    """Which token follows which ends of texts.
+
+    Hashes are polynomials modulo 2^64 over scrambled token ids, so that those of all ends of a text follow from running
+    sums; a bitmap sorts out nearly all that are in no fact, and the rest are compared token by token.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[bytes, dict[tuple[int, bool], int]] = {}
+        """Per text end: which token follows, by how many tokens are of a value and whether the key is an alias."""
+        self._lengths: dict[int, int] = {}
+        """How many entries have each length."""
+        self._filter = np.zeros(1 << _FILTER_BITS, dtype=np.int32)
+        self._powers = self._inverses = _powers(1, 1)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a text's end that can matter."""
+        return max(self._lengths, default=0)
+
+    def add(self, key_ids: Sequence[int], value_ids: Sequence[int], *, alias: bool = False) -> None:
+        """Let a value follow a key, or another way of writing a key, which gives way to keys."""
+        line = (*key_ids, *value_ids)
+        for told, token in enumerate(value_ids):
+            end = _bytes(line[: len(key_ids) + told])
+            following = self._next.setdefault(end, {})
+            if not following:
+                self._count(end, 1)
+            following[told, alias] = token
+
+    def remove(self, key_ids: Sequence[int], value_ids: Sequence[int], *, alias: bool = False) -> None:
+        """Take back what `add` did; unknown ones are left."""
+        line = (*key_ids, *value_ids)
+        for told in range(len(value_ids)):
+            end = _bytes(line[: len(key_ids) + told])
+            following = self._next.get(end, {})
+            if following.pop((told, alias), None) is not None and not following:
+                del self._next[end]
+                self._count(end, -1)
+
+    def _count(self, end: bytes, change: int) -> None:
+        ids_1T = np.frombuffer(end, dtype=np.int32)[None]
+        length = ids_1T.shape[1]
+        self._lengths[length] = self._lengths.get(length, 0) + change
+        if not self._lengths[length]:
+            del self._lengths[length]
+        self._filter[_places(self._hashes(ids_1T, 1, [length]))[0, 0, 0]] += change
+
+    def following(self, ids_BT: NDArray[np.integer], last: int) -> NDArray[np.int64]:
+        """Return what the memory says after each of the last positions, (B, last); `NOTHING` where it says nothing.
+
+        Args:
+            ids_BT: texts; `NOTHING` where there is none (padding), which matches no fact.
+            last: how many positions are asked for.
+        """
+        found = np.full((ids_BT.shape[0], last), NOTHING, dtype=np.int64)
+        T = ids_BT.shape[1]
+        lengths = sorted((length for length in self._lengths if length <= T), reverse=True)
+        if not lengths or not last:
+            return found
+        start = max(0, T - last - lengths[0] + 1)  # what is before decides nothing
+        near_BT = np.ascontiguousarray(ids_BT[:, start:], dtype=np.int32)
+        T -= start
+        maybe_BSL = self._filter[_places(self._hashes(near_BT, last, lengths))] > 0
+        for row, place, number in zip(*maybe_BSL.nonzero(), strict=True):
+            end = T - last + int(place) + 1
+            if found[row, place] != NOTHING or end < lengths[number]:  # a longer one was found
+                continue
+            following = self._next.get(near_BT[row, end - lengths[number] : end].tobytes())
+            if following:
+                found[row, place] = following[min(following)]
+        return found
+
+    def _hashes(self, ids_BT: NDArray[np.int32], last: int, lengths: Sequence[int]) -> NDArray[np.uint64]:
+        """Return the hash of the ends of each length at the last positions, (B, last, lengths)."""
+        B, T = ids_BT.shape
+        while len(self._powers) <= T:
+            self._powers = _powers(_BASE, 2 * T + 1)
+            self._inverses = _powers(pow(_BASE, -1, 1 << 64), 2 * T + 1)
+        sums_BT = np.zeros((B, T + 1), dtype=np.uint64)
+        np.cumsum(_scrambled(ids_BT) * self._inverses[:T], axis=1, out=sums_BT[:, 1:])
+        ends = np.arange(T - last + 1, T + 1)
+        starts_SL = np.maximum(ends[:, None] - np.array(lengths), 0)
+        hashes: NDArray[np.uint64] = (sums_BT[:, ends, None] - sums_BT[:, starts_SL]) * self._powers[ends - 1][:, None]
+        return hashes
+
+
+def recall(logits_BTV: Tensor, next_BT: NDArray[np.int64], certainty: float = 0.999) -> Tensor:
+    """Return logits under which what the memory says has at least a given probability.
+
+    Positions where it says nothing, or the model says it with that certainty anyway, keep their logits to the bit.
+
+    Args:
+        logits_BTV: of the model.
+        next_BT: from `ExactIndex.following`.
+        certainty: probability, in (0, 1).
+    """
+    b, t = (torch.from_numpy(x).to(logits_BTV.device) for x in (next_BT >= 0).nonzero())
+    if not len(b):
+        return logits_BTV
+    token_N = torch.from_numpy(next_BT[next_BT >= 0]).to(logits_BTV.device)[:, None]
+    rows_NV = logits_BTV[b, t].float()
+    others_N1 = rows_NV.scatter(1, token_N, -math.inf).logsumexp(1, keepdim=True)
+    wanted_N1 = others_N1 + math.log(certainty / (1 - certainty))
+    raised_N1 = torch.maximum(rows_NV.gather(1, token_N), wanted_N1).to(logits_BTV.dtype)
+    changed = logits_BTV.clone()
+    changed[b, t] = changed[b, t].scatter(1, token_N, raised_N1)
+    return changed
+
+
+@dataclass
+class ExactMemory:
+    """Facts that can be written, taken back and recalled.
+
+    Args:
+        encode: returns a text's tokens, without special ones.
+        tokenizer_hash: identifies the tokenizer.
+        path: SQLite file that keeps the facts; None keeps them for as long as the object lives.
+        terminator: tokens recalled after every value, such as the end of text.
+        conflicts: what happens to a fact whose key has another value: `refuse` raises, `replace` takes the new one,
+            `keep` the old one.
+        read_only: open the file for reading alone; `refresh` takes in what others wrote.
+
+    Raises:
+        ValueError: the file is damaged or belongs to something else.
+        FileNotFoundError: `read_only`, and there is none.
+    """
+
+    encode: Callable[[str], list[int]]
+    tokenizer_hash: str
+    path: Path | None = None
+    terminator: tuple[int, ...] = ()
+    conflicts: Literal["refuse", "replace", "keep"] = "refuse"
+    read_only: bool = False
+    index: ExactIndex = field(default_factory=ExactIndex, init=False)
+    _facts: dict[tuple[int, ...], Fact] = field(default_factory=dict, init=False)
+    _revision: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.conflicts not in ("refuse", "replace", "keep"):
+            raise ValueError(f"conflicts is 'refuse', 'replace' or 'keep', got {self.conflicts!r}")
+        self._store = FactStore(self.path, self.tokenizer_hash, read_only=self.read_only)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __iter__(self) -> Iterator[Fact]:
+        """Facts in the order in which they were written last."""
+        return iter(sorted(self._facts.values(), key=lambda fact: fact.revision))
+
+    @property
+    def revision(self) -> int:
+        """Number of the last change that this object knows."""
+        return self._revision
+
+    def write(self, key: str, value: str, source: str = "") -> Fact:
+        """Store a fact; on disk when the call returns.
+
+        Args:
+            key: what a text ends with when the value is wanted; also found after a space.
+            value: what follows, its leading space included.
+            source: who says so.
+
+        Raises:
+            ConflictError: the key has another value, and `conflicts` is `refuse`.
+            ValueError: key or value is empty or longer than `MAX_TOKENS`.
+        """
+        return self.write_all([(key, value, source)])[0]
+
+    def write_all(self, facts: Iterable[tuple[str, str, str]]) -> list[Fact]:
+        """Store many (key, value, source) in one transaction: all or, where one is refused, none."""
+        self.refresh()
+        wanted: dict[tuple[int, ...], Fact] = {}
+        order = []
+        for key, value, source in facts:
+            fact = self._encoded(key, value, source)
+            there = wanted.get(fact.key_ids) or self._facts.get(fact.key_ids)
+            if there is not None and there.value_ids != fact.value_ids and self.conflicts == "refuse":
+                raise ConflictError(
+                    f"the key {key!r} has the value {there.value!r} from {there.source or 'an unnamed source'}, and "
+                    f"{source or 'an unnamed source'} says {value!r}; forget the old one, or set conflicts to "
+                    f"'replace' or 'keep'"
+                )
+            if there is None or (there.value_ids != fact.value_ids and self.conflicts == "replace"):
+                wanted[fact.key_ids] = fact
+            order.append(fact.key_ids)
+        self._store.put(list(wanted.values()))
+        self.refresh()
+        return [self._facts[key_ids] for key_ids in order]
+
+    def forget(self, key: str, source: str = "") -> bool:
+        """Take a fact back; return whether there was one."""
+        found = self._store.forget(tuple(self.encode(key)), source)
+        self.refresh()
+        return found
+
+    def get(self, key: str) -> Fact | None:
+        """Return the fact with a key, None where there is none."""
+        return self._facts.get(tuple(self.encode(key)))
+
+    def refresh(self) -> int:
+        """Take in what others wrote to the file; return how many changes there were."""
+        changes = self._store.since(self._revision)
+        for fact in changes:
+            if (old := self._facts.pop(fact.key_ids, None)) is not None:
+                for key_ids, alias in self._keys(old):
+                    self.index.remove(key_ids, (*old.value_ids, *self.terminator), alias=alias)
+            if not fact.forgotten:
+                self._facts[fact.key_ids] = fact
+                for key_ids, alias in self._keys(fact):
+                    self.index.add(key_ids, (*fact.value_ids, *self.terminator), alias=alias)
+            self._revision = fact.revision
+        return len(changes)
+
+    def export(self, path: Path) -> int:
+        """Write all facts as JSON lines with key, value, source and revision; return how many."""
+        lines = [
+            json.dumps({"key": f.key, "value": f.value, "source": f.source, "revision": f.revision}, ensure_ascii=False)
+            for f in self
+        ]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return len(lines)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._store.close()
+
+    def _encoded(self, key: str, value: str, source: str) -> Fact:
+        key_ids = tuple(self.encode(key))
+        # As the value is split where it follows the key; if the two melt together, as it is split alone.
+        both = tuple(self.encode(key + value))
+        value_ids = both[len(key_ids) :] if both[: len(key_ids)] == key_ids else tuple(self.encode(value))
+        for name, text, ids in (("key", key, key_ids), ("value", value, value_ids)):
+            if not ids:
+                raise ValueError(f"a {name} must not be empty" + (f" (key {key!r})" if name == "value" else ""))
+            if len(ids) > MAX_TOKENS:
+                raise ValueError(f"a {name} has at most {MAX_TOKENS} tokens, {text[:40]!r}... has {len(ids)}")
+        return Fact(key, value, key_ids, value_ids, source)
+
+    def _keys(self, fact: Fact) -> list[tuple[tuple[int, ...], bool]]:
+        """Return the tokens of a key and, as an alias, those that it has after a space, where they differ."""
+        spaced = tuple(self.encode(" " + fact.key))
+        return [(fact.key_ids, False)] + [(spaced, True)] * (spaced != fact.key_ids)
+
+
+def _bytes(ids: Sequence[int]) -> bytes:
+    return np.array(ids, dtype=np.int32).tobytes()
+
+
+def _powers(base: int, count: int) -> NDArray[np.uint64]:
+    """Return the powers of a number modulo 2^64, the zeroth first."""
+    line = np.full(count, base, dtype=np.uint64)
+    line[0] = 1
+    return np.multiply.accumulate(line)
+
+
+def _places(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return (hashes >> np.uint64(64 - _FILTER_BITS)).astype(np.int64)
+
+
+def _scrambled(ids_BT: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Return a number per token whose bits look random (splitmix64)."""
+    z = (ids_BT.astype(np.int64) + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))

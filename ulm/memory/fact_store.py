@@ -1,0 +1,204 @@
+"""Facts on disk: key -> value pairs with their sources, in SQLite.
+
+- Every `put` and `forget` is one transaction, on disk when the call returns; killing a process tears nothing.
+- Nothing is overwritten without a trace: a change gets the next revision, what is forgotten stays as a mark, so that
+  readers follow by asking for what came after the last revision they know.
+- One process writes at a time (SQLite's lock), any number read, each a consistent state (write-ahead log).
+- A file belongs to one tokenizer, by its hash: token ids mean nothing to another.
+- Knows no model and no lookup in texts (`ulm.memory.exact`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Fact", "FactStore"]
+
+FORMAT = 1
+APPLICATION_ID = 0x754C4D46
+"""Marks the file as ours (SQLite's `application_id`)."""
+
+_TABLES = """
+CREATE TABLE facts (
+    key_ids BLOB PRIMARY KEY, value_ids BLOB NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
+    revision INTEGER NOT NULL UNIQUE, forgotten INTEGER NOT NULL, digest BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One entry.
+
+    Attributes:
+        key, value: texts as they were written.
+        key_ids, value_ids: their tokens; the value's are those that follow the key's.
+        source: who says so.
+        revision: of the change that wrote it, counted from 1 over the whole memory; 0 before it is stored.
+        forgotten: whether this is the mark of a fact that was taken back; `source` then says by whom.
+    """
+
+    key: str
+    value: str
+    key_ids: tuple[int, ...]
+    value_ids: tuple[int, ...]
+    source: str = ""
+    revision: int = 0
+    forgotten: bool = False
+
+
+class FactStore:
+    """A file of facts.
+
+    Args:
+        path: the file; made where there is none. None keeps everything in memory.
+        tokenizer_hash: of the tokenizer that made the ids.
+        read_only: open an existing file for reading alone.
+
+    Raises:
+        ValueError: the file is damaged, is no memory, or belongs to another tokenizer or format.
+        FileNotFoundError: there is no file, and it is for reading alone.
+    """
+
+    def __init__(self, path: Path | None, tokenizer_hash: str, *, read_only: bool = False) -> None:
+        self.path = path
+        self.tokenizer_hash = tokenizer_hash
+        self._name = "the memory" if path is None else f"the memory {path}"
+        if read_only and (path is None or not path.is_file()):
+            raise FileNotFoundError(f"there is no memory at {path}")
+        mode = "memory" if path is None else "ro" if read_only else "rwc"
+        address = "file:facts" if path is None else path.absolute().as_uri()
+        with self._reported():
+            self._connection = sqlite3.connect(f"{address}?mode={mode}", uri=True, isolation_level=None, timeout=30.0)
+        try:
+            with self._reported():
+                self._open(read_only)
+        except ValueError:
+            self._connection.close()
+            raise
+
+    def _open(self, read_only: bool) -> None:
+        run = self._connection.execute
+        if not read_only:
+            if run("PRAGMA application_id").fetchone()[0] == 0 and not run("SELECT * FROM sqlite_master").fetchall():
+                with self._transaction():
+                    for statement in _TABLES.strip().split(";\n"):
+                        run(statement)
+                    run(f"PRAGMA application_id = {APPLICATION_ID}")
+                    run("INSERT INTO about VALUES ('format', ?), ('tokenizer', ?)", (str(FORMAT), self.tokenizer_hash))
+            run("PRAGMA journal_mode = WAL")
+            run("PRAGMA synchronous = FULL")  # on disk at the end of a transaction, against a power cut too
+        if run("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise ValueError(f"{self._name} is an SQLite file of something else; name another file")
+        if (found := run("PRAGMA quick_check").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
+        about = dict(run("SELECT name, value FROM about").fetchall())
+        if about.get("format") != str(FORMAT):
+            raise ValueError(
+                f"{self._name} has format {about.get('format')}, this version reads {FORMAT}; export it with the "
+                f"version that wrote it and write it anew"
+            )
+        if about.get("tokenizer") != self.tokenizer_hash:
+            raise ValueError(
+                f"{self._name} was written with another tokenizer ({about.get('tokenizer')}, here "
+                f"{self.tokenizer_hash}); export it as text and write it anew"
+            )
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Say in one line what SQLite found wrong with the file."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise ValueError(f"{self._name} cannot be used: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def put(self, facts: Sequence[Fact]) -> list[Fact]:
+        """Write facts in one transaction, over what is there under the same keys; return them with their revisions."""
+        with self._reported(), self._transaction():
+            revision = self._last()
+            written = []
+            for number, fact in enumerate(facts, revision + 1):
+                fact = Fact(fact.key, fact.value, fact.key_ids, fact.value_ids, fact.source, number, fact.forgotten)
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(fact))
+                written.append(fact)
+        return written
+
+    def forget(self, key_ids: tuple[int, ...], source: str = "") -> bool:
+        """Take a fact back; return whether there was one."""
+        if (fact := self.get(key_ids)) is None:
+            return False
+        self.put([Fact(fact.key, fact.value, fact.key_ids, fact.value_ids, source, forgotten=True)])
+        return True
+
+    def get(self, key_ids: tuple[int, ...]) -> Fact | None:
+        """Return the fact with a key, None where there is none."""
+        with self._reported():
+            row = self._connection.execute("SELECT * FROM facts WHERE key_ids = ?", (_blob(key_ids),)).fetchone()
+        fact = None if row is None else self._fact(row)
+        return None if fact is None or fact.forgotten else fact
+
+    def since(self, revision: int = 0) -> list[Fact]:
+        """Return what changed after a revision, in order; what was taken back is marked `forgotten`."""
+        with self._reported():
+            query = "SELECT * FROM facts WHERE revision > ? ORDER BY revision"
+            rows = self._connection.execute(query, (revision,)).fetchall()
+        return [self._fact(row) for row in rows]
+
+    def revision(self) -> int:
+        """Return the number of the last change, 0 before the first."""
+        with self._reported():
+            return self._last()
+
+    def _last(self) -> int:
+        return int(self._connection.execute("SELECT coalesce(max(revision), 0) FROM facts").fetchone()[0])
+
+    def _fact(self, row: Sequence[Any]) -> Fact:
+        key_ids, value_ids, key, value, source, revision, forgotten, digest = row
+        try:
+            fact = Fact(key, value, _ids(key_ids), _ids(value_ids), source, revision, bool(forgotten))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error
+        if _row(fact)[-1] != digest:
+            raise ValueError(f"{self._name} is damaged (revision {revision}); restore a copy or write it anew")
+        return fact
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+
+def _blob(ids: Sequence[int]) -> bytes:
+    return np.array(ids, dtype="<i4").tobytes()
+
+
+def _ids(blob: bytes) -> tuple[int, ...]:
+    return tuple(np.frombuffer(blob, dtype="<i4").tolist())
+
+
+def _row(fact: Fact) -> tuple[Any, ...]:
+    row = (
+        _blob(fact.key_ids), _blob(fact.value_ids), fact.key, fact.value, fact.source, fact.revision,
+        int(fact.forgotten),
+    )  # fmt: skip
+    return *row, hashlib.blake2b(repr(row).encode(), digest_size=8).digest()
