@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ulm.memory.fact_store import Fact, FactStore
+from ulm.memory.ngrams import NOTHING
 
 __all__ = ["NOTHING", "ConflictError", "ExactIndex", "ExactMemory", "recall"]
 
-NOTHING = -1
-"""In place of a token: the memory has nothing to say, or there is no text."""
 
 MAX_TOKENS = 1024
 """Longest key, and longest value."""
@@ -269,6 +268,21 @@ class ExactMemory:
         ]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return len(lines)
+
+    def copy_to(self, path: Path) -> None:
+        """Write all facts, with sources and revisions, to a new file; one that is there is replaced."""
+        self._store.copy_to(path)
+
+    def copy_from(self, path: Path) -> None:
+        """Become a copy of a file that `copy_to` wrote.
+
+        Raises:
+            ValueError: there are facts already, or the file is damaged or belongs to another tokenizer.
+        """
+        if self._revision:
+            raise ValueError("a memory that holds facts cannot become a copy of another; write them one by one")
+        self._store.copy_from(path)
+        self.refresh()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,25 @@ class FactStore:
         if _row(fact)[-1] != digest:
             raise ValueError(f"{self._name} is damaged (revision {revision}); restore a copy or write it anew")
         return fact
+
+    def copy_to(self, path: Path) -> None:
+        """Write everything to a new file, which takes its name when it is whole."""
+        part = path.with_name(path.name + ".part")
+        part.unlink(missing_ok=True)
+        with self._reported(), closing(sqlite3.connect(part)) as other:
+            self._connection.backup(other)
+        part.replace(path)
+
+    def copy_from(self, path: Path) -> None:
+        """Become a copy of another file; what was here is gone.
+
+        Raises:
+            ValueError: the file is damaged, is no memory, or belongs to another tokenizer.
+            FileNotFoundError: there is none.
+        """
+        other = FactStore(path, self.tokenizer_hash, read_only=True)
+        with self._reported(), closing(other):
+            other._connection.backup(self._connection)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,0 +1,233 @@
+"""Engram on models of transformers: what it adds, how it decodes, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_models import CONFIGS, VOCAB, tiny_model, tiny_tokenizer
+from torch import Tensor
+
+from ulm.hf import EngramConfig, EngramModel, add_engram
+
+LEARNED = EngramConfig(layers=(1, 2), heads=2, rows=97, head_size=4)
+KINDS = sorted(CONFIGS)
+
+
+def texts(rows: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(3, VOCAB - 20, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def trained(kind: str = "llama", config: EngramConfig = LEARNED) -> EngramModel:
+    """A model whose memory says something everywhere, as after training."""
+    model = add_engram(tiny_model(kind), config, tiny_tokenizer())
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in model.adapter.tables.layers:
+            layer.table.weight.copy_(torch.randn(layer.table.shape, generator=generator))
+            layer.conv.copy_(torch.randn(layer.conv.shape, generator=generator))
+    return model
+
+
+def logits(model: Any, ids: Tensor, **kwargs: Any) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=ids, **kwargs).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_untrained_memory_changes_no_bit(kind: str) -> None:
+    ids = texts(3, 20)
+    bare = logits(tiny_model(kind), ids)
+    assert torch.equal(logits(add_engram(tiny_model(kind), LEARNED, tiny_tokenizer()), ids), bare)
+    changed = trained(kind)
+    assert not torch.allclose(logits(changed, ids), bare, atol=1e-2)
+    with changed.disable_adapter():
+        assert torch.equal(logits(changed, ids), bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_chunks_and_left_padding_equal_the_full_forward(kind: str) -> None:
+    model, ids = trained(kind), texts(3, 24)
+    whole = logits(model, ids)
+    for cuts in (range(1, 25), [5, 6, 13, 24], [23, 24]):
+        cache, start, parts = None, 0, []
+        for end in cuts:
+            with torch.no_grad():
+                out = model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True)
+            cache, start = out.past_key_values, end
+            parts.append(out.logits)
+        assert (torch.cat(parts, 1) - whole).abs().max() < 1e-4
+    padded = torch.cat((torch.zeros(3, 5, dtype=torch.long), ids), 1)
+    padded[1, :8] = torch.cat((torch.zeros(8, dtype=torch.long),))
+    mask = torch.ones_like(padded)
+    mask[:, :5], mask[1, :8] = 0, 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    left = logits(model, padded, attention_mask=mask, position_ids=positions)
+    assert (left[0, 5:] - whole[0]).abs().max() < 1e-4
+    assert (left[1, 8:] - logits(model, ids[1:2, 3:])[0]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_equals_generation_without_a_cache(kind: str, beams: int) -> None:
+    model = trained(kind)
+    ids = texts(2, 9)
+    mask = torch.ones_like(ids)
+    mask[1, :4], ids[1, :4] = 0, 0
+    settings = {"max_new_tokens": 8, "do_sample": False, "num_beams": beams, "attention_mask": mask}
+    assert torch.equal(
+        model.generate(ids, use_cache=True, **settings), model.generate(ids, use_cache=False, **settings)
+    )
+
+
+def test_facts_are_recalled_word_by_word_and_nothing_else_changes() -> None:
+    tokenizer = tiny_tokenizer()
+    model = add_engram(tiny_model(), EngramConfig(), tokenizer)
+    ids = tokenizer(["what is x? ", "who is y?"], return_tensors="pt", padding=True, padding_side="left")
+    bare = logits(tiny_model(), ids["input_ids"], attention_mask=ids["attention_mask"])
+    model.memory.write("what is x?", " the letter x", "an alphabet")
+    found = logits(model, ids["input_ids"], attention_mask=ids["attention_mask"])
+    hit = torch.zeros(2, ids["input_ids"].shape[1], dtype=torch.bool)
+    hit[0, -2:] = True  # after the key, and after the first character of the value
+    assert torch.equal(found[~hit], bare[~hit])
+    assert not torch.equal(found[hit], bare[hit])
+    query = tokenizer("what is x?", return_tensors="pt")
+    for beams in (1, 2):
+        out = model.generate(**query, max_new_tokens=30, do_sample=False, num_beams=beams)
+        assert tokenizer.decode(out[0]) == "what is x? the letter x<eot>"
+    model.memory.forget("what is x?")
+    assert torch.equal(logits(model, ids["input_ids"], attention_mask=ids["attention_mask"]), bare)
+
+
+def test_loss_is_of_the_logits_that_come_out() -> None:
+    model = add_engram(tiny_model(), EngramConfig(), tiny_tokenizer())
+    ids = tiny_tokenizer()("key value", return_tensors="pt")["input_ids"]
+    labels = ids.clone()
+    labels[:, :3] = -100
+    with torch.no_grad():
+        before = model(input_ids=ids, labels=labels).loss
+        model.memory.write("key", " value")
+        after = model(input_ids=ids, labels=labels).loss
+    assert before > 4.0
+    assert after < 0.01
+
+
+def test_memories_by_name_are_switched_and_only_the_active_one_is_trained() -> None:
+    model = add_engram(tiny_model(), EngramConfig(), tiny_tokenizer(), "facts")
+    model.memory.write("k", "1")
+    model.add_adapter("tables", LEARNED)
+    assert model.active_adapter == "tables"
+    trained_parameters, every = model.get_nb_trainable_parameters()
+    assert trained_parameters == sum(p.numel() for p in model.adapters["tables"].parameters())
+    assert every > trained_parameters
+    model.set_adapter("facts")
+    assert model.get_nb_trainable_parameters()[0] == 0
+    assert model.memory.get("k") is not None
+    with pytest.raises(ValueError, match="no adapter 'others'; there are: facts, tables"):
+        model.set_adapter("others")
+    with pytest.raises(ValueError, match="already"):
+        model.add_adapter("facts", LEARNED)
+    model.delete_adapter("facts")
+    assert model.active_adapter == "tables"
+
+
+def test_gradients_reach_tables_and_gates_but_not_the_model() -> None:
+    model = add_engram(tiny_model(), LEARNED, tiny_tokenizer()).train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=10.0)
+    ids = texts(2, 12)
+    for _ in range(2):  # the table begins at zero, and what it is multiplied with learns from the second step on
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    layer = model.adapter.tables.layers[0]
+    assert layer.table.weight.grad.is_sparse
+    for parameter in (layer.key, layer.value, layer.conv, layer.norm_query):
+        assert parameter.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.base_model.parameters())
+
+
+@pytest.mark.parametrize("table", ["model", "ram", "disk"])
+def test_saved_and_loaded_it_answers_alike(tmp_path: Path, table: str) -> None:
+    model, ids = trained(config=EngramConfig(layers=(0, 3), heads=2, rows=97, head_size=4)), texts(2, 16)
+    model.memory.write("k", " 1", "a test")
+    if table == "disk":  # a trained table goes to disk by saving it from memory
+        model.adapter.tables.layers[0].table.save_file(tmp_path / "table_0.npy")
+        model.adapter.tables.layers[1].table.save_file(tmp_path / "table_1.npy")
+    model.save_pretrained(tmp_path)
+    if table != "model":
+        about = json.loads((tmp_path / "adapter_config.json").read_text())
+        about["engram"]["table"] = table
+        (tmp_path / "adapter_config.json").write_text(json.dumps(about))
+    if table == "disk":
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(tmp_path / "adapter_model.safetensors")
+        kept = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
+        save_file(kept, tmp_path / "adapter_model.safetensors")
+    again = EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    assert [(f.key, f.value, f.source, f.revision) for f in again.memory] == [("k", " 1", "a test", 1)]
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    about = json.loads((folder / "adapter_config.json").read_text())
+    about.update({key: value for key, value in changes.items() if key != "engram"})
+    about["engram"].update(changes.get("engram", {}))
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"format": 99}, "format 99, this version reads 1"),
+        ({"kind": "lora"}, "describes no Engram"),
+        ({"tokenizer": "other"}, "another model or tokenizer: tokenizer other, here"),
+        ({"engram": {"seed": 5}}, "multipliers_LHN: other values"),
+        ({"engram": {"rows": 50}}, "another shape"),
+        ({"engram": {"layers": [1]}}, "unknown"),
+        ({"engram": {"layers": [1, 9]}}, "no block 9 in model.layers, which has blocks 0 to 3"),
+        ({"engram": {"colour": 1}}, "unknown keys colour"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    trained().save_pretrained(tmp_path)
+    edited(tmp_path, **changes)
+    with pytest.raises(ValueError, match=says):
+        EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "memory.sqlite"])
+def test_missing_and_damaged_files_are_named(tmp_path: Path, name: str) -> None:
+    trained().save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(b"\x00" * 5000)
+    with pytest.raises(ValueError, match=name):
+        EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=name):
+        EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+
+
+def test_what_it_cannot_do_is_said() -> None:
+    with pytest.raises(ValueError, match="fast tokenizer"):
+        add_engram(tiny_model(), EngramConfig())
+    with pytest.raises(ValueError, match="causal language model of transformers, got Linear"):
+        add_engram(torch.nn.Linear(2, 2), EngramConfig(), tiny_tokenizer())
+    with pytest.raises(ValueError, match=r"no block 4 in model\.layers, which has blocks 0 to 3"):
+        add_engram(tiny_model(), EngramConfig(layers=(4,)), tiny_tokenizer())
+    with pytest.raises(ValueError, match=r"transformer\.h"):
+        add_engram(tiny_model("gpt2"), EngramConfig(layers=(4,)), tiny_tokenizer())
+    with pytest.raises(ValueError, match="nothing to remember with"):
+        EngramConfig(exact=False)
+    model = trained()
+    with pytest.raises(ValueError, match="reads input_ids"):
+        model(inputs_embeds=torch.zeros(1, 3, 32))
+    with model.disable_adapter():
+        cache = model(input_ids=texts(1, 4), use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="filled without this memory"):
+        model(input_ids=texts(1, 1), past_key_values=cache)
+    model.adapters["default"].memory = None
+    with pytest.raises(ValueError, match="exact tier of adapter 'default' is off"):
+        _ = model.memory

@@ -1,0 +1,31 @@
+"""Models of transformers: import and export of µLMs, and memories for any causal language model.
+
+Names are loaded on first use; transformers is imported when a function is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ulm.hf.engram_model import EngramModel, add_engram
+    from ulm.hf.llama import from_llama, to_llama, to_mistral
+    from ulm.memory.engram import EngramConfig
+
+__all__ = ["EngramConfig", "EngramModel", "add_engram", "from_llama", "to_llama", "to_mistral"]
+
+_HOMES = {
+    "EngramConfig": "ulm.memory.engram",
+    "EngramModel": "ulm.hf.engram_model",
+    "add_engram": "ulm.hf.engram_model",
+    "from_llama": "ulm.hf.llama",
+    "to_llama": "ulm.hf.llama",
+    "to_mistral": "ulm.hf.llama",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ulm.hf' has no attribute {name!r}")

@@ -1,0 +1,242 @@
+"""Engram: gated memory of n-grams, learned (Cheng et al., arXiv:2601.07372).
+
+- The n-grams that end at a position lead to rows of a table (`ulm.memory.ngrams`). A gate of the hidden state and what
+  was found decides how much of it is added to the residual stream before a block; a short causal convolution over the
+  gated values comes on top.
+- Tables begin at zero and so does the convolution: an untrained memory changes no bit, and what was never trained
+  adds exactly nothing afterwards either.
+- Departs from the paper: the gate is the sigmoid of the scaled product itself (the authors' code takes a signed root
+  of it first, whose slope is infinite at 0), and tables are per layer, in one `nn.Embedding` with sparse gradients.
+- What decoding needs of the past is explicit: the last tokens and the last inputs of the convolution.
+- Knows no tokenizer, no transformers, no optimizer.
+
+Axes: B rows, T tokens, H heads of a layer, D numbers per row of the table, E = H x D, C width, K taps of the
+convolution, P = (K - 1) x dilation inputs that it looks back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulm.memory.ngrams import NgramHash
+
+__all__ = ["EngramConfig", "EngramLayer", "EngramTables", "Table"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngramConfig:
+    """What an Engram memory consists of.
+
+    Attributes:
+        layers: blocks before which the learned tables are read, counted from 0; none means no learned tier.
+        orders: lengths of the n-grams, each ending at the position that reads.
+        heads: hashes per order.
+        rows: rows per head, at least; a layer's table has about `len(orders) * heads` times as many.
+        head_size: numbers per row.
+        kernel: taps of the convolution, `max(orders)` tokens apart.
+        compress: whether tokens that differ in case, accents or spacing alone are one (tokenizer compression).
+        seed: of hashes and initial weights.
+        table: where tables are: with the `model` on its device, in the host's `ram`, or on `disk`, memory-mapped and
+            not trainable.
+        exact: whether the exact tier is on: facts recalled by their whole key (`ulm.memory.exact`).
+        certainty: probability that what the exact tier recalls gets.
+        terminate: whether a recalled value is followed by the end of text.
+        conflicts: what happens to a fact whose key has another value: `refuse`, `replace` or `keep`.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    layers: tuple[int, ...] = ()
+    orders: tuple[int, ...] = (2, 3, 4)
+    heads: int = 4
+    rows: int = 20_000
+    head_size: int = 32
+    kernel: int = 4
+    compress: bool = True
+    seed: int = 0
+    table: Literal["model", "ram", "disk"] = "model"
+    exact: bool = True
+    certainty: float = 0.999
+    terminate: bool = True
+    conflicts: Literal["refuse", "replace", "keep"] = "refuse"
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "rows", "head_size", "kernel"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"engram: {name} must be a whole number of at least 1, got {value!r}")
+        for name, first in (("layers", 0), ("orders", 1)):
+            value = getattr(self, name)
+            whole = isinstance(value, tuple) and all(isinstance(x, int) for x in value)
+            if not whole or list(value) != sorted(set(value)) or (value and value[0] < first):
+                raise ValueError(f"engram: {name} must be rising whole numbers from {first}, got {value!r}")
+        if not self.orders:
+            raise ValueError("engram: orders must name at least one length of n-grams, such as 2, 3, 4")
+        for name, known in (("table", ("model", "ram", "disk")), ("conflicts", ("refuse", "replace", "keep"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"engram: {name} is {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 0.0 < self.certainty < 1.0:
+            raise ValueError(f"engram: certainty must be between 0 and 1, got {self.certainty!r}")
+        if not self.layers and not self.exact:
+            raise ValueError("engram: neither layers nor exact is given, so there is nothing to remember with")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able data."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EngramConfig:
+        """Build from `to_dict`'s data.
+
+        Raises:
+            ValueError: keys are unknown, or a value is out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"engram: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**fields)
+
+
+class Table(nn.Module):
+    """Rows that are looked up.
+
+    Args:
+        rows, width: its shape.
+        place: as `EngramConfig.table`.
+    """
+
+    def __init__(self, rows: int, width: int, place: str) -> None:
+        super().__init__()
+        self.place = place
+        self.shape = (rows, width)
+        self._mapped: np.ndarray | None = None
+        if place == "disk":
+            self.register_parameter("weight", None)
+        else:
+            self.weight = nn.Parameter(torch.zeros(rows, width))
+
+    def map_file(self, path: Path) -> None:
+        """Read rows from a file of `save_file` from now on, without loading it.
+
+        Raises:
+            ValueError: the file has another shape.
+        """
+        mapped = np.load(path, mmap_mode="r")
+        if mapped.shape != self.shape:
+            raise ValueError(f"{path} holds a table of shape {mapped.shape}, wanted {self.shape}")
+        self._mapped = mapped
+
+    def save_file(self, path: Path) -> None:
+        """Write all rows for `map_file`."""
+        rows = self._mapped if self.weight is None else self.weight.detach().cpu().float().numpy()
+        if rows is None:
+            raise ValueError("this table on disk has no file yet")
+        with path.open("wb") as file:
+            np.save(file, rows)
+
+    def forward(self, rows_BTH: Tensor) -> Tensor:
+        """Return the rows, (B, T, H * D), on the device of the indices."""
+        if self.weight is not None:
+            found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
+            return found.flatten(-2).to(rows_BTH.device)
+        if self._mapped is None:
+            raise ValueError("this table on disk has no file yet; load it with from_pretrained")
+        found = torch.from_numpy(self._mapped[rows_BTH.cpu().numpy()])
+        return found.flatten(-2).to(rows_BTH.device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Table:
+        # In RAM a table stays where it is and as it is when the model moves.
+        return self if self.place == "ram" else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+class EngramLayer(nn.Module):
+    """The part of an Engram that belongs to one block.
+
+    Args:
+        config: of the memory.
+        d_model: width of the residual stream.
+        rows: of the table.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, config: EngramConfig, d_model: int, rows: int, seed: int) -> None:
+        super().__init__()
+        width = len(config.orders) * config.heads * config.head_size
+        self.dilation = max(config.orders)
+        self.kernel = config.kernel
+        self.table = Table(rows, config.head_size, config.table)
+        generator = torch.Generator().manual_seed(seed)
+        self.key = nn.Parameter(torch.randn(d_model, width, generator=generator) * width**-0.5)
+        self.value = nn.Parameter(torch.randn(d_model, width, generator=generator) * width**-0.5)
+        self.norm_query = nn.Parameter(torch.ones(d_model))
+        self.norm_key = nn.Parameter(torch.ones(d_model))
+        self.norm_conv = nn.Parameter(torch.ones(d_model))
+        self.conv = nn.Parameter(torch.zeros(d_model, 1, config.kernel))
+
+    @property
+    def reach(self) -> int:
+        """Inputs that the convolution looks back."""
+        return (self.kernel - 1) * self.dilation
+
+    def forward(
+        self, x_BTC: Tensor, rows_BTH: Tensor, real_BT: Tensor | None, tail_BPC: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is added to the residual stream, the gates (B, T), and the convolution's inputs, (B, P + T, C).
+
+        Args:
+            x_BTC: residual stream before the block.
+            rows_BTH: from `NgramHash`.
+            real_BT: False at padding; None where there is none.
+            tail_BPC: last inputs of the convolution; None at the start of the texts.
+        """
+        C = x_BTC.shape[-1]
+        dtype = self.key.dtype
+        found_BTE = self.table(rows_BTH).to(dtype)
+        query_BTC = F.rms_norm(x_BTC.to(dtype), (C,), self.norm_query, 1e-6)
+        key_BTC = F.rms_norm(F.linear(found_BTE, self.key), (C,), self.norm_key, 1e-6)
+        gate_BT = torch.sigmoid((query_BTC * key_BTC).sum(-1) * C**-0.5)
+        value_BTC = gate_BT[..., None] * F.linear(found_BTE, self.value)
+        if real_BT is not None:
+            value_BTC = value_BTC * real_BT[..., None]
+        normed_BTC = F.rms_norm(value_BTC, (C,), self.norm_conv, 1e-6)
+        if tail_BPC is None:
+            tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.reach, C)
+        line_BTC = torch.cat((tail_BPC.to(dtype), normed_BTC), dim=1)
+        mixed_BCT = F.conv1d(line_BTC.transpose(1, 2), self.conv, dilation=self.dilation, groups=C)
+        added_BTC = value_BTC + F.silu(mixed_BCT.transpose(1, 2))
+        return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
+
+
+class EngramTables(nn.Module):
+    """The learned tier: hashes and one `EngramLayer` per chosen block.
+
+    Args:
+        config: what to build.
+        numbers: per token of the vocabulary, from `compressed`, or each token's own.
+        d_model: width of the residual stream.
+    """
+
+    def __init__(self, config: EngramConfig, numbers: Sequence[int], d_model: int) -> None:
+        super().__init__()
+        self.config = config
+        self.hash = NgramHash(numbers, len(config.layers), config.orders, config.heads, config.rows, config.seed)
+        self.layers = nn.ModuleList(
+            EngramLayer(config, d_model, self.hash.rows(i), config.seed + i) for i in range(len(config.layers))
+        )
+
+    def __getitem__(self, index: int) -> EngramLayer:
+        return cast("EngramLayer", self.layers[index])
+
+    def __iter__(self) -> Iterator[EngramLayer]:
+        return iter(cast("EngramLayer", layer) for layer in self.layers)

@@ -1,0 +1,116 @@
+"""Addresses of n-grams: which rows of a table a text's last few tokens lead to.
+
+- Tokens that are the same but for case, accents and spacing get one number before they are hashed (tokenizer
+  compression of Engram, arXiv:2601.07372, section 2.2).
+- Every head of every layer has its own multipliers and its own prime number of rows, so two n-grams that meet in one
+  head part in the others.
+- A position's n-grams end with its own token. Before the start of a text, and where there is padding, stands
+  `NOTHING`, so a padded text has the addresses that it has alone.
+- Multipliers, primes and the map are part of what a memory is: they are saved and compared with it.
+
+Axes: B rows of a batch, T tokens, H heads of one layer over all orders, N tokens of the longest n-gram, L layers.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["NOTHING", "NgramHash", "compressed"]
+
+NOTHING = -1
+"""In place of a token, where there is none."""
+
+
+def compressed(texts: Sequence[str]) -> list[int]:
+    """Return a number per token, the same for texts that differ in case, accents, width or spacing alone.
+
+    Args:
+        texts: of all tokens; bytes that are no character on their own (U+FFFD) keep a number of their own.
+    """
+    numbers: dict[object, int] = {}
+    return [numbers.setdefault(i if "\ufffd" in text else _plain(text), len(numbers)) for i, text in enumerate(texts)]
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text))
+    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
+    return re.sub(r"\s+", " ", text).strip() or text
+
+
+class NgramHash(nn.Module):
+    """Maps texts to rows.
+
+    Args:
+        numbers: per token, from `compressed`, or each token's own.
+        layers: how many tables there are.
+        orders: lengths of the n-grams.
+        heads: per order.
+        rows: each head has the next free prime number of rows from here on.
+        seed: of the multipliers.
+    """
+
+    numbers_V: Tensor
+    multipliers_LHN: Tensor
+    primes_LH: Tensor
+    offsets_LH: Tensor
+    used_HN: Tensor
+
+    def __init__(
+        self, numbers: Sequence[int], layers: int, orders: Sequence[int], heads: int, rows: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.longest = max(orders)
+        per_order = [order for order in orders for _ in range(heads)]
+        generator = np.random.Generator(np.random.PCG64(seed))
+        shape = (layers, len(per_order), self.longest)
+        multipliers = generator.integers(0, 1 << 62, shape) * 2 + 1
+        primes = torch.tensor(_primes(rows, layers * len(per_order))).view(layers, -1)
+        self.register_buffer("numbers_V", torch.tensor(numbers))
+        self.register_buffer("multipliers_LHN", torch.from_numpy(multipliers))
+        self.register_buffer("primes_LH", primes)
+        self.register_buffer("offsets_LH", primes.cumsum(1) - primes, persistent=False)
+        used = torch.arange(self.longest) < torch.tensor(per_order)[:, None]
+        self.register_buffer("used_HN", used, persistent=False)
+
+    def rows(self, layer: int) -> int:
+        """Return the number of rows of a layer's table, all heads together."""
+        return int(self.primes_LH[layer].sum())
+
+    def forward(self, ids_BT: Tensor, last: int, layer: int) -> Tensor:
+        """Return the rows of the n-grams that end at each of the last positions, (B, last, H).
+
+        Args:
+            ids_BT: token ids, `NOTHING` where there is none; positions before the first count as such.
+            last: how many positions are asked for.
+            layer: which table.
+        """
+        N = self.longest
+        near_BT = ids_BT[:, max(0, ids_BT.shape[1] - last - N + 1) :]
+        near_BT = nn.functional.pad(near_BT, (last + N - 1 - near_BT.shape[1], 0), value=NOTHING)
+        number_BT = torch.where(near_BT < 0, -1, self.numbers_V[near_BT.clamp(min=0)]) + 1
+        ngram_BTN = number_BT.unfold(1, N, 1).flip(-1)  # the newest token first
+        mixed_BTHN = ngram_BTN[:, :, None] * self.multipliers_LHN[layer]
+        mixed_BTHN = mixed_BTHN * self.used_HN
+        mixed_BTH = mixed_BTHN[..., 0]
+        for n in range(1, N):
+            mixed_BTH = mixed_BTH ^ mixed_BTHN[..., n]
+        mixed_BTH = (mixed_BTH ^ (mixed_BTH >> 29)) & ((1 << 62) - 1)
+        rows_BTH: Tensor = mixed_BTH % self.primes_LH[layer] + self.offsets_LH[layer]
+        return rows_BTH
+
+
+def _primes(start: int, count: int) -> list[int]:
+    """Return the first primes that are not below a number."""
+    found: list[int] = []
+    number = max(2, start)
+    while len(found) < count:
+        if number < 4 or (number % 2 and all(number % d for d in range(3, int(number**0.5) + 1, 2))):
+            found.append(number)
+        number += 1
+    return found
