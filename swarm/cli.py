@@ -24,6 +24,7 @@ from swarm.commands import (
     doctor,
     lab,
     memory,
+    models,
     mqar,
     replay,
     report,
@@ -136,6 +137,11 @@ for _module in (run, baseline, compare, watch, resume, replay, report, train, la
 _memory = typer.Typer(help="Look into what agents remember.", no_args_is_help=True)
 _memory.command("show", epilog=f"Example: {memory.EXAMPLE}")(_bounded(memory.show))
 app.add_typer(_memory, name="memory")
+
+_models = typer.Typer(help="Pretrained models by short name.", no_args_is_help=True)
+_models.command("fetch", epilog=f"Example: {models.EXAMPLE}")(_bounded(models.fetch))
+_models.command("list", epilog="Example: swarm models list")(_bounded(models.show))
+app.add_typer(_models, name="models")
 
 
 def main() -> None:

