@@ -21,6 +21,7 @@ import typer
 from swarm.commands import (
     baseline,
     compare,
+    data,
     doctor,
     lab,
     memory,
@@ -137,6 +138,10 @@ for _module in (run, baseline, compare, watch, resume, replay, report, train, la
 _memory = typer.Typer(help="Look into what agents remember.", no_args_is_help=True)
 _memory.command("show", epilog=f"Example: {memory.EXAMPLE}")(_bounded(memory.show))
 app.add_typer(_memory, name="memory")
+
+_data = typer.Typer(help="Sets of questions for training and measuring memories.", no_args_is_help=True)
+_data.command("exact-match", epilog=f"Example: {data.EXAMPLE}")(_bounded(data.exact_match))
+app.add_typer(_data, name="data")
 
 _models = typer.Typer(help="Pretrained models by short name.", no_args_is_help=True)
 _models.command("fetch", epilog=f"Example: {models.EXAMPLE}")(_bounded(models.fetch))

@@ -1,0 +1,31 @@
+"""`swarm data`: sets of questions for training and measuring memories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import OutFolder, Overrides
+
+__all__ = ["EXAMPLE", "exact_match"]
+
+EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
+
+
+def exact_match(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML, see experiments/exact_match.yaml.")],
+    overrides: Overrides = None,
+    out: OutFolder = None,
+) -> None:
+    """Make questions with one right answer: told, asked in the same and in other words, and never told."""
+    from swarm.config_file import load_yaml_model
+    from swarm.exact_match import write_exact_match
+    from swarm.exact_match_config import ExactMatchConfig
+
+    config = load_yaml_model(file, ExactMatchConfig, list(overrides or []))
+    folder = out if out is not None else Path("runs") / f"data-{config.name}"
+    manifest = write_exact_match(config, file.parent, folder)
+    for split, about in manifest["splits"].items():
+        typer.echo(f"{split:<6} {about['records']:>6} questions  {folder / f'{split}.jsonl'}")
