@@ -14,15 +14,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from swarm.errors import SwarmError
+from swarm.journal import RunLock
 from swarm.lab_config import Arm, LabConfig
 from swarm.lab_results import lab_results
-from swarm.measurements import read_measured, write_json, write_measured
+from swarm.measurements import read_measured, refuse_other_contents, write_json, write_measured
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.corpus import Corpus, prepare_corpus
 from ulm.documents import CorpusError
@@ -59,12 +60,39 @@ def run_lab(
     Raises:
         SwarmError: a stage cannot run; what was done before is kept.
     """
+    if "train" in stages:
+        from swarm.actors.lm_trainer import require_training
+
+        require_training(config.train)
+    with _written_by_one(folder):
+        return _run(config, beside, folder, stages, echo, follow)
+
+
+@contextmanager
+def _written_by_one(folder: Path) -> Iterator[None]:
+    """Have the folder, and nobody else writing into it.
+
+    Raises:
+        SwarmError: it cannot be written, somebody else is at it, or it holds something else.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
+    refuse_other_contents(folder, ("lab.json", "data"))
+    lock = RunLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(
+    config: LabConfig, beside: Path, folder: Path, stages: Sequence[Stage], echo: Callable[[str], None], follow: Follow
+) -> Path:
     corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else _open(folder)
     _check_vocabulary(config, corpus)
+    _check_recipes(config, corpus, folder)
     write_json(folder / "lab.json", config.model_dump(mode="json"))
     if "train" in stages:
         _train(config, corpus, folder, echo, follow)
@@ -105,14 +133,19 @@ def _check_vocabulary(config: LabConfig, corpus: Corpus) -> None:
     from swarm.actors.lm_trainer import recall_task
 
     try:
-        task = recall_task(config, corpus)
+        recall_task(config, corpus)
     except ValueError as error:
-        raise SwarmError(f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer") from error
-    for distance in config.recall.distances:
-        if not task.fits(distance):
-            raise SwarmError(
-                f"recall.distances: at {distance} queries would fall on pairs, which stand {task.spacing} apart"
-            )
+        raise SwarmError(
+            f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer and another --out"
+        ) from error
+
+
+def _check_recipes(config: LabConfig, corpus: Corpus, folder: Path) -> None:
+    """Refuse to mix trainings of two recipes in one folder, before anything in it changes."""
+    from swarm.actors.lm_trainer import is_trained
+
+    for arm, seed, place in _trainings(config, folder):
+        is_trained(config, arm, seed, corpus, place)
 
 
 def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
@@ -121,24 +154,19 @@ def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
 
 def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
     from swarm.actors.lm_trainer import is_trained, train_language_model
-    from swarm.actors.training_loop import METRICS, WARNINGS
+    from swarm.actors.training_loop import METRICS, NOTICES
+    from swarm.training_progress import following_lines
 
     for arm, seed, place in _trainings(config, folder):
         if is_trained(config, arm, seed, corpus, place):
             echo(f"{arm}, seed {seed}: trained already")
             continue
-        warned = _size(place / WARNINGS)
-        with follow(place / METRICS, config.train.steps, f"{arm}, seed {seed}"):
+        title = f"{arm}, seed {seed}"
+        notices = following_lines(place / NOTICES, lambda line, title=title: echo(f"{title}: {line}"))  # type: ignore[misc]
+        with follow(place / METRICS, config.train.steps, title), notices:
             train_language_model(config, arm, seed, corpus, place)
-        if _size(place / WARNINGS) > warned:
-            for line in (place / WARNINGS).read_text(encoding="utf-8")[warned:].splitlines():
-                echo(f"warning: {line}")
         parameters = read_checkpoint_config(place / "checkpoint").num_parameters
         echo(f"{arm}, seed {seed}: {parameters:,} parameters, checkpoint in {place / 'checkpoint'}")
-
-
-def _size(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
@@ -228,7 +256,9 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
         found = checkpoint_hash(checkpoint)
         same = Tokenizer.load(checkpoint).to_json() == corpus.tokenizer.to_json()
     except ValueError as error:
-        raise SwarmError(str(error)) from error
+        raise SwarmError(
+            f"{error}; or remove {checkpoint} and run the stage `train`, which makes it again from the last state"
+        ) from error
     if not same:
         raise SwarmError(f"{checkpoint} has another tokenizer than {corpus.folder}; train it on this corpus again")
     return found

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ulm.config import ModelConfig, preset
+from ulm.config import PAIRS, ModelConfig, preset
 from ulm.documents import CorpusSource
 from ulm.memory import CONTROLS, Control
+from ulm.recall import fits
 
 __all__ = ["ARMS", "POLICY", "Arm", "LabConfig"]
 
@@ -71,8 +72,8 @@ class CorpusConfig(_Section):
         bin_type: type of a token on disk.
     """
 
-    sources: tuple[SourceConfig, ...] = (SourceConfig(hub="openwebtext"),)
-    tokenizer: int | str = 4096
+    sources: tuple[SourceConfig, ...] = Field((SourceConfig(hub="openwebtext"),), min_length=1)
+    tokenizer: Annotated[int, Field(ge=259)] | str = 4096
     val_share: float = Field(0.1, gt=0, lt=1)
     seed: int = Field(0, ge=0)
     bin_type: Literal["uint16", "uint32"] = "uint16"
@@ -97,6 +98,8 @@ class ModelSection(_Section):
         Raises:
             ValueError: no such size, or the fields do not fit.
         """
+        if self.size not in PAIRS:
+            raise ValueError(f"unknown model.size {self.size!r}; available: {', '.join(PAIRS)}")
         name = f"{'revena' if arm == 'with_ltm' else 'gpt'}-{self.size}"
         return preset(name, vocab_size, window=self.window, ltm=self.ltm)
 
@@ -122,8 +125,17 @@ class RecallConfig(_Section):
     num_values: int = Field(256, ge=2)
     num_pairs: int = Field(8, ge=1)
     spacing: int = Field(72, ge=8)
-    distances: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+    distances: tuple[Annotated[int, Field(ge=2, le=2**20)], ...] = Field(
+        (32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=1
+    )
     sequences: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> RecallConfig:
+        for distance in self.distances:
+            if not fits(distance, self.num_pairs, self.spacing):
+                raise ValueError(f"distances: at {distance} queries fall on pairs, which stand {self.spacing} apart")
+        return self
 
 
 class TrainSection(_Section):
@@ -228,6 +240,12 @@ class LabConfig(_Section):
                     self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config(arm, 4096)
                 except ValueError as error:
                     raise ValueError(f"eval.policies.{name}: {error}") from error
+        needed = self.recall.num_keys + self.recall.num_values
+        if isinstance(self.corpus.tokenizer, int) and self.corpus.tokenizer < needed + 3:
+            raise ValueError(
+                f"corpus.tokenizer {self.corpus.tokenizer} is too small for recall.num_keys {self.recall.num_keys} and "
+                f"recall.num_values {self.recall.num_values}; raise it, or lower those"
+            )
         if self.train.span % self.model.window:
             raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")
         if self.train.mode == "documents" and self.recall.rows >= self.train.batch_size:

@@ -51,7 +51,7 @@ def plot_results(results: Mapping[str, Any], window: int) -> bytes:
     )
     _bars(
         figure.add_subplot(grid[0, 4:6]),
-        "Tokens per second, reading (range of rounds)",
+        "Tokens read per second (range of rounds)",
         {arm: results[arm]["details"]["tokens_per_sec"] for arm in arms},
         "{:,.0f}",
     )

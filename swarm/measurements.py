@@ -6,10 +6,13 @@ Owns how such files are written and recognised. It refuses to know what they hol
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_measured", "write_json", "write_measured"]
+from swarm.errors import SwarmError
+
+__all__ = ["read_measured", "refuse_other_contents", "refuse_other_identity", "write_json", "write_measured"]
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -31,3 +34,36 @@ def read_measured(path: Path, identity: dict[str, Any]) -> Any | None:
         return record["measured"] if record["identity"] == json.loads(json.dumps(identity)) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def refuse_other_contents(folder: Path, known: Sequence[str]) -> None:
+    """Refuse a folder that holds something, and none of the names that the caller writes.
+
+    Raises:
+        SwarmError: it does.
+    """
+    there = sorted(path.name for path in folder.iterdir() if path.name != "lock")
+    if there and not any(path.match(name) for path in folder.iterdir() for name in known):
+        raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
+
+
+def refuse_other_identity(path: Path, identity: dict[str, Any], free: Sequence[str] = ()) -> None:
+    """Refuse measurements of something else in the place of one's own; damaged files are no measurements.
+
+    Args:
+        path: the file.
+        identity: of what will be measured.
+        free: keys of it that may differ; then it is measured anew.
+
+    Raises:
+        SwarmError: they are there.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not isinstance(found, dict):
+        return
+    wanted = json.loads(json.dumps(identity))
+    if any(found.get(key) != value for key, value in wanted.items() if key not in free):
+        raise SwarmError(f"{path} was measured with other settings; choose another --out, or remove {path.parent}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["following", "progress_lines"]
+__all__ = ["following", "following_lines", "progress_lines"]
 
 Metrics = dict[str, Any]
 
@@ -22,21 +22,45 @@ Metrics = dict[str, Any]
 def following(path: Path, report: Callable[[Metrics], None], every_s: float = 1.0) -> Iterator[None]:
     """Report the newest line of a growing file about once per `every_s`, from another thread.
 
-    Lines that were there before are not reported.
+    Lines that were there before are not reported. A file that becomes shorter is read from its new end on.
     """
+    with _following(path, lambda lines: report(json.loads(lines[-1])), every_s):
+        yield
+
+
+@contextmanager
+def following_lines(path: Path, report: Callable[[str], None], every_s: float = 1.0) -> Iterator[None]:
+    """Report every line that a growing text file gets, the last ones at the end at the latest."""
+
+    def each(lines: list[str]) -> None:
+        for line in lines:
+            report(line.rstrip("\n"))
+
+    with _following(path, each, every_s):
+        yield
+
+
+@contextmanager
+def _following(path: Path, report: Callable[[list[str]], None], every_s: float) -> Iterator[None]:
     stop = threading.Event()
     seen = path.stat().st_size if path.exists() else 0
 
-    def follow() -> None:
+    def look() -> None:
         nonlocal seen
+        size = path.stat().st_size if path.exists() else 0
+        if size < seen:
+            seen = size
+        elif size > seen:
+            with path.open(encoding="utf-8") as handle:
+                handle.seek(seen)
+                lines = [line for line in handle if line.endswith("\n")]
+            seen += sum(len(line.encode()) for line in lines)
+            if lines:
+                report(lines)
+
+    def follow() -> None:
         while not stop.wait(every_s):
-            if path.exists() and path.stat().st_size != seen:
-                with path.open(encoding="utf-8") as handle:
-                    handle.seek(seen)
-                    lines = [line for line in handle if line.endswith("\n")]
-                seen += sum(len(line.encode()) for line in lines)
-                if lines:
-                    report(json.loads(lines[-1]))
+            look()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -45,6 +69,7 @@ def following(path: Path, report: Callable[[Metrics], None], every_s: float = 1.
     finally:
         stop.set()
         thread.join()
+        look()
 
 
 def progress_lines(steps: int, echo: Callable[[str], None], title: str = "") -> Callable[[Metrics], None]:

@@ -34,6 +34,11 @@ class RecallSequence:
     distance: int
 
 
+def fits(distance: int, num_pairs: int, spacing: int) -> bool:
+    """Return whether no query falls on a pair at this distance."""
+    return distance >= num_pairs * spacing or 2 <= distance % spacing <= spacing - 2
+
+
 @dataclass(frozen=True, slots=True)
 class RecallTask:
     """Draws sequences.
@@ -92,7 +97,7 @@ class RecallTask:
 
     def fits(self, distance: int) -> bool:
         """Return whether no query falls on a pair at this distance."""
-        return distance >= self.num_pairs * self.spacing or 2 <= distance % self.spacing <= self.spacing - 2
+        return fits(distance, self.num_pairs, self.spacing)
 
     def length(self, distance: int) -> int:
         """Return the tokens of a sequence, end-of-text included."""

@@ -6,6 +6,7 @@ One worker or many, CPU or GPU: the loop is the same.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
 from swarm.actors.training_loop import run_training
 from swarm.errors import SwarmError
-from swarm.lab_config import Arm, LabConfig
+from swarm.lab_config import Arm, LabConfig, TrainSection
 from swarm.seeds import derive_seed
 from ulm.checkpoint import save_checkpoint
 from ulm.corpus import Corpus
@@ -30,7 +31,7 @@ from ulm.recall import RecallTask
 from ulm.training import make_optimizer
 from ulm.training_state import RollingStates
 
-__all__ = ["is_trained", "recall_task", "train_language_model"]
+__all__ = ["is_trained", "recall_task", "require_training", "train_language_model"]
 
 
 def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
@@ -138,11 +139,15 @@ def _tracking(config: LabConfig, arm: Arm, seed: int, folder: Path) -> Iterator[
     run.finish()
 
 
-def _require_tracking() -> None:
-    try:
-        import wandb  # noqa: F401
-    except ImportError:
-        raise SwarmError("tracking: wandb needs its package: pip install 'ulm-swarm[tracking]'") from None
+def require_training(train: TrainSection) -> None:
+    """Refuse a device or a package that is not there.
+
+    Raises:
+        SwarmError: it is not.
+    """
+    require_device(train.device)
+    if train.tracking == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise SwarmError("tracking: wandb needs its package: pip install 'ulm-swarm[tracking]'")
 
 
 def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: Path) -> None:
@@ -160,9 +165,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     """
     train = config.train
     cuda = torch.cuda.is_available()
-    require_device(train.device)
-    if train.tracking == "wandb":
-        _require_tracking()
+    require_training(train)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, arm, seed, corpus)
     recipe_file = folder / "recipe.json"

@@ -16,9 +16,9 @@ import torch
 from ulm.lm_training import LanguageModelTraining, StepReport
 from ulm.training_state import RollingStates
 
-__all__ = ["METRICS", "WARNINGS", "run_training"]
+__all__ = ["METRICS", "NOTICES", "run_training"]
 
-METRICS, WARNINGS = "metrics.jsonl", "warnings.txt"
+METRICS, NOTICES = "metrics.jsonl", "notices.txt"
 
 
 def run_training(
@@ -35,7 +35,7 @@ def run_training(
     Args:
         training: of this worker.
         states: where states are kept.
-        folder: where the first worker appends to `METRICS` and `WARNINGS`.
+        folder: where the first worker appends to `METRICS` and `NOTICES`.
         save_every: steps.
         log_every: steps.
         track: also receives each line of metrics.
@@ -45,15 +45,19 @@ def run_training(
     """
     steps, first_worker = training.steps, training.rank == 0
 
-    def warn(line: str) -> None:
+    def notice(line: str) -> None:
         if first_worker:
-            with (folder / WARNINGS).open("a", encoding="utf-8") as file:
+            with (folder / NOTICES).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
     try:
-        progress = training.restore(states, warn) or {"seconds": 0.0, "tokens": 0}
+        progress = training.restore(states, notice) or {"seconds": 0.0, "tokens": 0}
     except ValueError as error:
         return str(error)
+    if first_worker:
+        if 0 < training.next_step < steps:
+            notice(f"going on from step {training.next_step}")
+        _rewind(folder / METRICS, training.next_step)
     before, start = float(progress["seconds"]), time.monotonic()
     tokens = int(progress["tokens"])
     since = _Since()
@@ -87,6 +91,20 @@ def run_training(
         if done % save_every == 0 or last:
             training.save(states, {"seconds": seconds, "tokens": tokens + since.tokens})
     return None
+
+
+def _rewind(metrics: Path, step: int) -> None:
+    """Drop what was logged after a step, for it will be done and logged again; a torn last line goes too."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    fresh = metrics.with_suffix(".new")
+    fresh.write_text("".join(kept), encoding="utf-8")
+    fresh.replace(metrics)
 
 
 class _Since:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import OutFolder, Overrides
+from swarm.commands.options import Overrides, WorkFolder
 
 __all__ = ["EXAMPLE", "exact_match"]
 
@@ -17,7 +17,7 @@ EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 def exact_match(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML, see experiments/exact_match.yaml.")],
     overrides: Overrides = None,
-    out: OutFolder = None,
+    out: WorkFolder = None,
 ) -> None:
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
     from swarm.config_file import load_yaml_model

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.commands.options import OutFolder, Overrides
+from swarm.commands.options import Overrides, WorkFolder
 
 __all__ = ["EXAMPLE", "lab"]
 
@@ -27,7 +27,7 @@ def lab(
     with_ltm: Annotated[
         bool | None, typer.Option("--with-ltm/--without-ltm", help="Train the arm with memory. Default: the file's.")
     ] = None,
-    out: OutFolder = None,
+    out: WorkFolder = None,
 ) -> None:
     """Train a µLM with and without long-term memory and compare them; what is done already is not done again."""
     from swarm.config_file import load_yaml_model

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import OutFolder, Overrides
+from swarm.commands.options import Overrides, WorkFolder
 
 __all__ = ["EXAMPLE", "mqar"]
 
@@ -17,7 +17,7 @@ EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 def mqar(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.")],
     overrides: Overrides = None,
-    out: OutFolder = None,
+    out: WorkFolder = None,
 ) -> None:
     """Train small µLMs to recall synthetic pairs, with and without memory; what is done already is not done again."""
     from swarm.config_file import load_yaml_model

@@ -7,16 +7,24 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed"]
+__all__ = ["ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed", "WorkFolder"]
 
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment YAML, see experiments/.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as agents.count=4. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key of the file by its dotted name. May be repeated."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Use this seed in place of the file's.")]
 OutFolder = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Write here. Default: a new folder under runs/.")
+]
+WorkFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Write here, and go on with what is there. Default: by name under runs/."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/puzzle-s1.")]
 Live = Annotated[

@@ -14,8 +14,9 @@ from tiny_lab import lab
 
 from swarm import lab_speed
 from swarm.actors import lm_evaluator, lm_trainer
-from swarm.actors.training_loop import METRICS, WARNINGS
+from swarm.actors.training_loop import METRICS, NOTICES
 from swarm.errors import SwarmError
+from swarm.journal import RunLock
 from swarm.lab import run_lab
 from swarm.lab_config import LabConfig
 from ulm.checkpoint import save_checkpoint
@@ -63,7 +64,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         (folder / "recipe.json").write_text(json.dumps(lm_trainer._recipe(config, arm, seed, corpus)))
         (folder / METRICS).write_text('{"step": 1, "ltm_hit_rate": 0.25}\n{"step": 2, "ltm_hit_rate": 0.5}\n')
         if seed == 2:
-            (folder / WARNINGS).write_text("a state was damaged\n")
+            (folder / NOTICES).write_text("a state was damaged\n")
         model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size), seed)
         save_checkpoint(folder / "checkpoint", model, corpus.tokenizer, {})
         done.append((arm, seed))
@@ -143,12 +144,7 @@ def test_eval_before_train_names_train_and_plot_before_eval_names_eval(run: Lab)
 
 def test_a_tokenizer_too_small_for_recall_is_refused_before_anything_is_trained(run: Lab) -> None:
     with pytest.raises(SwarmError, match=r"lower recall.num_keys and recall.num_values, or take a larger tokenizer"):
-        run("prepare", "train", config=lab(recall={"num_keys": 200, "num_values": 200}))
-
-
-def test_a_distance_at_which_queries_fall_on_pairs_is_refused(run: Lab) -> None:
-    with pytest.raises(SwarmError, match=r"recall.distances: at 8 queries would fall on pairs, which stand 8 apart"):
-        run("prepare", config=lab(recall={"distances": [12, 8]}))
+        run("prepare", "train", config=lab(recall={"num_keys": 158, "num_values": 158}))
 
 
 def test_damaged_data_is_found_when_it_is_opened(run: Lab) -> None:
@@ -164,7 +160,9 @@ def test_every_arm_is_trained_once_per_seed_and_warnings_are_passed_on(
 ) -> None:
     lines = run("train", "prepare")
     assert no_training == [("baseline", 1), ("with_ltm", 1), ("baseline", 2), ("with_ltm", 2)]
-    assert lines.count("warning: a state was damaged") == 2
+    assert [line for line in lines if "damaged" in line] == [
+        f"{arm}, seed 2: a state was damaged" for arm in ("baseline", "with_ltm")
+    ]
     assert any("parameters, checkpoint in" in line for line in lines)
     assert run("train") == [f"{arm}, seed {seed}: trained already" for arm, seed in no_training]
     assert len(no_training) == 4
@@ -232,3 +230,32 @@ def test_a_folder_that_cannot_be_written_is_one_line(beside: Path) -> None:
     run.folder = beside / "file" / "lab"
     with pytest.raises(SwarmError, match=r"cannot write to .*lab: Not a directory"):
         run("prepare")
+
+
+def test_a_refused_lab_leaves_everything_as_it_was(run: Lab, no_training: list[tuple[str, int]]) -> None:
+    run("prepare", "train")
+    before = (run.folder / "lab.json").read_bytes()
+    for stages in (("train",), ("plot",)):
+        with pytest.raises(SwarmError, match="another recipe"):
+            run(*stages, config=lab(train={"lr": 0.9}))
+    assert (run.folder / "lab.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_or_in_use_is_refused(run: Lab) -> None:
+    run.folder.mkdir()
+    (run.folder / "journal.jsonl").write_text("{}")
+    with pytest.raises(SwarmError, match=r"holds something else \(journal.jsonl\); choose another --out"):
+        run("prepare")
+    (run.folder / "journal.jsonl").unlink()
+    lock = RunLock(run.folder)
+    with pytest.raises(SwarmError, match="being written by another process"):
+        run("prepare")
+    lock.release()
+    run("prepare")
+
+
+def test_what_is_missing_is_said_before_the_corpus_is_prepared(run: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SwarmError, match="no GPU"):
+        run("prepare", "train", config=lab(train={"device": "cuda"}))
+    assert not run.folder.exists()

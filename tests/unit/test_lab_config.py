@@ -32,7 +32,7 @@ def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -
         ({"seeds": [1, 1]}, "`seeds` must be different whole numbers"),
         ({"seeds": [1, -1]}, "of at least 0"),
         ({"name": "../x"}, "pattern"),
-        ({"model": {"size": "3m"}}, "unknown model preset 'revena-3m'|unknown model preset 'gpt-3m'"),
+        ({"model": {"size": "3m"}}, "unknown model.size '3m'; available: 1m, 4m, 10m, 70m"),
         ({"model": {"window": 20}}, "segment 8 must divide the window 20"),
         ({"model": {"ltm": {"segment": 32}}}, "segment 32 must not exceed the window 16"),
         ({"model": {"ltm": {"eviction": "mood"}}}, "unknown eviction 'mood'"),
@@ -47,6 +47,12 @@ def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -
         ({"corpus": {"sources": [{"hub": "a", "files": ["b"]}]}}, "either `hub` .* or `files`"),
         ({"corpus": {"sources": [{}]}}, "either `hub` .* or `files`"),
         ({"corpus": {"val_share": 1.0}}, "less than 1"),
+        ({"corpus": {"sources": []}}, "at least 1 item"),
+        ({"corpus": {"tokenizer": 1}}, "greater than or equal to 259"),
+        ({"corpus": {"tokenizer": 300}, "recall": {"num_keys": 256, "num_values": 256}}, "tokenizer 300 is too small"),
+        ({"recall": {"distances": [-4]}}, "greater than or equal to 2"),
+        ({"recall": {"distances": []}}, "at least 1 item"),
+        ({"recall": {"num_pairs": 8, "spacing": 72, "distances": [72]}}, "at 72 queries fall on pairs"),
     ],
 )
 def test_a_lab_that_cannot_work_is_refused_when_its_file_is_read(sections: dict[str, Any], words: str) -> None:

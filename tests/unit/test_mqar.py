@@ -217,11 +217,14 @@ def test_every_task_arm_and_seed_is_run_once(in_this_process: list[str], tmp_pat
     assert "beyond the window" in text
 
 
-def test_other_settings_are_measured_anew(in_this_process: list[str], tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_results_kept(in_this_process: list[str], tmp_path: Path) -> None:
     run_mqar(config(seeds=[1]), tmp_path, lambda line: None)
+    before = (tmp_path / "results.json").read_bytes()
     in_this_process.clear()
-    run_mqar(config(seeds=[1], train={"steps": 3, "batch_size": 2, "warmup": 1}), tmp_path, lambda line: None)
-    assert len(in_this_process) == 2
+    with pytest.raises(SwarmError, match="was measured with other settings; choose another --out"):
+        run_mqar(config(seeds=[1], train={"steps": 3, "batch_size": 2, "warmup": 1}), tmp_path, lambda line: None)
+    assert in_this_process == []
+    assert (tmp_path / "results.json").read_bytes() == before
 
 
 def test_recall_is_split_at_the_window() -> None:
@@ -252,7 +255,7 @@ def test_a_run_that_failed_is_an_error_after_the_others_are_done(
     assert str(error.value).splitlines() == [
         f"plain, baseline, seed {seed}: loss is nan at step 7; lower lr" for seed in (1, 2)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain-with_ltm-s1.json", "plain-with_ltm-s2.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["plain-with_ltm-s1.json", "plain-with_ltm-s2.json"]
 
 
 def test_other_controls_do_not_train_the_baseline_again(in_this_process: list[str], tmp_path: Path) -> None:
