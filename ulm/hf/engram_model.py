@@ -115,7 +115,7 @@ class Vocabulary:
             raise ValueError(
                 f"the tokenizer has {inner.get_vocab_size()} tokens and the model {size}: they do not belong together"
             )
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.size = size
         self.end_id: int | None = tokenizer.eos_token_id
         self._inner: tokenizers.Tokenizer = inner
@@ -125,7 +125,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Return a text's tokens; markers such as those of a chat template count as such."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def numbers(self, compress: bool) -> list[int]:
         """Return a number per token: the same for tokens that differ in case, accents or spacing alone."""

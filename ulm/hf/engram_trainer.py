@@ -1,0 +1,195 @@
+"""Training an Engram on questions and answers with transformers' Trainer.
+
+- Only the answer is learned: the prompt is read, and its tokens carry no label.
+- Tables are trained by a lazy Adam: a step touches the rows that were read and no others, each with the bias
+  correction of its own number of steps, at a higher learning rate and without decay (Engram, arXiv:2601.07372, trains
+  its tables at five times the rate); all other weights by AdamW.
+- The base model stays as it is unless told otherwise.
+
+Axes: B rows, T tokens, R touched rows of a table, D their width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from ulm.hf.engram_model import EngramModel
+
+__all__ = ["AnswerCollator", "EngramAdam", "EngramTrainer"]
+
+IGNORE = -100
+
+
+class EngramAdam(torch.optim.Optimizer):
+    """AdamW (Loshchilov & Hutter, arXiv:1711.05101) for dense gradients, lazy Adam for sparse ones.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas, eps: as of Adam.
+        weight_decay: of parameters with dense gradients; sparse ones never decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    step = self._touch if parameter.grad.is_sparse else self._update
+                    step(parameter, parameter.grad, group)
+        return loss
+
+    def _state(self, parameter: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        state = self.state[parameter]
+        if not state:
+            state["steps"] = torch.zeros(steps, device=parameter.device)
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state["steps"], state["mean"], state["square"]
+
+    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        steps, mean, square = self._state(parameter, ())
+        first, second = group["betas"]
+        steps += 1
+        mean.lerp_(grad, 1 - first)
+        square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = (square / (1 - second ** float(steps))).sqrt_().add_(group["eps"])
+        parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - first ** float(steps)))
+
+    def _touch(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        steps, mean, square = self._state(parameter, (parameter.shape[0],))
+        (first, second), grad = group["betas"], grad.coalesce()
+        row_R, grad_RD = grad.indices()[0], grad.values()
+        step_R1 = steps[row_R].add_(1)[:, None]
+        mean_RD = mean[row_R].lerp_(grad_RD, 1 - first)
+        square_RD = square[row_R].mul_(second).addcmul_(grad_RD, grad_RD, value=1 - second)
+        steps[row_R], mean[row_R], square[row_R] = step_R1[:, 0], mean_RD, square_RD
+        scale_RD = (square_RD / (1 - second**step_R1)).sqrt_().add_(group["eps"])
+        parameter.index_add_(0, row_R, mean_RD / (1 - first**step_R1) / scale_RD, alpha=-group["lr"])
+
+
+class AnswerCollator:
+    """Turns records with `prompt` and `answer` into a batch in which only answers are learned.
+
+    Args:
+        tokenizer: of the model.
+        end: whether the end of text is part of every answer.
+        max_length: longest row in tokens; longer ones are refused.
+
+    Raises:
+        ValueError: a record is too long, or its answer has no tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, end: bool = True, max_length: int = 512) -> None:
+        self.tokenizer = tokenizer
+        self.end = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+        self.max_length = max_length
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    def ids(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Return the tokens of prompt and answer, split as they are when the answer follows the prompt."""
+        prompt = list(self.tokenizer.encode(record["prompt"], add_special_tokens=False))
+        both = list(self.tokenizer.encode(record["prompt"] + record["answer"], add_special_tokens=False))
+        if both[: len(prompt)] == prompt:
+            answer = both[len(prompt) :]
+        else:
+            answer = list(self.tokenizer.encode(record["answer"], add_special_tokens=False))
+        if not prompt or not answer:
+            raise ValueError(f"prompt and answer must not be empty: {record['prompt'][:60]!r}")
+        if len(prompt) + len(answer) + len(self.end) > self.max_length:
+            raise ValueError(
+                f"{len(prompt) + len(answer)} tokens, at most {self.max_length}: {record['prompt'][:60]!r}"
+            )
+        return prompt, answer + self.end
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return input_ids, attention_mask and labels, right-padded, (B, T)."""
+        rows = [self.ids(record) for record in records]
+        longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+        ids_BT = torch.full((len(rows), longest), self.pad_id)
+        labels_BT = torch.full((len(rows), longest), IGNORE)
+        mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+        for row, (prompt, answer) in enumerate(rows):
+            line = torch.tensor(prompt + answer)
+            ids_BT[row, : len(line)] = line
+            labels_BT[row, len(prompt) : len(line)] = line[len(prompt) :]
+            mask_BT[row, : len(line)] = 1
+        return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
+
+
+class EngramTrainer(Trainer):  # type: ignore[misc]
+    """transformers' Trainer for an `EngramModel`.
+
+    Args:
+        model: with an adapter that has a learned tier.
+        table_lr_factor: learning rate of tables, in multiples of the others'.
+        freeze_base: leave the base model as it is; otherwise it is trained too.
+        kwargs: as of Trainer; `data_collator` is an `AnswerCollator` if none is given.
+    """
+
+    def __init__(
+        self, model: EngramModel, *args: Any, table_lr_factor: float = 5.0, freeze_base: bool = True, **kwargs: Any
+    ) -> None:
+        self.table_lr_factor = table_lr_factor
+        if not freeze_base:
+            model.base_model.requires_grad_(True)
+        if kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = AnswerCollator(model.vocabulary.tokenizer)
+        super().__init__(model, *args, **kwargs)
+        self.args.remove_unused_columns = False
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer: tables and all the rest in groups of their own."""
+        found: torch.optim.Optimizer | None = self.optimizer  # type: ignore[has-type]
+        if found is None:
+            named = [(name, p) for name, p in (model or self.model).named_parameters() if p.requires_grad]
+            tables = [p for name, p in named if name.endswith("table.weight")]
+            plain = [p for name, p in named if not name.endswith("table.weight") and p.dim() < 2]
+            rest = [p for name, p in named if not name.endswith("table.weight") and p.dim() >= 2]
+            args = self.args
+            groups = [
+                {"params": rest, "weight_decay": args.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+                {"params": tables, "weight_decay": 0.0, "lr": args.learning_rate * self.table_lr_factor},
+            ]
+            self.optimizer = found = EngramAdam(
+                [group for group in groups if group["params"]],
+                lr=args.learning_rate,
+                betas=(args.adam_beta1, args.adam_beta2),
+                eps=args.adam_epsilon,
+            )
+        return found
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip what torch can clip; a table's gradient is sparse, and Adam does not mind its size."""
+        dense = [p for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
+        norm: Tensor = self.accelerator.clip_grad_norm_(dense, self.args.max_grad_norm or math.inf)
+        return norm
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | None = None) -> Tensor | float | None:
+        return self._clip_grad_norm(model) if grad_norm is None else grad_norm
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        self.model.save_pretrained(folder)
