@@ -102,8 +102,9 @@ def read_exact_match(file: Path) -> list[ExactMatch]:
 def _record(
     config: ExactMatchConfig, category: str, relation: str, key: str, kind: Any, question: str, value: str
 ) -> ExactMatch:
-    prompt, answer = config.prompt.replace("{question}", question), config.answer.replace("{value}", value)
-    return ExactMatch(category, relation, key, kind, question, prompt, answer)
+    prompt = config.categories[category].prompt or config.prompt
+    answer = config.answer.replace("{value}", value)
+    return ExactMatch(category, relation, key, kind, question, prompt.replace("{question}", question), answer)
 
 
 def _tabled(

@@ -24,7 +24,7 @@ class RelationConfig(_Section):
 
     Attributes:
         value: column of the table that holds the answer.
-        train, valid, test: wordings of the question, each with `{key}`; facts are told in those of `train`, and the
+        train, valid, test: wordings of the question, or of a sentence to complete, each with `{key}`; facts are told in those of `train`, and the
             others are paraphrases of it that no training text holds.
     """
 
@@ -74,6 +74,7 @@ class CategoryConfig(_Section):
         first: take what stands before the first comma of a value.
         relations: by name.
         questions: in place of all that.
+        prompt: in place of the file's.
     """
 
     file: str | None = None
@@ -85,6 +86,7 @@ class CategoryConfig(_Section):
     first: bool = False
     relations: dict[str, RelationConfig] = Field(default_factory=dict)
     questions: QuestionsConfig | None = None
+    prompt: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> CategoryConfig:
@@ -113,7 +115,7 @@ class ExactMatchConfig(_Section):
     Attributes:
         name: names the folder under `runs/`.
         seed: of what is generated and chosen.
-        prompt: what a model reads, with `{question}`.
+        prompt: what a model reads, with `{question}`; the question alone by default.
         answer: what it should continue with, with `{value}`.
         unseen: share of the keys of each table that is never told, half for validation and half for the test; what
             is said about those is guessed or made up.
@@ -121,14 +123,16 @@ class ExactMatchConfig(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
-    prompt: str = "Question: {question}\nAnswer:"
+    prompt: str = "{question}"
     answer: str = " {value}"
     unseen: float = Field(0.2, ge=0, lt=1)
     categories: dict[str, CategoryConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> ExactMatchConfig:
-        for name, word in (("prompt", "{question}"), ("answer", "{value}")):
-            if getattr(self, name).count(word) != 1:
-                raise ValueError(f"`{name}` holds {word} once")
+        prompts = [self.prompt, *(c.prompt for c in self.categories.values() if c.prompt is not None)]
+        if any(prompt.count("{question}") != 1 for prompt in prompts):
+            raise ValueError("`prompt` holds {question} once")
+        if self.answer.count("{value}") != 1:
+            raise ValueError("`answer` holds {value} once")
         return self

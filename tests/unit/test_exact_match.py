@@ -22,7 +22,8 @@ CAPITAL = {
 
 
 def config(**category: Any) -> ExactMatchConfig:
-    return ExactMatchConfig.model_validate({"name": "t", "seed": 1, "categories": {"c": category}})
+    prompt = "Question: {question}\nAnswer:"
+    return ExactMatchConfig.model_validate({"name": "t", "seed": 1, "prompt": prompt, "categories": {"c": category}})
 
 
 @pytest.fixture
@@ -63,6 +64,11 @@ def test_files_are_the_same_every_time_and_read_back(countries: Path, tmp_path: 
     assert first["splits"]["train"]["by_category"] == {"c/told": 5}
     with pytest.raises(SwarmError, match="swarm data exact-match"):
         read_exact_match(tmp_path / "a" / "none.jsonl")
+
+
+def test_a_category_may_have_its_own_prompt(tmp_path: Path) -> None:
+    own = config(generate="pairs", count=4, prompt="{question} is", relations={"r": {"train": ["The code of {key}"]}})
+    assert all(r.prompt == f"The code of {r.key} is" for r in build_exact_match(own, tmp_path)["train"])
 
 
 @pytest.mark.parametrize("kind", ["pairs", "units", "entities", "preferences"])
