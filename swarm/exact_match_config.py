@@ -24,8 +24,8 @@ class RelationConfig(_Section):
 
     Attributes:
         value: column of the table that holds the answer.
-        train, valid, test: wordings of the question, or of a sentence to complete, each with `{key}`; facts are told in those of `train`, and the
-            others are paraphrases of it that no training text holds.
+        train, valid, test: wordings of the question, or of a sentence to complete, each with `{key}`; facts are told in
+            those of `train`, and the others are paraphrases of it that no training text holds.
     """
 
     value: str = "value"
