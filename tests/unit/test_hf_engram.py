@@ -231,3 +231,33 @@ def test_what_it_cannot_do_is_said() -> None:
     model.adapters["default"].memory = None
     with pytest.raises(ValueError, match="exact tier of adapter 'default' is off"):
         _ = model.memory
+
+
+def test_paraphrases_are_answered_strange_prompts_are_not_and_files_keep_it(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = add_engram(tiny_model(), EngramConfig(content=True), tokenizer)
+    names = [a + b + c for a in "bdfg" for b in "aeo" for c in "lmn"]
+    told = {name: f"the code of {name} is" for name in names[:20]}
+    other = {name: f"{name} has the code" for name in names}
+    model.memory.write_all([(key, f" {name[::-1]}", "test") for name, key in told.items()])
+    query = tokenizer(other[names[0]], return_tensors="pt")
+    with pytest.raises(ValueError, match="call fit_content"):
+        model.generate(**query, max_new_tokens=2)
+    texts = [text.format(name) for name in names for text in ("the code of {} is", "{} has the code", "code: {}")]
+    model.fit_content(texts, [name for name in names for _ in range(3)], [f"who is {n}?" for n in range(30)])
+    (fact, cosine), (nothing, _), (same, _) = model.meant([other[names[0]], "who is 99?", told[names[1]]])
+    assert (fact.key if fact else None, nothing, same) == (told[names[0]], None, None)
+    assert cosine > model.adapter.content.threshold
+    both = tokenizer([other[names[0]], "who is 99?"], return_tensors="pt", padding=True, padding_side="left")
+    out = model.generate(**both, max_new_tokens=6, do_sample=False)
+    answer = tokenizer.decode(out[0], skip_special_tokens=True)
+    assert answer == f"{other[names[0]]} {names[0][::-1]}"
+    with model.disable_adapter():
+        bare = model.generate(**both, max_new_tokens=6, do_sample=False)
+    assert torch.equal(out[1], bare[1])
+    model.save_pretrained(tmp_path)
+    again = EngramModel.from_pretrained(tiny_model(), tmp_path, tokenizer)
+    assert again.meant([other[names[0]]])[0][0] == fact
+    assert tokenizer.decode(again.generate(**query, max_new_tokens=6)[0], skip_special_tokens=True) == answer
+    again.memory.forget(told[names[0]])
+    assert again.meant([other[names[0]]])[0][0] != fact

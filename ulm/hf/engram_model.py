@@ -5,40 +5,39 @@
 - What decoding needs of the past lies in the KV cache (`ulm.hf.engram_cache`), so steps, chunks, left padding and
   beams equal the full forward pass.
 - Several adapters may be there by name, one is active; beside them PEFT's own adapters (LoRA) work as usual.
-- Writes adapter_config.json, adapter_model.safetensors and memory.sqlite; refuses what does not fit to the last key.
+- With the content tier, `generate` also answers prompts that say a stored key in other words: for that call, the whole
+  prompt is one more key of the fact that it means.
+- Files are `ulm.hf.engram_files`, what one memory consists of is `ulm.hf.engram_adapter`.
 
 Axes: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import tokenizers
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ulm.hf.engram_adapter import EngramAdapter, Vocabulary
 from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
-from ulm.memory.engram import EngramConfig, EngramTables
-from ulm.memory.exact import ExactMemory, recall
-from ulm.memory.ngrams import NOTHING, compressed
+from ulm.hf.engram_content import text_features
+from ulm.hf.engram_files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.memory.engram import EngramConfig
+from ulm.memory.exact import ExactIndex, ExactMemory, recall
+from ulm.memory.fact_store import Fact
+from ulm.memory.ngrams import NOTHING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["EngramAdapter", "EngramModel", "add_engram"]
-
-FORMAT = 1
-_CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safetensors", "memory.sqlite", "table_{}.npy"
+__all__ = ["EngramModel", "add_engram"]
 
 
 def add_engram(
@@ -64,77 +63,6 @@ def add_engram(
     wrapped = model if isinstance(model, EngramModel) else EngramModel(model, tokenizer)
     wrapped.add_adapter(adapter_name, config or EngramConfig(), facts=facts)
     return wrapped
-
-
-class EngramAdapter(nn.Module):
-    """One memory: its learned tables, if any, and its facts, if any.
-
-    Args:
-        config: what it consists of.
-        vocabulary: of the model.
-        d_model: width of the model.
-        facts: SQLite file of the exact tier; None keeps facts in memory.
-    """
-
-    def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
-        super().__init__()
-        self.config = config
-        self.tables: EngramTables | None = None
-        if config.layers:
-            self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model)
-        self.memory: ExactMemory | None = None
-        if config.exact:
-            end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
-            self.memory = ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts)
-
-    @property
-    def reaches(self) -> list[int]:
-        """How many inputs each convolution looks back."""
-        return [] if self.tables is None else [layer.reach for layer in self.tables]
-
-
-class Vocabulary:
-    """What an Engram wants to know of a tokenizer.
-
-    Args:
-        tokenizer: of transformers, one that `tokenizers` does the work for.
-        size: tokens that the model knows; those that the tokenizer lacks are never compressed.
-
-    Raises:
-        ValueError: there is none, or it is of another kind.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, size: int) -> None:
-        inner = getattr(tokenizer, "backend_tokenizer", None)
-        if tokenizer is None or inner is None:
-            raise ValueError(
-                "an Engram needs the model's fast tokenizer: add_engram(model, config, tokenizer=AutoTokenizer."
-                "from_pretrained(...))"
-            )
-        if inner.get_vocab_size() > size:
-            raise ValueError(
-                f"the tokenizer has {inner.get_vocab_size()} tokens and the model {size}: they do not belong together"
-            )
-        self.tokenizer = tokenizer
-        self.size = size
-        self.end_id: int | None = tokenizer.eos_token_id
-        self._inner: tokenizers.Tokenizer = inner
-        parts = json.loads(inner.to_str())
-        kept = {name: parts.get(name) for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
-        self.digest = hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-    def encode(self, text: str) -> list[int]:
-        """Return a text's tokens; markers such as those of a chat template count as such."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def numbers(self, compress: bool) -> list[int]:
-        """Return a number per token: the same for tokens that differ in case, accents or spacing alone."""
-        if not compress:
-            return list(range(self.size))
-        texts = [self._inner.decode([i], skip_special_tokens=False) for i in range(self._inner.get_vocab_size())]
-        numbers = compressed(texts)
-        first = max(numbers) + 1
-        return numbers + list(range(first, first + self.size - len(numbers)))
 
 
 @dataclass(slots=True)
@@ -173,6 +101,7 @@ class EngramModel(nn.Module):
         self.gates: dict[int, Tensor] = {}
         self._enabled = True
         self._reading: _Reading | None = None
+        self._meant = ExactIndex()
         self._signature = inspect.signature(causal.forward)
         if not hasattr(base_model, "peft_config"):  # PEFT has frozen what it does not train
             base_model.requires_grad_(False)
@@ -195,7 +124,81 @@ class EngramModel(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate with the active memory, as transformers does."""
-        return self.base_model.generate(*args, **kwargs)  # type: ignore[operator]
+        if self._enabled and self.active_adapter is not None and self.adapter.content is not None:
+            ids_BT = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+            if isinstance(ids_BT, Tensor):
+                self._look_up(ids_BT, kwargs.get("attention_mask"))
+        try:
+            return self.base_model.generate(*args, **kwargs)  # type: ignore[operator]
+        finally:
+            self._meant = ExactIndex()
+
+    def _look_up(self, ids_BT: Tensor, mask_BT: Tensor | None) -> None:
+        """Make prompts that mean a fact, and end with no key, keys of that fact."""
+        real_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
+        prompts = [tuple(row[real].tolist()) for row, real in zip(ids_BT, real_BT, strict=True)]
+        for prompt, (fact, _) in zip(prompts, self._facts_meant(prompts), strict=True):
+            if fact is not None:
+                self._meant.add(prompt, (*fact.value_ids, *self.memory.terminator))
+
+    def _facts_meant(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
+        """Return the fact that each prompt means though it does not end with its key, and how near it is."""
+        content = self.adapter.content
+        if content is None:
+            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
+        found: list[tuple[Fact | None, float]] = [(None, -1.0)] * len(prompts)
+        unmatched = [
+            i
+            for i, prompt in enumerate(prompts)
+            if prompt and self.memory.index.following(np.array([prompt]), 1)[0, 0] == NOTHING
+        ]
+        if unmatched:
+            self._embed_pending()
+            for i, meant in zip(
+                unmatched, content.search(self._features([prompts[i] for i in unmatched])), strict=True
+            ):
+                found[i] = meant
+        return found
+
+    def meant(self, prompts: Sequence[str]) -> list[tuple[Fact | None, float]]:
+        """Return which stored fact each prompt means in other words, None for none, and the cosine to the nearest key.
+
+        Prompts that end with a key itself need no paraphrase, and give None and -1.
+
+        Raises:
+            ValueError: the content tier is off, or has learned nothing yet.
+        """
+        return self._facts_meant([self.vocabulary.encode(prompt) for prompt in prompts])
+
+    def fit_content(
+        self, texts: Sequence[str], groups: Sequence[object], unanswerable: Sequence[str], abstain: float = 0.95
+    ) -> None:
+        """Learn what paraphrases are, and when to abstain.
+
+        Args:
+            texts: prompts; with those of the same group mean the same. Facts need not be among them.
+            groups: of each text.
+            unanswerable: prompts that no stored fact answers, at least 20; store the facts first.
+            abstain: share of them that shall be left unanswered.
+
+        Raises:
+            ValueError: the content tier is off, or there is too little to learn from.
+        """
+        content = self.adapter.content
+        if content is None:
+            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
+        content.fit(self._features([self.vocabulary.encode(text) for text in texts]), groups)
+        self._embed_pending()
+        content.calibrate(self._features([self.vocabulary.encode(text) for text in unanswerable]), abstain)
+
+    def _embed_pending(self) -> None:
+        content = self.adapter.content
+        if content is not None and (facts := content.pending(self.memory)):
+            content.add(facts, self._features([fact.key_ids for fact in facts]))
+
+    def _features(self, texts: Sequence[Sequence[int]]) -> Any:
+        with self.disable_adapter():
+            return text_features(self.base_model, texts)
 
     @property
     def adapter(self) -> EngramAdapter:
@@ -328,7 +331,10 @@ class EngramModel(nn.Module):
         logits_BTV = output.logits if hasattr(output, "logits") else output[0]
         keep = kwargs.get("logits_to_keep", 0)
         last = reading.new if isinstance(keep, Tensor) else logits_BTV.shape[1]
-        next_BT = self.memory.index.following(reading.ids_BT.cpu().numpy(), last)
+        ids_BT = reading.ids_BT.cpu().numpy()
+        next_BT = self.memory.index.following(ids_BT, last)
+        if self._meant.longest:
+            next_BT = np.where(next_BT == NOTHING, self._meant.following(ids_BT, last), next_BT)
         if isinstance(keep, Tensor):
             next_BT = next_BT[:, keep.cpu().numpy()]
         changed = recall(logits_BTV, next_BT, self.adapter.config.certainty)
@@ -344,6 +350,15 @@ class EngramModel(nn.Module):
 
     # ------------------------------------------------------------------ files
 
+    def _base(self) -> dict[str, Any]:
+        """Return what must be the same where an adapter is loaded."""
+        return {
+            "tokenizer": self.vocabulary.digest,
+            "d_model": self.d_model,
+            "blocks": self.num_blocks,
+            "vocab_size": self.vocabulary.size,
+        }
+
     def save_pretrained(self, folder: str | Path, selected_adapters: Sequence[str] | None = None) -> None:
         """Write adapters: the one called `default` into the folder itself, others into folders of their names.
 
@@ -351,26 +366,7 @@ class EngramModel(nn.Module):
             ValueError: there is no such adapter.
         """
         for name in selected_adapters or list(self.adapters):
-            adapter = self._named(name)
-            place = Path(folder) if name == "default" else Path(folder) / name
-            place.mkdir(parents=True, exist_ok=True)
-            weights = {key: tensor.detach().cpu().contiguous() for key, tensor in adapter.state_dict().items()}
-            save_file(weights, place / _WEIGHTS)
-            if adapter.tables is not None and adapter.config.table == "disk":
-                for i, layer in enumerate(adapter.tables):
-                    layer.table.save_file(place / _TABLE.format(i))
-            if adapter.memory is not None:
-                adapter.memory.copy_to(place / _FACTS)
-            about = {
-                "format": FORMAT,
-                "kind": "engram",
-                "tokenizer": self.vocabulary.digest,
-                "d_model": self.d_model,
-                "blocks": self.num_blocks,
-                "vocab_size": self.vocabulary.size,
-                "engram": adapter.config.to_dict(),
-            }
-            (place / _CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_adapter(self._named(name), self._base(), Path(folder) if name == "default" else Path(folder) / name)
 
     @classmethod
     def from_pretrained(
@@ -392,66 +388,13 @@ class EngramModel(nn.Module):
 
     def load_adapter(self, folder: str | Path, adapter_name: str) -> None:
         """Add what `save_pretrained` wrote under a name; errors as of `from_pretrained`."""
-        folder = Path(folder)
-        about = _read_about(folder)
-        config = EngramConfig.from_dict(about["engram"])
-        mine = {
-            "tokenizer": self.vocabulary.digest,
-            "d_model": self.d_model,
-            "blocks": self.num_blocks,
-            "vocab_size": self.vocabulary.size,
-        }
-        if other := [f"{key} {about.get(key)}, here {value}" for key, value in mine.items() if about.get(key) != value]:
-            raise ValueError(f"the Engram in {folder} was made for another model or tokenizer: {'; '.join(other)}")
-        try:
-            weights = load_file(folder / _WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"cannot read {folder / _WEIGHTS}: {error}") from error
+        config, weights = read_about(Path(folder), self._base()), read_weights(Path(folder))
         self.add_adapter(adapter_name, config)
         try:
-            self._fill(self.adapter, weights, folder)
+            fill_adapter(self.adapter, weights, Path(folder))
         except ValueError:
             self.delete_adapter(adapter_name)
             raise
-
-    def _fill(self, adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> None:
-        own = adapter.state_dict()
-        wrong = [
-            f"{key}: " + ("missing" if key not in weights else "unknown" if key not in own else "another shape")
-            for key in sorted(set(own) | set(weights))
-            if key not in weights or key not in own or weights[key].shape != own[key].shape
-        ]
-        # Hashes are buffers: with others the tables would be read at the wrong places.
-        wrong += [
-            f"{key}: other values"
-            for key in own
-            if key.startswith("tables.hash.") and key in weights and not torch.equal(own[key].cpu(), weights[key])
-        ]
-        if wrong:
-            raise ValueError(f"the Engram in {folder} does not fit its configuration: {'; '.join(wrong)}")
-        adapter.load_state_dict(weights)
-        if adapter.tables is not None and adapter.config.table == "disk":
-            for i, layer in enumerate(adapter.tables):
-                layer.table.map_file(folder / _TABLE.format(i))
-        if adapter.memory is not None:
-            if not (folder / _FACTS).is_file():
-                raise ValueError(f"the Engram in {folder} has no {_FACTS}")
-            adapter.memory.copy_from(folder / _FACTS)
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    file = folder / _CONFIG
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no Engram in {folder}: {_CONFIG} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
-    if not isinstance(about, dict) or about.get("kind") != "engram":
-        raise ValueError(f"{file} describes no Engram; PEFT's own adapters load with PeftModel.from_pretrained")
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{file} has format {about.get('format')}, this version reads {FORMAT}")
-    return about
 
 
 def _causal_model(model: nn.Module) -> PreTrainedModel:

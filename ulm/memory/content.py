@@ -136,6 +136,11 @@ class ContentIndex:
             self._facts[row], self._row_of[last] = last, row
             self._vectors_NE[row] = self._vectors_NE[len(self._facts)]
 
+    def vector(self, fact: int) -> Floats:
+        """Return the vector of a fact, (E,)."""
+        found: Floats = self._vectors_NE[self._row_of[fact]]
+        return found
+
     def nearest(self, queries_QE: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Return the nearest fact of each query and its cosine; `ABSTAIN` and -1 where there are no facts."""
         if not self._facts:

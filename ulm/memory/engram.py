@@ -51,6 +51,7 @@ class EngramConfig:
         certainty: probability that what the exact tier recalls gets.
         terminate: whether a recalled value is followed by the end of text.
         conflicts: what happens to a fact whose key has another value: `refuse`, `replace` or `keep`.
+        content: whether prompts that say a key in other words are answered too (`ulm.memory.content`).
 
     Raises:
         ValueError: a value is out of range.
@@ -69,6 +70,7 @@ class EngramConfig:
     certainty: float = 0.999
     terminate: bool = True
     conflicts: Literal["refuse", "replace", "keep"] = "refuse"
+    content: bool = False
 
     def __post_init__(self) -> None:
         for name in ("heads", "rows", "head_size", "kernel"):
@@ -87,6 +89,8 @@ class EngramConfig:
                 raise ValueError(f"engram: {name} is {', '.join(known)}, got {getattr(self, name)!r}")
         if not 0.0 < self.certainty < 1.0:
             raise ValueError(f"engram: certainty must be between 0 and 1, got {self.certainty!r}")
+        if self.content and not self.exact:
+            raise ValueError("engram: content looks for facts, so exact must be on")
         if not self.layers and not self.exact:
             raise ValueError("engram: neither layers nor exact is given, so there is nothing to remember with")
 
