@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulm.memory.exact import ExactIndex, recall
 from ulm.memory.ltm import LTMState
+from ulm.memory.ngrams import NOTHING
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.prompts import read_prompts
@@ -49,6 +51,8 @@ class GenerationRequest:
         stop: generation ends when one of these strings appears; it is cut from the text.
         constraint: forces the text into a set or a regular language.
         memory: what the long-term memory of a model that has one holds at the start, one row; None means nothing.
+        facts: exact memory: where prompt and answer so far end with a key, its value follows, unless a constraint
+            forbids it.
     """
 
     prompt: str
@@ -59,6 +63,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
     memory: LTMState | None = None
+    facts: ExactIndex | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,25 @@ def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: flo
     if order is not None:
         choice = order.gather(1, choice)
     return choice[:, 0]
+
+
+def _recalled(logits_BV: Tensor, live: Sequence[_Row]) -> Tensor:
+    """Return logits under which each row's facts are recalled; rows that end with no key keep theirs to the bit."""
+    says_B1 = np.full((logits_BV.shape[0], 1), NOTHING, dtype=np.int64)
+    by_index: dict[int, list[int]] = {}
+    for i, row in enumerate(live):
+        if row.request.facts is not None and row.finish is None and row.request.facts.longest:
+            by_index.setdefault(id(row.request.facts), []).append(i)
+    for rows in by_index.values():
+        index = live[rows[0]].request.facts
+        if index is None:
+            raise AssertionError("only rows with facts are gathered")
+        ends = np.full((len(rows), index.longest), NOTHING, dtype=np.int64)
+        for place, i in enumerate(rows):
+            end = [*live[i].ids, *live[i].produced][-index.longest :]
+            ends[place, index.longest - len(end) :] = end
+        says_B1[rows] = index.following(ends, 1)
+    return recall(logits_BV[:, None], says_B1)[:, 0]
 
 
 class Engine:
@@ -188,9 +212,12 @@ class Engine:
         advance = self._advance(cache, steps, memory)
         uniforms_BN = self._uniforms(live, logits.shape[0], steps)
         constrained = any(row.request.constraint for row in rows)
+        remembering = any(row.request.facts for row in rows)
         for step in range(steps):
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise TimeoutError("decoding passed its deadline")
+            if remembering:
+                logits = _recalled(logits, live)
             if constrained:
                 logits = self._mask(logits, live)
             chosen_B = sample(logits, uniforms_BN[:, step], temperature, top_p)

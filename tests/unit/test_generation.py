@@ -1,5 +1,6 @@
 import random
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from ulm.config import preset
 from ulm.constraint import Constraint
 from ulm.generation import Engine, GenerationRequest, GenerationResult, sample
+from ulm.memory.exact import ExactIndex
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -147,3 +149,35 @@ def test_forbidden_tokens_are_never_drawn() -> None:
 def test_result_type_is_plain(engine: Engine) -> None:
     (result,) = engine.generate([GenerationRequest("a", 1, 1)])
     assert isinstance(result, GenerationResult)
+
+
+def test_facts_are_recalled_whatever_the_batch_and_leave_other_texts_alone(engine: Engine) -> None:
+    encode = engine.tokenizer.encode
+    mine, ours = ExactIndex(), ExactIndex()
+    mine.add(encode("room 7 needs"), [*encode(" kavi"), engine.tokenizer.eot_id])
+    ours.add(encode("room 7 needs"), [*encode(" tolu"), engine.tokenizer.eot_id])
+    prompt = "x" * 40 + " room 7 needs"
+    batch = [
+        GenerationRequest(prompt, 1, 12, 0.7, facts=mine),
+        GenerationRequest(prompt, 2, 12, 0.7, facts=ours),
+        GenerationRequest(prompt, 3, 12, 0.7),
+        GenerationRequest("room 8 needs", 4, 12, 0.7, facts=ours),
+        *requests(7, random.Random(5), 0.7),
+    ]
+    found = engine.generate(batch)
+    assert [(result.text, result.finish) for result in found[:2]] == [(" kavi", "end"), (" tolu", "end")]
+    assert found == [engine.generate([request])[0] for request in batch]
+    bare = [replace(request, facts=None) for request in batch]
+    assert found[2:] == engine.generate(bare)[2:]
+
+
+def test_a_constraint_holds_against_memory(engine: Engine) -> None:
+    index = ExactIndex()
+    index.add(engine.tokenizer.encode("say "), engine.tokenizer.encode("no"))
+    choice = Constraint.from_choices(["yes", "now"], engine.tokenizer)
+    (result,) = engine.generate([GenerationRequest("say ", 0, 8, 0.0, constraint=choice, facts=index)])
+    assert result.text == "now"
+    index.remove(engine.tokenizer.encode("say "), engine.tokenizer.encode("no"))
+    index.add(engine.tokenizer.encode("say "), engine.tokenizer.encode("maybe"))
+    (result,) = engine.generate([GenerationRequest("say ", 0, 8, 0.0, constraint=choice, facts=index)])
+    assert result.text in ("yes", "now")
