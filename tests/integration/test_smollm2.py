@@ -51,7 +51,7 @@ def test_a_thousand_facts_are_recalled_and_all_other_logits_stay_to_the_bit(smol
     never_told = answers(model, tokenizer, [QUESTION.format("K9999x")])
     with model.disable_adapter():
         assert answers(model, tokenizer, [QUESTION.format("K9999x")]) == never_told
-    model.delete_adapter("default")
+    model.unload()
 
 
 @pytest.mark.slow

@@ -134,6 +134,14 @@ def test_memories_by_name_are_switched_and_only_the_active_one_is_trained() -> N
     assert model.active_adapter == "tables"
 
 
+def test_unloading_gives_the_model_back_as_it_was() -> None:
+    model, ids = trained(), texts(2, 9)
+    bare = model.unload()
+    assert type(bare) is type(tiny_model())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in bare.modules())
+    assert torch.equal(logits(bare, ids), logits(tiny_model(), ids))
+
+
 def test_gradients_reach_tables_and_gates_but_not_the_model() -> None:
     model = add_engram(tiny_model(), LEARNED, tiny_tokenizer()).train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=10.0)

@@ -11,7 +11,7 @@ import pytest
 
 from swarm.actors import lm_trainer
 from swarm.errors import SwarmError
-from swarm.lab_config import LabConfig
+from swarm.lab_config import LabConfig, TrainSection
 
 
 class Run:
@@ -65,4 +65,4 @@ def test_a_training_that_fails_still_finishes_its_run(run: Run, tmp_path: Path) 
 def test_tracking_without_its_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SwarmError, match=r"tracking: wandb needs its package: pip install 'ulm-swarm\[tracking\]'"):
-        lm_trainer._require_tracking()
+        lm_trainer.require_training(TrainSection(device="cpu", tracking="wandb"))

@@ -105,10 +105,14 @@ class EngramModel(nn.Module):
         self._signature = inspect.signature(causal.forward)
         if not hasattr(base_model, "peft_config"):  # PEFT has frozen what it does not train
             base_model.requires_grad_(False)
-        causal.register_forward_pre_hook(self._before, with_kwargs=True)
-        causal.register_forward_hook(self._after, with_kwargs=True, always_call=True)
-        for number, block in enumerate(blocks):
-            block.register_forward_pre_hook(_block_hook(self, number), with_kwargs=True)
+        self._hooks = [
+            causal.register_forward_pre_hook(self._before, with_kwargs=True),
+            causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+            *(
+                block.register_forward_pre_hook(_block_hook(self, number), with_kwargs=True)
+                for number, block in enumerate(blocks)
+            ),
+        ]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -267,6 +271,14 @@ class EngramModel(nn.Module):
             yield
         finally:
             self._enabled = before
+
+    def unload(self) -> nn.Module:
+        """Take the memories off the model and return it; this object is of no use afterwards."""
+        for hook in self._hooks:
+            hook.remove()
+        for name in list(self.adapters):
+            self.delete_adapter(name)
+        return self.base_model
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """Return how many parameters are trained, and how many there are."""
