@@ -14,16 +14,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from swarm.errors import SwarmError
-from swarm.journal import RunLock
 from swarm.lab_config import Arm, LabConfig
 from swarm.lab_results import lab_results
-from swarm.measurements import read_measured, refuse_other_contents, write_json, write_measured
+from swarm.measurements import read_measured, work_folder, write_json, write_measured
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.corpus import Corpus, prepare_corpus
 from ulm.documents import CorpusError
@@ -64,27 +63,8 @@ def run_lab(
         from swarm.actors.lm_trainer import require_training
 
         require_training(config.train)
-    with _written_by_one(folder):
+    with work_folder(folder, ("lab.json", "data")):
         return _run(config, beside, folder, stages, echo, follow)
-
-
-@contextmanager
-def _written_by_one(folder: Path) -> Iterator[None]:
-    """Have the folder, and nobody else writing into it.
-
-    Raises:
-        SwarmError: it cannot be written, somebody else is at it, or it holds something else.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
-    refuse_other_contents(folder, ("lab.json", "data"))
-    lock = RunLock(folder)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _run(

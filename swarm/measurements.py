@@ -1,18 +1,20 @@
 """Measurements on disk, each beside the identity of what was measured, so that nothing is measured twice.
 
-Owns how such files are written and recognised. It refuses to know what they hold.
+Owns how such files are written and recognised, and the folder that they are in. It refuses to know what they hold.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
+from swarm.journal import RunLock
 
-__all__ = ["read_measured", "refuse_other_contents", "refuse_other_identity", "write_json", "write_measured"]
+__all__ = ["read_measured", "refuse_other_identity", "work_folder", "write_json", "write_measured"]
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -36,15 +38,29 @@ def read_measured(path: Path, identity: dict[str, Any]) -> Any | None:
         return None
 
 
-def refuse_other_contents(folder: Path, known: Sequence[str]) -> None:
-    """Refuse a folder that holds something, and none of the names that the caller writes.
+@contextmanager
+def work_folder(folder: Path, known: Sequence[str]) -> Iterator[None]:
+    """Have a folder, made if need be, and nobody else writing into it.
+
+    Args:
+        folder: where the work is written.
+        known: names or patterns of what the caller writes; a folder that holds anything must hold one of them.
 
     Raises:
-        SwarmError: it does.
+        SwarmError: it cannot be written, somebody else is at it, or it holds something else.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
     there = sorted(path.name for path in folder.iterdir() if path.name != "lock")
     if there and not any(path.match(name) for path in folder.iterdir() for name in known):
         raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
+    lock = RunLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def refuse_other_identity(path: Path, identity: dict[str, Any], free: Sequence[str] = ()) -> None:

@@ -20,15 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import SwarmError
-from swarm.journal import RunLock
 from swarm.lab_config import ARMS, Arm
-from swarm.measurements import (
-    read_measured,
-    refuse_other_contents,
-    refuse_other_identity,
-    write_json,
-    write_measured,
-)
+from swarm.measurements import read_measured, refuse_other_identity, work_folder, write_json, write_measured
 from swarm.mqar_config import MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
@@ -48,16 +41,8 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
         SwarmError: the folder cannot be written or holds something else, a GPU is missing, or a run failed; what was
             done before is kept.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
-    refuse_other_contents(folder, ("results.json", "*-s*.json"))
-    lock = RunLock(folder)
-    try:
+    with work_folder(folder, ("*-s*.json",)):
         return _run(config, folder, echo)
-    finally:
-        lock.release()
 
 
 def _run(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ulm.tokenizer import Tokenizer
 
-__all__ = ["RecallSequence", "RecallTask"]
+__all__ = ["RecallSequence", "RecallTask", "fits"]
 
 
 @dataclass(frozen=True, slots=True)

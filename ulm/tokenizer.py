@@ -6,14 +6,14 @@ Ids 0, 1, 2 are padding, end of text and unknown in the tokenizers made here. It
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "encode_after"]
 
 SPECIAL = ["<pad>", "<eot>", "<unk>"]
 
@@ -146,6 +146,15 @@ class Tokenizer:
     def token_texts(self) -> list[str]:
         """The text of every id on its own; byte pieces that are no UTF-8 show as the replacement character."""
         return [self.decode([i]) for i in range(self.vocab_size)]
+
+
+def encode_after(encode: Callable[[str], Sequence[int]], before: str, text: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of two texts of which one follows the other.
+
+    The second is split as it is where it follows the first; if the two melt together, as it is split alone.
+    """
+    first, both = list(encode(before)), list(encode(before + text))
+    return first, both[len(first) :] if both[: len(first)] == first else list(encode(text))
 
 
 def _pre_tokenizer(numbers: str) -> pre_tokenizers.PreTokenizer:

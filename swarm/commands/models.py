@@ -24,9 +24,7 @@ def fetch(name: Annotated[str, typer.Argument(help="Which model; `swarm models l
 
 def show() -> None:
     """List the models that can be fetched, and which of them are here."""
-    from ulm.hf.pretrained import KNOWN, cache_folder
+    from ulm.hf.pretrained import KNOWN, fetched
 
     for name, source in KNOWN.items():
-        here = cache_folder() / "models" / name
-        state = str(here) if (here / "config.json").is_file() else f"not here: swarm models fetch {name}"
-        typer.echo(f"{name}  {source.about}\n  {state}")
+        typer.echo(f"{name}  {source.about}\n  {fetched(name) or f'not here: swarm models fetch {name}'}")

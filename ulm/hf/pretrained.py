@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch"]
+__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched"]
 
 _DONE = "config.json"
 
@@ -55,6 +55,12 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ulm-swarm"
 
 
+def fetched(name: str, cache: Path | None = None) -> Path | None:
+    """Return the folder of a known model if it is here; arguments as of `fetch`."""
+    folder = (cache or cache_folder()) / "models" / name
+    return folder if (folder / _DONE).is_file() else None
+
+
 def fetch(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a known model, made on the first call.
 
@@ -67,9 +73,9 @@ def fetch(name: str, cache: Path | None = None) -> Path:
     """
     if (source := KNOWN.get(name)) is None:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
+    if (here := fetched(name, cache)) is not None:
+        return here
     folder = (cache or cache_folder()) / "models" / name
-    if (folder / _DONE).is_file():
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
         made = Path(part) / "model"
@@ -81,7 +87,7 @@ def fetch(name: str, cache: Path | None = None) -> Path:
         try:
             made.rename(folder)
         except OSError:  # somebody else was faster
-            if not (folder / _DONE).is_file():
+            if fetched(name, cache) is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     return folder

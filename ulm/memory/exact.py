@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ulm.memory.fact_store import Fact, FactStore
 from ulm.memory.ngrams import NOTHING
+from ulm.tokenizer import encode_after
 
 __all__ = ["NOTHING", "ConflictError", "ExactIndex", "ExactMemory", "recall"]
 
@@ -289,16 +290,13 @@ class ExactMemory:
         self._store.close()
 
     def _encoded(self, key: str, value: str, source: str) -> Fact:
-        key_ids = tuple(self.encode(key))
-        # As the value is split where it follows the key; if the two melt together, as it is split alone.
-        both = tuple(self.encode(key + value))
-        value_ids = both[len(key_ids) :] if both[: len(key_ids)] == key_ids else tuple(self.encode(value))
+        key_ids, value_ids = encode_after(self.encode, key, value)
         for name, text, ids in (("key", key, key_ids), ("value", value, value_ids)):
             if not ids:
                 raise ValueError(f"a {name} must not be empty" + (f" (key {key!r})" if name == "value" else ""))
             if len(ids) > MAX_TOKENS:
                 raise ValueError(f"a {name} has at most {MAX_TOKENS} tokens, {text[:40]!r}... has {len(ids)}")
-        return Fact(key, value, key_ids, value_ids, source)
+        return Fact(key, value, tuple(key_ids), tuple(value_ids), source)
 
     def _keys(self, fact: Fact) -> list[tuple[tuple[int, ...], bool]]:
         """Return the tokens of a key and, as an alias, those that it has after a space, where they differ."""

@@ -14,7 +14,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class FactStore:
             revision = self._last()
             written = []
             for number, fact in enumerate(facts, revision + 1):
-                fact = Fact(fact.key, fact.value, fact.key_ids, fact.value_ids, fact.source, number, fact.forgotten)
+                fact = replace(fact, revision=number)
                 self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(fact))
                 written.append(fact)
         return written
@@ -148,7 +148,7 @@ class FactStore:
         """Take a fact back; return whether there was one."""
         if (fact := self.get(key_ids)) is None:
             return False
-        self.put([Fact(fact.key, fact.value, fact.key_ids, fact.value_ids, source, forgotten=True)])
+        self.put([replace(fact, source=source, forgotten=True)])
         return True
 
     def get(self, key_ids: tuple[int, ...]) -> Fact | None:

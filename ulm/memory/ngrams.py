@@ -59,7 +59,6 @@ class NgramHash(nn.Module):
     multipliers_LHN: Tensor
     primes_LH: Tensor
     offsets_LH: Tensor
-    used_HN: Tensor
 
     def __init__(
         self, numbers: Sequence[int], layers: int, orders: Sequence[int], heads: int, rows: int, seed: int
@@ -70,13 +69,12 @@ class NgramHash(nn.Module):
         generator = np.random.Generator(np.random.PCG64(seed))
         shape = (layers, len(per_order), self.longest)
         multipliers = generator.integers(0, 1 << 62, shape) * 2 + 1
+        multipliers[:, np.arange(self.longest) >= np.array(per_order)[:, None]] = 0  # tokens that an order leaves out
         primes = torch.tensor(_primes(rows, layers * len(per_order))).view(layers, -1)
         self.register_buffer("numbers_V", torch.tensor(numbers))
         self.register_buffer("multipliers_LHN", torch.from_numpy(multipliers))
         self.register_buffer("primes_LH", primes)
         self.register_buffer("offsets_LH", primes.cumsum(1) - primes, persistent=False)
-        used = torch.arange(self.longest) < torch.tensor(per_order)[:, None]
-        self.register_buffer("used_HN", used, persistent=False)
 
     def rows(self, layer: int) -> int:
         """Return the number of rows of a layer's table, all heads together."""
@@ -96,7 +94,6 @@ class NgramHash(nn.Module):
         number_BT = torch.where(near_BT < 0, -1, self.numbers_V[near_BT.clamp(min=0)]) + 1
         ngram_BTN = number_BT.unfold(1, N, 1).flip(-1)  # the newest token first
         mixed_BTHN = ngram_BTN[:, :, None] * self.multipliers_LHN[layer]
-        mixed_BTHN = mixed_BTHN * self.used_HN
         mixed_BTH = mixed_BTHN[..., 0]
         for n in range(1, N):
             mixed_BTH = mixed_BTH ^ mixed_BTHN[..., n]
