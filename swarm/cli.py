@@ -23,6 +23,7 @@ from swarm.commands import (
     compare,
     data,
     doctor,
+    evaluate,
     lab,
     memory,
     models,
@@ -133,6 +134,7 @@ def _register(module: ModuleType) -> None:
 
 for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, mqar, worlds, doctor):
     _register(_module)
+app.command("eval", epilog=f"Example: {evaluate.EXAMPLE}")(_bounded(evaluate.evaluate))
 
 
 _memory = typer.Typer(help="Look into what agents remember.", no_args_is_help=True)

@@ -253,9 +253,9 @@ def test_paraphrases_are_answered_strange_prompts_are_not_and_files_keep_it(tmp_
         model.generate(**query, max_new_tokens=2)
     texts = [text.format(name) for name in names for text in ("the code of {} is", "{} has the code", "code: {}")]
     model.fit_content(texts, [name for name in names for _ in range(3)], [f"who is {n}?" for n in range(30)])
-    (fact, cosine), (nothing, _), (same, _) = model.meant([other[names[0]], "who is 99?", told[names[1]]])
+    (fact, odds), (nothing, _), (same, _) = model.meant([other[names[0]], "who is 99?", told[names[1]]])
     assert (fact.key if fact else None, nothing, same) == (told[names[0]], None, None)
-    assert cosine > model.adapter.content.threshold
+    assert odds > model.adapter.content.threshold
     both = tokenizer([other[names[0]], "who is 99?"], return_tensors="pt", padding=True, padding_side="left")
     out = model.generate(**both, max_new_tokens=6, do_sample=False)
     answer = tokenizer.decode(out[0], skip_special_tokens=True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ulm.hf.engram_model import EngramModel, add_engram
-    from ulm.hf.engram_trainer import AnswerCollator, EngramTrainer
+    from ulm.hf.engram_trainer import AnswerCollator, AnswerTrainer, EngramTrainer
     from ulm.hf.llama import from_llama, to_llama, to_mistral
     from ulm.memory.engram import EngramConfig
 
 __all__ = [
     "AnswerCollator",
+    "AnswerTrainer",
     "EngramConfig",
     "EngramModel",
     "EngramTrainer",
@@ -27,6 +28,7 @@ __all__ = [
 
 _HOMES = {
     "AnswerCollator": "ulm.hf.engram_trainer",
+    "AnswerTrainer": "ulm.hf.engram_trainer",
     "EngramTrainer": "ulm.hf.engram_trainer",
     "EngramConfig": "ulm.memory.engram",
     "EngramModel": "ulm.hf.engram_model",

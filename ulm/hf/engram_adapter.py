@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,10 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Return a text's tokens; markers such as those of a chat template count as such."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, markers included."""
+        return self._inner.decode(list(ids), skip_special_tokens=False)
 
     def numbers(self, compress: bool) -> list[int]:
         """Return a number per token: the same for tokens that differ in case, accents or spacing alone."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ulm.hf.engram_adapter import EngramAdapter
 from ulm.memory.engram import EngramConfig
 
-__all__ = ["fill_adapter", "read_about", "read_weights", "write_adapter"]
+__all__ = ["fill_adapter", "load_tables", "read_about", "read_weights", "write_adapter"]
 
 FORMAT = 1
 _CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safetensors", "memory.sqlite", "table_{}.npy"
@@ -88,6 +88,31 @@ def fill_adapter(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Pat
     """
     content = {key: tensor for key, tensor in weights.items() if key.startswith(_CONTENT)}
     weights = {key: tensor for key, tensor in weights.items() if key not in content}
+    if content and adapter.content is None:
+        raise ValueError(f"the Engram in {folder} does not fit its configuration: content")
+    _fill(adapter, weights, folder)
+    if adapter.content is not None:
+        adapter.content.load_tensors(content)
+    if adapter.tables is not None and adapter.config.table == "disk":
+        for i, layer in enumerate(adapter.tables):
+            layer.table.map_file(folder / _TABLE.format(i))
+    if adapter.memory is not None:
+        if not (folder / _FACTS).is_file():
+            raise ValueError(f"the Engram in {folder} has no {_FACTS}")
+        adapter.memory.copy_from(folder / _FACTS)
+
+
+def load_tables(adapter: EngramAdapter, folder: Path) -> None:
+    """Give an adapter the learned tier of the same adapter as it was saved, and nothing else.
+
+    Raises:
+        ValueError: keys, shapes or hashes do not fit, or the file is missing or damaged.
+    """
+    weights = {key: tensor for key, tensor in read_weights(folder).items() if not key.startswith(_CONTENT)}
+    _fill(adapter, weights, folder)
+
+
+def _fill(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> None:
     own = adapter.state_dict()
     wrong = [
         f"{key}: " + ("missing" if key not in weights else "unknown" if key not in own else "another shape")
@@ -100,15 +125,6 @@ def fill_adapter(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Pat
         for key in own
         if key.startswith("tables.hash.") and key in weights and not torch.equal(own[key].cpu(), weights[key])
     ]
-    if wrong or (content and adapter.content is None):
-        raise ValueError(f"the Engram in {folder} does not fit its configuration: {'; '.join(wrong) or 'content'}")
+    if wrong:
+        raise ValueError(f"the Engram in {folder} does not fit its configuration: {'; '.join(wrong)}")
     adapter.load_state_dict(weights)
-    if adapter.content is not None:
-        adapter.content.load_tensors(content)
-    if adapter.tables is not None and adapter.config.table == "disk":
-        for i, layer in enumerate(adapter.tables):
-            layer.table.map_file(folder / _TABLE.format(i))
-    if adapter.memory is not None:
-        if not (folder / _FACTS).is_file():
-            raise ValueError(f"the Engram in {folder} has no {_FACTS}")
-        adapter.memory.copy_from(folder / _FACTS)

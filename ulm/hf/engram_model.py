@@ -15,7 +15,8 @@ Axes: B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +148,9 @@ class EngramModel(nn.Module):
                 self._meant.add(prompt, (*fact.value_ids, *self.memory.terminator))
 
     def _facts_meant(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
-        """Return the fact that each prompt means though it does not end with its key, and how near it is."""
+        """Return the fact that each prompt means though it does not end with its key, and the log odds of that."""
         content = self._content
-        found: list[tuple[Fact | None, float]] = [(None, -1.0)] * len(prompts)
+        found: list[tuple[Fact | None, float]] = [(None, -math.inf)] * len(prompts)
         unmatched = [
             i
             for i, prompt in enumerate(prompts)
@@ -157,16 +158,16 @@ class EngramModel(nn.Module):
         ]
         if unmatched:
             self._embed_pending()
-            for i, meant in zip(
-                unmatched, content.search(self._features([prompts[i] for i in unmatched])), strict=True
-            ):
+            asked = [prompts[i] for i in unmatched]
+            texts = [self.vocabulary.decode(ids) for ids in asked]
+            for i, meant in zip(unmatched, content.search(self._features(asked), texts), strict=True):
                 found[i] = meant
         return found
 
     def meant(self, prompts: Sequence[str]) -> list[tuple[Fact | None, float]]:
-        """Return which stored fact each prompt means in other words, None for none, and the cosine to the nearest key.
+        """Return which stored fact each prompt means in other words, None for none, and the log odds of the likeliest.
 
-        Prompts that end with a key itself need no paraphrase, and give None and -1.
+        Prompts that end with a key itself need no paraphrase, and give None and minus infinity.
 
         Raises:
             ValueError: the content tier is off, or has learned nothing yet.
@@ -174,27 +175,40 @@ class EngramModel(nn.Module):
         return self._facts_meant([self.vocabulary.encode(prompt) for prompt in prompts])
 
     def fit_content(
-        self, texts: Sequence[str], groups: Sequence[object], unanswerable: Sequence[str], abstain: float = 0.95
+        self,
+        texts: Sequence[str],
+        groups: Sequence[object],
+        unanswerable: Sequence[str],
+        abstain: float = 0.95,
+        topics: Sequence[object] | None = None,
     ) -> None:
         """Learn what paraphrases are, and when to abstain.
 
         Args:
-            texts: prompts; with those of the same group mean the same. Facts need not be among them.
+            texts: prompts; those of a group mean the same. Facts need not be among them.
             groups: of each text.
             unanswerable: prompts that no stored fact answers, at least 20; store the facts first.
             abstain: share of them that shall be left unanswered.
+            topics: of each text; those of a topic ask the same about different things, as all questions for a
+                capital do. None takes the groups.
 
         Raises:
             ValueError: the content tier is off, or there is too little to learn from.
         """
-        content = self._content
-        content.fit(self._features([self.vocabulary.encode(text) for text in texts]), groups)
-        self._embed_pending()
-        content.calibrate(self._features([self.vocabulary.encode(text) for text in unanswerable]), abstain)
+        content, encode = self._content, self.vocabulary.encode
+        read = [tuple(encode(text)) for text in texts]
+        features_NF = self._features(read)
+        content.fit(features_NF, texts, groups, topics)
+        self._embed_pending(dict(zip(read, features_NF, strict=True)))
+        content.calibrate(self._features([encode(text) for text in unanswerable]), unanswerable, abstain)
 
-    def _embed_pending(self) -> None:
-        if facts := self._content.pending(self.memory):
-            self._content.add(facts, self._features([fact.key_ids for fact in facts]))
+    def _embed_pending(self, known: Mapping[tuple[int, ...], Any] | None = None) -> None:
+        """Let the content tier know all stored keys; features that are known already need not be computed again."""
+        facts, known = self._content.pending(self.memory), dict(known or {})
+        if new := [fact.key_ids for fact in facts if fact.key_ids not in known]:
+            known |= zip(new, self._features(new), strict=True)
+        if facts:
+            self._content.add(facts, np.stack([known[fact.key_ids] for fact in facts]))
 
     def _features(self, texts: Sequence[Sequence[int]]) -> Any:
         with self.disable_adapter():

@@ -1,6 +1,7 @@
 """Training an Engram on questions and answers with transformers' Trainer.
 
-- Only the answer is learned: the prompt is read, and its tokens carry no label.
+- Only the answer is learned: the prompt is read, and its tokens carry no label. Rows end together (padding is on the
+  left), so the output layer works on the last few positions alone.
 - Tables are trained by a lazy Adam: a step touches the rows that were read and no others, each with the bias
   correction of its own number of steps, at a higher learning rate and without decay (Engram, arXiv:2601.07372, trains
   its tables at five times the rate); all other weights by AdamW.
@@ -14,17 +15,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from ulm.hf.engram_files import load_tables
 from ulm.hf.engram_model import EngramModel
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
 
-__all__ = ["AnswerCollator", "EngramAdam", "EngramTrainer"]
+__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer"]
+
+BASE_FOLDER = "base"
+"""Folder, in that of a checkpoint, of a base model that is trained too, or of its PEFT adapter."""
 
 
 class EngramAdam(torch.optim.Optimizer):
@@ -121,22 +129,40 @@ class AnswerCollator:
         return prompt, answer + self.end
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return input_ids, attention_mask and labels, right-padded, (B, T)."""
+        """Return input_ids, attention_mask, position_ids and labels, padded on the left, (B, T)."""
         rows = [self.ids(record) for record in records]
         longest = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids_BT = torch.full((len(rows), longest), self.pad_id)
         labels_BT = torch.full((len(rows), longest), IGNORE)
         mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
         for row, (prompt, answer) in enumerate(rows):
-            line = torch.tensor(prompt + answer)
-            ids_BT[row, : len(line)] = line
-            labels_BT[row, len(prompt) : len(line)] = line[len(prompt) :]
-            mask_BT[row, : len(line)] = 1
-        return {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
+            ids_BT[row, longest - len(prompt) - len(answer) :] = torch.tensor(prompt + answer)
+            labels_BT[row, longest - len(answer) :] = torch.tensor(answer)
+            mask_BT[row, longest - len(prompt) - len(answer) :] = 1
+        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+        return {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT, "labels": labels_BT}
 
 
-class EngramTrainer(Trainer):  # type: ignore[misc]
-    """transformers' Trainer for an `EngramModel`.
+class AnswerTrainer(Trainer):  # type: ignore[misc]
+    """transformers' Trainer for any causal language model on batches of an `AnswerCollator`."""
+
+    loss_is_scaled_for_ga = False
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return the mean cross entropy of the answers' tokens, in nats."""
+        labels_BT = inputs["labels"]
+        asked = int((labels_BT != IGNORE).sum(1).max())
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        output = model(**rest, logits_to_keep=asked + 1, use_cache=False)
+        logits_NV = output.logits[:, -asked - 1 : -1].flatten(0, 1).float()
+        loss = F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE)
+        return (loss, output) if return_outputs else loss
+
+
+class EngramTrainer(AnswerTrainer):
+    """`AnswerTrainer` for an `EngramModel`.
 
     Args:
         model: with an adapter that has a learned tier.
@@ -188,5 +214,20 @@ class EngramTrainer(Trainer):  # type: ignore[misc]
         return self._clip_grad_norm(model) if grad_norm is None else grad_norm
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = output_dir or self.args.output_dir
+        folder = Path(output_dir or self.args.output_dir)
         self.model.save_pretrained(folder)
+        if any(p.requires_grad for p in self.model.base_model.parameters()):
+            self.model.base_model.save_pretrained(folder / BASE_FOLDER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Take in the weights of a checkpoint of `_save`: the memory's and, if it is trained too, the base's."""
+        folder, name = Path(resume_from_checkpoint), self.model.active_adapter
+        load_tables(self.model.adapter, folder if name == "default" else folder / name)
+        base = self.model.base_model
+        if hasattr(base, "peft_config"):
+            from peft import set_peft_model_state_dict
+
+            set_peft_model_state_dict(base, load_file(folder / BASE_FOLDER / "adapter_model.safetensors"))
+        elif (folder / BASE_FOLDER).is_dir():
+            found = type(base).from_pretrained(folder / BASE_FOLDER, dtype=next(base.parameters()).dtype)
+            base.load_state_dict(found.state_dict())

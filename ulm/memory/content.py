@@ -1,13 +1,15 @@
 """Content memory: which stored fact a text means, though it says it in other words; or none.
 
-- Texts are compared by the cosine of their features after a linear projection. It is fitted on groups of texts that
-  mean the same: whitened first, then turned so that groups lie far apart in units of their own spread (linear
-  discriminant analysis, Fisher 1936, with shrinkage of the spread within groups as of Ledoit & Wolf 2004 but by a
-  fixed share).
+- A text and a key are compared in six ways (`ulm.memory.content_index`): the cosine of their features, which says
+  whether the same is asked, and rare words that they share or do not, which say whether it is asked about the same.
+- Features are first projected. The projection is fitted on groups of texts that ask the same: whitened first, then
+  turned so that groups lie far apart in units of their own spread (linear discriminant analysis, Fisher 1936, with
+  shrinkage of the spread within groups as of Ledoit & Wolf 2004 but by a fixed share).
+- A logistic regression over the six (`Judge`) learns what they say of whether text and key mean the same.
 - Below a threshold it abstains. The threshold is calibrated on texts that no fact answers.
 - Where the features come from is not known here.
 
-Axes: N texts, F features, E numbers after the projection, Q queries.
+Axes: N texts or pairs of them, F features, E numbers after the projection.
 """
 
 from __future__ import annotations
@@ -18,10 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ABSTAIN", "ContentIndex", "Projection", "calibrated"]
-
-ABSTAIN = -1
-"""In place of a fact, where none is meant."""
+__all__ = ["Judge", "Projection", "calibrated"]
 
 Floats = NDArray[np.float32]
 
@@ -86,71 +85,63 @@ def _whitening(covariance: NDArray[np.float64], ridge: float) -> NDArray[np.floa
     return whitening
 
 
-def calibrated(similarity_N: Floats, abstain: float) -> float:
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Logistic regression: how likely is it that two texts mean the same?
+
+    Attributes:
+        mean_F, scale_F: what features are taken relative to, and divided by.
+        weight_F, bias: of the log odds.
+    """
+
+    mean_F: Floats
+    scale_F: Floats
+    weight_F: Floats
+    bias: float
+
+    @classmethod
+    def fit(cls, features_NF: Floats, same_N: NDArray[np.bool_], *, decay: float = 1e-2, steps: int = 50) -> Judge:
+        """Fit by Newton's method; pairs that mean the same and pairs that do not count alike, whatever their numbers.
+
+        Raises:
+            ValueError: there are no pairs of one kind.
+        """
+        if not same_N.any() or same_N.all():
+            raise ValueError("pairs that mean the same and pairs that do not are needed to learn what tells them apart")
+        x = features_NF.astype(np.float64)
+        mean_F, scale_F = x.mean(0), x.std(0) + 1e-6
+        line = np.c_[(x - mean_F) / scale_F, np.ones(len(x))]
+        share = np.where(same_N, 0.5 / same_N.sum(), 0.5 / (~same_N).sum())
+        penalty = np.r_[np.full(x.shape[1], decay), 1e-9]
+        weight = np.zeros(line.shape[1])
+        for _ in range(steps):
+            odds = np.exp(-np.logaddexp(0.0, -line @ weight))
+            slope = line.T @ (share * (odds - same_N)) + penalty * weight
+            curve = (line * (share * odds * (1 - odds))[:, None]).T @ line + np.diag(penalty)
+            change = np.linalg.solve(curve, slope)
+            weight -= change
+            if np.abs(change).max() < 1e-9:
+                break
+        return cls(
+            mean_F.astype(np.float32), scale_F.astype(np.float32), weight[:-1].astype(np.float32), float(weight[-1])
+        )
+
+    def __call__(self, features_NF: Floats) -> Floats:
+        """Return log odds, (N,)."""
+        odds_N = (features_NF - self.mean_F) / self.scale_F @ self.weight_F + self.bias
+        return odds_N.astype(np.float32)
+
+
+def calibrated(score_N: Floats, abstain: float) -> float:
     """Return the threshold at which a share of queries that no fact answers is left unanswered.
 
     Args:
-        similarity_N: of each such query to the nearest fact.
+        score_N: of each such query, that of the best fact.
         abstain: that share, in (0, 1).
 
     Raises:
         ValueError: fewer than 20 queries, which would calibrate nothing.
     """
-    if len(similarity_N) < 20:
-        raise ValueError(f"at least 20 unanswerable texts are needed to calibrate a threshold, got {len(similarity_N)}")
-    return float(np.quantile(similarity_N, abstain, method="higher"))
-
-
-class ContentIndex:
-    """Vectors of facts.
-
-    Args:
-        size: numbers per vector.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._row_of: dict[int, int] = {}
-        self._facts: list[int] = []
-        self._vectors_NE = np.zeros((64, size), dtype=np.float32)
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-    def add(self, fact: int, vector_E: Floats) -> None:
-        """Add a fact by its number, or give it another vector."""
-        row = self._row_of.setdefault(fact, len(self._facts))
-        if row == len(self._facts):
-            self._facts.append(fact)
-            if row == len(self._vectors_NE):
-                self._vectors_NE = np.concatenate((self._vectors_NE, np.zeros_like(self._vectors_NE)))
-        self._vectors_NE[row] = vector_E
-
-    def remove(self, fact: int) -> None:
-        """Take a fact out; an unknown one is left."""
-        row = self._row_of.pop(fact, None)
-        if row is None:
-            return
-        last = self._facts.pop()
-        if last != fact:
-            self._facts[row], self._row_of[last] = last, row
-            self._vectors_NE[row] = self._vectors_NE[len(self._facts)]
-
-    def vector(self, fact: int) -> Floats:
-        """Return the vector of a fact, (E,)."""
-        found: Floats = self._vectors_NE[self._row_of[fact]]
-        return found
-
-    def nearest(self, queries_QE: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Return the nearest fact of each query and its cosine; `ABSTAIN` and -1 where there are no facts."""
-        if not self._facts:
-            count = len(queries_QE)
-            return np.full(count, ABSTAIN, dtype=np.int64), np.full(count, -1.0, dtype=np.float32)
-        cosine_QN = queries_QE @ self._vectors_NE[: len(self._facts)].T
-        row_Q = cosine_QN.argmax(1)
-        return np.array(self._facts, dtype=np.int64)[row_Q], cosine_QN[np.arange(len(row_Q)), row_Q]
-
-    def search(self, queries_QE: Floats, threshold: float) -> tuple[NDArray[np.int64], Floats]:
-        """Return what each query means, `ABSTAIN` where the nearest is not above the threshold, and cosines."""
-        fact_Q, cosine_Q = self.nearest(queries_QE)
-        return np.where(cosine_Q > threshold, fact_Q, ABSTAIN), cosine_Q
+    if len(score_N) < 20:
+        raise ValueError(f"at least 20 unanswerable texts are needed to calibrate a threshold, got {len(score_N)}")
+    return float(np.quantile(score_N, abstain, method="higher"))

@@ -40,7 +40,8 @@ class EngramConfig:
         layers: blocks before which the learned tables are read, counted from 0; none means no learned tier.
         orders: lengths of the n-grams, each ending at the position that reads.
         heads: hashes per order.
-        rows: rows per head, at least; a layer's table has about `len(orders) * heads` times as many.
+        rows: rows per head, at least; a layer's table has about `len(orders) * heads` times as many. With 1 all
+            n-grams share them: the null control of a memory that holds one thing.
         head_size: numbers per row.
         kernel: taps of the convolution, `max(orders)` tokens apart.
         compress: whether tokens that differ in case, accents or spacing alone are one (tokenizer compression).

@@ -51,7 +51,8 @@ class NgramHash(nn.Module):
         layers: how many tables there are.
         orders: lengths of the n-grams.
         heads: per order.
-        rows: each head has the next free prime number of rows from here on.
+        rows: each head has the next free prime number of rows from here on; with 1 every head has a single row, so
+            that all n-grams meet (a null control).
         seed: of the multipliers.
     """
 
@@ -70,7 +71,8 @@ class NgramHash(nn.Module):
         shape = (layers, len(per_order), self.longest)
         multipliers = generator.integers(0, 1 << 62, shape) * 2 + 1
         multipliers[:, np.arange(self.longest) >= np.array(per_order)[:, None]] = 0  # tokens that an order leaves out
-        primes = torch.tensor(_primes(rows, layers * len(per_order))).view(layers, -1)
+        count = layers * len(per_order)
+        primes = torch.tensor([1] * count if rows == 1 else _primes(rows, count)).view(layers, -1)
         self.register_buffer("numbers_V", torch.tensor(numbers))
         self.register_buffer("multipliers_LHN", torch.from_numpy(multipliers))
         self.register_buffer("primes_LH", primes)

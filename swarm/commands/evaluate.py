@@ -1,0 +1,43 @@
+"""`swarm eval FILE`: what an Engram remembers, against null controls and LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import Overrides, WorkFolder
+
+__all__ = ["EXAMPLE", "evaluate"]
+
+EXAMPLE = "swarm eval experiments/engram.yaml --set learn.steps=100"
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Evaluation YAML, see experiments/engram.yaml.")],
+    overrides: Overrides = None,
+    out: WorkFolder = None,
+) -> None:
+    """Train and measure an Engram's tiers and LoRA on facts, text and questions; what is done is not done again."""
+    import importlib.util
+
+    from swarm.config_file import load_yaml_model
+    from swarm.engram_eval.config import EngramEvalConfig
+    from swarm.errors import SwarmError
+
+    if missing := [name for name in ("accelerate", "peft") if importlib.util.find_spec(name) is None]:
+        raise SwarmError(f"`swarm eval` needs {' and '.join(missing)}: pip install 'ulm-swarm[hf]'")
+    config = load_yaml_model(file, EngramEvalConfig, list(overrides or []))
+    from swarm.engram_eval.evaluation import run_evaluation
+    from swarm.engram_eval.results import summary
+
+    folder = out if out is not None else Path("runs") / f"engram-{config.name}"
+    try:
+        results = run_evaluation(config, file.parent, folder, typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues where it was", err=True)
+        raise
+    for line in summary(results):
+        typer.echo(line)
+    typer.echo(f"results       {folder / 'results.json'}, and plots beside it")

@@ -1,0 +1,188 @@
+"""What an Engram evaluation may say: the model, the facts, what is trained, and how much is measured.
+
+Owns the schema of `swarm eval`. It refuses to read files and to start anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ulm.memory.engram import EngramConfig
+
+__all__ = ["ARMS", "CONTROLS", "LEARNED", "Arm", "EngramEvalConfig"]
+
+Arm = Literal["base", "exact", "hybrid", "engram", "lora", "lora_engram"]
+ARMS: tuple[Arm, ...] = ("base", "exact", "hybrid", "engram", "lora", "lora_engram")
+
+LEARNED = ("engram", "lora", "lora_engram", "engram_capacity_1")
+"""What is trained: three arms, and the null control whose tables have one row per head."""
+
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "exact": ("shuffled", "capacity_1"),
+    "hybrid": ("shuffled", "capacity_1"),
+    "engram": ("shuffled", "capacity_1"),
+    "lora_engram": ("shuffled",),
+}
+"""Null controls by arm. `shuffled`: each key has another key's value, each used row of a table another used row.
+`capacity_1`: the last fact alone is kept, or every head has one row (trained like that)."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearnSection(_Section):
+    """What is trained, and how; all trained arms see the same batches.
+
+    Attributes:
+        categories: of the facts that are told to them; empty leaves out the learned arms.
+        per_relation: at most so many facts of each relation.
+        engram: fields of `ulm.memory.engram.EngramConfig` for the learned tier.
+        lora_rank: of LoRA over all linear layers; choose it for about as many parameters as the Engram has.
+        steps, batch_size: of all trained arms.
+        warmup: steps until the full learning rate, which then falls to zero in a straight line.
+        lr: learning rate by arm; of `engram_capacity_1` it is the Engram's.
+        table_lr_factor: of tables, in multiples of `lr`.
+        save_every: steps between checkpoints.
+    """
+
+    categories: tuple[str, ...] = ()
+    per_relation: int = Field(50, ge=2)
+    engram: dict[str, Any] = Field(default_factory=lambda: {"layers": [2, 8], "rows": 5000})
+    lora_rank: int = Field(16, ge=1)
+    steps: int = Field(260, ge=1)
+    batch_size: int = Field(32, ge=1)
+    warmup: int = Field(10, ge=0)
+    lr: dict[str, float] = Field(default_factory=lambda: {"engram": 5e-3, "lora": 2e-3, "lora_engram": 2e-3})
+    table_lr_factor: float = Field(5.0, gt=0)
+    save_every: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> LearnSection:
+        if not self.engram_config().layers:
+            raise ValueError("engram: `layers` must name the blocks that read the tables")
+        if set(self.lr) != set(LEARNED[:3]) or min(self.lr.values()) <= 0:
+            raise ValueError(f"lr: {', '.join(LEARNED[:3])} each need a learning rate above 0")
+        return self
+
+    def engram_config(self, **changes: Any) -> EngramConfig:
+        """Return the learned tier, without the exact one.
+
+        Raises:
+            ValueError: a field is unknown or out of range.
+        """
+        return EngramConfig.from_dict({**self.engram, "exact": False, **changes})
+
+
+class PairsSection(_Section):
+    """Random identifiers with random values.
+
+    Attributes:
+        counts: how many are stored; each count is one measurement.
+        asked: at most so many of them are asked for.
+        asked_of_controls: the same under null controls.
+    """
+
+    counts: tuple[int, ...] = Field((3871, 10_000), min_length=1)
+    asked: int = Field(2000, ge=1)
+    asked_of_controls: int = Field(200, ge=1)
+
+
+class EditsSection(_Section):
+    """Facts written one after the other, then asked for in the same and in other words.
+
+    Attributes:
+        count: how many.
+        fit_share: share of all keys from which the content tier learns what paraphrases are; they are not among the
+            edits.
+        abstain: share of unanswerable questions that the threshold is set to leave unanswered.
+    """
+
+    count: int = Field(1000, ge=20)
+    fit_share: float = Field(0.2, gt=0, lt=1)
+    abstain: float = Field(0.95, gt=0, lt=1)
+
+
+class FaqSection(_Section):
+    """Questions that people asked, and questions that no stored answer fits.
+
+    Attributes:
+        category: of the facts' file; it must have `questions`.
+        unanswerable: JSON file of questions about something else: an object of lists of questions, or of pairs of
+            question and label.
+        calibrate, asked: the list from which the threshold is set, and the one that is asked.
+        abstain: share of unanswerable questions that the threshold is set to leave unanswered.
+        questions: at most so many questions are asked.
+    """
+
+    category: str = "support"
+    unanswerable: str
+    calibrate: str = "calibrate"
+    asked: str = "asked"
+    abstain: float = Field(0.95, gt=0, lt=1)
+    questions: int = Field(1000, ge=2)
+
+
+class TextSection(_Section):
+    """Running text on which nothing should change.
+
+    Attributes:
+        file: UTF-8 text.
+        tokens: of it, read in rows of `length`.
+    """
+
+    file: str
+    tokens: int = Field(8192, ge=64)
+    length: int = Field(512, ge=16)
+
+
+class DistractionSection(_Section):
+    """A fact, then text about something else, then the question for the fact.
+
+    Attributes:
+        distances: tokens of text between.
+        sequences: per distance, each with a fact of its own.
+        window: tokens that the arms with memory still see when the question comes.
+    """
+
+    distances: tuple[int, ...] = (50, 200, 1000, 4000)
+    sequences: int = Field(16, ge=2)
+    window: int = Field(64, ge=32)
+
+
+class EngramEvalConfig(_Section):
+    """An Engram evaluation.
+
+    Attributes:
+        name: names the folder under `runs/`.
+        model: of `swarm models list`, or the folder of a causal language model of transformers.
+        facts: file of `swarm data exact-match`.
+        seed: of weights, batches, shuffling and choices.
+        max_new_tokens: of an answer.
+        speed_tokens: tokens generated per arm and turn when speed is measured; 0 leaves it out.
+        speed_turns: turns.
+        device: a task has one thread, or one GPU.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = "smollm2-135m"
+    facts: str = "exact_match.yaml"
+    seed: int = Field(1, ge=0)
+    max_new_tokens: int = Field(24, ge=1)
+    learn: LearnSection = LearnSection()
+    pairs: PairsSection = PairsSection()
+    edits: EditsSection = EditsSection()
+    faq: FaqSection | None = None
+    text: TextSection
+    distraction: DistractionSection = DistractionSection()
+    speed_tokens: int = Field(32, ge=0)
+    speed_turns: int = Field(7, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngramEvalConfig:
+        if max(self.distraction.distances, default=0) > self.text.tokens:
+            raise ValueError("distraction.distances: there must be so many text.tokens")
+        return self

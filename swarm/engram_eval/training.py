@@ -1,0 +1,125 @@
+"""Training of the learned arms: the same batches, steps and schedule for all, resumable after `kill -9`.
+
+Owns one training as a task, its checkpoints and its progress line. It refuses to know who else is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from swarm.engram_eval.arms import open_base, untrained_arm
+from swarm.engram_eval.config import LearnSection
+from swarm.exact_match import ExactMatch
+
+__all__ = ["PROGRESS", "train_arm"]
+
+PROGRESS = "progress.txt"
+DONE = "trained.json"
+
+
+def train_arm(
+    name: str,
+    model: str,
+    beside: str,
+    learn: dict[str, Any],
+    facts: Sequence[ExactMatch],
+    seed: int,
+    out: str,
+    device: str,
+) -> dict[str, Any]:
+    """Train one arm, from its last checkpoint if there is one, and return how it went.
+
+    Args:
+        name: one of `LEARNED`.
+        model: as of `open_base`.
+        beside: as of `open_base`.
+        learn: fields of `LearnSection`.
+        facts: what is learned.
+        seed: of weights and batches.
+        out: folder that receives checkpoints, progress and, at the end, the adapter.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        `parameters` that were trained, `seconds` of all attempts, `loss` of the last steps in nats per token.
+    """
+    from transformers import TrainerCallback, TrainingArguments
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from ulm.hf import AnswerCollator, AnswerTrainer, EngramTrainer
+
+    section, folder = LearnSection.model_validate(learn), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    base = open_base(model, Path(beside), device)
+    arm: Any = untrained_arm(name, base, section, seed)
+    lr = section.lr["engram" if name == "engram_capacity_1" else name]
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=section.steps,
+        per_device_train_batch_size=section.batch_size,
+        learning_rate=lr,
+        lr_scheduler_type="linear",
+        warmup_steps=section.warmup,
+        logging_steps=min(10, section.steps),
+        save_steps=section.save_every,
+        save_total_limit=2,
+        seed=seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    before = _seconds(folder)
+    started = time.monotonic()
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                line = {"step": state.global_step, "loss": logs["loss"], "seconds": before + time.monotonic() - started}
+                with (folder / PROGRESS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+
+    options: dict[str, Any] = {
+        "train_dataset": [dataclasses.asdict(fact) for fact in facts],
+        "data_collator": AnswerCollator(base.tokenizer),
+        "callbacks": [Progress()],
+    }
+    if name == "lora":
+        trainer = AnswerTrainer(arm, arguments, **options)
+    else:
+        trainer = EngramTrainer(arm, arguments, table_lr_factor=section.table_lr_factor, **options)
+    trainer.remove_callback(_printer())
+    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(str(folder))
+    lines = _lines(folder)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return {
+        "parameters": sum(p.numel() for p in arm.parameters() if p.requires_grad),
+        "seconds": round(before + time.monotonic() - started, 1),
+        "losses": [(line["step"], round(line["loss"], 4)) for line in lines],
+    }
+
+
+def _printer() -> Any:
+    from transformers import PrinterCallback
+
+    return PrinterCallback
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / PROGRESS
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    by_step = {line["step"]: line for line in found}  # a resumed training repeats steps
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _seconds(folder: Path) -> float:
+    lines = _lines(folder)
+    return float(lines[-1]["seconds"]) if lines else 0.0

@@ -1,0 +1,185 @@
+"""`swarm eval` on a tiny model: trainings and measurements as Ray tasks, resumed; arms and controls differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hf_models import tiny_model, tiny_tokenizer
+
+pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
+pytest.importorskip("peft", reason="LoRA needs peft: pip install 'ulm-swarm[hf]'")
+from swarm.config_file import load_yaml_model
+from swarm.engram_eval.config import EngramEvalConfig
+from swarm.engram_eval.evaluation import measurements, run_evaluation
+from swarm.engram_eval.results import summary
+from swarm.errors import SwarmError
+
+pytestmark = pytest.mark.ray
+
+FACTS: dict[str, Any] = {
+    "name": "tiny",
+    "unseen": 0.3,
+    "categories": {
+        "pairs": {
+            "generate": "pairs",
+            "count": 80,
+            "relations": {
+                "code": {"train": ["code {key} is"], "valid": ["{key} has code"], "test": ["the code of {key} is"]}
+            },
+        },
+        "entities": {
+            "generate": "entities",
+            "count": 80,
+            "relations": {
+                "city": {
+                    "value": "city",
+                    "train": ["{key} lives in"],
+                    "valid": ["home of {key} is"],
+                    "test": ["{key} at"],
+                }
+            },
+        },
+        "support": {"prompt": "Q: {question}\nA:", "questions": {"train": "train.csv", "test": "test.csv"}},
+    },
+}
+EVAL: dict[str, Any] = {
+    "name": "tiny",
+    "model": "model",
+    "facts": "facts.yaml",
+    "max_new_tokens": 8,
+    "learn": {
+        "categories": ["pairs"],
+        "per_relation": 4,
+        "engram": {"layers": [1, 2], "rows": 499, "head_size": 8, "heads": 2},
+        "lora_rank": 2,
+        "steps": 120,
+        "batch_size": 8,
+        "lr": {"engram": 0.02, "lora": 0.01, "lora_engram": 0.01},
+    },
+    "pairs": {"counts": [30], "asked": 20, "asked_of_controls": 10},
+    "edits": {"count": 25},
+    "faq": {"unanswerable": "strange.json", "questions": 10},
+    "text": {"file": "text.txt", "tokens": 256, "length": 64},
+    "distraction": {"distances": [20, 60], "sequences": 3},
+    "speed_tokens": 2,
+    "speed_turns": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval")
+    tiny_model().save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    (folder / "facts.yaml").write_text(yaml.safe_dump(FACTS))
+    (folder / "eval.yaml").write_text(yaml.safe_dump(EVAL))
+    rows = "text,category\n" + "".join(
+        f"where is my {thing} {n},{thing}\n" for n in range(12) for thing in ("card", "pin")
+    )
+    for name in ("train.csv", "test.csv"):
+        (folder / name).write_text(rows)
+    strange = [[f"who sang song {n}", "oos"] for n in range(40)]
+    (folder / "strange.json").write_text(json.dumps({"calibrate": strange[:25], "asked": strange[25:]}))
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(place: Path, one_ray: None) -> dict[str, Any]:
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
+    return run_evaluation(config, place, place / "out", lambda line: None)
+
+
+def test_facts_are_recalled_by_the_memories_that_hold_them_and_by_no_null_control(results: dict[str, Any]) -> None:
+    rates = {arm: found["same"]["all"]["estimate"] for arm, found in results["arms"].items()}
+    assert rates["base"] == 0.0
+    assert rates["exact"] == rates["hybrid"] == 1.0
+    assert rates["engram"] == 1.0
+    assert rates["engram, shuffled"] <= 0.25
+    assert rates["engram, capacity_1"] <= 0.25
+    assert rates["exact, shuffled"] == 0.0
+    assert rates["exact, capacity_1"] <= 0.25
+    assert results["pairs"]["30"]["right"]["estimate"] == 1.0
+    assert max(x["estimate"] for x in results["pairs"]["30"]["controls"].values()) <= 0.1
+    assert {arm: results["edits"][arm]["reliable"]["estimate"] for arm in ("exact", "hybrid")} == {
+        "exact": 1.0,
+        "hybrid": 1.0,
+    }
+    assert results["edits"]["exact"]["general"]["estimate"] < results["edits"]["hybrid"]["general"]["estimate"]
+    assert all(x["estimate"] == 1.0 for x in results["distraction"]["exact"].values())
+    assert results["faq"]["right"]["estimate"] >= 0.8 > 0.7 >= results["faq"]["right_shuffled"]["estimate"]
+    assert results["faq"]["abstained"]["estimate"] > 0.8
+
+
+def test_what_no_key_matches_does_not_change_by_a_bit(results: dict[str, Any]) -> None:
+    pairs = results["pairs"]["30"]
+    assert pairs["text"]["positions_changed"] == 0
+    assert pairs["text"]["perplexity"] == pairs["text"]["perplexity_bare"]
+    assert len({found["perplexity_bare"] for found in results["text"].values()}) == 1
+    assert results["text"]["engram"]["perplexity"] != results["text"]["engram"]["perplexity_bare"]
+    assert results["text"]["lora_engram"]["perplexity"] != results["text"]["lora_engram"]["perplexity_bare"]
+
+
+def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) -> None:
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
+    assert {path.stem for path in (place / "out" / "measured").iterdir()} == {
+        what.replace(":", "-") for what in measurements(config)
+    }
+    assert {path.name for path in (place / "out").glob("*.png")} == {"arms.png", "distraction.png", "gates.png"}
+    lines: list[str] = []
+    (place / "out" / "measured" / "edits-exact.json").write_text("{")
+    again = run_evaluation(config, place, place / "out", lines.append)
+    assert [line.split(" (")[0] for line in lines] == ["measured edits:exact"]
+    assert again["arms"] == results["arms"]
+    assert any("edits, exact: reliability 1.000" in line for line in summary(again))
+    other = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=5"])
+    with pytest.raises(SwarmError, match="measured with other settings; choose another --out"):
+        run_evaluation(other, place, place / "out", lines.append)
+
+
+def test_a_training_goes_on_from_its_last_checkpoint(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swarm.engram_eval import training
+    from swarm.engram_eval.facts import choose_facts
+
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=8", "learn.save_every=4"])
+    told = choose_facts(config, place).told
+
+    def train(out: Path) -> Any:
+        arguments = ("lora_engram", config.model, str(place), config.learn.model_dump(), told, 1, str(out), "cpu")
+        return training.train_arm(*arguments)
+
+    monkeypatch.setattr(training.shutil, "rmtree", lambda *args, **kwargs: None)  # keep checkpoints
+    train(tmp_path / "whole")
+    shutil.copytree(
+        tmp_path / "whole" / "checkpoints" / "checkpoint-4", tmp_path / "half" / "checkpoints" / "checkpoint-4"
+    )
+    train(tmp_path / "half")
+    for name in ("adapter_model.safetensors", "base/adapter_model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "half" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model=nowhere", "no .*nowhere/config.json; give a folder, or one of: smollm2-135m"),
+        ("learn.categories=[rivers]", "no rivers in .*facts.yaml; there are: entities, pairs, support"),
+        ("text.file=none.txt", "cannot read .*none.txt"),
+        ("edits.count=5000", "there are .* facts; raise the counts"),
+        ("faq.unanswerable=text.txt", "faq.unanswerable: cannot read the questions"),
+        ("faq.category=pairs", "faq.category: pairs has no `questions`"),
+        ("learn.engram.layers=[9]", "no block 9"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(place: Path, tmp_path: Path, change: str, message: str) -> None:
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig, [change])
+    with pytest.raises(SwarmError, match=message):
+        run_evaluation(config, place, tmp_path / "out", lambda line: None)
+    assert not (tmp_path / "out").exists()
