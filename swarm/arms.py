@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swarm.config import CoordinatorConfig, ExperimentConfig, TopologyConfig
+from swarm.config import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
 from swarm.errors import SwarmError
 from worlds.protocol import WorldError
 from worlds.registry import world_class
@@ -35,7 +35,8 @@ class Arm:
         not_won: what it means when it ties with this arm or loses to it.
         needs_view: the arm exists only in worlds whose views can be widened (option `view`).
         needs_coordinator: the arm exists only in worlds that a coordinator knows.
-        needs_ltm: the arm exists only where agents have a long-term memory.
+        needs_memory: the arm exists only where agents have a memory beside their window.
+        needs_engram: the arm exists only where agents have an exact memory.
     """
 
     title: str
@@ -45,7 +46,8 @@ class Arm:
     not_won: str
     needs_view: bool = False
     needs_coordinator: bool = False
-    needs_ltm: bool = False
+    needs_memory: bool = False
+    needs_engram: bool = False
 
 
 def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
@@ -78,7 +80,18 @@ def _solo(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
-    return _with_agents(config, memory=("stm",), memory_span="episode")
+    return _with_agents(config, memory=("stm",), memory_span="episode", engram=EngramSection())
+
+
+def _engram(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]:
+    """Return an override that changes settings of the exact memory, where there is one."""
+
+    def change(config: ExperimentConfig) -> ExperimentConfig:
+        if not config.agents.has_engram:
+            return config
+        return _with_agents(config, engram=config.agents.engram.model_copy(update=changes))
+
+    return change
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
@@ -149,19 +162,43 @@ ARMS: dict[str, Arm] = {
     ),
     "memory_off": Arm(
         "memory off",
-        "Does it need its long-term memory?",
+        "Does it need its memory?",
         _memory_off,
-        "the long-term memory matters",
-        "a gain that survives without long-term memory is not caused by it",
-        needs_ltm=True,
+        "the memory matters",
+        "a gain that survives without memory is not caused by it",
+        needs_memory=True,
     ),
     "solo_memory_off": Arm(
         "solo, memory off",
-        "Does it beat one agent that sees everything and has no long-term memory?",
+        "Does it beat one agent that sees everything and has no memory?",
         lambda config: _memory_off(_solo(config)),
         "one agent with the window alone does not get there",
         "splitting the work and remembering are not shown to help over one agent with the window alone",
-        needs_ltm=True,
+        needs_memory=True,
+    ),
+    "private_memory": Arm(
+        "memories private",
+        "Does it matter that facts are shared?",
+        _engram(shared=False),
+        "sharing facts matters",
+        "sharing facts is not shown to add anything to each agent's own",
+        needs_engram=True,
+    ),
+    "shuffled_memory": Arm(
+        "memory shuffled",
+        "Does it matter what the memory says (null control)?",
+        _engram(control="shuffled"),
+        "what the memory says matters",
+        "a gain that survives a shuffled memory is not caused by what it holds",
+        needs_engram=True,
+    ),
+    "capacity_1": Arm(
+        "memory of one fact",
+        "Does it matter how much the memory holds (null control)?",
+        _engram(control="capacity_1"),
+        "a memory of the last fact alone does not get there",
+        "a gain that survives with room for one fact does not come from remembering",
+        needs_engram=True,
     ),
     "random": Arm(
         "random policy",
@@ -192,8 +229,10 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
     if ARMS[arm].needs_view and not _has_view(config):
         return f"not applicable to {config.world.id}: it has no option `view`"
-    if ARMS[arm].needs_ltm and not config.agents.has_ltm:
-        return "not applicable: its agents have no long-term memory (agents.memory)"
+    if ARMS[arm].needs_memory and config.agents.memory == ("stm",):
+        return "not applicable: its agents have no memory beside their window (agents.memory)"
+    if ARMS[arm].needs_engram and not config.agents.has_engram:
+        return "not applicable: its agents have no exact memory (engram in agents.memory)"
     if ARMS[arm].needs_coordinator:
         from swarm.coordinator.minds import playbook
 

@@ -16,6 +16,7 @@ __all__ = [
     "BudgetConfig",
     "CompareConfig",
     "CoordinatorConfig",
+    "EngramSection",
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
@@ -36,6 +37,18 @@ class WorldConfig(_Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class EngramSection(_Section):
+    """The exact memory of agents that have one.
+
+    Attributes:
+        shared: whether all agents write to one memory and read it in the next tick, or each has its own.
+        control: null controls: `shuffled` gives each key another key's action, `capacity_1` keeps the last fact alone.
+    """
+
+    shared: bool = True
+    control: Literal["none", "shuffled", "capacity_1"] = "none"
+
+
 class AgentsConfig(_Section):
     """The searchers.
 
@@ -52,9 +65,11 @@ class AgentsConfig(_Section):
         worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
             call per tick.
         max_retries: after this many illegal actions in a row an agent rests for one tick.
-        memory: what an agent remembers with: `stm`, the window, which ends with its prompt, and `ltm`, the long-term
-            memory of a model that was trained with one.
-        memory_span: how long the long-term memory lasts: an `episode`, or the whole `run`.
+        memory: what an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term
+            memory of a model that was trained with one; `engram`, an exact memory of the facts that the world vouches
+            for, for any model.
+        memory_span: how long `ltm` and `engram` last: an `episode`, or the whole `run`.
+        engram: settings of the exact memory.
         awake: after the first tick, agents without a directive rest, but for as many in turn as it takes for this many
             to act; None lets everybody act in every tick.
     """
@@ -69,14 +84,20 @@ class AgentsConfig(_Section):
     history: int = Field(0, ge=0, le=64)
     worker: Literal["parallel", "time_slice"] = "parallel"
     max_retries: int = Field(3, ge=1)
-    memory: tuple[Literal["stm", "ltm"], ...] = ("stm",)
+    memory: tuple[Literal["stm", "ltm", "engram"], ...] = ("stm",)
     memory_span: Literal["episode", "run"] = "episode"
+    engram: EngramSection = EngramSection()
     awake: int | None = Field(None, ge=1)
 
     @property
     def has_ltm(self) -> bool:
         """Whether agents carry a long-term memory from call to call."""
         return "ltm" in self.memory
+
+    @property
+    def has_engram(self) -> bool:
+        """Whether agents have an exact memory of facts."""
+        return "engram" in self.memory
 
     @model_validator(mode="after")
     def _model_is_named(self) -> AgentsConfig:
@@ -88,8 +109,10 @@ class AgentsConfig(_Section):
     def _memory_fits(self) -> AgentsConfig:
         if "stm" not in self.memory or len(set(self.memory)) != len(self.memory):
             raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
-        if self.memory_span == "run" and not self.has_ltm:
-            raise ValueError("`memory_span` is that of the long-term memory; add ltm to `memory`")
+        if self.memory_span == "run" and self.memory == ("stm",):
+            raise ValueError("`memory_span` is that of the long-term memory; add ltm or engram to `memory`")
+        if self.engram != EngramSection() and not self.has_engram:
+            raise ValueError("`engram` has settings, but `memory` does not name it; add engram to `memory`")
         return self
 
 
@@ -255,7 +278,10 @@ class ExperimentConfig(_Section):
         """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
         data = self.model_dump(mode="json", exclude={"runtime", "compare"})
         data["faults"] = {"max_faults": self.faults.max_faults}
-        if not self.agents.has_ltm:  # a run without it keeps the header that it had before there was one
+        # A run without a memory keeps the header that it had before there was one.
+        if not self.agents.has_engram:
+            del data["agents"]["engram"]
+        if not self.agents.has_ltm and not self.agents.has_engram:
             del data["agents"]["memory"], data["agents"]["memory_span"]
         return data
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from swarm.budget import Spent
 from swarm.config import ExperimentConfig
+from swarm.facts import SwarmFacts
 from swarm.journal import Record, state_hash
 from swarm.messages import Report
 from swarm.seeds import derive_seed
@@ -51,6 +52,7 @@ class Episode:
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
         self.memories: dict[str, bytes] = {}
+        self.facts = SwarmFacts(config.agents.engram) if config.agents.has_engram else None
         try:
             observations, infos = world.reset(self.seed, options={"episode": index})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
@@ -97,6 +99,8 @@ class Episode:
                 if not isinstance(info["feedback"], str) or not isinstance(info["valid"], bool):
                     raise TypeError(f"info of {agent} has no feedback text or no bool `valid`")
                 float(result.rewards[agent])
+                for observation, action in info.get("facts", []):
+                    _text(observation), _text(action)
             for text in result.observations.values():
                 _text(text)
             state = state_hash(self.world.state())
@@ -128,7 +132,10 @@ class Episode:
             if self.config.agents.history:
                 pairs = [*self.history.get(agent, []), (entry["action"], entry["feedback"])]
                 self.history[agent] = pairs[-self.config.agents.history :]
-            self._hear(record["tick"], agent, result.infos.get(agent, Info()))
+            info = result.infos.get(agent, Info())
+            self._hear(record["tick"], agent, info)
+            if self.facts is not None:
+                self.facts.write(agent, info.get("facts", []))
             if self.world.solved and not self.solution and entry["reward"] > 0:
                 self.solution = entry["action"]
         self.observations.update(result.observations)

@@ -18,17 +18,21 @@ import numpy as np
 
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
+from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 
 if TYPE_CHECKING:
     from ulm.generation import Engine
     from ulm.memory import LTMState
+    from ulm.memory.exact import ExactIndex
 
 __all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
 
 MAX_ACTION_CHARACTERS = 4096
+
+MAX_INDICES = 64
+"""Exact memories that a host keeps ready: of so many agents, or episodes in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Host:
         self._models = models
         self._engines: dict[tuple[str, bool], Engine] = {}
         self._answered: dict[CallKey, ActReply] = {}
+        self._indices: list[tuple[FactsKnown, ExactIndex]] = []
         self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
         self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
         if spec.agents.policy == "ulm" and spec.agents.model:
@@ -191,6 +196,7 @@ class Host:
 
         agents = self.spec.agents
         engine = self._engine(str(agents.model), agents.has_ltm)
+        indices = self._ready(engine, requests)
         results = engine.generate(
             [
                 GenerationRequest(
@@ -202,6 +208,7 @@ class Host:
                     (STOP,),
                     self._constraint(request.pattern) if agents.constrained and request.pattern else None,
                     _memory(engine, request),
+                    indices.get(id(request.facts)),
                 )
                 for request in requests
             ],
@@ -215,6 +222,32 @@ class Host:
             memory = result.memory.to_bytes() if result.memory is not None and fault is None else None
             replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault, memory))
         return replies
+
+    def _ready(self, engine: Engine, requests: Sequence[ActRequest]) -> dict[int, ExactIndex]:
+        """Return the exact memory of every set of facts that requests name, by the identity of the set.
+
+        One that was only added to since it was last used is extended, unless another request of the batch needs it as
+        it was.
+        """
+        from ulm.memory.exact import ExactIndex
+        from ulm.tokenizer import encode_after
+
+        by_id = {id(request.facts): request.facts for request in requests if request.facts}
+        found: dict[int, ExactIndex] = {}
+        for facts in sorted(by_id.values(), key=len, reverse=True):
+            same = [i for i, (known, _) in enumerate(self._indices) if known == facts]
+            shorter = [
+                i
+                for i, (known, index) in enumerate(self._indices)
+                if index not in found.values() and facts[: len(known)] == known
+            ]
+            known, index = self._indices.pop((same or shorter)[0]) if same or shorter else ((), ExactIndex())
+            for key, action in facts[len(known) :]:
+                index.add(*encode_after(engine.tokenizer.encode, key, action))
+            self._indices.insert(0, (facts, index))
+            found[id(facts)] = index
+        del self._indices[max(MAX_INDICES, len(found)) :]
+        return found
 
     def _compile_constraint(self, pattern: str) -> Any:
         from ulm.constraint import Constraint

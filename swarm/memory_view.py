@@ -1,4 +1,4 @@
-"""What an agent of a run remembers, in words: what was stored, when, how surprising it was, how often it was read.
+"""What an agent of a run remembers, in words: tokens with their surprisal and reads, and facts with who wrote them.
 
 Owns the way from a run folder to a list of items. Reads the memory files, the journal (which says at which tick a token
 was read) and the tokenizer; loads no model.
@@ -15,7 +15,7 @@ from swarm.errors import SwarmError
 from swarm.journal import JOURNAL_NAME, read_records
 from swarm.memories import MEMORY_FOLDER, MemoryStore
 
-__all__ = ["MemoryItem", "MemoryView", "view_memory"]
+__all__ = ["FactItem", "MemoryItem", "MemoryView", "kinds_of_memory", "view_facts", "view_memory"]
 
 
 class MemoryItem(NamedTuple):
@@ -46,6 +46,64 @@ class MemoryView(NamedTuple):
     items: list[MemoryItem]
 
 
+class FactItem(NamedTuple):
+    """One fact of an exact memory.
+
+    Attributes:
+        episode, tick: when it was written; agents recall it from the next tick on.
+        source: the agent that wrote it.
+        observation, action: what was known to be right where.
+    """
+
+    episode: int
+    tick: int
+    source: str
+    observation: str
+    action: str
+
+
+def kinds_of_memory(run_dir: Path) -> tuple[str, ...]:
+    """Return what the agents of a run remember with beside their window: `ltm`, `engram`, both or neither."""
+    config = next(iter(read_records(run_dir / JOURNAL_NAME)))["config"]["agents"]
+    return tuple(kind for kind in config.get("memory", ()) if kind != "stm")
+
+
+def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[FactItem]:
+    """Return the facts that an agent can recall after the last tick of an episode, oldest first.
+
+    Null controls are not applied: this is what was written.
+
+    Args:
+        run_dir: the run folder.
+        agent: its id.
+        episode: which one; None takes the last one that began.
+
+    Raises:
+        SwarmError: there is no such agent or episode.
+    """
+    records = list(read_records(run_dir / JOURNAL_NAME))
+    config = records[0]["config"]["agents"]
+    opened = {record["episode"]: record for record in records if record["kind"] == "episode"}
+    if not opened:
+        raise SwarmError(f"{run_dir}: no episode has begun yet")
+    episode = max(opened) if episode is None else episode
+    if episode not in opened:
+        raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
+    if agent not in opened[episode]["observations"]:
+        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode]['observations'])}")
+    first = 0 if config["memory_span"] == "run" else episode
+    found: dict[str, FactItem] = {}
+    for record in records:
+        if record["kind"] != "tick" or not first <= record["episode"] <= episode:
+            continue
+        for entry in record["agents"]:
+            if config["engram"]["shared"] or entry["agent"] == agent:
+                for observation, action in entry.get("facts", ()):
+                    item = FactItem(record["episode"], record["tick"], entry["agent"], observation, action)
+                    found.setdefault(observation, item)
+    return list(found.values())
+
+
 def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> MemoryView:
     """Return what an agent remembers after the last tick of an episode.
 
@@ -60,7 +118,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     store = MemoryStore(run_dir / MEMORY_FOLDER)
     there = store.episodes()
     if not there:
-        raise SwarmError(f"{run_dir} holds no long-term memories; run with agents.memory: [stm, ltm]")
+        raise SwarmError(f"{run_dir} holds no memories; run with agents.memory: [stm, ltm] or [stm, engram]")
     episode = max(there) if episode is None else episode
     if episode not in there:
         raise SwarmError(f"no memories of episode {episode} in {run_dir}; there are: {', '.join(map(str, there))}")

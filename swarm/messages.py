@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["ActReply", "ActRequest", "CallKey", "DirectReply", "DirectRequest", "Pool", "Report"]
+__all__ = ["ActReply", "ActRequest", "CallKey", "DirectReply", "DirectRequest", "FactsKnown", "Pool", "Report"]
 
 CallKey = tuple[int, int, str]
 """(episode, tick, agent id): the idempotency key of a call within its run."""
+
+
+FactsKnown = tuple[tuple[str, str], ...]
+"""What an exact memory holds: prompts and the actions that are right there, in the order in which they were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class ActRequest:
         max_new_tokens: hard limit on generated tokens.
         pattern: regular expression the action must match, or None for free text.
         memory: what the agent's long-term memory holds, as the host wrote it; None when empty or without one.
+        facts: what the exact memory that the agent reads holds; equal ones should be one object.
     """
 
     key: CallKey
@@ -33,6 +38,7 @@ class ActRequest:
     max_new_tokens: int
     pattern: str | None = None
     memory: bytes | None = None
+    facts: FactsKnown = ()
 
 
 @dataclass(frozen=True, slots=True)

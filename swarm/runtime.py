@@ -16,6 +16,7 @@ from swarm.budget import Spent
 from swarm.config import ExperimentConfig
 from swarm.episode import Episode, WorldFaultError
 from swarm.errors import SwarmError
+from swarm.facts import SwarmFacts
 from swarm.journal import JournalWriter, Record
 from swarm.memories import MemoryStore
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
@@ -72,6 +73,7 @@ class Runtime:
         self.config = config
         self.memories = memories
         self._handed_on: dict[str, bytes] = {}
+        self._facts: SwarmFacts | None = None
         self._last_remembered: tuple[int, int] | None = None
         self.make_world = make_world
         self.heard_by = heard_by
@@ -141,6 +143,8 @@ class Runtime:
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
         episode.memories = dict(self._handed_on)
+        if self._facts is not None:
+            episode.facts = self._facts
         self.live[index] = episode
         self.next_episode = index + 1
         return episode
@@ -157,7 +161,7 @@ class Runtime:
     def _close(self, record: Record) -> None:
         ended = self.live.pop(record["episode"])
         if self.config.agents.memory_span == "run":
-            self._handed_on = ended.memories
+            self._handed_on, self._facts = ended.memories, ended.facts
             if ended.ticks:
                 self._last_remembered = (ended.index, ended.ticks - 1)
         self._last.pop(record["episode"], None)
@@ -294,7 +298,8 @@ class Runtime:
                 pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
                 asked.append(turn)
                 memory = episode.memories.get(turn.agent)
-                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, memory))
+                facts = () if episode.facts is None else episode.facts.known(turn.agent)
+                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, memory, facts))
         if requests:
             for turn, reply in zip(asked, pool.act(requests), strict=True):
                 turn.reply = reply
@@ -339,6 +344,8 @@ class Runtime:
                 entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[turn.agent]))
                 if report := info.get("report"):
                     entry["report"] = report
+                if episode.facts is not None and (facts := info.get("facts")):
+                    entry["facts"] = [list(fact) for fact in facts]
             entries.append(entry)
         record: Record = {
             "episode": episode.index,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from swarm.coordinator.split_numbers import LARGEST, MENU, NOTHING, briefing_text, menu
 from swarm.errors import SwarmError
+from swarm.facts_traces import FACTS_TASK, facts_corpus
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
 from worlds import solver
@@ -250,10 +251,11 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
+    "facts-agent": FACTS_TASK,
 }
 """Task name -> its kinds of examples and their shares."""
 
-WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "reach"})
+WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "reach", "page", "asked", "done"})
 """Kinds that hold no puzzle, so that nothing in them is held out."""
 
 
@@ -281,8 +283,14 @@ def held_out_example(task: str, kind: int, seed: int, index: int) -> Example:
     return generator(random.Random(derive_seed(seed, "held-out", task, kind, index)), True)  # noqa: S311
 
 
-def corpus(size: int = 2000) -> Iterator[str]:
-    """Yield the texts that the shipped tokenizer is trained on: numbers, all tasks, and the words of the worlds."""
+def corpus(task: str, size: int = 2000) -> Iterator[str]:
+    """Yield the texts that a task's tokenizer is trained on.
+
+    All tasks with numbers share one: numbers, those tasks, and the words of the worlds.
+    """
+    if task == "facts-agent":
+        yield from facts_corpus(size)
+        return
     numbers = " ".join(map(str, range(1000)))
     for _ in range(size):  # often enough that every number up to 999 becomes one token, and one with a space before it
         yield f" {numbers}"

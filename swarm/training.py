@@ -187,7 +187,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
             raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
     else:
         parent = _parent(config)
-        tokenizer = Tokenizer.train(traces.corpus(), config.vocab_size) if parent is None else parent.tokenizer
+        tokenizer = (
+            Tokenizer.train(traces.corpus(config.task), config.vocab_size) if parent is None else parent.tokenizer
+        )
         if config.spell_numbers:
             tokenizer = tokenizer.spelled()
         tokenizer.save(folder / "tokenizer.json")

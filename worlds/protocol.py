@@ -41,11 +41,14 @@ class Info(TypedDict, total=False):
         feedback: one line on what the last action did (always present after `step`).
         valid: whether the last action was legal (always present after `step`).
         report: what this agent now tells others, as text; absent when there is nothing new.
+        facts: observations to which this agent now knows the right action, each with that action, because it has just
+            read it or was right; for memories that keep facts. Absent when there are none.
     """
 
     feedback: str
     valid: bool
     report: str
+    facts: list[tuple[str, str]]
 
 
 class StepResult(NamedTuple):

@@ -26,6 +26,7 @@ ENTRY_POINT_GROUP = "ulm_swarm.worlds"
 
 _BUILT_IN = {
     "echo-v0": "worlds.echo:EchoWorld",
+    "facts-v0": "worlds.facts:FactsWorld",
     "graph-v0": "worlds.graph:GraphWorld",
     "numbers-v0": "worlds.numbers:NumbersWorld",
     "split-numbers-v0": "worlds.split_numbers:SplitNumbersWorld",

@@ -268,7 +268,7 @@ class RayPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts."""
-        answers = self._run("act", [(r.key, r.prompt, r.max_new_tokens, r.pattern, r.memory) for r in requests])
+        answers = self._run("act", [_asked(request) for request in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -295,6 +295,10 @@ class RayPool:
         for host in [*self._hosts, *self._standby]:
             host.kill()
         self._hosts, self._standby = [], []
+
+
+def _asked(request: ActRequest) -> _Fields:
+    return (request.key, request.prompt, request.max_new_tokens, request.pattern, request.memory, request.facts)
 
 
 def _fields(request: DirectRequest) -> _Fields:

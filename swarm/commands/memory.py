@@ -20,14 +20,14 @@ def show(
     sort: Annotated[str, typer.Option(metavar="KEY", help="time, surprisal or reads.")] = "time",
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most so many items.")] = 50,
 ) -> None:
-    """Show an agent's long-term memory: what was stored, when, how surprising it was, how often it was read."""
+    """Show what an agent remembers: facts with who wrote them, and tokens with their surprisal and reads."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from swarm.commands.run_folder import existing_run
     from swarm.errors import SwarmError
-    from swarm.memory_view import view_memory
+    from swarm.memory_view import kinds_of_memory, view_facts, view_memory
 
     orders = {
         "time": lambda item: (item.episode, item.tick),
@@ -36,7 +36,22 @@ def show(
     }
     if sort not in orders:
         raise SwarmError(f"unknown order {sort!r}; available: {', '.join(orders)}")
-    view = view_memory(existing_run(run_folder), agent, episode)
+    console = Console()
+    folder = existing_run(run_folder)
+    if "engram" in kinds_of_memory(folder):
+        facts = view_facts(folder, agent, episode)
+        table = Table(title=f"facts that {agent} can recall", title_justify="left")
+        for name in ("episode", "tick"):
+            table.add_column(name, justify="right")
+        for name in ("written by", "where", "what is right there"):
+            table.add_column(name)
+        for fact in facts[:limit]:
+            table.add_row(str(fact.episode), str(fact.tick), fact.source, Text(fact.observation), Text(fact.action))
+        console.print(table)
+        console.print(f"{len(facts)} facts, {min(limit, len(facts))} shown")
+        if "ltm" not in kinds_of_memory(folder):
+            return
+    view = view_memory(folder, agent, episode)
     table = Table(title=f"{view.agent} after tick {view.tick} of episode {view.episode}", title_justify="left")
     for name in ("tick", "bits", "reads"):
         table.add_column(name, justify="right")
@@ -47,7 +62,6 @@ def show(
         text = Text(" ".join(item.before.split("\n")[-1].split()), style="dim")
         text.append(f" {item.token.strip() or repr(item.token)}", style="bold not dim")
         table.add_row(tick, f"{item.surprisal_bits:.1f}", str(item.reads), text)
-    console = Console()
     console.print(table)
     read = sum(item.reads > 0 for item in view.items)
     console.print(f"{len(view.items)} of {view.capacity} items, {read} were read; {len(shown)} shown")

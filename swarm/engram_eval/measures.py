@@ -440,7 +440,7 @@ def _speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, pla
     return {"ms_per_token": found}
 
 
-_MEASURES = {
+_MEASURES: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "pairs": _pairs,
     "change": _change,

@@ -145,9 +145,9 @@ EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"policy": "
         ({"agents": {"memory": []}}, "must name `stm`"),
         ({"agents": {"memory": ["ltm"]}}, "must name `stm`"),
         ({"agents": {"memory": ["stm", "ltm", "ltm"]}}, "other kinds once"),
-        ({"agents": {"memory_span": "run"}}, "add ltm to `memory`"),
+        ({"agents": {"memory_span": "run"}}, "add ltm or engram to `memory`"),
         ({"agents": {"memory": ["stm", "ltm"], "memory_span": "run"}, "concurrency": 2}, "set concurrency: 1"),
-        ({"agents": {"memory": ["stm", "dreams"]}}, "'stm' or 'ltm'"),
+        ({"agents": {"memory": ["stm", "dreams"]}}, "'stm', 'ltm' or 'engram'"),
     ],
 )
 def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -136,7 +136,7 @@ def copied(run_dir: Path, tmp_path: Path) -> Path:
 
 def test_a_run_without_memories_says_how_to_get_some(copied: Path) -> None:
     shutil.rmtree(copied / "memory")
-    with pytest.raises(SwarmError, match=r"holds no long-term memories; run with agents.memory: \[stm, ltm\]"):
+    with pytest.raises(SwarmError, match=r"holds no memories; run with agents.memory: \[stm, ltm\] or \[stm, engram\]"):
         view_memory(copied, "a0")
 
 

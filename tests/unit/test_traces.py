@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -57,6 +58,11 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
         assert answer == "".join(f" {s}" for s in options if s in makes) or (
             answer == " -" and not makes & set(options)
         )
+        return
+    if kind in ("page", "asked", "done"):
+        played = {"page": r"desk \d+ page (\d) of (\d) : .+", "asked": r"asked .+", "done": "done"}[kind]
+        assert re.fullmatch(played, prompt.removesuffix("\n"))
+        assert answer == {"page": "next", "asked": "pass", "done": "wait"}[kind]
         return
     if kind == "reach":
         *tiles, start = [int(word) for word in prompt.replace("from", "").split()[1:]]
@@ -200,7 +206,7 @@ def test_values_worth_posting_are_those_that_most_halves_can_complete() -> None:
 DIGEST = """
 import hashlib
 from swarm import traces
-texts = [*traces.corpus(5), str(traces.held_out_example("puzzle-agent", 0, 1, 0))]
+texts = [*traces.corpus("puzzle-agent", 5), str(traces.held_out_example("puzzle-agent", 0, 1, 0))]
 digest = hashlib.sha256(chr(0).join(texts).encode()).hexdigest()
 """
 
@@ -215,7 +221,7 @@ def test_another_process_makes_the_same_texts() -> None:
 
 
 def test_corpus_covers_all_tasks_and_numbers() -> None:
-    text = "".join(traces.corpus(20))
+    text = "".join(traces.corpus("puzzle-agent", 20))
     assert all(word in text for word in ("tiles", "half", "target", "values", "[", "illegal", "goal", "999"))
 
 
