@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ulm.hf.engram_model import EngramModel, add_engram
     from ulm.hf.engram_trainer import AnswerCollator, AnswerTrainer, EngramTrainer
+    from ulm.hf.gated import GatedEngramAdapter
     from ulm.hf.llama import from_llama, to_llama, to_mistral
     from ulm.memory.engram import EngramConfig
 
@@ -20,6 +21,7 @@ __all__ = [
     "EngramConfig",
     "EngramModel",
     "EngramTrainer",
+    "GatedEngramAdapter",
     "add_engram",
     "from_llama",
     "to_llama",
@@ -31,6 +33,7 @@ _HOMES = {
     "AnswerTrainer": "ulm.hf.engram_trainer",
     "EngramTrainer": "ulm.hf.engram_trainer",
     "EngramConfig": "ulm.memory.engram",
+    "GatedEngramAdapter": "ulm.hf.gated",
     "EngramModel": "ulm.hf.engram_model",
     "add_engram": "ulm.hf.engram_model",
     "from_llama": "ulm.hf.llama",

@@ -1,0 +1,304 @@
+"""A gate between a model as it was and the same model with its memory, or any other adapter.
+
+- Both are asked; the gate decides position by position how much of the answer is the tuned model's:
+  p = g p_tuned + (1 - g) p_base. Where a memory has nothing to say, the base model is left alone.
+- `threshold` is the confidence bypass: g is 0 where the base model gives its likeliest token at least so much
+  probability, and 1 elsewhere. `learned` is a logistic regression over how sure both models are and where they differ,
+  and over the base model's last hidden state; only it is trained, on answers that the memory should give and on text
+  that should stay as it is.
+- The price is a second forward pass; `generate` keeps a KV cache for each.
+
+Axes: B rows, T tokens, V vocabulary, F statistics, C width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ulm.hf.engram_model import EngramModel
+
+__all__ = ["STATISTICS", "GatedEngramAdapter", "GatedOutput"]
+
+STATISTICS = (
+    "log odds of the base model's likeliest token",
+    "log odds of the tuned model's likeliest token",
+    "entropy of the base model, in nats",
+    "entropy of the tuned model, in nats",
+    "log probability of the tuned model's likeliest token under the base model",
+    "log probability of the base model's likeliest token under the tuned model",
+)
+"""What a learned gate looks at beside the hidden state."""
+
+_FILE, _WEIGHTS, FORMAT = "gate.json", "gate.safetensors", 1
+
+
+@dataclass(slots=True)
+class GatedOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        logits: log probabilities, (B, T, V).
+        gates: share of the tuned model, (B, T).
+        loss: mean cross entropy of the labels that follow, in nats; None without labels.
+    """
+
+    logits: Tensor
+    gates: Tensor
+    loss: Tensor | None = None
+
+
+class GatedEngramAdapter(nn.Module):
+    """A model with a memory that is asked only where it helps.
+
+    Args:
+        model: an `EngramModel`, or a `PeftModel`: whatever has `disable_adapter()`. All of it is frozen.
+        kind: `learned`, or `threshold`.
+        threshold: of the confidence bypass, a probability.
+        hidden: whether a learned gate reads the hidden state too, or the statistics alone.
+
+    Raises:
+        ValueError: the model has nothing that could be disabled, or the threshold is no probability.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kind: Literal["learned", "threshold"] = "learned",
+        *,
+        threshold: float = 0.9,
+        hidden: bool = True,
+    ) -> None:
+        super().__init__()
+        if not hasattr(model, "disable_adapter"):
+            raise ValueError(f"a gate needs a model with adapters, {type(model).__name__} has no disable_adapter()")
+        if kind not in ("learned", "threshold"):
+            raise ValueError(f"a gate is 'learned' or 'threshold', got {kind!r}")
+        if not 0.0 < threshold <= 1.0:
+            raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
+        self.model = model.requires_grad_(False)
+        self.kind = kind
+        self.threshold = threshold
+        width = int(self.model.config.get_text_config(decoder=True).hidden_size) if hidden else 0
+        self.from_statistics = nn.Linear(len(STATISTICS), 1)
+        self.from_hidden = nn.Linear(width, 1, bias=False) if hidden else None
+        for layer in (self.from_statistics, self.from_hidden):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.from_statistics.bias)
+        self.from_statistics.to(next(model.parameters()).device)
+        if self.from_hidden is not None:
+            self.from_hidden.to(next(model.parameters()).device)
+
+    @contextmanager
+    def _bare(self) -> Iterator[None]:
+        """Run without any adapter: the memory's and, inside it, PEFT's."""
+        inner = getattr(self.model, "base_model", None)
+        with self.model.disable_adapter():
+            if isinstance(self.model, EngramModel) and hasattr(inner, "peft_config"):
+                with inner.disable_adapter():
+                    yield
+            else:
+                yield
+
+    def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return log probabilities of the mixture, and the gates, (B, T).
+
+        Args:
+            base_BTV: logits of the base model.
+            tuned_BTV: logits of the tuned model.
+            hidden_BTC: last hidden state of the base model; None where the gate does not read it.
+        """
+        base_BTV, tuned_BTV = base_BTV.float().log_softmax(-1), tuned_BTV.float().log_softmax(-1)
+        sure_BT, likeliest_BT = base_BTV.max(-1)
+        if self.kind == "threshold":
+            gate_BT = (sure_BT < math.log(self.threshold)).float()
+            return torch.where(gate_BT[..., None] > 0, tuned_BTV, base_BTV), gate_BT
+        tuned_sure_BT, tuned_likeliest_BT = tuned_BTV.max(-1)
+        statistics = (
+            _log_odds(sure_BT),
+            _log_odds(tuned_sure_BT),
+            -(base_BTV.exp() * base_BTV).sum(-1),
+            -(tuned_BTV.exp() * tuned_BTV).sum(-1),
+            base_BTV.gather(-1, tuned_likeliest_BT[..., None])[..., 0].clamp(min=-20.0),
+            tuned_BTV.gather(-1, likeliest_BT[..., None])[..., 0].clamp(min=-20.0),
+        )
+        score_BT = self.from_statistics(torch.stack(statistics, -1))[..., 0]
+        if self.from_hidden is not None:
+            if hidden_BTC is None:
+                raise ValueError("this gate reads the hidden state")
+            score_BT = score_BT + self.from_hidden(F.rms_norm(hidden_BTC.float(), hidden_BTC.shape[-1:]))[..., 0]
+        mixed_BTV = torch.logaddexp(
+            F.logsigmoid(score_BT)[..., None] + tuned_BTV, F.logsigmoid(-score_BT)[..., None] + base_BTV
+        )
+        return mixed_BTV, score_BT.sigmoid()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> GatedOutput:
+        """Ask both models and mix.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T); None where nothing is padded.
+            labels: (B, T), -100 where nothing is learned.
+            kwargs: as of the model, such as `position_ids` or `logits_to_keep`.
+        """
+        kwargs["use_cache"] = False
+        with torch.no_grad():
+            with self._bare():
+                bare = self.model(input_ids, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
+            tuned = self.model(input_ids, attention_mask=attention_mask, **kwargs)
+        kept = bare.logits.shape[1]
+        logits_BTV, gate_BT = self.mix(bare.logits, tuned.logits, bare.hidden_states[-1][:, -kept:])
+        loss = None
+        if labels is not None:
+            wanted = labels[:, -kept:][:, 1:].flatten()
+            loss = F.nll_loss(logits_BTV[:, :-1].flatten(0, 1), wanted)
+        return GatedOutput(logits_BTV, gate_BT, loss)
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Generate from the mixture; arguments as of transformers' `generate`, without beams.
+
+        Raises:
+            ValueError: beams were asked for.
+        """
+        if kwargs.get("num_beams", 1) != 1:
+            raise ValueError("a gated model generates greedily or by sampling; leave num_beams at 1")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        processor = _Gate(self, mask)
+        found: Tensor = self.model.generate(
+            input_ids, attention_mask=mask, logits_processor=[processor, *kwargs.pop("logits_processor", [])], **kwargs
+        )
+        return found
+
+    def fit(
+        self, batches: Sequence[dict[str, Tensor]], *, steps: int = 200, lr: float = 0.05, decay: float = 1e-3
+    ) -> list[float]:
+        """Train the gate and return the loss of each step, in nats per label.
+
+        Args:
+            batches: input_ids, attention_mask and labels, both of answers that the adapter should give (from an
+                `AnswerCollator`) and of text that should stay as it is; taken in turn.
+            steps: of AdamW.
+            lr: learning rate.
+            decay: weight decay.
+
+        Raises:
+            ValueError: the gate is a threshold, or there are no batches.
+        """
+        if self.kind != "learned":
+            raise ValueError("a threshold is not learned; take kind='learned'")
+        if not batches:
+            raise ValueError("a gate learns from at least one batch")
+        seen = [self._frozen(batch) for batch in batches]  # the models do not change, so they are asked once
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        losses = []
+        for step in range(steps):
+            base_NV, tuned_NV, hidden_NC, wanted_N = seen[step % len(seen)]
+            mixed, _ = self.mix(base_NV[None], tuned_NV[None], hidden_NC[None])
+            loss = F.nll_loss(mixed[0], wanted_N)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    @torch.no_grad()
+    def _frozen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return logits of both models, hidden states and the next token, at positions with a label alone."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labelled = batch["labels"][:, 1:] >= 0
+        with self._bare():
+            bare = self.model(**inputs, output_hidden_states=True, use_cache=False)
+        tuned = self.model(**inputs, use_cache=False).logits[:, :-1][labelled]
+        hidden = bare.hidden_states[-1][:, :-1][labelled]
+        return bare.logits[:, :-1][labelled], tuned, hidden, batch["labels"][:, 1:][labelled]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write gate.json and gate.safetensors; the memory beside it is the wrapped model's business."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "threshold": self.threshold,
+            "width": 0 if self.from_hidden is None else self.from_hidden.in_features,
+        }
+        (folder / _FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save_file(self._gate_state(), folder / _WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, model: nn.Module, folder: str | Path) -> GatedEngramAdapter:
+        """Give a model the gate that `save_pretrained` wrote.
+
+        Raises:
+            ValueError: a file is missing, damaged or of another version, or the gate belongs to another width.
+        """
+        folder = Path(folder)
+        try:
+            about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            weights = load_file(folder / _WEIGHTS)
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']}, this version reads {FORMAT}")
+            gate = cls(model, about["kind"], threshold=about["threshold"], hidden=bool(about["width"]))
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise ValueError(f"cannot read the gate in {folder}: {error}") from error
+        own = gate._gate_state()
+        if set(own) != set(weights) or any(own[name].shape != weights[name].shape for name in own):
+            raise ValueError(f"the gate in {folder} was made for another model: width {about['width']}")
+        gate.load_state_dict(weights, strict=False)
+        return gate
+
+    def _gate_state(self) -> dict[str, Tensor]:
+        return {name: tensor.cpu() for name, tensor in self.state_dict().items() if name.startswith("from_")}
+
+
+class _Gate:
+    """A logits processor: what the tuned model says is mixed with what the base model says of the same tokens."""
+
+    def __init__(self, owner: GatedEngramAdapter, mask_BT: Tensor) -> None:
+        self._owner = owner
+        self._mask_BT = mask_BT
+        self._cache: Any = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        from transformers import DynamicCache
+
+        new = input_ids.shape[1] - self._mask_BT.shape[1]
+        mask_BT = F.pad(self._mask_BT, (0, new), value=1)
+        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
+        if self._cache is None:
+            self._cache = DynamicCache(config=self._owner.model.config)
+        read = self._cache.get_seq_length()
+        with self._owner._bare():
+            bare = self._owner.model(
+                input_ids=input_ids[:, read:],
+                attention_mask=mask_BT,
+                position_ids=position_BT[:, read:],
+                past_key_values=self._cache,
+                output_hidden_states=True,
+                logits_to_keep=1,
+            )
+        mixed_BTV, _ = self._owner.mix(bare.logits, scores[:, None], bare.hidden_states[-1][:, -1:])
+        return mixed_BTV[:, 0]
+
+
+def _log_odds(log_probability: Tensor) -> Tensor:
+    """Return log odds, at most 20 in size, of log probabilities."""
+    return (log_probability - torch.log1p(-log_probability.exp().clamp(max=1 - 1e-9))).clamp(-20.0, 20.0)
