@@ -106,7 +106,7 @@ class GatedEngramAdapter(nn.Module):
     @contextmanager
     def _bare(self) -> Iterator[None]:
         """Run without any adapter: the memory's and, inside it, PEFT's."""
-        inner = getattr(self.model, "base_model", None)
+        inner: Any = getattr(self.model, "base_model", None)
         with self.model.disable_adapter():
             if isinstance(self.model, EngramModel) and hasattr(inner, "peft_config"):
                 with inner.disable_adapter():

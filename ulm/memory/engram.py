@@ -218,8 +218,12 @@ class EngramLayer(nn.Module):
         if tail_BPC is None:
             tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.reach, C)
         line_BTC = torch.cat((tail_BPC.to(dtype), normed_BTC), dim=1)
-        mixed_BCT = F.conv1d(line_BTC.transpose(1, 2), self.conv, dilation=self.dilation, groups=C)
-        added_BTC = value_BTC + F.silu(mixed_BCT.transpose(1, 2))
+        # Tap by tap: for a few taps and one token this is a fraction of the time of a grouped conv1d on a CPU.
+        T, taps_KC = x_BTC.shape[1], self.conv[:, 0].t()
+        mixed_BTC = line_BTC[:, :T] * taps_KC[0]
+        for k in range(1, self.kernel):
+            mixed_BTC = mixed_BTC + line_BTC[:, k * self.dilation : k * self.dilation + T] * taps_KC[k]
+        added_BTC = value_BTC + F.silu(mixed_BTC)
         return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
 
 
