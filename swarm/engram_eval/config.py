@@ -131,10 +131,12 @@ class TextSection(_Section):
     Attributes:
         file: UTF-8 text.
         tokens: of it, read in rows of `length`.
+        gate_tokens: of what follows, from which the gate learns what should stay as it is.
     """
 
     file: str
     tokens: int = Field(8192, ge=64)
+    gate_tokens: int = Field(1024, ge=64)
     length: int = Field(512, ge=16)
 
 

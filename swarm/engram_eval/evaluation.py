@@ -116,7 +116,7 @@ def measurements(config: EngramEvalConfig) -> list[str]:
     for arm in ("in_context", "window", "exact", *(("engram", "engram_told") if learned else ())):
         found += [f"distraction:{arm}:{distance}" for distance in config.distraction.distances]
     if learned:
-        found.append("gates")
+        found += ["gated:engram", "gated:lora_engram", "gates"]
     return found + (["speed"] if config.speed_tokens else [])
 
 
@@ -130,8 +130,12 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         "max_new_tokens": config.max_new_tokens,
         "facts": digest([*facts.told, *facts.asked, *facts.fitting]),
     }
-    if name in ("change", "distraction", "gates", "speed", "pairs"):
-        found |= {"text": config.text.model_dump(mode="json"), "text_sha256": _sha256(beside / config.text.file)}
+    if name in ("change", "distraction", "gates", "speed", "pairs", "gated"):
+        exclude = set() if name == "gated" else {"gate_tokens"}
+        found |= {
+            "text": config.text.model_dump(mode="json", exclude=exclude),
+            "text_sha256": _sha256(beside / config.text.file),
+        }
     if name in ("pairs", "edits", "distraction"):
         found[name] = getattr(config, name).model_dump(mode="json")
     if name == "faq" and config.faq is not None:

@@ -99,10 +99,11 @@ def _gates(results: Mapping[str, Any]) -> bytes:
     for place, line in enumerate(lines):
         axes = figure.add_subplot(len(lines), 1, place + 1)
         layers = sorted(line["gates"], key=int)
-        image = axes.imshow([line["gates"][layer] for layer in layers], aspect="auto", cmap="viridis", vmin=0, vmax=1)
+        rows = [line["gates"][layer] for layer in layers] + [line["mixture"]]
+        image = axes.imshow(rows, aspect="auto", cmap="viridis", vmin=0, vmax=1)
         axes.set_xticks(range(len(line["tokens"])), [token.replace("\n", "\\n") for token in line["tokens"]])
         axes.tick_params(axis="x", labelsize=7, length=0)
-        axes.set_yticks(range(len(layers)), [f"block {layer}" for layer in layers], fontsize=7)
+        axes.set_yticks(range(len(rows)), [*(f"block {layer}" for layer in layers), "mixture"], fontsize=7)
         axes.set_title(line["title"], fontsize=8, loc="left", pad=2)
     figure.colorbar(image, ax=figure.axes, shrink=0.6, label="gate")
     return _png(figure)

@@ -49,6 +49,10 @@ def engram_results(
             name = arm if control == "none" else f"{arm}, {control}"
             right[name] = [is_right(said, asked.answer) for said, asked in zip(found["said"], facts.asked, strict=True)]
             results["arms"][name] = _rates(right[name], facts.asked)
+        elif what.startswith("gated:"):
+            name = f"{what.split(':')[1]}, gated"
+            right[name] = [is_right(said, asked.answer) for said, asked in zip(found["said"], facts.asked, strict=True)]
+            results["arms"][name] = _rates(right[name], facts.asked)
     if "engram" in right:
         results["engram_minus_lora"] = _differences(right["engram"], right["lora"], facts.asked)
         results["engram_minus_base"] = _differences(right["engram"], right["base"], facts.asked)
@@ -67,6 +71,9 @@ def engram_results(
     results["text"] = {
         what.split(":")[1]: _text(found) for what, found in measured.items() if what.startswith("change:")
     }
+    for what, found in measured.items():
+        if what.startswith("gated:"):
+            results["text"][f"{what.split(':')[1]}, gated"] = _text(found["text"])
     if "faq" in measured:
         found = measured["faq"]
         results["faq"] = {
@@ -89,6 +96,8 @@ def engram_results(
         }
     if "gates" in measured:
         results["gates"] = measured["gates"]["lines"]
+        for line, mixed in zip(results["gates"], measured["gated:engram"]["lines"], strict=True):
+            line["mixture"] = mixed["gates"]
     return results
 
 

@@ -64,7 +64,7 @@ EVAL: dict[str, Any] = {
     "pairs": {"counts": [30], "asked": 20, "asked_of_controls": 10},
     "edits": {"count": 25},
     "faq": {"unanswerable": "strange.json", "questions": 10},
-    "text": {"file": "text.txt", "tokens": 256, "length": 64},
+    "text": {"file": "text.txt", "tokens": 256, "length": 64, "gate_tokens": 128},
     "distraction": {"distances": [20, 60], "sequences": 3},
     "speed_tokens": 2,
     "speed_turns": 1,
@@ -103,6 +103,7 @@ def test_facts_are_recalled_by_the_memories_that_hold_them_and_by_no_null_contro
     assert rates["engram"] == 1.0
     assert rates["engram, shuffled"] <= 0.25
     assert rates["engram, capacity_1"] <= 0.25
+    assert rates["engram, gated"] >= 0.75
     assert rates["exact, shuffled"] == 0.0
     assert rates["exact, capacity_1"] <= 0.25
     assert results["pairs"]["30"]["right"]["estimate"] == 1.0
@@ -123,6 +124,7 @@ def test_what_no_key_matches_does_not_change_by_a_bit(results: dict[str, Any]) -
     assert pairs["text"]["perplexity"] == pairs["text"]["perplexity_bare"]
     assert len({found["perplexity_bare"] for found in results["text"].values()}) == 1
     assert results["text"]["engram"]["perplexity"] != results["text"]["engram"]["perplexity_bare"]
+    assert results["text"]["engram, gated"]["perplexity"] < results["text"]["engram"]["perplexity"]
     assert results["text"]["lora_engram"]["perplexity"] != results["text"]["lora_engram"]["perplexity_bare"]
 
 

@@ -241,6 +241,30 @@ def test_what_it_cannot_do_is_said() -> None:
         _ = model.memory
 
 
+def test_phrases_fill_the_tables_before_training_and_nothing_else_changes() -> None:
+    tokenizer, config = tiny_tokenizer(), EngramConfig(layers=(1, 2), heads=2, rows=4999, head_size=8, exact=False)
+    model = add_engram(tiny_model(), config, tokenizer)
+    written = model.prepopulate(["the tower", "a bridge"], strength=30.0)
+    assert 0 < written <= 2 * 2 * 2 * 6
+    embedding = model.base_model.get_input_embeddings().weight
+    added: list[torch.Tensor] = []
+    layer = model.adapter.tables[0]
+    hook = layer.register_forward_hook(lambda module, args, output: added.append(output[0][0]))
+    for phrase in ("the tower", "a bridge"):
+        ids = tokenizer(f"see {phrase} now", add_special_tokens=False).input_ids
+        model(torch.tensor([ids]))
+        end = 4 + len(phrase) - 1  # a token is a byte
+        wanted = embedding[torch.tensor(tokenizer(" " + phrase, add_special_tokens=False).input_ids)].mean(0)
+        assert torch.cosine_similarity(added[-1][end], wanted, 0) > 0.5
+        assert (added[-1][: end - 1] == 0).all()
+        assert (added[-1][end + 1 :] == 0).all()
+    hook.remove()
+    plain, other = torch.tensor([tokenizer("nothing of it").input_ids]), tiny_model()
+    assert torch.equal(model(plain).logits, other(plain).logits)
+    with pytest.raises(ValueError, match="learned tier of adapter 'default' is off"):
+        add_engram(tiny_model(), EngramConfig(), tokenizer).prepopulate(["x"])
+
+
 def test_paraphrases_are_answered_strange_prompts_are_not_and_files_keep_it(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     model = add_engram(tiny_model(), EngramConfig(content=True), tokenizer)

@@ -174,6 +174,28 @@ class EngramModel(nn.Module):
         """
         return self._facts_meant([self.vocabulary.encode(prompt) for prompt in prompts])
 
+    def prepopulate(self, phrases: Sequence[str], strength: float = 1.0) -> int:
+        """Fill the learned tier before training: the end of a phrase adds the mean of its tokens' embeddings.
+
+        Args:
+            phrases: such as names of things; each is also found after a space.
+            strength: size of what is added before the gate, in multiples of that mean.
+
+        Returns:
+            Rows that were written.
+
+        Raises:
+            ValueError: the learned tier is off, or its tables are on disk.
+        """
+        if self.adapter.tables is None:
+            raise ValueError(f"the learned tier of adapter {self.active_adapter!r} is off (no layers)")
+        embedding_VC = _causal_model(self.base_model).get_input_embeddings().weight
+        lines = [self.vocabulary.encode(form) for phrase in phrases for form in (phrase, " " + phrase)]
+        device = embedding_VC.device
+        return self.adapter.tables.prepopulate(
+            [(ids, strength * embedding_VC[torch.tensor(ids, device=device)].mean(0)) for ids in lines if ids]
+        )
+
     def fit_content(
         self,
         texts: Sequence[str],

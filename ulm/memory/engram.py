@@ -244,6 +244,40 @@ class EngramTables(nn.Module):
             EngramLayer(config, d_model, self.hash.rows(i), config.seed + i) for i in range(len(config.layers))
         )
 
+    @torch.no_grad()
+    def prepopulate(self, phrases: Sequence[tuple[Sequence[int], Tensor]]) -> int:
+        """Let the ends of phrases add vectors of choice, as nearly as the tables can say them; return the rows written.
+
+        The rows of a phrase's last n-grams, of all orders that fit into it, are set so that the value projection gives
+        the vector (least squares); rows that several phrases share get their mean. Before the gate, that is: how much
+        of it is added, the gate decides.
+
+        Args:
+            phrases: token ids, and the vector that is wanted, (C,).
+
+        Raises:
+            ValueError: a table is on disk, where nothing can be written.
+        """
+        count = 0
+        for index, layer in enumerate(self):
+            if layer.table.weight is None:
+                raise ValueError("a table on disk cannot be written; fill it in the model, then save it")
+            weight, D = layer.table.weight, self.config.head_size
+            inverse_CE = torch.linalg.pinv(layer.value.float().t())
+            sums, times = torch.zeros_like(weight), torch.zeros(len(weight), 1, device=weight.device)
+            for ids, vector_C in phrases:
+                found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, D)
+                ids_1T = torch.tensor([list(ids)], device=self.hash.numbers_V.device)
+                rows_H = self.hash(ids_1T, 1, index)[0, 0].to(weight.device)
+                fits = [order <= len(ids) for order in self.config.orders for _ in range(self.config.heads)]
+                chosen = torch.tensor(fits, device=weight.device).nonzero()[:, 0]
+                sums.index_add_(0, rows_H[chosen], found_HD[chosen].to(sums.dtype))
+                times.index_add_(0, rows_H[chosen], torch.ones(len(chosen), 1, device=weight.device))
+            written = times[:, 0] > 0
+            weight[written] = sums[written] / times[written]
+            count += int(written.sum())
+        return count
+
     def __getitem__(self, index: int) -> EngramLayer:
         return cast("EngramLayer", self.layers[index])
 
