@@ -11,7 +11,10 @@ import torch
 from hf_models import CONFIGS, VOCAB, tiny_model, tiny_tokenizer
 from torch import Tensor
 
+from ulm.config import preset
 from ulm.hf import EngramConfig, EngramModel, add_engram
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
 
 LEARNED = EngramConfig(layers=(1, 2), heads=2, rows=97, head_size=4)
 KINDS = sorted(CONFIGS)
@@ -263,6 +266,25 @@ def test_phrases_fill_the_tables_before_training_and_nothing_else_changes() -> N
     assert torch.equal(model(plain).logits, other(plain).logits)
     with pytest.raises(ValueError, match="learned tier of adapter 'default' is off"):
         add_engram(tiny_model(), EngramConfig(), tokenizer).prepopulate(["x"])
+
+
+def test_a_ulm_gets_a_memory_like_any_other_model() -> None:
+    tokenizer = Tokenizer.bytes()
+    decoder = Decoder(preset("tiny", tokenizer.vocab_size, window=16), seed=3).eval()
+    model = add_engram(decoder, EngramConfig(layers=(1,), heads=2, rows=499, head_size=8), tokenizer)
+    text = "what opens the old door of the tower?"
+    ids = torch.tensor([tokenizer.encode(text)])
+    assert torch.allclose(model(ids).logits, decoder(ids), atol=1e-5)
+    model.memory.write(text, " a red key", "the librarian")
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+    assert tokenizer.decode(out[0, ids.shape[1] :].tolist()).startswith(" a red key")
+    with pytest.raises(ValueError, match="comes with its own tokenizer"):
+        add_engram(decoder, EngramConfig())
+    remembering = Decoder(
+        preset("tiny", tokenizer.vocab_size, window=16, ltm={"layers": [0], "head_size": 8, "segment": 8})
+    )
+    with pytest.raises(ValueError, match="no long-term memory; export"):
+        add_engram(remembering, EngramConfig(), tokenizer)
 
 
 def test_paraphrases_are_answered_strange_prompts_are_not_and_files_keep_it(tmp_path: Path) -> None:

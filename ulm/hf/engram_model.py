@@ -30,10 +30,13 @@ from ulm.hf.engram_adapter import EngramAdapter, Vocabulary
 from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
 from ulm.hf.engram_content import ContentTier, text_features
 from ulm.hf.engram_files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.hf.llama import to_fast_tokenizer, to_mistral
 from ulm.memory.engram import EngramConfig
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +47,7 @@ __all__ = ["EngramModel", "add_engram"]
 def add_engram(
     model: nn.Module,
     config: EngramConfig | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | Tokenizer | None = None,
     adapter_name: str = "default",
     *,
     facts: Path | None = None,
@@ -52,15 +55,22 @@ def add_engram(
     """Give a causal language model an Engram; its own weights are frozen, as PEFT does.
 
     Args:
-        model: of transformers, or one that PEFT has wrapped.
+        model: of transformers, one that PEFT has wrapped, or a µLM, which is exported first (`to_mistral`).
         config: what the memory consists of; the default is the exact tier alone.
         tokenizer: the model's own.
         adapter_name: what it is called.
         facts: SQLite file of the exact tier; None keeps facts in memory until they are saved.
 
     Raises:
-        ValueError: the model has no such blocks, or the tokenizer is not of a kind that fits.
+        ValueError: the model has no such blocks, the tokenizer is not of a kind that fits, or a µLM has a long-term
+            memory, which an export would lose.
     """
+    if isinstance(tokenizer, Tokenizer):
+        own, tokenizer = tokenizer, to_fast_tokenizer(tokenizer)
+        if isinstance(model, Decoder):
+            model = to_mistral(model, own)
+    if isinstance(model, Decoder):
+        raise ValueError("a µLM comes with its own tokenizer: add_engram(model, config, tokenizer=Tokenizer.load(...))")
     wrapped = model if isinstance(model, EngramModel) else EngramModel(model, tokenizer)
     wrapped.add_adapter(adapter_name, config or EngramConfig(), facts=facts)
     return wrapped

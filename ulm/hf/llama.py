@@ -21,9 +21,15 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, MistralForCausalLM, PretrainedConfig, PreTrainedModel
+    from transformers import (
+        LlamaForCausalLM,
+        MistralForCausalLM,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+    )
 
-__all__ = ["from_llama", "to_llama", "to_mistral"]
+__all__ = ["from_llama", "to_fast_tokenizer", "to_llama", "to_mistral"]
 
 # (name here, name in transformers) of the tensors that are the same in both.
 _OUTER = (("embed.weight", "model.embed_tokens.weight"), ("norm", "model.norm.weight"))
@@ -133,8 +139,19 @@ def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any
     }
 
 
+def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Return a µLM's tokenizer as transformers wants it."""
+    from transformers import PreTrainedTokenizerFast
+
+    inner = tokenizer.inner
+    names = {"pad_token": inner.id_to_token(tokenizer.pad_id), "eos_token": inner.id_to_token(tokenizer.eot_id)}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
 def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
     c = model.config
+    if model.ltm is not None:
+        raise ValueError("transformers has no long-term memory; export a model without one")
     ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     theirs = {other: ours[name] for name, other in _OUTER}
     theirs["lm_head.weight"] = ours["embed.weight" if c.tie_embeddings else "head.weight"]
