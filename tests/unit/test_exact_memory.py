@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,37 @@ def continued(store: ExactMemory, text: str, tokens: int = 50) -> str:
             break
         ids.append(token)
     return BYTES.decode(ids[start:])
+
+
+def _write_own_values(path: Path, name: str, won: Any) -> None:
+    memory = ExactMemory(BYTES.encode, "bytes", path)
+    for number in range(60):
+        try:
+            memory.write(f"key {number}", f" {name}", name)
+            won.append(number)
+        except ConflictError:
+            pass
+
+
+def test_of_several_writers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "facts.sqlite"
+    ExactMemory(BYTES.encode, "bytes", path).close()
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        won = {name: manager.list() for name in "abcd"}
+        writers = [context.Process(target=_write_own_values, args=(path, name, won[name])) for name in won]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        wins = {name: list(numbers) for name, numbers in won.items()}
+    assert sorted(number for numbers in wins.values() for number in numbers) == list(range(60))
+    memory = ExactMemory(BYTES.encode, "bytes", path)
+    for name, numbers in wins.items():
+        for number in numbers:
+            fact = memory.get(f"key {number}")
+            assert fact is not None
+            assert fact.value == f" {name}"
 
 
 def test_a_value_is_recalled_to_its_end_after_its_whole_key_alone() -> None:

@@ -218,24 +218,23 @@ class ExactMemory:
 
     def write_all(self, facts: Iterable[tuple[str, str, str]]) -> list[Fact]:
         """Store many (key, value, source) in one transaction: all or, where one is refused, none."""
+        encoded = [self._encoded(*fact) for fact in facts]
+        with self._store.writing():
+            self.refresh()
+            wanted: dict[tuple[int, ...], Fact] = {}
+            for fact in encoded:
+                there = wanted.get(fact.key_ids) or self._facts.get(fact.key_ids)
+                if there is not None and there.value_ids != fact.value_ids and self.conflicts == "refuse":
+                    raise ConflictError(
+                        f"the key {fact.key!r} has the value {there.value!r} from "
+                        f"{there.source or 'an unnamed source'}, and {fact.source or 'an unnamed source'} says "
+                        f"{fact.value!r}; forget the old one, or set conflicts to 'replace' or 'keep'"
+                    )
+                if there is None or (there.value_ids != fact.value_ids and self.conflicts == "replace"):
+                    wanted[fact.key_ids] = fact
+            self._store.put(list(wanted.values()))
         self.refresh()
-        wanted: dict[tuple[int, ...], Fact] = {}
-        order = []
-        for key, value, source in facts:
-            fact = self._encoded(key, value, source)
-            there = wanted.get(fact.key_ids) or self._facts.get(fact.key_ids)
-            if there is not None and there.value_ids != fact.value_ids and self.conflicts == "refuse":
-                raise ConflictError(
-                    f"the key {key!r} has the value {there.value!r} from {there.source or 'an unnamed source'}, and "
-                    f"{source or 'an unnamed source'} says {value!r}; forget the old one, or set conflicts to "
-                    f"'replace' or 'keep'"
-                )
-            if there is None or (there.value_ids != fact.value_ids and self.conflicts == "replace"):
-                wanted[fact.key_ids] = fact
-            order.append(fact.key_ids)
-        self._store.put(list(wanted.values()))
-        self.refresh()
-        return [self._facts[key_ids] for key_ids in order]
+        return [self._facts[fact.key_ids] for fact in encoded]
 
     def forget(self, key: str, source: str = "") -> bool:
         """Take a fact back; return whether there was one."""

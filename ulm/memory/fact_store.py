@@ -124,7 +124,16 @@ class FactStore:
             raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error
 
     @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes, so that what is read inside is still so when something is put."""
+        with self._reported(), self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._connection.in_transaction:
+            yield
+            return
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
