@@ -154,6 +154,22 @@ class DistractionSection(_Section):
     window: int = Field(64, ge=32)
 
 
+class CostSection(_Section):
+    """What a token costs, at batch 1, in the time of the bare model.
+
+    Attributes:
+        rows: of each table of the learned tier.
+        lengths: tokens that are there already.
+        tokens: generated per arm and turn; 0 leaves speed and cost out.
+        turns: the arms take turns, so that a change of the machine's speed meets all of them.
+    """
+
+    rows: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000)
+    lengths: tuple[int, ...] = (64, 512, 4000)
+    tokens: int = Field(16, ge=0)
+    turns: int = Field(9, ge=1)
+
+
 class EngramEvalConfig(_Section):
     """An Engram evaluation.
 
@@ -163,8 +179,6 @@ class EngramEvalConfig(_Section):
         facts: file of `swarm data exact-match`.
         seed: of weights, batches, shuffling and choices.
         max_new_tokens: of an answer.
-        speed_tokens: tokens generated per arm and turn when speed is measured; 0 leaves it out.
-        speed_turns: turns.
         device: a task has one thread, or one GPU.
     """
 
@@ -179,8 +193,7 @@ class EngramEvalConfig(_Section):
     faq: FaqSection | None = None
     text: TextSection
     distraction: DistractionSection = DistractionSection()
-    speed_tokens: int = Field(32, ge=0)
-    speed_turns: int = Field(7, ge=1)
+    cost: CostSection = CostSection()
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")

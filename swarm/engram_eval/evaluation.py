@@ -19,8 +19,8 @@ from typing import Any
 
 from swarm.engram_eval.arms import model_folder
 from swarm.engram_eval.config import ARMS, CONTROLS, LEARNED, EngramEvalConfig
-from swarm.engram_eval.facts import Facts, choose_facts, digest
-from swarm.engram_eval.measures import edit_sets, measure, unanswerable
+from swarm.engram_eval.facts import Facts, choose_facts, digest, edit_sets, unanswerable
+from swarm.engram_eval.measures import measure
 from swarm.engram_eval.plots import plots
 from swarm.engram_eval.results import engram_results
 from swarm.engram_eval.training import PROGRESS, train_arm
@@ -30,6 +30,9 @@ from swarm.measurements import read_measured, refuse_other_identity, work_folder
 __all__ = ["measurements", "run_evaluation", "training_identity"]
 
 Echo = Callable[[str], None]
+
+ALONE = ("speed", "cost")
+"""Measurements of time, beside which nothing else may run."""
 
 
 def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: Echo) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def measurements(config: EngramEvalConfig) -> list[str]:
         found += [f"distraction:{arm}:{distance}" for distance in config.distraction.distances]
     if learned:
         found += ["gated:engram", "gated:lora_engram", "gates"]
-    return found + (["speed"] if config.speed_tokens else [])
+    return found + (list(ALONE) if config.cost.tokens else [])
 
 
 def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         "max_new_tokens": config.max_new_tokens,
         "facts": digest([*facts.told, *facts.asked, *facts.fitting]),
     }
-    if name in ("change", "distraction", "gates", "speed", "pairs", "gated"):
+    if name in ("change", "distraction", "gates", "pairs", "gated", *ALONE):
         exclude = set() if name == "gated" else {"gate_tokens"}
         found |= {
             "text": config.text.model_dump(mode="json", exclude=exclude),
@@ -144,8 +147,8 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         found["sets"] = digest([record for records in facts.sets.values() for record in records])
     if name == "ask":
         found["abstain"] = config.edits.abstain
-    if name == "speed":
-        found["turns"] = [config.speed_tokens, config.speed_turns]
+    if name in ALONE:
+        found |= {"cost": config.cost.model_dump(mode="json"), "tables": config.learn.engram_config().to_dict()}
     control = rest[1] if name == "ask" else ""
     arms = {"gates": ["engram"], "speed": LEARNED[:3] if config.learn.categories else ()}.get(name, rest[:1])
     trained = [arm.removesuffix("_told") + ("_capacity_1" if control == "capacity_1" else "") for arm in arms]
@@ -167,7 +170,7 @@ def _measured_at(folder: Path, what: str) -> Path:
 def _measure(
     config: EngramEvalConfig, beside: Path, folder: Path, wanted: dict[str, dict[str, Any]], echo: Echo
 ) -> None:
-    """Carry out what is missing; speed comes last, alone."""
+    """Carry out what is missing; speed and cost come last, each alone."""
     from swarm.actors.ray_tasks import run_tasks
 
     (folder / "measured").mkdir(exist_ok=True)
@@ -175,7 +178,7 @@ def _measure(
     started = time.monotonic()
     settings = config.model_dump(mode="json")
     done_before = 0
-    for part in ([w for w in missing if w != "speed"], [w for w in missing if w == "speed"]):
+    for part in ([w for w in missing if w not in ALONE], *([w] for w in ALONE if w in missing)):
 
         def done(index: int, measured: Any, part: list[str] = part) -> None:
             nonlocal done_before

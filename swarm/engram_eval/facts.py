@@ -20,7 +20,7 @@ from swarm.exact_match import ExactMatch, build_exact_match
 from swarm.exact_match_config import ExactMatchConfig
 from swarm.seeds import derive_seed
 
-__all__ = ["Facts", "choose_facts", "digest", "made_pairs"]
+__all__ = ["Facts", "choose_facts", "digest", "edit_sets", "made_pairs", "unanswerable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +97,58 @@ def made_pairs(count: int, seed: int) -> list[ExactMatch]:
         key, question = f"K{number:04d}-{letters[:2]}", f"The code of K{number:04d}-{letters[:2]} is"
         found.append(ExactMatch("pairs", "code", key, "told", question, question, f" {value:04d}-{letters[2:]}"))
     return found
+
+
+def edit_sets(
+    config: EngramEvalConfig, facts: Facts
+) -> tuple[list[ExactMatch], list[ExactMatch], list[ExactMatch], list[ExactMatch]]:
+    """Return edits, what the content tier learns from, questions about something else, and paraphrases of edits.
+
+    Raises:
+        SwarmError: there are not enough facts.
+    """
+    sets = {split: [r for r in records if r.relation] for split, records in facts.sets.items()}
+    generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "edits")))
+    keys = sorted({(record.category, record.key) for record in sets["train"]})
+    order = generator.permutation(len(keys))
+    held = {keys[i] for i in order[: round(config.edits.fit_share * len(keys))]}
+    open_ = [record for record in sets["train"] if (record.category, record.key) not in held]
+    if len(open_) < config.edits.count:
+        raise SwarmError(
+            f"edits.count: {config.edits.count}, but there are {len(open_)} facts; raise the counts in {config.facts}, "
+            f"or lower edits.fit_share"
+        )
+    edits = [open_[i] for i in generator.permutation(len(open_))[: config.edits.count]]
+    chosen = {(record.category, record.relation, record.key) for record in edits}
+    paraphrases: dict[tuple[str, str, str], list[ExactMatch]] = {}
+    for record in sets["test"]:
+        name = (record.category, record.relation, record.key)
+        if record.kind == "paraphrase" and name in chosen:
+            paraphrases.setdefault(name, []).append(record)
+    one_each = [found[int(generator.integers(len(found)))] for _, found in sorted(paraphrases.items())]
+    practice = [
+        record
+        for split in ("train", "valid")
+        for record in sets[split]
+        if (record.category, record.key) in held and record.kind in ("told", "paraphrase")
+    ]
+    neighbours = [record for record in sets["train"] if (record.category, record.key) in held]
+    elsewhere = [record for record in sets["test"] if record.kind == "unseen"] + neighbours
+    return edits, practice, elsewhere, one_each
+
+
+def unanswerable(config: EngramEvalConfig, beside: Path) -> dict[str, list[str]]:
+    """Return questions that no stored answer fits: those that calibrate, and those that are asked.
+
+    Raises:
+        SwarmError: the file is missing or does not hold them.
+    """
+    if config.faq is None:
+        raise AssertionError("only called where there is a faq")
+    file = beside / config.faq.unanswerable
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        lists = {name: data[getattr(config.faq, name)] for name in ("calibrate", "asked")}
+        return {name: [q if isinstance(q, str) else str(q[0]) for q in found] for name, found in lists.items()}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise SwarmError(f"faq.unanswerable: cannot read the questions in {file} ({error!r})") from error

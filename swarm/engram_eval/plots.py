@@ -37,6 +37,8 @@ def plots(results: Mapping[str, Any]) -> dict[str, bytes]:
         found["arms.png"] = _arms(results)
     if results["distraction"]:
         found["distraction.png"] = _distraction(results)
+    if "cost" in results:
+        found["cost.png"] = _cost(results["cost"])
     if "gates" in results:
         found["gates.png"] = _gates(results)
     return found
@@ -90,6 +92,40 @@ def _distraction(results: Mapping[str, Any]) -> bytes:
     axes.set_title(f"Recall under distraction ({n} sequences per distance)", fontsize=10, loc="left")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _quiet(axes)
+    return _png(figure)
+
+
+def _cost(cost: Mapping[str, Any]) -> bytes:
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    rows = [n for n in cost["rows"] if n != "base"]
+    points = [cost["rows"][n] for n in rows]
+    spread = [[p["of_base"] - p["low"] for p in points], [p["high"] - p["of_base"] for p in points]]
+    left.errorbar(
+        [int(n) for n in rows], [p["of_base"] for p in points], yerr=spread, color="#009E73", marker="D", capsize=3
+    )
+    left.axhline(1.0, color=_GREY, linewidth=1)
+    left.set_xscale("log")
+    left.set_ylim(0.9, max(1.3, *(p["high"] for p in points)))
+    left.set_xlabel("rows of each table")
+    left.set_ylabel("time per token, bare model = 1")
+    left.set_title("Learned tier: table size", fontsize=10, loc="left")
+    lengths = sorted(cost["lengths"], key=int)
+    for arm, (colour, marker, label) in {
+        "base": (_GREY, "o", "bare model"),
+        "exact": ("#0072B2", "s", "exact tier"),
+        "engram": ("#009E73", "D", f"learned tier, {cost['rows_of_lengths']:,} rows"),
+    }.items():
+        times = [cost["lengths"][n][arm]["ms"] for n in lengths]
+        right.plot([int(n) for n in lengths], times, color=colour, marker=marker, label=label)
+    right.set_xscale("log")
+    right.set_ylim(bottom=0)
+    right.set_xlabel("tokens that are there already")
+    right.set_ylabel("ms per token")
+    right.set_title("Length of the text", fontsize=10, loc="left")
+    right.legend(fontsize=8, frameon=False)
+    for axes in (left, right):
+        _quiet(axes)
     return _png(figure)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from swarm.engram_eval.asking import is_right
 from swarm.engram_eval.config import EngramEvalConfig
 from swarm.engram_eval.facts import Facts
-from swarm.engram_eval.measures import is_right
 from swarm.exact_match import ExactMatch
 from swarm.stats import Interval, paired_difference, rate_interval
 
@@ -86,13 +86,11 @@ def engram_results(
             _, arm, distance = what.split(":")
             results["distraction"].setdefault(arm, {})[distance] = _interval(found["right"])
     if "speed" in measured:
-        times = measured["speed"]["ms_per_token"]
-        results["speed"] = {
-            arm: {
-                "ms_per_token": float(np.median(values)),
-                "of_base": float(np.median(np.array(values) / np.array(times["base"]))),
-            }
-            for arm, values in times.items()
+        results["speed"] = _times(measured["speed"]["ms_per_token"])
+        results["cost"] = {
+            "rows": _times(measured["cost"]["rows"]),
+            "lengths": {length: _times(times) for length, times in measured["cost"]["lengths"].items()},
+            "rows_of_lengths": measured["cost"]["rows_of_lengths"],
         }
     if "gates" in measured:
         results["gates"] = measured["gates"]["lines"]
@@ -185,6 +183,16 @@ def _text(found: Measured) -> dict[str, Any]:
     }
 
 
+def _times(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the median time of each arm, and its share of the base model's with the middle half of the turns."""
+    base = np.array(times["base"])
+    found = {}
+    for arm, values in times.items():
+        low, middle, high = np.quantile(np.array(values) / base, [0.25, 0.5, 0.75])
+        found[arm] = {"ms": float(np.median(values)), "of_base": float(middle), "low": float(low), "high": float(high)}
+    return found
+
+
 def _flat(by_category: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
     return _interval([value for values in by_category.values() for value in values])
 
@@ -264,10 +272,13 @@ def summary(results: Mapping[str, Any]) -> list[str]:
         rates = ", ".join(f"{distance}: {_text_of(x)}" for distance, x in by_distance.items())
         lines.append(f"distraction, {arm}: {rates}")
     if "speed" in results:
-        times = ", ".join(
-            f"{arm} {x['ms_per_token']:.1f} ms ({x['of_base']:.3f}x)" for arm, x in results["speed"].items()
-        )
+        times = ", ".join(f"{arm} {x['ms']:.1f} ms ({x['of_base']:.3f}x)" for arm, x in results["speed"].items())
         lines.append(f"per token at batch 1: {times}")
+        rows = ", ".join(f"{int(n):,}: {x['of_base']:.3f}x" for n, x in results["cost"]["rows"].items() if n != "base")
+        lines.append(f"by rows of each table: {rows}")
+        for length, found in results["cost"]["lengths"].items():
+            shares = ", ".join(f"{arm} {x['ms']:.1f} ms ({x['of_base']:.3f}x)" for arm, x in found.items())
+            lines.append(f"after {int(length):,} tokens: {shares}")
     return lines
 
 

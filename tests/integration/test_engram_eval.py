@@ -66,8 +66,7 @@ EVAL: dict[str, Any] = {
     "faq": {"unanswerable": "strange.json", "questions": 10},
     "text": {"file": "text.txt", "tokens": 256, "length": 64, "gate_tokens": 128},
     "distraction": {"distances": [20, 60], "sequences": 3},
-    "speed_tokens": 2,
-    "speed_turns": 1,
+    "cost": {"rows": [100, 1000], "lengths": [16, 32], "tokens": 2, "turns": 2},
     "device": "cpu",
 }
 
@@ -133,7 +132,12 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
     assert {path.stem for path in (place / "out" / "measured").iterdir()} == {
         what.replace(":", "-") for what in measurements(config)
     }
-    assert {path.name for path in (place / "out").glob("*.png")} == {"arms.png", "distraction.png", "gates.png"}
+    assert {path.name for path in (place / "out").glob("*.png")} == {
+        "arms.png",
+        "cost.png",
+        "distraction.png",
+        "gates.png",
+    }
     lines: list[str] = []
     (place / "out" / "measured" / "edits-exact.json").write_text("{")
     again = run_evaluation(config, place, place / "out", lines.append)
