@@ -296,6 +296,14 @@ class _Inspection:
         for agent, info in infos.items():
             report = info.get("report", "none")
             self.require(_is_line(report), "report", f"{agent} reports no line of text: {report!r:.60}")
+            facts = info.get("facts", [])
+            pairs = isinstance(facts, list) and all(
+                isinstance(fact, tuple) and len(fact) == 2 and all(isinstance(text, str) for text in fact)
+                for fact in facts
+            )
+            self.require(
+                pairs, "facts", f"{agent} has facts that are no pairs of observation and action: {facts!r:.60}"
+            )
 
     def _check_tools(self, tools: Any) -> None:
         if not self.require(isinstance(tools, list) and bool(tools), "tools", "tools() lists no tools"):

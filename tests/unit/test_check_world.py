@@ -120,6 +120,7 @@ STEP_RULES = {
     "no line of feedback: 'a\\nb'": _edited(infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}),
     "do not echo": _edited(infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}),
     "reports no line": _edited(infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}),
+    "facts that are no pairs": _edited(infos=lambda m, _: {a: info | {"facts": [("x",)]} for a, info in m.items()}),
     "has not the protocol's shape": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
     "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
     "from sample_action were legal": _edited(infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}),
