@@ -2,7 +2,7 @@
 
 - `config`: what a file may say. `evaluation`: the driver; what is done already is not done again.
 - `arms`: models with the memory, or the adapter, of an arm. `training`: those that are trained.
-- `measures`, `text_measures`, `cost_measures`: the measurements, each of one arm. `asking` asks a model, `facts` has the
-  questions.
+- `measures`, `text_measures`, `cost_measures`: the measurements, each of one arm. `asking` asks a model, `facts` says
+  what.
 - `results`: rates, intervals and differences. `plots`: pictures of them.
 """
