@@ -145,7 +145,7 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         found |= {"faq": config.faq.model_dump(mode="json"), "strange": _sha256(beside / config.faq.unanswerable)}
     if name in ("edits", "faq"):
         found["sets"] = digest([record for records in facts.sets.values() for record in records])
-    if name == "ask":
+    if name == "ask" and rest[0] == "hybrid":
         found["abstain"] = config.edits.abstain
     if name in ALONE:
         found |= {"cost": config.cost.model_dump(mode="json"), "tables": config.learn.engram_config().to_dict()}
