@@ -74,7 +74,7 @@ def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
         ids_1T = torch.tensor(row)[None]
         batches.append({"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T), "labels": ids_1T})
     batches = [{name: x.to(base.model.device) for name, x in batch.items()} for batch in batches]
-    losses = gate.fit(batches, steps=20 * len(batches))
+    losses = gate.fit(batches)
     with torch.inference_mode():
         said = replies(base, gate, facts.asked, config.max_new_tokens)
         text = changed_text(config, beside, base, model, gate)
@@ -83,7 +83,7 @@ def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
             ids = base.tokenizer.encode(line, add_special_tokens=False)
             gates = gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()
             lines.append({"title": title, "gates": gates})
-    return {"said": said, "text": text, "lines": lines, "losses": losses[:: len(batches)]}
+    return {"said": said, "text": text, "lines": lines, "losses": losses[::20]}
 
 
 @torch.inference_mode()

@@ -123,28 +123,26 @@ class GatedEngramAdapter(nn.Module):
             hidden_BTC: last hidden state of the base model; None where the gate does not read it.
         """
         base_BTV, tuned_BTV = base_BTV.float().log_softmax(-1), tuned_BTV.float().log_softmax(-1)
-        sure_BT, likeliest_BT = base_BTV.max(-1)
+        sure_BT = base_BTV.max(-1).values
         if self.kind == "threshold":
             gate_BT = (sure_BT < math.log(self.threshold)).float()
             return torch.where(gate_BT[..., None] > 0, tuned_BTV, base_BTV), gate_BT
-        tuned_sure_BT, tuned_likeliest_BT = tuned_BTV.max(-1)
-        statistics = (
-            _log_odds(sure_BT),
-            _log_odds(tuned_sure_BT),
-            -(base_BTV.exp() * base_BTV).sum(-1),
-            -(tuned_BTV.exp() * tuned_BTV).sum(-1),
-            base_BTV.gather(-1, tuned_likeliest_BT[..., None])[..., 0].clamp(min=-20.0),
-            tuned_BTV.gather(-1, likeliest_BT[..., None])[..., 0].clamp(min=-20.0),
-        )
-        score_BT = self.from_statistics(torch.stack(statistics, -1))[..., 0]
-        if self.from_hidden is not None:
-            if hidden_BTC is None:
-                raise ValueError("this gate reads the hidden state")
-            score_BT = score_BT + self.from_hidden(F.rms_norm(hidden_BTC.float(), hidden_BTC.shape[-1:]))[..., 0]
+        score_BT = self._score(_statistics(base_BTV, tuned_BTV), hidden_BTC)
         mixed_BTV = torch.logaddexp(
             F.logsigmoid(score_BT)[..., None] + tuned_BTV, F.logsigmoid(-score_BT)[..., None] + base_BTV
         )
         return mixed_BTV, score_BT.sigmoid()
+
+    def _score(self, statistics: Tensor, hidden: Tensor | None) -> Tensor:
+        """Return log odds of the tuned model, from (..., F) and (..., C)."""
+        score: Tensor = self.from_statistics(statistics)[..., 0]
+        if self.from_hidden is not None:
+            if hidden is None:
+                raise ValueError("this gate reads the hidden state")
+            # Divided by the root of the width, so that a step of Adam moves the score by a little, however wide.
+            width = hidden.shape[-1]
+            score = score + self.from_hidden(F.rms_norm(hidden.float(), (width,)))[..., 0] * width**-0.5
+        return score
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -187,14 +185,14 @@ class GatedEngramAdapter(nn.Module):
         return found
 
     def fit(
-        self, batches: Sequence[dict[str, Tensor]], *, steps: int = 200, lr: float = 0.05, decay: float = 1e-3
+        self, batches: Sequence[dict[str, Tensor]], *, steps: int = 500, lr: float = 0.02, decay: float = 1e-3
     ) -> list[float]:
         """Train the gate and return the loss of each step, in nats per label.
 
         Args:
             batches: input_ids, attention_mask and labels, both of answers that the adapter should give (from an
-                `AnswerCollator`) and of text that should stay as it is; taken in turn.
-            steps: of AdamW.
+                `AnswerCollator`) and of text that should stay as it is; every label counts alike.
+            steps: of AdamW, each over all batches.
             lr: learning rate.
             decay: weight decay.
 
@@ -205,14 +203,15 @@ class GatedEngramAdapter(nn.Module):
             raise ValueError("a threshold is not learned; take kind='learned'")
         if not batches:
             raise ValueError("a gate learns from at least one batch")
-        seen = [self._frozen(batch) for batch in batches]  # the models do not change, so they are asked once
+        # The models do not change, so they are asked once, and all that a step needs of them is a few numbers.
+        parts = [self._seen(batch) for batch in batches]
+        statistics_NF, hidden_NC, base_N, tuned_N = (torch.cat(part) for part in zip(*parts, strict=True))
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
         losses = []
-        for step in range(steps):
-            base_NV, tuned_NV, hidden_NC, wanted_N = seen[step % len(seen)]
-            mixed, _ = self.mix(base_NV[None], tuned_NV[None], hidden_NC[None])
-            loss = F.nll_loss(mixed[0], wanted_N)
+        for _ in range(steps):
+            score_N = self._score(statistics_NF, hidden_NC)
+            loss = -torch.logaddexp(F.logsigmoid(score_N) + tuned_N, F.logsigmoid(-score_N) + base_N).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -220,15 +219,18 @@ class GatedEngramAdapter(nn.Module):
         return losses
 
     @torch.no_grad()
-    def _frozen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return logits of both models, hidden states and the next token, at positions with a label alone."""
+    def _seen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return statistics, hidden states, and what both models give the next token, at positions with a label."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labelled = batch["labels"][:, 1:] >= 0
+        wanted_N1 = batch["labels"][:, 1:][labelled][:, None]
         with self._bare():
             bare = self.model(**inputs, output_hidden_states=True, use_cache=False)
-        tuned = self.model(**inputs, use_cache=False).logits[:, :-1][labelled]
-        hidden = bare.hidden_states[-1][:, :-1][labelled]
-        return bare.logits[:, :-1][labelled], tuned, hidden, batch["labels"][:, 1:][labelled]
+        tuned = self.model(**inputs, use_cache=False)
+        base_NV, tuned_NV = (found.logits[:, :-1][labelled].float().log_softmax(-1) for found in (bare, tuned))
+        hidden_NC = bare.hidden_states[-1][:, :-1][labelled]
+        found_N = [x.gather(1, wanted_N1)[:, 0] for x in (base_NV, tuned_NV)]
+        return _statistics(base_NV, tuned_NV), hidden_NC, found_N[0], found_N[1]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write gate.json and gate.safetensors; the memory beside it is the wrapped model's business."""
@@ -297,6 +299,21 @@ class _Gate:
             )
         mixed_BTV, _ = self._owner.mix(bare.logits, scores[:, None], bare.hidden_states[-1][:, -1:])
         return mixed_BTV[:, 0]
+
+
+def _statistics(base: Tensor, tuned: Tensor) -> Tensor:
+    """Return `STATISTICS` of log probabilities (..., V), (..., F)."""
+    sure, likeliest = base.max(-1)
+    tuned_sure, tuned_likeliest = tuned.max(-1)
+    found = (
+        _log_odds(sure),
+        _log_odds(tuned_sure),
+        -(base.exp() * base).sum(-1),
+        -(tuned.exp() * tuned).sum(-1),
+        base.gather(-1, tuned_likeliest[..., None])[..., 0].clamp(min=-20.0),
+        tuned.gather(-1, likeliest[..., None])[..., 0].clamp(min=-20.0),
+    )
+    return torch.stack(found, -1) / 10  # of about the size of 1, so that no step of Adam moves the score by much
 
 
 def _log_odds(log_probability: Tensor) -> Tensor:
