@@ -20,7 +20,6 @@ from swarm.exact_match import ExactMatch
 __all__ = ["PROGRESS", "train_arm"]
 
 PROGRESS = "progress.txt"
-DONE = "trained.json"
 
 
 def train_arm(
@@ -46,9 +45,9 @@ def train_arm(
         device: `cpu` or `cuda`.
 
     Returns:
-        `parameters` that were trained, `seconds` of all attempts, `loss` of the last steps in nats per token.
+        `parameters` that were trained, `seconds` of all attempts, `losses`: (step, mean loss before it, in nats).
     """
-    from transformers import TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     from ulm.hf import AnswerCollator, AnswerTrainer, EngramTrainer
@@ -94,7 +93,7 @@ def train_arm(
         trainer = AnswerTrainer(arm, arguments, **options)
     else:
         trainer = EngramTrainer(arm, arguments, table_lr_factor=section.table_lr_factor, **options)
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(folder))
@@ -105,12 +104,6 @@ def train_arm(
         "seconds": round(before + time.monotonic() - started, 1),
         "losses": [(line["step"], round(line["loss"], 4)) for line in lines],
     }
-
-
-def _printer() -> Any:
-    from transformers import PrinterCallback
-
-    return PrinterCallback
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
