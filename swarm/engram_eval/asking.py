@@ -15,7 +15,7 @@ from swarm.engram_eval.arms import Base
 from swarm.exact_match import ExactMatch
 from ulm.tokenizer import encode_after
 
-__all__ = ["BATCH", "answers", "is_right", "replies"]
+__all__ = ["BATCH", "is_right", "replies"]
 
 BATCH = 32
 
@@ -27,20 +27,20 @@ def is_right(generated: str, answer: str) -> bool:
 
 
 @torch.inference_mode()
-def answers(base: Base, model: nn.Module, questions: Sequence[tuple[str, str]], limit: int) -> list[str]:
+def replies(base: Base, model: nn.Module, asked: Sequence[ExactMatch], limit: int) -> list[str]:
     """Return what a model says after each prompt, generated greedily.
 
     Args:
         base: tokenizer and device.
         model: bare or with a memory.
-        questions: prompts with the answers that are wanted; they decide how far is generated, nothing else.
+        asked: prompts with the answers that are wanted; these decide how far is generated, nothing else.
         limit: most tokens of an answer.
     """
     tokenizer = base.tokenizer
     encode = partial(tokenizer.encode, add_special_tokens=False)
     rows = []
-    for prompt, answer in questions:
-        prompt_ids, answer_ids = encode_after(encode, prompt, answer)
+    for record in asked:
+        prompt_ids, answer_ids = encode_after(encode, record.prompt, record.answer)
         rows.append((prompt_ids, min(limit, len(answer_ids)) + 2))
     found = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (rows[i][1], len(rows[i][0])))
@@ -68,8 +68,3 @@ def _padded(rows: Sequence[Sequence[int]], base: Base) -> tuple[Tensor, Tensor]:
         ids_BT[b, longest - len(row) :] = torch.tensor(row)
         mask_BT[b, longest - len(row) :] = 1
     return ids_BT.to(base.model.device), mask_BT.to(base.model.device)
-
-
-def replies(base: Base, model: nn.Module, records: Sequence[ExactMatch], limit: int) -> list[str]:
-    """Return what a model says to each question; arguments as of `answers`."""
-    return answers(base, model, [(record.prompt, record.answer) for record in records], limit)

@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ulm.memory.engram import EngramConfig
 
-__all__ = ["ARMS", "CONTROLS", "LEARNED", "Arm", "EngramEvalConfig"]
+__all__ = ["ARMS", "CONTROLS", "LEARNED", "LEARNED_ARMS", "Arm", "EngramEvalConfig"]
 
 Arm = Literal["base", "exact", "hybrid", "engram", "lora", "lora_engram"]
 ARMS: tuple[Arm, ...] = ("base", "exact", "hybrid", "engram", "lora", "lora_engram")
 
-LEARNED = ("engram", "lora", "lora_engram", "engram_capacity_1")
-"""What is trained: three arms, and the null control whose tables have one row per head."""
+LEARNED_ARMS: tuple[Arm, ...] = ("engram", "lora", "lora_engram")
+
+LEARNED = (*LEARNED_ARMS, "engram_capacity_1")
+"""What is trained: these arms, and the null control whose tables have one row per head."""
 
 CONTROLS: dict[str, tuple[str, ...]] = {
     "exact": ("shuffled", "capacity_1"),
@@ -33,6 +35,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class BeforeSection(_Section):
+    """Running text that stands before half of the prompts in training, so that facts are recalled behind other text.
+
+    Attributes:
+        file: UTF-8 text; not the one that is measured.
+        words: at most so many of them.
+    """
+
+    file: str
+    words: int = Field(6, ge=1)
+
+
 class LearnSection(_Section):
     """What is trained, and how; all trained arms see the same batches.
 
@@ -46,6 +60,7 @@ class LearnSection(_Section):
         lr: learning rate by arm; of `engram_capacity_1` it is the Engram's.
         table_lr_factor: of tables, in multiples of `lr`.
         save_every: steps between checkpoints.
+        before: text before the prompts; None puts none there.
     """
 
     categories: tuple[str, ...] = ()
@@ -58,13 +73,14 @@ class LearnSection(_Section):
     lr: dict[str, float] = Field(default_factory=lambda: {"engram": 5e-3, "lora": 2e-3, "lora_engram": 2e-3})
     table_lr_factor: float = Field(5.0, gt=0)
     save_every: int = Field(50, ge=1)
+    before: BeforeSection | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> LearnSection:
         if not self.engram_config().layers:
             raise ValueError("engram: `layers` must name the blocks that read the tables")
-        if set(self.lr) != set(LEARNED[:3]) or min(self.lr.values()) <= 0:
-            raise ValueError(f"lr: {', '.join(LEARNED[:3])} each need a learning rate above 0")
+        if set(self.lr) != set(LEARNED_ARMS) or min(self.lr.values()) <= 0:
+            raise ValueError(f"lr: {', '.join(LEARNED_ARMS)} each need a learning rate above 0")
         return self
 
     def engram_config(self, **changes: Any) -> EngramConfig:

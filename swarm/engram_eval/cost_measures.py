@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from swarm.engram_eval.arms import Base, learned_arm, open_base, with_facts
-from swarm.engram_eval.config import EngramEvalConfig
+from swarm.engram_eval.config import LEARNED_ARMS, EngramEvalConfig
 from swarm.engram_eval.facts import Facts, made_pairs
 from swarm.engram_eval.text_measures import rows_of_text
 from swarm.seeds import derive_seed
@@ -32,7 +32,7 @@ def speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
 
     models: dict[str, Any] = {"base": base.model, "exact": with_facts(fresh(), pairs)}
     if config.learn.categories:
-        models |= {arm: learned_arm(arm, fresh(), place / arm) for arm in ("engram", "lora", "lora_engram")}
+        models |= {arm: learned_arm(arm, fresh(), place / arm) for arm in LEARNED_ARMS}
     prompt = rows_of_text(config, beside, base)[0][:64]
     return {"ms_per_token": _in_turns(config, base, prompt, {arm: (model, None) for arm, model in models.items()})}
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from swarm.engram_eval.arms import model_folder
-from swarm.engram_eval.config import ARMS, CONTROLS, LEARNED, EngramEvalConfig
+from swarm.engram_eval.config import ARMS, CONTROLS, LEARNED, LEARNED_ARMS, EngramEvalConfig
 from swarm.engram_eval.facts import Facts, choose_facts, digest, edit_sets, unanswerable
 from swarm.engram_eval.measures import measure
 from swarm.engram_eval.plots import plots
 from swarm.engram_eval.results import engram_results
-from swarm.engram_eval.training import PROGRESS, train_arm
+from swarm.engram_eval.training import PROGRESS, practice_rows, train_arm
 from swarm.errors import SwarmError
 from swarm.measurements import read_measured, refuse_other_identity, work_folder, write_json, write_measured
 
@@ -61,11 +61,10 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: E
             found[what] = read_measured(_measured_at(folder, what), identity)
             if found[what] is None:
                 raise SwarmError(f"{_measured_at(folder, what)} vanished; run the same command again")
-        arms = LEARNED if config.learn.categories else ()
-        trained = {
-            arm: read_measured(folder / "adapters" / arm / "trained.json", training_identity(config, facts, arm))
-            for arm in arms
-        }
+        trained = {}
+        for arm in LEARNED if config.learn.categories else ():
+            identity = training_identity(config, beside, facts, arm)
+            trained[arm] = read_measured(folder / "adapters" / arm / "trained.json", identity)
         results = engram_results(config, facts, found, trained)
         write_json(folder / "results.json", results)
         for name, image in plots(results).items():
@@ -88,6 +87,8 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
             f"learn.engram.layers: no block {config.learn.engram_config().layers[-1]}; the model has blocks 0 to "
             f"{shape.num_hidden_layers - 1}"
         )
+    if config.learn.categories:
+        practice_rows(config.learn.model_copy(update={"steps": 1}), beside, facts.told, config.seed)
     edit_sets(config, facts)
     if sum(record.kind == "unseen" for record in facts.sets["valid"]) < 20:
         raise SwarmError(
@@ -104,7 +105,7 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
 
 def measurements(config: EngramEvalConfig) -> list[str]:
     """Return the names of all measurements: what, then whose, then under which control or at which distance."""
-    learned = ("engram", "lora", "lora_engram") if config.learn.categories else ()
+    learned = LEARNED_ARMS if config.learn.categories else ()
     arms = [arm for arm in ARMS if arm in learned or arm not in LEARNED]
     found = []
     if learned:
@@ -150,9 +151,9 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
     if name in ALONE:
         found |= {"cost": config.cost.model_dump(mode="json"), "tables": config.learn.engram_config().to_dict()}
     control = rest[1] if name == "ask" else ""
-    arms = {"gates": ["engram"], "speed": LEARNED[:3] if config.learn.categories else ()}.get(name, rest[:1])
+    arms = {"gates": ["engram"], "speed": LEARNED_ARMS if config.learn.categories else ()}.get(name, rest[:1])
     trained = [arm.removesuffix("_told") + ("_capacity_1" if control == "capacity_1" else "") for arm in arms]
-    found["trained"] = [training_identity(config, facts, arm) for arm in trained if arm in LEARNED]
+    found["trained"] = [training_identity(config, beside, facts, arm) for arm in trained if arm in LEARNED]
     return found
 
 
@@ -192,10 +193,11 @@ def _measure(
             run_tasks(measure, calls, done, titles=[f"measuring {what}" for what in part], device=config.device)
 
 
-def training_identity(config: EngramEvalConfig, facts: Facts, arm: str) -> dict[str, Any]:
+def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm: str) -> dict[str, Any]:
     """Return what decides how an arm is trained."""
     learn = config.learn.model_dump(mode="json", exclude={"categories", "per_relation", "save_every"})
-    return {"arm": arm, "model": config.model, "learn": learn, "seed": config.seed, "facts": digest(facts.told)}
+    found = {"arm": arm, "model": config.model, "learn": learn, "seed": config.seed, "facts": digest(facts.told)}
+    return found | ({"before_sha256": _sha256(beside / config.learn.before.file)} if config.learn.before else {})
 
 
 def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, echo: Echo) -> None:
@@ -204,7 +206,7 @@ def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, e
 
     arms = LEARNED if config.learn.categories else ()
     places = {arm: folder / "adapters" / arm for arm in arms}
-    identities = {arm: training_identity(config, facts, arm) for arm in arms}
+    identities = {arm: training_identity(config, beside, facts, arm) for arm in arms}
     for arm, place in places.items():
         refuse_other_identity(place / "trained.json", identities[arm])
         refuse_other_identity(place / "training.json", identities[arm])

@@ -5,7 +5,6 @@ Owns them. It refuses to know what a result means.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,13 @@ def changed_text(
 
     With a gate, its mixture is taken in place of the model with the memory.
     """
+    from ulm.hf import without_adapters
+
     rows = rows_of_text(config, beside, base)
     found: dict[str, Any] = {"nats": [], "nats_bare": [], "tokens": [], "positions": 0, "changed": 0}
     for row in rows:
         ids_1T = torch.tensor(row, device=base.model.device)[None]
-        with _bare(model):
+        with without_adapters(model):
             before_TV = model(input_ids=ids_1T, use_cache=False).logits[0]
         after_TV = (gate or model)(input_ids=ids_1T, use_cache=False).logits[0]
         for name, logits_TV in (("nats_bare", before_TV), ("nats", after_TV)):
@@ -50,16 +51,6 @@ def changed_text(
         found["positions"] += len(row)
         found["changed"] += int((before_TV != after_TV).any(1).sum())
     return found
-
-
-def _bare(model: Any) -> Any:
-    """Return a context in which neither an Engram nor LoRA is active."""
-    stack = contextlib.ExitStack()
-    stack.enter_context(model.disable_adapter())
-    inner: Any = getattr(model, "base_model", None)
-    if hasattr(inner, "peft_config") and hasattr(inner, "disable_adapter"):
-        stack.enter_context(inner.disable_adapter())
-    return stack
 
 
 def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:

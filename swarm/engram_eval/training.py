@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from swarm.engram_eval.arms import open_base, untrained_arm
 from swarm.engram_eval.config import LearnSection
+from swarm.errors import SwarmError
 from swarm.exact_match import ExactMatch
+from swarm.seeds import derive_seed
 
-__all__ = ["PROGRESS", "train_arm"]
+__all__ = ["PROGRESS", "practice_rows", "train_arm"]
 
 PROGRESS = "progress.txt"
 
@@ -70,6 +74,7 @@ def train_arm(
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=False,
+        train_sampling_strategy="sequential",
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
@@ -85,7 +90,7 @@ def train_arm(
                     file.write(json.dumps(line) + "\n")
 
     options: dict[str, Any] = {
-        "train_dataset": [dataclasses.asdict(fact) for fact in facts],
+        "train_dataset": practice_rows(section, Path(beside), facts, seed),
         "data_collator": AnswerCollator(base.tokenizer),
         "callbacks": [Progress()],
     }
@@ -104,6 +109,42 @@ def train_arm(
         "seconds": round(before + time.monotonic() - started, 1),
         "losses": [(line["step"], round(line["loss"], 4)) for line in lines],
     }
+
+
+def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch], seed: int) -> list[dict[str, Any]]:
+    """Return the rows of all steps in their order: each fact once, in an order of chance, then each once more.
+
+    Args:
+        learn: how long, and what stands before prompts.
+        beside: folder of the YAML file.
+        facts: what is learned.
+        seed: of order and text.
+
+    Raises:
+        SwarmError: the text cannot be read, or is too short.
+    """
+    generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "rows")))
+    words = _words(beside / learn.before.file) if learn.before else []
+    rows: list[dict[str, Any]] = []
+    while len(rows) < learn.steps * learn.batch_size:
+        for i in generator.permutation(len(facts)):
+            row = dataclasses.asdict(facts[i])
+            if learn.before and generator.random() < 0.5:
+                count = int(generator.integers(1, learn.before.words + 1))
+                start = int(generator.integers(len(words) - learn.before.words))
+                row["prompt"] = " ".join(words[start : start + count]) + "\n" + row["prompt"]
+            rows.append(row)
+    return rows[: learn.steps * learn.batch_size]
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        words = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"learn.before.file: cannot read {file} ({error})") from error
+    if len(words) < 1000:
+        raise SwarmError(f"learn.before.file: {file} has {len(words)} words, at least 1,000 are needed")
+    return words
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:

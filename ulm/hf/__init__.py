@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ulm.hf.engram_model import EngramModel, add_engram
     from ulm.hf.engram_trainer import AnswerCollator, AnswerTrainer, EngramTrainer
-    from ulm.hf.gated import GatedEngramAdapter
+    from ulm.hf.gated import GatedEngramAdapter, without_adapters
     from ulm.hf.llama import from_llama, to_llama, to_mistral
     from ulm.memory.engram import EngramConfig
 
@@ -26,6 +26,7 @@ __all__ = [
     "from_llama",
     "to_llama",
     "to_mistral",
+    "without_adapters",
 ]
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "from_llama": "ulm.hf.llama",
     "to_llama": "ulm.hf.llama",
     "to_mistral": "ulm.hf.llama",
+    "without_adapters": "ulm.hf.gated",
 }
 
 

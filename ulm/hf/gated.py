@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ulm.hf.engram_model import EngramModel
 
-__all__ = ["STATISTICS", "GatedEngramAdapter", "GatedOutput"]
+__all__ = ["STATISTICS", "GatedEngramAdapter", "GatedOutput", "without_adapters"]
 
 STATISTICS = (
     "log odds of the base model's likeliest token",
@@ -42,6 +42,22 @@ STATISTICS = (
 """What a learned gate looks at beside the hidden state."""
 
 _FILE, _WEIGHTS, FORMAT = "gate.json", "gate.safetensors", 1
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """Run a model inside a `with` block as it was before any adapter: without a memory and, below it, without PEFT's.
+
+    Args:
+        model: an `EngramModel` or a `PeftModel`.
+    """
+    below: Any = getattr(model, "base_model", None)
+    with model.disable_adapter():
+        if isinstance(model, EngramModel) and hasattr(below, "peft_config"):
+            with below.disable_adapter():
+                yield
+        else:
+            yield
 
 
 @dataclass(slots=True)
@@ -103,17 +119,6 @@ class GatedEngramAdapter(nn.Module):
         if self.from_hidden is not None:
             self.from_hidden.to(next(model.parameters()).device)
 
-    @contextmanager
-    def _bare(self) -> Iterator[None]:
-        """Run without any adapter: the memory's and, inside it, PEFT's."""
-        inner: Any = getattr(self.model, "base_model", None)
-        with self.model.disable_adapter():
-            if isinstance(self.model, EngramModel) and hasattr(inner, "peft_config"):
-                with inner.disable_adapter():
-                    yield
-            else:
-                yield
-
     def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return log probabilities of the mixture, and the gates, (B, T).
 
@@ -157,7 +162,7 @@ class GatedEngramAdapter(nn.Module):
         """
         kwargs["use_cache"] = False
         with torch.no_grad():
-            with self._bare():
+            with without_adapters(self.model):
                 bare = self.model(input_ids, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
             tuned = self.model(input_ids, attention_mask=attention_mask, **kwargs)
         kept = bare.logits.shape[1]
@@ -224,7 +229,7 @@ class GatedEngramAdapter(nn.Module):
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labelled = batch["labels"][:, 1:] >= 0
         wanted_N1 = batch["labels"][:, 1:][labelled][:, None]
-        with self._bare():
+        with without_adapters(self.model):
             bare = self.model(**inputs, output_hidden_states=True, use_cache=False)
         tuned = self.model(**inputs, use_cache=False)
         base_NV, tuned_NV = (found.logits[:, :-1][labelled].float().log_softmax(-1) for found in (bare, tuned))
@@ -288,7 +293,7 @@ class _Gate:
         if self._cache is None:
             self._cache = DynamicCache(config=self._owner.model.config)
         read = self._cache.get_seq_length()
-        with self._owner._bare():
+        with without_adapters(self._owner.model):
             bare = self._owner.model(
                 input_ids=input_ids[:, read:],
                 attention_mask=mask_BT,

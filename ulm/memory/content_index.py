@@ -26,6 +26,7 @@ COMPARED = (
     "rarest word of the key that the text lacks",
     "rarest word that both have",
     "rarest known word of the text that the key lacks",
+    "words of the text that no key has, at most 3",
 )
 """In what ways a text and a key are compared."""
 
@@ -110,6 +111,7 @@ class ContentIndex:
         share_N = shared_N / np.maximum(known.mass_N, 1e-12)
         cosine_N = self._vectors_NE[: len(self._facts)] @ vector_E
         asked = sum(known.weight_W[word] for word in there) + known.unknown * (len(words) - len(there))
+        unknown = min(len(words) - len(there), 3)
         rows = sorted({int(i) for found in (share_N, cosine_N) for i in np.argsort(-found, kind="stable")[:NEAREST]})
         compared = np.zeros((len(rows), len(COMPARED)), dtype=np.float32)
         for place, row in enumerate(rows):
@@ -117,7 +119,7 @@ class ContentIndex:
             rarest = [
                 max((known.weight_W[w] for w in some), default=0.0) for some in (own - there, own & there, there - own)
             ]
-            compared[place] = (cosine_N[row], share_N[row], shared_N[row] / max(asked, 1e-12), *rarest)
+            compared[place] = (cosine_N[row], share_N[row], shared_N[row] / max(asked, 1e-12), *rarest, unknown)
         return np.array([self._facts[row] for row in rows], dtype=np.int64), compared
 
     def _weighed(self) -> _Words:

@@ -1,0 +1,36 @@
+"""Rows that the learned arms of `swarm eval` are trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from swarm.engram_eval.config import LearnSection
+from swarm.engram_eval.training import practice_rows
+from swarm.exact_match import ExactMatch
+
+FACTS = [ExactMatch("pairs", "code", f"k{n}", "told", f"code k{n}", f"code k{n}", f" {n}") for n in range(6)]
+WORDS = " ".join(f"word{n}" for n in range(2000))
+
+
+def test_each_fact_comes_once_before_any_comes_again(tmp_path: Path) -> None:
+    learn = LearnSection.model_validate({"categories": ["pairs"], "steps": 5, "batch_size": 4})
+    rows = practice_rows(learn, tmp_path, FACTS, 1)
+    assert len(rows) == 20
+    for start in (0, 6, 12):
+        assert Counter(row["prompt"] for row in rows[start : start + 6]) == Counter(fact.prompt for fact in FACTS)
+    assert rows == practice_rows(learn, tmp_path, FACTS, 1) != practice_rows(learn, tmp_path, FACTS, 2)
+
+
+def test_text_stands_before_half_of_the_prompts(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(WORDS)
+    learn = LearnSection.model_validate(
+        {"categories": ["pairs"], "steps": 100, "batch_size": 6, "before": {"file": "text.txt", "words": 3}}
+    )
+    rows = practice_rows(learn, tmp_path, FACTS, 1)
+    before = [row["prompt"].rpartition("\n")[0] for row in rows]
+    assert all(row["prompt"].rpartition("\n")[2] in {fact.prompt for fact in FACTS} for row in rows)
+    counts = Counter(len(text.split()) for text in before)
+    assert set(counts) == {0, 1, 2, 3}
+    assert 250 < counts[0] < 350
+    assert all(not text or text in WORDS for text in before)
