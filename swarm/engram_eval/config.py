@@ -35,16 +35,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class BeforeSection(_Section):
-    """Running text that stands before half of the prompts in training, so that facts are recalled behind other text.
+class PracticeTextSection(_Section):
+    """Running text in training: before prompts, so that facts are recalled behind other text, and by itself.
 
     Attributes:
         file: UTF-8 text; not the one that is measured.
-        words: at most so many of them.
+        before: half of the prompts have 1 to so many words of it before them.
+        share: of all rows that are text and no fact, so that text stays as likely as it was.
+        words: of such a row, that are to be predicted.
     """
 
     file: str
-    words: int = Field(6, ge=1)
+    before: int = Field(6, ge=1)
+    share: float = Field(0.2, ge=0, lt=1)
+    words: int = Field(12, ge=1)
 
 
 class LearnSection(_Section):
@@ -60,7 +64,7 @@ class LearnSection(_Section):
         lr: learning rate by arm; of `engram_capacity_1` it is the Engram's.
         table_lr_factor: of tables, in multiples of `lr`.
         save_every: steps between checkpoints.
-        before: text before the prompts; None puts none there.
+        text: running text among the rows; None leaves it out.
     """
 
     categories: tuple[str, ...] = ()
@@ -73,7 +77,7 @@ class LearnSection(_Section):
     lr: dict[str, float] = Field(default_factory=lambda: {"engram": 5e-3, "lora": 2e-3, "lora_engram": 2e-3})
     table_lr_factor: float = Field(5.0, gt=0)
     save_every: int = Field(50, ge=1)
-    before: BeforeSection | None = None
+    text: PracticeTextSection | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> LearnSection:

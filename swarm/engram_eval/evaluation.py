@@ -197,7 +197,7 @@ def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm:
     """Return what decides how an arm is trained."""
     learn = config.learn.model_dump(mode="json", exclude={"categories", "per_relation", "save_every"})
     found = {"arm": arm, "model": config.model, "learn": learn, "seed": config.seed, "facts": digest(facts.told)}
-    return found | ({"before_sha256": _sha256(beside / config.learn.before.file)} if config.learn.before else {})
+    return found | ({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {})
 
 
 def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, echo: Echo) -> None:

@@ -115,7 +115,7 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
     """Return the rows of all steps in their order: each fact once, in an order of chance, then each once more.
 
     Args:
-        learn: how long, and what stands before prompts.
+        learn: how long, and what text is among them.
         beside: folder of the YAML file.
         facts: what is learned.
         seed: of order and text.
@@ -124,26 +124,37 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
         SwarmError: the text cannot be read, or is too short.
     """
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "rows")))
-    words = _words(beside / learn.before.file) if learn.before else []
+    words = _words(beside / learn.text.file) if learn.text else []
+    waiting: list[int] = []
     rows: list[dict[str, Any]] = []
-    while len(rows) < learn.steps * learn.batch_size:
-        for i in generator.permutation(len(facts)):
-            row = dataclasses.asdict(facts[i])
-            if learn.before and generator.random() < 0.5:
-                count = int(generator.integers(1, learn.before.words + 1))
-                start = int(generator.integers(len(words) - learn.before.words))
-                row["prompt"] = " ".join(words[start : start + count]) + "\n" + row["prompt"]
-            rows.append(row)
-    return rows[: learn.steps * learn.batch_size]
+    for _ in range(learn.steps * learn.batch_size):
+        if learn.text and generator.random() < learn.text.share:
+            some = _some(words, learn.text.before + learn.text.words, generator)
+            text = {"prompt": " ".join(some[: learn.text.before]), "answer": " " + " ".join(some[learn.text.before :])}
+            rows.append({**text, "end": False})
+            continue
+        if not waiting:
+            waiting = generator.permutation(len(facts)).tolist()
+        row = dataclasses.asdict(facts[waiting.pop()])
+        if learn.text and generator.random() < 0.5:
+            before = _some(words, int(generator.integers(1, learn.text.before + 1)), generator)
+            row["prompt"] = " ".join(before) + "\n" + row["prompt"]
+        rows.append(row)
+    return rows
+
+
+def _some(words: Sequence[str], count: int, generator: np.random.Generator) -> Sequence[str]:
+    start = int(generator.integers(len(words) - count))
+    return words[start : start + count]
 
 
 def _words(file: Path) -> list[str]:
     try:
         words = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"learn.before.file: cannot read {file} ({error})") from error
+        raise SwarmError(f"learn.text.file: cannot read {file} ({error})") from error
     if len(words) < 1000:
-        raise SwarmError(f"learn.before.file: {file} has {len(words)} words, at least 1,000 are needed")
+        raise SwarmError(f"learn.text.file: {file} has {len(words)} words, at least 1,000 are needed")
     return words
 
 

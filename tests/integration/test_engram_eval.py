@@ -183,8 +183,8 @@ def test_a_training_goes_on_from_its_last_checkpoint(
         ("faq.unanswerable=text.txt", "faq.unanswerable: cannot read the questions"),
         ("faq.category=pairs", "faq.category: pairs has no `questions`"),
         ("learn.engram.layers=[9]", "no block 9"),
-        ("learn.before.file=none.txt", "learn.before.file: cannot read .*none.txt"),
-        ("learn.before.file=train.csv", "learn.before.file: .* has 121 words, at least 1,000 are needed"),
+        ("learn.text.file=none.txt", "learn.text.file: cannot read .*none.txt"),
+        ("learn.text.file=train.csv", "learn.text.file: .* has 121 words, at least 1,000 are needed"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(place: Path, tmp_path: Path, change: str, message: str) -> None:

@@ -22,15 +22,18 @@ def test_each_fact_comes_once_before_any_comes_again(tmp_path: Path) -> None:
     assert rows == practice_rows(learn, tmp_path, FACTS, 1) != practice_rows(learn, tmp_path, FACTS, 2)
 
 
-def test_text_stands_before_half_of_the_prompts(tmp_path: Path) -> None:
+def test_text_stands_before_half_of_the_prompts_and_by_itself(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(WORDS)
-    learn = LearnSection.model_validate(
-        {"categories": ["pairs"], "steps": 100, "batch_size": 6, "before": {"file": "text.txt", "words": 3}}
-    )
+    text = {"file": "text.txt", "before": 3, "words": 5, "share": 0.25}
+    learn = LearnSection.model_validate({"categories": ["pairs"], "steps": 100, "batch_size": 8, "text": text})
     rows = practice_rows(learn, tmp_path, FACTS, 1)
-    before = [row["prompt"].rpartition("\n")[0] for row in rows]
-    assert all(row["prompt"].rpartition("\n")[2] in {fact.prompt for fact in FACTS} for row in rows)
+    alone = [row for row in rows if not row.get("end", True)]
+    assert 150 < len(alone) < 250
+    assert all(row["prompt"] + row["answer"] in WORDS and len(row["answer"].split()) == 5 for row in alone)
+    told = [row for row in rows if row.get("end", True)]
+    assert all(row["prompt"].rpartition("\n")[2] in {fact.prompt for fact in FACTS} for row in told)
+    before = [row["prompt"].rpartition("\n")[0] for row in told]
+    assert all(not text or text in WORDS for text in before)
     counts = Counter(len(text.split()) for text in before)
     assert set(counts) == {0, 1, 2, 3}
-    assert 250 < counts[0] < 350
-    assert all(not text or text in WORDS for text in before)
+    assert 0.4 < counts[0] / len(told) < 0.6

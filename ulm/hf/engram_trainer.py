@@ -103,7 +103,7 @@ class AnswerCollator:
 
     Args:
         tokenizer: of the model.
-        end: whether the end of text is part of every answer.
+        end: whether the end of text is part of every answer; a record with `end: False` goes on.
         max_length: longest row in tokens; longer ones are refused.
 
     Raises:
@@ -122,11 +122,12 @@ class AnswerCollator:
         prompt, answer = encode_after(encode, record["prompt"], record["answer"])
         if not prompt or not answer:
             raise ValueError(f"prompt and answer must not be empty: {record['prompt'][:60]!r}")
-        if len(prompt) + len(answer) + len(self.end) > self.max_length:
+        answer = answer + (self.end if record.get("end", True) else [])
+        if len(prompt) + len(answer) > self.max_length:
             raise ValueError(
                 f"{len(prompt) + len(answer)} tokens, at most {self.max_length}: {record['prompt'][:60]!r}"
             )
-        return prompt, answer + self.end
+        return prompt, answer
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Return input_ids, attention_mask, position_ids and labels, padded on the left, (B, T)."""
