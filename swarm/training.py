@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from swarm import traces
+from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
@@ -86,8 +87,7 @@ class TrainConfig(BaseModel):
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SwarmError("device 'cuda' was asked for but torch sees no GPU; set device: cpu or auto")
+    require_device(name)
     return torch.device(name)
 
 

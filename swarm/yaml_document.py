@@ -117,7 +117,7 @@ def _read_text(path: Path) -> str:
 def _nearest_file(path: Path) -> str:
     """Return a hint that names the YAML file which was probably meant, or an empty text."""
     folder = path.parent if path.parent.is_dir() else Path("experiments")
-    files = {file.name: file for file in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
+    files = {file.name: file for file in sorted(folder.glob("[!.]*.y*ml"))} if folder.is_dir() else {}
     if near := difflib.get_close_matches(path.name, files, n=1) or _same_stem(path, files):
         return f"; did you mean {files[near[0]]}?"
     return f"; {folder} has {', '.join(list(files)[:8])}" if files else ""

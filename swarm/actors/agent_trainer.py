@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
 from swarm.actors.training_loop import METRICS, run_training
 from swarm.episode_traces import EPISODE_TASKS, Call, episode_corpus
@@ -161,9 +162,8 @@ def train_memory_agent(
     Raises:
         SwarmError: unfinished state without `resume`, another recipe, no GPU, or training failed.
     """
+    require_device(config.device)
     cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not cuda:
-        raise SwarmError("device 'cuda' was asked for but torch sees no GPU; set device: cpu or auto")
     recipe = config.model_dump(mode="json")
     recipe_file = folder / "recipe.json"
     if recipe_file.exists():

@@ -47,7 +47,7 @@ def require_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise SwarmError("train.device 'cuda' was asked for but torch sees no GPU; set train.device: cpu or auto")
+        raise SwarmError("device 'cuda' was asked for but torch sees no GPU; set device: cpu or auto")
 
 
 def run_tasks(
