@@ -251,7 +251,7 @@ def _read_once(file: str, modified_ns: int) -> tuple[tuple[str, str], ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines()))
+            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
         else:
             rows = json.loads(text)
             rows = [row for part in rows.values() for row in part] if isinstance(rows, dict) else rows

@@ -83,6 +83,8 @@ class LearnSection(_Section):
     def _fits(self) -> LearnSection:
         if not self.engram_config().layers:
             raise ValueError("engram: `layers` must name the blocks that read the tables")
+        if self.engram_config().table == "disk":
+            raise ValueError("engram: a table on disk cannot be trained; leave `table` out")
         if set(self.lr) != set(LEARNED_ARMS) or min(self.lr.values()) <= 0:
             raise ValueError(f"lr: {', '.join(LEARNED_ARMS)} each need a learning rate above 0")
         return self
@@ -115,13 +117,13 @@ class EditsSection(_Section):
 
     Attributes:
         count: how many.
-        fit_share: share of all keys from which the content tier learns what paraphrases are; they are not among the
-            edits.
+        fit_share: share of all keys from which the content tier learns what paraphrases are; as many others are asked
+            for though they were never written. Neither are among the edits.
         abstain: share of unanswerable questions that the threshold is set to leave unanswered.
     """
 
     count: int = Field(1000, ge=20)
-    fit_share: float = Field(0.2, gt=0, lt=1)
+    fit_share: float = Field(0.2, gt=0, lt=0.5)
     abstain: float = Field(0.95, gt=0, lt=1)
 
 
@@ -218,6 +220,7 @@ class EngramEvalConfig(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> EngramEvalConfig:
-        if max(self.distraction.distances, default=0) > self.text.tokens:
-            raise ValueError("distraction.distances: there must be so many text.tokens")
+        whole_rows = self.text.tokens - self.text.tokens % min(self.text.length, self.text.tokens)
+        if max(self.distraction.distances, default=0) > whole_rows:
+            raise ValueError("distraction.distances: there must be so many text.tokens, in whole rows of text.length")
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     models: dict[str, Any] = {"base": base.model, "exact": with_facts(fresh(), pairs)}
     if config.learn.categories:
         models |= {arm: learned_arm(arm, fresh(), place / arm) for arm in LEARNED_ARMS}
-    prompt = rows_of_text(config, beside, base)[0][:64]
+    prompt = rows_of_text(config, beside, base.tokenizer)[0][:64]
     return {"ms_per_token": _in_turns(config, base, prompt, {arm: (model, None) for arm, model in models.items()})}
 
 
@@ -42,15 +43,15 @@ def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
     """Milliseconds per generated token by rows of the tables, and by tokens that are there already."""
     from ulm.hf import EngramConfig, add_engram
 
-    layers = config.learn.engram_config().layers
-    heads = len(config.learn.engram_config().orders) * config.learn.engram_config().heads
-    text = [i for row in rows_of_text(config, beside, base) for i in row]
+    shape = config.learn.engram_config()
+    heads = len(shape.orders) * shape.heads
+    text = [i for row in rows_of_text(config, beside, base.tokenizer) for i in row]
     model = add_engram(base.model, EngramConfig(conflicts="keep"), base.tokenizer, "exact")
     pairs = made_pairs(max(config.pairs.counts), derive_seed(config.seed, "pairs"))
     model.memory.write_all([(pair.prompt, pair.answer, "pairs") for pair in pairs])
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "tables") % 2**63)
     for rows in config.cost.rows:
-        learned = EngramConfig(layers=layers, rows=max(1, rows // heads), exact=False)
+        learned = replace(shape, rows=max(1, rows // heads))
         model.add_adapter(f"rows {rows}", learned)
         for layer in model.adapter.tables or ():
             layer.table.weight.data.copy_(torch.randn(layer.table.shape, generator=generator) * 0.01)

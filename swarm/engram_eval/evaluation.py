@@ -11,9 +11,11 @@ Owns the order, what is done already, and the folder. A measurement is a Ray tas
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from swarm.engram_eval.facts import Facts, choose_facts, digest, edit_sets, unan
 from swarm.engram_eval.measures import measure
 from swarm.engram_eval.plots import plots
 from swarm.engram_eval.results import engram_results
+from swarm.engram_eval.text_measures import rows_of_text
 from swarm.engram_eval.training import PROGRESS, practice_rows, train_arm
 from swarm.errors import SwarmError
 from swarm.measurements import read_measured, refuse_other_identity, work_folder, write_json, write_measured
@@ -78,17 +81,22 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
     Raises:
         SwarmError: something is missing or does not fit.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
-    shape = AutoConfig.from_pretrained(str(model_folder(config.model, beside))).get_text_config(decoder=True)
-    facts = choose_facts(config, beside)
-    if config.learn.categories and config.learn.engram_config().layers[-1] >= shape.num_hidden_layers:
-        raise SwarmError(
-            f"learn.engram.layers: no block {config.learn.engram_config().layers[-1]}; the model has blocks 0 to "
-            f"{shape.num_hidden_layers - 1}"
-        )
+    folder = str(model_folder(config.model, beside))
+    try:
+        shape = AutoConfig.from_pretrained(folder).get_text_config(decoder=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise SwarmError(f"model: {folder} holds no model of transformers ({error})") from error
+    text = config.text
     if config.learn.categories:
-        practice_rows(config.learn.model_copy(update={"steps": 1}), beside, facts.told, config.seed)
+        rows_of_text(config, beside, tokenizer, text.gate_tokens, skip=text.tokens)
+    else:
+        rows_of_text(config, beside, tokenizer)
+    facts = choose_facts(config, beside)
+    if config.learn.categories:
+        _check_learning(config, beside, facts, shape.num_hidden_layers)
     edit_sets(config, facts)
     if sum(record.kind == "unseen" for record in facts.sets["valid"]) < 20:
         raise SwarmError(
@@ -101,6 +109,18 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
         if len(unanswerable(config, beside)["calibrate"]) < 20:
             raise SwarmError("faq.calibrate: at least 20 unanswerable questions are needed")
     return facts
+
+
+def _check_learning(config: EngramEvalConfig, beside: Path, facts: Facts, blocks: int) -> None:
+    """Raise `SwarmError` where the learned arms cannot be trained, or would be trained on what is measured."""
+    learn = config.learn
+    if (last := learn.engram_config().layers[-1]) >= blocks:
+        raise SwarmError(f"learn.engram.layers: no block {last}; the model has blocks 0 to {blocks - 1}")
+    if without := sorted({fact.category for fact in facts.told if not fact.relation}):
+        raise SwarmError(f"learn.categories: {', '.join(without)} has questions, not keys; it belongs to faq.category")
+    practice_rows(learn.model_copy(update={"steps": 1}), beside, facts.told, config.seed)
+    if learn.text and _sha256(beside / learn.text.file) == _sha256(beside / config.text.file):
+        raise SwarmError("learn.text.file is text.file: what is trained on must not be measured; name another text")
 
 
 def measurements(config: EngramEvalConfig) -> list[str]:
@@ -129,7 +149,8 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
     name, *rest = what.split(":")
     found: dict[str, Any] = {
         "what": what,
-        "model": config.model,
+        "model": _model_digest(config, beside),
+        "device": config.device,
         "seed": config.seed,
         "max_new_tokens": config.max_new_tokens,
         "facts": digest([*facts.told, *facts.asked, *facts.fitting]),
@@ -140,11 +161,12 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
             "text": config.text.model_dump(mode="json", exclude=exclude),
             "text_sha256": _sha256(beside / config.text.file),
         }
-    if name in ("pairs", "edits", "distraction"):
-        found[name] = getattr(config, name).model_dump(mode="json")
+    if name in ("pairs", "edits", "distraction", *ALONE):
+        section = "pairs" if name in ALONE else name
+        found[section] = getattr(config, section).model_dump(mode="json")
     if name == "faq" and config.faq is not None:
         found |= {"faq": config.faq.model_dump(mode="json"), "strange": _sha256(beside / config.faq.unanswerable)}
-    if name in ("edits", "faq"):
+    if name in ("edits", "faq") or what.startswith("ask:hybrid"):
         found["sets"] = digest([record for records in facts.sets.values() for record in records])
     if name == "ask" and rest[0] == "hybrid":
         found["abstain"] = config.edits.abstain
@@ -155,6 +177,19 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
     trained = [arm.removesuffix("_told") + ("_capacity_1" if control == "capacity_1" else "") for arm in arms]
     found["trained"] = [training_identity(config, beside, facts, arm) for arm in trained if arm in LEARNED]
     return found
+
+
+def _model_digest(config: EngramEvalConfig, beside: Path) -> dict[str, str]:
+    """Return a model's name and the hashes of its files."""
+    folder = model_folder(config.model, beside)
+    kept = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt", ".model")]
+    return {"name": config.model} | {path.name: _file_digest(path, path.stat().st_mtime_ns) for path in kept}
+
+
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, changed: int) -> str:
+    """Return the hash of a file as it was after a change; large ones are read once."""
+    return _sha256(file)
 
 
 def _sha256(file: Path) -> str:
@@ -196,7 +231,8 @@ def _measure(
 def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm: str) -> dict[str, Any]:
     """Return what decides how an arm is trained."""
     learn = config.learn.model_dump(mode="json", exclude={"categories", "per_relation", "save_every"})
-    found = {"arm": arm, "model": config.model, "learn": learn, "seed": config.seed, "facts": digest(facts.told)}
+    found = {"arm": arm, "model": _model_digest(config, beside), "learn": learn, "seed": config.seed}
+    found |= {"device": config.device, "facts": digest(facts.told)}
     return found | ({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {})
 
 
@@ -219,6 +255,7 @@ def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, e
     def done(index: int, measured: dict[str, Any]) -> None:
         arm = missing[index]
         write_measured(places[arm] / "trained.json", identities[arm], measured)
+        shutil.rmtree(places[arm] / "checkpoints", ignore_errors=True)
         passed = time.monotonic() - started
         echo(f"{arm}: {measured['parameters']:,} parameters, loss {measured['losses'][-1][1]:.3f} ({passed:.0f} s)")
 

@@ -104,6 +104,8 @@ def edit_sets(
 ) -> tuple[list[ExactMatch], list[ExactMatch], list[ExactMatch], list[ExactMatch]]:
     """Return edits, what the content tier learns from, questions about something else, and paraphrases of edits.
 
+    The four share no key, but edits and their paraphrases.
+
     Raises:
         SwarmError: there are not enough facts.
     """
@@ -111,8 +113,9 @@ def edit_sets(
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "edits")))
     keys = sorted({(record.category, record.key) for record in sets["train"]})
     order = generator.permutation(len(keys))
-    held = {keys[i] for i in order[: round(config.edits.fit_share * len(keys))]}
-    open_ = [record for record in sets["train"] if (record.category, record.key) not in held]
+    share = round(config.edits.fit_share * len(keys))
+    held, near = ({keys[i] for i in order[n * share : (n + 1) * share]} for n in range(2))
+    open_ = [record for record in sets["train"] if (record.category, record.key) not in held | near]
     if len(open_) < config.edits.count:
         raise SwarmError(
             f"edits.count: {config.edits.count}, but there are {len(open_)} facts; raise the counts in {config.facts}, "
@@ -132,7 +135,7 @@ def edit_sets(
         for record in sets[split]
         if (record.category, record.key) in held and record.kind in ("told", "paraphrase")
     ]
-    neighbours = [record for record in sets["train"] if (record.category, record.key) in held]
+    neighbours = [record for record in sets["train"] if (record.category, record.key) in near]
     elsewhere = [record for record in sets["test"] if record.kind == "unseen"] + neighbours
     return edits, practice, elsewhere, one_each
 

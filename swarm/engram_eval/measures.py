@@ -139,17 +139,20 @@ def _edits(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, pla
     return {
         "reliable": _right(replies(base, model, edits, limit), edits),
         "general": _right(replies(base, model, paraphrases, limit), paraphrases),
-        "local": [a == b for a, b in zip(bare, said, strict=True)],
+        "local": [
+            {"key": f"{r.category} {r.key}", "category": r.category, "right": a == b, "prompt": r.prompt, "said": b}
+            for r, a, b in zip(elsewhere, bare, said, strict=True)
+        ],
         "write_ms": float(np.median(seconds)) * 1e3,
         "fitted_on": len(practice),
     }
 
 
-def _right(said: Sequence[str], records: Sequence[ExactMatch]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
-    for text, record in zip(said, records, strict=True):
-        found.setdefault(record.category, []).append(is_right(text, record.answer))
-    return found
+def _right(said: Sequence[str], records: Sequence[ExactMatch]) -> list[dict[str, Any]]:
+    return [
+        {"key": f"{r.category} {r.key}", "category": r.category, "right": is_right(text, r.answer)}
+        for text, r in zip(said, records, strict=True)
+    ]
 
 
 def _faq(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def _distraction(
     """A fact, text about something else, then the question; `said` and `right` per sequence."""
     section, tokenizer = config.distraction, base.tokenizer
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    text = [i for row in rows_of_text(config, beside, base) for i in row]
+    text = [i for row in rows_of_text(config, beside, base.tokenizer) for i in row]
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "distraction", distance)))
     if arm == "engram_told":
         records = [facts.told[i] for i in generator.permutation(len(facts.told))[: section.sequences]]

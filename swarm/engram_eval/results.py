@@ -59,11 +59,9 @@ def engram_results(
     results["pairs"] = _pairs(config, facts, measured)
     results["edits"] = {
         arm: {
-            **{name: _flat(measured[f"edits:{arm}"][name]) for name in ("reliable", "general")},
-            "local": _interval(measured[f"edits:{arm}"]["local"]),
-            "general_by_category": {
-                category: _interval(values) for category, values in measured[f"edits:{arm}"]["general"].items()
-            },
+            **{name: _over_keys(measured[f"edits:{arm}"][name]) for name in ("reliable", "general", "local")},
+            "general_by_category": _by_category(measured[f"edits:{arm}"]["general"]),
+            "not_local": [entry for entry in measured[f"edits:{arm}"]["local"] if not entry["right"]],
             **{name: measured[f"edits:{arm}"][name] for name in ("write_ms", "fitted_on")},
         }
         for arm in ("exact", "hybrid")
@@ -193,8 +191,13 @@ def _times(times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return found
 
 
-def _flat(by_category: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
-    return _interval([value for values in by_category.values() for value in values])
+def _over_keys(entries: Sequence[Measured]) -> dict[str, Any]:
+    return _interval([entry["right"] for entry in entries], [entry["key"] for entry in entries])
+
+
+def _by_category(entries: Sequence[Measured]) -> dict[str, Any]:
+    categories = sorted({entry["category"] for entry in entries})
+    return {name: _over_keys([entry for entry in entries if entry["category"] == name]) for name in categories}
 
 
 def _interval(values: Sequence[bool], keys: Sequence[str] | None = None) -> dict[str, Any]:

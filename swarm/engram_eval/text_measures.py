@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from swarm.engram_eval.asking import BATCH, replies
 from swarm.engram_eval.config import EngramEvalConfig
 from swarm.engram_eval.facts import Facts
 from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["change", "changed_text", "gated", "gates", "rows_of_text"]
 
@@ -37,7 +40,7 @@ def changed_text(
     """
     from ulm.hf import without_adapters
 
-    rows = rows_of_text(config, beside, base)
+    rows = rows_of_text(config, beside, base.tokenizer)
     found: dict[str, Any] = {"nats": [], "nats_bare": [], "tokens": [], "positions": 0, "changed": 0}
     for row in rows:
         ids_1T = torch.tensor(row, device=base.model.device)[None]
@@ -61,7 +64,7 @@ def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     gate = GatedEngramAdapter(model)
     collator, told = AnswerCollator(base.tokenizer), [asdict(record) for record in facts.told]
     batches = [collator(told[start : start + BATCH]) for start in range(0, len(told), BATCH)]
-    for row in rows_of_text(config, beside, base, config.text.gate_tokens, skip=config.text.tokens):
+    for row in rows_of_text(config, beside, base.tokenizer, config.text.gate_tokens, skip=config.text.tokens):
         ids_1T = torch.tensor(row)[None]
         batches.append({"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T), "labels": ids_1T})
     batches = [{name: x.to(base.model.device) for name, x in batch.items()} for batch in batches]
@@ -99,20 +102,27 @@ def _shown_lines(config: EngramEvalConfig, beside: Path, base: Base, facts: Fact
     unseen = next((record for record in facts.asked if record.kind == "unseen"), None)
     if unseen is not None:
         lines[f"never told: {unseen.category}"] = unseen.prompt + unseen.answer
-    lines["text"] = base.tokenizer.decode(rows_of_text(config, beside, base)[0][-24:])
+    lines["text"] = base.tokenizer.decode(rows_of_text(config, beside, base.tokenizer)[0][-24:])
     return lines
 
 
 def rows_of_text(
-    config: EngramEvalConfig, beside: Path, base: Base, tokens: int | None = None, skip: int = 0
+    config: EngramEvalConfig, beside: Path, tokenizer: PreTrainedTokenizerBase, tokens: int | None = None, skip: int = 0
 ) -> list[list[int]]:
-    """Return rows of the text: the part that is measured, or `tokens` after the first `skip`."""
+    """Return rows of the text: the part that is measured, or `tokens` after the first `skip`.
+
+    Raises:
+        SwarmError: the file cannot be read, or is too short.
+    """
     tokens = tokens or config.text.tokens
     file = beside / config.text.file
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SwarmError(f"text.file: cannot read {file} ({error})") from error
-    ids = base.tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
+    ids = tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
+    if len(ids) < tokens:
+        there = f"{file} has {skip + len(ids):,} tokens"
+        raise SwarmError(f"text.file: {there}, {skip + tokens:,} are needed; lower text.tokens or text.gate_tokens")
     length = min(config.text.length, tokens)
     return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]

@@ -52,7 +52,6 @@ def train_arm(
         `parameters` that were trained, `seconds` of all attempts, `losses`: (step, mean loss before it, in nats).
     """
     from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
 
     from ulm.hf import AnswerCollator, AnswerTrainer, EngramTrainer
 
@@ -99,16 +98,27 @@ def train_arm(
     else:
         trainer = EngramTrainer(arm, arguments, table_lr_factor=section.table_lr_factor, **options)
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_whole(folder / "checkpoints"))
     trainer.save_model(str(folder))
     lines = _lines(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return {
         "parameters": sum(p.numel() for p in arm.parameters() if p.requires_grad),
         "seconds": round(before + time.monotonic() - started, 1),
         "losses": [(line["step"], round(line["loss"], 4)) for line in lines],
     }
+
+
+def _last_whole(folder: Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, and remove those that were not."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # written last
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+            continue
+        return str(path)
+    return None
 
 
 def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch], seed: int) -> list[dict[str, Any]]:

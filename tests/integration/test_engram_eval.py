@@ -128,6 +128,33 @@ def test_what_no_key_matches_does_not_change_by_a_bit(results: dict[str, Any]) -
     assert results["text"]["lora_engram"]["perplexity"] != results["text"]["lora_engram"]["perplexity_bare"]
 
 
+def test_edits_practice_and_questions_elsewhere_share_no_key(place: Path) -> None:
+    from swarm.engram_eval.facts import choose_facts, edit_sets
+
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
+    parts = edit_sets(config, choose_facts(config, place))
+    edits, practice, elsewhere, paraphrases = ({(r.category, r.key) for r in part} for part in parts)
+    assert paraphrases <= edits
+    assert not edits & practice
+    assert not edits & elsewhere
+    assert not practice & elsewhere
+
+
+def test_a_model_that_changes_is_measured_anew(place: Path) -> None:
+    from swarm.engram_eval.evaluation import training_identity
+    from swarm.engram_eval.facts import choose_facts
+
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
+    facts = choose_facts(config, place)
+    before = training_identity(config, place, facts, "engram")
+    weights = place / "model" / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    assert training_identity(config, place, facts, "engram") != before
+    weights.write_bytes(kept)
+    assert training_identity(config, place, facts, "engram") == before
+
+
 def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) -> None:
     config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
     assert {path.stem for path in (place / "out" / "measured").iterdir()} == {
@@ -150,9 +177,7 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
         run_evaluation(other, place, place / "out", lines.append)
 
 
-def test_a_training_goes_on_from_its_last_checkpoint(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_goes_on_from_its_last_whole_checkpoint(place: Path, tmp_path: Path) -> None:
     from swarm.engram_eval import training
     from swarm.engram_eval.facts import choose_facts
 
@@ -163,11 +188,13 @@ def test_a_training_goes_on_from_its_last_checkpoint(
         arguments = ("lora_engram", config.model, str(place), config.learn.model_dump(), told, 1, str(out), "cpu")
         return training.train_arm(*arguments)
 
-    monkeypatch.setattr(training.shutil, "rmtree", lambda *args, **kwargs: None)  # keep checkpoints
     train(tmp_path / "whole")
     shutil.copytree(
         tmp_path / "whole" / "checkpoints" / "checkpoint-4", tmp_path / "half" / "checkpoints" / "checkpoint-4"
     )
+    torn = tmp_path / "half" / "checkpoints" / "checkpoint-6"  # killed while it was written
+    shutil.copytree(tmp_path / "half" / "checkpoints" / "checkpoint-4", torn)
+    (torn / "trainer_state.json").write_text("{")
     train(tmp_path / "half")
     for name in ("adapter_model.safetensors", "base/adapter_model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "half" / name).read_bytes()
@@ -183,6 +210,9 @@ def test_a_training_goes_on_from_its_last_checkpoint(
         ("faq.unanswerable=text.txt", "faq.unanswerable: cannot read the questions"),
         ("faq.category=pairs", "faq.category: pairs has no `questions`"),
         ("learn.engram.layers=[9]", "no block 9"),
+        ("learn.categories=[pairs, support]", "support has questions, not keys"),
+        ("learn.text.file=text.txt", "learn.text.file"),
+        ("text.tokens=100000", "text.file: .* 100,128 are needed; lower text.tokens"),
         ("learn.text.file=none.txt", "learn.text.file: cannot read .*none.txt"),
         ("learn.text.file=train.csv", "learn.text.file: .* has 121 words, at least 1,000 are needed"),
     ],

@@ -193,3 +193,21 @@ def test_hashes_that_collide_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     index.add([1, 2, 3], [9])
     assert index.following(np.array([[1, 2, 3]]), 1)[0, 0] == 9
     assert index.following(np.array([[1, 2, 4]]), 1)[0, 0] == NOTHING
+
+
+def test_what_was_written_is_returned_even_if_another_forgets_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = memory(tmp_path / "m.sqlite", conflicts="keep"), memory(tmp_path / "m.sqlite")
+    store.write("a", " 1")
+    refresh = store.refresh
+
+    def after_the_other() -> int:
+        if not store._store._connection.in_transaction:
+            other.forget("a")
+            other.forget("b")
+        return refresh()
+
+    monkeypatch.setattr(store, "refresh", after_the_other)
+    assert [fact.value for fact in store.write_all([("a", " 2", ""), ("b", " 3", "")])] == [" 1", " 3"]
+    assert len(store) == 0

@@ -7,8 +7,10 @@ import os
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +160,64 @@ def test_killing_the_writer_a_hundred_times_loses_and_tears_nothing(tmp_path: Pa
         assert pairs in (committed, committed + 1)  # at most the one that was not told any more
         first = pairs
     assert FactStore(path, "t").revision() == 2 * first
+
+
+def test_a_copy_over_the_own_file_loses_nothing(tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "m.sqlite", "t")
+    store.put([fact(n) for n in range(300)])
+    store.copy_to(tmp_path / "m.sqlite")
+    store.put([fact(n) for n in range(300, 600)])
+    store.close()
+    assert len(FactStore(tmp_path / "m.sqlite", "t").since()) == 600
+
+
+def test_a_copy_is_one_file_also_after_reading(tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "m.sqlite", "t")
+    store.put([fact(1)])
+    (tmp_path / "copies").mkdir()
+    store.copy_to(tmp_path / "copies" / "c.sqlite")
+    assert FactStore(tmp_path / "copies" / "c.sqlite", "t", read_only=True).get((1, 1)) is not None
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["c.sqlite"]
+
+
+def _open_often(folder: Path, start: Any, failed: Any) -> None:
+    start.wait()
+    for number in range(25):
+        try:
+            FactStore(folder / f"{number}.sqlite", "t").close()
+        except ValueError as error:
+            failed.put(str(error))
+
+
+def test_several_may_make_a_new_file_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, failed = context.Event(), context.SimpleQueue()
+    processes = [context.Process(target=_open_often, args=(tmp_path, start, failed)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join()
+    assert failed.empty()
+    assert FactStore(tmp_path / "24.sqlite", "t").put([fact(1)])
+
+
+def test_a_mistake_of_the_caller_is_not_called_damage(tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "m.sqlite", "t")
+    with ThreadPoolExecutor() as pool, pytest.raises(ValueError, match=r"cannot be used: .*thread"):
+        pool.submit(store.put, [fact(1)]).result()
+    assert store.put([fact(1)])
+    store.close()
+    with pytest.raises(ValueError, match=r"cannot be used: .*closed"):
+        store.put([fact(2)])
+
+
+def test_a_full_file_is_reported_as_such_and_can_be_written_later(tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "m.sqlite", "t")
+    store.put([fact(1)])
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(ValueError, match="full"):
+        store.put([fact(n) for n in range(2, 2000)])
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    assert [f.revision for f in store.put([fact(2)])] == [2]

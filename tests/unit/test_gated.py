@@ -131,3 +131,17 @@ def test_files_keep_a_gate_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
         GatedEngramAdapter.from_pretrained(model, tmp_path)
     with pytest.raises(ValueError, match="no disable_adapter"):
         GatedEngramAdapter(tiny_model())
+
+
+def test_generation_takes_several_sequences_and_keeps_what_is_forbidden() -> None:
+    gate = GatedEngramAdapter(remembering())
+    torch.manual_seed(0)
+    out = gate.generate(TEXT[:, :5], do_sample=True, num_return_sequences=3, max_new_tokens=4, pad_token_id=0)
+    assert out.shape == (6, 9)
+    free = gate.generate(TEXT[:, :5], do_sample=False, max_new_tokens=1, pad_token_id=0)[:, -1]
+    out = gate.generate(TEXT[:, :5], do_sample=False, max_new_tokens=1, pad_token_id=0, suppress_tokens=free.tolist())[
+        :, -1
+    ]
+    assert not set(out.tolist()) & set(free.tolist())
+    with pytest.raises(ValueError, match=r"repetition_penalty=1\.2; leave it out"):
+        gate.generate(TEXT, repetition_penalty=1.2)

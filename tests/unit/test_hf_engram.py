@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -164,23 +165,66 @@ def test_gradients_reach_tables_and_gates_but_not_the_model() -> None:
 def test_saved_and_loaded_it_answers_alike(tmp_path: Path, table: str) -> None:
     model, ids = trained(config=EngramConfig(layers=(0, 3), heads=2, rows=97, head_size=4)), texts(2, 16)
     model.memory.write("k", " 1", "a test")
-    if table == "disk":  # a trained table goes to disk by saving it from memory
-        model.adapter.tables.layers[0].table.save_file(tmp_path / "table_0.npy")
-        model.adapter.tables.layers[1].table.save_file(tmp_path / "table_1.npy")
-    model.save_pretrained(tmp_path)
-    if table != "model":
-        about = json.loads((tmp_path / "adapter_config.json").read_text())
-        about["engram"]["table"] = table
-        (tmp_path / "adapter_config.json").write_text(json.dumps(about))
-    if table == "disk":
-        from safetensors.torch import load_file, save_file
-
-        weights = load_file(tmp_path / "adapter_model.safetensors")
-        kept = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
-        save_file(kept, tmp_path / "adapter_model.safetensors")
+    model.save_pretrained(tmp_path, tables_on_disk=table == "disk")
+    if table == "ram":
+        edited(tmp_path, engram={"table": "ram"})
     again = EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
     assert torch.equal(logits(again, ids), logits(model, ids))
     assert [(f.key, f.value, f.source, f.revision) for f in again.memory] == [("k", " 1", "a test", 1)]
+    again.save_pretrained(tmp_path)  # over what it reads from
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    once_more = EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+    assert torch.equal(logits(once_more, ids), logits(model, ids))
+
+
+def test_a_folder_may_be_that_of_the_facts_themselves(tmp_path: Path) -> None:
+    model = add_engram(tiny_model(), EngramConfig(), tiny_tokenizer(), facts=str(tmp_path / "memory.sqlite"))
+    model.memory.write("a", " 1")
+    model.save_pretrained(tmp_path)
+    model.memory.write("b", " 2")
+    model.memory.close()
+    again = EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
+    assert [fact.key for fact in again.memory] == ["a", "b"]
+
+
+def test_a_load_that_fails_leaves_what_was_active_active(tmp_path: Path) -> None:
+    model = trained()
+    model.add_adapter("second", LEARNED)
+    model.save_pretrained(tmp_path, ["second"], tables_on_disk=True)
+    (tmp_path / "second" / "table_0.npy").unlink()
+    before = model.get_nb_trainable_parameters()
+    with pytest.raises(ValueError, match=r"table_0\.npy"):
+        model.load_adapter(tmp_path / "second", "third")
+    assert (model.active_adapter, model.get_nb_trainable_parameters()) == ("second", before)
+    model.delete_adapter("second")
+    assert model.active_adapter == "default"
+    assert model.get_nb_trainable_parameters()[0] > 0
+
+
+def test_a_model_has_one_set_of_hooks_and_a_copy_has_its_own() -> None:
+    model, ids = trained(), texts(2, 12)
+    with pytest.raises(ValueError, match=r"has an Engram already; use its add_adapter\(\)"):
+        add_engram(model.base_model, EngramConfig(), tiny_tokenizer())
+    copied = copy.deepcopy(model)
+    assert torch.equal(logits(copied, ids), logits(model, ids))
+    with torch.no_grad():
+        for layer in copied.adapter.tables.layers:
+            layer.table.weight.zero_()
+            layer.conv.zero_()
+    with model.disable_adapter():
+        bare = logits(model, ids)
+    assert torch.equal(logits(copied, ids), bare)
+    assert not torch.equal(logits(model, ids), bare)
+    add_engram(model.unload(), EngramConfig(), tiny_tokenizer())
+
+
+def test_a_cache_belongs_to_the_memory_that_filled_it() -> None:
+    model = trained()
+    model.add_adapter("second", LEARNED)
+    cache = model(input_ids=texts(1, 4), use_cache=True).past_key_values
+    model.set_adapter("default")
+    with pytest.raises(ValueError, match="filled without this memory"):
+        model(input_ids=texts(1, 1), past_key_values=cache)
 
 
 def edited(folder: Path, **changes: Any) -> None:
@@ -309,6 +353,15 @@ def test_paraphrases_are_answered_strange_prompts_are_not_and_files_keep_it(tmp_
     with model.disable_adapter():
         bare = model.generate(**both, max_new_tokens=6, do_sample=False)
     assert torch.equal(out[1], bare[1])
+    # A row that ends like the prompt of its neighbour, but means nothing, gets nothing of it.
+    longer = "zz " + other[names[0]]
+    assert model.meant([longer])[0][1] < model.meant([other[names[0]]])[0][1]
+    model.adapter.content.threshold = sum(model.meant([x])[0][1] for x in (longer, other[names[0]])) / 2
+    both = tokenizer([other[names[0]], longer], return_tensors="pt", padding=True, padding_side="left")
+    out = model.generate(**both, max_new_tokens=6, do_sample=False)
+    assert tokenizer.decode(out[0], skip_special_tokens=True) == answer
+    alone = model.generate(**tokenizer(longer, return_tensors="pt"), max_new_tokens=6, do_sample=False)
+    assert torch.equal(out[1], alone[0])
     model.save_pretrained(tmp_path)
     again = EngramModel.from_pretrained(tiny_model(), tmp_path, tokenizer)
     assert again.meant([other[names[0]]])[0][0] == fact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EngramAdapter", "Vocabulary"]
 
+_NUMBERS = itertools.count()
+
 
 class EngramAdapter(nn.Module):
     """One memory: its tiers, those that are on.
@@ -30,10 +33,14 @@ class EngramAdapter(nn.Module):
         vocabulary: of the model.
         d_model: width of the model.
         facts: SQLite file of the exact tier; None keeps facts in memory.
+
+    Attributes:
+        number: of this process's adapters; what was read with one means nothing to another.
     """
 
     def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
         super().__init__()
+        self.number = next(_NUMBERS)
         self.config = config
         self.tables: EngramTables | None = None
         if config.layers:

@@ -21,6 +21,7 @@ class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
     """Tokens seen so far, and the last inputs of each convolution.
 
     Args:
+        owner: number of the memory whose past this is.
         reaches: how many inputs each convolution looks back.
         is_sliding: what the other layers are, so that masks are made from those.
     """
@@ -28,8 +29,9 @@ class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
     is_compileable = False
     supports_early_init = False
 
-    def __init__(self, reaches: list[int], is_sliding: bool) -> None:
+    def __init__(self, owner: int, reaches: list[int], is_sliding: bool) -> None:
         super().__init__()
+        self.owner = owner
         self.reaches = reaches
         self.is_sliding = is_sliding
         self.ids_BT: Tensor | None = None
@@ -124,7 +126,7 @@ class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
         raise NotImplementedError
 
 
-def engram_layer(cache: Cache, reaches: list[int], num_layers: int) -> EngramCacheLayer:
+def engram_layer(cache: Cache, owner: int, reaches: list[int], num_layers: int) -> EngramCacheLayer:
     """Return the Engram's layer of a cache, appended behind the model's own where there is none yet.
 
     Raises:
@@ -137,8 +139,8 @@ def engram_layer(cache: Cache, reaches: list[int], num_layers: int) -> EngramCac
     else:
         while len(cache.layers) < num_layers:  # those that are made on demand must come first
             cache.layers.append((cache.layer_class_to_replicate or DynamicLayer)())
-        found = EngramCacheLayer(reaches, all(cache.is_sliding))
+        found = EngramCacheLayer(owner, reaches, all(cache.is_sliding))
         cache.layers.append(found)
-    if found.reaches != reaches or found.get_seq_length() != cache.get_seq_length():
+    if found.owner != owner or found.get_seq_length() != cache.get_seq_length():
         raise ValueError("this cache was filled without this memory; begin the text anew, or disable the memory")
     return found

@@ -126,6 +126,7 @@ class ContentTier(nn.Module):
         self._judge = _practised(self.project(features_NF), texts, groups)
         self._index = ContentIndex(self._projection.map_FE.shape[1])
         self._facts, self._by_key, self._stored = {}, {}, {}
+        self.threshold = float("nan")
 
     def project(self, features_NF: Floats) -> Floats:
         """Return unit vectors of texts.

@@ -5,6 +5,7 @@ Owns the format, its version, and the refusal of everything that does not fit to
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,31 @@ _CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safete
 _CONTENT = "content."
 
 
-def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path) -> None:
-    """Write an adapter into a folder.
+def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, tables_on_disk: bool = False) -> None:
+    """Write an adapter into a folder; the configuration, without which it is none, comes last.
 
     Args:
         adapter: what to write.
         base: what of the model and its tokenizer must be the same where it is loaded.
         folder: made if it is not there.
+        tables_on_disk: write tables as files that stay on disk where the adapter is loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(adapter.config, table="disk") if tables_on_disk else adapter.config
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in adapter.state_dict().items()}
+    if config.table == "disk":
+        weights = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
     if adapter.content is not None:
         weights |= adapter.content.tensors()
-    save_file(weights, folder / _WEIGHTS)
-    if adapter.tables is not None and adapter.config.table == "disk":
+    part = folder / f"{_WEIGHTS}.part"
+    save_file(weights, part)
+    part.replace(folder / _WEIGHTS)
+    if adapter.tables is not None and config.table == "disk":
         for i, layer in enumerate(adapter.tables):
             layer.table.save_file(folder / _TABLE.format(i))
     if adapter.memory is not None:
         adapter.memory.copy_to(folder / _FACTS)
-    about = {"format": FORMAT, "kind": "engram", **base, "engram": adapter.config.to_dict()}
+    about = {"format": FORMAT, "kind": "engram", **base, "engram": config.to_dict()}
     (folder / _CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 

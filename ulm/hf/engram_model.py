@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EngramModel", "add_engram"]
 
+_MARK = "_has_engram"
+"""Attribute of a causal model that has our hooks."""
+
 
 def add_engram(
     model: nn.Module,
@@ -50,7 +54,7 @@ def add_engram(
     tokenizer: PreTrainedTokenizerBase | Tokenizer | None = None,
     adapter_name: str = "default",
     *,
-    facts: Path | None = None,
+    facts: str | Path | None = None,
 ) -> EngramModel:
     """Give a causal language model an Engram; its own weights are frozen, as PEFT does.
 
@@ -102,6 +106,8 @@ class EngramModel(nn.Module):
     def __init__(self, base_model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> None:
         super().__init__()
         causal = _causal_model(base_model)
+        if getattr(causal, _MARK, False):
+            raise ValueError("this model has an Engram already; use its add_adapter(), or unload() it first")
         self.base_model = base_model
         text = causal.config.get_text_config(decoder=True)
         self.vocabulary = Vocabulary(tokenizer, text.vocab_size)
@@ -117,11 +123,12 @@ class EngramModel(nn.Module):
         self._signature = inspect.signature(causal.forward)
         if not hasattr(base_model, "peft_config"):  # PEFT has frozen what it does not train
             base_model.requires_grad_(False)
+        setattr(causal, _MARK, True)
         self._hooks = [
             causal.register_forward_pre_hook(self._before, with_kwargs=True),
             causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
             *(
-                block.register_forward_pre_hook(_block_hook(self, number), with_kwargs=True)
+                block.register_forward_pre_hook(partial(_before_block, self, number), with_kwargs=True)
                 for number, block in enumerate(blocks)
             ),
         ]
@@ -154,8 +161,8 @@ class EngramModel(nn.Module):
         real_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
         prompts = [tuple(row[real].tolist()) for row, real in zip(ids_BT, real_BT, strict=True)]
         for prompt, (fact, _) in zip(prompts, self._facts_meant(prompts), strict=True):
-            if fact is not None:
-                self._meant.add(prompt, (*fact.value_ids, *self.memory.terminator))
+            if fact is not None:  # from its first token on: another row may end with the same words
+                self._meant.add((NOTHING, *prompt), (*fact.value_ids, *self.memory.terminator))
 
     def _facts_meant(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
         """Return the fact that each prompt means though it does not end with its key, and the log odds of that."""
@@ -274,7 +281,7 @@ class EngramModel(nn.Module):
             raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
         return self.adapter.content
 
-    def add_adapter(self, name: str, config: EngramConfig, *, facts: Path | None = None) -> None:
+    def add_adapter(self, name: str, config: EngramConfig, *, facts: str | Path | None = None) -> None:
         """Add a memory and make it the active one.
 
         Raises:
@@ -287,7 +294,7 @@ class EngramModel(nn.Module):
                 f"engram: no block {config.layers[-1]} in {self.blocks_name}, which has blocks 0 to "
                 f"{self.num_blocks - 1}"
             )
-        adapter = EngramAdapter(config, self.vocabulary, self.d_model, facts)
+        adapter = EngramAdapter(config, self.vocabulary, self.d_model, None if facts is None else Path(facts))
         self.adapters[name] = adapter.to(next(self.base_model.parameters()).device)
         self.set_adapter(name)
 
@@ -297,7 +304,9 @@ class EngramModel(nn.Module):
             memory.close()
         del self.adapters[name]
         if self.active_adapter == name:
-            self.active_adapter = next(iter(self.adapters), None)
+            self.active_adapter = None
+            if self.adapters:
+                self.set_adapter(next(iter(self.adapters)))
 
     def set_adapter(self, name: str) -> None:
         """Make a memory the active one, the only one that is trained."""
@@ -324,6 +333,7 @@ class EngramModel(nn.Module):
         """Take the memories off the model and return it; this object is of no use afterwards."""
         for hook in self._hooks:
             hook.remove()
+        delattr(_causal_model(self.base_model), _MARK)
         for name in list(self.adapters):
             self.delete_adapter(name)
         return self.base_model
@@ -364,7 +374,7 @@ class EngramModel(nn.Module):
             real_BT = None if bool(real_BT.all()) else real_BT
         marked_BT = ids_BT if real_BT is None else ids_BT.masked_fill(~real_BT, NOTHING)
         adapter = self.adapter
-        past = None if cache is None else engram_layer(cache, adapter.reaches, self.num_blocks)
+        past = None if cache is None else engram_layer(cache, adapter.number, adapter.reaches, self.num_blocks)
         if past is not None:
             marked_BT = past.extend_ids(marked_BT)
         self._reading = _Reading(adapter, marked_BT, new, real_BT, past)
@@ -395,7 +405,8 @@ class EngramModel(nn.Module):
         ids_BT = reading.ids_BT.cpu().numpy()
         next_BT = reading.adapter.memory.index.following(ids_BT, last)
         if self._meant.longest:
-            next_BT = np.where(next_BT == NOTHING, self._meant.following(ids_BT, last), next_BT)
+            whole_BT = np.pad(ids_BT, ((0, 0), (1, 0)), constant_values=NOTHING)
+            next_BT = np.where(next_BT == NOTHING, self._meant.following(whole_BT, last), next_BT)
         if isinstance(keep, Tensor):
             next_BT = next_BT[:, keep.cpu().numpy()]
         changed = recall(logits_BTV, next_BT, reading.adapter.config.certainty)
@@ -420,14 +431,22 @@ class EngramModel(nn.Module):
             "vocab_size": self.vocabulary.size,
         }
 
-    def save_pretrained(self, folder: str | Path, selected_adapters: Sequence[str] | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, selected_adapters: Sequence[str] | None = None, *, tables_on_disk: bool = False
+    ) -> None:
         """Write adapters: the one called `default` into the folder itself, others into folders of their names.
+
+        Args:
+            folder: made if it is not there.
+            selected_adapters: names; None takes all.
+            tables_on_disk: write tables so that they are memory-mapped where the adapter is loaded, and not trainable.
 
         Raises:
             ValueError: there is no such adapter.
         """
         for name in selected_adapters or list(self.adapters):
-            write_adapter(self._named(name), self._base(), Path(folder) if name == "default" else Path(folder) / name)
+            place = Path(folder) if name == "default" else Path(folder) / name
+            write_adapter(self._named(name), self._base(), place, tables_on_disk)
 
     @classmethod
     def from_pretrained(
@@ -450,11 +469,14 @@ class EngramModel(nn.Module):
     def load_adapter(self, folder: str | Path, adapter_name: str) -> None:
         """Add what `save_pretrained` wrote under a name; errors as of `from_pretrained`."""
         config, weights = read_about(Path(folder), self._base()), read_weights(Path(folder))
+        before = self.active_adapter
         self.add_adapter(adapter_name, config)
         try:
             fill_adapter(self.adapter, weights, Path(folder))
-        except ValueError:
+        except BaseException:
             self.delete_adapter(adapter_name)
+            if before is not None:
+                self.set_adapter(before)
             raise
 
 
@@ -478,12 +500,12 @@ def _blocks(causal: PreTrainedModel, count: int) -> tuple[str, nn.ModuleList]:
     raise ValueError(f"found no list of {count} blocks in {type(causal).__name__}; lists of modules there: {there}")
 
 
-def _block_hook(owner: EngramModel, number: int) -> Any:
-    def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x_BTC = args[0] if args else kwargs["hidden_states"]
-        changed = owner._before_block(number, x_BTC)
-        if changed is None:
-            return None
-        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
-
-    return before
+def _before_block(
+    owner: EngramModel, number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Hook of a block; no closure, so that a copy of the model gets hooks of its own."""
+    x_BTC = args[0] if args else kwargs["hidden_states"]
+    changed = owner._before_block(number, x_BTC)
+    if changed is None:
+        return None
+    return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})

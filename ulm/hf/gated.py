@@ -175,13 +175,16 @@ class GatedEngramAdapter(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Generate from the mixture; arguments as of transformers' `generate`, without beams.
+        """Generate from the mixture, greedily or by sampling; arguments as of transformers' `generate`.
+
+        What transformers forbids (`suppress_tokens`, `bad_words_ids`, `min_new_tokens`) is forbidden to both models.
 
         Raises:
-            ValueError: beams were asked for.
+            ValueError: beams or a penalty were asked for, which would be applied to the tuned model alone.
         """
-        if kwargs.get("num_beams", 1) != 1:
-            raise ValueError("a gated model generates greedily or by sampling; leave num_beams at 1")
+        for name in ("num_beams", "repetition_penalty", "encoder_repetition_penalty", "guidance_scale"):
+            if (value := kwargs.get(name)) not in (None, 1):
+                raise ValueError(f"a gated model cannot generate with {name}={value!r}; leave it out")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         processor = _Gate(self, mask)
         found: Tensor = self.model.generate(
@@ -288,7 +291,8 @@ class _Gate:
         from transformers import DynamicCache
 
         new = input_ids.shape[1] - self._mask_BT.shape[1]
-        mask_BT = F.pad(self._mask_BT, (0, new), value=1)
+        copies = input_ids.shape[0] // self._mask_BT.shape[0]  # of each row, with num_return_sequences
+        mask_BT = F.pad(self._mask_BT.repeat_interleave(copies, 0), (0, new), value=1)
         position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
         if self._cache is None:
             self._cache = DynamicCache(config=self._owner.model.config)
@@ -303,7 +307,7 @@ class _Gate:
                 logits_to_keep=1,
             )
         mixed_BTV, _ = self._owner.mix(bare.logits, scores[:, None], bare.hidden_states[-1][:, -1:])
-        return mixed_BTV[:, 0]
+        return mixed_BTV[:, 0].masked_fill(scores == -math.inf, -math.inf)
 
 
 def _statistics(base: Tensor, tuned: Tensor) -> Tensor:

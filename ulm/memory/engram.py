@@ -88,7 +88,12 @@ class EngramConfig:
         for name, known in (("table", ("model", "ram", "disk")), ("conflicts", ("refuse", "replace", "keep"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"engram: {name} is {', '.join(known)}, got {getattr(self, name)!r}")
-        if not 0.0 < self.certainty < 1.0:
+        for name in ("compress", "exact", "terminate", "content"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"engram: {name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"engram: seed must be a whole number, got {self.seed!r}")
+        if not isinstance(self.certainty, int | float) or not 0.0 < self.certainty < 1.0:
             raise ValueError(f"engram: certainty must be between 0 and 1, got {self.certainty!r}")
         if self.content and not self.exact:
             raise ValueError("engram: content looks for facts, so exact must be on")
@@ -135,20 +140,25 @@ class Table(nn.Module):
         """Read rows from a file of `save_file` from now on, without loading it.
 
         Raises:
-            ValueError: the file has another shape.
+            ValueError: there is no such file, or it is damaged or has another shape.
         """
-        mapped = np.load(path, mmap_mode="r")
+        try:
+            mapped = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"cannot read the table {path}: {error}") from error
         if mapped.shape != self.shape:
             raise ValueError(f"{path} holds a table of shape {mapped.shape}, wanted {self.shape}")
         self._mapped = mapped
 
     def save_file(self, path: Path) -> None:
-        """Write all rows for `map_file`."""
+        """Write all rows for `map_file`; the file takes its name when it is whole."""
         rows = self._mapped if self.weight is None else self.weight.detach().cpu().float().numpy()
         if rows is None:
             raise ValueError("this table on disk has no file yet")
-        with path.open("wb") as file:
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
             np.save(file, rows)
+        part.replace(path)
 
     def forward(self, rows_BTH: Tensor) -> Tensor:
         """Return the rows, (B, T, H * D), on the device of the indices."""
@@ -261,7 +271,7 @@ class EngramTables(nn.Module):
         count = 0
         for index, layer in enumerate(self):
             if layer.table.weight is None:
-                raise ValueError("a table on disk cannot be written; fill it in the model, then save it")
+                raise ValueError("a table on disk cannot be written; fill it in RAM, then save it with table='disk'")
             weight, D = layer.table.weight, self.config.head_size
             inverse_CE = torch.linalg.pinv(layer.value.float().t())
             sums, times = torch.zeros_like(weight), torch.zeros(len(weight), 1, device=weight.device)

@@ -222,6 +222,7 @@ class ExactMemory:
         with self._store.writing():
             self.refresh()
             wanted: dict[tuple[int, ...], Fact] = {}
+            kept: dict[tuple[int, ...], Fact] = {}
             for fact in encoded:
                 there = wanted.get(fact.key_ids) or self._facts.get(fact.key_ids)
                 if there is not None and there.value_ids != fact.value_ids and self.conflicts == "refuse":
@@ -232,9 +233,11 @@ class ExactMemory:
                     )
                 if there is None or (there.value_ids != fact.value_ids and self.conflicts == "replace"):
                     wanted[fact.key_ids] = fact
-            self._store.put(list(wanted.values()))
+                elif fact.key_ids not in wanted:
+                    kept[fact.key_ids] = there
+            written = {fact.key_ids: fact for fact in self._store.put(list(wanted.values()))}
         self.refresh()
-        return [self._facts[fact.key_ids] for fact in encoded]
+        return [written.get(fact.key_ids) or kept[fact.key_ids] for fact in encoded]
 
     def forget(self, key: str, source: str = "") -> bool:
         """Take a fact back; return whether there was one."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ import numpy as np
 __all__ = ["Fact", "FactStore"]
 
 FORMAT = 1
+WAIT_S = 30.0
+"""How long one waits for another that writes."""
 APPLICATION_ID = 0x754C4D46
 """Marks the file as ours (SQLite's `application_id`)."""
 
@@ -57,7 +60,7 @@ class Fact:
 
 
 class FactStore:
-    """A file of facts.
+    """A file of facts. One object belongs to the thread that made it; others open the file anew.
 
     Args:
         path: the file; made where there is none. None keeps everything in memory.
@@ -72,13 +75,14 @@ class FactStore:
     def __init__(self, path: Path | None, tokenizer_hash: str, *, read_only: bool = False) -> None:
         self.path = path
         self.tokenizer_hash = tokenizer_hash
+        self.read_only = read_only
         self._name = "the memory" if path is None else f"the memory {path}"
         if read_only and (path is None or not path.is_file()):
             raise FileNotFoundError(f"there is no memory at {path}")
         mode = "memory" if path is None else "ro" if read_only else "rwc"
         address = "file:facts" if path is None else path.absolute().as_uri()
         with self._reported():
-            self._connection = sqlite3.connect(f"{address}?mode={mode}", uri=True, isolation_level=None, timeout=30.0)
+            self._connection = sqlite3.connect(f"{address}?mode={mode}", uri=True, isolation_level=None, timeout=WAIT_S)
         try:
             with self._reported():
                 self._open(read_only)
@@ -89,13 +93,13 @@ class FactStore:
     def _open(self, read_only: bool) -> None:
         run = self._connection.execute
         if not read_only:
-            if run("PRAGMA application_id").fetchone()[0] == 0 and not run("SELECT * FROM sqlite_master").fetchall():
-                with self._transaction():
+            with self._transaction():  # two that open a new file at once must not both fill it
+                if self._is_new():
                     for statement in _TABLES.strip().split(";\n"):
                         run(statement)
                     run(f"PRAGMA application_id = {APPLICATION_ID}")
                     run("INSERT INTO about VALUES ('format', ?), ('tokenizer', ?)", (str(FORMAT), self.tokenizer_hash))
-            run("PRAGMA journal_mode = WAL")
+            self._keep_a_log()
             run("PRAGMA synchronous = FULL")  # on disk at the end of a transaction, against a power cut too
         if run("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise ValueError(f"{self._name} is an SQLite file of something else; name another file")
@@ -113,12 +117,28 @@ class FactStore:
                 f"{self.tokenizer_hash}); export it as text and write it anew"
             )
 
+    def _keep_a_log(self) -> None:
+        """Switch to the write-ahead log; SQLite does not wait when several switch at once, so we do."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _is_new(self) -> bool:
+        run = self._connection.execute
+        return run("PRAGMA application_id").fetchone()[0] == 0 and not run("SELECT * FROM sqlite_master").fetchall()
+
     @contextmanager
     def _reported(self) -> Iterator[None]:
         """Say in one line what SQLite found wrong with the file."""
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the latter: closed, another thread
             raise ValueError(f"{self._name} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error
@@ -137,10 +157,11 @@ class FactStore:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def put(self, facts: Sequence[Fact]) -> list[Fact]:
         """Write facts in one transaction, over what is there under the same keys; return them with their revisions."""
@@ -155,9 +176,10 @@ class FactStore:
 
     def forget(self, key_ids: tuple[int, ...], source: str = "") -> bool:
         """Take a fact back; return whether there was one."""
-        if (fact := self.get(key_ids)) is None:
-            return False
-        self.put([replace(fact, source=source, forgotten=True)])
+        with self.writing():
+            if (fact := self.get(key_ids)) is None:
+                return False
+            self.put([replace(fact, source=source, forgotten=True)])
         return True
 
     def get(self, key_ids: tuple[int, ...]) -> Fact | None:
@@ -193,11 +215,14 @@ class FactStore:
         return fact
 
     def copy_to(self, path: Path) -> None:
-        """Write everything to a new file, which takes its name when it is whole."""
+        """Write everything to a new file, which takes its name when it is whole; one's own file is left as it is."""
+        if self.path is not None and path.exists() and path.samefile(self.path):
+            return
         part = path.with_name(path.name + ".part")
         part.unlink(missing_ok=True)
         with self._reported(), closing(sqlite3.connect(part)) as other:
             self._connection.backup(other)
+            other.execute("PRAGMA journal_mode = DELETE")  # one file, readable where nothing is written
         part.replace(path)
 
     def copy_from(self, path: Path) -> None:
@@ -210,6 +235,14 @@ class FactStore:
         other = FactStore(path, self.tokenizer_hash, read_only=True)
         with self._reported(), closing(other):
             other._connection.backup(self._connection)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FactStore:
+        """Return another that reads the same file, or holds the same facts in memory."""
+        other = FactStore(self.path, self.tokenizer_hash, read_only=self.read_only)
+        if self.path is None:
+            with self._reported():
+                self._connection.backup(other._connection)
+        return other
 
     def close(self) -> None:
         """Let go of the file."""
