@@ -117,13 +117,13 @@ class EditsSection(_Section):
 
     Attributes:
         count: how many.
-        fit_share: share of all keys from which the content tier learns what paraphrases are; as many others are asked
-            for though they were never written. Neither are among the edits.
+        fit_share: share of all keys from which the content tier learns what paraphrases are; half as many others are
+            asked for though they were never written. Neither are among the edits.
         abstain: share of unanswerable questions that the threshold is set to leave unanswered.
     """
 
     count: int = Field(1000, ge=20)
-    fit_share: float = Field(0.2, gt=0, lt=0.5)
+    fit_share: float = Field(0.15, gt=0, le=0.5)
     abstain: float = Field(0.95, gt=0, lt=1)
 
 

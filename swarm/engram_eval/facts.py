@@ -114,7 +114,7 @@ def edit_sets(
     keys = sorted({(record.category, record.key) for record in sets["train"]})
     order = generator.permutation(len(keys))
     share = round(config.edits.fit_share * len(keys))
-    held, near = ({keys[i] for i in order[n * share : (n + 1) * share]} for n in range(2))
+    held, near = ({keys[i] for i in part} for part in (order[:share], order[share : share + share // 2]))
     open_ = [record for record in sets["train"] if (record.category, record.key) not in held | near]
     if len(open_) < config.edits.count:
         raise SwarmError(

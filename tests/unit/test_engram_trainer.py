@@ -25,9 +25,11 @@ def test_only_answers_have_labels() -> None:
     assert [tokenizer.decode(row) for row in labels] == [" bc<eot>", " d<eot>"]
     assert batch["attention_mask"].sum(1).tolist() == [6, 12]
     assert (batch["input_ids"] == 0).sum() == 6
+    text = AnswerCollator(tokenizer)([{"prompt": "once", "answer": " upon", "end": False}])
+    assert tokenizer.decode(text["labels"][text["labels"] >= 0]) == " upon"
     with pytest.raises(ValueError, match="must not be empty"):
         AnswerCollator(tokenizer)([{"prompt": "a", "answer": ""}])
-    with pytest.raises(ValueError, match="13 tokens, at most 8"):
+    with pytest.raises(ValueError, match="14 tokens, at most 8"):
         AnswerCollator(tokenizer, max_length=8)([{"prompt": "a" * 10, "answer": "bcd"}])
 
 
