@@ -120,9 +120,11 @@ class EditsSection(_Section):
         fit_share: share of all keys from which the content tier learns what paraphrases are; half as many others are
             asked for though they were never written. Neither are among the edits.
         abstain: share of unanswerable questions that the threshold is set to leave unanswered.
+        draws: how often edits, practice and questions elsewhere are drawn anew for the hybrid; results are of all.
     """
 
     count: int = Field(1000, ge=20)
+    draws: int = Field(1, ge=1)
     fit_share: float = Field(0.15, gt=0, le=0.5)
     abstain: float = Field(0.95, gt=0, lt=1)
 

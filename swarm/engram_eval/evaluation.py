@@ -134,7 +134,7 @@ def measurements(config: EngramEvalConfig) -> list[str]:
     for count in config.pairs.counts:
         controls = ("none", "shuffled", "capacity_1") if count == config.pairs.counts[0] else ("none",)
         found += [f"pairs:{count}:{control}" for control in controls]
-    found += ["edits:exact", "edits:hybrid"]
+    found += ["edits:exact:0", *(f"edits:hybrid:{draw}" for draw in range(config.edits.draws))]
     if config.faq is not None:
         found.insert(0, "faq")  # it takes longest
     for arm in ("in_context", "window", "exact", *(("engram", "engram_told") if learned else ())):
@@ -163,7 +163,7 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         }
     if name in ("pairs", "edits", "distraction", *ALONE):
         section = "pairs" if name in ALONE else name
-        found[section] = getattr(config, section).model_dump(mode="json")
+        found[section] = getattr(config, section).model_dump(mode="json", exclude={"draws"})
     if name == "faq" and config.faq is not None:
         found |= {"faq": config.faq.model_dump(mode="json"), "strange": _sha256(beside / config.faq.unanswerable)}
     if name in ("edits", "faq") or what.startswith("ask:hybrid"):

@@ -100,7 +100,7 @@ def made_pairs(count: int, seed: int) -> list[ExactMatch]:
 
 
 def edit_sets(
-    config: EngramEvalConfig, facts: Facts
+    config: EngramEvalConfig, facts: Facts, draw: int = 0
 ) -> tuple[list[ExactMatch], list[ExactMatch], list[ExactMatch], list[ExactMatch]]:
     """Return edits, what the content tier learns from, questions about something else, and paraphrases of edits.
 
@@ -110,7 +110,7 @@ def edit_sets(
         SwarmError: there are not enough facts.
     """
     sets = {split: [r for r in records if r.relation] for split, records in facts.sets.items()}
-    generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "edits")))
+    generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "edits", draw)))
     keys = sorted({(record.category, record.key) for record in sets["train"]})
     order = generator.permutation(len(keys))
     share = round(config.edits.fit_share * len(keys))

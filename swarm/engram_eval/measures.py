@@ -121,9 +121,11 @@ def _pairs(
     return found
 
 
-def _edits(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
+def _edits(
+    config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str, draw: str
+) -> dict[str, Any]:
     """Facts written one after the other, then asked for in the same and other words; what else has changed."""
-    edits, practice, elsewhere, paraphrases = edit_sets(config, facts)
+    edits, practice, elsewhere, paraphrases = edit_sets(config, facts, int(draw))
     model = with_facts(base, [], content=arm == "hybrid")
     seconds = []
     for edit in edits:

@@ -58,12 +58,7 @@ def engram_results(
         results["engram_minus_base"] = _differences(right["engram"], right["base"], facts.asked)
     results["pairs"] = _pairs(config, facts, measured)
     results["edits"] = {
-        arm: {
-            **{name: _over_keys(measured[f"edits:{arm}"][name]) for name in ("reliable", "general", "local")},
-            "general_by_category": _by_category(measured[f"edits:{arm}"]["general"]),
-            "not_local": [entry for entry in measured[f"edits:{arm}"]["local"] if not entry["right"]],
-            **{name: measured[f"edits:{arm}"][name] for name in ("write_ms", "fitted_on")},
-        }
+        arm: _edits([found for what, found in measured.items() if what.startswith(f"edits:{arm}:")])
         for arm in ("exact", "hybrid")
     }
     results["text"] = {
@@ -157,6 +152,19 @@ def _pairs(config: EngramEvalConfig, facts: Facts, measured: Measured) -> dict[s
                     if chosen:
                         found[str(count)][title] = _interval(chosen)
     return found
+
+
+def _edits(draws: Sequence[Measured]) -> dict[str, Any]:
+    """Return the editing metrics over all draws."""
+    entries = {name: [x for draw in draws for x in draw[name]] for name in ("reliable", "general", "local")}
+    return {
+        **{name: _over_keys(found) for name, found in entries.items()},
+        "local_by_draw": [_over_keys(draw["local"])["estimate"] for draw in draws],
+        "general_by_category": _by_category(entries["general"]),
+        "not_local": [entry for entry in entries["local"] if not entry["right"]],
+        "write_ms": float(np.median([draw["write_ms"] for draw in draws])),
+        "fitted_on": [draw["fitted_on"] for draw in draws],
+    }
 
 
 def _text(found: Measured) -> dict[str, Any]:

@@ -62,7 +62,7 @@ EVAL: dict[str, Any] = {
         "lr": {"engram": 0.02, "lora": 0.01, "lora_engram": 0.01},
     },
     "pairs": {"counts": [30], "asked": 20, "asked_of_controls": 10},
-    "edits": {"count": 25},
+    "edits": {"count": 25, "draws": 2},
     "faq": {"unanswerable": "strange.json", "questions": 10},
     "text": {"file": "text.txt", "tokens": 256, "length": 64, "gate_tokens": 128},
     "distraction": {"distances": [20, 60], "sequences": 3},
@@ -111,6 +111,7 @@ def test_facts_are_recalled_by_the_memories_that_hold_them_and_by_no_null_contro
         "exact": 1.0,
         "hybrid": 1.0,
     }
+    assert [results["edits"][arm]["reliable"]["n"] for arm in ("exact", "hybrid")] == [25, 50]
     assert results["edits"]["exact"]["general"]["estimate"] < results["edits"]["hybrid"]["general"]["estimate"]
     assert all(x["estimate"] == 1.0 for x in results["distraction"]["exact"].values())
     assert results["faq"]["right"]["estimate"] >= 0.8 > 0.7 >= results["faq"]["right_shuffled"]["estimate"]
@@ -167,9 +168,9 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
         "gates.png",
     }
     lines: list[str] = []
-    (place / "out" / "measured" / "edits-exact.json").write_text("{")
+    (place / "out" / "measured" / "edits-exact-0.json").write_text("{")
     again = run_evaluation(config, place, place / "out", lines.append)
-    assert [line.split(" (")[0] for line in lines] == ["measured edits:exact"]
+    assert [line.split(" (")[0] for line in lines] == ["measured edits:exact:0"]
     assert again["arms"] == results["arms"]
     assert any("edits, exact: reliability 1.000" in line for line in summary(again))
     other = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=5"])
