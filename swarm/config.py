@@ -12,7 +12,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "MODEL_KINDS",
     "AgentsConfig",
+    "BackendConfig",
     "BudgetConfig",
     "CompareConfig",
     "CoordinatorConfig",
@@ -35,6 +37,83 @@ class WorldConfig(_Section):
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+MODEL_KINDS = ("ulm", "transformers", "vllm", "openai")
+"""Engines of text generation: what agents and coordinators that are models run on."""
+
+ModelKind = Literal["ulm", "transformers", "vllm", "openai"]
+
+
+class BackendConfig(_Section):
+    """Settings of the engine that a model runs on; those that an engine has no use for must stay as they are.
+
+    Attributes:
+        prompt: `plain` continues the text that our µLMs are trained on; `chat` explains the task in the model's own
+            chat format. None means plain for `ulm` and chat for the others.
+        adapter: folder of a PEFT LoRA adapter for `transformers` and `vllm`, relative to the YAML file.
+        max_length: tokens of prompt and answer together; None takes the model's own limit.
+        url: `openai`: base address of the endpoint, such as http://localhost:8000/v1.
+        key_env: `openai`: name of the environment variable that holds the key; None sends none. The key itself is
+            never written down.
+        tokenizer: `openai`: folder or name of the model's tokenizer, with which prompts are counted before they are
+            sent; without one they are taken for as many tokens as they have bytes.
+        timeout_s, retries: `openai`: of one request; after a failure it is sent again, ever later.
+        connections: `openai`: requests in flight at once.
+        num_gpus, tensor_parallel_size, dtype, eager, gpu_memory_utilization: `vllm`: as its engine has them.
+        kv_cache_gb: `vllm` on CPUs: memory of its KV cache.
+        threads: `vllm` on CPUs: cores it computes on; None takes all.
+    """
+
+    prompt: Literal["plain", "chat"] | None = None
+    adapter: str | None = None
+    max_length: int | None = Field(None, ge=16)
+    url: str | None = None
+    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    tokenizer: str | None = None
+    timeout_s: float = Field(60.0, gt=0)
+    retries: int = Field(4, ge=0, le=20)
+    connections: int = Field(32, ge=1, le=1024)
+    num_gpus: float = Field(0.0, ge=0)
+    tensor_parallel_size: int = Field(1, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    eager: bool = False
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    kv_cache_gb: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+
+    def logical(self) -> dict[str, Any]:
+        """Return what decides results: what is asked of which model, not where and how it is computed."""
+        return {"prompt": self.prompt, "adapter": self.adapter, "max_length": self.max_length}
+
+    def refuse_unused(self, kind: str, where: str) -> None:
+        """Check that the engine has a use for everything that is set.
+
+        Raises:
+            ValueError: naming the settings that it would ignore, or one that it lacks.
+        """
+        used = {"prompt", "max_length"} | _USED.get(kind, set())
+        if unused := sorted(name for name in self.model_fields_set - used if getattr(self, name) != _unset(name)):
+            raise ValueError(f"{where}.backend.{unused[0]} has no meaning for engine {kind!r}; leave it out")
+        if kind == "openai":
+            if self.url is None:
+                raise ValueError(f"{where} on 'openai' needs `backend.url`, such as http://localhost:8000/v1")
+            if not self.url.startswith(("http://", "https://")) or "@" in self.url:
+                raise ValueError(f"{where}.backend.url must be an http(s) address without a user name or key in it")
+
+
+_USED = {
+    "transformers": {"adapter"},
+    "vllm": {
+        *("adapter", "num_gpus", "tensor_parallel_size", "dtype", "eager", "gpu_memory_utilization"),
+        *("kv_cache_gb", "threads"),
+    },
+    "openai": {"url", "key_env", "tokenizer", "timeout_s", "retries", "connections"},
+}
+
+
+def _unset(name: str) -> Any:
+    return BackendConfig.model_fields[name].default
 
 
 class EngramSection(_Section):

@@ -1,0 +1,121 @@
+"""What a text-generation backend is: requests in, as many results out, in the same order.
+
+Owns the values that travel and the one promise on errors: what goes wrong with one request is that result's `fault`,
+so that its neighbours keep their answers; only what makes every further call pointless is raised. It refuses to know
+any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+__all__ = ["Structure", "TextModel", "TextRequest", "TextResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """The form that an answer must have. Exactly one, or several that describe the same texts: an engine takes the one
+    that it serves best.
+
+    Attributes:
+        regex: the whole answer matches it (`ulm.constraint.Constraint.from_regex` says what is understood).
+        choices: the answer is one of these.
+        json_schema: the answer is JSON that fits this schema.
+        grammar: a context-free grammar in the EBNF of the engine (vLLM: that of xgrammar).
+    """
+
+    regex: str | None = None
+    choices: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.regex or self.choices or self.json_schema or self.grammar):
+            raise ValueError("a structure needs a regex, choices, a JSON Schema or a grammar")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """One answer that is wanted.
+
+    Attributes:
+        prompt: the text to continue; in a chat, what the user says.
+        system: None for plain text; otherwise the prompt is a chat's and this opens it ("" where nothing does).
+        seed: seeds the sampling of this request, where the engine can.
+        max_new_tokens: at least 1.
+        temperature: 0 takes the most likely token.
+        top_p: nucleus sampling (Holtzman et al., arXiv:1904.09751); 1 turns it off.
+        stop: the answer ends before the first of these strings.
+        structure: form of the answer, None for any.
+    """
+
+    prompt: str
+    system: str | None = None
+    seed: int = 0
+    max_new_tokens: int = 32
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    structure: Structure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """One answer and what it cost, in the engine's own tokens.
+
+    Attributes:
+        text: the answer without the stop string; empty after a fault.
+        prompt_tokens: tokens that were read, the chat's own marks included.
+        generated_tokens: tokens that were sampled, the one that ended the answer included.
+        finish: `stop` (a stop string), `end` (end of text) or `length`; `fault` when there is no answer.
+        fault: what went wrong, in a line.
+    """
+
+    text: str
+    prompt_tokens: int
+    generated_tokens: int
+    finish: Literal["stop", "end", "length", "fault"]
+    fault: str | None = None
+
+    @classmethod
+    def failed(cls, fault: str, prompt_tokens: int = 0, generated_tokens: int = 0) -> TextResult:
+        """Return a result without an answer; tokens that were used all the same are charged."""
+        return cls("", prompt_tokens, generated_tokens, "fault", fault)
+
+
+class TextModel(Protocol):
+    """A model that writes text.
+
+    `generate` takes any number of requests at once and batches them as it sees fit.
+    """
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and answer together that the model can take."""
+        ...
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        """Answer every request.
+
+        Args:
+            requests: any number, any mixture of settings.
+            deadline_s: `time.monotonic()` value after which what has no answer yet is a fault.
+
+        Raises:
+            SwarmError: no further call can succeed (the endpoint refuses the key, the engine cannot be started).
+        """
+        ...
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the tokens that each request's prompt has, the chat's own marks included."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text on its own."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; idempotent."""
+        ...
