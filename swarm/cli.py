@@ -24,6 +24,7 @@ from swarm.commands import (
     data,
     doctor,
     evaluate,
+    export,
     lab,
     memory,
     models,
@@ -132,7 +133,7 @@ def _register(module: ModuleType) -> None:
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(_bounded(getattr(module, name)))
 
 
-for _module in (run, baseline, compare, watch, resume, replay, report, train, lab, mqar, worlds, doctor):
+for _module in (run, baseline, compare, watch, resume, replay, report, train, export, lab, mqar, worlds, doctor):
     _register(_module)
 app.command("eval", epilog=f"Example: {evaluate.EXAMPLE}")(_bounded(evaluate.evaluate))
 

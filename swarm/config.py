@@ -86,6 +86,10 @@ class BackendConfig(_Section):
         """Return what decides results: what is asked of which model, not where and how it is computed."""
         return {"prompt": self.prompt, "adapter": self.adapter, "max_length": self.max_length}
 
+    def chats(self, kind: str | None) -> bool:
+        """Return whether an engine with these settings is asked in the model's chat format."""
+        return self.prompt == "chat" if self.prompt else kind not in ("ulm", None)
+
     def refuse_unused(self, kind: str, where: str) -> None:
         """Check that the engine has a use for everything that is set.
 
@@ -102,6 +106,12 @@ class BackendConfig(_Section):
                 raise ValueError(f"{where}.backend.url must be an http(s) address without a user name or key in it")
 
 
+_WHAT = {
+    "ulm": "the folder of a checkpoint, or a Llama model such as smollm2-135m",
+    "transformers": "a short name such as smollm2-135m, a folder, a GGUF file, or a name of the hub",
+    "vllm": "a short name such as smollm2-135m, a folder, a GGUF file, or a name of the hub",
+    "openai": "the name by which the endpoint knows it",
+}
 _USED = {
     "transformers": {"adapter"},
     "vllm": {
@@ -133,10 +143,13 @@ class AgentsConfig(_Section):
 
     Attributes:
         count: number of agents.
-        policy: `ulm` samples from the model; `random` draws legal actions from the world (the null control);
-            `echo` answers with its own prompt (for measuring the machinery).
-        model: checkpoint folder, relative to the YAML file; needed by `ulm`, and by `random` to count tokens as the
+        policy: the engine that the model runs on: `ulm` (our own), `transformers`, `vllm`, or `openai` (any endpoint
+            that speaks its protocol); `random` draws legal actions from the world (the null control); `echo` answers
+            with its own prompt (for measuring the machinery).
+        model: checkpoint folder, relative to the YAML file; for engines, also `smollm2-135m`, a folder or GGUF file of
+            transformers, or a name of the hub; for `openai` what the endpoint calls it. `random` counts tokens as the
             model would.
+        backend: settings of the engine.
         temperature, top_p: sampling; temperature 0 is greedy.
         max_new_tokens: hard limit of one action.
         constrained: force actions into the world's action pattern where it has one.
@@ -154,8 +167,9 @@ class AgentsConfig(_Section):
     """
 
     count: int = Field(8, ge=1, le=100_000)
-    policy: Literal["ulm", "random", "echo"] = "ulm"
+    policy: Literal["ulm", "transformers", "vllm", "openai", "random", "echo"] = "ulm"
     model: str | None = None
+    backend: BackendConfig = BackendConfig()
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     max_new_tokens: int = Field(32, ge=1, le=4096)
@@ -178,10 +192,24 @@ class AgentsConfig(_Section):
         """Whether agents have an exact memory of facts."""
         return "engram" in self.memory
 
+    @property
+    def engine(self) -> ModelKind | None:
+        """What the agents' model runs on; None for agents without one."""
+        return None if self.policy in ("random", "echo") else self.policy  # type: ignore[return-value]
+
+    @property
+    def chats(self) -> bool:
+        """Whether agents are asked in their model's chat format."""
+        return self.backend.chats(self.engine)
+
     @model_validator(mode="after")
     def _model_is_named(self) -> AgentsConfig:
-        if self.policy == "ulm" and not self.model:
-            raise ValueError("policy 'ulm' needs `model`: the folder of a checkpoint")
+        if self.engine and not self.model:
+            raise ValueError(f"policy {self.policy!r} needs `model`: {_WHAT[self.engine]}")
+        if self.engine:
+            self.backend.refuse_unused(self.engine, "agents")
+        if self.engine not in ("ulm", None) and (self.has_ltm or self.has_engram):
+            raise ValueError(f"memories are those of policy 'ulm'; set memory: [stm] for {self.policy!r}")
         return self
 
     @model_validator(mode="after")
@@ -217,21 +245,52 @@ class TopologyConfig(_Section):
 class CoordinatorConfig(_Section):
     """The mind that reads reports and steers.
 
-    `none` directs nobody, `rules` uses the world's hand-written rules, `ulm` a trained µLM, `shuffled` gives every
-    agent the directive that the µLM (or the rules, without `model`) meant for another (the null control).
+    `none` directs nobody, `rules` uses the world's hand-written rules. `ulm`, `transformers`, `vllm` and `openai` are
+    the engine of a model, as in `agents.policy`. `shuffled` gives every agent the directive that `inner` meant for
+    another (the null control).
+
+    Attributes:
+        model, backend: as in `agents`.
+        inner: what `shuffled` shuffles; None means the µLM, or the rules without `model`.
+        every: ticks from one time that it is asked to the next.
+        digest_tokens: tokens that a model in a chat reads at most; older reports are left out.
     """
 
-    kind: Literal["none", "rules", "ulm", "shuffled"] = "none"
+    kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled"] = "none"
     model: str | None = None
+    backend: BackendConfig = BackendConfig()
+    inner: Literal["rules", "ulm", "transformers", "vllm", "openai"] | None = None
+    digest_tokens: int = Field(768, ge=64)
     every: int = Field(1, ge=1)
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     max_new_tokens: int = Field(64, ge=1, le=4096)
 
+    @property
+    def mind(self) -> str:
+        """What thinks, shuffled or not: `none`, `rules`, or an engine."""
+        if self.kind != "shuffled":
+            return self.kind
+        return self.inner or ("ulm" if self.model else "rules")
+
+    @property
+    def engine(self) -> ModelKind | None:
+        """What its model runs on; None without one."""
+        return self.mind if self.mind in MODEL_KINDS else None  # type: ignore[return-value]
+
+    @property
+    def chats(self) -> bool:
+        """Whether its model is asked in its chat format."""
+        return self.backend.chats(self.engine)
+
     @model_validator(mode="after")
     def _model_is_named(self) -> CoordinatorConfig:
-        if self.kind == "ulm" and not self.model:
-            raise ValueError("coordinator 'ulm' needs `model`: the folder of a checkpoint")
+        if self.inner is not None and self.kind != "shuffled":
+            raise ValueError("`inner` belongs to coordinator 'shuffled', and only to it")
+        if self.engine:
+            if not self.model:
+                raise ValueError(f"coordinator {self.mind!r} needs `model`: {_WHAT[self.engine]}")
+            self.backend.refuse_unused(self.engine, "coordinator")
         return self
 
 
@@ -362,6 +421,15 @@ class ExperimentConfig(_Section):
             del data["agents"]["engram"]
         if not self.agents.has_ltm and not self.agents.has_engram:
             del data["agents"]["memory"], data["agents"]["memory_span"]
+        # As does one whose models run on our own engine, as all did once.
+        for name, section in (("agents", self.agents), ("coordinator", self.coordinator)):
+            data[name]["backend"] = section.backend.logical()
+            if section.backend.logical() == BackendConfig().logical():
+                del data[name]["backend"]
+        if self.coordinator.inner is None:
+            del data["coordinator"]["inner"]
+        if not self.coordinator.chats:
+            del data["coordinator"]["digest_tokens"]
         return data
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """What one host process does: it owns the minds and runs their model calls.
 
 A `Host` knows nothing of Ray: `swarm.pool.LocalPool` keeps one in this process, `swarm.actors` wraps many in actors.
+Models that answer from elsewhere (`REMOTE`) are handed to it; a host without them leaves their agents to another.
 It holds no state between calls except the reply to the last call of each key, so a retried call is answered, not
 repeated. A model that raises or returns garbage becomes a fault of the request that caused it.
 """
@@ -9,13 +10,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swarm.backends.models import ChatFormat, ModelFolder
+from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
@@ -23,11 +27,16 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 
 if TYPE_CHECKING:
+    import torch
+
     from ulm.generation import Engine
     from ulm.memory import LTMState
     from ulm.memory.exact import ExactIndex
 
-__all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
+__all__ = ["REMOTE", "Host", "HostSpec", "SharedModel", "TokenCounter"]
+
+REMOTE = ("vllm", "openai")
+"""Engines that compute in another process; whoever makes the host hands it the models on them."""
 
 MAX_ACTION_CHARACTERS = 4096
 
@@ -44,6 +53,7 @@ class SharedModel:
         tokenizer: `tokenizer.json` as text.
         pad_id, eot_id: its special ids.
         arrays: float32 weights by parameter name; in an object store all hosts map the same memory.
+        chat: its chat format, None without one.
     """
 
     config: dict[str, Any]
@@ -51,6 +61,7 @@ class SharedModel:
     pad_id: int
     eot_id: int
     arrays: dict[str, np.ndarray[Any, Any]]
+    chat: ChatFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,12 @@ class HostSpec:
         world_id: decides the coordinator's playbook.
         call_timeout_s: decoding stops after this many seconds.
         device, dtype, compile, threads: torch settings.
+        tools: the world's actions, for coordinators that were not trained on it.
+        system: what opens the agents' chats; None where they read plain text.
+        folders: pretrained models by the name that the config gives them.
+        adapters: folders of their LoRA adapters, by the path that the config gives them.
+        tokenizer: `tokenizer.json` of the agents' model as text, None where there is none; tokens are bytes then.
+        chat: chat format of the agents' model.
     """
 
     seed: int
@@ -74,21 +91,47 @@ class HostSpec:
     dtype: str = "float32"
     compile: bool = False
     threads: int | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    system: str | None = None
+    folders: Mapping[str, ModelFolder] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: str | None = None
+    chat: ChatFormat | None = None
+
+    @property
+    def needs_hosts(self) -> bool:
+        """Whether anything computes in host processes; otherwise one `Host` beside the runtime does all there is."""
+        return self.agents.engine not in REMOTE or self.coordinator.engine in ("ulm", "transformers")
+
+
+MARKS = 24
+"""Tokens that a chat is taken to need beside its texts, where its format is not known."""
 
 
 class TokenCounter:
     """Counts tokens as the agents' model would; bytes when agents have no model.
 
     Args:
-        model: the agents' shared model, or None.
+        spec: names the tokenizer and the chat format.
     """
 
-    def __init__(self, model: SharedModel | None) -> None:
+    def __init__(self, spec: HostSpec) -> None:
+        self._system, self._chat = spec.system, spec.chat
         self._tokenizer = None
-        if model is not None:
+        if spec.tokenizer is not None:
             from ulm.tokenizer import Tokenizer
 
-            self._tokenizer = Tokenizer.from_json(model.tokenizer)
+            self._tokenizer = Tokenizer.from_json(spec.tokenizer)
+
+    def prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that an agent reads when it is asked with each of these prompts."""
+        if self._system is None:
+            return self(texts)
+        if self._chat is None:
+            opening = self([self._system])[0] + MARKS
+            return [opening + count for count in self(texts)]
+        chat, system = self._chat, self._system
+        return self([chat.render(system, text) for text in texts])
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""
@@ -103,28 +146,82 @@ class Host:
     Args:
         spec: settings.
         models: shared models by the path that the config names them with.
+        remote: models on `REMOTE` engines, by whose they are: `agents`, `coordinator`.
+        computes: whether models of other engines are its own to load, or those of other hosts.
 
     Raises:
         SwarmError: the device is not there, or a model cannot be built.
     """
 
-    def __init__(self, spec: HostSpec, models: dict[str, SharedModel]) -> None:
+    def __init__(
+        self,
+        spec: HostSpec,
+        models: dict[str, SharedModel],
+        remote: Mapping[str, TextModel] | None = None,
+        computes: bool = True,
+    ) -> None:
         self.spec = spec
         self._models = models
+        self._remote = remote or {}
+        self._computes = computes
         self._engines: dict[tuple[str, bool], Engine] = {}
+        self._pretrained: dict[tuple[str, str | None, int | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
         self._indices: list[tuple[FactsKnown, ExactIndex]] = []
-        self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
+        self._counter = TokenCounter(spec)
         self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
-        if spec.agents.policy == "ulm" and spec.agents.model:
+        self._agents = self._text_model("agents", spec.agents)
+        if spec.agents.policy == "ulm" and spec.agents.model and computes:
             self._engine(spec.agents.model, spec.agents.has_ltm)
         self._coordinator = None
         if spec.coordinator.kind != "none":
             from swarm.coordinator.minds import make_coordinator
 
-            path = spec.coordinator.model if spec.coordinator.kind in ("ulm", "shuffled") else None
-            engine = self._engine(path) if path else None
-            self._coordinator = make_coordinator(spec.coordinator, spec.world_id, engine, self.count_tokens)
+            model = self._text_model("coordinator", spec.coordinator)
+            if model is not None or spec.coordinator.engine is None:
+                self._coordinator = make_coordinator(
+                    spec.coordinator, spec.world_id, model, self.count_tokens, spec.tools, spec.call_timeout_s
+                )
+
+    def _text_model(self, whose: str, section: AgentsConfig | CoordinatorConfig) -> TextModel | None:
+        """Return the model of a section, None where it has none or this host is not the one that asks it."""
+        name = str(section.model)
+        if section.engine is None or section.engine in REMOTE:
+            return self._remote.get(whose)
+        if not self._computes:
+            return None
+        if section.engine == "ulm":
+            from swarm.backends.ulm import UlmModel
+
+            if whose == "agents":  # whose memories are more than text
+                return None
+            return UlmModel(self._engine(name), self._models[name].chat, section.backend.max_length or 1 << 20)
+        return self._transformers(name, section.backend.adapter, section.backend.max_length)
+
+    def _transformers(self, name: str, adapter: str | None, max_length: int | None) -> TextModel:
+        if (name, adapter, max_length) not in self._pretrained:
+            import torch
+
+            from swarm.backends.transformers import TransformersModel
+
+            device, dtype = self._device_and_dtype()
+            if self.spec.threads:
+                torch.set_num_threads(self.spec.threads)
+            place = Path(self.spec.adapters[adapter]) if adapter else None
+            self._pretrained[name, adapter, max_length] = TransformersModel(
+                self.spec.folders[name], device, dtype, place, max_length
+            )
+        return self._pretrained[name, adapter, max_length]
+
+    def _device_and_dtype(self) -> tuple[str, torch.dtype]:
+        import torch
+
+        device = self.spec.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
+        return device, getattr(torch, self.spec.dtype)
 
     def ping(self) -> int:
         """Return the process id: the host is up."""
@@ -151,12 +248,7 @@ class Host:
                 config = {key: value for key, value in config.items() if key != "ltm"}
                 arrays = {name: array for name, array in arrays.items() if not name.startswith("ltm.")}
             model = build_model(ModelConfig.from_dict(config), arrays)
-            device = self.spec.device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            if device.startswith("cuda") and not torch.cuda.is_available():
-                raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
-            dtype = getattr(torch, self.spec.dtype)
+            device, dtype = self._device_and_dtype()
             if device != "cpu" or dtype != torch.float32:
                 with torch.inference_mode():  # shared weights are inference tensors, and so must their copies be
                     model = model.to(device=device, dtype=dtype)
@@ -168,6 +260,10 @@ class Host:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text under the agents' tokenizer."""
         return self._counter(texts)
+
+    def count_prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that an agent reads when it is asked with each of these prompts."""
+        return self._counter.prompts(texts)
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls; a request whose key was answered last time gets the same reply again."""
@@ -185,13 +281,41 @@ class Host:
         except TimeoutError:
             fault = f"timeout: no answer within {self.spec.call_timeout_s:g} s"
             return [ActReply(request.key, "", 0, 0, fault) for request in requests]
+        except SwarmError:
+            raise  # no further call can succeed
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
                 return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
             # One request must not take its neighbours down: find it by asking each alone.
             return [reply for request in requests for reply in self._act([request])]
 
+    def _ask(self, model: TextModel, requests: list[ActRequest]) -> list[ActReply]:
+        """Ask a model that is not our own engine."""
+        agents = self.spec.agents
+        results = model.generate(
+            [
+                TextRequest(
+                    request.prompt,
+                    self.spec.system,
+                    derive_seed(self.spec.seed, "act", *request.key),
+                    request.max_new_tokens,
+                    agents.temperature,
+                    agents.top_p,
+                    (STOP,),
+                    Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
+                )
+                for request in requests
+            ],
+            deadline_s=time.monotonic() + self.spec.call_timeout_s,
+        )
+        return [
+            _checked(ActReply(r.key, found.text.strip(), found.prompt_tokens, found.generated_tokens, found.fault))
+            for r, found in zip(requests, results, strict=True)
+        ]
+
     def _generate(self, requests: list[ActRequest]) -> list[ActReply]:
+        if self._agents is not None:
+            return self._ask(self._agents, requests)
         from ulm.generation import GenerationRequest
 
         agents = self.spec.agents
@@ -200,7 +324,7 @@ class Host:
         results = engine.generate(
             [
                 GenerationRequest(
-                    request.prompt,
+                    request.prompt if self.spec.system is None else self._chat(request.prompt),
                     derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
@@ -216,12 +340,16 @@ class Host:
         )
         replies: list[ActReply] = []
         for request, result in zip(requests, results, strict=True):
-            text, fault = result.text, None
-            if not _is_text(text) or len(text) > MAX_ACTION_CHARACTERS:
-                text, fault = "", "model returned garbage: no text, or far too much of it"
-            memory = result.memory.to_bytes() if result.memory is not None and fault is None else None
-            replies.append(ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, fault, memory))
+            text = result.text if self.spec.system is None else result.text.strip()
+            memory = result.memory.to_bytes() if result.memory is not None else None
+            reply = ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, None, memory)
+            replies.append(_checked(reply))
         return replies
+
+    def _chat(self, prompt: str) -> str:
+        if self.spec.chat is None:
+            raise SwarmError(f"model {self.spec.agents.model} has no chat format; set agents.backend.prompt: plain")
+        return self.spec.chat.render(self.spec.system or "", prompt)
 
     def _ready(self, engine: Engine, requests: Sequence[ActRequest]) -> dict[int, ExactIndex]:
         """Return the exact memory of every set of facts that requests name, by the identity of the set.
@@ -261,6 +389,8 @@ class Host:
             return [DirectReply(request.key) for request in requests]
         try:
             return self._coordinator.direct(requests)
+        except SwarmError:
+            raise  # no further call can succeed
         except Exception as error:  # a model is anybody's code
             if len(requests) == 1:
                 return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
@@ -274,6 +404,14 @@ def _memory(engine: Engine, request: ActRequest) -> LTMState | None:
     from ulm.memory import LTMState
 
     return LTMState.from_bytes(request.memory, ltm, engine.model.device)
+
+
+def _checked(reply: ActReply) -> ActReply:
+    """Return the reply, or one that says that its text is none."""
+    if reply.fault is None and (not _is_text(reply.text) or len(reply.text) > MAX_ACTION_CHARACTERS):
+        fault = "model returned garbage: no text, or far too much of it"
+        return ActReply(reply.key, "", reply.prompt_tokens, reply.generated_tokens, fault)
+    return reply
 
 
 def _is_text(value: object) -> bool:

@@ -138,6 +138,10 @@ class Pool(Protocol):
         """Return the tokens of each text under the agents' tokenizer."""
         ...
 
+    def count_prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that an agent reads when it is asked with each of these prompts."""
+        ...
+
     def close(self) -> None:
         """Release processes and memory; idempotent."""
         ...

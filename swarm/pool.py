@@ -6,12 +6,13 @@ Owns the time limit around a host in the same process. Results equal those of an
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from swarm.backends.protocol import TextModel
 from swarm.host import Host, HostSpec, SharedModel
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
@@ -56,13 +57,20 @@ class LocalPool:
     """Runs all calls on one host in a worker thread.
 
     Args:
-        spec, models: passed to the `Host`.
+        spec, models, remote: passed to the `Host`.
         host: use this host instead; tests pass scripted ones.
     """
 
-    def __init__(self, spec: HostSpec, models: dict[str, SharedModel], host: Host | None = None) -> None:
+    def __init__(
+        self,
+        spec: HostSpec,
+        models: dict[str, SharedModel],
+        host: Host | None = None,
+        remote: Mapping[str, TextModel] | None = None,
+    ) -> None:
         self._spec = spec
-        self._host = host or Host(spec, models)
+        self._remote = remote or {}
+        self._host = host or Host(spec, models, self._remote)
         self._worker = _Worker()
 
     def _within_limit(self, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]) -> list[_Reply]:
@@ -93,6 +101,12 @@ class LocalPool:
         """Return the tokens of each text."""
         return self._host.count_tokens(texts)
 
+    def count_prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each prompt."""
+        return self._host.count_prompts(texts)
+
     def close(self) -> None:
-        """Stop the worker thread."""
+        """Stop the worker thread, and let go of what answers from elsewhere."""
         self._worker.stop()
+        for model in self._remote.values():
+            model.close()

@@ -5,9 +5,10 @@ Owns the text layout. Every line is a fact the agent may know; the action is wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["STOP", "agent_prompt"]
+__all__ = ["STOP", "agent_prompt", "agent_system", "tool_lines"]
 
 STOP = "\n"
 """Ends an action."""
@@ -33,3 +34,28 @@ def agent_prompt(
     if directive:
         lines.append(directive)
     return "\n".join(lines) + "\n"
+
+
+def tool_lines(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a world's actions in a line each, for models that were not trained on them."""
+    lines: list[str] = []
+    for tool in tools:
+        fields = [
+            f"{{{name}}} is {field['description'].rstrip('.')}"
+            for name, field in tool["parameters"]["properties"].items()
+            if field.get("description")
+        ]
+        meaning = f" ({'; '.join(fields)})" if fields else ""
+        lines.append(f"{tool['text']}{meaning}: {tool['description']}")
+    return lines
+
+
+def agent_system(tools: Sequence[Mapping[str, Any]]) -> str:
+    """Return what opens the chat of an agent whose model was not trained on the world."""
+    lines = [
+        "You are one agent of a team that works on one goal in a text world. You read what you see, what others say "
+        "and what your last actions did, and answer with one action and nothing else.",
+        "Actions:",
+        *tool_lines(tools),
+    ]
+    return "\n".join(lines)

@@ -19,10 +19,12 @@ import yaml
 
 from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.host import HostSpec, SharedModel
+from swarm.host import HostSpec
 from swarm.journal import JOURNAL_NAME, JournalWriter, Record, read_records
 from swarm.memories import MEMORY_FOLDER, MemoryStore
 from swarm.messages import Pool
+from swarm.models import LoadedModels, load_models, start_remote
+from swarm.prompt import agent_system
 from swarm.runtime import Runtime
 from swarm.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.topology import neighbours
@@ -68,7 +70,7 @@ def start_run(
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
     """
     base_dir = source.resolve().parent
-    models, hashes = _load_models(config, base_dir)
+    models = load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
     manifest: dict[str, Any] = {
@@ -78,7 +80,7 @@ def start_run(
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")},
-        "checkpoints": hashes,
+        "checkpoints": models.hashes,
     }
     (run_dir / "experiment.yaml").write_text(
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -89,11 +91,11 @@ def start_run(
         JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
-        journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
+        journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         telemetry.emit("start", **manifest["versions"])
         announce(run_dir)
         runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
-        return _carry_out(config, run_dir, runtime, models, journal, telemetry)
+        return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
 def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunOutcome:
@@ -110,7 +112,7 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
         base_dir = Path(manifest["base_dir"])
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
-    models, hashes = _load_models(config, base_dir)
+    models = load_models(config, base_dir)
     runtime_config = config.runtime
     with (
         JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
@@ -119,14 +121,14 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
         records = read_records(run_dir / JOURNAL_NAME)
         header = next(records, None)
         if header is None:  # killed before the first record was durable
-            journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": hashes})
+            journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         else:
-            _check_header(header, config, hashes)
+            _check_header(header, config, models.hashes)
         runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
         runtime.fold(records)
         telemetry.emit("resume", seq=journal.next_seq)
         announce(run_dir)
-        return _carry_out(config, run_dir, runtime, models, journal, telemetry)
+        return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
 def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
@@ -141,16 +143,17 @@ def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, st
 
 def _carry_out(
     config: ExperimentConfig,
+    base_dir: Path,
     run_dir: Path,
     runtime: Runtime,
-    models: dict[str, SharedModel],
+    models: LoadedModels,
     journal: JournalWriter,
     telemetry: TelemetryWriter,
 ) -> RunOutcome:
     if runtime.ended is None:
         pool: Pool | None = None
         try:
-            pool = _make_pool(config, models, telemetry)
+            pool = _make_pool(config, base_dir, models, telemetry)
             runtime.play(pool)
         except KeyboardInterrupt:
             telemetry.emit("interrupted")
@@ -171,11 +174,14 @@ def _carry_out(
     )
 
 
-def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemetry: TelemetryWriter) -> Pool:
-    runtime = config.runtime
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
+    runtime, agents = config.runtime, config.agents
+    chats = agents.chats
+    world = _world(config, base_dir)
+    named = str(agents.model)
     spec = HostSpec(
         config.seed,
-        config.agents,
+        agents,
         config.coordinator,
         config.world.id,
         config.faults.call_timeout_s,
@@ -183,14 +189,29 @@ def _make_pool(config: ExperimentConfig, models: dict[str, SharedModel], telemet
         runtime.dtype,
         runtime.compile,
         runtime.threads_per_host,
+        tuple(world.tools()) if config.coordinator.chats else (),
+        agent_system(world.tools()) if chats else None,
+        models.folders,
+        {name: str(path) for name, path in models.adapters.items()},
+        models.tokenizers.get(named),
+        models.chats.get(named),
     )
+    deaths = config.faults.max_host_deaths
     if runtime.pool == "local":
         from swarm.pool import LocalPool
 
-        return LocalPool(spec, models)
+        return LocalPool(spec, models.shared, remote=start_remote(config, models, deaths, telemetry.emit))
     from swarm.actors.pool import RayPool
 
-    return RayPool(spec, models, runtime, config.faults, config.agents.count * config.concurrency, telemetry.emit)
+    return RayPool(
+        spec,
+        models.shared,
+        runtime,
+        config.faults,
+        agents.count * config.concurrency,
+        telemetry.emit,
+        lambda: start_remote(config, models, deaths, telemetry.emit),
+    )
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
@@ -210,38 +231,6 @@ def _runtime(
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
     memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
     return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories)
-
-
-def _load_models(config: ExperimentConfig, base_dir: Path) -> tuple[dict[str, SharedModel], dict[str, str]]:
-    """Return every checkpoint the config names, and its hash, by the path as written in the config."""
-    paths = [config.agents.model] if config.agents.policy != "echo" else []
-    if config.coordinator.kind in ("ulm", "shuffled"):
-        paths.append(config.coordinator.model)
-    models: dict[str, SharedModel] = {}
-    hashes: dict[str, str] = {}
-    for path in paths:
-        if path is None or path in models:
-            continue
-        from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
-
-        folder = base_dir / path
-        try:
-            shape = read_checkpoint_config(folder)
-            if path == config.agents.model and config.agents.has_ltm and shape.model.ltm is None:
-                raise SwarmError(
-                    f"agents.memory names ltm, but {path} was trained without one; leave it out or take another model"
-                )
-            hashes[path] = checkpoint_hash(folder)
-            models[path] = SharedModel(
-                shape.model.to_dict(),
-                (folder / "tokenizer.json").read_text(encoding="utf-8"),
-                shape.pad_id,
-                shape.eot_id,
-                load_weights_numpy(folder),
-            )
-        except ValueError as error:
-            raise SwarmError(str(error)) from error
-    return models, hashes
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

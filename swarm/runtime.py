@@ -262,7 +262,7 @@ class Runtime:
             )
             for agent in acting
         ]
-        for turn, count in zip(turns, pool.count_tokens([turn.prompt for turn in turns]), strict=True):
+        for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
             turn.prompt_tokens = count
         spent = episode.spent
         if directed is not None:  # already in flight: the coordinator's share counts before the agents'

@@ -162,7 +162,9 @@ class Engine:
         self.max_batch = max_batch
         self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
         self._lean = LeanDecoder(model)
-        self._texts = tokenizer.token_texts
+        # Pretrained models may have more rows than their tokenizer has tokens, to fill up a round number.
+        unused = model.config.vocab_size - len(tokenizer.token_texts)
+        self._texts = tokenizer.token_texts + [""] * max(0, unused)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""

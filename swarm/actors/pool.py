@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -22,9 +22,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayC
 
 from swarm.actors.shared_memory import protect
 from swarm.actors.trimmer import PauseTrimmer
+from swarm.backends.protocol import TextModel
 from swarm.config import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
-from swarm.host import Host, HostSpec, SharedModel, TokenCounter
+from swarm.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 __all__ = ["RayPool", "start_ray"]
@@ -144,6 +145,7 @@ class RayPool:
         runtime: number of hosts, standby hosts, threads, address.
         faults: how many host deaths are survived, and the time limit of a call.
         agents: number of agents, for `agents_per_host`.
+        make_remote: starts the models on `REMOTE` engines, by whose they are; called once Ray is up.
         on_event: told about host deaths and replacements: (kind, facts).
 
     Raises:
@@ -158,12 +160,18 @@ class RayPool:
         faults: FaultsConfig,
         agents: int,
         on_event: Callable[..., None] = lambda kind, **facts: None,
+        make_remote: Callable[[], Mapping[str, TextModel]] = dict,
     ) -> None:
         start_ray(runtime.address)
         self._spec = spec
         self._faults = faults
         self._on_event = on_event
-        self._counter = TokenCounter(models[spec.agents.model] if spec.agents.model else None)
+        self._counter = TokenCounter(spec)
+        self._standby: list[_Member] = []
+        self._hosts: list[_Member] = []
+        self._remote = make_remote()
+        # What only waits for other processes needs none of its own.
+        self._near = Host(spec, {}, self._remote, computes=False) if self._remote else None
         self._names = list(models)
         self._refs = [ray.put(models[name]) for name in self._names]
         count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
@@ -175,9 +183,8 @@ class RayPool:
             cpus = int(ray.cluster_resources().get("CPU", 1.0))
             self._spec = dataclasses.replace(spec, threads=max(1, cpus // count))
         self._deaths = 0
-        self._standby: list[_Member] = []
-        self._standby_wanted = runtime.standby
-        self._hosts = [self._start() for _ in range(count)]
+        self._standby_wanted = runtime.standby if spec.needs_hosts else 0
+        self._hosts = [self._start() for _ in range(count if spec.needs_hosts else 0)]
         try:
             for host in self._hosts:
                 host.wait_until_up(START_TIMEOUT_S)
@@ -250,6 +257,9 @@ class RayPool:
                     # Decoding has its own deadline inside the host; this one is for a call that never returns.
                     answers = ray.get(reference, timeout=limit + 2.0)
                     replies.update(zip(part, answers, strict=True))
+                except SwarmError as error:  # no further call can succeed; Ray adds the traceback
+                    line = str(error).strip().splitlines()[-1]
+                    raise SwarmError(line.partition("SwarmError: ")[2] or line) from None
                 except (GetTimeoutError, RayChannelTimeoutError):
                     self._on_event("host_death", host=host, detail="hung; killed")
                     self._replace(host, "a call that never returned")
@@ -267,7 +277,9 @@ class RayPool:
         return [replies[i] for i in range(len(requests))]
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
-        """Run agent calls on all hosts."""
+        """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
+        if self._near is not None and self._spec.agents.engine in REMOTE:
+            return self._near.act(requests)
         answers = self._run("act", [_asked(request) for request in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
@@ -275,7 +287,9 @@ class RayPool:
         ]
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
-        """Run coordinator calls on all hosts."""
+        """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
+        if self._near is not None and (self._spec.coordinator.engine in REMOTE or not self._hosts):
+            return self._near.direct(requests)
         answers = self._run("direct", [_fields(request) for request in requests])
         return [
             DirectReply(request.key, fault=answer) if isinstance(answer, str) else DirectReply(*answer)
@@ -286,6 +300,10 @@ class RayPool:
         """Return the tokens of each text, counted in this process."""
         return self._counter(texts)
 
+    def count_prompts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each prompt, counted in this process."""
+        return self._counter.prompts(texts)
+
     def host_pids(self) -> list[int]:
         """Return the process ids of the hosts in service; tests kill them."""
         return list(ray.get([host.actor.ping.remote() for host in self._hosts]))
@@ -295,6 +313,8 @@ class RayPool:
         for host in [*self._hosts, *self._standby]:
             host.kill()
         self._hosts, self._standby = [], []
+        for model in self._remote.values():
+            model.close()
 
 
 def _asked(request: ActRequest) -> _Fields:

@@ -16,8 +16,9 @@ __all__ = ["Structure", "TextModel", "TextRequest", "TextResult"]
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The form that an answer must have. Exactly one, or several that describe the same texts: an engine takes the one
-    that it serves best.
+    """The form that an answer must have.
+
+    One of them, or several that describe the same texts: an engine takes the one that it serves best.
 
     Attributes:
         regex: the whole answer matches it (`ulm.constraint.Constraint.from_regex` says what is understood).
@@ -83,6 +84,13 @@ class TextResult:
     def failed(cls, fault: str, prompt_tokens: int = 0, generated_tokens: int = 0) -> TextResult:
         """Return a result without an answer; tokens that were used all the same are charged."""
         return cls("", prompt_tokens, generated_tokens, "fault", fault)
+
+    @classmethod
+    def too_long(cls, prompt_tokens: int, max_new_tokens: int, max_length: int) -> TextResult:
+        """Return the result of a request that does not fit into a model."""
+        return cls.failed(
+            f"the prompt has {prompt_tokens} tokens and the answer may take {max_new_tokens}, the model {max_length}"
+        )
 
 
 class TextModel(Protocol):

@@ -1,4 +1,4 @@
-"""The coordinators that ship: rules, a µLM, and the shuffled null control.
+"""The coordinators that ship: rules, models that read a playbook's briefings, and the shuffled null control.
 
 Owns how each turns a request into directives and what it is charged: every token a coordinator reads or writes
 counts, for the rules too, which read reports and write directives like any other mind.
@@ -7,12 +7,15 @@ counts, for the rules too, which read reports and write directives like any othe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
+from swarm.backends.protocol import TextModel, TextRequest
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
+from swarm.coordinator.language import LanguageCoordinator
 from swarm.coordinator.protocol import Briefing, Coordinator, Playbook
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.coordinator.vault import VaultPlaybook
@@ -20,9 +23,6 @@ from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from ulm.generation import Engine, GenerationRequest
 
 __all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
 
@@ -71,44 +71,42 @@ class RulesCoordinator:
 
 
 class ModelCoordinator:
-    """A µLM that reads the playbook's briefings and writes directives."""
+    """A model that was trained to read the playbook's briefings and to write directives."""
 
-    def __init__(self, book: Playbook, engine: Engine, config: CoordinatorConfig) -> None:
+    def __init__(self, book: Playbook, model: TextModel, config: CoordinatorConfig, timeout_s: float = 3600.0) -> None:
         self.book = book
-        self.engine = engine
+        self.model = model
         self.config = config
+        self.timeout_s = timeout_s
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
-        from ulm.generation import GenerationRequest  # rules must not wait for torch
-
-        asked: list[tuple[int, Briefing, GenerationRequest]] = []
+        config = self.config
+        asked: list[tuple[int, Briefing, TextRequest]] = []
         for index, request in enumerate(requests):
             briefings = self.book.briefings(request)
             left = request.max_tokens
-            lengths = self.engine.count_tokens([b.prompt for b in briefings])
-            for number, (briefing, length) in enumerate(zip(briefings, lengths, strict=True)):
-                cost = length + self.config.max_new_tokens
+            wanted = [
+                TextRequest(
+                    briefing.prompt,
+                    None,
+                    derive_seed(request.seed, "briefing", number),
+                    config.max_new_tokens,
+                    config.temperature,
+                    config.top_p,
+                    (STOP,),
+                )
+                for number, briefing in enumerate(briefings)
+            ]
+            lengths = self.model.count_prompts(wanted)
+            for briefing, text, length in zip(briefings, wanted, lengths, strict=True):
+                cost = length + config.max_new_tokens
                 if left is not None:
                     if cost > left:
                         break
                     left -= cost
-                seed = derive_seed(request.seed, "briefing", number)
-                asked.append(
-                    (
-                        index,
-                        briefing,
-                        GenerationRequest(
-                            briefing.prompt,
-                            seed,
-                            self.config.max_new_tokens,
-                            self.config.temperature,
-                            self.config.top_p,
-                            (STOP,),
-                        ),
-                    )
-                )
-        results = self.engine.generate([generation for _, _, generation in asked])
+                asked.append((index, briefing, text))
+        results = self.model.generate([text for _, _, text in asked], time.monotonic() + self.timeout_s)
         replies = [DirectReply(request.key) for request in requests]
         for (index, briefing, _), result in zip(asked, results, strict=True):
             reply = replies[index]
@@ -118,6 +116,7 @@ class ModelCoordinator:
                 prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
                 generated_tokens=reply.generated_tokens + result.generated_tokens,
                 calls=reply.calls + 1,
+                fault=reply.fault or result.fault,
             )
         return replies
 
@@ -141,24 +140,34 @@ class ShuffledCoordinator:
 
 
 def make_coordinator(
-    config: CoordinatorConfig, world_id: str, engine: Engine | None, count_tokens: CountTokens
+    config: CoordinatorConfig,
+    world_id: str,
+    model: TextModel | None,
+    count_tokens: CountTokens,
+    tools: Sequence[Mapping[str, Any]] = (),
+    timeout_s: float = 3600.0,
 ) -> Coordinator | None:
     """Return the coordinator of a config, None for `none`.
 
     Args:
         config: its section.
         world_id: decides the playbook.
-        engine: the coordinator's model, when `config.model` is set.
+        model: the coordinator's model, when its mind is one.
         count_tokens: counts text for coordinators without a model.
+        tools: the world's actions, for models that were not trained on it.
+        timeout_s: how long one call of the model may take.
 
     Raises:
-        SwarmError: no playbook for the world.
+        SwarmError: no playbook for the world, and the mind needs one.
     """
     if config.kind == "none":
         return None
-    book = playbook(world_id)
-    rules = RulesCoordinator(book, count_tokens)
-    if config.kind == "rules":
-        return rules
-    mind: Coordinator = rules if engine is None else ModelCoordinator(book, engine, config)
+    mind: Coordinator
+    if model is None:
+        mind = RulesCoordinator(playbook(world_id), count_tokens)
+    elif config.chats:
+        known = _PLAYBOOKS.get(world_id)
+        mind = LanguageCoordinator(model, config, tools, known() if known else None, timeout_s)
+    else:
+        mind = ModelCoordinator(playbook(world_id), model, config, timeout_s)
     return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind

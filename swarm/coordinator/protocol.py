@@ -39,9 +39,17 @@ class Coordinator(Protocol):
 
 
 class Playbook(Protocol):
-    """One world's coordination knowledge: its hand-written rules and its texts for model coordinators."""
+    """One world's coordination knowledge: its hand-written rules and its texts for model coordinators.
+
+    Attributes:
+        world_id: the world.
+        directive: a regular expression of the directives that its agents understand.
+        about: what directives look like and what they are good for, for a model that was not trained on the world.
+    """
 
     world_id: str
+    directive: str
+    about: str
 
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Return the directives that the hand-written rules give."""

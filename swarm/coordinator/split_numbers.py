@@ -58,6 +58,11 @@ class SplitNumbersPlaybook:
     """Rules, briefings and parsing for split-numbers-v0."""
 
     world_id = "split-numbers-v0"
+    directive = r"(?:[0-9]{1,7}[-+*/])?\[[0-9]{1,7}\](?:[-/][0-9]{1,7})?"
+    about = (
+        "A directive such as 24-[6] asks an agent to make the number in brackets, 6, from its own tiles: 24 was made "
+        "by the other half, and the whole expression gives the target."
+    )
 
     def _read(self, request: DirectRequest) -> tuple[int, dict[str, _Half]] | None:
         """Fold the reports into two halves, keyed by the tiles' text and the parity it was reported with."""

@@ -49,6 +49,10 @@ class VaultPlaybook:
     """Rules, briefings and parsing for vault-v0."""
 
     world_id = "vault-v0"
+    directive = r"key [a-z]{1,12}"
+    about = (
+        "A directive such as key tolu tells the agent whose vault comes next the value that opened the one before it."
+    )
 
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Tell the owner of every vault that is next in its chain the value that opened the one before it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from swarm.backends.protocol import TextResult
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.minds import (
     ModelCoordinator,
@@ -19,7 +20,6 @@ from swarm.coordinator.protocol import Briefing
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest, Report
 from swarm.prompt import STOP
-from ulm.generation import GenerationResult
 
 AGENTS = ("a0", "a1", "a2", "a3")
 
@@ -64,11 +64,14 @@ class _Engine:
     def count_tokens(self, texts):
         return _count(texts)
 
-    def generate(self, requests):
+    def count_prompts(self, requests):
+        return _count([request.prompt for request in requests])
+
+    def generate(self, requests, deadline_s=None):
         self.batches.append(list(requests))
         texts = [self.answers.get(request.prompt, "") for request in requests]
         return [
-            GenerationResult(text, len(request.prompt), len(text) + 1, "stop")
+            TextResult(text, len(request.prompt), len(text) + 1, "stop")
             for request, text in zip(requests, texts, strict=True)
         ]
 

@@ -1,5 +1,6 @@
 """What a host owes its pool: every request an answer, whatever the model behind it does."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from swarm import host as host_module
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
@@ -52,7 +52,6 @@ def make_host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], tuple[Host,
     def make(answer: Answer) -> tuple[Host, FakeEngine]:
         engine = FakeEngine(answer)
         monkeypatch.setattr(Host, "_engine", lambda self, path, with_ltm=False: engine)
-        monkeypatch.setattr(host_module, "TokenCounter", lambda model: TokenCounter(None))
         return Host(spec(), {"somewhere": SharedModel({}, "", 0, 1, {})}), engine
 
     return make
@@ -182,12 +181,12 @@ def test_echo_answers_with_the_last_line_cut_to_its_limit() -> None:
 
 def test_without_a_model_a_token_is_a_byte() -> None:
     assert Host(spec("echo"), {}).count_tokens(["", "abc", "µLM"]) == [0, 3, 4]
-    assert TokenCounter(None)([]) == []
+    assert TokenCounter(spec("echo"))([]) == []
 
 
 def test_with_a_model_tokens_are_the_models() -> None:
     tokenizer = Tokenizer.train(["half target made"] * 9, 300)
-    counter = TokenCounter(SharedModel({}, tokenizer.to_json(), 0, 1, {}))
+    counter = TokenCounter(dataclasses.replace(spec("echo"), tokenizer=tokenizer.to_json()))
     texts = ["half 13 target 145", "", "µLM"]
     assert counter(texts) == [len(tokenizer.encode(text)) for text in texts]
     assert counter(texts)[0] < len(texts[0])

@@ -40,7 +40,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[[ActRequest], ActRep
     monkeypatch.setattr(
         runner,
         "_make_pool",
-        lambda config, models, telemetry: LocalPool(spec(config), models, Scripted(spec(config), models)),
+        lambda config, base_dir, models, telemetry: LocalPool(
+            spec(config), models.shared, Scripted(spec(config), models.shared)
+        ),
     )
 
 

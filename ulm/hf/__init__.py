@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ulm.hf.engram_model import EngramModel, add_engram
     from ulm.hf.engram_trainer import AnswerCollator, AnswerTrainer, EngramTrainer
+    from ulm.hf.export import export_checkpoint
     from ulm.hf.gated import GatedEngramAdapter, without_adapters
     from ulm.hf.llama import from_llama, to_llama, to_mistral
+    from ulm.hf.ulm_model import UlmConfig, UlmForCausalLM, to_ulm
     from ulm.memory.engram import EngramConfig
 
 __all__ = [
@@ -22,10 +24,14 @@ __all__ = [
     "EngramModel",
     "EngramTrainer",
     "GatedEngramAdapter",
+    "UlmConfig",
+    "UlmForCausalLM",
     "add_engram",
+    "export_checkpoint",
     "from_llama",
     "to_llama",
     "to_mistral",
+    "to_ulm",
     "without_adapters",
 ]
 
@@ -37,9 +43,13 @@ _HOMES = {
     "GatedEngramAdapter": "ulm.hf.gated",
     "EngramModel": "ulm.hf.engram_model",
     "add_engram": "ulm.hf.engram_model",
+    "UlmConfig": "ulm.hf.ulm_model",
+    "UlmForCausalLM": "ulm.hf.ulm_model",
+    "export_checkpoint": "ulm.hf.export",
     "from_llama": "ulm.hf.llama",
     "to_llama": "ulm.hf.llama",
     "to_mistral": "ulm.hf.llama",
+    "to_ulm": "ulm.hf.ulm_model",
     "without_adapters": "ulm.hf.gated",
 }
 

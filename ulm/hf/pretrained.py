@@ -6,16 +6,18 @@ downloaded from the hub. A folder takes its name when it is whole.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched"]
+__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched", "from_gguf"]
 
 _DONE = "config.json"
 
@@ -75,15 +77,35 @@ def fetch(name: str, cache: Path | None = None) -> Path:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
     if (here := fetched(name, cache)) is not None:
         return here
+    package = importlib.util.find_spec(source.package)
+    if package is not None and package.origin is not None:
+        file = Path(package.origin).parent / source.file
+        return _make(name, cache, lambda made: _convert(file, made))
+    return _make(name, cache, lambda made: _download(name, source, made))
+
+
+def from_gguf(file: Path, cache: Path | None = None) -> Path:
+    """Return the folder of float16 weights that a GGUF file holds, made on the first call and kept by its content.
+
+    Raises:
+        ValueError: it is no GGUF file that transformers can read, or the package gguf is missing.
+    """
+    name = f"gguf-{_digest(file)[:16]}"
+    return fetched(name, cache) or _make(name, cache, lambda made: _convert(file, made))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _make(name: str, cache: Path | None, fill: Callable[[Path], None]) -> Path:
+    """Return the cached folder of this name after `fill` has written all of it."""
     folder = (cache or cache_folder()) / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
         made = Path(part) / "model"
-        package = importlib.util.find_spec(source.package)
-        if package is not None and package.origin is not None:
-            _convert(Path(package.origin).parent, source, made)
-        else:
-            _download(name, source, made)
+        fill(made)
         try:
             made.rename(folder)
         except OSError:  # somebody else was faster
@@ -93,13 +115,18 @@ def fetch(name: str, cache: Path | None = None) -> Path:
     return folder
 
 
-def _convert(place: Path, source: Pretrained, folder: Path) -> None:
+def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"reading {source.file} needs the package gguf: pip install gguf")
-    tokenizer = AutoTokenizer.from_pretrained(str(place), gguf_file=source.file)
-    model = AutoModelForCausalLM.from_pretrained(str(place), gguf_file=source.file, dtype=torch.float32)
+        raise ValueError(f"reading {file.name} needs the package gguf: pip install gguf")
+    place = str(file.parent)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=file.name, dtype=torch.float32)
+    except Exception as error:  # whatever a damaged file, or a model that is not known, may raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"cannot read {file} as a GGUF model: {reason}") from error
     # What was read is plain float32 now; transformers would refuse to save it as the quantized model it came from.
     del model.config.quantization_config
     model.is_quantized = False

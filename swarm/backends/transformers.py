@@ -1,0 +1,238 @@
+"""Any causal language model of transformers behind the protocol of text generation.
+
+- `generate` of transformers does the decoding; a logits processor of ours does the choosing, so that every row has its
+  own uniforms, its own structure and its own end, as in `ulm.generation`.
+- Rows are padded on the left. A row's numbers may differ in the last bits with the batch it shares, so runs that must
+  not depend on the number of hosts take engine `ulm`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swarm.backends.constraints import Constraints
+from swarm.backends.models import ModelFolder
+from swarm.backends.protocol import TextRequest, TextResult
+from swarm.errors import SwarmError
+from ulm.generation import sample
+from ulm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ulm.constraint import Constraint
+
+__all__ = ["TransformersModel"]
+
+MAX_BATCH = 64
+
+
+@dataclass(slots=True)
+class _Row:
+    request: TextRequest
+    ids: list[int]
+    uniforms: np.ndarray[Any, Any]
+    constraint: Constraint | None
+    state: int = 0
+    produced: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: str | None = None
+
+
+class TransformersModel:
+    """A model that transformers loads.
+
+    Args:
+        folder: the model's files.
+        device, dtype: where and in which type it computes.
+        adapter: folder of a PEFT LoRA adapter, or None.
+        max_length: tokens of prompt and answer; None takes what the model was made for.
+
+    Raises:
+        SwarmError: transformers cannot load it, or the adapter does not fit.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        adapter: Path | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self._folder = folder
+        self._max_length = min(max_length or folder.max_length, folder.max_length)
+        self._tokenizer = Tokenizer.load(folder.path)
+        self._constraints = Constraints(self._tokenizer)
+        self._device = torch.device(device)
+        self._model = _load(folder, self._device, dtype, adapter)
+        ends = self._model.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        self._ends = sorted({*listed, self._tokenizer.eot_id})
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._max_length
+
+    def _text(self, request: TextRequest) -> str:
+        if request.system is None:
+            return request.prompt
+        if self._folder.chat is None:
+            raise SwarmError(f"model {self._folder.name} has no chat template; set backend.prompt: plain")
+        return self._folder.chat.render(request.system, request.prompt)
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the tokens of each prompt."""
+        return self.count_tokens([self._text(request) for request in requests])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
+        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        """Answer every request, those of like length together."""
+        results: dict[int, TextResult] = {}
+        rows: list[tuple[int, _Row]] = []
+        for number, request in enumerate(requests):
+            ids = self._tokenizer.encode(self._text(request)) or [self._tokenizer.eot_id]
+            if len(ids) + request.max_new_tokens > self._max_length:
+                results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
+                continue
+            constraint = self._constraints.of(request.structure) if request.structure else None
+            # The streams of `ulm.generation`: the same seed draws the same uniforms.
+            uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
+                request.max_new_tokens, dtype=np.float32
+            )
+            rows.append((number, _Row(request, ids, uniforms, constraint, constraint.start if constraint else 0)))
+        rows.sort(key=lambda pair: len(pair[1].ids))  # little padding
+        for start in range(0, len(rows), MAX_BATCH):
+            part = rows[start : start + MAX_BATCH]
+            self._decode([row for _, row in part], deadline_s)
+            results.update((number, _result(row)) for number, row in part)
+        return [results[number] for number in range(len(requests))]
+
+    @torch.inference_mode()
+    def _decode(self, rows: list[_Row], deadline_s: float | None) -> None:
+        from transformers import GenerationConfig
+
+        width = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), width), self._tokenizer.pad_id)
+        seen = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
+            seen[i, width - len(row.ids) :] = 1
+        settings = GenerationConfig(
+            max_new_tokens=max(row.request.max_new_tokens for row in rows),
+            do_sample=False,
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_id,
+        )
+        choose = _Choose(rows, self._tokenizer, set(self._ends), deadline_s)
+        self._model.generate(
+            input_ids=ids.to(self._device),
+            attention_mask=seen.to(self._device),
+            generation_config=settings,
+            logits_processor=[choose],
+        )
+
+    def close(self) -> None:
+        """Nothing to give back before the process ends."""
+
+
+def _result(row: _Row) -> TextResult:
+    if row.finish == "timeout":
+        fault = "timeout: decoding passed its deadline"
+        return TextResult.failed(fault, len(row.ids), len(row.produced))
+    finish = {"stop": "stop", "end": "end"}.get(str(row.finish), "length")
+    return TextResult(row.text, len(row.ids), len(row.produced), finish)  # type: ignore[arg-type]
+
+
+class _Choose:
+    """A logits processor that leaves each row the one token that its own request takes next."""
+
+    def __init__(self, rows: list[_Row], tokenizer: Tokenizer, ends: set[int], deadline_s: float | None) -> None:
+        self.rows = rows
+        self.tokenizer = tokenizer
+        self.ends = ends
+        self.deadline_s = deadline_s
+        self.step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.deadline_s is not None and time.monotonic() > self.deadline_s:
+            for row in self.rows:
+                row.finish = row.finish or "timeout"
+        forced = torch.full_like(scores, -torch.inf)
+        live = [i for i, row in enumerate(self.rows) if row.finish is None]
+        by_sampling: dict[tuple[float, float], list[int]] = {}
+        for i in live:
+            request = self.rows[i].request
+            by_sampling.setdefault((request.temperature, request.top_p), []).append(i)
+        for (temperature, top_p), members in by_sampling.items():
+            logits = scores[members].float()
+            for place, i in enumerate(members):
+                row = self.rows[i]
+                if row.constraint is not None:
+                    allowed = row.constraint.allowed(row.state).to(logits.device)
+                    logits[place, : len(allowed)].masked_fill_(~allowed, -torch.inf)
+                    logits[place, len(allowed) :] = -torch.inf
+            uniforms = torch.tensor([float(self.rows[i].uniforms[self.step]) for i in members], device=logits.device)
+            for i, token in zip(members, sample(logits, uniforms, temperature, top_p).tolist(), strict=True):
+                self._accept(self.rows[i], token)
+                # What ends an answer here ends it for transformers, too.
+                forced[i, token if self.rows[i].finish is None else self.tokenizer.eot_id] = 0.0
+        for i, row in enumerate(self.rows):
+            if row.finish is not None and i not in live:
+                forced[i, self.tokenizer.eot_id] = 0.0
+        self.step += 1
+        return forced
+
+    def _accept(self, row: _Row, token: int) -> None:
+        row.produced.append(token)
+        if token in self.ends:
+            row.finish = "end"
+            return
+        if row.constraint is not None:
+            row.state = row.constraint.advance(row.state, token)
+        row.text = self.tokenizer.decode(row.produced)
+        found = [place for stop in row.request.stop if (place := row.text.find(stop)) >= 0]
+        if found:
+            row.text, row.finish = row.text[: min(found)], "stop"
+        elif len(row.produced) == row.request.max_new_tokens:
+            row.finish = "length"
+
+
+def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, adapter: Path | None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder.path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise SwarmError(f"transformers cannot load model {folder.name} from {folder.path}: {reason}") from error
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    return model.eval().to(device)
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
+    try:
+        json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        # Merged, a step costs what it costs without an adapter.
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise SwarmError(f"cannot load adapter {adapter}: {reason}") from error

@@ -1,0 +1,78 @@
+"""What a language model is told about an episode: a text built by code, the same for the same reports.
+
+Owns which lines there are and in which order they are left out when they are too many: what was said long ago goes
+first. It knows report texts and directives; it refuses to know models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from swarm.coordinator.protocol import Briefing, Playbook
+from swarm.messages import DirectRequest
+from swarm.prompt import tool_lines
+
+__all__ = ["bounded", "digest_lines", "opening"]
+
+
+def opening(tools: Sequence[Mapping[str, Any]], book: Playbook | None, form: str) -> str:
+    """Return what opens the coordinator's chat.
+
+    Args:
+        tools: the world's actions.
+        book: the world's playbook, None where it has none.
+        form: how the answer is to be written, in a sentence.
+    """
+    lines = ["You coordinate agents that work on one goal. You cannot act; you read reports and say who shall do what."]
+    if tools:
+        lines += ["What agents can do:", *tool_lines(tools)]
+    lines += [book.about if book else "A directive is one short instruction.", form]
+    return "\n".join(lines)
+
+
+def digest_lines(request: DirectRequest, briefings: Sequence[Briefing]) -> list[str]:
+    """Return the lines of a digest, the most important first.
+
+    That is the goal, what is open, what agents said last, what came of the directives, and what was said before.
+    """
+    last = {report.agent: report for report in request.reports}
+    came_back = {(report.tick, report.agent): report.text for report in request.reports}
+    lines = [f"Goal: {request.goal}", f"Agents: {' '.join(request.agents)}"]
+    for briefing in briefings:
+        if briefing.options:
+            told = " ".join(briefing.options.values())
+            lines.append(f"Open for {' '.join(briefing.agents)}: {told}")
+        else:
+            lines.append(f"In short: {briefing.prompt.strip()}")
+    lines += [f"{agent} says: {last[agent].text}" for agent in request.agents if agent in last]
+    silent = [agent for agent in request.agents if agent not in last]
+    if silent and request.reports:
+        lines.append(f"No word from {' '.join(silent)}")
+    for tick, agent, text in reversed(request.directives):
+        answer = came_back.get((tick, agent))
+        lines.append(f"Told {agent} at tick {tick}: {text}; then {answer or 'nothing was reported'}")
+    lines += [
+        f"Before, {report.agent} said: {report.text}"
+        for report in reversed(request.reports)
+        if report is not last[report.agent]
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def bounded(lines: Sequence[str], limit: int, count: Callable[[str], int]) -> str:
+    """Return as many of the first lines as have at most `limit` tokens together; the first is always there.
+
+    Args:
+        lines: the most important first.
+        limit: tokens.
+        count: tokens of a text as the model will read it, marks of the chat included.
+    """
+    low, high = 1, min(len(lines), max(limit, 1))  # a line has a token at least
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count("\n".join(lines[:middle])) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return "\n".join(lines[:low])

@@ -1,0 +1,178 @@
+"""Text generation behind one protocol: every engine keeps the same promises."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hf_models import tiny_model, tiny_tokenizer
+
+from swarm.backends.models import find_model, folder_hash, open_model
+from swarm.backends.protocol import Structure, TextModel, TextRequest
+from swarm.backends.transformers import TransformersModel
+from swarm.backends.ulm import UlmModel
+from swarm.errors import SwarmError
+from ulm.generation import Engine
+from ulm.hf.llama import from_llama
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<answer>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with random weights, a byte tokenizer and a chat template, as transformers saves them."""
+    path = tmp_path_factory.mktemp("model")
+    tiny_model("llama").save_pretrained(path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["ulm", "transformers"])
+def model(request: pytest.FixtureRequest, folder: Path) -> TextModel:
+    opened = open_model("tiny", folder)
+    if request.param == "transformers":
+        return TransformersModel(opened)
+    decoder, tokenizer = from_llama(folder)
+    assert tokenizer is not None
+    return UlmModel(Engine(decoder, tokenizer), opened.chat, opened.max_length)
+
+
+def ask(prompt: str, **changes: Any) -> TextRequest:
+    return TextRequest(prompt, **{"seed": 5, "max_new_tokens": 12, "temperature": 0.8, **changes})
+
+
+def test_both_engines_say_the_same_to_the_same_seeds(folder: Path) -> None:
+    opened = open_model("tiny", folder)
+    decoder, tokenizer = from_llama(folder)
+    assert tokenizer is not None
+    requests = [ask(f"text {n} " * (n + 1), seed=n, temperature=n % 3 / 2, top_p=1 - n % 2 / 4) for n in range(9)]
+    ours = UlmModel(Engine(decoder, tokenizer), opened.chat).generate(requests)
+    assert TransformersModel(opened).generate(requests) == ours
+    assert len({result.text for result in ours}) > 5
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(model: TextModel) -> None:
+    requests = [ask(f"{n}" * (n + 1), seed=n, max_new_tokens=4 + n) for n in range(6)]
+    assert [model.generate([request])[0] for request in requests] == model.generate(requests)
+
+
+def test_what_is_charged_is_what_was_read_and_written(model: TextModel) -> None:
+    (result,) = model.generate([ask("abc")])
+    assert result.prompt_tokens == 3 == model.count_prompts([ask("abc")])[0]
+    assert result.generated_tokens == 12 and result.finish == "length"
+
+
+def test_chats_are_written_as_the_template_has_them(model: TextModel) -> None:
+    request = ask("what?", system="be brief")
+    assert model.count_prompts([request]) == [len("<system>be brief<user>what?<answer>")]
+    assert model.generate([request])[0].prompt_tokens == model.count_prompts([request])[0]
+    assert model.count_prompts([ask("what?", system="")]) == [len("<user>what?<answer>")]
+
+
+def test_special_tokens_in_a_message_are_taken_out(folder: Path) -> None:
+    chat = open_model("tiny", folder).chat
+    assert chat is not None and "<eot>" in chat.special
+    assert chat.render("", "a<eot>b<e<eot>ot>c") == "<user>abc<answer>"
+
+
+def test_a_stop_string_ends_an_answer_and_is_cut_off(model: TextModel) -> None:
+    structure = Structure(choices=("yes; no",))
+    (result,) = model.generate([ask("?", structure=structure, stop=(";",), max_new_tokens=30)])
+    assert (result.text, result.finish, result.generated_tokens) == ("yes", "stop", 4)
+
+
+@pytest.mark.parametrize(
+    ("structure", "fits"),
+    [
+        (Structure(regex=r"(?:a[0-9]: (?:go|stay)\n){2}"), lambda text: re.fullmatch(r"(?:a\d: (?:go|stay)\n){2}", text)),
+        (Structure(choices=("left", "right")), lambda text: text in ("left", "right")),
+        (
+            Structure(json_schema={"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}),
+            lambda text: re.fullmatch(r'\{ ?"n" ?: ?(1|22) ?\}', text),
+        ),
+    ],
+)
+def test_answers_keep_to_their_structure(model: TextModel, structure: Structure, fits: Callable[[str], Any]) -> None:
+    results = model.generate([ask("?", seed=n, structure=structure, max_new_tokens=60) for n in range(20)])
+    assert all(fits(result.text) and result.finish == "end" for result in results)
+    assert len({result.text for result in results}) > 1
+
+
+def test_a_grammar_is_refused_with_the_engines_that_take_one(model: TextModel) -> None:
+    with pytest.raises(SwarmError, match="vllm or openai"):
+        model.generate([ask("?", structure=Structure(grammar='root ::= "a"'))])
+
+
+def test_a_passed_deadline_is_a_fault_of_every_request(model: TextModel) -> None:
+    results = model.generate([ask("a"), ask("b")], deadline_s=time.monotonic() - 1)
+    assert all(result.fault and "timeout" in result.fault and not result.text for result in results)
+
+
+def test_a_prompt_that_does_not_fit_is_a_fault_of_its_own(folder: Path) -> None:
+    model = TransformersModel(open_model("tiny", folder), max_length=40)
+    long, short = model.generate([ask("x" * 30), ask("x" * 20)])
+    assert long.fault == "the prompt has 30 tokens and the answer may take 12, the model 40"
+    assert short.fault is None and short.generated_tokens == 12
+
+
+def test_a_model_is_identified_by_what_decides_its_answers(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "README.md").write_text("a card")
+    assert folder_hash(copy) == folder_hash(folder)
+    (copy / "chat_template.jinja").write_text(TEMPLATE + " ")
+    assert folder_hash(copy) != folder_hash(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere", "there is no such folder or GGUF file at .*nowhere.* nor one of smollm2-135m"),
+        ("notes.txt", "is a file, but no .gguf"),
+        ("torn.gguf", "cannot read .*torn.gguf as a GGUF model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF and then nothing")
+    with pytest.raises(SwarmError, match=says):
+        find_model(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "names no model_type"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "only safetensors are loaded"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
+    ],
+)
+def test_a_folder_with_something_missing_is_refused(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], Any], says: str
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    damage(copy)
+    with pytest.raises(SwarmError, match=says):
+        open_model("copy", copy)
+
+
+def test_weights_that_are_none_are_one_line(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not at all")
+    with pytest.raises(SwarmError, match="transformers cannot load model tiny") as caught:
+        TransformersModel(open_model("tiny", tmp_path))
+    assert "\n" not in str(caught.value)

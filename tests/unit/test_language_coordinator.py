@@ -1,0 +1,173 @@
+"""A language model as coordinator: what it is told, in which form it answers, and what is made of answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.backends.protocol import TextRequest, TextResult
+from swarm.config import CoordinatorConfig
+from swarm.coordinator.digest import bounded, digest_lines
+from swarm.coordinator.language import LanguageCoordinator, read_directives
+from swarm.coordinator.minds import make_coordinator
+from swarm.coordinator.split_numbers import SplitNumbersPlaybook
+from swarm.messages import DirectRequest, Report
+
+AGENTS = ("a0", "a1", "a2", "a3")
+TOOLS = [{"name": "go", "description": "Walk.", "parameters": {"properties": {}}, "text": "go {room}"}]
+
+
+class Scripted:
+    """A model that answers as a function says and keeps what it was asked; a token is a word."""
+
+    def __init__(self, answer: Callable[[TextRequest], str], max_length: int = 4000) -> None:
+        self.answer = answer
+        self.asked: list[TextRequest] = []
+        self.max_length = max_length
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        self.asked += requests
+        return [TextResult(self.answer(r), n, 5, "end") for r, n in zip(requests, self.count_prompts(requests))]
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        return self.count_tokens([f"{request.system} {request.prompt}" for request in requests])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def close(self) -> None: ...
+
+
+def request(num_reports: int = 4, **changes: Any) -> DirectRequest:
+    reports = tuple(Report(n // 4, f"a{n % 4}", f"half {n % 2 + 1} 7 9 made {20 + n}") for n in range(num_reports))
+    values = {"goal": "target 100", "agents": AGENTS, "reports": reports, "directives": (), "seed": 3, **changes}
+    return DirectRequest((0, 5, "coordinator"), **values)
+
+
+def config(kind: str = "vllm", **changes: Any) -> CoordinatorConfig:
+    backend = {"url": "http://localhost:1/v1"} if kind == "openai" else {}
+    return CoordinatorConfig(kind=kind, model="m", backend=backend, **changes)  # type: ignore[arg-type]
+
+
+def test_directives_reach_the_agents_that_they_name_and_are_paid_for() -> None:
+    model = Scripted(lambda r: "a2: look left\na0: wait\n")
+    (reply,) = LanguageCoordinator(model, config(), TOOLS).direct([request()])
+    assert reply.directives == {"a0": "wait", "a2": "look left"}
+    assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (model.count_prompts(model.asked)[0], 5, 1)
+
+
+def test_the_model_is_told_goal_actions_reports_and_what_became_of_directives() -> None:
+    model = Scripted(lambda r: "")
+    told = request(8, directives=((1, "a1", "try seven"), (1, "a0", "rest")))
+    LanguageCoordinator(model, config(), TOOLS).direct([told])
+    assert "go {room}: Walk." in str(model.asked[0].system)
+    lines = model.asked[0].prompt.splitlines()
+    assert lines[0] == "Goal: target 100"
+    assert "Told a1 at tick 1: try seven; then half 2 7 9 made 25" in lines
+    assert "a3 says: half 2 7 9 made 27" in lines and "Before, a3 said: half 2 7 9 made 23" in lines
+    assert lines.index("a3 says: half 2 7 9 made 27") < lines.index("Before, a3 said: half 2 7 9 made 23")
+
+
+def test_a_digest_stays_within_its_tokens_and_leaves_out_the_oldest() -> None:
+    model = Scripted(lambda r: "")
+    coordinator = LanguageCoordinator(model, config(digest_tokens=150), TOOLS)
+    coordinator.direct([request(400)])
+    assert 120 < model.count_prompts(model.asked)[0] <= 150
+    assert "made 419" in model.asked[0].prompt and "made 30\n" not in model.asked[0].prompt
+
+
+def test_a_digest_stays_within_the_models_own_length() -> None:
+    model = Scripted(lambda r: "", max_length=180)
+    LanguageCoordinator(model, config(digest_tokens=5000, max_new_tokens=64), TOOLS).direct([request(400)])
+    assert model.count_prompts(model.asked)[0] <= 180 - 64
+
+
+@given(st.lists(st.text(st.characters(categories=("L",)), min_size=1), min_size=1, max_size=40), st.integers(1, 60))
+def test_bounded_keeps_the_longest_beginning_that_fits(lines: list[str], limit: int) -> None:
+    kept = bounded(lines, limit, lambda text: len(text.split())).split("\n")
+    assert kept == lines[: len(kept)]
+    assert len(kept) == min(len(lines), limit)
+
+
+def test_the_same_reports_give_the_same_digest() -> None:
+    assert digest_lines(request(30), []) == digest_lines(request(30), [])
+
+
+def test_a_request_that_the_budget_cannot_pay_is_not_asked() -> None:
+    model = Scripted(lambda r: "a0: wait\n")
+    replies = LanguageCoordinator(model, config(), TOOLS).direct([request(max_tokens=70), request(max_tokens=5000)])
+    assert [reply.calls for reply in replies] == [0, 1] and replies[0].tokens == 0
+
+
+def test_only_what_the_playbook_calls_a_directive_is_passed_on() -> None:
+    book = SplitNumbersPlaybook()
+    options = book.briefings(request())[0].options
+    good = next(iter(options.values()))
+    agent = book.briefings(request())[0].agents[0]
+    others = [a for a in AGENTS if a != agent]
+    model = Scripted(lambda r: f"{agent}: {good}\n{others[0]}: rm -rf /\n{others[1]}: 1+[2]\n")
+    (reply,) = LanguageCoordinator(model, config(), TOOLS, book).direct([request()])
+    assert reply.directives == {agent: good}  # 1+[2] has the form, but nothing posted it
+
+
+def test_every_text_of_the_form_is_a_directive_for_everyone_it_names() -> None:
+    book = SplitNumbersPlaybook()
+    model = Scripted(lambda r: "")
+    LanguageCoordinator(model, config(), TOOLS, book).direct([request()])
+    structure = model.asked[0].structure
+    assert structure is not None and structure.regex is not None
+    first = book.briefings(request())[0]
+    text = f"{first.agents[0]}: {next(iter(first.options.values()))}\n"
+    assert re.fullmatch(structure.regex, text) and re.fullmatch(structure.regex, "")
+    assert not re.fullmatch(structure.regex, text + text) and not re.fullmatch(structure.regex, "a9: 1+[2]\n")
+
+
+def test_an_endpoint_is_asked_for_json_and_read_as_json() -> None:
+    model = Scripted(lambda r: json.dumps({"a0": "go north", "a1": "", "a7": "x", "a2": 3}))
+    (reply,) = LanguageCoordinator(model, config("openai"), TOOLS).direct([request()])
+    assert reply.directives == {"a0": "go north"}
+    schema = model.asked[0].structure.json_schema  # type: ignore[union-attr]
+    assert schema["required"] == list(AGENTS) and not schema["additionalProperties"]
+
+
+@given(st.text(), st.booleans())
+def test_any_answer_is_read(text: str, cut: bool) -> None:
+    said = read_directives(text, AGENTS, cut)
+    assert set(said) <= set(AGENTS) and all(0 < len(directive) <= 80 for directive in said.values())
+
+
+def test_half_an_entry_of_an_answer_that_was_cut_is_left_out() -> None:
+    assert read_directives("a0: go 12\na1: go 1", AGENTS, cut=True) == {"a0": "go 12"}
+    assert read_directives('{"a0": "go 12", "a1": "go 1', AGENTS, cut=True) == {"a0": "go 12"}
+    assert read_directives("a0: go 12\na1: go 1", AGENTS) == {"a0": "go 12", "a1": "go 1"}
+
+
+def test_deeply_nested_json_is_no_crash() -> None:
+    assert read_directives('{"a0":' + "[" * 100_000, AGENTS) == {}
+
+
+def test_a_fault_of_the_model_is_the_calls_fault() -> None:
+    model = Scripted(lambda r: "")
+    model.generate = lambda requests, deadline_s=None: [TextResult.failed("HTTP 500", 9, 0)]  # type: ignore[method-assign]
+    (reply,) = LanguageCoordinator(model, config(), TOOLS).direct([request()])
+    assert (reply.fault, reply.directives, reply.prompt_tokens) == ("HTTP 500", {}, 9)
+
+
+@pytest.mark.parametrize(("world", "kind"), [("split-numbers-v0", "vllm"), ("numbers-v0", "transformers")])
+def test_worlds_need_no_playbook_for_a_language_model(world: str, kind: str) -> None:
+    mind = make_coordinator(config(kind), world, Scripted(lambda r: ""), lambda texts: [0 for _ in texts], TOOLS)
+    assert isinstance(mind, LanguageCoordinator)
+
+
+def test_shuffled_moves_what_a_language_model_said() -> None:
+    section = CoordinatorConfig(kind="shuffled", inner="vllm", model="m")
+    mind = make_coordinator(section, "numbers-v0", Scripted(lambda r: "a0: wait\n"), lambda texts: [], TOOLS)
+    assert mind is not None
+    (reply,) = mind.direct([request()])
+    assert list(reply.directives.values()) == ["wait"] and "a0" not in reply.directives

@@ -1,0 +1,231 @@
+"""A checkpoint as a folder that others load: transformers, vLLM, and with its long-term memory our own class of model.
+
+Owns what such a folder holds, its card included, and that it appears whole or not at all. Mistral is the
+architecture of choice: its config says the sliding window, so tokens are equal at any length, where Llama's are equal
+up to the window. The map of tensors is `ulm.hf.llama`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tokenizers
+import torch
+
+from ulm.checkpoint import Checkpoint, checkpoint_hash, load_checkpoint
+from ulm.hf.llama import to_llama, to_mistral
+from ulm.model import Decoder
+from ulm.tokenizer import Tokenizer
+
+__all__ = ["ARCHITECTURES", "DTYPES", "export_checkpoint"]
+
+Architecture = Literal["mistral", "llama"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+DTYPES = ("float32", "bfloat16", "float16")
+
+MAX_LENGTH = 8192
+"""The longest text that servers of the Mistral folder accept; a longer window raises it."""
+
+VLLM_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Head sizes of vLLM's attention on a CPU (0.32)."""
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, *, architecture: str = "mistral", dtype: str = "float32", memory: bool = False
+) -> None:
+    """Write a folder that `from_pretrained` of transformers loads.
+
+    Args:
+        checkpoint: what `save_checkpoint` wrote.
+        out: where to, a new or an empty folder; parents are created.
+        architecture: one of `ARCHITECTURES`; with `memory` the class of model is our own (`ulm.hf.ulm_model`).
+        dtype: one of `DTYPES`. float32 is what checkpoints compute in, and the one that keeps every greedy token.
+        memory: whether the long-term memory comes along. Without, it is left out, as where an agent has none: it is
+            added to the model, never woven into it.
+
+    Raises:
+        ValueError: nothing can be read there (`CheckpointError`), `out` is taken, there is no memory, or the model does
+            not fit the architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; available: {', '.join(ARCHITECTURES)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; available: {', '.join(DTYPES)}")
+    if memory and architecture == "llama":
+        raise ValueError("llama has no long-term memory: leave out either the architecture or the memory")
+    target = Path(out).resolve()
+    _check_free(target, out)
+    loaded = load_checkpoint(checkpoint, dtype=getattr(torch, dtype))
+    if memory and loaded.config.ltm is None:
+        raise ValueError(f"{checkpoint} was trained without a long-term memory; export it without memory")
+    model = _with_memory(loaded) if memory else _without_memory(loaded, architecture)
+    _set_generation(model, loaded.tokenizer)
+    card = _card(checkpoint, loaded, model, dtype)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
+            made = Path(part) / "model"
+            model.save_pretrained(str(made))
+            _fast_tokenizer(loaded.tokenizer).save_pretrained(str(made))
+            (made / "README.md").write_text(card, encoding="utf-8")
+            for path in made.iterdir():  # safetensors makes files that nobody else may read
+                path.chmod((made / "README.md").stat().st_mode)
+            made.rename(target)  # onto nothing or an empty folder, else it fails
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error.strerror or error}; check space and write permission") from error
+
+
+def _check_free(target: Path, out: Path) -> None:
+    """Refuse a folder that something is in."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"cannot write {out}: a file is in the way; choose another folder")
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"{out} is not empty; choose another folder, or remove this one first")
+
+
+def _with_memory(loaded: Checkpoint) -> Any:
+    from ulm.hf.ulm_model import to_ulm
+
+    return to_ulm(loaded.model, loaded.tokenizer)
+
+
+def _without_memory(loaded: Checkpoint, architecture: str) -> Any:
+    model = loaded.model
+    if model.ltm is not None:
+        with torch.device("meta"):
+            bare = Decoder(dataclasses.replace(model.config, ltm=None))
+        kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("ltm.")}
+        bare.load_state_dict(kept, assign=True)
+        model = bare
+    if architecture == "llama":
+        return to_llama(model, loaded.tokenizer)
+    return to_mistral(model, loaded.tokenizer, max(MAX_LENGTH, model.config.window))
+
+
+def _set_generation(model: Any, tokenizer: Tokenizer) -> None:
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=tokenizer.eot_id, pad_token_id=tokenizer.pad_id
+    )
+
+
+def _fast_tokenizer(tokenizer: Tokenizer) -> Any:
+    """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
+    from transformers import PreTrainedTokenizerFast
+
+    inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token=inner.id_to_token(tokenizer.pad_id),
+        eos_token=inner.id_to_token(tokenizer.eot_id),
+        split_special_tokens=True,
+        padding_side="left",  # as batches have to be padded that are continued
+    )
+
+
+def _card(checkpoint: Path, loaded: Checkpoint, model: Any, dtype: str) -> str:
+    """Return the model card: what this is, where it came from, how to load it, and what was left out."""
+    ours, window = model.config.model_type == "ulm", loaded.config.window
+    name = Path(checkpoint).resolve().name
+    equal = (
+        "Greedy tokens are those of the checkpoint."
+        if dtype == "float32"
+        else f"The checkpoint computes in float32, this one rounds to {dtype}: greedy tokens may differ."
+    )
+    limits = {
+        "ulm": f"The window is {window} tokens; what was surprising goes to the long-term memory.",
+        "mistral": f"A sliding window of {window} tokens, for texts of any length.",
+        "llama": f"For texts of at most {window} tokens; the checkpoint sees the last {window}, Llama all.",
+    }
+    left_out = (
+        "**Left out:** the checkpoint's long-term memory, which is added to the model and never woven into it. This "
+        "is the same model with the memory off; `swarm export --memory` brings it along."
+        if loaded.config.ltm is not None and not ours
+        else "Nothing was left out."
+    )
+    meta = json.dumps(loaded.meta, indent=2, sort_keys=True, ensure_ascii=False)
+    return _CARD.format(
+        name=name,
+        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
+        architecture=type(model).__name__,
+        dtype=dtype,
+        digest=checkpoint_hash(checkpoint),
+        equal=equal,
+        limit=limits[model.config.model_type],
+        left_out=left_out,
+        registration="import ulm.hf.ulm_model  # registers the class (pip install ulm-swarm)\n" if ours else "",
+        vllm=_MEMORY if ours else _about_vllm(loaded, model, dtype),
+        meta=meta,
+    )
+
+
+def _about_vllm(loaded: Checkpoint, model: Any, dtype: str) -> str:
+    head, warning = loaded.config.head_size, ""
+    if head not in VLLM_CPU_HEADS:
+        known = ", ".join(map(str, VLLM_CPU_HEADS))
+        warning = f"\nOn a CPU, vLLM 0.32 has no attention for heads of {head}: only {known}.\n"
+    return _VLLM.format(dtype=dtype, length=model.config.max_position_embeddings, warning=warning)
+
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {name}
+
+A micro language model of {parameters} parameters, exported by `swarm export` as {architecture} in {dtype}.
+
+- Checkpoint: `{digest}` (sha256 over weights, model config and tokenizer)
+- {equal}
+- {limit}
+- {left_out}
+
+## Transformers (5.0 or newer)
+
+```python
+{registration}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "FOLDER"
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+inputs = tokenizer("the text to continue", return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=32)
+print(tokenizer.decode(answer[0]))
+```
+
+{vllm}
+## What the checkpoint says of itself
+
+```json
+{meta}
+```
+"""
+
+_VLLM = """\
+## vLLM
+
+```
+vllm serve FOLDER --dtype {dtype} --max-model-len {length}
+```
+
+Name the dtype: by itself vLLM computes float32 models in 16 bits. There is no chat template, so ask `/v1/completions`,
+with `"temperature": 0` for greedy answers.
+{warning}"""
+
+_MEMORY = """\
+The memory is empty at the start of every call. To go on with what was remembered, ask for it and hand it back:
+
+```python
+first = model.generate(**inputs, max_new_tokens=32, return_dict_in_generate=True)
+later = model.generate(**inputs, max_new_tokens=32, memories=first.memories)
+```
+
+vLLM cannot load this folder; export without `--memory` for that.
+"""
