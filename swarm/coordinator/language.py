@@ -29,6 +29,9 @@ FREE = rf"[!#-\[\]-~][ !#-\[\]-~]{{0,{MAX_DIRECTIVE - 1}}}"
 _LINE = re.compile(r"^\s*\"?(a[0-9]{1,9})\"?\s*:\s*\"?(.*?)\"?,?\s*$")
 _PAIR = re.compile(r"\"(a[0-9]{1,9})\"\s*:\s*\"([^\"\\]{0,400})\"")
 
+_Open = dict[str, tuple[str, ...] | None]
+"""Agents that can be directed, each with the directives to choose from; None where there is no list."""
+
 _FORMS = {
     "lines": "Answer with a line for each agent that you direct: its name, a colon, the directive. Write nothing else.",
     "json": 'Answer with a JSON object that has the directive of each agent by its name, "" for those without one.',
@@ -64,24 +67,23 @@ class LanguageCoordinator:
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Ask about every request that the budget can pay, all in one batch."""
-        asked: list[tuple[int, TextRequest, dict[str, tuple[str, ...]]]] = []
+        asked: list[tuple[int, TextRequest, _Open]] = []
         replies = [DirectReply(request.key) for request in requests]
         for index, request in enumerate(requests):
-            if not request.agents:
-                continue
             briefings = self.book.briefings(request) if self.book else []
-            choices = _choices(briefings)
-            text = self._request(request, briefings, choices)
+            open_to = _open_to(briefings) if self.book else dict.fromkeys(request.agents)
+            if not open_to:
+                continue
+            text = self._request(request, briefings, open_to)
             (length,) = self.model.count_prompts([text])
             if request.max_tokens is None or length + text.max_new_tokens <= request.max_tokens:
-                asked.append((index, text, choices))
+                asked.append((index, text, open_to))
         results = self.model.generate([text for _, text, _ in asked], time.monotonic() + self.timeout_s)
-        for (index, _, choices), result in zip(asked, results, strict=True):
-            request = requests[index]
-            said = read_directives(result.text, request.agents, cut=result.finish == "length")
+        for (index, _, open_to), result in zip(asked, results, strict=True):
+            said = read_directives(result.text, tuple(open_to), cut=result.finish == "length")
             replies[index] = DirectReply(
-                request.key,
-                {agent: text for agent, text in said.items() if self._is_directive(text, choices.get(agent))},
+                requests[index].key,
+                {agent: text for agent, text in said.items() if self._is_directive(text, open_to[agent])},
                 result.prompt_tokens,
                 result.generated_tokens,
                 1,
@@ -90,13 +92,11 @@ class LanguageCoordinator:
         return replies
 
     def _is_directive(self, text: str, choices: Sequence[str] | None) -> bool:
-        if choices:
-            return text in choices
-        return re.fullmatch(self.book.directive if self.book else FREE, text) is not None
+        return text in choices if choices else re.fullmatch(self._pattern(None), text) is not None
 
-    def _request(
-        self, request: DirectRequest, briefings: Sequence[Briefing], choices: Mapping[str, Sequence[str]]
-    ) -> TextRequest:
+    def _request(self, request: DirectRequest, briefings: Sequence[Briefing], open_to: _Open) -> TextRequest:
+        structure = self._structure(open_to)
+
         def with_prompt(prompt: str) -> TextRequest:
             return TextRequest(
                 prompt,
@@ -105,54 +105,46 @@ class LanguageCoordinator:
                 self.config.max_new_tokens,
                 self.config.temperature,
                 self.config.top_p,
-                structure=self._structure(request.agents, choices),
+                structure=structure,
             )
 
         limit = min(self.config.digest_tokens, self.model.max_length - self.config.max_new_tokens)
         lines = digest_lines(request, briefings)
         return with_prompt(bounded(lines, limit, lambda text: self.model.count_prompts([with_prompt(text)])[0]))
 
-    def _structure(self, agents: Sequence[str], choices: Mapping[str, Sequence[str]]) -> Structure:
+    def _structure(self, open_to: _Open) -> Structure:
         if self.form == "json":
-            return Structure(json_schema=_schema(agents, choices, self.book))
+            return Structure(json_schema=self._schema(open_to))
         # Every entry ends itself, so any of them may be missing and none can come twice.
-        entries = [f"(?:{agent}: {_pattern(choices.get(agent), self.book)}\n)?" for agent in agents]
-        return Structure(regex="".join(entries))
+        return Structure(regex="".join(f"(?:{a}: {self._pattern(choices)}\n)?" for a, choices in open_to.items()))
+
+    def _pattern(self, choices: Sequence[str] | None) -> str:
+        if choices:
+            escaped = [re.sub(r"([^A-Za-z0-9 ])", r"\\\1", choice) for choice in choices]
+            return f"(?:{'|'.join(escaped)})"
+        return f"(?:{self.book.directive})" if self.book else FREE
+
+    def _schema(self, open_to: _Open) -> dict[str, Any]:
+        """Return the JSON Schema of an answer; everybody is required, as strict endpoints want it."""
+
+        def directive(choices: Sequence[str] | None) -> dict[str, Any]:
+            if choices:
+                return {"type": "string", "enum": ["", *choices]}
+            if self.book:
+                return {"type": "string", "pattern": f"^(?:{self.book.directive})?$"}
+            return {"type": "string", "maxLength": MAX_DIRECTIVE}
+
+        return {
+            "type": "object",
+            "properties": {agent: directive(choices) for agent, choices in open_to.items()},
+            "required": list(open_to),
+            "additionalProperties": False,
+        }
 
 
-def _choices(briefings: Sequence[Briefing]) -> dict[str, tuple[str, ...]]:
-    """Return the directives that make sense for each agent now, where a playbook lists them."""
-    return {
-        agent: tuple(briefing.options.values())
-        for briefing in briefings
-        if briefing.options
-        for agent in briefing.agents
-    }
-
-
-def _pattern(choices: Sequence[str] | None, book: Playbook | None) -> str:
-    if choices:
-        escaped = [re.sub(r"([^A-Za-z0-9 ])", r"\\\1", choice) for choice in choices]
-        return f"(?:{'|'.join(escaped)})"
-    return f"(?:{book.directive})" if book else FREE
-
-
-def _schema(agents: Sequence[str], choices: Mapping[str, Sequence[str]], book: Playbook | None) -> dict[str, Any]:
-    """Return the JSON Schema of an answer; everybody is required, as strict endpoints want it."""
-
-    def directive(agent: str) -> dict[str, Any]:
-        if agent in choices:
-            return {"type": "string", "enum": ["", *choices[agent]]}
-        if book is not None:
-            return {"type": "string", "pattern": f"^(?:{book.directive})?$"}
-        return {"type": "string", "maxLength": MAX_DIRECTIVE}
-
-    return {
-        "type": "object",
-        "properties": {agent: directive(agent) for agent in agents},
-        "required": list(agents),
-        "additionalProperties": False,
-    }
+def _open_to(briefings: Sequence[Briefing]) -> _Open:
+    """Return who can be directed now, with the directives that make sense where a playbook lists them."""
+    return {agent: tuple(b.options.values()) or None for b in briefings for agent in b.agents}
 
 
 def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict[str, str]:

@@ -65,7 +65,8 @@ def test_an_answer_does_not_depend_on_its_neighbours(model: TextModel) -> None:
 def test_what_is_charged_is_what_was_read_and_written(model: TextModel) -> None:
     (result,) = model.generate([ask("abc")])
     assert result.prompt_tokens == 3 == model.count_prompts([ask("abc")])[0]
-    assert result.generated_tokens == 12 and result.finish == "length"
+    assert result.generated_tokens == 12
+    assert result.finish == "length"
 
 
 def test_chats_are_written_as_the_template_has_them(model: TextModel) -> None:
@@ -77,7 +78,8 @@ def test_chats_are_written_as_the_template_has_them(model: TextModel) -> None:
 
 def test_special_tokens_in_a_message_are_taken_out(folder: Path) -> None:
     chat = open_model("tiny", folder).chat
-    assert chat is not None and "<eot>" in chat.special
+    assert chat is not None
+    assert "<eot>" in chat.special
     assert chat.render("", "a<eot>b<e<eot>ot>c") == "<user>abc<answer>"
 
 
@@ -90,7 +92,10 @@ def test_a_stop_string_ends_an_answer_and_is_cut_off(model: TextModel) -> None:
 @pytest.mark.parametrize(
     ("structure", "fits"),
     [
-        (Structure(regex=r"(?:a[0-9]: (?:go|stay)\n){2}"), lambda text: re.fullmatch(r"(?:a\d: (?:go|stay)\n){2}", text)),
+        (
+            Structure(regex=r"(?:a[0-9]: (?:go|stay)\n){2}"),
+            lambda text: re.fullmatch(r"(?:a\d: (?:go|stay)\n){2}", text),
+        ),
         (Structure(choices=("left", "right")), lambda text: text in ("left", "right")),
         (
             Structure(json_schema={"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}),
@@ -118,7 +123,8 @@ def test_a_prompt_that_does_not_fit_is_a_fault_of_its_own(folder: Path) -> None:
     model = TransformersModel(open_model("tiny", folder), max_length=40)
     long, short = model.generate([ask("x" * 30), ask("x" * 20)])
     assert long.fault == "the prompt has 30 tokens and the answer may take 12, the model 40"
-    assert short.fault is None and short.generated_tokens == 12
+    assert short.fault is None
+    assert short.generated_tokens == 12
 
 
 def test_a_model_is_identified_by_what_decides_its_answers(folder: Path, tmp_path: Path) -> None:

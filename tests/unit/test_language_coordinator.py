@@ -33,7 +33,9 @@ class Scripted:
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         self.asked += requests
-        return [TextResult(self.answer(r), n, 5, "end") for r, n in zip(requests, self.count_prompts(requests))]
+        return [
+            TextResult(self.answer(r), n, 5, "end") for r, n in zip(requests, self.count_prompts(requests), strict=True)
+        ]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         return self.count_tokens([f"{request.system} {request.prompt}" for request in requests])
@@ -70,7 +72,8 @@ def test_the_model_is_told_goal_actions_reports_and_what_became_of_directives() 
     lines = model.asked[0].prompt.splitlines()
     assert lines[0] == "Goal: target 100"
     assert "Told a1 at tick 1: try seven; then half 2 7 9 made 25" in lines
-    assert "a3 says: half 2 7 9 made 27" in lines and "Before, a3 said: half 2 7 9 made 23" in lines
+    assert "a3 says: half 2 7 9 made 27" in lines
+    assert "Before, a3 said: half 2 7 9 made 23" in lines
     assert lines.index("a3 says: half 2 7 9 made 27") < lines.index("Before, a3 said: half 2 7 9 made 23")
 
 
@@ -79,7 +82,8 @@ def test_a_digest_stays_within_its_tokens_and_leaves_out_the_oldest() -> None:
     coordinator = LanguageCoordinator(model, config(digest_tokens=150), TOOLS)
     coordinator.direct([request(400)])
     assert 120 < model.count_prompts(model.asked)[0] <= 150
-    assert "made 419" in model.asked[0].prompt and "made 30\n" not in model.asked[0].prompt
+    assert "made 419" in model.asked[0].prompt
+    assert "made 30\n" not in model.asked[0].prompt
 
 
 def test_a_digest_stays_within_the_models_own_length() -> None:
@@ -102,7 +106,8 @@ def test_the_same_reports_give_the_same_digest() -> None:
 def test_a_request_that_the_budget_cannot_pay_is_not_asked() -> None:
     model = Scripted(lambda r: "a0: wait\n")
     replies = LanguageCoordinator(model, config(), TOOLS).direct([request(max_tokens=70), request(max_tokens=5000)])
-    assert [reply.calls for reply in replies] == [0, 1] and replies[0].tokens == 0
+    assert [reply.calls for reply in replies] == [0, 1]
+    assert replies[0].tokens == 0
 
 
 def test_only_what_the_playbook_calls_a_directive_is_passed_on() -> None:
@@ -121,11 +126,14 @@ def test_every_text_of_the_form_is_a_directive_for_everyone_it_names() -> None:
     model = Scripted(lambda r: "")
     LanguageCoordinator(model, config(), TOOLS, book).direct([request()])
     structure = model.asked[0].structure
-    assert structure is not None and structure.regex is not None
+    assert structure is not None
+    assert structure.regex is not None
     first = book.briefings(request())[0]
     text = f"{first.agents[0]}: {next(iter(first.options.values()))}\n"
-    assert re.fullmatch(structure.regex, text) and re.fullmatch(structure.regex, "")
-    assert not re.fullmatch(structure.regex, text + text) and not re.fullmatch(structure.regex, "a9: 1+[2]\n")
+    assert re.fullmatch(structure.regex, text)
+    assert re.fullmatch(structure.regex, "")
+    assert not re.fullmatch(structure.regex, text + text)
+    assert not re.fullmatch(structure.regex, "a9: 1+[2]\n")
 
 
 def test_an_endpoint_is_asked_for_json_and_read_as_json() -> None:
@@ -133,13 +141,15 @@ def test_an_endpoint_is_asked_for_json_and_read_as_json() -> None:
     (reply,) = LanguageCoordinator(model, config("openai"), TOOLS).direct([request()])
     assert reply.directives == {"a0": "go north"}
     schema = model.asked[0].structure.json_schema  # type: ignore[union-attr]
-    assert schema["required"] == list(AGENTS) and not schema["additionalProperties"]
+    assert schema["required"] == list(AGENTS)
+    assert not schema["additionalProperties"]
 
 
 @given(st.text(), st.booleans())
 def test_any_answer_is_read(text: str, cut: bool) -> None:
     said = read_directives(text, AGENTS, cut)
-    assert set(said) <= set(AGENTS) and all(0 < len(directive) <= 80 for directive in said.values())
+    assert set(said) <= set(AGENTS)
+    assert all(0 < len(directive) <= 80 for directive in said.values())
 
 
 def test_half_an_entry_of_an_answer_that_was_cut_is_left_out() -> None:
@@ -170,4 +180,5 @@ def test_shuffled_moves_what_a_language_model_said() -> None:
     mind = make_coordinator(section, "numbers-v0", Scripted(lambda r: "a0: wait\n"), lambda texts: [], TOOLS)
     assert mind is not None
     (reply,) = mind.direct([request()])
-    assert list(reply.directives.values()) == ["wait"] and "a0" not in reply.directives
+    assert list(reply.directives.values()) == ["wait"]
+    assert "a0" not in reply.directives
