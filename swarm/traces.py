@@ -249,6 +249,7 @@ Generator = Callable[[random.Random, bool], Example]
 TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
+    "puzzle-coordinator-play": ((briefing, 1.0),),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
     "facts-agent": FACTS_TASK,

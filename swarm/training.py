@@ -342,7 +342,16 @@ def train_from_file(
     from swarm.episode_traces import EPISODE_TASKS
     from swarm.yaml_document import read_document
 
-    if read_document(path).data.get("task") in EPISODE_TASKS:
+    recipe = read_document(path).data
+    if "model" in recipe:
+        from swarm.actors.lora_trainer import LoraRecipe, train_lora
+
+        lora = load_yaml_model(path, LoraRecipe, overrides)
+        if workers is not None:
+            lora = lora.model_copy(update={"workers": workers})
+        target = out if out is not None else path.parent / lora.out
+        return train_lora(lora, path.parent, Path("runs") / f"train-{lora.name}", target, echo, resume)
+    if recipe.get("task") in EPISODE_TASKS:
         agent = load_yaml_model(path, MemoryAgentConfig, overrides)
         if workers is not None:
             agent = agent.model_copy(update={"workers": workers})

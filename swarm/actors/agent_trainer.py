@@ -35,7 +35,7 @@ from ulm.tokenizer import Tokenizer
 from ulm.training import make_optimizer
 from ulm.training_state import RollingStates
 
-__all__ = ["MemoryAgentConfig", "score_episodes", "train_memory_agent"]
+__all__ = ["MemoryAgentConfig", "check_recipe", "score_episodes", "train_memory_agent"]
 
 
 class MemoryAgentConfig(BaseModel):
@@ -169,7 +169,7 @@ def train_memory_agent(
     if recipe_file.exists():
         if not resume:
             raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
-        _check_recipe(recipe_file, recipe)
+        check_recipe(recipe_file, recipe)
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,12 @@ def train_memory_agent(
 _PLACE = frozenset({"name", "workers", "threads", "device", "save_every", "log_every", "score_episodes", "out"})
 
 
-def _check_recipe(recipe_file: Path, recipe: dict[str, Any]) -> None:
+def check_recipe(recipe_file: Path, recipe: dict[str, Any]) -> None:
+    """Refuse to go on with a training that was started as another one; where it runs may change.
+
+    Raises:
+        SwarmError: it was, or its record is damaged.
+    """
     try:
         earlier = json.loads(recipe_file.read_text(encoding="utf-8"))
         same = {k: v for k, v in earlier.items() if k not in _PLACE} == {

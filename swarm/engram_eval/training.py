@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +53,7 @@ def train_arm(
     from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
     from ulm.hf import AnswerCollator, AnswerTrainer, EngramTrainer
+    from ulm.hf.engram_trainer import last_checkpoint
 
     section, folder = LearnSection.model_validate(learn), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def train_arm(
     else:
         trainer = EngramTrainer(arm, arguments, table_lr_factor=section.table_lr_factor, **options)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_whole(folder / "checkpoints"))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
     trainer.save_model(str(folder))
     lines = _lines(folder)
     return {
@@ -106,19 +106,6 @@ def train_arm(
         "seconds": round(before + time.monotonic() - started, 1),
         "losses": [(line["step"], round(line["loss"], 4)) for line in lines],
     }
-
-
-def _last_whole(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end, and remove those that were not."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # written last
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-            continue
-        return str(path)
-    return None
 
 
 def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch], seed: int) -> list[dict[str, Any]]:

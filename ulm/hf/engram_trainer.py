@@ -12,7 +12,9 @@ Axes: B rows, T tokens, R touched rows of a table, D their width.
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +31,7 @@ from ulm.hf.engram_model import EngramModel
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
 
-__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer"]
+__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer", "last_checkpoint"]
 
 BASE_FOLDER = "base"
 """Folder, in that of a checkpoint, of a base model that is trained too, or of its PEFT adapter."""
@@ -160,6 +162,19 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         logits_NV = output.logits[:, -asked - 1 : -1].flatten(0, 1).float()
         loss = F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE)
         return (loss, output) if return_outputs else loss
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the newest checkpoint of a Trainer that was written to its end, and remove those that were not."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # written last
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+            continue
+        return str(path)
+    return None
 
 
 class EngramTrainer(AnswerTrainer):

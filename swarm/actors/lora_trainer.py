@@ -1,0 +1,258 @@
+"""`swarm train` for pretrained language models: a LoRA adapter (Hu et al., arXiv:2106.09685) on coordination traces.
+
+Owns the recipe (`LoraRecipe`), the loop of a Ray Train worker, and the adapter that ships: bfloat16, beside it what
+made it and how it scores, tuned and untuned, on puzzles that no training text holds. What a row says is the business of
+`swarm.traces`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from swarm import traces
+from swarm.actors.agent_trainer import check_recipe
+from swarm.actors.ray_tasks import require_device
+from swarm.actors.ray_train import run_workers
+from swarm.actors.training_loop import METRICS
+from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
+from swarm.backends.protocol import TextRequest
+from swarm.errors import SwarmError
+from swarm.prompt import STOP
+from swarm.training_progress import following, progress_lines
+
+__all__ = ["LoraRecipe", "train_lora"]
+
+
+class LoraRecipe(BaseModel):
+    """What a training file for a pretrained model may say.
+
+    Attributes:
+        name: names the run folder and the adapter.
+        model: the base, as in `agents.model`; it stays as it is.
+        task: one of `swarm.traces.TASKS` for coordinators.
+        seed: of rows and weights.
+        rank, alpha: of LoRA, on every linear layer.
+        steps, batch_size, lr, warmup: AdamW with a linear schedule.
+        save_every, log_every: in steps.
+        workers, threads, device: where it runs.
+        score_examples: held-out rows that the adapter is scored on.
+        out: adapter folder, relative to the YAML file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str
+    task: Literal["puzzle-coordinator", "puzzle-coordinator-play"]
+    seed: int = Field(0, ge=0, lt=2**31)
+    rank: int = Field(8, ge=1, le=256)
+    alpha: int = Field(16, ge=1)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup: int = Field(20, ge=0)
+    save_every: int = Field(50, ge=1)
+    log_every: int = Field(10, ge=1)
+    workers: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    score_examples: int = Field(200, ge=1)
+    out: str
+
+    @model_validator(mode="after")
+    def _shares_evenly(self) -> LoraRecipe:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.workers} workers")
+        return self
+
+
+def _rows(recipe: LoraRecipe) -> list[dict[str, Any]]:
+    """Return the rows of all steps, in their order."""
+    found: list[dict[str, Any]] = []
+    for number in range(recipe.steps * recipe.batch_size):
+        _, prompt, completion = traces.example(recipe.task, recipe.seed, number)
+        found.append({"prompt": prompt, "answer": completion, "end": False})  # its own line ends it
+    return found
+
+
+def _loop(settings: dict[str, Any]) -> None:
+    """Run in every Ray Train worker: the whole training, from its last whole checkpoint on."""
+    import ray.train
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
+
+    from ulm.hf import AnswerCollator, AnswerTrainer
+    from ulm.hf.engram_trainer import last_checkpoint
+
+    recipe, folder = LoraRecipe.model_validate(settings["recipe"]), Path(settings["folder"])
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    base = AutoModelForCausalLM.from_pretrained(settings["base"], dtype=torch.float32, local_files_only=True)
+    shape = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(base, shape)
+    first = ray.train.get_context().get_world_rank() == 0
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch_size // recipe.workers,
+        learning_rate=recipe.lr,
+        lr_scheduler_type="linear",
+        warmup_steps=recipe.warmup,
+        logging_steps=recipe.log_every,
+        save_steps=recipe.save_every,
+        save_total_limit=2,
+        seed=recipe.seed,
+        use_cpu=settings["device"] == "cpu",
+        dataloader_pin_memory=False,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    before, started = float(settings["seconds"]), time.monotonic()
+
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if first and logs and "loss" in logs:
+                seconds = before + time.monotonic() - started
+                line = {"step": state.global_step, "loss": round(float(logs["loss"]), 5), "seconds": seconds}
+                with (folder / METRICS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+
+    trainer = AnswerTrainer(
+        model,
+        arguments,
+        train_dataset=_rows(recipe),
+        data_collator=AnswerCollator(AutoTokenizer.from_pretrained(settings["base"], local_files_only=True)),
+        callbacks=[Log()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
+    if first:
+        model.save_pretrained(str(folder / "adapter"))
+    ray.train.report({"step": recipe.steps})
+
+
+def train_lora(
+    recipe: LoraRecipe, beside: Path, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False
+) -> Path:
+    """Train, score and save an adapter; arguments and errors as of `swarm.training.train`.
+
+    Args:
+        recipe: what to train.
+        beside: folder of the YAML file.
+        folder: working folder.
+        out: adapter folder to write.
+        echo: receives progress lines.
+        resume: go on from the last checkpoint in `folder`.
+
+    Returns:
+        `out`.
+    """
+    require_device(recipe.device)
+    base = open_model(recipe.model, find_model(recipe.model, beside))
+    identity = {**recipe.model_dump(mode="json"), "base": folder_hash(Path(base.path))}
+    recipe_file = folder / "recipe.json"
+    if recipe_file.exists():
+        if not resume:
+            raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
+        check_recipe(recipe_file, identity)
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            recipe_file.write_text(json.dumps(identity, indent=1, sort_keys=True), encoding="utf-8")
+        except OSError as error:
+            raise SwarmError(f"cannot write to {folder}: {error}") from error
+    cuda = recipe.device != "cpu" and torch.cuda.is_available()
+    if not (folder / "adapter" / "adapter_model.safetensors").is_file():
+        with following(folder / METRICS, progress_lines(recipe.steps, echo)):
+            run_workers(
+                _loop,
+                {
+                    "recipe": recipe.model_dump(mode="json"),
+                    "folder": str(folder.resolve()),
+                    "base": base.path,
+                    "device": "cuda" if cuda else "cpu",
+                    "seconds": _seconds(folder),
+                },
+                name=recipe.name,
+                folder=folder,
+                workers=recipe.workers,
+                threads=recipe.threads,
+                use_gpu=cuda,
+            )
+    _ship(folder / "adapter", out)
+    scores = {
+        "tuned": score(base, out, recipe, "cuda" if cuda else "cpu"),
+        "untuned": score(base, None, recipe, "cuda" if cuda else "cpu"),
+    }
+    for name, row in scores.items():
+        echo(f"score {name}: {row}")
+    meta = {
+        "recipe": recipe.model_dump(mode="json"),
+        "base_sha256": identity["base"],
+        "training_seconds": round(_seconds(folder), 1),
+        "examples": recipe.steps * recipe.batch_size,
+        "scores": scores,
+        "hardware": f"{os.cpu_count()} CPU cores, {'cuda' if cuda else 'cpu'}",
+    }
+    (out / "training.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return out
+
+
+def _seconds(folder: Path) -> float:
+    try:
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["seconds"])
+    except (OSError, ValueError, IndexError, KeyError):
+        return 0.0
+
+
+def _ship(adapter: Path, out: Path) -> None:
+    """Write the adapter as bfloat16, without paths of this machine."""
+    from safetensors.torch import load_file, save_file
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        weights = load_file(adapter / "adapter_model.safetensors")
+        save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, out / "adapter_model.safetensors")
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = None
+        (out / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SwarmError(f"cannot write adapter {out}: {error}") from error
+
+
+def score(base: ModelFolder, adapter: Path | None, recipe: LoraRecipe, device: str) -> dict[str, Any]:
+    """Score on held-out briefings, greedily.
+
+    Returns:
+        `n`; `first`: share whose first pick is among the right ones; `all`: share answered exactly.
+    """
+    from swarm.backends.transformers import TransformersModel
+
+    model = TransformersModel(base, device, adapter=adapter)
+    cases = [traces.held_out_example(recipe.task, 0, recipe.seed, i)[1:] for i in range(recipe.score_examples)]
+    requests = [TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,)) for prompt, _ in cases]
+    answers = [result.text.split() for result in model.generate(requests)]
+    right = [completion.split() for _, completion in cases]
+    return {
+        "n": len(cases),
+        "first": _share([answer[:1] != [] and answer[0] in able for answer, able in zip(answers, right, strict=True)]),
+        "all": _share([answer == able for answer, able in zip(answers, right, strict=True)]),
+    }
+
+
+def _share(right: Sequence[bool]) -> float:
+    return round(sum(right) / len(right), 4)
