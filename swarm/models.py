@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swarm.backends.models import ChatFormat, ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import TextModel
-from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import SharedModel
 
@@ -30,6 +30,7 @@ class LoadedModels:
         shared: models of our own engine, with their weights.
         folders: models of `transformers` and `vllm`. adapters: folders of their LoRA adapters.
         tokenizers: `tokenizer.json` as text. chats: chat formats; both for every model that is on this machine.
+        endpoints: settings of those behind endpoints, whose files are not here to be hashed.
         hashes: what identifies each; the journal's header has them.
     """
 
@@ -38,6 +39,7 @@ class LoadedModels:
     adapters: dict[str, Path] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     chats: dict[str, ChatFormat] = field(default_factory=dict)
+    endpoints: dict[str, BackendConfig] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
 
@@ -154,17 +156,21 @@ def _remember(found: LoadedModels, opened: ModelFolder) -> None:
 
 
 def _endpoint(found: LoadedModels, section: _Section, base_dir: Path) -> None:
-    """Take in what is known of a model behind an endpoint: its tokenizer, if the config names one."""
-    if section.backend.tokenizer:
-        _remember_as(found, str(section.model), section.backend.tokenizer, base_dir)
+    """Take in a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
+    from swarm.backends.openai import OpenAIModel
 
-
-def _remember_as(found: LoadedModels, name: str, tokenizer: str, base_dir: Path) -> None:
-    opened = find_model(tokenizer, base_dir)
-    file = opened / "tokenizer.json"
-    if not file.is_file():
-        raise SwarmError(f"backend.tokenizer: no tokenizer.json in {opened}")
-    found.tokenizers[name] = file.read_text(encoding="utf-8")
+    name, backend = str(section.model), section.backend
+    if backend.tokenizer:
+        folder = find_model(backend.tokenizer, base_dir)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
+        found.tokenizers[name] = file.read_text(encoding="utf-8")
+        backend = backend.model_copy(update={"tokenizer": str(folder)})
+    endpoint = OpenAIModel(name, backend)
+    endpoint.check()
+    endpoint.close()
+    found.endpoints[name] = backend
 
 
 def _check_vllm(config: ExperimentConfig) -> None:
@@ -214,9 +220,7 @@ def start_remote(
         if section.engine == "openai":
             from swarm.backends.openai import OpenAIModel
 
-            endpoint = OpenAIModel(name, backend)
-            endpoint.check()
-            started[whose] = endpoint
+            started[whose] = OpenAIModel(name, models.endpoints[name])
         elif section.engine == "vllm":
             from swarm.actors.vllm_engine import VllmModel
 

@@ -1,0 +1,82 @@
+"""`swarm train` with a pretrained model: a LoRA adapter through real Ray Train, on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hf_models import tiny_model, tiny_tokenizer
+from safetensors.torch import load_file
+
+from swarm.backends.models import open_model
+from swarm.backends.protocol import TextRequest
+from swarm.errors import SwarmError
+from swarm.training import train_from_file
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+RECIPE: dict[str, Any] = {
+    "name": "tiny-lora", "model": "model", "task": "puzzle-coordinator-play", "seed": 3, "rank": 4, "steps": 6,
+    "batch_size": 4, "lr": 0.02, "warmup": 1, "save_every": 3, "log_every": 2, "device": "cpu", "score_examples": 4,
+    "out": "adapter",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora")
+    tiny_model("llama").save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    return folder
+
+
+def train(place: Path, resume: bool = False, **changes: Any) -> Path:
+    file = place / "train.yaml"
+    file.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return train_from_file(file, [], None, None, resume, lambda line: None)
+
+
+def answers(place: Path, adapter: Path | None) -> list[str]:
+    from swarm.backends.transformers import TransformersModel
+
+    model = TransformersModel(open_model("model", place / "model"), adapter=adapter)
+    prompts = [f"half 1 {n} 7 make 4 9\n" for n in range(2, 8)]
+    return [result.text for result in model.generate([TextRequest(p, None, 0, 12, 0.0) for p in prompts])]
+
+
+def test_an_adapter_is_trained_scored_and_shipped(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    out = train(place)
+    weights = load_file(out / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert any(tensor.abs().sum() > 0 for name, tensor in weights.items() if "lora_B" in name)
+    told = json.loads((out / "training.json").read_text())
+    assert told["examples"] == 24
+    assert told["scores"]["tuned"]["n"] == told["scores"]["untuned"]["n"] == 4
+    assert str(place) not in "".join(file.read_text() for file in out.glob("*.json"))
+    assert answers(place, out) != answers(place, None)
+    with pytest.raises(SwarmError, match="add --resume"):
+        train(place)
+    with pytest.raises(SwarmError, match="another recipe"):
+        train(place, resume=True, lr=0.5)
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = load_file(train(place, name="whole", out=str(tmp_path / "whole")) / "adapter_model.safetensors")
+    # What a kill after step 3 leaves behind: that step's checkpoint, and no adapter.
+    left = tmp_path / "runs" / "train-whole"
+    for gone in ("checkpoint-6", "adapter"):
+        for file in sorted((left / "checkpoints" / gone).rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+    for file in (left / "adapter").iterdir():
+        file.unlink()
+    (left / "checkpoints" / "checkpoint-6").rmdir()
+    again = load_file(train(place, True, name="whole", out=str(tmp_path / "again")) / "adapter_model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
