@@ -45,6 +45,7 @@ MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
 _RETRIED = {408, 409, 425, 429}
+_LATE = TextResult.failed("timeout: no answer from the endpoint before the deadline")
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
 
 
@@ -119,8 +120,7 @@ class OpenAIModel:
         """
         watch = Watch(deadline_s)
         jobs = [partial(self._answer, watch, request) for request in requests]
-        late = TextResult.failed("timeout: no answer from the endpoint before the deadline")
-        return [result or late for result in watch.run(jobs, self._config.connections)]
+        return [result or _LATE for result in watch.run(jobs, self._config.connections)]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt: by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer.
@@ -175,6 +175,8 @@ class OpenAIModel:
                     f"the endpoint {self._url} knows no model {self.model!r}, or no {path} (HTTP 404)"
                     f"{self._offer(names)}; correct the model's name or backend.url"
                 )
+            if answer.status == 0 and watch.left_s() <= 0:
+                return _LATE
             trouble = self._trouble(answer)
             if 0 < answer.status < 500 and answer.status not in _RETRIED:
                 return TextResult.failed(trouble)

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 
 from requests import RequestException, Session
 from requests.adapters import HTTPAdapter
+from requests.exceptions import Timeout
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 __all__ = ["Answer", "TimedSession", "Watch"]
 
@@ -105,6 +106,7 @@ class TimedSession:
                     kind = response.headers.get("Content-Type", "")
                     answer = Answer(response.status_code, body, kind, float(after[0]) if after else 0.0)
             except (RequestException, HTTPError, OSError) as error:
+                attempt.is_cut |= isinstance(error, (Timeout, ReadTimeoutError))  # the socket's clock was faster
                 answer = Answer(trouble=_reason(error), is_unreachable=attempt.sock is None)
         if attempt.is_cut:
             return Answer(trouble=f"timeout: no answer within {limit_s:.3g} s", is_unreachable=attempt.sock is None)
@@ -217,7 +219,7 @@ class _Attempt:
 
     def claim(self, connection: HTTPConnection) -> None:
         # http.client forgets the socket of an answer that ends the connection, so it is kept here.
-        self.connection, self.sock = connection, connection.sock or self.sock
+        self.connection, self.sock = connection, connection.sock
         if self.is_cut:
             connection.close()
             raise TimeoutError
