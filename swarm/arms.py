@@ -255,8 +255,14 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
     cut the single-worker arms short of the tokens that they are owed.
 
     Raises:
-        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute.
+        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, or its
+            coordinator is a person, for whom a comparison cannot wait.
     """
+    if config.coordinator.kind == "human":
+        raise SwarmError(
+            "a comparison cannot wait for a person: set coordinator.kind to something else than human, "
+            "such as --set coordinator.kind=rules"
+        )
     if config.budget.tokens is None:
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
     changed = ARMS[arm].overrides(_without_tick_limit(config))

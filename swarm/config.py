@@ -247,7 +247,8 @@ class CoordinatorConfig(_Section):
 
     `none` directs nobody, `rules` uses the world's hand-written rules. `ulm`, `transformers`, `vllm` and `openai` are
     the engine of a model, as in `agents.policy`. `shuffled` gives every agent the directive that `inner` meant for
-    another (the null control).
+    another (the null control). `human` is a person at the terminal of the run, who needs no playbook and can direct
+    without a topology, too, hearing nobody then.
 
     Attributes:
         model, backend: as in `agents`.
@@ -256,7 +257,7 @@ class CoordinatorConfig(_Section):
         digest_tokens: tokens that a model in a chat reads at most; older reports are left out.
     """
 
-    kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled"] = "none"
+    kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"
     model: str | None = None
     backend: BackendConfig = BackendConfig()
     inner: Literal["rules", "ulm", "transformers", "vllm", "openai"] | None = None
@@ -268,7 +269,7 @@ class CoordinatorConfig(_Section):
 
     @property
     def mind(self) -> str:
-        """What thinks, shuffled or not: `none`, `rules`, or an engine."""
+        """What thinks, shuffled or not: `none`, `rules`, `human`, or an engine."""
         if self.kind != "shuffled":
             return self.kind
         return self.inner or ("ulm" if self.model else "rules")
@@ -282,6 +283,11 @@ class CoordinatorConfig(_Section):
     def chats(self) -> bool:
         """Whether its model is asked in its chat format."""
         return self.backend.chats(self.engine)
+
+    @property
+    def reads_hints(self) -> bool:
+        """Whether it understands what a person says to it: people do, and models that are told all in words."""
+        return self.mind == "human" or (self.engine is not None and self.chats)
 
     @model_validator(mode="after")
     def _model_is_named(self) -> CoordinatorConfig:

@@ -224,6 +224,9 @@ class DashboardState:
             episode.directives = {agent: tick["directives"][agent] for agent in _numbered(tick["directives"])}
             for agent, text in episode.directives.items():
                 episode.agents.setdefault(agent, AgentView()).directive = text
+        for entry in tick.get("steered", ()):
+            whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint") or entry["text"]
+            self._note(f"a person says to {whom}: {text} (episode {episode.index}, tick {tick['tick']})")
         self._tokens_at.append((tick["seq"], self.tokens))
 
     def _show(self, record: Record) -> None:

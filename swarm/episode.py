@@ -6,18 +6,19 @@ when a resumed run folds its journal back in. So a resumed run continues from ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.budget import Spent
 from swarm.config import ExperimentConfig
 from swarm.facts import SwarmFacts
 from swarm.journal import Record, state_hash
-from swarm.messages import Report
+from swarm.messages import ActReply, Report
 from swarm.seeds import derive_seed
+from swarm.steering import Orders
 from worlds.protocol import Info, StepResult, World
 
-__all__ = ["Episode", "WorldFaultError"]
+__all__ = ["Episode", "WorldFaultError", "tokens_of"]
 
 
 class WorldFaultError(Exception):
@@ -48,6 +49,9 @@ class Episode:
         self.latest: dict[str, str] = {}
         self.directed: list[tuple[int, str, str]] = []
         self.directives: dict[str, str] = {}
+        self.hints: list[str] = []
+        self.steered = 0
+        """The last line of what a person left for the run that this episode has heard."""
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
@@ -110,20 +114,14 @@ class Episode:
 
     def commit(self, record: Record, result: StepResult) -> None:
         """Take over what a tick record says happened; `result` is the world's answer to its actions."""
-        coordinator = record["coordinator"]
-        if coordinator is not None:
-            self.spent.tokens += coordinator["prompt_tokens"] + coordinator["generated_tokens"]
-            self.spent.calls += coordinator["calls"]
-            self.unread = 0
-            self.directives = dict(record["directives"])
-            self.directed += [(record["tick"], agent, text) for agent, text in record["directives"].items()]
+        self.spent.tokens += tokens_of(record)
+        self._take_orders(record)
         acted = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
             if agent not in acted and streak >= self.config.agents.max_retries:
                 self.illegal_streak[agent] = 0
         for entry in record["agents"]:
             agent = entry["agent"]
-            self.spent.tokens += entry["prompt_tokens"] + entry["generated_tokens"]
             self.spent.calls += 1
             if entry.get("fault") is not None:
                 continue
@@ -141,6 +139,23 @@ class Episode:
         self.observations.update(result.observations)
         self.ticks += 1
 
+    def _take_orders(self, record: Record) -> None:
+        """Take over what coordinator and people said."""
+        directives, steered = record["directives"], record.get("steered", ())
+        if record["coordinator"] is not None:
+            self.spent.calls += record["coordinator"]["calls"]
+            self.unread = 0
+            self.directives = dict(directives)
+            for entry in steered:  # holds for this tick; after it the coordinator's word does
+                for agent in entry.get("agents", ()):
+                    self.directives.pop(agent, None)
+                self.directives.update(entry.get("instead_of", {}))
+        # A record that was read has its agents in another order than one that was just made.
+        self.directed += [(record["tick"], a, directives[a]) for a in self.world.possible_agents if a in directives]
+        self.hints += [entry["hint"] for entry in steered if "hint" in entry]
+        self.hints += record.get("review", {}).get("hints", [])
+        self.steered = max(self.steered, *(entry["line"] for entry in steered), 0)
+
     def end_reason(self, last: Record | None) -> str | None:
         """Return why the episode is over after its last tick record, None while it goes on."""
         if self.world.solved:
@@ -150,6 +165,44 @@ class Episode:
         if name := self.spent.exhausted(self.config.budget, self.ticks):
             return f"budget: {name}"
         return None
+
+    def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Record:
+        """Return the body of a `tick` record, but for `spent`, which `commit` makes known.
+
+        Args:
+            orders: what the episode was told.
+            replies: of the agents that were asked, in order.
+            result: the world's answer to their actions.
+            state: hash of the world's state after it.
+        """
+        entries: list[Record] = []
+        for reply in replies:
+            agent = reply.key[2]
+            entry: Record = {
+                "agent": agent,
+                "action": reply.text,
+                "prompt_tokens": reply.prompt_tokens,
+                "generated_tokens": reply.generated_tokens,
+            }
+            if reply.fault is not None:
+                entry.update(feedback="", valid=False, reward=0.0, fault=reply.fault)
+            else:
+                info = result.infos[agent]
+                entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[agent]))
+                if report := info.get("report"):
+                    entry["report"] = report
+                if self.facts is not None and info.get("facts"):
+                    entry["facts"] = [list(fact) for fact in info["facts"]]
+            entries.append(entry)
+        return {
+            "episode": self.index,
+            "tick": self.ticks,
+            **orders.fields(),
+            "agents": entries,
+            "state": state,
+            "terminated": bool(result.terminations) and all(result.terminations.values()),
+            "truncated": bool(result.truncations) and all(result.truncations.values()),
+        }
 
     def closing(self, reason: str, unrecorded: Spent | None = None) -> Record:
         """Return the body of the `episode_end` record.
@@ -170,6 +223,14 @@ class Episode:
         if unrecorded is not None:
             body["unrecorded"] = {"tokens": unrecorded.tokens, "calls": unrecorded.calls}
         return body
+
+
+def tokens_of(record: Record) -> int:
+    """Return what a tick record charges: agents, coordinator, and what a person said."""
+    entries = [*record["agents"]] + ([record["coordinator"]] if record["coordinator"] is not None else [])
+    tokens: int = sum(entry["prompt_tokens"] + entry["generated_tokens"] for entry in entries)
+    tokens += sum(entry["tokens"] for entry in record.get("steered", ()))
+    return tokens
 
 
 def _text(value: object) -> str:

@@ -6,11 +6,21 @@ live in this process or on another machine without the logic noticing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["ActReply", "ActRequest", "CallKey", "DirectReply", "DirectRequest", "FactsKnown", "Pool", "Report"]
+__all__ = [
+    "ActReply",
+    "ActRequest",
+    "Attendant",
+    "CallKey",
+    "DirectReply",
+    "DirectRequest",
+    "FactsKnown",
+    "Pool",
+    "Report",
+]
 
 CallKey = tuple[int, int, str]
 """(episode, tick, agent id): the idempotency key of a call within its run."""
@@ -83,6 +93,8 @@ class DirectRequest:
         directives: what was directed so far: (tick, agent, text), in commit order.
         seed: seeds this call.
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
+        hints: what a person said to the coordinator in this episode, in order; rules and models that were trained on
+            briefings cannot read it.
     """
 
     key: CallKey
@@ -93,6 +105,7 @@ class DirectRequest:
     seed: int
     max_tokens: int | None = None
     unread: int = 0
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,7 @@ class DirectReply:
         prompt_tokens: tokens read by the coordinator (reports count, for rules too).
         generated_tokens: tokens written by the coordinator (directives count, for rules too).
         calls: model calls made; 0 for rules.
+        review: what a person who looks at directives before they are passed on did, for the journal; None without one.
     """
 
     key: CallKey
@@ -112,6 +126,7 @@ class DirectReply:
     generated_tokens: int = 0
     calls: int = 0
     fault: str | None = None
+    review: dict[str, Any] | None = None
 
     @property
     def tokens(self) -> int:
@@ -144,4 +159,20 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Release processes and memory; idempotent."""
+        ...
+
+
+class Attendant(Protocol):
+    """A person in the loop: is the coordinator, or looks at what it says before agents read it."""
+
+    def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
+        """Answer in place of the pool's coordinator, which may be asked, too; waits for the person.
+
+        Raises:
+            KeyboardInterrupt: the person stops the run.
+        """
+        ...
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Take note of how an episode ended: the `episode_end` record."""
         ...

@@ -57,6 +57,7 @@ class _Episode:
     world: World
     ticks: int = 0
     spent: Spent = field(default_factory=Spent)
+    steered: int = 0
 
 
 def replay(
@@ -226,6 +227,7 @@ class _Replayer:
         for entry in entries:
             if _acted(entry):
                 _same_entry(place, entry, result)
+        self._hear(place, record, episode)
         self._spend(record, episode.spent)
         _same(place, "spent", record["spent"], episode.spent.as_dict())
         _same(place, "state", record["state"], _calling(place, "state", lambda: state_hash(world.state())))
@@ -234,7 +236,22 @@ class _Replayer:
         episode.ticks += 1
         self.ticks += 1
 
+    def _hear(self, place: str, record: Record, episode: _Episode) -> None:
+        """Compare what a person said with what agents were told; nothing that was said may come twice."""
+        told: dict[str, str] = {}
+        for entry in record.get("steered", ()):
+            if entry["line"] <= episode.steered:
+                raise ReplayError(f"{place}: line {entry['line']} of steer.jsonl was taken twice")
+            episode.steered = entry["line"]
+            if "hint" not in entry:
+                told.update(dict.fromkeys(entry["agents"], entry["text"]))
+        for agent, text in told.items():
+            _same(f"{place}, agent {agent}", "directive of a person", record["directives"].get(agent), text)
+
     def _spend(self, record: Record, spent: Spent) -> None:
+        said = sum(entry["tokens"] for entry in record.get("steered", ()))
+        spent.tokens += said
+        self.tokens += said
         for entry in record["agents"]:
             tokens = entry["prompt_tokens"] + entry["generated_tokens"]
             spent.tokens += tokens
@@ -343,6 +360,7 @@ def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]
             f"episode {record['episode']} tick {record['tick']}  "
             f"tokens {spent['tokens']:,}  calls {spent['calls']:,}  actions {spent['actions']:,}"
         )
+        yield from _say_person(record)
         for agent in _numbered(record["directives"]):
             yield f"  {agent:>5} <- {record['directives'][agent]}"
         for entry in record["agents"]:
@@ -364,3 +382,16 @@ def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]
             f"{record['reason']}: {record['solved']} of {record['episodes']} solved, "
             f"{record['tokens']:,} tokens, {record['faults']} faults"
         )
+
+
+def _say_person(record: Record) -> Iterator[str]:
+    """Yield what people said and did in a tick."""
+    for entry in record.get("steered", ()):
+        whom, text = ("coordinator", entry["hint"]) if "hint" in entry else (" ".join(entry["agents"]), entry["text"])
+        yield f"  a person says to {whom}: {text}"
+    if (review := record.get("review")) is not None:
+        yield from (f"  a person says to coordinator: {hint}" for hint in review.get("hints", ()))
+        yield f"  a person {review['answer']} what the coordinator said"
+        for agent, text in sorted(review.get("proposed", {}).items()):
+            if record["directives"].get(agent) != text:
+                yield f"  {agent:>5} <- {text} (not passed on)"

@@ -17,15 +17,17 @@ from typing import Any
 
 import yaml
 
-from swarm.config import ExperimentConfig
+from swarm.config import CoordinatorConfig, ExperimentConfig
+from swarm.coordinator.human import Terminal, attend
 from swarm.errors import SwarmError
 from swarm.host import HostSpec
 from swarm.journal import JOURNAL_NAME, JournalWriter, Record, read_records
 from swarm.memories import MEMORY_FOLDER, MemoryStore
-from swarm.messages import Pool
+from swarm.messages import Attendant, Pool
 from swarm.models import LoadedModels, load_models, start_remote
 from swarm.prompt import agent_system
 from swarm.runtime import Runtime
+from swarm.steering import STEERING_NAME, Mailbox
 from swarm.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.topology import neighbours
 from worlds.protocol import World, WorldError
@@ -56,7 +58,11 @@ class RunOutcome:
 
 
 def start_run(
-    config: ExperimentConfig, source: Path, out: Path | None, announce: Announce = lambda run_dir: None
+    config: ExperimentConfig,
+    source: Path,
+    out: Path | None,
+    announce: Announce = lambda run_dir: None,
+    terminal: Terminal | None = None,
 ) -> RunOutcome:
     """Run an experiment from the start.
 
@@ -65,11 +71,13 @@ def start_run(
         source: its YAML file; paths in it are relative to that file's folder.
         out: run folder to create; None makes `runs/<name>-s<seed>`, with a number where that exists.
         announce: called with the run folder once its journal exists.
+        terminal: where a person takes part, as the coordinator `human` or as the one who approves what another says.
 
     Raises:
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
     """
     base_dir = source.resolve().parent
+    person = attend(config, terminal)
     models = load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
@@ -94,12 +102,14 @@ def start_run(
         journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         telemetry.emit("start", **manifest["versions"])
         announce(run_dir)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
         return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
-def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunOutcome:
-    """Continue a run where its journal ends; a finished one is reported as it is.
+def resume_run(
+    run_dir: Path, announce: Announce = lambda run_dir: None, terminal: Terminal | None = None
+) -> RunOutcome:
+    """Continue a run where its journal ends; a finished one is reported as it is. `terminal` is as in `start_run`.
 
     Raises:
         SwarmError: the folder is no run, is in use, is damaged, or its checkpoints changed.
@@ -112,6 +122,7 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
         base_dir = Path(manifest["base_dir"])
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
+    person = attend(config, terminal)
     models = load_models(config, base_dir)
     runtime_config = config.runtime
     with (
@@ -124,7 +135,7 @@ def resume_run(run_dir: Path, announce: Announce = lambda run_dir: None) -> RunO
             journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         else:
             _check_header(header, config, models.hashes)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
         runtime.fold(records)
         telemetry.emit("resume", seq=journal.next_seq)
         announce(run_dir)
@@ -182,7 +193,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
     spec = HostSpec(
         config.seed,
         agents,
-        config.coordinator,
+        CoordinatorConfig() if config.coordinator.kind == "human" else config.coordinator,  # who is in no host
         config.world.id,
         config.faults.call_timeout_s,
         runtime.device,
@@ -225,12 +236,18 @@ def _world(config: ExperimentConfig, base_dir: Path) -> World:
 
 
 def _runtime(
-    config: ExperimentConfig, base_dir: Path, run_dir: Path, journal: JournalWriter, telemetry: TelemetryWriter
+    config: ExperimentConfig,
+    base_dir: Path,
+    run_dir: Path,
+    journal: JournalWriter,
+    telemetry: TelemetryWriter,
+    person: Attendant | None,
 ) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
     memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
-    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories)
+    mailbox = Mailbox(run_dir / STEERING_NAME)
+    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, person)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

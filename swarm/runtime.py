@@ -10,20 +10,21 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from swarm.budget import Spent
 from swarm.config import ExperimentConfig
-from swarm.episode import Episode, WorldFaultError
+from swarm.episode import Episode, WorldFaultError, tokens_of
 from swarm.errors import SwarmError
 from swarm.facts import SwarmFacts
 from swarm.journal import JournalWriter, Record
 from swarm.memories import MemoryStore
-from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
+from swarm.messages import ActReply, ActRequest, Attendant, DirectReply, DirectRequest, Pool
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
+from swarm.steering import Mailbox, Orders, Steer
 from swarm.telemetry import TelemetryWriter
-from worlds.protocol import World
+from worlds.protocol import StepResult, World
 
 __all__ = ["Runtime", "Totals"]
 
@@ -59,6 +60,8 @@ class Runtime:
         journal: where records go.
         telemetry: where wall-clock facts go.
         memories: where agents' long-term memories go; needed if they have any.
+        mailbox: where people leave what they have to say to the run.
+        person: who takes part in it.
     """
 
     def __init__(
@@ -69,8 +72,13 @@ class Runtime:
         journal: JournalWriter,
         telemetry: TelemetryWriter,
         memories: MemoryStore | None = None,
+        mailbox: Mailbox | None = None,
+        person: Attendant | None = None,
     ) -> None:
         self.config = config
+        self.mailbox = mailbox
+        self.person = person
+        self._steered = 0
         self.memories = memories
         self._handed_on: dict[str, bytes] = {}
         self._facts: SwarmFacts | None = None
@@ -111,11 +119,9 @@ class Runtime:
                     result, state = episode.step(actions)
                 except WorldFaultError as error:
                     raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
-                episode.commit(record, result)
+                self._take(episode, record, result)
                 if state != record["state"]:
                     raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
-                self._count(record)
-                self._last[episode.index] = record
                 self._resume_after = episode.index
             elif kind == "episode_end":
                 self._close(record)
@@ -143,20 +149,21 @@ class Runtime:
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
         episode.memories = dict(self._handed_on)
+        episode.steered = self._steered
         if self._facts is not None:
             episode.facts = self._facts
         self.live[index] = episode
         self.next_episode = index + 1
         return episode
 
-    def _count(self, record: Record) -> None:
-        coordinator = record["coordinator"]
-        if coordinator is not None:
-            self.totals.tokens += coordinator["prompt_tokens"] + coordinator["generated_tokens"]
-            self.totals.faults += coordinator.get("fault") is not None
-        for entry in record["agents"]:
-            self.totals.tokens += entry["prompt_tokens"] + entry["generated_tokens"]
-            self.totals.faults += entry.get("fault") is not None
+    def _take(self, episode: Episode, record: Record, result: StepResult) -> None:
+        """Take a tick over: into its episode, and into what is known of the run."""
+        episode.commit(record, result)
+        self._steered = max(self._steered, episode.steered)
+        self._last[episode.index] = record
+        self.totals.tokens += tokens_of(record)
+        asked = [*record["agents"], record["coordinator"] or {}]
+        self.totals.faults += sum(entry.get("fault") is not None for entry in asked)
 
     def _close(self, record: Record) -> None:
         ended = self.live.pop(record["episode"])
@@ -200,15 +207,17 @@ class Runtime:
 
     def _end(self, reason: str) -> None:
         self.ended = reason
-        self.journal.append("end", {"reason": reason, **_as_dict(self.totals)})
+        self.journal.append("end", {"reason": reason, **asdict(self.totals)})
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
-        directed = self._direct(episodes, pool)
-        turns = {episode.index: self._turns(episode, directed.get(episode.index), pool) for episode in episodes}
+        steered = self._listen(episodes, pool)
+        directed = self._direct(episodes, steered, pool)
+        orders = {e.index: Orders(directed.get(e.index), steered.get(e.index, ())) for e in episodes}
+        turns = {episode.index: self._turns(episode, orders[episode.index], pool) for episode in episodes}
         self._act(episodes, turns, pool)
         steps = 0
         for episode in episodes:
-            steps += self._commit(episode, directed.get(episode.index), turns[episode.index])
+            steps += self._commit(episode, orders[episode.index], turns[episode.index])
         now = time.monotonic()
         self.telemetry.emit(
             "commit",
@@ -218,10 +227,25 @@ class Runtime:
         )
         self._committed_at = now
 
-    def _direct(self, episodes: list[Episode], pool: Pool) -> dict[int, DirectReply]:
+    def _listen(self, episodes: list[Episode], pool: Pool) -> dict[int, tuple[Steer, ...]]:
+        """Return what people have left for each episode that it has not heard yet."""
+        if self.mailbox is None:
+            return {}
+        self.mailbox.look()
+        return {
+            episode.index: self.mailbox.due(
+                episode.index, episode.steered, episode.world.possible_agents, pool.count_tokens
+            )
+            for episode in episodes
+        }
+
+    def _direct(
+        self, episodes: list[Episode], steered: Mapping[int, tuple[Steer, ...]], pool: Pool
+    ) -> dict[int, DirectReply]:
         """Ask the coordinator of every episode whose turn it is."""
-        agents = self.config.agents
-        if self.config.coordinator.kind == "none" or self.config.topology.kind == "none":
+        agents, kind = self.config.agents, self.config.coordinator.kind
+        deaf = self.config.topology.kind == "none"
+        if kind == "none" or (deaf and kind != "human"):  # a person can speak without having heard
             return {}
         cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
         requests = [
@@ -229,25 +253,29 @@ class Runtime:
                 (episode.index, episode.ticks, "coordinator"),
                 episode.goal,
                 tuple(episode.world.agents),
-                tuple(episode.reports),
+                () if deaf else tuple(episode.reports),
                 tuple(episode.directed),
                 derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
                 episode.spent.tokens_left(self.config.budget),
-                episode.unread,
+                0 if deaf else episode.unread,
+                (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
             )
             for episode in episodes
             if episode.ticks % cycle == 0
         ]
-        return {reply.key[0]: reply for reply in pool.direct(requests)} if requests else {}
+        if not requests:
+            return {}
+        replies = pool.direct(requests) if self.person is None else self.person.direct(requests, pool)
+        return {reply.key[0]: reply for reply in replies}
 
-    def _turns(self, episode: Episode, directed: DirectReply | None, pool: Pool) -> list[_Turn]:
+    def _turns(self, episode: Episode, orders: Orders, pool: Pool) -> list[_Turn]:
         """Return the turns that the budget admits in this tick, in agent order."""
         agents = self.config.agents
         acting = [agent for agent in episode.world.agents if not episode.rests(agent)]
         if agents.worker == "time_slice":
             due = episode.world.possible_agents[episode.ticks % agents.count]
             acting = [due] if due in acting else []
-        directives = episode.directives if directed is None else directed.directives
+        directives = orders.directives(episode.directives)
         acting = self._awake(episode, acting, directives)
         turns = [
             _Turn(
@@ -264,9 +292,9 @@ class Runtime:
         ]
         for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
             turn.prompt_tokens = count
+        # Already in flight: the coordinator's share counts before the agents'.
         spent = episode.spent
-        if directed is not None:  # already in flight: the coordinator's share counts before the agents'
-            spent = Spent(spent.tokens + directed.tokens, spent.calls + directed.calls, spent.actions)
+        spent = Spent(spent.tokens + orders.tokens, spent.calls + orders.calls, spent.actions)
         admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
@@ -312,65 +340,32 @@ class Runtime:
             (tokens,) = pool.count_tokens([text + STOP])
             turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
 
-    def _commit(self, episode: Episode, directed: DirectReply | None, turns: list[_Turn]) -> int:
+    def _commit(self, episode: Episode, orders: Orders, turns: list[_Turn]) -> int:
         """Step the world, write the tick record, then take it over; return the number of agent steps."""
-        replies = [(turn, turn.reply) for turn in turns if turn.reply is not None]
-        actions = {turn.agent: reply.text for turn, reply in replies if reply.fault is None}
+        replies = [turn.reply for turn in turns if turn.reply is not None]
+        actions = {reply.key[2]: reply.text for reply in replies if reply.fault is None}
         try:
             result, state = episode.step(actions)
         except WorldFaultError as error:
             # The step has no tick record, but its model calls were made: they are charged all the same.
-            made = [reply.tokens for _, reply in replies]
-            calls = len(made)
-            if directed is not None:
-                made.append(directed.tokens)
-                calls += directed.calls
-            unrecorded = Spent(sum(made), calls)
+            made = sum(reply.tokens for reply in replies)
+            unrecorded = Spent(made + orders.tokens, len(replies) + orders.calls)
             episode.spent.add(unrecorded)
             self._finish(episode, f"world fault: {error}"[:300], unrecorded)
             return 0
-        entries: list[Record] = []
-        for turn, reply in replies:
-            entry: Record = {
-                "agent": turn.agent,
-                "action": reply.text,
-                "prompt_tokens": reply.prompt_tokens,
-                "generated_tokens": reply.generated_tokens,
-            }
-            if reply.fault is not None:
-                entry.update(feedback="", valid=False, reward=0.0, fault=reply.fault)
-            else:
-                info = result.infos[turn.agent]
-                entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[turn.agent]))
-                if report := info.get("report"):
-                    entry["report"] = report
-                if episode.facts is not None and (facts := info.get("facts")):
-                    entry["facts"] = [list(fact) for fact in facts]
-            entries.append(entry)
-        record: Record = {
-            "episode": episode.index,
-            "tick": episode.ticks,
-            "coordinator": None if directed is None else _coordinator_entry(directed),
-            "directives": {} if directed is None else directed.directives,
-            "agents": entries,
-            "state": state,
-            "terminated": bool(result.terminations) and all(result.terminations.values()),
-            "truncated": bool(result.truncations) and all(result.truncations.values()),
-        }
-        episode.commit(record, result)
+        record = episode.ticking(orders, replies, result, state)
+        self._take(episode, record, result)
         record["spent"] = episode.spent.as_dict()
         self._remember(episode, replies)
         self.journal.append("tick", record)
-        self._count(record)
-        self._last[episode.index] = record
         self._end_if_over(episode)
         return len(actions)
 
-    def _remember(self, episode: Episode, replies: list[tuple[_Turn, ActReply]]) -> None:
+    def _remember(self, episode: Episode, replies: list[ActReply]) -> None:
         """Keep what agents remember after this tick, on disk before the tick is on record."""
         if self.memories is None:
             return
-        episode.memories |= {turn.agent: reply.memory for turn, reply in replies if reply.memory is not None}
+        episode.memories |= {reply.key[2]: reply.memory for reply in replies if reply.memory is not None}
         self.memories.save(episode.index, episode.ticks - 1, episode.memories)
 
     def _end_if_over(self, episode: Episode) -> None:
@@ -383,23 +378,5 @@ class Runtime:
         self._close(record)
         if self.memories is not None:
             self.memories.end_episode(episode.index, self.live)
-
-
-def _coordinator_entry(reply: DirectReply) -> Record:
-    entry: Record = {
-        "prompt_tokens": reply.prompt_tokens,
-        "generated_tokens": reply.generated_tokens,
-        "calls": reply.calls,
-    }
-    if reply.fault is not None:
-        entry["fault"] = reply.fault
-    return entry
-
-
-def _as_dict(totals: Totals) -> dict[str, int]:
-    return {
-        "episodes": totals.episodes,
-        "solved": totals.solved,
-        "tokens": totals.tokens,
-        "faults": totals.faults,
-    }
+        if self.person is not None:
+            self.person.hear(record)

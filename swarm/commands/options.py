@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed", "WorkFolder"]
+__all__ = ["Approve", "ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed", "WorkFolder"]
 
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment YAML, see experiments/.")]
 Overrides = Annotated[
@@ -30,4 +30,12 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, su
 Live = Annotated[
     bool,
     typer.Option("--live/--no-live", help="Live dashboard on a terminal; --no-live logs plain lines."),
+]
+Approve = Annotated[
+    bool,
+    typer.Option(
+        "--approve",
+        help="See what the coordinator says before agents do, and approve, edit or replace it, or give it a hint. "
+        "This, like coordinator.kind human, prints lines in place of the dashboard.",
+    ),
 ]

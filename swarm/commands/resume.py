@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from swarm.commands.options import Live, RunFolder
+from swarm.commands.options import Approve, Live, RunFolder
 
 __all__ = ["EXAMPLE", "resume"]
 
 EXAMPLE = "swarm resume runs/puzzle-s1"
 
 
-def resume(run_folder: RunFolder, live: Live = True) -> None:
+def resume(run_folder: RunFolder, live: Live = True, approve: Approve = False) -> None:
     """Continue an interrupted run; its journal ends as if it had never been disturbed."""
-    from swarm.commands.run_folder import existing_run
+    from functools import partial
+
+    from swarm.commands.run_folder import existing_run, recorded_config
     from swarm.commands.watcher import carry_out
 
     run_dir = existing_run(run_folder)
+    config = recorded_config(run_dir)
 
     from swarm.runner import resume_run
 
-    carry_out(lambda announce: resume_run(run_dir, announce), live)
+    start = partial(resume_run, run_dir)
+    if approve or (config is not None and config.coordinator.kind == "human"):
+        from swarm.coordinator.human import at_terminal
+
+        carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)
+    else:
+        carry_out(start, live)

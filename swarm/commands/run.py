@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed
+from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed
 
 __all__ = ["EXAMPLE", "run"]
 
@@ -15,11 +15,14 @@ def run(
     seed: Seed = None,
     out: OutFolder = None,
     live: Live = True,
+    approve: Approve = False,
 ) -> None:
     """Run an experiment to its end, live on a dashboard and recorded in a run folder.
 
-    Ctrl-C closes the journal; `swarm resume` continues exactly there.
+    Ctrl-C closes the journal; `swarm resume` continues exactly there. `swarm steer` speaks to a run from elsewhere.
     """
+    from functools import partial
+
     from swarm.commands.watcher import carry_out
     from swarm.config_file import load_experiment
 
@@ -27,4 +30,10 @@ def run(
 
     from swarm.runner import start_run
 
-    carry_out(lambda announce: start_run(config, file, out, announce), live)
+    start = partial(start_run, config, file, out)
+    if approve or config.coordinator.kind == "human":
+        from swarm.coordinator.human import at_terminal
+
+        carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)
+    else:
+        carry_out(start, live)

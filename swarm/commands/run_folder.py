@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm.errors import SwarmError
 
-__all__ = ["base_dir_of", "existing_run", "newest_runs"]
+if TYPE_CHECKING:
+    from swarm.config import ExperimentConfig
+
+__all__ = ["base_dir_of", "existing_run", "newest_runs", "recorded_config"]
 
 _JOURNAL = "journal.jsonl"
 
@@ -49,3 +53,16 @@ def base_dir_of(run_dir: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return base_dir if base_dir.is_dir() else None
+
+
+def recorded_config(run_dir: Path) -> ExperimentConfig | None:
+    """Return the experiment that a run folder keeps, or None if it cannot be read."""
+    import yaml
+
+    from swarm.config import ExperimentConfig
+
+    try:
+        text = (run_dir / "experiment.yaml").read_text(encoding="utf-8")
+        return ExperimentConfig.model_validate(yaml.safe_load(text))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

@@ -38,16 +38,22 @@ class Watcher:
 
     Args:
         live: draw the dashboard; otherwise log plain lines.
+        attended: a person is asked on this terminal, whom lines of another process would interrupt; what is to be
+            told is told with the questions.
     """
 
-    def __init__(self, live: bool) -> None:
+    def __init__(self, live: bool, attended: bool = False) -> None:
         self.live = live and sys.stdout.isatty()
+        self.attended = attended
         self.run_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, run_dir: Path) -> None:
         """Start watching `run_dir`, whose journal exists by now."""
         self.run_dir = run_dir
+        if self.attended:
+            typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: swarm watch {run_dir}")
+            return
         sys.stdout.flush()
         command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir)]
         command += [] if self.live else ["--plain"]
@@ -83,19 +89,23 @@ class Watcher:
         process.wait()
 
 
-def carry_out(start: Callable[[Callable[[Path], None]], RunOutcome], live: bool) -> None:
+def carry_out(
+    start: Callable[[Callable[[Path], None]], RunOutcome], live: bool, attended: bool = False, approve: bool = False
+) -> None:
     """Run to the end under a watcher, print the summary, and leave with the run's exit code.
 
     Args:
         start: runs or resumes; it calls its argument with the run folder as soon as the journal exists.
         live: draw the dashboard if this is a terminal.
+        attended: a person takes part on this terminal, so there is no watcher.
+        approve: the person approves directives, and would want to do so after a stop, too.
 
     Raises:
         WorkFailedError: the run had begun and could not go on.
         KeyboardInterrupt: the user stopped it; the resume command is printed by then.
         typer.Exit: the run's exit code, unless it is 0.
     """
-    watcher = Watcher(live)
+    watcher = Watcher(live, attended)
     began_s = time.monotonic()
     try:
         outcome = start(watcher.start)
@@ -103,7 +113,8 @@ def carry_out(start: Callable[[Callable[[Path], None]], RunOutcome], live: bool)
         watcher.stop()
         if watcher.run_dir is None:
             raise
-        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}", err=True)
+        again = f"{watcher.run_dir}{' --approve' if approve else ''}"
+        typer.echo(f"stopped; continue with: swarm resume {again}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise

@@ -1,7 +1,7 @@
-"""What a language model is told about an episode: a text built by code, the same for the same reports.
+"""What a language model or a person is told about an episode: a text built by code, the same for the same reports.
 
 Owns which lines there are and in which order they are left out when they are too many: what was said long ago goes
-first. It knows report texts and directives; it refuses to know models.
+first. It knows report texts, directives and hints; it refuses to know models.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ def opening(tools: Sequence[Mapping[str, Any]], book: Playbook | None, form: str
 def digest_lines(request: DirectRequest, briefings: Sequence[Briefing]) -> list[str]:
     """Return the lines of a digest, the most important first.
 
-    That is the goal, what is open, what agents said last, what came of the directives, and what was said before.
+    That is the goal, what a person said last and before, what is open, what agents said last, what came of the
+    directives, and what was said before.
     """
     last = {report.agent: report for report in request.reports}
     came_back = {(report.tick, report.agent): report.text for report in request.reports}
-    lines = [f"Goal: {request.goal}", f"Agents: {' '.join(request.agents)}"]
+    lines = [f"Goal: {request.goal}"]
+    lines += [f"A person says: {hint}" for hint in reversed(request.hints)]
+    lines.append(f"Agents: {' '.join(request.agents)}")
     for briefing in briefings:
         if briefing.options:
             told = " ".join(briefing.options.values())

@@ -1,6 +1,6 @@
 """Do a language model's directives always parse? A thousand answers per engine, sampled at temperature 1.
 
-SmolLM2-135M-Instruct reads digests of random reports of three worlds, one with a list of directives, one with a pattern,
+SmolLM2-135M-Instruct reads digests of random reports of three worlds, one with a list of directives, one with a form,
 one without a playbook, and answers in the form that the engine keeps it to. A failure is a fault, or an entry of an
 answer that is not passed on to its agent; the last entry of an answer that ran out of tokens is none, and is counted
 apart. The null control asks the same without the form.

@@ -1,0 +1,332 @@
+"""A person in the loop: as the coordinator, or as the one who approves what the coordinator says.
+
+Owns the talk with that person: what is shown, what can be typed, and what it costs. It sits beside the tick loop and
+never in a host, for nobody's thinking is cut by a time limit. Whatever is typed, the answer is a line and another
+question; the end of the input stops the run as Ctrl-C does, so that nothing is directed by mistake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.config import ExperimentConfig
+from swarm.coordinator.digest import digest_lines
+from swarm.coordinator.minds import playbook
+from swarm.coordinator.protocol import Playbook
+from swarm.errors import SwarmError
+from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
+from swarm.plain_text import printable
+from swarm.steering import checked_text
+
+__all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
+
+DIGEST_LINES = 40
+"""Of a digest that a person directs by; `more` shows the rest."""
+
+SHORT_DIGEST_LINES = 10
+"""Of a digest that a person approves by."""
+
+_EDITING = [
+    "a0: TEXT     directs a0 with TEXT; nothing after the colon takes its directive away",
+    "all: TEXT    directs every agent",
+    "none         directs nobody",
+]
+_ALWAYS = ["more         shows the rest of the digest", "quit         stops the run; `swarm resume` goes on from here"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where a person reads and writes.
+
+    Attributes:
+        ask: shows a prompt and returns a line; raises EOFError when there will be no more.
+        say: shows a line.
+    """
+
+    ask: Callable[[str], str]
+    say: Callable[[str], None]
+
+
+def at_terminal() -> Terminal:
+    """Return the terminal of this process.
+
+    Raises:
+        SwarmError: its standard input is none.
+    """
+    if not sys.stdin.isatty():
+        raise SwarmError(
+            "a person takes part at a terminal, and standard input is none: leave --approve out, "
+            "or set coordinator.kind to something else than human"
+        )
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # lines can be edited and recalled
+
+    return Terminal(input, _print)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def attend(config: ExperimentConfig, terminal: Terminal | None) -> Attendant | None:
+    """Return what a person at `terminal` does in an experiment, None where there is nobody.
+
+    Raises:
+        SwarmError: the experiment needs a person and there is none, or has nothing to approve.
+    """
+    directs = config.coordinator.kind == "human"
+    if terminal is None:
+        if directs:
+            raise SwarmError("coordinator 'human' is a person at a terminal, and here is none; use `swarm run`")
+        return None
+    try:
+        book = playbook(config.world.id)
+    except SwarmError:
+        book = None  # a person needs none
+    if directs:
+        return HumanCoordinator(terminal, book)
+    for section, kind in (("coordinator", config.coordinator.kind), ("topology", config.topology.kind)):
+        if kind == "none":
+            raise SwarmError(f"with {section}.kind: none nobody is directed, so there is nothing to approve")
+    return Approver(terminal, book, config.coordinator.reads_hints)
+
+
+class _Draft:
+    """The directives of one episode while a person writes them."""
+
+    def __init__(self, agents: Sequence[str], told: Mapping[str, str]) -> None:
+        self.agents = agents
+        self._told = dict(told)
+
+    def write(self, line: str) -> None:
+        """Take in a line `a0: text`.
+
+        Raises:
+            SwarmError: it cannot be meant; nothing has changed.
+        """
+        name, colon, text = line.partition(":")
+        name = name.strip()
+        if not colon:
+            raise SwarmError(f"not understood: {line}; write AGENT: TEXT, or ? for help")
+        if name not in (*self.agents, "all"):
+            some = " ".join(self.agents[:12]) + (" ..." if len(self.agents) > 12 else "")
+            raise SwarmError(f"no agent {name!r} can be directed; there are: {some}")
+        said = checked_text(text) if text.strip() else ""
+        for agent in self.agents if name == "all" else (name,):
+            self._told[agent] = said
+
+    def clear(self) -> None:
+        """Direct nobody."""
+        self._told = {}
+
+    def directives(self) -> dict[str, str]:
+        """Return agent -> text, in the order of the agents."""
+        return {agent: self._told[agent] for agent in self.agents if self._told.get(agent)}
+
+
+class _Talk:
+    """What both roles of a person have in common: the digest, the prompt, and the words that always work."""
+
+    num_lines: int
+    help: Sequence[str]
+
+    def __init__(self, terminal: Terminal, book: Playbook | None) -> None:
+        self.terminal = terminal
+        self.book = book
+        self._rest: list[str] = []
+
+    def hear(self, record: Mapping[str, Any]) -> None:
+        """Tell how an episode ended."""
+        cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
+        self._say(f"episode {record['episode']} ended, {record['reason']}: {cost}")
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.terminal.say(printable(line))
+
+    def _show(self, request: DirectRequest) -> None:
+        lines = digest_lines(request, self.book.briefings(request) if self.book else [])
+        self._say("", f"episode {request.key[0]} tick {request.key[1]}", *lines[: self.num_lines])
+        self._rest = lines[self.num_lines :]
+        if self._rest:
+            self._say(f"({len(self._rest)} lines more: more)")
+
+    def _listen(self, prompt: str) -> str:
+        """Return the next line that is for the caller.
+
+        Raises:
+            KeyboardInterrupt: the person stops the run.
+        """
+        while True:
+            try:
+                line = self.terminal.ask(prompt).strip()
+            except EOFError:
+                self._say("")
+                raise KeyboardInterrupt from None
+            except UnicodeDecodeError:
+                self._say("that was no text; once more, please")
+                continue
+            if line == "quit":
+                raise KeyboardInterrupt
+            if line == "?":
+                self._say(*self.help)
+            elif line == "more":
+                self._say(*(self._rest or ["that was all"]))
+                self._rest = []
+            else:
+                return line
+
+    def _is_paid(self, request: DirectRequest, tokens: int) -> bool:
+        """Return whether the episode can pay for what was written; the person is told when it cannot."""
+        if request.max_tokens is None or tokens <= request.max_tokens:
+            return True
+        self._say(f"that takes {tokens:,} tokens and the episode has {request.max_tokens:,} left; shorten or remove")
+        return False
+
+
+class HumanCoordinator(_Talk):
+    """A person who directs: is shown the digest and writes a line for each agent.
+
+    Charged as the rules are: for the reports that arrived since the last time, and for the directives.
+    """
+
+    num_lines = DIGEST_LINES
+    help = ("Enter        is the end: what was written is directed", *_EDITING, *_ALWAYS)
+
+    def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
+        """Ask the person about one request after the other; who cannot pay for reading is not asked."""
+        return [self._direct(request, pool) for request in requests]
+
+    def _direct(self, request: DirectRequest, pool: Pool) -> DirectReply:
+        unread = [report.text for report in request.reports[len(request.reports) - request.unread :]]
+        read = _count(pool, unread)
+        if request.max_tokens is not None and read > request.max_tokens:
+            return DirectReply(request.key)
+        draft = _Draft(request.agents, {})
+        self._show(request)
+        self._say("Direct agents, a line for each, such as a0: TEXT; an empty line is the end, ? shows help.")
+        while True:
+            line = self._listen("> ")
+            if line and line != "none":
+                try:
+                    draft.write(line)
+                except SwarmError as error:
+                    self._say(str(error))
+                continue
+            if line:
+                draft.clear()
+            directives = draft.directives()
+            written = _count(pool, list(directives.values()))
+            if self._is_paid(request, read + written):
+                return DirectReply(request.key, directives, read, written)
+
+
+class Approver(_Talk):
+    """A person who sees what the coordinator says before agents do, and may say something else.
+
+    The episode is charged for what the person writes, beside all that the coordinator used, also when it was asked
+    again.
+
+    Args:
+        terminal: where the person is.
+        book: the world's playbook, None where it has none.
+        reads_hints: whether the coordinator understands what is said to it.
+    """
+
+    num_lines = SHORT_DIGEST_LINES
+
+    def __init__(self, terminal: Terminal, book: Playbook | None, reads_hints: bool) -> None:
+        super().__init__(terminal, book)
+        self.reads_hints = reads_hints
+        hint = ["hint: TEXT   asks the coordinator again, which reads TEXT now and for the rest of the episode"]
+        self.help = ("Enter        approves", *_EDITING, *(hint if reads_hints else []), *_ALWAYS)
+
+    def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
+        """Ask the coordinator, then the person about one of its replies after the other."""
+        replies = pool.direct(requests)
+        return [self._review(request, reply, pool) for request, reply in zip(requests, replies, strict=True)]
+
+    def _review(self, request: DirectRequest, reply: DirectReply, pool: Pool) -> DirectReply:
+        hints: list[str] = []
+        draft = _Draft(request.agents, reply.directives)
+        self._show(request)
+        self._present(draft, reply.fault)
+        while True:
+            line = self._listen("approve? ")
+            if line and line != "none":
+                name, _, text = line.partition(":")
+                is_hint = name.strip() == "hint"
+                try:
+                    if is_hint:
+                        hints.append(self._checked_hint(text))
+                    else:
+                        draft.write(line)
+                except SwarmError as error:
+                    self._say(str(error))
+                    continue
+                if is_hint and (again := self._ask_again(request, reply, hints, pool)) is not None:
+                    reply, draft = again, _Draft(request.agents, again.directives)
+                self._present(draft, reply.fault)
+                continue
+            if line:
+                draft.clear()
+            directives = draft.directives()
+            own = [text for agent, text in directives.items() if reply.directives.get(agent) != text]
+            written = _count(pool, [*own, *hints])
+            if not written or self._is_paid(request, reply.tokens + written):
+                return replace(
+                    reply,
+                    directives=directives,
+                    generated_tokens=reply.generated_tokens + written,
+                    review=_review(reply.directives, directives, hints),
+                )
+
+    def _present(self, draft: _Draft, fault: str | None) -> None:
+        if fault is not None:
+            self._say(f"the coordinator failed: {fault}")
+        told = draft.directives()
+        self._say("Directives:" if told else "Directives: none")
+        self._say(*(f"  {agent:>5} <- {text}" for agent, text in told.items()))
+
+    def _checked_hint(self, text: str) -> str:
+        if not self.reads_hints:
+            raise SwarmError("this coordinator reads no hints; direct agents yourself, such as a0: TEXT")
+        return checked_text(text)
+
+    def _ask_again(
+        self, request: DirectRequest, reply: DirectReply, hints: Sequence[str], pool: Pool
+    ) -> DirectReply | None:
+        """Return what the coordinator says to hints, with the cost of all before; None if it cannot be asked."""
+        left = request.max_tokens
+        if left is not None:
+            left = max(0, left - reply.tokens - _count(pool, hints))
+        (again,) = pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
+        if not again.calls and again.fault is None:
+            self._say("the coordinator was not asked: nothing is open for it, or the tokens that are left are too few")
+            return None
+        return replace(
+            again,
+            prompt_tokens=reply.prompt_tokens + again.prompt_tokens,
+            generated_tokens=reply.generated_tokens + again.generated_tokens,
+            calls=reply.calls + again.calls,
+            fault=reply.fault or again.fault,
+        )
+
+
+def _review(proposed: Mapping[str, str], directives: Mapping[str, str], hints: Sequence[str]) -> dict[str, Any]:
+    """Return what a person did, for the journal."""
+    review: dict[str, Any] = {"answer": "approved"}
+    if directives != proposed:
+        review = {"answer": "replaced", "proposed": dict(proposed)}
+    if hints:
+        review["hints"] = list(hints)
+    return review
+
+
+def _count(pool: Pool, texts: Sequence[str]) -> int:
+    return sum(pool.count_tokens(texts)) if texts else 0
