@@ -99,6 +99,14 @@ def _engram(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]
     return change
 
 
+def _asked_alike(config: ExperimentConfig) -> BackendConfig:
+    """Return backend settings with which a policy without a model is charged the prompts of the base's model."""
+    backend = config.agents.backend
+    if config.agents.engine in ("ulm", None):
+        return backend
+    return backend.model_copy(update={"prompt": "chat" if config.agents.chats else "plain"})
+
+
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
     told = _rules(_with_agents(config, count=2, worker="time_slice"))
     return told.model_copy(update={"topology": TopologyConfig.model_validate({"kind": "star"})})
@@ -208,7 +216,7 @@ ARMS: dict[str, Arm] = {
     "random": Arm(
         "random policy",
         "Does it need trained agents (null control)?",
-        lambda config: _with_agents(config, policy="random"),
+        lambda config: _with_agents(config, policy="random", backend=_asked_alike(config)),
         "trained agents matter: random legal actions do not get there",
         "a gain that survives random actions is not caused by the trained agents",
     ),

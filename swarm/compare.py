@@ -148,17 +148,11 @@ def _read_own(config: ExperimentConfig, run_dir: Path) -> RunOutcomes:
 
 def _check_weights(run: RunOutcomes, source: Path) -> None:
     """Refuse a finished run whose checkpoint is here by now with other weights; a missing one cannot contradict it."""
-    for path, digest in run.checkpoints.items():
-        folder = source.resolve().parent / path
-        if not folder.is_dir():
-            continue
-        from ulm.checkpoint import checkpoint_hash
+    from swarm.models import current_hash
 
-        try:
-            current = checkpoint_hash(folder)
-        except ValueError as error:
-            raise SwarmError(str(error)) from error
-        if current != digest:
+    for path, digest in run.checkpoints.items():
+        current = current_hash(path, source.resolve().parent)
+        if current is not None and current != digest:
             raise SwarmError(
                 f"{run.run_dir} was made with other weights than {path} holds now: "
                 "choose another folder with --out, or delete it"

@@ -52,7 +52,8 @@ class BackendConfig(_Section):
         prompt: `plain` continues the text that our µLMs are trained on; `chat` explains the task in the model's own
             chat format. None means plain for `ulm` and chat for the others.
         adapter: folder of a PEFT LoRA adapter for `transformers` and `vllm`, relative to the YAML file.
-        max_length: tokens of prompt and answer together; None takes the model's own limit.
+        max_length: tokens of prompt and answer together; None takes the model's own limit. Not for `ulm`, whose window
+            slides.
         url: `openai`: base address of the endpoint, such as http://localhost:8000/v1.
         key_env: `openai`: name of the environment variable that holds the key; None sends none. The key itself is
             never written down.
@@ -60,7 +61,9 @@ class BackendConfig(_Section):
             sent; without one they are taken for as many tokens as they have bytes.
         timeout_s, retries: `openai`: of one request; after a failure it is sent again, ever later.
         connections: `openai`: requests in flight at once.
-        num_gpus, tensor_parallel_size, dtype, eager, gpu_memory_utilization: `vllm`: as its engine has them.
+        num_gpus: `vllm`: GPUs that its engine takes; 0 for the build for CPUs.
+        dtype, eager: `vllm`: as its engine has them.
+        tensor_parallel_size, gpu_memory_utilization: `vllm` on GPUs: as its engine has them.
         kv_cache_gb: `vllm` on CPUs: memory of its KV cache.
         threads: `vllm` on CPUs: cores it computes on; None takes all.
     """
@@ -84,7 +87,8 @@ class BackendConfig(_Section):
 
     def logical(self) -> dict[str, Any]:
         """Return what decides results: what is asked of which model, not where and how it is computed."""
-        return {"prompt": self.prompt, "adapter": self.adapter, "max_length": self.max_length}
+        names = ("prompt", "adapter", "max_length", "url", "tokenizer", "dtype")
+        return {name: getattr(self, name) for name in names}
 
     def chats(self, kind: str | None) -> bool:
         """Return whether an engine with these settings is asked in the model's chat format."""
@@ -96,16 +100,30 @@ class BackendConfig(_Section):
         Raises:
             ValueError: naming the settings that it would ignore, or one that it lacks.
         """
-        used = {"prompt", "max_length"} | _USED.get(kind, set())
+        used = {"prompt"} | _USED.get(kind, set())
+        if kind == "vllm":
+            used |= _VLLM_GPU if self.num_gpus else _VLLM_CPU
         if unused := sorted(name for name in self.model_fields_set - used if getattr(self, name) != _unset(name)):
-            raise ValueError(f"{where}.backend.{unused[0]} has no meaning for engine {kind!r}; leave it out")
+            of = f"{kind!r} on {'GPUs' if self.num_gpus else 'a CPU'}" if kind == "vllm" else repr(kind)
+            raise ValueError(f"{where}.backend.{unused[0]} has no meaning for engine {of}; leave it out")
         if kind == "openai":
             if self.url is None:
                 raise ValueError(f"{where} on 'openai' needs `backend.url`, such as http://localhost:8000/v1")
-            if not self.url.startswith(("http://", "https://")) or "@" in self.url:
+            if not self.url.startswith(("http://", "https://")) or set("@?#") & set(self.url):
                 raise ValueError(f"{where}.backend.url must be an http(s) address without a user name or key in it")
 
+    def refuse_short(self, max_new_tokens: int, where: str) -> None:
+        """Check that there is room for a prompt beside the answer.
 
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_length is not None and self.max_length <= max_new_tokens:
+            raise ValueError(f"{where}.backend.max_length {self.max_length} leaves no room beside max_new_tokens")
+
+
+_VLLM_GPU = {"tensor_parallel_size", "gpu_memory_utilization"}
+_VLLM_CPU = {"kv_cache_gb", "threads"}
 _WHAT = {
     "ulm": "the folder of a checkpoint, or a Llama model such as smollm2-135m",
     "transformers": "a short name such as smollm2-135m, a folder, a GGUF file, or a name of the hub",
@@ -113,12 +131,9 @@ _WHAT = {
     "openai": "the name by which the endpoint knows it",
 }
 _USED = {
-    "transformers": {"adapter"},
-    "vllm": {
-        *("adapter", "num_gpus", "tensor_parallel_size", "dtype", "eager", "gpu_memory_utilization"),
-        *("kv_cache_gb", "threads"),
-    },
-    "openai": {"url", "key_env", "tokenizer", "timeout_s", "retries", "connections"},
+    "transformers": {"adapter", "max_length"},
+    "vllm": {"adapter", "max_length", "num_gpus", "dtype", "eager"},
+    "openai": {"max_length", "url", "key_env", "tokenizer", "timeout_s", "retries", "connections"},
 }
 
 
@@ -146,9 +161,9 @@ class AgentsConfig(_Section):
         policy: the engine that the model runs on: `ulm` (our own), `transformers`, `vllm`, or `openai` (any endpoint
             that speaks its protocol); `random` draws legal actions from the world (the null control); `echo` answers
             with its own prompt (for measuring the machinery).
-        model: checkpoint folder, relative to the YAML file; for engines, also `smollm2-135m`, a folder or GGUF file of
-            transformers, or a name of the hub; for `openai` what the endpoint calls it. `random` counts tokens as the
-            model would.
+        model: checkpoint folder, relative to the YAML file; or `smollm2-135m`, or a folder or GGUF file as transformers
+            has them (of a Llama for `ulm`); for `transformers` and `vllm` also a name of the hub; for `openai` what the
+            endpoint calls it. `random` counts tokens as the model would.
         backend: settings of the engine.
         temperature, top_p: sampling; temperature 0 is greedy.
         max_new_tokens: hard limit of one action.
@@ -208,6 +223,11 @@ class AgentsConfig(_Section):
             raise ValueError(f"policy {self.policy!r} needs `model`: {_WHAT[self.engine]}")
         if self.engine:
             self.backend.refuse_unused(self.engine, "agents")
+            self.backend.refuse_short(self.max_new_tokens, "agents")
+        elif self.policy == "echo" and self.backend != BackendConfig():
+            raise ValueError("`backend` has settings for a model, and policy 'echo' has none; leave it out")
+        if self.engine == "ulm" and self.chats and self.has_engram:
+            raise ValueError("an exact memory continues plain prompts; set backend.prompt: plain, or leave engram out")
         if self.engine not in ("ulm", None) and (self.has_ltm or self.has_engram):
             raise ValueError(f"memories are those of policy 'ulm'; set memory: [stm] for {self.policy!r}")
         return self
@@ -297,6 +317,11 @@ class CoordinatorConfig(_Section):
             if not self.model:
                 raise ValueError(f"coordinator {self.mind!r} needs `model`: {_WHAT[self.engine]}")
             self.backend.refuse_unused(self.engine, "coordinator")
+            self.backend.refuse_short(self.max_new_tokens, "coordinator")
+        elif self.backend != BackendConfig():
+            raise ValueError(
+                f"`backend` has settings for a model, and coordinator {self.kind!r} has none; leave it out"
+            )
         return self
 
 

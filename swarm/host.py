@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swarm.backends.models import ChatFormat, ModelFolder
-from swarm.backends.protocol import Structure, TextModel, TextRequest
+from swarm.backends.prompts import CHAT_MARKS, PromptReader
+from swarm.backends.protocol import MAX_BATCH, Structure, TextModel, TextRequest
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
@@ -103,9 +104,19 @@ class HostSpec:
         """Whether anything computes in host processes; otherwise one `Host` beside the runtime does all there is."""
         return self.agents.engine not in REMOTE or self.coordinator.engine in ("ulm", "transformers")
 
+    def act_limit_s(self, count: int) -> float:
+        """Return how long so many calls of agents may take, some of which may have to wait for others."""
+        section = self.agents
+        at_once = {"openai": section.backend.connections, "transformers": MAX_BATCH}.get(str(section.engine), count)
+        return self.call_timeout_s * -(-count // max(1, at_once))
 
-MARKS = 24
-"""Tokens that a chat is taken to need beside its texts, where its format is not known."""
+    def limit_s(self, count: int) -> float:
+        """Return after how long a host that has not answered so many calls counts as hung.
+
+        A model of transformers looks at the clock between two tokens, and reading prompts is one of those steps.
+        """
+        slow = "transformers" in (self.agents.engine, self.coordinator.engine)
+        return self.act_limit_s(count) + (self.call_timeout_s if slow else 0.0)
 
 
 class TokenCounter:
@@ -116,28 +127,27 @@ class TokenCounter:
     """
 
     def __init__(self, spec: HostSpec) -> None:
-        self._system, self._chat = spec.system, spec.chat
-        self._tokenizer = None
+        self._system, self._is_known = spec.system, spec.chat is not None
+        self._reader = None
         if spec.tokenizer is not None:
             from ulm.tokenizer import Tokenizer
 
-            self._tokenizer = Tokenizer.from_json(spec.tokenizer)
+            self._reader = PromptReader(Tokenizer.from_json(spec.tokenizer), spec.chat)
 
     def prompts(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens that an agent reads when it is asked with each of these prompts."""
-        if self._system is None:
+        if self._system is None or not texts:
             return self(texts)
-        if self._chat is None:
-            opening = self([self._system])[0] + MARKS
+        if self._reader is None or not self._is_known:
+            opening = self([self._system])[0] + 2 * CHAT_MARKS
             return [opening + count for count in self(texts)]
-        chat, system = self._chat, self._system
-        return self([chat.render(system, text) for text in texts])
+        return self._reader.count([TextRequest(text, self._system) for text in texts])
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""
-        if self._tokenizer is None:
+        if self._reader is None:
             return [len(text.encode()) for text in texts]
-        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+        return self._reader.count_texts(texts)
 
 
 class Host:
@@ -195,7 +205,7 @@ class Host:
 
             if whose == "agents":  # whose memories are more than text
                 return None
-            return UlmModel(self._engine(name), self._models[name].chat, section.backend.max_length or 1 << 20)
+            return UlmModel(self._engine(name), self._models[name].chat)
         return self._transformers(name, section.backend.adapter, section.backend.max_length)
 
     def _transformers(self, name: str, adapter: str | None, max_length: int | None) -> TextModel:
@@ -273,11 +283,12 @@ class Host:
         self._answered = {reply.key: reply for reply in result}
         return result
 
-    def _act(self, requests: list[ActRequest]) -> list[ActReply]:
+    def _act(self, requests: list[ActRequest], deadline_s: float | None = None) -> list[ActReply]:
+        deadline_s = deadline_s or time.monotonic() + self.spec.act_limit_s(len(requests))
         if self.spec.agents.policy == "echo":
             return [_echo(request) for request in requests]
         try:
-            return self._generate(requests)
+            return self._generate(requests, deadline_s)
         except TimeoutError:
             fault = f"timeout: no answer within {self.spec.call_timeout_s:g} s"
             return [ActReply(request.key, "", 0, 0, fault) for request in requests]
@@ -287,11 +298,15 @@ class Host:
             if len(requests) == 1:
                 return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
             # One request must not take its neighbours down: find it by asking each alone.
-            return [reply for request in requests for reply in self._act([request])]
+            return [reply for request in requests for reply in self._act([request], deadline_s)]
 
-    def _ask(self, model: TextModel, requests: list[ActRequest]) -> list[ActReply]:
-        """Ask a model that is not our own engine."""
+    def _ask(self, model: TextModel, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
+        """Ask a model that is not our own engine.
+
+        A chat may open with an empty line, so what it is asked is a line only where a pattern keeps it to one.
+        """
         agents = self.spec.agents
+        stop = (STOP,) if self.spec.system is None or agents.constrained else ()
         results = model.generate(
             [
                 TextRequest(
@@ -301,55 +316,56 @@ class Host:
                     request.max_new_tokens,
                     agents.temperature,
                     agents.top_p,
-                    (STOP,),
+                    stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
                 )
                 for request in requests
             ],
-            deadline_s=time.monotonic() + self.spec.call_timeout_s,
+            deadline_s=deadline_s,
         )
         return [
-            _checked(ActReply(r.key, found.text.strip(), found.prompt_tokens, found.generated_tokens, found.fault))
+            _checked(ActReply(r.key, _action(found.text), found.prompt_tokens, found.generated_tokens, found.fault))
             for r, found in zip(requests, results, strict=True)
         ]
 
-    def _generate(self, requests: list[ActRequest]) -> list[ActReply]:
+    def _generate(self, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
         if self._agents is not None:
-            return self._ask(self._agents, requests)
+            return self._ask(self._agents, requests, deadline_s)
         from ulm.generation import GenerationRequest
 
         agents = self.spec.agents
         engine = self._engine(str(agents.model), agents.has_ltm)
         indices = self._ready(engine, requests)
+        chats = self.spec.system is not None
+        prompts: Sequence[str | tuple[int, ...]] = [request.prompt for request in requests]
+        if chats:
+            asked = [TextRequest(request.prompt, self.spec.system) for request in requests]
+            prompts = [tuple(ids) for ids in PromptReader(engine.tokenizer, self.spec.chat).read(asked)]
+        stop = () if chats and not agents.constrained else (STOP,)
         results = engine.generate(
             [
                 GenerationRequest(
-                    request.prompt if self.spec.system is None else self._chat(request.prompt),
+                    prompt,
                     derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
                     agents.top_p,
-                    (STOP,),
+                    stop,
                     self._constraint(request.pattern) if agents.constrained and request.pattern else None,
                     _memory(engine, request),
                     indices.get(id(request.facts)),
                 )
-                for request in requests
+                for request, prompt in zip(requests, prompts, strict=True)
             ],
-            deadline_s=time.monotonic() + self.spec.call_timeout_s,
+            deadline_s=deadline_s,
         )
         replies: list[ActReply] = []
         for request, result in zip(requests, results, strict=True):
-            text = result.text if self.spec.system is None else result.text.strip()
+            text = _action(result.text) if chats else result.text
             memory = result.memory.to_bytes() if result.memory is not None else None
             reply = ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, None, memory)
             replies.append(_checked(reply))
         return replies
-
-    def _chat(self, prompt: str) -> str:
-        if self.spec.chat is None:
-            raise SwarmError(f"model {self.spec.agents.model} has no chat format; set agents.backend.prompt: plain")
-        return self.spec.chat.render(self.spec.system or "", prompt)
 
     def _ready(self, engine: Engine, requests: Sequence[ActRequest]) -> dict[int, ExactIndex]:
         """Return the exact memory of every set of facts that requests name, by the identity of the set.
@@ -404,6 +420,11 @@ def _memory(engine: Engine, request: ActRequest) -> LTMState | None:
     from ulm.memory import LTMState
 
     return LTMState.from_bytes(request.memory, ltm, engine.model.device)
+
+
+def _action(text: str) -> str:
+    """Return the first line of an answer that says something."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def _checked(reply: ActReply) -> ActReply:

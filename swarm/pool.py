@@ -73,10 +73,12 @@ class LocalPool:
         self._host = host or Host(spec, models, self._remote)
         self._worker = _Worker()
 
-    def _within_limit(self, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]) -> list[_Reply]:
+    def _within_limit(
+        self, count: int, call: Callable[[], list[_Reply]], otherwise: Callable[[str], list[_Reply]]
+    ) -> list[_Reply]:
         try:
             # The host's own deadline comes first; this one is for a call that does not return at all.
-            return self._worker.submit(call).result(self._spec.call_timeout_s + 1.0)
+            return self._worker.submit(call).result(self._spec.limit_s(count) + 1.0)
         except FutureTimeoutError:
             # The hung thread cannot be killed; it is left behind and a new one takes over.
             self._worker.stop()
@@ -86,6 +88,7 @@ class LocalPool:
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls."""
         return self._within_limit(
+            len(requests),
             lambda: self._host.act(requests),
             lambda fault: [ActReply(request.key, "", 0, 0, fault) for request in requests],
         )
@@ -93,6 +96,7 @@ class LocalPool:
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
         return self._within_limit(
+            len(requests),
             lambda: self._host.direct(requests),
             lambda fault: [DirectReply(request.key, fault=fault) for request in requests],
         )

@@ -123,7 +123,9 @@ def resume_run(
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
     person = attend(config, terminal)
-    models = load_models(config, base_dir)
+    # A run that is over is only reported: its models may be gone.
+    is_over = any(record["kind"] == "end" for record in read_records(run_dir / JOURNAL_NAME))
+    models = LoadedModels() if is_over else load_models(config, base_dir)
     runtime_config = config.runtime
     with (
         JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
@@ -134,7 +136,7 @@ def resume_run(
         if header is None:  # killed before the first record was durable
             journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         else:
-            _check_header(header, config, models.hashes)
+            _check_header(header, config, header["checkpoints"] if is_over else models.hashes)
         runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
         runtime.fold(records)
         telemetry.emit("resume", seq=journal.next_seq)
@@ -189,7 +191,6 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
     runtime, agents = config.runtime, config.agents
     chats = agents.chats
     world = _world(config, base_dir)
-    named = str(agents.model)
     spec = HostSpec(
         config.seed,
         agents,
@@ -204,8 +205,8 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         agent_system(world.tools()) if chats else None,
         models.folders,
         {name: str(path) for name, path in models.adapters.items()},
-        models.tokenizers.get(named),
-        models.chats.get(named),
+        models.tokenizers.get("agents"),
+        models.chats.get("agents"),
     )
     deaths = config.faults.max_host_deaths
     if runtime.pool == "local":

@@ -43,7 +43,7 @@ class GenerationRequest:
     """One text to continue.
 
     Attributes:
-        prompt: text to read; an empty one starts at end-of-text.
+        prompt: text to read, or its ids; an empty one starts at end-of-text.
         seed: seeds this request's uniforms.
         max_new_tokens: at least 1.
         temperature: 0 takes the most likely token.
@@ -55,7 +55,7 @@ class GenerationRequest:
             forbids it.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     seed: int
     max_new_tokens: int = 32
     temperature: float = 1.0
@@ -184,8 +184,10 @@ class Engine:
             TimeoutError: the deadline passed.
         """
         rows: list[_Row] = []
-        encoded = self.tokenizer.encode_batch([r.prompt for r in requests]) if requests else []
-        for request, ids in zip(requests, encoded, strict=True):
+        texts = [r.prompt for r in requests if isinstance(r.prompt, str)]
+        encoded = iter(self.tokenizer.encode_batch(texts) if texts else [])
+        for request in requests:
+            ids = next(encoded) if isinstance(request.prompt, str) else list(request.prompt)
             if request.max_new_tokens < 1:
                 raise ValueError("max_new_tokens must be at least 1")
             # PCG64 streams are specified bit for bit by numpy, so a seed means the same on every machine.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -140,7 +141,9 @@ def _loop(settings: dict[str, Any]) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
     if first:
-        model.save_pretrained(str(folder / "adapter"))
+        model.save_pretrained(str(folder / "adapter.part"))
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        (folder / "adapter.part").rename(folder / "adapter")
     ray.train.report({"step": recipe.steps})
 
 

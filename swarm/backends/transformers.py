@@ -21,7 +21,8 @@ from torch import Tensor
 
 from swarm.backends.constraints import Constraints
 from swarm.backends.models import ModelFolder
-from swarm.backends.protocol import TextRequest, TextResult
+from swarm.backends.prompts import PromptReader
+from swarm.backends.protocol import MAX_BATCH, TextRequest, TextResult
 from swarm.errors import SwarmError
 from ulm.generation import sample
 from ulm.tokenizer import Tokenizer
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ulm.constraint import Constraint
 
 __all__ = ["TransformersModel"]
-
-MAX_BATCH = 64
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ class TransformersModel:
         max_length: tokens of prompt and answer; None takes what the model was made for.
 
     Raises:
-        SwarmError: transformers cannot load it, or the adapter does not fit.
+        SwarmError: transformers cannot load it, the adapter does not fit, or it was made for fewer tokens.
     """
 
     def __init__(
@@ -67,46 +66,47 @@ class TransformersModel:
         adapter: Path | None = None,
         max_length: int | None = None,
     ) -> None:
-        self._folder = folder
-        self._max_length = min(max_length or folder.max_length, folder.max_length)
+        if max_length is not None and max_length > folder.max_length:
+            raise SwarmError(f"backend.max_length is {max_length}, and {folder.name} was made for {folder.max_length}")
+        self._max_length = max_length or folder.max_length
         self._tokenizer = Tokenizer.load(folder.path)
+        self._tokenizer.pad_id = self._tokenizer.eot_id = folder.ends[0]
+        self._reader = PromptReader(self._tokenizer, folder.chat)
         self._constraints = Constraints(self._tokenizer)
         self._device = torch.device(device)
         self._model = _load(folder, self._device, dtype, adapter)
-        ends = self._model.generation_config.eos_token_id
-        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        self._ends = sorted({*listed, self._tokenizer.eot_id})
+        self._ends = list(folder.ends)
+        # Its own would add penalties and the like to what a request asks for.
+        from transformers import GenerationConfig
+
+        self._model.generation_config = GenerationConfig(eos_token_id=self._ends, pad_token_id=self._tokenizer.pad_id)
 
     @property
     def max_length(self) -> int:
         """Tokens of prompt and answer together."""
         return self._max_length
 
-    def _text(self, request: TextRequest) -> str:
-        if request.system is None:
-            return request.prompt
-        if self._folder.chat is None:
-            raise SwarmError(f"model {self._folder.name} has no chat template; set backend.prompt: plain")
-        return self._folder.chat.render(request.system, request.prompt)
-
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt."""
-        return self.count_tokens([self._text(request) for request in requests])
+        return self._reader.count(requests)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text."""
-        return [len(ids) for ids in self._tokenizer.encode_batch(list(texts))] if texts else []
+        return self._reader.count_texts(texts)
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request, those of like length together."""
         results: dict[int, TextResult] = {}
         rows: list[tuple[int, _Row]] = []
-        for number, request in enumerate(requests):
-            ids = self._tokenizer.encode(self._text(request)) or [self._tokenizer.eot_id]
+        for number, (request, ids) in enumerate(zip(requests, self._reader.read(requests), strict=True)):
             if len(ids) + request.max_new_tokens > self._max_length:
                 results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
                 continue
-            constraint = self._constraints.of(request.structure) if request.structure else None
+            try:
+                constraint = self._constraints.of(request.structure) if request.structure else None
+            except ValueError as error:
+                results[number] = TextResult.failed(f"the form of the answer cannot be kept: {error}"[:300])
+                continue
             # The streams of `ulm.generation`: the same seed draws the same uniforms.
             uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
                 request.max_new_tokens, dtype=np.float32
@@ -115,7 +115,8 @@ class TransformersModel:
         rows.sort(key=lambda pair: len(pair[1].ids))  # little padding
         for start in range(0, len(rows), MAX_BATCH):
             part = rows[start : start + MAX_BATCH]
-            self._decode([row for _, row in part], deadline_s)
+            if deadline_s is None or time.monotonic() < deadline_s:
+                self._decode([row for _, row in part], deadline_s)
             results.update((number, _result(row)) for number, row in part)
         return [results[number] for number in range(len(requests))]
 
@@ -148,9 +149,9 @@ class TransformersModel:
 
 
 def _result(row: _Row) -> TextResult:
-    if row.finish == "timeout":
+    if row.finish in (None, "timeout"):  # cut, or never begun
         fault = "timeout: decoding passed its deadline"
-        return TextResult.failed(fault, len(row.ids), len(row.produced))
+        return TextResult.failed(fault, len(row.ids) if row.finish else 0, len(row.produced))
     finish = {"stop": "stop", "end": "end"}.get(str(row.finish), "length")
     return TextResult(row.text, len(row.ids), len(row.produced), finish)  # type: ignore[arg-type]
 

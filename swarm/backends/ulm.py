@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from swarm.backends.constraints import Constraints
 from swarm.backends.models import ChatFormat
+from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import TextRequest, TextResult
-from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
     from ulm.generation import Engine
@@ -27,8 +27,8 @@ class UlmModel:
 
     def __init__(self, engine: Engine, chat: ChatFormat | None = None, max_length: int = 1 << 20) -> None:
         self._engine = engine
-        self._chat = chat
         self._max_length = max_length
+        self._reader = PromptReader(engine.tokenizer, chat)
         self._constraints = Constraints(engine.tokenizer)
 
     @property
@@ -36,42 +36,45 @@ class UlmModel:
         """Tokens of prompt and answer together."""
         return self._max_length
 
-    def _text(self, request: TextRequest) -> str:
-        if request.system is None:
-            return request.prompt
-        if self._chat is None:
-            raise SwarmError("this model has no chat format; set backend.prompt: plain")
-        return self._chat.render(request.system, request.prompt)
-
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request; past the deadline all of them are faults, for they are decoded together."""
         from ulm.generation import GenerationRequest
 
-        asked = [
-            GenerationRequest(
-                self._text(request),
+        prompts = self._reader.read(requests)
+        results: dict[int, TextResult] = {}
+        asked: dict[int, GenerationRequest] = {}
+        for number, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
+            try:
+                constraint = self._constraints.of(request.structure) if request.structure else None
+            except ValueError as error:
+                results[number] = TextResult.failed(f"the form of the answer cannot be kept: {error}"[:300])
+                continue
+            asked[number] = GenerationRequest(
+                tuple(ids),
                 request.seed,
                 request.max_new_tokens,
                 request.temperature,
                 request.top_p,
                 request.stop,
-                self._constraints.of(request.structure) if request.structure else None,
+                constraint,
             )
-            for request in requests
-        ]
         try:
-            found = self._engine.generate(asked, deadline_s)
+            found = self._engine.generate(list(asked.values()), deadline_s)
         except TimeoutError:
-            return [TextResult.failed("timeout: decoding passed its deadline") for _ in requests]
-        return [TextResult(r.text, r.prompt_tokens, r.generated_tokens, r.finish) for r in found]
+            late = "timeout: decoding passed its deadline"
+            results.update({n: TextResult.failed(late, len(prompts[n]), asked[n].max_new_tokens) for n in asked})
+        else:
+            for number, r in zip(asked, found, strict=True):
+                results[number] = TextResult(r.text, r.prompt_tokens, r.generated_tokens, r.finish)
+        return [results[number] for number in range(len(requests))]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt."""
-        return self.count_tokens([self._text(request) for request in requests])
+        return self._reader.count(requests)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text."""
-        return self._engine.count_tokens(texts)
+        return self._reader.count_texts(texts)
 
     def close(self) -> None:
         """Nothing to give back: hosts own their engines."""

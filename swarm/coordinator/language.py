@@ -23,8 +23,11 @@ __all__ = ["LanguageCoordinator", "read_directives"]
 MAX_DIRECTIVE = 80
 """Characters of one directive."""
 
-FREE = rf"[!#-\[\]-~][ !#-\[\]-~]{{0,{MAX_DIRECTIVE - 1}}}"
-"""A directive where no playbook says what they look like: printable, without what JSON would have to escape."""
+FREE = r"[!#-\[\]-~][ !#-\[\]-~]*"
+"""A directive where no playbook says what they look like: printable, without what JSON would have to escape.
+
+Its length is cut afterwards: a pattern that counts characters takes minutes to lay over a large vocabulary.
+"""
 
 _LINE = re.compile(r"^\s*\"?(a[0-9]{1,9})\"?\s*:\s*\"?(.*?)\"?,?\s*$")
 _PAIR = re.compile(r"\"(a[0-9]{1,9})\"\s*:\s*\"([^\"\\]{0,400})\"")
@@ -169,6 +172,6 @@ def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict
         found = [(match[1], match[2]) for line in lines if len(line) < 1000 and (match := _LINE.match(line))]
     said: dict[str, str] = {}
     for agent, directive in found:
-        if agent in agents and agent not in said and 0 < len(directive.strip()) <= MAX_DIRECTIVE:
-            said[agent] = directive.strip()
+        if agent in agents and agent not in said and directive.strip():
+            said[agent] = directive.strip()[:MAX_DIRECTIVE].strip()
     return {agent: said[agent] for agent in agents if agent in said}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -12,14 +13,16 @@ import pytest
 from hf_models import tiny_model, tiny_tokenizer
 
 from swarm.backends.models import find_model, folder_hash, open_model
+from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.backends.transformers import TransformersModel
 from swarm.backends.ulm import UlmModel
 from swarm.errors import SwarmError
 from ulm.generation import Engine
 from ulm.hf.llama import from_llama
+from ulm.tokenizer import Tokenizer
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<answer>"
+TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +74,78 @@ def test_what_is_charged_is_what_was_read_and_written(model: TextModel) -> None:
 
 def test_chats_are_written_as_the_template_has_them(model: TextModel) -> None:
     request = ask("what?", system="be brief")
-    assert model.count_prompts([request]) == [len("<system>be brief<user>what?<answer>")]
+    assert model.count_prompts([request]) == [len("system:be brief!user:what?!answer:")]  # a mark is one token
     assert model.generate([request])[0].prompt_tokens == model.count_prompts([request])[0]
-    assert model.count_prompts([ask("what?", system="")]) == [len("<user>what?<answer>")]
+    assert model.count_prompts([ask("what?", system="")]) == [len("user:what?!answer:")]
+
+
+def test_chats_are_read_as_transformers_reads_them(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "2 + 2?"}]
+    wanted = theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    reader = PromptReader(Tokenizer.load(folder), open_model("tiny", folder).chat)
+    assert reader.read([ask("2 + 2?", system="be brief")]) == [wanted]
+    assert reader.read([ask("a<eot>b")]) == [Tokenizer.load(folder).encode("a<eot>b")]  # in plain text it is text
+    assert len(reader.read([ask("a<eot>b")])[0]) == len("a<eot>b")
 
 
 def test_special_tokens_in_a_message_are_taken_out(folder: Path) -> None:
     chat = open_model("tiny", folder).chat
     assert chat is not None
     assert "<eot>" in chat.special
-    assert chat.render("", "a<eot>b<e<eot>ot>c") == "<user>abc<answer>"
+    assert chat.render("", "a<eot>b<e<eot>ot>c") == "user:abc<eot>answer:"
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    to.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_a_template_without_system_messages_gets_one_message(folder: Path, tmp_path: Path) -> None:
+    copy = copy_of(folder, tmp_path / "copy")
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('none of that') }}{% endif %}" + TEMPLATE
+    (copy / "chat_template.jinja").write_text(refusing)
+    chat = open_model("copy", copy).chat
+    assert chat is not None
+    assert chat.render("be brief", "what?") == "user:be brief\n\nwhat?<eot>answer:"
+
+
+def test_a_template_that_writes_the_date_reads_the_same_every_day(folder: Path, tmp_path: Path) -> None:
+    copy = copy_of(folder, tmp_path / "copy")
+    (copy / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }} {{ date_string }}" + TEMPLATE)
+    chat = open_model("copy", copy).chat
+    assert chat is not None
+    assert chat.render("", "x").startswith("01 Jan 2025 01 Jan 2025")
+
+
+def test_a_model_without_an_end_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = copy_of(folder, tmp_path / "copy")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        data = json.loads((copy / name).read_text())
+        data.pop("eos_token_id", None)
+        data.pop("eos_token", None)
+        (copy / name).write_text(json.dumps(data))
+    with pytest.raises(SwarmError, match="name a token that ends a text"):
+        open_model("copy", copy)
+
+
+def test_a_models_own_generation_settings_do_not_change_answers(folder: Path, tmp_path: Path) -> None:
+    copy = copy_of(folder, tmp_path / "copy")
+    file = copy / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "repetition_penalty": 5.0}))
+    requests = [ask(f"text {n}", temperature=0.0) for n in range(4)]
+    plain, penalised = (TransformersModel(open_model("m", f)).generate(requests) for f in (folder, copy))
+    assert plain == penalised
+
+
+def test_a_pattern_that_cannot_be_kept_is_a_fault_of_its_own(model: TextModel) -> None:
+    bad, good = model.generate([ask("a", structure=Structure(regex="(?=x)y")), ask("b")])
+    assert "cannot be kept" in str(bad.fault)
+    assert good.fault is None
 
 
 def test_a_stop_string_ends_an_answer_and_is_cut_off(model: TextModel) -> None:
@@ -128,10 +193,7 @@ def test_a_prompt_that_does_not_fit_is_a_fault_of_its_own(folder: Path) -> None:
 
 
 def test_a_model_is_identified_by_what_decides_its_answers(folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = copy_of(folder, tmp_path / "copy")
     (copy / "README.md").write_text("a card")
     assert folder_hash(copy) == folder_hash(folder)
     (copy / "chat_template.jinja").write_text(TEMPLATE + " ")
@@ -166,10 +228,7 @@ def test_a_model_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, nam
 def test_a_folder_with_something_missing_is_refused(
     folder: Path, tmp_path: Path, damage: Callable[[Path], Any], says: str
 ) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = copy_of(folder, tmp_path / "copy")
     damage(copy)
     with pytest.raises(SwarmError, match=says):
         open_model("copy", copy)

@@ -1,0 +1,64 @@
+"""From a request to the token ids that a model reads: one way for every engine, and for counting.
+
+Owns the difference between plain text, in which `<|im_end|>` is eleven letters, and a chat, whose marks are the model's
+special tokens. It refuses to know engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from swarm.backends.models import ChatFormat
+from swarm.backends.protocol import TextRequest
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from ulm.tokenizer import Tokenizer
+
+__all__ = ["CHAT_MARKS", "PromptReader"]
+
+CHAT_MARKS = 16
+"""Tokens that the marks around one message of a chat are taken for where the chat format is not known."""
+
+
+class PromptReader:
+    """Reads requests as a model does.
+
+    Args:
+        tokenizer: the model's; plain text is read with it.
+        chat: the model's chat format, None without one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat: ChatFormat | None) -> None:
+        import tokenizers
+
+        self.tokenizer = tokenizer
+        self._chat = chat
+        # A copy, for whether special tokens are read in a text is a property of the object.
+        self._marked = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+        self._marked.encode_special_tokens = False
+
+    def read(self, requests: Sequence[TextRequest]) -> list[list[int]]:
+        """Return the ids of each request's prompt; an empty one is read as the end of a text before it.
+
+        Raises:
+            SwarmError: a chat is asked for, and the model has no chat format.
+        """
+        return [self._ids(request) or [self.tokenizer.eot_id] for request in requests]
+
+    def _ids(self, request: TextRequest) -> list[int]:
+        if request.system is None:
+            return self.tokenizer.encode(request.prompt)
+        if self._chat is None:
+            raise SwarmError("this model has no chat format; set backend.prompt: plain")
+        text = self._chat.render(request.system, request.prompt)
+        return list(self._marked.encode(text, add_special_tokens=False).ids)
+
+    def count(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the number of ids of each request's prompt."""
+        return [len(ids) for ids in self.read(requests)]
+
+    def count_texts(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text on its own."""
+        return [len(ids) for ids in self.tokenizer.encode_batch(list(texts))] if texts else []

@@ -1,0 +1,155 @@
+"""The models of an experiment: which are found, what is charged to whom, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from hf_models import tiny_model, tiny_tokenizer
+from pydantic import ValidationError
+
+from swarm.arms import ARMS
+from swarm.config import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.host import HostSpec, TokenCounter
+from swarm.models import current_hash, load_models, start_remote
+from swarm.prompt import agent_system
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    tiny_model("llama").save_pretrained(folder / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+def experiment(agents: dict[str, Any], coordinator: dict[str, Any] | None = None, **runtime: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(
+        {
+            "world": {"id": "numbers-v0"},
+            "agents": {"count": 2, **agents},
+            "coordinator": coordinator or {"kind": "none"},
+            "runtime": {"pool": "local", **runtime},
+        }
+    )
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"data": [{"id": "default"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def urls() -> Any:
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) for _ in range(2)]
+    for server in servers:
+        Thread(target=server.serve_forever, daemon=True).start()
+    yield [f"http://127.0.0.1:{server.server_port}/v1" for server in servers]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path) -> None:
+    agents = {"policy": "openai", "model": "default", "backend": {"url": urls[0], "tokenizer": "model"}}
+    config = experiment(agents, {"kind": "openai", "model": "default", "backend": {"url": urls[1]}})
+    found = load_models(config, place)
+    assert [found.endpoints[whose].url for whose in ("agents", "coordinator")] == urls
+    assert set(found.tokenizers) == {"agents"}
+    started = start_remote(config, found, 0, lambda kind, **facts: None)
+    assert [repr(started[whose]) for whose in ("agents", "coordinator")] == [
+        f"OpenAIModel('default', '{u}')" for u in urls
+    ]
+
+
+def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
+    found = load_models(config, place)
+    spec = HostSpec(0, config.agents, config.coordinator, config.world.id, 5.0)
+    system = agent_system([]) if config.agents.chats else None
+    return TokenCounter(
+        dataclasses.replace(
+            spec, system=system, tokenizer=found.tokenizers.get("agents"), chat=found.chats.get("agents")
+        )
+    )
+
+
+def test_the_random_arm_pays_for_the_prompts_that_the_model_would_read(place: Path) -> None:
+    base = experiment({"policy": "transformers", "model": "model"})
+    control = ARMS["random"].overrides(base)
+    assert control.agents.policy == "random"
+    prompts = ["tiles 1 2 3 4 target 24\n"]
+    assert counter(control, place).prompts(prompts) == counter(base, place).prompts(prompts)
+    assert counter(base, place).prompts(prompts)[0] > len(agent_system([]))
+    plain = experiment({"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}})
+    assert counter(ARMS["random"].overrides(plain), place).prompts(prompts) == [len(prompts[0])]
+
+
+def test_the_random_arm_of_an_endpoint_needs_no_files(place: Path) -> None:
+    base = experiment({"policy": "openai", "model": "gpt", "backend": {"url": "http://127.0.0.1:9/v1"}})
+    found = load_models(ARMS["random"].overrides(base), place)
+    assert not found.tokenizers
+
+
+def test_a_chat_is_counted_as_it_is_read(place: Path) -> None:
+    config = experiment({"policy": "transformers", "model": "model"})
+    (count,) = counter(config, place).prompts(["x"])
+    assert count == len(f"system:{agent_system([])}!user:x!answer:")
+
+
+def test_what_identifies_a_model_is_found_again(place: Path) -> None:
+    found = load_models(experiment({"policy": "transformers", "model": "model"}), place)
+    assert current_hash("model", place) == found.hashes["model"]
+    assert current_hash("gone", place) is None
+
+
+def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm.models.os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
+    with pytest.raises(SwarmError, match=r"model need .* GB for weights in 3 host\(s\)"):
+        load_models(experiment({"policy": "transformers", "model": "model"}, pool="ray"), place)
+
+
+def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
+    with pytest.raises(SwarmError, match="no coordinator knows world numbers-v0"):
+        load_models(experiment({"policy": "random"}, {"kind": "rules"}), place)
+
+
+@pytest.mark.parametrize(
+    ("agents", "says"),
+    [
+        (
+            {"policy": "vllm", "model": "m", "backend": {"url": "http://x"}},
+            "backend.url has no meaning for engine 'vllm'",
+        ),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "threads": 2}}, "on GPUs"),
+        ({"policy": "openai", "model": "m"}, "needs `backend.url`"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://u:p@x/v1"}}, "without a user name or key"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://x/v1?key=s"}}, "without a user name or key"),
+        ({"policy": "ulm", "model": "m", "backend": {"max_length": 64}}, "max_length has no meaning"),
+        ({"policy": "transformers", "model": "m", "backend": {"max_length": 32}}, "leaves no room"),
+        ({"policy": "transformers", "model": "m", "memory": ["stm", "engram"]}, "memories are those of policy 'ulm'"),
+        ({"policy": "transformers"}, "needs `model`"),
+        ({"policy": "echo", "backend": {"prompt": "chat"}}, "policy 'echo' has none"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(agents: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        experiment(agents)
