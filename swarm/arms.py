@@ -7,20 +7,38 @@ It refuses to run anything and to know how a result is measured (`swarm.compare`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
 
 from swarm.config import MODEL_KINDS, BackendConfig, CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
 from swarm.errors import SwarmError
-from worlds.protocol import WorldError
+from worlds.protocol import World, WorldError
 from worlds.registry import world_class
 
-__all__ = ["ARMS", "Arm", "chosen_arms", "equal_terms", "not_applicable", "solo_config"]
+__all__ = [
+    "ARMS",
+    "Arm",
+    "arms_of",
+    "chosen_arms",
+    "equal_terms",
+    "not_applicable",
+    "solo_config",
+    "with_settings",
+]
 
 _SILENT = {
     "coordinator": CoordinatorConfig.model_validate({"kind": "none"}),
     "topology": TopologyConfig.model_validate({"kind": "none"}),
 }
+
+
+RIVALS_MAY_CHANGE = ("agents", "coordinator", "topology", "world")
+"""Sections of an experiment in which a rival may differ."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ def _silent(config: ExperimentConfig) -> ExperimentConfig:
 
 def _rules(config: ExperimentConfig) -> ExperimentConfig:
     rules = config.coordinator.model_copy(
-        update={"kind": "rules", "model": None, "inner": None, "backend": BackendConfig()}
+        update={"kind": "rules", "model": None, "inner": None, "backend": BackendConfig(), "menu": None}
     )
     return config.model_copy(update={"coordinator": rules})
 
@@ -224,29 +242,85 @@ ARMS: dict[str, Arm] = {
 """Every arm by name, in the order of tables; `swarm` is the base experiment itself."""
 
 
-def chosen_arms(names: Sequence[str]) -> list[str]:
-    """Return the named arms in the order of `ARMS`; no names means all.
+def arms_of(config: ExperimentConfig) -> dict[str, Arm]:
+    """Return every arm that an experiment can be compared with: `ARMS`, then the rivals that its file names.
+
+    Raises:
+        SwarmError: a rival has the name of another arm, or its settings are none of the experiment's.
+    """
+    arms = dict(ARMS)
+    for name, settings in (config.compare.rivals if config.compare is not None else {}).items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in ARMS:
+            raise SwarmError(f"compare.rivals: {name!r} is no new name of letters, digits, - and _; choose another")
+        if fixed := [key for key in settings if key.partition(".")[0] not in RIVALS_MAY_CHANGE]:
+            raise SwarmError(
+                f"compare.rivals.{name}: {fixed[0]} cannot differ, for all arms play the same puzzles at the same "
+                f"budget; settings of {', '.join(RIVALS_MAY_CHANGE)} can"
+            )
+        if not settings:
+            raise SwarmError(f"compare.rivals.{name} changes nothing; name settings, such as coordinator.kind: rules")
+        changes = ", ".join(f"{key} {value}" for key, value in settings.items())
+        override = partial(with_settings, settings=settings, where=f"compare.rivals.{name}")
+        override(config)  # what cannot be is said before anything runs
+        arms[name] = Arm(
+            name.replace("_", " "),
+            f"Does it beat the same with {changes}?",
+            override,
+            "its own settings are better",
+            "its own settings are not shown to be better",
+        )
+    return arms
+
+
+def with_settings(config: ExperimentConfig, settings: Mapping[str, object], where: str) -> ExperimentConfig:
+    """Return an experiment in which other values stand at some dotted keys.
+
+    Raises:
+        SwarmError: a key is no setting of the experiment, or the values are not possible; `where` names their place.
+    """
+    data = config.model_dump(mode="json")
+    for key, value in settings.items():
+        place: Any = data
+        *path, last = key.split(".")
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or (last not in place and path[-1:] != ["options"]):
+            raise SwarmError(f"{where}: {key!r} is no setting of the experiment")
+        place[last] = value
+    try:
+        found = ExperimentConfig.model_validate(data)
+        _world_of(found).Options.model_validate(found.world.options)
+        return found
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        values = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        raise SwarmError(f"{where}: {values} is not possible: {reason}") from error
+
+
+def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[str]:
+    """Return the named arms in the order of `arms`; no names means all.
 
     Raises:
         SwarmError: a name that is no arm.
     """
     for name in names:
-        if name not in ARMS:
-            near = difflib.get_close_matches(name, ARMS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"arms: {', '.join(ARMS)}"
+        if name not in arms:
+            near = difflib.get_close_matches(name, arms, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"arms: {', '.join(arms)}"
             raise SwarmError(f"unknown arm '{name}'; {hint}")
-    return [name for name in ARMS if not names or name in names]
+    return [name for name in arms if not names or name in names]
 
 
 def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
-    if ARMS[arm].needs_view and not _has_view(config):
+    asked = arms_of(config)[arm]
+    if asked.needs_view and not _has_view(config):
         return f"not applicable to {config.world.id}: it has no option `view`"
-    if ARMS[arm].needs_memory and config.agents.memory == ("stm",):
+    if asked.needs_memory and config.agents.memory == ("stm",):
         return "not applicable: its agents have no memory beside their window (agents.memory)"
-    if ARMS[arm].needs_engram and not config.agents.has_engram:
+    if asked.needs_engram and not config.agents.has_engram:
         return "not applicable: its agents have no exact memory (engram in agents.memory)"
-    if ARMS[arm].needs_coordinator:
+    if asked.needs_coordinator:
         from swarm.coordinator.minds import playbook
 
         try:
@@ -273,7 +347,7 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         )
     if config.budget.tokens is None:
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
-    changed = ARMS[arm].overrides(_without_tick_limit(config))
+    changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
     return changed.model_copy(
         update={
             "name": f"{config.name}-{arm}",
@@ -298,7 +372,11 @@ def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _has_view(config: ExperimentConfig) -> bool:
+    return "view" in _world_of(config).Options.model_fields
+
+
+def _world_of(config: ExperimentConfig) -> type[World]:
     try:
-        return "view" in world_class(config.world.id).Options.model_fields
+        return world_class(config.world.id)
     except WorldError as error:
         raise SwarmError(str(error)) from error

@@ -8,13 +8,12 @@ interrupted one is resumed. It refuses to know how a run works (`swarm.runner`),
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swarm.arms import ARMS, Arm, chosen_arms, equal_terms, not_applicable, solo_config
+from swarm.arms import ARMS, Arm, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
 from swarm.comparison import Comparison, analyse
 from swarm.comparison_report import provenance, table_text, write_comparison
 from swarm.config import CompareConfig, ExperimentConfig
@@ -65,7 +64,8 @@ def compare_arms(
     """Do what `run_comparison` does and return the result."""
     plan = config.compare or CompareConfig()
     seeds = list(dict.fromkeys(seeds or plan.seeds))
-    names = chosen_arms(arms or plan.arms)
+    known = arms_of(config)
+    names = chosen_arms(arms or plan.arms, known)
     skipped = {arm: reason for arm in names if (reason := not_applicable(arm, config)) is not None}
     names = [arm for arm in names if arm not in skipped]
     if not names:
@@ -89,6 +89,8 @@ def compare_arms(
         left = len(planned) - number
         eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
         echo(f"{line} in {_duration(spent_s[-1])}{eta}")
+    from swarm.models import num_parameters
+
     comparison = analyse(
         config.name,
         runs,
@@ -97,7 +99,8 @@ def compare_arms(
         episodes=plan.episodes,
         resamples=plan.bootstrap,
         skipped=skipped,
-        parameters=lambda model: _num_parameters(model, source),
+        parameters=lambda model: num_parameters(model, source.resolve().parent),
+        arms=known,
     )
     write_comparison(out, comparison, runs, provenance())
     echo("")
@@ -157,18 +160,6 @@ def _check_weights(run: RunOutcomes, source: Path) -> None:
                 f"{run.run_dir} was made with other weights than {path} holds now: "
                 "choose another folder with --out, or delete it"
             )
-
-
-def _num_parameters(model: str, source: Path) -> int | None:
-    """Return the parameter count that a checkpoint states, or None where it states none."""
-    for folder in (source.parent / model, Path(model)):
-        try:
-            count = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_parameters"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(count, int):
-            return count
-    return None
 
 
 class _Progress:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swarm.arms import ARMS
+from swarm.arms import ARMS, Arm
+from swarm.config import MODEL_KINDS
 from swarm.outcomes import PuzzleOutcome, RunOutcomes
 from swarm.stats import (
     Interval,
@@ -28,7 +29,7 @@ __all__ = ["MARGIN", "MARKS", "ArmRow", "Comparison", "Difference", "Verdict", "
 MARKS = (1.0, 0.5, 0.25)
 """Shares of the token budget at which solve rates are reported."""
 MARGIN = 0.05
-"""How much worse than rules the coordinator µLM may be and still count as not worse."""
+"""How much worse than rules, or than a rival, the swarm may be and still count as not worse."""
 
 Outcome = Literal["beats", "ties with", "loses to"]
 Key = tuple[int, int]
@@ -58,6 +59,7 @@ class ArmRow:
             known.
         wall_s: seconds of the arm's runs; None without telemetry.
         flags: where the arm departs from equal terms.
+        question: what the arm asks.
         coverage: tokens at the solution of each puzzle, None where it was not solved.
     """
 
@@ -76,6 +78,7 @@ class ArmRow:
     wall_s: float | None
     flags: list[str] = field(default_factory=list)
     coverage: list[int | None] = field(default_factory=list)
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Comparison:
         budget: tokens per puzzle.
         skipped: arm -> why it does not apply to this world.
         setbacks: every mark at which the reference does not beat an arm, as sentences.
+        not_worse: whether the swarm is not worse than rules and than each rival, by arm.
     """
 
     name: str
@@ -110,7 +114,7 @@ class Comparison:
     verdicts: list[Verdict]
     setbacks: list[str]
     skipped: dict[str, str]
-    not_worse_than_rules: NonInferiority | None
+    not_worse: dict[str, NonInferiority]
 
 
 def analyse(
@@ -123,6 +127,7 @@ def analyse(
     resamples: int,
     skipped: Mapping[str, str],
     parameters: Callable[[str], int | None],
+    arms: Mapping[str, Arm] = ARMS,
 ) -> Comparison:
     """Compare all arms.
 
@@ -135,6 +140,7 @@ def analyse(
         resamples: bootstrap resamples.
         skipped: arm -> why it does not apply.
         parameters: checkpoint path as the config names it -> parameter count, None if unknown.
+        arms: every arm by name; what is not among `ARMS` is a rival.
     """
     reference = "swarm" if "swarm" in runs else next(iter(runs))
     outcomes = {arm: _by_key(arm_runs, seeds) for arm, arm_runs in runs.items()}
@@ -142,17 +148,18 @@ def analyse(
     base = outcomes[reference]
     rows = []
     for arm, puzzles in outcomes.items():
-        row = _row(arm, puzzles, base, runs[arm], budget, resamples, parameters)
+        row = _row(arm, arms[arm], puzzles, base, runs[arm], budget, resamples, parameters)
         row.flags = flags[arm]
         if arm != reference:
             row.differences = _differences(base, puzzles, budget, resamples)
         rows.append(row)
-    rules = None
-    if reference == "swarm" and "rules" in outcomes:
-        a, b, clusters = _pairs(base, outcomes["rules"], budget)
-        if a:
-            rules = non_inferiority(a, b, clusters, margin=MARGIN, resamples=resamples)
-    verdicts = [_verdict(reference, row, rules) for row in rows if row.differences]
+    not_worse: dict[str, NonInferiority] = {}
+    for arm, puzzles in outcomes.items():
+        if reference == "swarm" and (arm == "rules" or arm not in ARMS):
+            a, b, clusters = _pairs(base, puzzles, budget)
+            if a:
+                not_worse[arm] = non_inferiority(a, b, clusters, margin=MARGIN, resamples=resamples)
+    verdicts = [_verdict(reference, row, arms[row.arm], not_worse.get(row.arm)) for row in rows if row.differences]
     return Comparison(
         name=name,
         world=runs[reference][0].config["world"]["id"],
@@ -165,7 +172,7 @@ def analyse(
         verdicts=verdicts,
         setbacks=_setbacks(reference, rows),
         skipped=dict(skipped),
-        not_worse_than_rules=rules,
+        not_worse=not_worse,
     )
 
 
@@ -211,6 +218,7 @@ def _outcome(interval: Interval) -> Outcome:
 
 def _row(
     arm: str,
+    asked: Arm,
     puzzles: Mapping[Key, PuzzleOutcome],
     base: Mapping[Key, PuzzleOutcome],
     runs: Sequence[RunOutcomes],
@@ -227,7 +235,7 @@ def _row(
     wall_s = sum(run.telemetry.wall_s for run in runs)
     return ArmRow(
         arm=arm,
-        title=ARMS[arm].title,
+        title=asked.title,
         n=len(ended),
         rates={
             mark: rate_interval([_within(p, mark * budget) for p in ended], clusters, resamples=resamples)
@@ -241,17 +249,18 @@ def _row(
         rounds_ratio=_ratio([puzzles[key].rounds for key in both], [base[key].rounds for key in both]),
         calls=_mean([puzzle.calls for puzzle in ended]) or 0.0,
         gflop_agents=_gflop(
-            agents["model"] if agents["policy"] == "ulm" else None,
+            agents["model"] if agents["policy"] in MODEL_KINDS else None,
             [puzzle.agent_tokens for puzzle in ended],
             parameters,
         ),
         gflop_coordinator=_gflop(
-            coordinator["model"] if coordinator["kind"] in ("ulm", "shuffled") else None,
+            coordinator["model"] if coordinator["kind"] in (*MODEL_KINDS, "shuffled") else None,
             [puzzle.coordinator_tokens for puzzle in ended],
             parameters,
         ),
         wall_s=wall_s or None,
         coverage=[puzzle.tokens if puzzle.solved else None for puzzle in ended],
+        question=asked.question,
     )
 
 
@@ -346,17 +355,16 @@ def _budget_flags(puzzles: Sequence[PuzzleOutcome], budget: int) -> list[str]:
     return found
 
 
-def _verdict(reference: str, row: ArmRow, rules: NonInferiority | None) -> Verdict:
-    arm = ARMS[row.arm]
+def _verdict(reference: str, row: ArmRow, arm: Arm, not_worse: NonInferiority | None) -> Verdict:
     full = row.differences[0]
     size = format_interval(full.interval, signed=True)
     size = f"({size})" if full.outcome == "ties with" else f"by {size}"
     text = f"{reference} {full.outcome} {row.arm} {size}"
     if reference == "swarm":
         text += f": {arm.won if full.outcome == 'beats' else arm.not_won}"
-        if row.arm == "rules" and rules is not None:
-            word = "not worse" if rules.holds else "not shown to be no worse"
-            text += f"; {word} than rules within a margin of {format_rate(rules.margin)}"
+        if not_worse is not None:
+            word = "not worse" if not_worse.holds else "not shown to be no worse"
+            text += f"; {word} than {row.arm} within a margin of {format_rate(not_worse.margin)}"
     if row.flags:
         text += " (see the flags of this arm)"
     question = arm.question if reference == "swarm" else f"Does {reference} solve more than {row.arm}?"

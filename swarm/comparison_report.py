@@ -43,7 +43,7 @@ METHOD = (
     "resampled puzzle brings its outcome in both arms. 'Beats' and 'loses' mean that the interval of the "
     "difference excludes 0; all else is a tie. Where an arm solved none or all, the exact binomial bound "
     "replaces the bootstrap's empty interval; a difference of [.000, .000] means that no puzzle told the two "
-    "arms apart. 'Not worse than rules' is a non-inferiority test whose margin is stated. Intervals are not "
+    "arms apart. 'Not worse' is a non-inferiority test whose margin is stated. Intervals are not "
     "corrected for the number of arms."
 )
 COSTS = (
@@ -210,9 +210,9 @@ def _page(
     reference = comparison.reference
     strong = next((_label(row) for row in comparison.rows if row.arm == reference), "")
     questions = [
-        (row.arm, ARMS[row.arm].title, verdicts[row.arm].question, verdicts[row.arm].text)
+        (row.arm, row.title, verdicts[row.arm].question, verdicts[row.arm].text)
         if row.arm in verdicts
-        else (row.arm, ARMS[row.arm].title, ARMS[row.arm].question, "")
+        else (row.arm, row.title, row.question, "")
         for row in comparison.rows
     ] + [(arm, ARMS[arm].title, ARMS[arm].question, reason) for arm, reason in comparison.skipped.items()]
     flags = _flag_lines(comparison)
@@ -315,9 +315,9 @@ def _as_json(
     for row in data["rows"]:
         del row["coverage"]  # `outcomes` below says the same and more
     arms = {
-        arm: {
-            "title": ARMS[arm].title,
-            "question": ARMS[arm].question,
+        row.arm: {
+            "title": row.title,
+            "question": row.question,
             "runs": [
                 {
                     "folder": run.run_dir.name,
@@ -337,10 +337,10 @@ def _as_json(
                         for puzzle in run.puzzles
                     ],
                 }
-                for run in arm_runs
+                for run in runs[row.arm]
             ],
         }
-        for arm, arm_runs in runs.items()
+        for row in comparison.rows
     }
     return {"format": 1, **data, "arms": arms, "provenance": dict(source)}
 

@@ -275,6 +275,8 @@ class CoordinatorConfig(_Section):
         inner: what `shuffled` shuffles; None means the µLM, or the rules without `model`.
         every: ticks from one time that it is asked to the next.
         digest_tokens: tokens that a model in a chat reads at most; older reports are left out.
+        menu: directives that one briefing of a model lists at most, in worlds whose playbook lists them; None takes the
+            playbook's own number.
     """
 
     kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"
@@ -282,6 +284,7 @@ class CoordinatorConfig(_Section):
     backend: BackendConfig = BackendConfig()
     inner: Literal["rules", "ulm", "transformers", "vllm", "openai"] | None = None
     digest_tokens: int = Field(768, ge=64)
+    menu: int | None = Field(None, ge=1, le=100)
     every: int = Field(1, ge=1)
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -318,6 +321,8 @@ class CoordinatorConfig(_Section):
                 raise ValueError(f"coordinator {self.mind!r} needs `model`: {_WHAT[self.engine]}")
             self.backend.refuse_unused(self.engine, "coordinator")
             self.backend.refuse_short(self.max_new_tokens, "coordinator")
+        elif self.menu is not None and self.kind != "human":
+            raise ValueError(f"`menu` is for models and people, and coordinator {self.kind!r} needs none; leave it out")
         elif self.backend != BackendConfig():
             raise ValueError(
                 f"`backend` has settings for a model, and coordinator {self.kind!r} has none; leave it out"
@@ -413,6 +418,7 @@ class CompareConfig(_Section):
         concurrency: episodes in flight at once; they share batches, not results.
         bootstrap: resamples of the paired bootstrap.
         sweep: do all of it for each value of one setting.
+        rivals: arms of one's own: name -> the settings that differ, by dotted key, such as `coordinator.kind: rules`.
     """
 
     arms: list[str] = Field(default_factory=list)
@@ -421,6 +427,7 @@ class CompareConfig(_Section):
     concurrency: int = Field(50, ge=1, le=4096)
     bootstrap: int = Field(10_000, ge=100)
     sweep: SweepConfig | None = None
+    rivals: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class ExperimentConfig(_Section):
@@ -461,6 +468,8 @@ class ExperimentConfig(_Section):
             del data["coordinator"]["inner"]
         if not self.coordinator.chats:
             del data["coordinator"]["digest_tokens"]
+        if self.coordinator.menu is None:
+            del data["coordinator"]["menu"]
         return data
 
     @model_validator(mode="after")

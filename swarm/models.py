@@ -21,7 +21,7 @@ from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.host import SharedModel
 
-__all__ = ["LoadedModels", "current_hash", "load_models", "start_remote"]
+__all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters", "start_remote"]
 
 _Section = AgentsConfig | CoordinatorConfig
 
@@ -56,8 +56,9 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
         SwarmError: one is not there, is damaged, or cannot do what the config asks of it.
     """
     found = LoadedModels()
-    if config.coordinator.mind not in ("none", "human") and not config.coordinator.chats:
-        playbook(config.world.id)
+    coordinator = config.coordinator
+    if coordinator.menu or (coordinator.mind not in ("none", "human") and not coordinator.chats):
+        playbook(config.world.id, coordinator.menu)
     if config.agents.policy == "random" and config.agents.model:
         _count_only(found, config.agents, base_dir)
     for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
@@ -133,6 +134,20 @@ def current_hash(name: str, base_dir: Path) -> str | None:
         return checkpoint_hash(folder) if is_ours or not (is_adapter or _has_weights(folder)) else folder_hash(folder)
     except ValueError as error:
         raise SwarmError(str(error)) from error
+
+
+def num_parameters(name: str, base_dir: Path) -> int | None:
+    """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
+    from ulm.hf.pretrained import KNOWN, fetched
+
+    folder = fetched(name) if name in KNOWN else next((p for p in (base_dir / name, Path(name)) if p.is_dir()), None)
+    if folder is None:
+        return None
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
+        return stated if isinstance(stated, int) else _num_weights(folder) or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _has_weights(folder: Path) -> bool:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from swarm.arms import with_settings
 from swarm.compare import compare_arms
 from swarm.comparison import Comparison
 from swarm.config import ExperimentConfig
@@ -37,11 +36,13 @@ def run_sweep(
     Raises:
         SwarmError: the key is no setting, or as `run_comparison`.
     """
-    sweep = config.compare.sweep if config.compare is not None else None
-    if sweep is None:
+    plan = config.compare
+    sweep = plan.sweep if plan is not None else None
+    if plan is None or sweep is None:
         raise SwarmError("this experiment has no compare.sweep")
     out = out if out is not None else Path("runs") / f"{config.name}-sweep"
-    planned = [(value, _with_setting(config, sweep.key, value)) for value in sweep.values]
+    each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": None})})
+    planned = [(value, with_settings(each, {sweep.key: value}, "compare.sweep")) for value in sweep.values]
     found: dict[str, Comparison] = {}
     for value, one in planned:
         echo(f"== {sweep.key} = {value}")
@@ -65,25 +66,6 @@ def run_sweep(
         echo(line)
     echo(str(summary["crossover"]))
     return out
-
-
-def _with_setting(config: ExperimentConfig, key: str, value: object) -> ExperimentConfig:
-    data = config.model_dump(mode="json")
-    place: Any = data
-    *path, last = key.split(".")
-    for part in path:
-        if not isinstance(place, dict) or part not in place:
-            raise SwarmError(f"compare.sweep.key {key!r} is no setting of the experiment")
-        place = place[part]
-    if not isinstance(place, dict):
-        raise SwarmError(f"compare.sweep.key {key!r} is no setting of the experiment")
-    place[last] = value
-    data["compare"]["sweep"] = None
-    try:
-        return ExperimentConfig.model_validate(data)
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise SwarmError(f"compare.sweep: {key} = {value} is not possible: {reason}") from error
 
 
 def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import product
 
 import numpy as np
@@ -42,6 +42,7 @@ CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly wh
 VALUES_PER_LIST = 10
 POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
 BRIEFINGS_WITH_SOME = 0.6
+SHORT_MENU = 6  # for models that read numbers digit by digit, to which menus cost twice the tokens
 
 Example = tuple[str, str, str]
 """(kind, prompt, completion); the completion ends with the stop."""
@@ -169,8 +170,8 @@ def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
     return solver.combine(operator, left, right)
 
 
-def briefing(rng: random.Random, held_out: bool) -> Example:
-    """A coordinator picks, from a menu of sub-targets as in play, all that the half can make.
+def briefing(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
+    """A coordinator picks, from a menu of at most so many sub-targets as in play, all that the half can make.
 
     Most menus of play hold none; more than half of those here hold some, so that there is something to learn.
     """
@@ -185,7 +186,7 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
         rng.shuffle(pool)
         options = [s for s in menu(target, pool[: rng.randint(1, len(pool))]) if s != FORBIDDEN_TARGET]
         tried = rng.sample(options, rng.randint(0, len(options)) if rng.random() < 0.5 else 0)
-        offered = [s for s in options if s not in tried][:MENU]
+        offered = [s for s in options if s not in tried][:most]
         if not offered:
             continue
         kind, prompt, answer = _pick("briefing", own, offered)
@@ -193,13 +194,13 @@ def briefing(rng: random.Random, held_out: bool) -> Example:
             return kind, prompt, answer
 
 
-def pick(rng: random.Random, held_out: bool) -> Example:
+def pick(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
     """As `briefing`, with any numbers on the menu: practice in what three tiles can make, without a puzzle."""
     own = _half(rng)
     able = [v for v in solver.whole_values(own) if v not in (0, FORBIDDEN_TARGET) and v < LARGEST]
-    options = set(rng.sample(able, min(len(able), rng.randint(0, MENU // 2))))
+    options = set(rng.sample(able, min(len(able), rng.randint(0, most // 2))))
     highest = rng.choice((50, TARGET_HIGH))
-    options |= {rng.randint(1, highest) for _ in range(rng.randint(1, MENU - len(options)))} - {FORBIDDEN_TARGET}
+    options |= {rng.randint(1, highest) for _ in range(rng.randint(1, most - len(options)))} - {FORBIDDEN_TARGET}
     return _pick("pick", own, sorted(options) or able[:1])
 
 
@@ -250,6 +251,11 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
     "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
     "puzzle-coordinator-play": ((briefing, 1.0),),
+    "puzzle-coordinator-short": (
+        (partial(briefing, most=SHORT_MENU), 0.6),
+        (partial(pick, most=SHORT_MENU), 0.15),
+        (reach, 0.25),
+    ),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
     "facts-agent": FACTS_TASK,

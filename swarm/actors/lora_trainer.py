@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,11 @@ from swarm.training_progress import following, progress_lines
 
 __all__ = ["LoraRecipe", "train_lora"]
 
+BUCKET = 16
+"""Steps whose rows are sorted by length."""
+LONG_ANSWER = 24
+"""Characters from which on answers are kept apart from shorter ones."""
+
 
 class LoraRecipe(BaseModel):
     """What a training file for a pretrained model may say.
@@ -44,6 +51,7 @@ class LoraRecipe(BaseModel):
         steps, batch_size, lr, warmup: AdamW with a linear schedule.
         save_every, log_every: in steps.
         workers, threads, device: where it runs.
+        dtype: of matrix products; weights and optimizer stay float32.
         score_examples: held-out rows that the adapter is scored on.
         out: adapter folder, relative to the YAML file.
     """
@@ -52,7 +60,7 @@ class LoraRecipe(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
-    task: Literal["puzzle-coordinator", "puzzle-coordinator-play"]
+    task: Literal["puzzle-coordinator", "puzzle-coordinator-play", "puzzle-coordinator-short"]
     seed: int = Field(0, ge=0, lt=2**31)
     rank: int = Field(8, ge=1, le=256)
     alpha: int = Field(16, ge=1)
@@ -65,6 +73,7 @@ class LoraRecipe(BaseModel):
     workers: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     score_examples: int = Field(200, ge=1)
     out: str
 
@@ -76,11 +85,20 @@ class LoraRecipe(BaseModel):
 
 
 def _rows(recipe: LoraRecipe) -> list[dict[str, Any]]:
-    """Return the rows of all steps, in their order."""
+    """Return the rows of all steps, in their order: those of a step are about equally long, so little is padded."""
+    rng = random.Random(recipe.seed)  # noqa: S311 - not for secrets
     found: list[dict[str, Any]] = []
-    for number in range(recipe.steps * recipe.batch_size):
-        _, prompt, completion = traces.example(recipe.task, recipe.seed, number)
-        found.append({"prompt": prompt, "answer": completion, "end": False})  # its own line ends it
+    for start in range(0, recipe.steps, BUCKET):
+        size = recipe.batch_size
+        block: list[dict[str, Any]] = []
+        for number in range(start * size, min(start + BUCKET, recipe.steps) * size):
+            _, prompt, completion = traces.example(recipe.task, recipe.seed, number)
+            block.append({"prompt": prompt, "answer": completion, "end": False})  # its own line ends it
+        # Logits are computed for as many positions of each row as the longest answer of its step has.
+        block.sort(key=lambda row: (len(row["answer"]) // LONG_ANSWER, len(row["prompt"] + row["answer"])))
+        batches = [block[at : at + size] for at in range(0, len(block), size)]
+        rng.shuffle(batches)
+        found += chain.from_iterable(batches)
     return found
 
 
@@ -114,6 +132,7 @@ def _loop(settings: dict[str, Any]) -> None:
         save_steps=recipe.save_every,
         save_total_limit=2,
         seed=recipe.seed,
+        bf16=recipe.dtype == "bfloat16",
         use_cpu=settings["device"] == "cpu",
         dataloader_pin_memory=False,
         train_sampling_strategy="sequential",

@@ -102,6 +102,7 @@ class GraphPlaybook:
     """Rules, briefings and parsing for graph-v0."""
 
     world_id = "graph-v0"
+    menu: int | None = None
     directive = r"go [0-9]{1,3}|take [a-z]{1,8}"
     about = "A directive is one action: go ROOM, a room next to the agent's, or take KEY, a key that lies there."
 

@@ -85,8 +85,10 @@ def attend(config: ExperimentConfig, terminal: Terminal | None) -> Attendant | N
             raise SwarmError("coordinator 'human' is a person at a terminal, and here is none; use `swarm run`")
         return None
     try:
-        book = playbook(config.world.id)
+        book = playbook(config.world.id, config.coordinator.menu)
     except SwarmError:
+        if config.coordinator.menu is not None:
+            raise
         book = None  # a person needs none
     if directs:
         return HumanCoordinator(terminal, book)

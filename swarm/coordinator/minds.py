@@ -34,18 +34,27 @@ _PLAYBOOKS: dict[str, type[Playbook]] = {
 }
 
 
-def playbook(world_id: str) -> Playbook:
+def playbook(world_id: str, menu: int | None = None) -> Playbook:
     """Return the coordination knowledge of a world.
 
+    Args:
+        world_id: the world.
+        menu: directives that a briefing lists at most; None leaves it to the playbook.
+
     Raises:
-        SwarmError: the world has none.
+        SwarmError: the world has none, or its briefings list no directives.
     """
     if world_id not in _PLAYBOOKS:
         raise SwarmError(
             f"no coordinator knows world {world_id}; set coordinator.kind: none "
             f"(worlds with one: {', '.join(_PLAYBOOKS)})"
         )
-    return _PLAYBOOKS[world_id]()
+    book = _PLAYBOOKS[world_id]()
+    if menu is not None:
+        if book.menu is None:
+            raise SwarmError(f"coordinator.menu has no meaning in {world_id}, whose briefings list no directives")
+        book.menu = menu
+    return book
 
 
 class RulesCoordinator:
@@ -166,8 +175,8 @@ def make_coordinator(
     if model is None:
         mind = RulesCoordinator(playbook(world_id), count_tokens)
     elif config.chats:
-        known = _PLAYBOOKS.get(world_id)
-        mind = LanguageCoordinator(model, config, tools, known() if known else None, timeout_s)
+        book = playbook(world_id, config.menu) if world_id in _PLAYBOOKS or config.menu else None
+        mind = LanguageCoordinator(model, config, tools, book, timeout_s)
     else:
-        mind = ModelCoordinator(playbook(world_id), model, config, timeout_s)
+        mind = ModelCoordinator(playbook(world_id, config.menu), model, config, timeout_s)
     return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind

@@ -45,11 +45,13 @@ class Playbook(Protocol):
         world_id: the world.
         directive: a regular expression of the directives that its agents understand.
         about: what directives look like and what they are good for, for a model that was not trained on the world.
+        menu: directives that a briefing lists at most; None where briefings list none.
     """
 
     world_id: str
     directive: str
     about: str
+    menu: int | None
 
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Return the directives that the hand-written rules give."""

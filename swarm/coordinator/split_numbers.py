@@ -58,6 +58,7 @@ class SplitNumbersPlaybook:
     """Rules, briefings and parsing for split-numbers-v0."""
 
     world_id = "split-numbers-v0"
+    menu: int | None = MENU
     directive = r"(?:[0-9]{1,7}[-+*/])?\[[0-9]{1,7}\](?:[-/][0-9]{1,7})?"
     about = (
         "A directive such as 24-[6] asks an agent to make the number in brackets, 6, from its own tiles: 24 was made "
@@ -135,7 +136,7 @@ class SplitNumbersPlaybook:
                 for s, text in menu(target, other.values).items()
                 if tries[s] < (MAX_REPEATS if s in half.values else MAX_TRIES)
             )
-            offered = dict(islice(untried, MENU))
+            offered = dict(islice(untried, self.menu))
             agents = tuple(a for a in half.agents if a in request.agents)
             if offered and agents:
                 prompt = briefing_text(side.split("|")[0], offered)

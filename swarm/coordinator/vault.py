@@ -49,6 +49,7 @@ class VaultPlaybook:
     """Rules, briefings and parsing for vault-v0."""
 
     world_id = "vault-v0"
+    menu: int | None = None
     directive = r"key [a-z]{1,12}"
     about = (
         "A directive such as key tolu tells the agent whose vault comes next the value that opened the one before it."

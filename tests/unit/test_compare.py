@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from synthetic_run import Script, chance, experiment, write_run
 
-from swarm.arms import ARMS, chosen_arms, equal_terms, not_applicable, solo_config
+from swarm.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
 from swarm.compare import run_comparison
 from swarm.comparison import Comparison, analyse
 from swarm.comparison_report import table_text
@@ -181,6 +181,70 @@ def test_misspelt_arm_gets_the_nearest_name() -> None:
         chosen_arms(["shufled"])
     assert chosen_arms(["random", "solo"]) == ["solo", "random"]
     assert chosen_arms([]) == list(ARMS)
+
+
+RULES = {"coordinator.kind": "rules", "coordinator.model": None}
+
+
+def with_rivals(**rivals: dict[str, object]) -> ExperimentConfig:
+    return experiment(compare={"seeds": [1], "episodes": 4, "bootstrap": 400, "rivals": rivals})
+
+
+def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
+    base = with_rivals(by_hand={**RULES, "world.options.half": 2})
+    rival, swarm = equal_terms(base, "by_hand", 5, 20), equal_terms(base, "swarm", 5, 20)
+    assert (rival.coordinator.kind, rival.coordinator.model, rival.world.options) == ("rules", None, {"half": 2})
+    assert rival.name == "demo-by_hand"
+    same = {"coordinator": swarm.coordinator, "world": swarm.world, "name": swarm.name}
+    assert rival.model_copy(update=same) == swarm
+    assert list(arms_of(base)) == [*ARMS, "by_hand"]
+    assert arms_of(base)["by_hand"].title == "by hand"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("solo", RULES, "no new name"),
+        ("a b", RULES, "no new name"),
+        ("empty", {}, "changes nothing"),
+        ("typo", {"coordinator.knd": "rules"}, "'coordinator.knd' is no setting"),
+        ("deep", {"coordinator.kind.x": "rules"}, "is no setting"),
+        ("wrong", {"agents.count": 0}, "agents.count = 0 is not possible"),
+        ("clash", {"coordinator.kind": "none", "coordinator.menu": 3}, "is not possible: `menu` is for models"),
+        ("options", {"world.options.halv": 2}, "not possible: Extra inputs"),
+        ("rich", {"budget.tokens": 9000}, "budget.tokens cannot differ"),
+        ("lucky", {"seed": 9}, "seed cannot differ"),
+    ],
+)
+def test_a_rival_that_cannot_be_is_refused_before_anything_runs(
+    tmp_path: Path, runner: FakeRunner, name: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SwarmError, match=message):
+        compare_in(tmp_path / "c", ("swarm",), config=with_rivals(**{name: settings}))
+    assert runner.started == []
+
+
+def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runner: FakeRunner) -> None:
+    runner.scripts = lambda config: Script(chance({"by_hand": 0.2, "twin": 0.9}.get(arm_of(config), 0.9)))
+    config = experiment(
+        compare={
+            "seeds": [1, 2, 3],
+            "episodes": 40,
+            "bootstrap": 400,
+            "arms": ["swarm", "by_hand", "twin"],
+            "rivals": {"by_hand": RULES, "twin": {"coordinator.temperature": 0.1}},
+        }
+    )
+    lines: list[str] = []
+    folder = run_comparison(config, tmp_path / "demo.yaml", tmp_path / "c", echo=lines.append)
+    assert runner.started == [f"{arm}-s{seed}" for arm in ("swarm", "by_hand", "twin") for seed in (1, 2, 3)]
+    found = json.loads((folder / "comparison.json").read_text())
+    assert {v["arm"]: v["outcome"] for v in found["verdicts"]} == {"by_hand": "beats", "twin": "ties with"}
+    assert found["not_worse"]["by_hand"]["holds"] is True
+    endings = {v["arm"]: v["text"].rpartition("; ")[2] for v in found["verdicts"]}
+    assert endings["by_hand"] == "not worse than by_hand within a margin of .05"
+    assert endings["twin"] == "not shown to be no worse than twin within a margin of .05"  # 40 ties are too few
+    assert "Does it beat the same with coordinator.temperature 0.1?" in (folder / "report.html").read_text()
 
 
 # --- analysis ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from swarm.coordinator.minds import playbook
 from swarm.coordinator.protocol import Briefing
 from swarm.coordinator.split_numbers import (
     LARGEST,
@@ -14,6 +15,7 @@ from swarm.coordinator.split_numbers import (
     briefing_text,
     menu,
 )
+from swarm.errors import SwarmError
 from swarm.messages import DirectRequest, Report
 from worlds.arithmetic import parse
 from worlds.split_numbers import DIRECTIVE
@@ -156,6 +158,19 @@ def test_a_briefing_holds_a_bounded_number_of_the_smallest_sub_targets():
     assert len(offered) == MENU
     assert offered == sorted(offered)
     assert offered == list(range(145 - 100 - MENU - 4, 145 - 100 - 4))
+
+
+def test_a_shorter_menu_keeps_its_smallest_sub_targets() -> None:
+    posted = [_made("a0", value) for value in range(100, 100 + MENU + 5)]
+    (whole,), (short,) = BOOK.briefings(_request(*posted)), playbook("split-numbers-v0", 3).briefings(_request(*posted))
+    assert list(short.options) == list(whole.options)[:3]
+    assert len(short.prompt.split("make ")[1].split()) == 3
+    assert playbook("split-numbers-v0").menu == MENU
+
+
+def test_a_menu_is_refused_where_briefings_list_none() -> None:
+    with pytest.raises(SwarmError, match=r"coordinator\.menu has no meaning in graph-v0"):
+        playbook("graph-v0", 3)
 
 
 def test_a_sub_target_that_was_missed_often_enough_is_offered_no_more():

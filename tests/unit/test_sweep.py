@@ -112,16 +112,16 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Compared:
 
 def test_every_value_is_compared_in_a_folder_of_its_own(tmp_path: Path, compared: Compared) -> None:
     lines: list[str] = []
-    config = swept("world.options.depth", [1, 8])
+    config = swept("world.options.half", [2, 3])
     run_sweep(config, Path("x.yaml"), tmp_path / "out", ("swarm", "solo"), (5,), echo=lines.append)
-    assert [asked[0].world.options for asked in compared.asked] == [{"depth": 1}, {"depth": 8}]
-    assert [asked[1] for asked in compared.asked] == [tmp_path / "out" / "depth-1", tmp_path / "out" / "depth-8"]
+    assert [asked[0].world.options for asked in compared.asked] == [{"half": 2}, {"half": 3}]
+    assert [asked[1] for asked in compared.asked] == [tmp_path / "out" / "half-2", tmp_path / "out" / "half-3"]
     assert {asked[2:] for asked in compared.asked} == {(("swarm", "solo"), (5,))}
     for asked, *_ in compared.asked:
         assert asked.compare is not None
         assert asked.compare.sweep is None  # a comparison of one value is no sweep
         assert asked.compare.episodes == 3
-    assert "== world.options.depth = 8" in lines
+    assert "== world.options.half = 3" in lines
 
 
 def test_the_summary_holds_rates_differences_and_the_crossover(tmp_path: Path, compared: Compared) -> None:
@@ -151,9 +151,11 @@ def test_an_experiment_without_a_sweep_is_refused(tmp_path: Path) -> None:
         run_sweep(experiment(), Path("x.yaml"), tmp_path, echo=lambda line: None)
 
 
-@pytest.mark.parametrize("key", ["agnets.count", "agents.count.half", "name.x", "world.options.a.b", "seed.0"])
+@pytest.mark.parametrize(
+    "key", ["agnets.count", "agents.cuont", "agents.count.half", "name.x", "world.options.a.b", "seed.0"]
+)
 def test_a_key_that_is_no_setting_is_one_line(tmp_path: Path, compared: Compared, key: str) -> None:
-    with pytest.raises(SwarmError, match=f"compare.sweep.key '{key}' is no setting of the experiment"):
+    with pytest.raises(SwarmError, match=f"compare.sweep: '{key}' is no setting of the experiment"):
         run_sweep(swept(key), Path("x.yaml"), tmp_path, echo=lambda line: None)
 
 
@@ -161,7 +163,7 @@ def test_a_key_that_is_no_setting_is_one_line(tmp_path: Path, compared: Compared
     ("key", "values", "words"),
     [
         ("agents.count", [2, 0], "agents.count = 0 is not possible: Input should be greater than or equal to 1"),
-        ("agents.cuont", [2, 3], "agents.cuont = 2 is not possible: Extra inputs are not permitted"),
+        ("world.options.halv", [2, 3], "world.options.halv = 2 is not possible: Extra inputs are not permitted"),
         ("agents.memory_span", ["episode", "run"], "agents.memory_span = run is not possible: `memory_span` is that"),
     ],
 )

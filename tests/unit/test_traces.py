@@ -229,6 +229,9 @@ def test_menus_are_those_of_play() -> None:
     for index in range(200):
         _, prompt, _ = traces.held_out_example("puzzle-coordinator", 0, 3, index)
         assert len(prompt.split("make")[1].split()) <= MENU
+        for kind in (0, 1):
+            _, prompt, _ = traces.held_out_example("puzzle-coordinator-short", kind, 3, index)
+            assert len(prompt.split("make")[1].split()) <= traces.SHORT_MENU
 
 
 @pytest.mark.parametrize(("answer", "right"), [(" 5 7", True), ("7", True), ("10", False), ("-", False), ("", False)])
