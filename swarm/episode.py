@@ -46,6 +46,7 @@ class Episode:
         self.spent = Spent()
         self.reports: list[Report] = []
         self.unread = 0
+        self.asked: list[int] = []
         self.latest: dict[str, str] = {}
         self.directed: list[tuple[int, str, str]] = []
         self.directives: dict[str, str] = {}
@@ -145,6 +146,8 @@ class Episode:
         if record["coordinator"] is not None:
             self.spent.calls += record["coordinator"]["calls"]
             self.unread = 0
+            if record["coordinator"]["calls"] and record["coordinator"].get("fault") is None:
+                self.asked.append(record["tick"])
             self.directives = dict(directives)
             for entry in steered:  # holds for this tick; after it the coordinator's word does
                 for agent in entry.get("agents", ()):

@@ -95,6 +95,7 @@ class DirectRequest:
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
         hints: what a person said to the coordinator in this episode, in order; rules and models that were trained on
             briefings cannot read it.
+        asked: earlier ticks at which its model answered.
     """
 
     key: CallKey
@@ -106,6 +107,7 @@ class DirectRequest:
     max_tokens: int | None = None
     unread: int = 0
     hints: tuple[str, ...] = ()
+    asked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

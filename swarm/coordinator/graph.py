@@ -124,7 +124,7 @@ class GraphPlaybook:
         steps |= _follow(known, [agent for agent in agents if agent not in steps])
         return {agent: steps[agent] for agent in agents if agent in steps}
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
+    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
         """Return one briefing for all agents whose place is known: a digest of the map, at most 400 characters."""
         known = _fold(request.reports)
         agents = tuple(agent for agent in request.agents if agent in known.place)

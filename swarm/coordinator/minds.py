@@ -93,7 +93,7 @@ class ModelCoordinator:
         config = self.config
         asked: list[tuple[int, Briefing, TextRequest]] = []
         for index, request in enumerate(requests):
-            briefings = self.book.briefings(request)
+            briefings = self.book.briefings(request, request.asked)
             left = request.max_tokens
             wanted = [
                 TextRequest(

@@ -6,7 +6,7 @@ replaced without loss and a retry gives the same directives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,8 +57,14 @@ class Playbook(Protocol):
         """Return the directives that the hand-written rules give."""
         ...
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
-        """Return the prompts for a model coordinator, none when there is nothing to direct."""
+    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
+        """Return the prompts for a model coordinator, none when there is nothing to direct.
+
+        Args:
+            request: what it may know.
+            asked: earlier ticks at which the same mind was asked, in order, where what it did not choose then shall not
+                be offered again.
+        """
         ...
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:

@@ -9,13 +9,13 @@ name beside a menu, and has to have learned what they can make.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from swarm.coordinator.protocol import Briefing
-from swarm.messages import DirectRequest
+from swarm.messages import DirectRequest, Report
 from worlds.solver import sub_targets
 from worlds.split_numbers import DIRECTIVE
 
@@ -26,16 +26,75 @@ _GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
 MENU = 12  # sub-targets in one briefing, the smallest: large ones can hardly ever be made
 LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made either
 NOTHING = "-"  # what a µLM answers when nothing on the menu can be made
-MAX_TRIES = 2  # how often one sub-target is offered to the µLM: an agent may miss what it can make
+MAX_TRIES = 2  # how often one sub-target is given: an agent may miss what it can make
 MAX_REPEATS = 4  # how often one is that the half has posted itself, and so can make
 COPIES = 2  # agents to which the rules give the same known sub-target in one tick
 
 
 @dataclass(slots=True)
 class _Half:
+    tiles: str
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
+    passed_over: set[int] = field(default_factory=set)  # own sub-targets that a mind did not choose from its menu
+
+    def pass_over(self, options: dict[int, str], chosen: set[str]) -> None:
+        """Take in which directives a mind chose from a menu; what came after one for each agent, it may have wanted."""
+        picked = [s for s, text in options.items() if text in chosen]
+        last = picked[-1] if len(picked) >= len(self.agents) else LARGEST
+        self.passed_over |= {s for s in options if s not in picked and s < last}
+
+    def wants(self, sub_target: int, tries: int) -> bool:
+        """Return whether a sub-target that was given so often is worth offering."""
+        if sub_target in self.values:
+            return tries < MAX_REPEATS
+        return tries < MAX_TRIES and sub_target not in self.passed_over
+
+
+@dataclass(slots=True)
+class _Board:
+    """What reports and directives say up to some tick."""
+
+    target: int
+    halves: dict[str, _Half] = field(default_factory=dict)  # by tiles and parity
+    home: dict[str, str] = field(default_factory=dict)  # agent -> its half
+
+    def hear(self, report: Report) -> None:
+        match = _REPORT.fullmatch(report.text.strip())
+        if match is None:
+            return
+        # Two halves may hold equal tiles; agents of one half still share the parity of their number.
+        side = self.home.setdefault(report.agent, f"{match['tiles']}|{_parity(report.agent)}")
+        half = self.halves.setdefault(side, _Half(side.partition("|")[0]))
+        if report.agent not in half.agents:
+            half.agents.append(report.agent)
+        if match["value"] is not None and int(match["value"]) not in half.values:
+            half.values.append(int(match["value"]))
+
+    def note(self, agent: str, directive: str) -> None:
+        if agent in self.home:
+            given = self.halves[self.home[agent]].given
+            given[directive] = given.get(directive, 0) + 1
+
+    def pairs(self) -> list[tuple[_Half, _Half]]:
+        """Return each half with the other one; none while there are not two."""
+        if len(self.halves) != 2:
+            return []
+        one, other = self.halves.values()
+        return [(one, other), (other, one)]
+
+    def menus(self, most: int | None) -> list[tuple[_Half, dict[int, str]]]:
+        """Return for each half the sub-targets to offer, with their directives."""
+        found = []
+        for half, other in self.pairs():
+            tries: Counter[int] = Counter()  # own sub-target -> times given, whichever value it completes
+            for text, times in half.given.items():
+                if match := DIRECTIVE.fullmatch(text):
+                    tries[int(match["own"])] += times
+            wanted = ((s, text) for s, text in menu(self.target, other.values).items() if half.wants(s, tries[s]))
+            found.append((half, dict(islice(wanted, most))))
+        return found
 
 
 def menu(target: int, values: Sequence[int]) -> dict[int, str]:
@@ -65,47 +124,21 @@ class SplitNumbersPlaybook:
         "by the other half, and the whole expression gives the target."
     )
 
-    def _read(self, request: DirectRequest) -> tuple[int, dict[str, _Half]] | None:
-        """Fold the reports into two halves, keyed by the tiles' text and the parity it was reported with."""
-        goal = _GOAL.search(request.goal)
-        if goal is None:
-            return None
-        halves: dict[str, _Half] = {}
-        home: dict[str, str] = {}
-        for report in request.reports:
-            match = _REPORT.fullmatch(report.text.strip())
-            if match is None:
-                continue
-            # Two halves may hold equal tiles; agents of one half still share the parity of their number.
-            side = home.setdefault(report.agent, f"{match['tiles']}|{_parity(report.agent)}")
-            half = halves.setdefault(side, _Half())
-            if report.agent not in half.agents:
-                half.agents.append(report.agent)
-            if match["value"] is not None and int(match["value"]) not in half.values:
-                half.values.append(int(match["value"]))
-        for _, agent, text in request.directives:
-            if agent in home:
-                given = halves[home[agent]].given
-                given[text] = given.get(text, 0) + 1
-        return int(goal["target"]), halves
-
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Direct each half to values that complete what the other half posted.
 
         A sub-target that the directed half itself posted before comes first (it is known to be reachable) and goes to
         two agents; the others get small sub-targets of fresh values, whose misses post new values as well.
         """
-        read = self._read(request)
-        if read is None or len(read[1]) != 2:
+        board = _board(request)
+        if board is None:
             return {}
-        target, halves = read
         result: dict[str, str] = {}
-        for side, half in halves.items():
-            (other,) = (h for name, h in halves.items() if name != side)
+        for half, other in board.pairs():
             known: list[str] = []
             guesses: list[tuple[int, int, str]] = []
             for age, value in enumerate(reversed(other.values)):
-                for form, s in sub_targets(value, target):
+                for form, s in sub_targets(value, board.target):
                     text = form.format(s)
                     if s in half.values:
                         if half.given.get(text, 0) < MAX_REPEATS:
@@ -118,28 +151,20 @@ class SplitNumbersPlaybook:
             result.update(zip(agents, wanted, strict=False))
         return result
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
-        """Return one briefing per half that has something to complete."""
-        read = self._read(request)
-        if read is None or len(read[1]) != 2:
+    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
+        """Return one briefing per half that has something to complete.
+
+        A mind that was asked before has said what it thinks of that menu: what it passed over is offered no more,
+        unless its half posts it.
+        """
+        board = _board(request, asked, self.menu)
+        if board is None:
             return []
-        target, halves = read
         result: list[Briefing] = []
-        for side, half in halves.items():
-            (other,) = (h for name, h in halves.items() if name != side)
-            tries: Counter[int] = Counter()  # own sub-target -> times given to this half, whichever value it completes
-            for text, times in half.given.items():
-                if match := DIRECTIVE.fullmatch(text):
-                    tries[int(match["own"])] += times
-            untried = (
-                (s, text)
-                for s, text in menu(target, other.values).items()
-                if tries[s] < (MAX_REPEATS if s in half.values else MAX_TRIES)
-            )
-            offered = dict(islice(untried, self.menu))
+        for half, offered in board.menus(self.menu):
             agents = tuple(a for a in half.agents if a in request.agents)
             if offered and agents:
-                prompt = briefing_text(side.split("|")[0], offered)
+                prompt = briefing_text(half.tiles, offered)
                 result.append(Briefing(agents, prompt, {str(s): text for s, text in offered.items()}))
         return result
 
@@ -147,6 +172,32 @@ class SplitNumbersPlaybook:
         """Read which options a model picked; whatever is no option is skipped."""
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
         return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
+
+
+def _board(request: DirectRequest, asked: Iterable[int] = (), most: int | None = None) -> _Board | None:
+    """Return what a request says, None where it has no target.
+
+    Args:
+        request: of which tick `t` saw what was reported and directed in earlier ticks.
+        asked: earlier ticks, in order, at which menus were offered.
+        most: sub-targets on one of those.
+    """
+    goal = _GOAL.search(request.goal)
+    if goal is None:
+        return None
+    board = _Board(int(goal["target"]))
+    reports, directives = deque(request.reports), deque(request.directives)
+    for tick in (*asked, None):
+        while reports and (tick is None or reports[0].tick < tick):
+            board.hear(reports.popleft())
+        while directives and (tick is None or directives[0][0] < tick):
+            board.note(*directives.popleft()[1:])
+        if tick is not None:
+            # To whomever: the shuffled control passes directives on to others.
+            chosen = {text for at, _, text in directives if at == tick}
+            for half, options in board.menus(most):
+                half.pass_over(options, chosen)
+    return board
 
 
 def _parity(agent: str) -> str:

@@ -242,8 +242,8 @@ def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runne
     assert {v["arm"]: v["outcome"] for v in found["verdicts"]} == {"by_hand": "beats", "twin": "ties with"}
     assert found["not_worse"]["by_hand"]["holds"] is True
     endings = {v["arm"]: v["text"].rpartition("; ")[2] for v in found["verdicts"]}
-    assert endings["by_hand"] == "not worse than by_hand within a margin of .05"
-    assert endings["twin"] == "not shown to be no worse than twin within a margin of .05"  # 40 ties are too few
+    assert endings["by_hand"] == "not worse than by_hand within a margin of .050"
+    assert endings["twin"] == "not worse than twin within a margin of .050"
     assert "Does it beat the same with coordinator.temperature 0.1?" in (folder / "report.html").read_text()
 
 

@@ -46,7 +46,7 @@ class _Book:
     def rules(self, request):
         return dict(self.table)
 
-    def briefings(self, request):
+    def briefings(self, request, asked=()):
         return [Briefing(agents, prompt) for agents, prompt in self.prompts]
 
     def parse(self, text, briefing):

@@ -168,6 +168,33 @@ def test_a_shorter_menu_keeps_its_smallest_sub_targets() -> None:
     assert playbook("split-numbers-v0").menu == MENU
 
 
+def test_what_a_mind_passed_over_is_not_offered_again_unless_its_half_posts_it() -> None:
+    posted = [_made("a0", 100), _made("a2", 29)]  # at ticks 1 and 2
+    request = _request(*posted, given=[(3, "a1", "29+[116]")])
+    (first,), (again,) = BOOK.briefings(request), BOOK.briefings(request, asked=(3,))
+    assert {"5", "45", "116"} <= set(first.options)
+    assert list(again.options) == ["116"]  # an agent may miss what it can make
+    more = _request(*posted, "a0: half 3 7 11 made 90", given=[(3, "a1", "29+[116]")])
+    (fresh,) = BOOK.briefings(more, asked=(3,))
+    assert list(fresh.options) == ["55", "116", "235"]
+    posted_by_itself = _request(*posted, _made("a1", 45), given=[(3, "a1", "29+[116]")])
+    assert any("45" in b.options for b in BOOK.briefings(posted_by_itself, asked=(3,)))
+
+
+def test_what_a_mind_chose_was_not_passed_over_whoever_was_told() -> None:
+    request = _request(_made("a0", 100), _made("a2", 29), given=[(3, "a0", "100+[45]")])
+    (again,) = BOOK.briefings(request, asked=(3,))
+    assert list(again.options) == ["45"]
+
+
+def test_a_menu_of_which_every_agent_got_something_may_have_held_more() -> None:
+    request = _request(_made("a0", 100), _made("a2", 29), given=[(3, "a1", "29*[5]"), (3, "a3", "100+[45]")])
+    (again,) = BOOK.briefings(request, asked=(3,))
+    assert [s for s in again.options if s not in ("5", "45")] == [
+        s for s in BOOK.briefings(request)[0].options if int(s) > 45
+    ]
+
+
 def test_a_menu_is_refused_where_briefings_list_none() -> None:
     with pytest.raises(SwarmError, match=r"coordinator\.menu has no meaning in graph-v0"):
         playbook("graph-v0", 3)
