@@ -32,7 +32,7 @@ from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
 from ulm.hf.engram_content import ContentTier, text_features
 from ulm.hf.engram_files import fill_adapter, read_about, read_weights, write_adapter
 from ulm.hf.llama import to_fast_tokenizer, to_mistral
-from ulm.memory.engram import EngramConfig
+from ulm.memory.engram import EngramConfig, EngramTables
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING
@@ -82,13 +82,14 @@ def add_engram(
 
 @dataclass(slots=True)
 class _Reading:
-    """What the hooks of one forward pass share: the memory, all tokens, those that are new, and what was before."""
+    """What the hooks of one forward pass share: memory, all tokens, those that are new, what was before, the rows."""
 
     adapter: EngramAdapter
     ids_BT: Tensor
     new: int
     real_BT: Tensor | None
     past: EngramCacheLayer | None
+    rows_LBTH: Tensor | None
 
 
 class EngramModel(nn.Module):
@@ -127,11 +128,8 @@ class EngramModel(nn.Module):
         self._hooks = [
             causal.register_forward_pre_hook(self._before, with_kwargs=True),
             causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
-            *(
-                block.register_forward_pre_hook(partial(_before_block, self, number), with_kwargs=True)
-                for number, block in enumerate(blocks)
-            ),
         ]
+        self._hooked_blocks: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -294,6 +292,11 @@ class EngramModel(nn.Module):
                 f"engram: no block {config.layers[-1]} in {self.blocks_name}, which has blocks 0 to "
                 f"{self.num_blocks - 1}"
             )
+        _, blocks = _blocks(_causal_model(self.base_model), self.num_blocks)
+        for number in set(config.layers) - self._hooked_blocks:  # a hook costs time even where nothing is read
+            hook = partial(_before_block, self, number)
+            self._hooks.append(blocks[number].register_forward_pre_hook(hook, with_kwargs=True))
+            self._hooked_blocks.add(number)
         adapter = EngramAdapter(config, self.vocabulary, self.d_model, None if facts is None else Path(facts))
         self.adapters[name] = adapter.to(next(self.base_model.parameters()).device)
         self.set_adapter(name)
@@ -377,16 +380,17 @@ class EngramModel(nn.Module):
         past = None if cache is None else engram_layer(cache, adapter.number, adapter.reaches, self.num_blocks)
         if past is not None:
             marked_BT = past.extend_ids(marked_BT)
-        self._reading = _Reading(adapter, marked_BT, new, real_BT, past)
+        rows_LBTH = None if adapter.tables is None else adapter.tables.hash(marked_BT, new)
+        self._reading = _Reading(adapter, marked_BT, new, real_BT, past, rows_LBTH)
         return args, kwargs
 
     def _before_block(self, number: int, x_BTC: Tensor) -> Tensor | None:
         """Return the input of a block with what the learned tier adds, None where nothing is added."""
         reading = self._reading
-        if reading is None or reading.adapter.tables is None or number not in reading.adapter.config.layers:
+        if reading is None or reading.rows_LBTH is None or number not in reading.adapter.config.layers:
             return None
-        tables, index = reading.adapter.tables, reading.adapter.config.layers.index(number)
-        rows = tables.hash(reading.ids_BT, reading.new, index)
+        tables, index = cast("EngramTables", reading.adapter.tables), reading.adapter.config.layers.index(number)
+        rows = reading.rows_LBTH[index]
         tail = None if reading.past is None else reading.past.tail(index)
         added_BTC, gate_BT, line = tables[index](x_BTC, rows, reading.real_BT, tail)
         if reading.past is not None:

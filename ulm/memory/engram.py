@@ -230,9 +230,12 @@ class EngramLayer(nn.Module):
         line_BTC = torch.cat((tail_BPC.to(dtype), normed_BTC), dim=1)
         # Tap by tap: for a few taps and one token this is a fraction of the time of a grouped conv1d on a CPU.
         T, taps_KC = x_BTC.shape[1], self.conv[:, 0].t()
-        mixed_BTC = line_BTC[:, :T] * taps_KC[0]
-        for k in range(1, self.kernel):
-            mixed_BTC = mixed_BTC + line_BTC[:, k * self.dilation : k * self.dilation + T] * taps_KC[k]
+        if T == 1:
+            mixed_BTC = (line_BTC[:, :: self.dilation] * taps_KC).sum(1, keepdim=True)
+        else:
+            mixed_BTC = line_BTC[:, :T] * taps_KC[0]
+            for k in range(1, self.kernel):
+                mixed_BTC = mixed_BTC + line_BTC[:, k * self.dilation : k * self.dilation + T] * taps_KC[k]
         added_BTC = value_BTC + F.silu(mixed_BTC)
         return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
 
@@ -278,7 +281,7 @@ class EngramTables(nn.Module):
             for ids, vector_C in phrases:
                 found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, D)
                 ids_1T = torch.tensor([list(ids)], device=self.hash.numbers_V.device)
-                rows_H = self.hash(ids_1T, 1, index)[0, 0].to(weight.device)
+                rows_H = self.hash(ids_1T, 1)[index, 0, 0].to(weight.device)
                 fits = [order <= len(ids) for order in self.config.orders for _ in range(self.config.heads)]
                 chosen = torch.tensor(fits, device=weight.device).nonzero()[:, 0]
                 sums.index_add_(0, rows_H[chosen], found_HD[chosen].to(sums.dtype))

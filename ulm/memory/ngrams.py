@@ -19,12 +19,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 __all__ = ["NOTHING", "NgramHash", "compressed"]
 
 NOTHING = -1
 """In place of a token, where there is none."""
+
+SHIFT, MASK = 29, (1 << 62) - 1
+"""How a mixed n-gram is folded before its rest is taken."""
 
 
 def compressed(texts: Sequence[str]) -> list[int]:
@@ -82,26 +87,44 @@ class NgramHash(nn.Module):
         """Return the number of rows of a layer's table, all heads together."""
         return int(self.primes_LH[layer].sum())
 
-    def forward(self, ids_BT: Tensor, last: int, layer: int) -> Tensor:
-        """Return the rows of the n-grams that end at each of the last positions, (B, last, H).
+    def forward(self, ids_BT: Tensor, last: int) -> Tensor:
+        """Return the rows of the n-grams that end at each of the last positions, for all tables: (L, B, last, H).
 
         Args:
             ids_BT: token ids, `NOTHING` where there is none; positions before the first count as such.
             last: how many positions are asked for.
-            layer: which table.
         """
+        near_BT = ids_BT[:, max(0, ids_BT.shape[1] - last - self.longest + 1) :]
+        if ids_BT.device.type == "cpu":
+            return torch.from_numpy(self._by_numpy(near_BT.numpy(), last))
+        return self._by_torch(near_BT, last)
+
+    def _by_torch(self, near_BT: Tensor, last: int) -> Tensor:
         N = self.longest
-        near_BT = ids_BT[:, max(0, ids_BT.shape[1] - last - N + 1) :]
         near_BT = nn.functional.pad(near_BT, (last + N - 1 - near_BT.shape[1], 0), value=NOTHING)
         number_BT = torch.where(near_BT < 0, -1, self.numbers_V[near_BT.clamp(min=0)]) + 1
-        ngram_BTN = number_BT.unfold(1, N, 1).flip(-1)  # the newest token first
-        mixed_BTHN = ngram_BTN[:, :, None] * self.multipliers_LHN[layer]
-        mixed_BTH = mixed_BTHN[..., 0]
+        ngram_BT1N = number_BT.unfold(1, N, 1).flip(-1)[:, :, None]  # the newest token first
+        mixed_LBTHN = ngram_BT1N * self.multipliers_LHN[:, None, None]
+        mixed_LBTH = mixed_LBTHN[..., 0]
         for n in range(1, N):
-            mixed_BTH = mixed_BTH ^ mixed_BTHN[..., n]
-        mixed_BTH = (mixed_BTH ^ (mixed_BTH >> 29)) & ((1 << 62) - 1)
-        rows_BTH: Tensor = mixed_BTH % self.primes_LH[layer] + self.offsets_LH[layer]
-        return rows_BTH
+            mixed_LBTH = mixed_LBTH ^ mixed_LBTHN[..., n]
+        mixed_LBTH = (mixed_LBTH ^ (mixed_LBTH >> SHIFT)) & MASK
+        rows_LBTH: Tensor = mixed_LBTH % self.primes_LH[:, None, None] + self.offsets_LH[:, None, None]
+        return rows_LBTH
+
+    def _by_numpy(self, near_BT: NDArray[np.int64], last: int) -> NDArray[np.int64]:
+        """Do the same by NumPy, whose calls cost a fraction of torch's: for one token they are all there is to pay."""
+        N = self.longest
+        number_BT = np.zeros((near_BT.shape[0], last + N - 1), dtype=np.int64)
+        place_BT = number_BT[:, number_BT.shape[1] - near_BT.shape[1] :]
+        np.add(self.numbers_V.numpy()[near_BT], 1, out=place_BT, where=near_BT >= 0)
+        ngram_BT1N = sliding_window_view(number_BT, N, axis=1)[:, :, None, ::-1]
+        mixed_LBTHN = ngram_BT1N * self.multipliers_LHN.numpy()[:, None, None]
+        mixed_LBTH = np.bitwise_xor.reduce(mixed_LBTHN, axis=-1)
+        mixed_LBTH = (mixed_LBTH ^ (mixed_LBTH >> SHIFT)) & MASK
+        rows_LBTH: NDArray[np.int64] = mixed_LBTH % self.primes_LH.numpy()[:, None, None]
+        rows_LBTH += self.offsets_LH.numpy()[:, None, None]
+        return rows_LBTH
 
 
 def _primes(start: int, count: int) -> list[int]:
