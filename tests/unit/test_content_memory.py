@@ -131,3 +131,23 @@ def test_too_little_to_learn_from_is_refused() -> None:
         Projection.fit(features, group.tolist(), shrinkage=0.0)
     with pytest.raises(ValueError, match="at least 20"):
         calibrated(np.zeros(3, dtype=np.float32), 0.9)
+
+
+def test_a_threshold_for_rarer_errors_than_a_sample_shows_is_carried_on_from_its_tail() -> None:
+    rng = np.random.default_rng(5)
+    samples = [rng.logistic(size=160).astype(np.float32) for _ in range(200)]
+    unseen = np.sort(rng.logistic(size=200_000))
+
+    def wrong(abstain: float) -> float:
+        thresholds = [calibrated(sample, abstain) for sample in samples]
+        return float(np.mean(1 - np.searchsorted(unseen, thresholds) / len(unseen)))
+
+    assert 0.04 < wrong(0.95) < 0.06
+    assert 0.004 < wrong(0.995) < 0.009  # here the highest of the sample decides
+    assert 0.0005 < wrong(0.999) < 0.002
+    assert all(calibrated(sample, 0.999) >= sample.max() for sample in samples)
+
+
+def test_without_facts_to_compare_with_nothing_is_carried_on() -> None:
+    scores = np.full(40, -np.inf, dtype=np.float32)
+    assert calibrated(scores, 0.999) == -np.inf

@@ -24,6 +24,9 @@ __all__ = ["Judge", "Projection", "calibrated"]
 
 Floats = NDArray[np.float32]
 
+SEEN = 0.5
+"""Expected queries above a threshold from which on the sample itself says where it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Projection:
@@ -135,6 +138,9 @@ class Judge:
 def calibrated(score_N: Floats, abstain: float) -> float:
     """Return the threshold at which a share of queries that no fact answers is left unanswered.
 
+    Where so few queries cannot show so rare an error, the tail of their scores is carried on: what exceeds a high level
+    is taken to be exponential, as the largest of many are (peaks over threshold, Pickands 1975).
+
     Args:
         score_N: of each such query, that of the best fact.
         abstain: that share, in (0, 1).
@@ -142,6 +148,16 @@ def calibrated(score_N: Floats, abstain: float) -> float:
     Raises:
         ValueError: fewer than 20 queries, which would calibrate nothing.
     """
-    if len(score_N) < 20:
-        raise ValueError(f"at least 20 unanswerable texts are needed to calibrate a threshold, got {len(score_N)}")
-    return float(np.quantile(score_N, abstain, method="higher"))
+    N = len(score_N)
+    if N < 20:
+        raise ValueError(f"at least 20 unanswerable texts are needed to calibrate a threshold, got {N}")
+    expected = (1.0 - abstain) * N  # queries above the threshold
+    if expected >= SEEN:
+        return float(np.quantile(score_N, abstain, method="higher"))
+    falling_N = np.sort(score_N.astype(np.float64))[::-1]
+    tail = max(10, N // 10)
+    level = falling_N[tail]
+    if not np.isfinite(level):  # hardly any was compared with a fact at all
+        return float(falling_N[0])
+    beyond = float(level + (falling_N[:tail] - level).mean() * np.log(tail / expected))
+    return max(beyond, float(falling_N[0]))
