@@ -46,7 +46,7 @@ class Episode:
         self.spent = Spent()
         self.reports: list[Report] = []
         self.unread = 0
-        self.asked: list[int] = []
+        self.passed_over: list[tuple[str, str]] = []
         self.latest: dict[str, str] = {}
         self.directed: list[tuple[int, str, str]] = []
         self.directives: dict[str, str] = {}
@@ -146,8 +146,9 @@ class Episode:
         if record["coordinator"] is not None:
             self.spent.calls += record["coordinator"]["calls"]
             self.unread = 0
-            if record["coordinator"]["calls"] and record["coordinator"].get("fault") is None:
-                self.asked.append(record["tick"])
+            # A record that was read has its agents in another order than one that was just made.
+            for agent, texts in sorted(record["coordinator"].get("passed_over", {}).items()):
+                self.passed_over += [(agent, text) for text in texts]
             self.directives = dict(directives)
             for entry in steered:  # holds for this tick; after it the coordinator's word does
                 for agent in entry.get("agents", ()):

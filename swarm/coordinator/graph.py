@@ -124,7 +124,7 @@ class GraphPlaybook:
         steps |= _follow(known, [agent for agent in agents if agent not in steps])
         return {agent: steps[agent] for agent in agents if agent in steps}
 
-    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
         """Return one briefing for all agents whose place is known: a digest of the map, at most 400 characters."""
         known = _fold(request.reports)
         agents = tuple(agent for agent in request.agents if agent in known.place)
@@ -150,6 +150,10 @@ class GraphPlaybook:
         for match in _ANSWER.finditer(text):
             said.setdefault(match["agent"], match["action"])
         return {agent: said[agent] for agent in briefing.agents if agent in said}
+
+    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+        """Return nothing: there is no menu."""
+        return []
 
 
 def _give_out(known: _Map, paths: dict[str, dict[int, list[int]]]) -> dict[str, str]:

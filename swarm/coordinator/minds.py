@@ -93,7 +93,7 @@ class ModelCoordinator:
         config = self.config
         asked: list[tuple[int, Briefing, TextRequest]] = []
         for index, request in enumerate(requests):
-            briefings = self.book.briefings(request, request.asked)
+            briefings = self.book.briefings(request)
             left = request.max_tokens
             wanted = [
                 TextRequest(
@@ -119,9 +119,13 @@ class ModelCoordinator:
         replies = [DirectReply(request.key) for request in requests]
         for (index, briefing, _), result in zip(asked, results, strict=True):
             reply = replies[index]
+            cut = result.finish == "length"
+            said = result.text.rpartition(" ")[0] if cut else result.text  # the last word may be half of one
+            passed_over = self.book.passed_over(said, briefing, cut) if result.fault is None else []
             replies[index] = replace(
                 reply,
-                directives={**reply.directives, **self.book.parse(result.text, briefing)},
+                directives={**reply.directives, **self.book.parse(said, briefing)},
+                passed_over={**reply.passed_over, **({briefing.agents[0]: passed_over} if passed_over else {})},
                 prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
                 generated_tokens=reply.generated_tokens + result.generated_tokens,
                 calls=reply.calls + 1,

@@ -6,7 +6,7 @@ replaced without loss and a retry gives the same directives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,16 +57,20 @@ class Playbook(Protocol):
         """Return the directives that the hand-written rules give."""
         ...
 
-    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
-        """Return the prompts for a model coordinator, none when there is nothing to direct.
-
-        Args:
-            request: what it may know.
-            asked: earlier ticks at which the same mind was asked, in order, where what it did not choose then shall not
-                be offered again.
-        """
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
+        """Return the prompts for a model coordinator, none when there is nothing to direct."""
         ...
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Return the directives in a model's answer; total on any text."""
+        ...
+
+    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+        """Return the directives of a menu that an answer decided against; total on any text.
+
+        Args:
+            text: the answer.
+            briefing: what was asked.
+            cut: the answer was cut short, so it may have gone on.
+        """
         ...

@@ -9,7 +9,7 @@ name beside a menu, and has to have learned what they can make.
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,13 +37,7 @@ class _Half:
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
-    passed_over: set[int] = field(default_factory=set)  # own sub-targets that a mind did not choose from its menu
-
-    def pass_over(self, options: dict[int, str], chosen: set[str]) -> None:
-        """Take in which directives a mind chose from a menu; what came after one for each agent, it may have wanted."""
-        picked = [s for s, text in options.items() if text in chosen]
-        last = picked[-1] if len(picked) >= len(self.agents) else LARGEST
-        self.passed_over |= {s for s in options if s not in picked and s < last}
+    passed_over: set[int] = field(default_factory=set)  # own sub-targets that a mind decided against
 
     def wants(self, sub_target: int, tries: int) -> bool:
         """Return whether a sub-target that was given so often is worth offering."""
@@ -84,17 +78,14 @@ class _Board:
         one, other = self.halves.values()
         return [(one, other), (other, one)]
 
-    def menus(self, most: int | None) -> list[tuple[_Half, dict[int, str]]]:
-        """Return for each half the sub-targets to offer, with their directives."""
-        found = []
-        for half, other in self.pairs():
-            tries: Counter[int] = Counter()  # own sub-target -> times given, whichever value it completes
-            for text, times in half.given.items():
-                if match := DIRECTIVE.fullmatch(text):
-                    tries[int(match["own"])] += times
-            wanted = ((s, text) for s, text in menu(self.target, other.values).items() if half.wants(s, tries[s]))
-            found.append((half, dict(islice(wanted, most))))
-        return found
+    def menu(self, half: _Half, other: _Half, most: int | None) -> dict[int, str]:
+        """Return the sub-targets to offer to a half, with their directives."""
+        tries: Counter[int] = Counter()  # own sub-target -> times given, whichever value it completes
+        for text, times in half.given.items():
+            if (own := _own(text)) is not None:
+                tries[own] += times
+        wanted = ((s, text) for s, text in menu(self.target, other.values).items() if half.wants(s, tries[s]))
+        return dict(islice(wanted, most))
 
 
 def menu(target: int, values: Sequence[int]) -> dict[int, str]:
@@ -151,17 +142,17 @@ class SplitNumbersPlaybook:
             result.update(zip(agents, wanted, strict=False))
         return result
 
-    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
         """Return one briefing per half that has something to complete.
 
-        A mind that was asked before has said what it thinks of that menu: what it passed over is offered no more,
-        unless its half posts it.
+        What a mind passed over before is offered no more, unless its half posts it.
         """
-        board = _board(request, asked, self.menu)
+        board = _board(request)
         if board is None:
             return []
         result: list[Briefing] = []
-        for half, offered in board.menus(self.menu):
+        for half, other in board.pairs():
+            offered = board.menu(half, other, self.menu)
             agents = tuple(a for a in half.agents if a in request.agents)
             if offered and agents:
                 prompt = briefing_text(half.tiles, offered)
@@ -173,31 +164,43 @@ class SplitNumbersPlaybook:
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
         return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
 
+    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+        """Return what an answer in the known form left out; of one that was cut or is long, up to its last pick.
 
-def _board(request: DirectRequest, asked: Iterable[int] = (), most: int | None = None) -> _Board | None:
-    """Return what a request says, None where it has no target.
+        What comes after a pick for each agent, or after the cut, it may have wanted.
+        """
+        words = text.split()
+        if not words or any(word not in briefing.options and word != NOTHING for word in words):
+            return []
+        picked = [word for word in words if word in briefing.options]
+        menu = list(briefing.options)
+        if cut or len(picked) > len(briefing.agents):
+            kept = picked[: len(briefing.agents)]
+            menu = menu[: menu.index(kept[-1])] if kept else []
+        return [briefing.options[word] for word in menu if word not in picked]
 
-    Args:
-        request: of which tick `t` saw what was reported and directed in earlier ticks.
-        asked: earlier ticks, in order, at which menus were offered.
-        most: sub-targets on one of those.
-    """
+
+def _board(request: DirectRequest) -> _Board | None:
+    """Return what a request says, None where it has no target."""
     goal = _GOAL.search(request.goal)
     if goal is None:
         return None
     board = _Board(int(goal["target"]))
-    reports, directives = deque(request.reports), deque(request.directives)
-    for tick in (*asked, None):
-        while reports and (tick is None or reports[0].tick < tick):
-            board.hear(reports.popleft())
-        while directives and (tick is None or directives[0][0] < tick):
-            board.note(*directives.popleft()[1:])
-        if tick is not None:
-            # To whomever: the shuffled control passes directives on to others.
-            chosen = {text for at, _, text in directives if at == tick}
-            for half, options in board.menus(most):
-                half.pass_over(options, chosen)
+    for report in request.reports:
+        board.hear(report)
+    for _, agent, text in request.directives:
+        board.note(agent, text)
+    for agent, text in request.passed_over:
+        side, own = board.home.get(agent), _own(text)
+        if side is not None and own is not None:
+            board.halves[side].passed_over.add(own)
     return board
+
+
+def _own(directive: str) -> int | None:
+    """Return the sub-target that a directive asks for, None where it is none of this world's."""
+    match = DIRECTIVE.fullmatch(directive)
+    return int(match["own"]) if match else None
 
 
 def _parity(agent: str) -> str:

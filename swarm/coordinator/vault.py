@@ -7,7 +7,7 @@ told. It reads goal and report texts only and keeps nothing between requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -76,7 +76,7 @@ class VaultPlaybook:
                     told.setdefault(owner, value)
         return {agent: f"key {told[agent]}" for agent in request.agents if agent in told}
 
-    def briefings(self, request: DirectRequest, asked: Iterable[int] = ()) -> list[Briefing]:
+    def briefings(self, request: DirectRequest) -> list[Briefing]:
         """Offer a model what the rules would say, in one line; none when there is nothing to tell."""
         told = self.rules(request)
         if not told:
@@ -88,3 +88,7 @@ class VaultPlaybook:
         """Return `AGENT: KEY` pairs for the agents of the briefing; total on any text."""
         found = {match["agent"]: f"key {match['key']}" for match in _ANSWER.finditer(text)}
         return {agent: found[agent] for agent in briefing.agents if agent in found}
+
+    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+        """Return nothing: there is no menu."""
+        return []

@@ -46,8 +46,11 @@ class _Book:
     def rules(self, request):
         return dict(self.table)
 
-    def briefings(self, request, asked=()):
+    def briefings(self, request):
         return [Briefing(agents, prompt) for agents, prompt in self.prompts]
+
+    def passed_over(self, text, briefing, cut):
+        return [f"not {text}{' cut' if cut else ''}"] if text else []
 
     def parse(self, text, briefing):
         words = dict(word.split("=") for word in text.split() if "=" in word)
@@ -60,6 +63,7 @@ class _Engine:
 
     answers: dict[str, str] = field(default_factory=dict)
     batches: list = field(default_factory=list)
+    finish: str = "stop"
 
     def count_tokens(self, texts):
         return _count(texts)
@@ -71,7 +75,9 @@ class _Engine:
         self.batches.append(list(requests))
         texts = [self.answers.get(request.prompt, "") for request in requests]
         return [
-            TextResult(text, len(request.prompt), len(text) + 1, "stop")
+            TextResult(
+                text, len(request.prompt), len(text) + 1, self.finish, "broke" if self.finish == "fault" else None
+            )
             for request, text in zip(requests, texts, strict=True)
         ]
 
@@ -88,6 +94,30 @@ class _Inner:
 
 def _model(engine, book, **config):
     return ModelCoordinator(book, engine, CoordinatorConfig(kind="ulm", model="m", max_new_tokens=10, **config))
+
+
+_TWO = ((("a0", "a1"), "one"), (("a2", "a3"), "two"))
+
+
+def test_what_each_answer_passed_over_is_kept_under_the_first_agent_of_its_briefing():
+    engine = _Engine({"one": "a0=x", "two": ""})
+    (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
+    assert reply.passed_over == {"a0": ["not a0=x"]}
+
+
+def test_a_briefing_that_was_not_paid_or_failed_passes_nothing_over():
+    engine = _Engine({"one": "a0=x", "two": "a2=y"})
+    (poor,) = _model(engine, _Book(prompts=_TWO)).direct([_request(max_tokens=15)])
+    assert (poor.calls, poor.passed_over) == (1, {"a0": ["not a0=x"]})
+    (failed,) = _model(_Engine({"one": "a0=x"}, finish="fault"), _Book(prompts=_TWO)).direct([_request()])
+    assert failed.passed_over == {}
+
+
+def test_the_last_word_of_an_answer_that_was_cut_is_not_read():
+    engine = _Engine({"one": "a0=x a1=12", "two": "a2=y"}, finish="length")
+    (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
+    assert reply.directives == {"a0": "x"}
+    assert reply.passed_over == {"a0": ["not a0=x cut"]}
 
 
 # Rules

@@ -2,16 +2,19 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from swarm import runner
+from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config import ExperimentConfig
+from swarm.coordinator.minds import ModelCoordinator
+from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.host import Host
 from swarm.journal import read_records
-from swarm.messages import ActReply, ActRequest
+from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.pool import LocalPool
 from swarm.replay import replay
 from swarm.runner import resume_run, start_run
@@ -87,6 +90,59 @@ def test_resume_from_every_line_gives_the_same_journal(experiment: Experiment, t
         outcome = resume_run(run_dir)
         assert journal.read_bytes() == whole, f"cut after line {cut}"
         assert outcome.reason == "finished"
+
+
+class _Choosy:
+    """A coordinator's model that chooses the first of a menu, or nothing where that is odd."""
+
+    max_length = 1000
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        return [5 for _ in requests]
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        menus = [request.prompt.split("make ")[1].split() for request in requests]
+        return [TextResult("-" if int(menu[0]) % 2 else menu[0], 5, 2, "stop") for menu in menus]
+
+
+def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _Choosy()
+
+    class Posting(Host):
+        def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+            replies = []
+            for request in requests:
+                tiles = request.prompt.split("half ")[1].split(" target")[0].split()
+                form = ("{}+{}+{}", "{}*{}+{}", "{}+{}*{}", "{}*{}*{}", "{}-{}+{}")[request.key[1] % 5]
+                replies.append(ActReply(request.key, form.format(*tiles), 4, 3))
+            return replies
+
+        def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+            section = self.spec.coordinator
+            return ModelCoordinator(SplitNumbersPlaybook(), cast("TextModel", model), section).direct(requests)
+
+    monkeypatch.setattr(
+        runner,
+        "_make_pool",
+        lambda config, base_dir, models, telemetry: LocalPool(
+            spec(config), models.shared, Posting(spec(config), models.shared)
+        ),
+    )
+    run_dir = run(experiment, tmp_path, episodes=1, budget={"tokens": 400})
+    journal = run_dir / "journal.jsonl"
+    whole = journal.read_bytes()
+    minds = [record["coordinator"] for record in ticks(run_dir)]
+    passed = [text for mind in minds for texts in mind.get("passed_over", {}).values() for text in texts]
+    assert len(passed) > 5
+    assert len(passed) == len(set(passed))  # what was passed over is not offered, so it cannot be again
+    assert replay(run_dir, check=True).finished
+    lines = whole.splitlines(keepends=True)
+    for cut in range(2, len(lines), 2):
+        journal.write_bytes(b"".join(lines[:cut]))
+        resume_run(run_dir)
+        assert journal.read_bytes() == whole, f"cut after line {cut}"
 
 
 def test_unsolved_episode_uses_its_budget_and_overshoots_by_less_than_one_call(

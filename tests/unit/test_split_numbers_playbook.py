@@ -25,11 +25,12 @@ AGENTS = ("a0", "a1", "a2", "a3")
 LEFT, RIGHT = "half 3 7 11", "half 2 4 9"
 
 
-def _request(*reports, agents=AGENTS, goal="target 145", given=()):
+def _request(*reports, agents=AGENTS, goal="target 145", given=(), passed_over=()):
     """Build a request: four agents that named their halves at tick 0, then `"a0: half 3 7 11 made 45"` texts."""
     told = [Report(0, agent, LEFT if i % 2 == 0 else RIGHT) for i, agent in enumerate(AGENTS)]
     told += [Report(tick, *text.split(": ", 1)) for tick, text in enumerate(reports, 1)]
-    return DirectRequest((0, len(told), "coordinator"), goal, agents, tuple(told), tuple(given), seed=0)
+    key, told = (0, len(told), "coordinator"), tuple(told)
+    return DirectRequest(key, goal, agents, told, tuple(given), seed=0, passed_over=tuple(passed_over))
 
 
 def _made(agent, value):
@@ -169,30 +170,38 @@ def test_a_shorter_menu_keeps_its_smallest_sub_targets() -> None:
 
 
 def test_what_a_mind_passed_over_is_not_offered_again_unless_its_half_posts_it() -> None:
-    posted = [_made("a0", 100), _made("a2", 29)]  # at ticks 1 and 2
-    request = _request(*posted, given=[(3, "a1", "29+[116]")])
-    (first,), (again,) = BOOK.briefings(request), BOOK.briefings(request, asked=(3,))
+    posted = [_made("a0", 100), _made("a2", 29)]
+    (first,) = BOOK.briefings(_request(*posted))
     assert {"5", "45", "116"} <= set(first.options)
-    assert list(again.options) == ["116"]  # an agent may miss what it can make
-    more = _request(*posted, "a0: half 3 7 11 made 90", given=[(3, "a1", "29+[116]")])
-    (fresh,) = BOOK.briefings(more, asked=(3,))
-    assert list(fresh.options) == ["55", "116", "235"]
-    posted_by_itself = _request(*posted, _made("a1", 45), given=[(3, "a1", "29+[116]")])
-    assert any("45" in b.options for b in BOOK.briefings(posted_by_itself, asked=(3,)))
+    passed = [("a1", first.options["45"]), ("a1", first.options["5"]), ("a0", first.options["116"])]
+    (again,) = BOOK.briefings(_request(*posted, passed_over=passed))
+    assert set(first.options) - set(again.options) == {"5", "45"}  # 116 was passed over for the other half
+    (more,) = BOOK.briefings(_request(*posted, _made("a0", 90), passed_over=passed))
+    assert "55" in more.options
+    assert "45" not in more.options
+    posted_by_itself = _request(*posted, _made("a1", 45), passed_over=passed)
+    assert any("45" in b.options for b in BOOK.briefings(posted_by_itself))
 
 
-def test_what_a_mind_chose_was_not_passed_over_whoever_was_told() -> None:
-    request = _request(_made("a0", 100), _made("a2", 29), given=[(3, "a0", "100+[45]")])
-    (again,) = BOOK.briefings(request, asked=(3,))
-    assert list(again.options) == ["45"]
-
-
-def test_a_menu_of_which_every_agent_got_something_may_have_held_more() -> None:
-    request = _request(_made("a0", 100), _made("a2", 29), given=[(3, "a1", "29*[5]"), (3, "a3", "100+[45]")])
-    (again,) = BOOK.briefings(request, asked=(3,))
-    assert [s for s in again.options if s not in ("5", "45")] == [
-        s for s in BOOK.briefings(request)[0].options if int(s) > 45
-    ]
+@pytest.mark.parametrize(
+    ("answer", "cut", "left_out"),
+    [
+        (" 45", False, ["5", "116", "174"]),
+        (" -", False, ["5", "45", "116", "174"]),
+        (" 5 45 116 174", False, []),
+        ("", False, []),  # says nothing
+        (" 45 46", False, []),  # does not know the form
+        (" 45", True, ["5"]),  # might have gone on
+        ("", True, []),
+        (" 5 116 174", False, ["45"]),  # three picks for two agents: of what comes after the second nothing is known
+    ],
+)
+def test_an_answer_decides_against_what_it_leaves_out_as_far_as_it_goes(
+    answer: str, cut: bool, left_out: list[str]
+) -> None:
+    options = {"5": "29*[5]", "45": "100+[45]", "116": "29+[116]", "174": "[174]-29"}
+    briefing = Briefing(("a1", "a3"), "", options)
+    assert BOOK.passed_over(answer, briefing, cut) == [options[word] for word in left_out]
 
 
 def test_a_menu_is_refused_where_briefings_list_none() -> None:
