@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.prompts import CHAT_MARKS, PromptReader
-from swarm.backends.protocol import MAX_BATCH, Structure, TextModel, TextRequest
+from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
@@ -38,6 +38,9 @@ __all__ = ["REMOTE", "Host", "HostSpec", "SharedModel", "TokenCounter"]
 
 REMOTE = ("vllm", "openai")
 """Engines that compute in another process; whoever makes the host hands it the models on them."""
+
+AT_ONCE = 8
+"""Calls of a pretrained model that are taken to be answered in the time of one."""
 
 MAX_ACTION_CHARACTERS = 4096
 
@@ -104,19 +107,25 @@ class HostSpec:
         """Whether anything computes in host processes; otherwise one `Host` beside the runtime does all there is."""
         return self.agents.engine not in REMOTE or self.coordinator.engine in ("ulm", "transformers")
 
-    def act_limit_s(self, count: int) -> float:
-        """Return how long so many calls of agents may take, some of which may have to wait for others."""
-        section = self.agents
-        at_once = {"openai": section.backend.connections, "transformers": MAX_BATCH}.get(str(section.engine), count)
-        return self.call_timeout_s * -(-count // max(1, at_once))
+    def calls_limit_s(self, section: AgentsConfig | CoordinatorConfig, count: int) -> float:
+        """Return how long so many calls of a section's model may take, some of which may have to wait for others."""
+        if section.engine == "openai":
+            at_once = section.backend.connections
+        elif section.chats or section.engine in ("transformers", "vllm"):
+            at_once = AT_ONCE
+        else:
+            at_once = max(1, count)
+        return self.call_timeout_s * -(-count // at_once)
 
     def limit_s(self, count: int) -> float:
         """Return after how long a host that has not answered so many calls counts as hung.
 
+        Directing an episode takes up to two calls of the coordinator's model, a briefing for each part of the swarm.
         A model of transformers looks at the clock between two tokens, and reading prompts is one of those steps.
         """
         slow = "transformers" in (self.agents.engine, self.coordinator.engine)
-        return self.act_limit_s(count) + (self.call_timeout_s if slow else 0.0)
+        acting, directing = self.calls_limit_s(self.agents, count), self.calls_limit_s(self.coordinator, 2 * count)
+        return max(acting, directing) + (self.call_timeout_s if slow else 0.0)
 
 
 class TokenCounter:
@@ -190,7 +199,12 @@ class Host:
             model = self._text_model("coordinator", spec.coordinator)
             if model is not None or spec.coordinator.engine is None:
                 self._coordinator = make_coordinator(
-                    spec.coordinator, spec.world_id, model, self.count_tokens, spec.tools, spec.call_timeout_s
+                    spec.coordinator,
+                    spec.world_id,
+                    model,
+                    self.count_tokens,
+                    spec.tools,
+                    partial(spec.calls_limit_s, spec.coordinator),
                 )
 
     def _text_model(self, whose: str, section: AgentsConfig | CoordinatorConfig) -> TextModel | None:
@@ -284,14 +298,15 @@ class Host:
         return result
 
     def _act(self, requests: list[ActRequest], deadline_s: float | None = None) -> list[ActReply]:
-        deadline_s = deadline_s or time.monotonic() + self.spec.act_limit_s(len(requests))
+        deadline_s = deadline_s or time.monotonic() + self.spec.calls_limit_s(self.spec.agents, len(requests))
         if self.spec.agents.policy == "echo":
             return [_echo(request) for request in requests]
         try:
             return self._generate(requests, deadline_s)
         except TimeoutError:
             fault = f"timeout: no answer within {self.spec.call_timeout_s:g} s"
-            return [ActReply(request.key, "", 0, 0, fault) for request in requests]
+            read, written = self.count_prompts([r.prompt for r in requests]), self.spec.agents.max_new_tokens
+            return [ActReply(r.key, "", count, written, fault) for r, count in zip(requests, read, strict=True)]
         except SwarmError:
             raise  # no further call can succeed
         except Exception as error:  # a model is anybody's code

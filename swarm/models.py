@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from swarm.backends.models import ChatFormat, ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import TextModel
@@ -272,20 +273,28 @@ def _num_weights(folder: Path) -> int:
     return total
 
 
+def _engine_key(section: _Section) -> tuple[str, str]:
+    """Return what decides which vLLM engine a section asks."""
+    base = section.backend.model_copy(update={"prompt": None, "adapter": None})
+    return str(section.model), base.model_dump_json()
+
+
 def start_remote(
     config: ExperimentConfig, models: LoadedModels, max_deaths: int, on_event: Callable[..., None]
 ) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
 
-    Agents and coordinator on vLLM share one engine when their model and their settings are the same.
+    Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
+    adapters.
 
     Raises:
         SwarmError: one cannot be started.
     """
     started: dict[str, TextModel] = {}
-    engines: dict[object, TextModel] = {}
+    engines: dict[tuple[str, str], Any] = {}
+    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
     try:
-        for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
+        for whose, section in sections:
             name, backend = str(section.model), section.backend
             if section.engine == "openai":
                 from swarm.backends.openai import OpenAIModel
@@ -294,11 +303,13 @@ def start_remote(
             elif section.engine == "vllm":
                 from swarm.actors.vllm_engine import VllmModel
 
-                key = (name, backend.model_copy(update={"prompt": None}).model_dump_json())
+                key = _engine_key(section)
                 if key not in engines:
-                    adapter = models.adapters[backend.adapter] if backend.adapter else None
-                    engines[key] = VllmModel(models.folders[name], backend, adapter, max_deaths, on_event)
-                started[whose] = engines[key]
+                    sharing = [s.backend.adapter for _, s in sections if s.engine == "vllm" and _engine_key(s) == key]
+                    adapters = [models.adapters[a] for a in dict.fromkeys(sharing) if a]
+                    engines[key] = VllmModel(models.folders[name], backend, adapters, max_deaths, on_event)
+                own = backend.adapter
+                started[whose] = engines[key].adapted(models.adapters[own]) if own else engines[key]
     except BaseException:
         for model in started.values():
             model.close()

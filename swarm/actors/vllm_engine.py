@@ -4,6 +4,7 @@
   It runs in the actor's own process, so killing the actor kills the engine (with several GPUs, vLLM's own workers end
   when they miss it).
 - Prompts travel as token ids of our own reading of the tokenizer, so what is charged is what the engine read.
+- LoRA adapters are per request: all that use one base model share its engine, whatever their adapters.
 - An engine that dies is started anew and asked again with the same requests: they were not answered, so nothing has
   been applied.
 """
@@ -32,7 +33,7 @@ from swarm.backends.vllm import LORA_RANKS, require_vllm
 from swarm.config import BackendConfig
 from swarm.errors import SwarmError
 
-__all__ = ["VllmModel"]
+__all__ = ["AdaptedVllm", "VllmModel"]
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 48
@@ -51,6 +52,7 @@ class _Asked:
 
     ids: list[int]
     request: TextRequest
+    adapter: str | None
     deadline_s: float
     answer: Future[TextResult]
 
@@ -74,16 +76,18 @@ def _environment(backend: BackendConfig) -> dict[str, str]:
 class VllmActor:
     """A vLLM engine and the thread that steps it."""
 
-    def __init__(self, folder: ModelFolder, backend: BackendConfig, adapter: str | None) -> None:
+    def __init__(self, folder: ModelFolder, backend: BackendConfig, adapters: Sequence[str]) -> None:
         os.environ.update(_environment(backend))
         from vllm.engine.arg_utils import EngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.llm_engine import LLMEngine
 
         more: dict[str, Any] = {"max_model_len": backend.max_length} if backend.max_length else {}
-        if adapter is not None:
-            rank = json.loads(Path(adapter, "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            more |= {"enable_lora": True, "max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
+        if adapters:
+            configs = [json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8")) for a in adapters]
+            rank = max(config["r"] for config in configs)
+            more |= {"enable_lora": True, "max_loras": len(adapters)}
+            more |= {"max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
         if backend.num_gpus:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
         else:
@@ -99,7 +103,7 @@ class VllmActor:
                 **more,
             )
         )
-        self._lora = LoRARequest("adapter", 1, adapter) if adapter is not None else None
+        self._loras = {adapter: LoRARequest(f"adapter{i}", i, adapter) for i, adapter in enumerate(adapters, start=1)}
         self._max_length: int = self._engine.model_config.max_model_len
         self._inbox: SimpleQueue[_Asked] = SimpleQueue()
         self._running: dict[str, _Asked] = {}
@@ -111,13 +115,15 @@ class VllmActor:
         """Return the process id and the longest prompt and answer together."""
         return os.getpid(), self._max_length
 
-    def generate(self, asked: list[tuple[list[int], TextRequest]], limit_s: float) -> list[TextResult]:
-        """Answer requests within a time; those that take longer are aborted."""
+    def generate(
+        self, asked: list[tuple[list[int], TextRequest]], limit_s: float, adapter: str | None
+    ) -> list[TextResult]:
+        """Answer requests within a time, with an adapter; those that take longer are aborted."""
         deadline_s = time.monotonic() + limit_s
         answers: list[Future[TextResult]] = []
         for ids, request in asked:
             answers.append(Future())
-            self._inbox.put(_Asked(ids, request, deadline_s, answers[-1]))
+            self._inbox.put(_Asked(ids, request, adapter, deadline_s, answers[-1]))
         if self._dead is not None:
             raise self._dead
         return [answer.result() for answer in answers]
@@ -143,9 +149,8 @@ class VllmActor:
         self._number += 1
         name = str(self._number)
         try:
-            self._engine.add_request(
-                name, {"prompt_token_ids": asked.ids}, _sampling(asked.request), lora_request=self._lora
-            )
+            lora = self._loras[asked.adapter] if asked.adapter is not None else None
+            self._engine.add_request(name, {"prompt_token_ids": asked.ids}, _sampling(asked.request), lora_request=lora)
         except Exception as error:  # this request is refused; the engine lives
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
@@ -206,9 +211,9 @@ class VllmModel:
     Args:
         folder: the model's files.
         backend: settings.
-        adapter: folder of a PEFT LoRA adapter, or None.
+        adapters: folders of PEFT LoRA adapters that may be asked for.
         max_deaths: how often a dead engine is replaced.
-        on_event: told about deaths and replacements: (kind, facts).
+        on_event: told about starts, deaths and replacements: (kind, facts).
 
     Raises:
         SwarmError: vLLM is not installed, or cannot be started with this model.
@@ -218,7 +223,7 @@ class VllmModel:
         self,
         folder: ModelFolder,
         backend: BackendConfig,
-        adapter: Path | None = None,
+        adapters: Sequence[Path] = (),
         max_deaths: int = 3,
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
@@ -226,26 +231,27 @@ class VllmModel:
         from ulm.tokenizer import Tokenizer
 
         self.num_gpus = backend.num_gpus
-        self._folder, self._backend, self._adapter = folder, backend, str(adapter) if adapter else None
+        self._folder, self._backend, self._adapters = folder, backend, [str(adapter) for adapter in adapters]
         self._max_deaths, self._on_event = max_deaths, on_event
         self._deaths = 0
         self.tokenizer = Tokenizer.load(folder.path)
         self.tokenizer.eot_id = folder.ends[0]
         self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
-        self._start()
+        # Ray would wait for ever for GPUs that another engine has.
+        self._start(ray.available_resources().get("GPU", 0.0))
+        self._on_event("engine_start", engine="vllm", pid=self.pid)
 
-    def _start(self) -> None:
+    def _start(self, num_gpus: float) -> None:
         options: dict[str, Any] = {"num_cpus": 0}
         if self._backend.num_gpus:
-            available = ray.cluster_resources().get("GPU", 0.0)
-            if self._backend.num_gpus > available:
+            if self._backend.num_gpus > num_gpus:
                 raise SwarmError(
-                    f"backend.num_gpus is {self._backend.num_gpus:g}, but this cluster has {available:g}; lower it, "
-                    f"or set it to 0 for vLLM on CPUs"
+                    f"backend.num_gpus is {self._backend.num_gpus:g}, but this cluster has {num_gpus:g} free; lower "
+                    f"it, or set it to 0 for vLLM on CPUs"
                 )
             options["num_gpus"] = self._backend.num_gpus
-        self._actor = VllmActor.options(**options).remote(self._folder, self._backend, self._adapter)  # type: ignore[attr-defined]
+        self._actor = VllmActor.options(**options).remote(self._folder, self._backend, self._adapters)  # type: ignore[attr-defined]
         try:
             self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
@@ -267,10 +273,21 @@ class VllmModel:
         """Return the tokens of each text."""
         return self._reader.count_texts(texts)
 
-    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+    def adapted(self, adapter: Path) -> AdaptedVllm:
+        """Return the same engine with one of its adapters on every request."""
+        return AdaptedVllm(self, str(adapter))
+
+    def generate(
+        self, requests: Sequence[TextRequest], deadline_s: float | None = None, adapter: str | None = None
+    ) -> list[TextResult]:
         """Answer every request; a dead engine is replaced, and what it owed is asked again.
 
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
+
+        Args:
+            requests: as of any `TextModel`.
+            deadline_s: as of any `TextModel`.
+            adapter: one of the engine's, None for the model as it is.
 
         Raises:
             SwarmError: the engine died too often, or does not start again.
@@ -288,7 +305,7 @@ class VllmModel:
         deaths = 0
         while asked:
             try:
-                answers = ray.get(self._actor.generate.remote(asked, limit_s), timeout=limit_s + GRACE_S)
+                answers = ray.get(self._actor.generate.remote(asked, limit_s, adapter), timeout=limit_s + GRACE_S)
                 results.update(zip(numbers, answers, strict=True))
                 break
             except GetTimeoutError:
@@ -301,7 +318,7 @@ class VllmModel:
                 deaths += 1
                 if deaths == 2 and len(asked) > 1:  # one of them may be what kills it: ask each alone
                     for number in numbers:
-                        (results[number],) = self.generate([requests[number]], deadline_s)
+                        (results[number],) = self.generate([requests[number]], time.monotonic() + limit_s, adapter)
                     break
                 if deaths == 2:
                     results[numbers[0]] = TextResult.failed("the engine died of this request, twice", len(asked[0][0]))
@@ -318,8 +335,9 @@ class VllmModel:
                 f"({self._max_deaths}); last: {why}"
             )
         started = time.monotonic()
-        self._start()
-        self._on_event("engine_ready", engine="vllm", recovered_s=round(time.monotonic() - started, 3))
+        self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
+        recovered_s = round(time.monotonic() - started, 3)
+        self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=recovered_s)
 
     def close(self) -> None:
         """Kill the engine; idempotent."""
@@ -327,6 +345,35 @@ class VllmModel:
             with contextlib.suppress(Exception):
                 ray.kill(self._actor)
             self._actor = None
+
+
+class AdaptedVllm:
+    """An engine as those see it who ask with one adapter."""
+
+    def __init__(self, engine: VllmModel, adapter: str) -> None:
+        self._engine = engine
+        self._adapter = adapter
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._engine.max_length
+
+    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
+        """Answer every request with the adapter."""
+        return self._engine.generate(requests, deadline_s, self._adapter)
+
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the tokens of each prompt."""
+        return self._engine.count_prompts(requests)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
+        return self._engine.count_tokens(texts)
+
+    def close(self) -> None:
+        """Kill the engine, for all that share it; idempotent."""
+        self._engine.close()
 
 
 def _reason(error: BaseException) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines, opening
-from swarm.coordinator.protocol import Briefing, Playbook
+from swarm.coordinator.protocol import Briefing, Playbook, unlimited
 from swarm.messages import DirectReply, DirectRequest
 
 __all__ = ["LanguageCoordinator", "read_directives"]
@@ -49,7 +49,7 @@ class LanguageCoordinator:
         config: its section.
         tools: the world's actions.
         book: the world's playbook, None where it has none.
-        timeout_s: how long a call may take.
+        limit_s: how long so many calls may take.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class LanguageCoordinator:
         config: CoordinatorConfig,
         tools: Sequence[Mapping[str, Any]] = (),
         book: Playbook | None = None,
-        timeout_s: float = 3600.0,
+        limit_s: Callable[[int], float] = unlimited,
     ) -> None:
         self.model = model
         self.config = config
         self.book = book
-        self.timeout_s = timeout_s
+        self.limit_s = limit_s
         # Endpoints take JSON Schemas; the other engines take patterns too, and lines are fewer tokens.
         self.form: Literal["lines", "json"] = "json" if config.engine == "openai" else "lines"
         self.system = opening(tools, book, _FORMS[self.form])
@@ -81,7 +81,7 @@ class LanguageCoordinator:
             (length,) = self.model.count_prompts([text])
             if request.max_tokens is None or length + text.max_new_tokens <= request.max_tokens:
                 asked.append((index, text, open_to))
-        results = self.model.generate([text for _, text, _ in asked], time.monotonic() + self.timeout_s)
+        results = self.model.generate([text for _, text, _ in asked], time.monotonic() + self.limit_s(len(asked)))
         for (index, _, open_to), result in zip(asked, results, strict=True):
             said = read_directives(result.text, tuple(open_to), cut=result.finish == "length")
             replies[index] = DirectReply(

@@ -16,7 +16,7 @@ from swarm.backends.protocol import TextModel, TextRequest
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
-from swarm.coordinator.protocol import Briefing, Coordinator, Playbook
+from swarm.coordinator.protocol import Briefing, Coordinator, Playbook, unlimited
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.coordinator.vault import VaultPlaybook
 from swarm.errors import SwarmError
@@ -82,11 +82,13 @@ class RulesCoordinator:
 class ModelCoordinator:
     """A model that was trained to read the playbook's briefings and to write directives."""
 
-    def __init__(self, book: Playbook, model: TextModel, config: CoordinatorConfig, timeout_s: float = 3600.0) -> None:
+    def __init__(
+        self, book: Playbook, model: TextModel, config: CoordinatorConfig, limit_s: Callable[[int], float] = unlimited
+    ) -> None:
         self.book = book
         self.model = model
         self.config = config
-        self.timeout_s = timeout_s
+        self.limit_s = limit_s
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
@@ -115,7 +117,7 @@ class ModelCoordinator:
                         break
                     left -= cost
                 asked.append((index, briefing, text))
-        results = self.model.generate([text for _, _, text in asked], time.monotonic() + self.timeout_s)
+        results = self.model.generate([text for _, _, text in asked], time.monotonic() + self.limit_s(len(asked)))
         replies = [DirectReply(request.key) for request in requests]
         for (index, briefing, _), result in zip(asked, results, strict=True):
             reply = replies[index]
@@ -158,7 +160,7 @@ def make_coordinator(
     model: TextModel | None,
     count_tokens: CountTokens,
     tools: Sequence[Mapping[str, Any]] = (),
-    timeout_s: float = 3600.0,
+    limit_s: Callable[[int], float] = unlimited,
 ) -> Coordinator | None:
     """Return the coordinator of a config, None for `none`.
 
@@ -168,7 +170,7 @@ def make_coordinator(
         model: the coordinator's model, when its mind is one.
         count_tokens: counts text for coordinators without a model.
         tools: the world's actions, for models that were not trained on it.
-        timeout_s: how long one call of the model may take.
+        limit_s: how long so many calls of the model may take.
 
     Raises:
         SwarmError: no playbook for the world, and the mind needs one.
@@ -180,7 +182,7 @@ def make_coordinator(
         mind = RulesCoordinator(playbook(world_id), count_tokens)
     elif config.chats:
         book = playbook(world_id, config.menu) if world_id in _PLAYBOOKS or config.menu else None
-        mind = LanguageCoordinator(model, config, tools, book, timeout_s)
+        mind = LanguageCoordinator(model, config, tools, book, limit_s)
     else:
-        mind = ModelCoordinator(playbook(world_id, config.menu), model, config, timeout_s)
+        mind = ModelCoordinator(playbook(world_id, config.menu), model, config, limit_s)
     return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind

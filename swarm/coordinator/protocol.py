@@ -12,7 +12,12 @@ from typing import Protocol
 
 from swarm.messages import DirectReply, DirectRequest
 
-__all__ = ["Briefing", "Coordinator", "Playbook"]
+__all__ = ["Briefing", "Coordinator", "Playbook", "unlimited"]
+
+
+def unlimited(count: int) -> float:
+    """Return how many seconds so many calls of a model may take where nobody sets a limit."""
+    return 3600.0
 
 
 @dataclass(frozen=True, slots=True)
