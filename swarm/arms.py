@@ -340,14 +340,14 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, or its
             coordinator is a person, for whom a comparison cannot wait.
     """
-    if config.coordinator.kind == "human":
+    if config.budget.tokens is None:
+        raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
+    changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
+    if "human" in (config.coordinator.kind, changed.coordinator.kind):
         raise SwarmError(
             "a comparison cannot wait for a person: set coordinator.kind to something else than human, "
             "such as --set coordinator.kind=rules"
         )
-    if config.budget.tokens is None:
-        raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
-    changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
     return changed.model_copy(
         update={
             "name": f"{config.name}-{arm}",

@@ -73,6 +73,7 @@ def compare_arms(
     planned = [(arm, seed, equal_terms(config, arm, seed, plan.episodes)) for arm in names for seed in seeds]
     for arm, reason in skipped.items():
         echo(f"{arm}: {reason}")
+    _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
     runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
     spent_s: list[float] = []
     for number, (arm, seed, arm_config) in enumerate(planned, start=1):
@@ -105,7 +106,23 @@ def compare_arms(
     write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
+    if broken := [str(run.run_dir) for arm_runs in runs.values() for run in arm_runs if run.end_reason == "faults"]:
+        raise SwarmError(
+            f"too many faults ended {', '.join(broken)}: the table holds what there is; find the reason with `swarm "
+            f"replay`, delete what is broken, and give the same command to run it again"
+        )
     return comparison
+
+
+def _check_rivals(configs: Sequence[ExperimentConfig], source: Path) -> None:
+    """Find what is wrong with rivals' models now: they run last, and a comparison may take hours."""
+    from swarm.runner import check_files
+
+    for config in configs:
+        try:
+            check_files(config, source)
+        except SwarmError as error:
+            raise SwarmError(f"compare.rivals ({config.name}): {error}") from error
 
 
 def _finished_run(

@@ -33,7 +33,7 @@ from swarm.topology import neighbours
 from worlds.protocol import World, WorldError
 from worlds.registry import make
 
-__all__ = ["RunOutcome", "resume_run", "start_run"]
+__all__ = ["RunOutcome", "check_files", "resume_run", "start_run"]
 
 FORMAT = 1
 Announce = Callable[[Path], None]
@@ -55,6 +55,17 @@ class RunOutcome:
     def exit_code(self) -> int:
         """Exit code for the command line."""
         return 0 if self.reason in ("finished", "wall_time") else 1
+
+
+def check_files(config: ExperimentConfig, source: Path) -> None:
+    """Check that all files of an experiment are there and fit; nothing is started.
+
+    Raises:
+        SwarmError: one does not.
+    """
+    base_dir = source.resolve().parent
+    load_models(config, base_dir)
+    _world(config, base_dir)
 
 
 def start_run(

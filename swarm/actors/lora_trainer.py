@@ -7,6 +7,7 @@ made it and how it scores, tuned and untuned, on puzzles that no training text h
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -183,6 +184,9 @@ def train_lora(
         `out`.
     """
     require_device(recipe.device)
+    for package in ("peft", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise SwarmError(f"training an adapter needs the package {package}: pip install 'ulm-swarm[hf]'")
     base = open_model(recipe.model, find_model(recipe.model, beside))
     identity = {**recipe.model_dump(mode="json"), "base": folder_hash(Path(base.path))}
     recipe_file = folder / "recipe.json"

@@ -47,6 +47,10 @@ class FakeRunner(ModuleType):
         self.configs: dict[str, ExperimentConfig] = {}
         self.die_at: str | None = None
 
+    def check_files(self, config: ExperimentConfig, source: Path) -> None:
+        if config.coordinator.model == "policies/gone":
+            raise SwarmError("no checkpoint at policies/gone")
+
     def start_run(
         self, config: ExperimentConfig, source: Path, out: Path, announce: Callable[[Path], None]
     ) -> SimpleNamespace:
@@ -214,14 +218,27 @@ def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
         ("options", {"world.options.halv": 2}, "not possible: Extra inputs"),
         ("rich", {"budget.tokens": 9000}, "budget.tokens cannot differ"),
         ("lucky", {"seed": 9}, "seed cannot differ"),
+        ("gone", {"coordinator.model": "policies/gone"}, "no checkpoint at policies/gone"),
+        ("person", {"coordinator.kind": "human", "coordinator.model": None}, "cannot wait for a person"),
     ],
 )
 def test_a_rival_that_cannot_be_is_refused_before_anything_runs(
     tmp_path: Path, runner: FakeRunner, name: str, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SwarmError, match=message):
-        compare_in(tmp_path / "c", ("swarm",), config=with_rivals(**{name: settings}))
+        compare_in(tmp_path / "c", (), config=with_rivals(**{name: settings}))
     assert runner.started == []
+
+
+def test_a_comparison_in_which_a_run_ended_by_faults_says_so_and_fails(tmp_path: Path, runner: FakeRunner) -> None:
+    runner.scripts = lambda config: honest(config)._replace(
+        end_reason="faults" if arm_of(config) == "solo" else "finished"
+    )
+    lines: list[str] = []
+    with pytest.raises(SwarmError, match=r"too many faults ended .*solo-s1"):
+        compare_in(tmp_path / "c", ("swarm", "solo"), echo=lines.append)
+    assert (tmp_path / "c" / "comparison.json").exists()
+    assert any("solved" in line for line in lines)
 
 
 def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runner: FakeRunner) -> None:
