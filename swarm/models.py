@@ -7,9 +7,7 @@ with the machine's means to run it, is found here, before there is a run folder.
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, Experim
 from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.host import SharedModel
+from swarm.model_sizes import check_sizes, num_weights
 
 __all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters", "start_remote"]
 
@@ -62,12 +61,23 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
         playbook(config.world.id, coordinator.menu)
     if config.agents.policy == "random" and config.agents.model:
         _count_only(found, config.agents, base_dir)
-    for whose, section in (("agents", config.agents), ("coordinator", config.coordinator)):
+    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
+    check_sizes(config, _pretrained([section for _, section in sections], base_dir))
+    for whose, section in sections:
         if section.engine == "openai":
             _endpoint(found, whose, section, base_dir)
         elif section.engine is not None:
             _local(found, whose, section, base_dir, config)
-    _check_size(found, config)
+    return found
+
+
+def _pretrained(sections: Sequence[_Section], base_dir: Path) -> dict[str, Path]:
+    """Return the folders of the pretrained models that are computed on this cluster, by name."""
+    found = {}
+    for section in sections:
+        name, engine = str(section.model), section.engine
+        if engine in ("transformers", "vllm") or (engine == "ulm" and not _is_checkpoint(base_dir, name)):
+            found[name] = find_model(name, base_dir)
     return found
 
 
@@ -146,7 +156,7 @@ def num_parameters(name: str, base_dir: Path) -> int | None:
         return None
     try:
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
-        return stated if isinstance(stated, int) else _num_weights(folder) or None
+        return stated if isinstance(stated, int) else num_weights(folder) or None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -234,43 +244,6 @@ def _tokenizer_of_endpoint(found: LoadedModels, whose: str, section: _Section, b
         raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
     found.tokenizers[whose] = file.read_text(encoding="utf-8")
     return backend.model_copy(update={"tokenizer": str(folder)})
-
-
-def _check_size(found: LoadedModels, config: ExperimentConfig) -> None:
-    """Refuse models of `transformers` that this machine's memory cannot hold; every host loads its own.
-
-    Raises:
-        SwarmError: naming what they need and what there is.
-    """
-    runtime = config.runtime
-    names = {s.model for s in (config.agents, config.coordinator) if s.engine == "transformers"}
-    if not names or runtime.address is not None or runtime.device not in ("auto", "cpu"):
-        return  # none, or computed elsewhere
-    if runtime.pool == "local":
-        copies = 1
-    else:
-        agents = config.agents.count * config.concurrency
-        hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
-        copies = hosts + runtime.standby
-    width = 4 if runtime.dtype == "float32" else 2
-    needed = copies * width * sum(_num_weights(Path(found.folders[str(name)].path)) for name in names)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise SwarmError(
-            f"{' and '.join(sorted(map(str, names)))} need {needed / 1e9:.1f} GB for weights in {copies} host(s), and "
-            f"this machine has {there / 1e9:.1f} GB; take a smaller model, fewer hosts, or engine vllm, which loads "
-            f"it once"
-        )
-
-
-def _num_weights(folder: Path) -> int:
-    """Return how many numbers the safetensors of a folder hold; only their headers are read."""
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-    return total
 
 
 def _engine_key(section: _Section) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from swarm.backends.models import ModelFolder, find_model, folder_hash, open_mod
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
+from swarm.run_traces import run_examples
 from swarm.training_progress import following, progress_lines
 
 __all__ = ["LoraRecipe", "train_lora"]
@@ -46,7 +48,9 @@ class LoraRecipe(BaseModel):
     Attributes:
         name: names the run folder and the adapter.
         model: the base, as in `agents.model`; it stays as it is.
-        task: one of `swarm.traces.TASKS` for coordinators.
+        task: one of `swarm.traces.TASKS` for coordinators, made by a solver; or `runs`, what coordinators of any kind
+            chose in episodes that were solved (`swarm.run_traces`).
+        runs: their run folders, relative to the YAML file.
         seed: of rows and weights.
         rank, alpha: of LoRA, on every linear layer.
         steps, batch_size, lr, warmup: AdamW with a linear schedule.
@@ -61,7 +65,8 @@ class LoraRecipe(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
-    task: Literal["puzzle-coordinator", "puzzle-coordinator-play", "puzzle-coordinator-short"]
+    task: Literal["puzzle-coordinator", "puzzle-coordinator-play", "puzzle-coordinator-short", "runs"]
+    runs: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
     rank: int = Field(8, ge=1, le=256)
     alpha: int = Field(16, ge=1)
@@ -82,18 +87,37 @@ class LoraRecipe(BaseModel):
     def _shares_evenly(self) -> LoraRecipe:
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.workers} workers")
+        if (self.task == "runs") != bool(self.runs):
+            raise ValueError("`runs` names run folders for task 'runs', and only for it")
         return self
 
 
-def _rows(recipe: LoraRecipe) -> list[dict[str, Any]]:
+def _examples(recipe: LoraRecipe, beside: Path) -> Callable[[int], traces.Example]:
+    """Return number -> training example."""
+    if recipe.task != "runs":
+        return partial(traces.example, recipe.task, recipe.seed)
+    found, _ = run_examples([beside / run for run in recipe.runs])
+    return lambda number: found[number % len(found)]
+
+
+def _held_out(recipe: LoraRecipe, beside: Path) -> list[traces.Example]:
+    """Return what an adapter is scored on."""
+    if recipe.task != "runs":
+        return [traces.held_out_example(recipe.task, 0, recipe.seed, i) for i in range(recipe.score_examples)]
+    _, found = run_examples([beside / run for run in recipe.runs])
+    return found[: recipe.score_examples]
+
+
+def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
     """Return the rows of all steps, in their order: those of a step are about equally long, so little is padded."""
+    example = _examples(recipe, beside)
     rng = random.Random(recipe.seed)  # noqa: S311 - not for secrets
     found: list[dict[str, Any]] = []
     for start in range(0, recipe.steps, BUCKET):
         size = recipe.batch_size
         block: list[dict[str, Any]] = []
         for number in range(start * size, min(start + BUCKET, recipe.steps) * size):
-            _, prompt, completion = traces.example(recipe.task, recipe.seed, number)
+            _, prompt, completion = example(number)
             block.append({"prompt": prompt, "answer": completion, "end": False})  # its own line ends it
         # Logits are computed for as many positions of each row as the longest answer of its step has.
         block.sort(key=lambda row: (len(row["answer"]) // LONG_ANSWER, len(row["prompt"] + row["answer"])))
@@ -154,7 +178,7 @@ def _loop(settings: dict[str, Any]) -> None:
     trainer = AnswerTrainer(
         model,
         arguments,
-        train_dataset=_rows(recipe),
+        train_dataset=_rows(recipe, Path(settings["beside"])),
         data_collator=AnswerCollator(AutoTokenizer.from_pretrained(settings["base"], local_files_only=True)),
         callbacks=[Log()],
     )
@@ -188,6 +212,7 @@ def train_lora(
         if importlib.util.find_spec(package) is None:
             raise SwarmError(f"training an adapter needs the package {package}: pip install 'ulm-swarm[hf]'")
     base = open_model(recipe.model, find_model(recipe.model, beside))
+    held_out = _held_out(recipe, beside)
     identity = {**recipe.model_dump(mode="json"), "base": folder_hash(Path(base.path))}
     recipe_file = folder / "recipe.json"
     if recipe_file.exists():
@@ -208,6 +233,7 @@ def train_lora(
                 {
                     "recipe": recipe.model_dump(mode="json"),
                     "folder": str(folder.resolve()),
+                    "beside": str(beside.resolve()),
                     "base": base.path,
                     "device": "cuda" if cuda else "cpu",
                     "seconds": _seconds(folder),
@@ -220,8 +246,8 @@ def train_lora(
             )
     _ship(folder / "adapter", out)
     scores = {
-        "tuned": score(base, out, recipe, "cuda" if cuda else "cpu"),
-        "untuned": score(base, None, recipe, "cuda" if cuda else "cpu"),
+        "tuned": score(base, out, held_out, "cuda" if cuda else "cpu"),
+        "untuned": score(base, None, held_out, "cuda" if cuda else "cpu"),
     }
     for name, row in scores.items():
         echo(f"score {name}: {row}")
@@ -260,7 +286,7 @@ def _ship(adapter: Path, out: Path) -> None:
         raise SwarmError(f"cannot write adapter {out}: {error}") from error
 
 
-def score(base: ModelFolder, adapter: Path | None, recipe: LoraRecipe, device: str) -> dict[str, Any]:
+def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Example], device: str) -> dict[str, Any]:
     """Score on held-out briefings, greedily.
 
     Returns:
@@ -269,12 +295,11 @@ def score(base: ModelFolder, adapter: Path | None, recipe: LoraRecipe, device: s
     from swarm.backends.transformers import TransformersModel
 
     model = TransformersModel(base, device, adapter=adapter)
-    cases = [traces.held_out_example(recipe.task, 0, recipe.seed, i)[1:] for i in range(recipe.score_examples)]
-    requests = [TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,)) for prompt, _ in cases]
+    requests = [TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,)) for _, prompt, _ in held_out]
     answers = [result.text.split() for result in model.generate(requests)]
-    right = [completion.split() for _, completion in cases]
+    right = [completion.split() for _, _, completion in held_out]
     return {
-        "n": len(cases),
+        "n": len(held_out),
         "first": _share([answer[:1] != [] and answer[0] in able for answer, able in zip(answers, right, strict=True)]),
         "all": _share([answer == able for answer, able in zip(answers, right, strict=True)]),
     }

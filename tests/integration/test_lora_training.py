@@ -11,6 +11,7 @@ import torch
 import yaml
 from hf_models import tiny_model, tiny_tokenizer
 from safetensors.torch import load_file
+from won_run import write_run
 
 from swarm.backends.models import open_model
 from swarm.backends.protocol import TextRequest
@@ -63,6 +64,18 @@ def test_an_adapter_is_trained_scored_and_shipped(place: Path, monkeypatch: pyte
         train(place)
     with pytest.raises(SwarmError, match="another recipe"):
         train(place, resume=True, lr=0.5)
+
+
+def test_an_adapter_learns_from_runs_that_were_won(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "won", [True] * 20)
+    out = train(place, name="won", task="runs", runs=[str(run)], out=str(tmp_path / "adapter"))
+    told = json.loads((out / "training.json").read_text())
+    assert told["scores"]["tuned"]["n"] == 4
+    with pytest.raises(SwarmError, match="`runs` names run folders for task 'runs'"):
+        train(place, name="other", task="runs")
 
 
 def test_a_training_that_was_killed_goes_on_to_the_same_adapter(

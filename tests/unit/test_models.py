@@ -17,6 +17,7 @@ from swarm.arms import ARMS
 from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, TokenCounter
+from swarm.model_sizes import check_sizes, num_weights
 from swarm.models import current_hash, load_models, start_remote
 from swarm.prompt import agent_system
 
@@ -119,12 +120,41 @@ def test_what_identifies_a_model_is_found_again(place: Path) -> None:
     assert current_hash("gone", place) is None
 
 
-def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("agents", "runtime", "words"),
+    [
+        (
+            {"policy": "transformers"},
+            {"pool": "ray"},
+            r"^model needs .* GB for weights in 3 host\(s\); this machine has",
+        ),
+        ({"policy": "transformers"}, {"pool": "ray"}, "0.0 GB: take a smaller model, fewer hosts, or engine vllm"),
+        ({"policy": "transformers"}, {"pool": "local"}, r"for weights in 1 host\(s\)"),
+        ({"policy": "ulm"}, {"pool": "ray"}, "for weights read and shared; this machine has .*: take a smaller model$"),
+        ({"policy": "vllm", "backend": {"kv_cache_gb": 3}}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
+    ],
+)
+def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_they_are_loaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch, agents: dict[str, Any], runtime: dict[str, Any], words: str
 ) -> None:
-    monkeypatch.setattr("swarm.models.os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
-    with pytest.raises(SwarmError, match=r"model need .* GB for weights in 3 host\(s\)"):
-        load_models(experiment({"policy": "transformers", "model": "model"}, pool="ray"), place)
+    monkeypatch.setattr("swarm.model_sizes.os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
+    monkeypatch.setattr("swarm.models.require_vllm", lambda num_gpus: None)
+    with pytest.raises(SwarmError, match=words):
+        load_models(experiment({"model": "model", **agents}, **runtime), place)
+
+
+def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = num_weights(place / "model")
+    both = experiment(
+        {"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}},
+        {"kind": "transformers", "model": "model", "backend": {"adapter": "adapter", "prompt": "plain"}},
+        pool="local",
+    )
+    monkeypatch.setattr("swarm.model_sizes._memory_bytes", lambda: 7.0 * count)
+    with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
+        check_sizes(both, {"model": place / "model"})
+    monkeypatch.setattr("swarm.model_sizes._memory_bytes", lambda: 8.0 * count)
+    check_sizes(both, {"model": place / "model"})
 
 
 def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
