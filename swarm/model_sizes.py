@@ -1,4 +1,4 @@
-"""Whether the models of an experiment fit into this machine: said in figures before any of them is loaded.
+"""Whether the models of an experiment fit: into this machine, and adapters to their models, before any is loaded.
 
 Owns how many copies each engine makes of a model, and how large they are. Counts weights alone, so what passes may
 still be too much; what is refused cannot work. On a cluster elsewhere nothing is known, and nothing is refused.
@@ -15,7 +15,7 @@ from pathlib import Path
 from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig
 from swarm.errors import SwarmError
 
-__all__ = ["check_sizes", "num_weights"]
+__all__ = ["check_adapter", "check_sizes", "num_weights"]
 
 MAX_HEADER = 100_000_000
 """Bytes of the header of a safetensors file, at most."""
@@ -28,15 +28,48 @@ def num_weights(folder: Path) -> int:
 
     A damaged file counts as none: whoever loads it says so.
     """
-    total = 0
-    for file in folder.glob("*.safetensors"):
+    return sum(math.prod(shape) for shape in _shapes(folder).values())
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shapes of all tensors in a folder, by name."""
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
         try:
             with file.open("rb") as stream:
                 header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER)))
-        except (OSError, ValueError):
+            found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
-    return total
+    return found
+
+
+def check_adapter(adapter: Path, base: Path, name: str) -> None:
+    """Refuse a LoRA adapter that was made for another model.
+
+    Args:
+        adapter: its folder.
+        base: folder of the model.
+        name: of the model, for the message.
+
+    Raises:
+        SwarmError: a module that it changes is not there, or has another shape.
+    """
+    there, ours = _shapes(base), _shapes(adapter)
+    if not there:
+        return  # not in safetensors: whoever loads it finds out
+    for key, shape in ours.items():
+        module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        if not key.endswith(".lora_A.weight"):
+            continue
+        wanted = there.get(f"{module}.weight")
+        out = ours.get(key.replace(".lora_A.", ".lora_B."), [0])[0]
+        if wanted is None or wanted != [out, shape[-1]]:
+            found = "is not there" if wanted is None else f"has the shape {wanted}"
+            raise SwarmError(
+                f"adapter {adapter} was made for another model than {name}: it changes {module} of shape "
+                f"{[out, shape[-1]]}, which {found}"
+            )
 
 
 def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:

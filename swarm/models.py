@@ -19,7 +19,7 @@ from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, Experim
 from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.host import SharedModel
-from swarm.model_sizes import check_sizes, num_weights
+from swarm.model_sizes import check_adapter, check_sizes, num_weights
 
 __all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters", "start_remote"]
 
@@ -108,6 +108,7 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
             raise SwarmError(
                 f"{whose}.backend.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
             )
+        check_adapter(place, Path(found.folders[name].path), name)
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
 

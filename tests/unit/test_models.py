@@ -10,14 +10,16 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import torch
 from hf_models import tiny_model, tiny_tokenizer
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from swarm.arms import ARMS
 from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, TokenCounter
-from swarm.model_sizes import check_sizes, num_weights
+from swarm.model_sizes import check_adapter, check_sizes, num_weights
 from swarm.models import current_hash, load_models, start_remote
 from swarm.prompt import agent_system
 
@@ -155,6 +157,31 @@ def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monk
         check_sizes(both, {"model": place / "model"})
     monkeypatch.setattr("swarm.model_sizes._memory_bytes", lambda: 8.0 * count)
     check_sizes(both, {"model": place / "model"})
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Path, tmp_path: Path) -> None:
+    base = place / "model"
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def write(**changed: tuple[int, int]) -> Path:
+        tensors = {}
+        for module, (out, into) in {**shapes, **changed}.items():
+            part = "self_attn" if module == "q_proj" else "mlp"
+            name = f"base_model.model.model.layers.0.{part}.{module}"
+            tensors[f"{name}.lora_A.weight"] = torch.zeros(2, into)
+            tensors[f"{name}.lora_B.weight"] = torch.zeros(out, 2)
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+        return tmp_path
+
+    there = {key: list(tensor.shape) for key, tensor in load_file(base / "model.safetensors").items()}
+    for module, part in (("q_proj", "self_attn"), ("down_proj", "mlp")):
+        out, into = there[f"model.layers.0.{part}.{module}.weight"]
+        shapes[module] = (out, into)
+    check_adapter(write(), base, "model")
+    with pytest.raises(SwarmError, match=r"another model than model: it changes model.layers.0.mlp.down_proj"):
+        check_adapter(write(down_proj=(999, 128)), base, "model")
+    with pytest.raises(SwarmError, match=r"layers.0.mlp.fc of shape \[4, 4\], which is not there"):
+        check_adapter(write(fc=(4, 4)), base, "model")
 
 
 def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
