@@ -86,7 +86,14 @@ def _silent(config: ExperimentConfig) -> ExperimentConfig:
 
 def _rules(config: ExperimentConfig) -> ExperimentConfig:
     rules = config.coordinator.model_copy(
-        update={"kind": "rules", "model": None, "inner": None, "backend": BackendConfig(), "menu": None}
+        update={
+            "kind": "rules",
+            "model": None,
+            "inner": None,
+            "backend": BackendConfig(),
+            "menu": None,
+            "answers": "picks",
+        }
     )
     return config.model_copy(update={"coordinator": rules})
 

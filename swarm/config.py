@@ -277,6 +277,8 @@ class CoordinatorConfig(_Section):
         digest_tokens: tokens that a model in a chat reads at most; older reports are left out.
         menu: directives that one briefing of a model lists at most, in worlds whose playbook lists them; None takes the
             playbook's own number.
+        answers: what a model that was trained on briefings does with a menu: `picks` lists what it chooses, `marks`
+            goes through it and marks each entry with + or -, kept to that form by the engine.
     """
 
     kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"
@@ -285,6 +287,7 @@ class CoordinatorConfig(_Section):
     inner: Literal["rules", "ulm", "transformers", "vllm", "openai"] | None = None
     digest_tokens: int = Field(768, ge=64)
     menu: int | None = Field(None, ge=1, le=100)
+    answers: Literal["picks", "marks"] = "picks"
     every: int = Field(1, ge=1)
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -316,6 +319,8 @@ class CoordinatorConfig(_Section):
     def _model_is_named(self) -> CoordinatorConfig:
         if self.inner is not None and self.kind != "shuffled":
             raise ValueError("`inner` belongs to coordinator 'shuffled', and only to it")
+        if self.answers != "picks" and (self.engine is None or self.chats):
+            raise ValueError("`answers` is for models trained on briefings (backend.prompt: plain); leave it out")
         if self.engine:
             if not self.model:
                 raise ValueError(f"coordinator {self.mind!r} needs `model`: {_WHAT[self.engine]}")
@@ -470,6 +475,8 @@ class ExperimentConfig(_Section):
             del data["coordinator"]["digest_tokens"]
         if self.coordinator.menu is None:
             del data["coordinator"]["menu"]
+        if self.coordinator.answers == "picks":
+            del data["coordinator"]["answers"]
         return data
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     found = LoadedModels()
     coordinator = config.coordinator
     if coordinator.menu or (coordinator.mind not in ("none", "human") and not coordinator.chats):
-        playbook(config.world.id, coordinator.menu)
+        playbook(config.world.id, coordinator.menu, coordinator.answers)
     if config.agents.policy == "random" and config.agents.model:
         _count_only(found, config.agents, base_dir)
     sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]

@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.coordinator.split_numbers import LARGEST, MENU, NOTHING, briefing_text, menu
+from swarm.coordinator.split_numbers import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
 from swarm.errors import SwarmError
 from swarm.facts_traces import FACTS_TASK, facts_corpus
 from swarm.prompt import STOP, agent_prompt
@@ -26,6 +26,7 @@ from worlds.numbers import Puzzle, is_held_out
 
 __all__ = [
     "FORBIDDEN_TARGET",
+    "MARKED",
     "TASKS",
     "WITHOUT_PUZZLE",
     "completable_share",
@@ -204,6 +205,34 @@ def pick(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
     return _pick("pick", own, sorted(options) or able[:1])
 
 
+def marks(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
+    """As `briefing`, but the answer goes through the menu and marks what the half can make."""
+    _, prompt, answer = briefing(rng, held_out, most)
+    return _marked("marks", prompt, answer)
+
+
+def practice_marks(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
+    """As `marks`, about half of the menu can be made, without a puzzle: most is learned from these."""
+    own = _half(rng)
+    able = [v for v in solver.whole_values(own) if v not in (0, FORBIDDEN_TARGET) and v <= TARGET_HIGH]
+    options = set(rng.sample(able, min(len(able), rng.randint(most // 3, 2 * most // 3))))
+    makes = frozenset(solver.whole_values(own))
+    while len(options) < most:
+        value = rng.randint(1, rng.choice((30, 60, 120, TARGET_HIGH)))
+        if value != FORBIDDEN_TARGET and value not in makes:
+            options.add(value)
+    _, prompt, answer = _pick("pick", own, sorted(options))
+    return _marked("practice marks", prompt, answer)
+
+
+def _marked(kind: str, prompt: str, answer: str) -> Example:
+    """Turn a menu with its picks into a menu with marks."""
+    start, _, menu_text = prompt.rstrip(STOP).partition(" make ")
+    picked = set(answer.split())
+    text = "".join(f"{s}{'+' if s in picked else '-'}" for s in menu_text.split())
+    return kind, marking_text(start.removeprefix("half ")), text
+
+
 def _pick(kind: str, own: tuple[int, ...], options: list[int]) -> Example:
     makes = frozenset(solver.whole_values(own))
     answer = "".join(f" {s}" for s in options if s in makes) or f" {NOTHING}"
@@ -256,13 +285,17 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
         (partial(pick, most=SHORT_MENU), 0.15),
         (reach, 0.25),
     ),
+    "puzzle-coordinator-marks": ((partial(marks, most=SHORT_MENU), 0.3), (practice_marks, 0.7)),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
     "facts-agent": FACTS_TASK,
 }
 """Task name -> its kinds of examples and their shares."""
 
-WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "reach", "page", "asked", "done"})
+MARKED = frozenset({"marks", "practice marks"})
+"""Kinds whose answers go through a menu and mark each entry; nothing ends them but the end of the menu."""
+
+WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "practice marks", "reach", "page", "asked", "done"})
 """Kinds that hold no puzzle, so that nothing in them is held out."""
 
 

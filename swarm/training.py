@@ -271,7 +271,7 @@ def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
     if kind in ("briefing", "pick"):  # the first one named is what most depends on
         first, able = (answer.split() or [""])[0], completion.split()
         return first in able
-    if kind in traces.WITHOUT_PUZZLE:
+    if kind in traces.WITHOUT_PUZZLE | traces.MARKED:
         return answer.strip() == completion.strip()
     try:
         expression = parse(answer)

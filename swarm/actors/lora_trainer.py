@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import run_workers
 from swarm.actors.training_loop import METRICS
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
-from swarm.backends.protocol import TextRequest
+from swarm.backends.protocol import Structure, TextRequest
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.run_traces import run_examples
@@ -38,6 +39,8 @@ __all__ = ["LoraRecipe", "train_lora"]
 
 BUCKET = 16
 """Steps whose rows are sorted by length."""
+MARKING, MARKS = "puzzle-coordinator-marks", "+-"
+"""The task whose answers go through a menu, and what they mark it with."""
 LONG_ANSWER = 24
 """Characters from which on answers are kept apart from shorter ones."""
 
@@ -65,7 +68,13 @@ class LoraRecipe(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
-    task: Literal["puzzle-coordinator", "puzzle-coordinator-play", "puzzle-coordinator-short", "runs"]
+    task: Literal[
+        "puzzle-coordinator",
+        "puzzle-coordinator-play",
+        "puzzle-coordinator-short",
+        "puzzle-coordinator-marks",
+        "runs",
+    ]
     runs: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
     rank: int = Field(8, ge=1, le=256)
@@ -118,7 +127,8 @@ def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
         block: list[dict[str, Any]] = []
         for number in range(start * size, min(start + BUCKET, recipe.steps) * size):
             _, prompt, completion = example(number)
-            block.append({"prompt": prompt, "answer": completion, "end": False})  # its own line ends it
+            learn = MARKS if recipe.task == MARKING else None  # the form gives all other tokens
+            block.append({"prompt": prompt, "answer": completion, "end": False, "learn": learn})
         # Logits are computed for as many positions of each row as the longest answer of its step has.
         block.sort(key=lambda row: (len(row["answer"]) // LONG_ANSWER, len(row["prompt"] + row["answer"])))
         batches = [block[at : at + size] for at in range(0, len(block), size)]
@@ -290,19 +300,39 @@ def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Exa
     """Score on held-out briefings, greedily.
 
     Returns:
-        `n`; `first`: share whose first pick is among the right ones; `all`: share answered exactly.
+        `n`; `first`: share whose first pick is among the right ones; `all`: share answered exactly. Of menus that are
+        answered with marks also `marks`: share of marks that are right, and `minus`: that of always saying -.
     """
     from swarm.backends.transformers import TransformersModel
 
     model = TransformersModel(base, device, adapter=adapter)
-    requests = [TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,)) for _, prompt, _ in held_out]
-    answers = [result.text.split() for result in model.generate(requests)]
-    right = [completion.split() for _, _, completion in held_out]
-    return {
+    marked = held_out[0][0] == "marks"
+    requests = [_asked(prompt, completion, marked) for _, prompt, completion in held_out]
+    said = [result.text for result in model.generate(requests)]
+    wanted = [completion for _, _, completion in held_out]
+    answers, right = ([_picks(text, marked) for text in texts] for texts in (said, wanted))
+    found = {
         "n": len(held_out),
         "first": _share([answer[:1] != [] and answer[0] in able for answer, able in zip(answers, right, strict=True)]),
         "all": _share([answer == able for answer, able in zip(answers, right, strict=True)]),
     }
+    if marked:
+        pairs = [(a, b) for x, y in zip(said, wanted, strict=True) for a, b in zip(x, y, strict=False) if b in MARKS]
+        found |= {"marks": _share([a == b for a, b in pairs]), "minus": _share([b == "-" for _, b in pairs])}
+    return found
+
+
+def _asked(prompt: str, completion: str, marked: bool) -> TextRequest:
+    if not marked:
+        return TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,))
+    form = Structure(regex=re.sub(r"[+-]", "[+-]", completion))
+    return TextRequest(prompt, None, 0, 64, 0.0, structure=form)
+
+
+def _picks(text: str, marked: bool) -> list[str]:
+    if not marked:
+        return text.split()
+    return re.findall(r"([0-9]+)\+", text) or ["-"]
 
 
 def _share(right: Sequence[bool]) -> float:

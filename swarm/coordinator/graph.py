@@ -103,6 +103,7 @@ class GraphPlaybook:
 
     world_id = "graph-v0"
     menu: int | None = None
+    answers = "picks"
     directive = r"go [0-9]{1,3}|take [a-z]{1,8}"
     about = "A directive is one action: go ROOM, a room next to the agent's, or take KEY, a key that lies there."
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from swarm.backends.protocol import TextModel, TextRequest
+from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
@@ -34,12 +34,13 @@ _PLAYBOOKS: dict[str, type[Playbook]] = {
 }
 
 
-def playbook(world_id: str, menu: int | None = None) -> Playbook:
+def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> Playbook:
     """Return the coordination knowledge of a world.
 
     Args:
         world_id: the world.
         menu: directives that a briefing lists at most; None leaves it to the playbook.
+        answers: how a menu is answered, as in `CoordinatorConfig.answers`.
 
     Raises:
         SwarmError: the world has none, or its briefings list no directives.
@@ -50,10 +51,11 @@ def playbook(world_id: str, menu: int | None = None) -> Playbook:
             f"(worlds with one: {', '.join(_PLAYBOOKS)})"
         )
     book = _PLAYBOOKS[world_id]()
-    if menu is not None:
-        if book.menu is None:
-            raise SwarmError(f"coordinator.menu has no meaning in {world_id}, whose briefings list no directives")
-        book.menu = menu
+    for name, value in (("menu", menu), ("answers", None if answers == "picks" else answers)):
+        if value is not None:
+            if book.menu is None:
+                raise SwarmError(f"coordinator.{name} has no meaning in {world_id}, whose briefings list no directives")
+            setattr(book, name, value)
     return book
 
 
@@ -105,7 +107,8 @@ class ModelCoordinator:
                     config.max_new_tokens,
                     config.temperature,
                     config.top_p,
-                    (STOP,),
+                    () if briefing.pattern else (STOP,),
+                    Structure(regex=briefing.pattern) if briefing.pattern else None,
                 )
                 for number, briefing in enumerate(briefings)
             ]
@@ -122,7 +125,8 @@ class ModelCoordinator:
         for (index, briefing, _), result in zip(asked, results, strict=True):
             reply = replies[index]
             cut = result.finish == "length"
-            said = result.text.rpartition(" ")[0] if cut else result.text  # the last word may be half of one
+            # The last word may be half of one; a number without its mark is no entry anyway.
+            said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
             passed_over = self.book.passed_over(said, briefing, cut) if result.fault is None else []
             replies[index] = replace(
                 reply,
@@ -184,5 +188,5 @@ def make_coordinator(
         book = playbook(world_id, config.menu) if world_id in _PLAYBOOKS or config.menu else None
         mind = LanguageCoordinator(model, config, tools, book, limit_s)
     else:
-        mind = ModelCoordinator(playbook(world_id, config.menu), model, config, limit_s)
+        mind = ModelCoordinator(playbook(world_id, config.menu, config.answers), model, config, limit_s)
     return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind

@@ -28,11 +28,13 @@ class Briefing:
         agents: whom the answer is for, in order.
         prompt: what the model reads.
         options: words of the answer -> the directives that they stand for, where a prompt offers a menu.
+        pattern: a regular expression that the answer is kept to, None for any answer up to the end of its line.
     """
 
     agents: tuple[str, ...]
     prompt: str
     options: Mapping[str, str] = field(default_factory=dict)
+    pattern: str | None = None
 
 
 class Coordinator(Protocol):
@@ -51,12 +53,14 @@ class Playbook(Protocol):
         directive: a regular expression of the directives that its agents understand.
         about: what directives look like and what they are good for, for a model that was not trained on the world.
         menu: directives that a briefing lists at most; None where briefings list none.
+        answers: how a menu is answered, as in `CoordinatorConfig.answers`.
     """
 
     world_id: str
     directive: str
     about: str
     menu: int | None
+    answers: str
 
     def rules(self, request: DirectRequest) -> dict[str, str]:
         """Return the directives that the hand-written rules give."""

@@ -19,9 +19,10 @@ from swarm.messages import DirectRequest, Report
 from worlds.solver import sub_targets
 from worlds.split_numbers import DIRECTIVE
 
-__all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "menu"]
+__all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "marking_text", "menu"]
 
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
+_MARK = re.compile(r"(?P<value>[0-9]{1,7})(?P<mark>[+-])")
 _GOAL = re.compile(r"target (?P<target>[0-9]{1,7})")
 MENU = 12  # sub-targets in one briefing, the smallest: large ones can hardly ever be made
 LARGEST = 1000  # sub-targets from here on are more than one token, and hardly ever made either
@@ -104,11 +105,17 @@ def briefing_text(tiles: str, options: Iterable[int]) -> str:
     return f"half {tiles} make {' '.join(map(str, options))}\n"
 
 
+def marking_text(tiles: str) -> str:
+    """Return what a coordinator reads that goes on with the menu itself, a mark behind each option: `12+45-112-`."""
+    return f"half {tiles} make "
+
+
 class SplitNumbersPlaybook:
     """Rules, briefings and parsing for split-numbers-v0."""
 
     world_id = "split-numbers-v0"
     menu: int | None = MENU
+    answers = "picks"
     directive = r"(?:[0-9]{1,7}[-+*/])?\[[0-9]{1,7}\](?:[-/][0-9]{1,7})?"
     about = (
         "A directive such as 24-[6] asks an agent to make the number in brackets, 6, from its own tiles: 24 was made "
@@ -155,20 +162,29 @@ class SplitNumbersPlaybook:
             offered = board.menu(half, other, self.menu)
             agents = tuple(a for a in half.agents if a in request.agents)
             if offered and agents:
-                prompt = briefing_text(half.tiles, offered)
-                result.append(Briefing(agents, prompt, {str(s): text for s, text in offered.items()}))
+                options = {str(s): text for s, text in offered.items()}
+                if self.answers == "marks":
+                    pattern = "".join(f"{s}[+-]" for s in options)
+                    result.append(Briefing(agents, marking_text(half.tiles), options, pattern))
+                else:
+                    result.append(Briefing(agents, briefing_text(half.tiles, offered), options))
         return result
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Read which options a model picked; whatever is no option is skipped."""
+        if briefing.pattern is not None:
+            marked = [word for word in _marked(text, "+") if word in briefing.options]
+            return dict(zip(briefing.agents, (briefing.options[word] for word in marked), strict=False))
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
         return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
 
     def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return what an answer in the known form left out; of one that was cut or is long, up to its last pick.
 
-        What comes after a pick for each agent, or after the cut, it may have wanted.
+        What comes after a pick for each agent, or after the cut, it may have wanted. Marks say it themselves.
         """
+        if briefing.pattern is not None:
+            return [briefing.options[word] for word in _marked(text, "-") if word in briefing.options]
         words = text.split()
         if not words or any(word not in briefing.options and word != NOTHING for word in words):
             return []
@@ -195,6 +211,11 @@ def _board(request: DirectRequest) -> _Board | None:
         if side is not None and own is not None:
             board.halves[side].passed_over.add(own)
     return board
+
+
+def _marked(text: str, mark: str) -> list[str]:
+    """Return the numbers that have a mark behind them."""
+    return [match["value"] for match in _MARK.finditer(text) if match["mark"] == mark]
 
 
 def _own(directive: str) -> int | None:

@@ -50,6 +50,7 @@ class VaultPlaybook:
 
     world_id = "vault-v0"
     menu: int | None = None
+    answers = "picks"
     directive = r"key [a-z]{1,12}"
     about = (
         "A directive such as key tolu tells the agent whose vault comes next the value that opened the one before it."

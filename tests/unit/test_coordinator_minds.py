@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from swarm.backends.protocol import TextResult
+from swarm.backends.protocol import Structure, TextResult
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.minds import (
     ModelCoordinator,
@@ -111,6 +111,18 @@ def test_a_briefing_that_was_not_paid_or_failed_passes_nothing_over():
     assert (poor.calls, poor.passed_over) == (1, {"a0": ["not a0=x"]})
     (failed,) = _model(_Engine({"one": "a0=x"}, finish="fault"), _Book(prompts=_TWO)).direct([_request()])
     assert failed.passed_over == {}
+
+
+def test_an_answer_is_kept_to_the_pattern_of_its_briefing():
+    class Marking(_Book):
+        def briefings(self, request):
+            return [Briefing(("a0",), "one", {}, "5[+-]"), Briefing(("a1",), "two")]
+
+    engine = _Engine()
+    _model(engine, Marking()).direct([_request()])
+    ((marked, free),) = engine.batches
+    assert (marked.structure, marked.stop) == (Structure(regex="5[+-]"), ())
+    assert (free.structure, free.stop) == (None, (STOP,))
 
 
 def test_the_last_word_of_an_answer_that_was_cut_is_not_read():

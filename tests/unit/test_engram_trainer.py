@@ -27,6 +27,8 @@ def test_only_answers_have_labels() -> None:
     assert (batch["input_ids"] == 0).sum() == 6
     text = AnswerCollator(tokenizer)([{"prompt": "once", "answer": " upon", "end": False}])
     assert tokenizer.decode(text["labels"][text["labels"] >= 0]) == " upon"
+    marks = AnswerCollator(tokenizer)([{"prompt": "go", "answer": "1+23-4+", "end": False, "learn": "+-"}])
+    assert tokenizer.decode(marks["labels"][marks["labels"] >= 0]) == "+-+"
     with pytest.raises(ValueError, match="must not be empty"):
         AnswerCollator(tokenizer)([{"prompt": "a", "answer": ""}])
     with pytest.raises(ValueError, match="14 tokens, at most 8"):

@@ -204,9 +204,24 @@ def test_an_answer_decides_against_what_it_leaves_out_as_far_as_it_goes(
     assert BOOK.passed_over(answer, briefing, cut) == [options[word] for word in left_out]
 
 
+def test_a_menu_may_be_gone_through_with_marks() -> None:
+    marking = playbook("split-numbers-v0", 4, "marks")
+    (briefing,) = marking.briefings(_request(_made("a0", 100), _made("a2", 29)))
+    assert (briefing.prompt, briefing.pattern) == ("half 2 4 9 make ", "5[+-]45[+-]116[+-]174[+-]")
+    assert marking.parse("5-45+116-174+", briefing) == {"a1": "100+[45]", "a3": "[174]-29"}
+    assert marking.passed_over("5-45+116-174+", briefing, False) == ["29*[5]", "29+[116]"]
+    assert marking.passed_over("5-45+11", briefing, True) == ["29*[5]"]  # cut: of what comes after nothing is known
+    assert marking.parse("5+45+116+174+", briefing) == {"a1": "29*[5]", "a3": "100+[45]"}
+    for garbage in ("", "45", "+-", "99+", "5 + 45 -"):
+        assert marking.parse(garbage, briefing) == {}
+        assert marking.passed_over(garbage, briefing, False) == []
+
+
 def test_a_menu_is_refused_where_briefings_list_none() -> None:
     with pytest.raises(SwarmError, match=r"coordinator\.menu has no meaning in graph-v0"):
         playbook("graph-v0", 3)
+    with pytest.raises(SwarmError, match=r"coordinator\.answers has no meaning in vault-v0"):
+        playbook("vault-v0", answers="marks")
 
 
 def test_a_sub_target_that_was_missed_often_enough_is_offered_no_more():

@@ -44,6 +44,11 @@ def puzzle(prompt: str) -> tuple[list[int], int]:
 
 def assert_true(kind: str, prompt: str, completion: str) -> None:
     """Check an answer with nothing but the expression parser and Python's integers and fractions."""
+    if kind in traces.MARKED:
+        makes = solver.whole_values(tuple(int(word) for word in prompt.removesuffix("make ").split()[1:]))
+        for value, mark in re.findall(r"([0-9]+)([+-])", completion):
+            assert (mark == "+") == (int(value) in makes)
+        return
     assert prompt.endswith("\n")
     assert completion.endswith(STOP)
     answer = completion[: -len(STOP)]
@@ -126,6 +131,8 @@ def test_nothing_ever_asks_for_24(training: list[traces.Example], held_out: list
     for kind, prompt, completion in training + held_out:
         assert f"target {traces.FORBIDDEN_TARGET}\n" not in prompt
         assert f"[{traces.FORBIDDEN_TARGET}]" not in prompt + completion
+        if kind in traces.MARKED:
+            assert str(traces.FORBIDDEN_TARGET) not in re.split("[+-]", completion)
         if kind in ("briefing", "pick", "reach"):
             assert str(traces.FORBIDDEN_TARGET) not in (prompt.partition("make")[2] + completion).split()
         if kind in ("free", "post"):
@@ -232,6 +239,20 @@ def test_menus_are_those_of_play() -> None:
         for kind in (0, 1):
             _, prompt, _ = traces.held_out_example("puzzle-coordinator-short", kind, 3, index)
             assert len(prompt.split("make")[1].split()) <= traces.SHORT_MENU
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_marks_say_what_the_tiles_of_the_half_can_make(kind: int) -> None:
+    for index in range(100):
+        name, prompt, completion = traces.held_out_example("puzzle-coordinator-marks", kind, 5, index)
+        tiles = tuple(int(word) for word in prompt.removeprefix("half ").removesuffix(" make ").split())
+        marks = re.findall(r"([0-9]+)([+-])", completion)
+        assert "".join(value + mark for value, mark in marks) == completion
+        values = [int(value) for value, _ in marks]
+        assert values == sorted(set(values))
+        assert len(values) <= (traces.SHORT_MENU if name == "marks" else MENU)
+        assert [mark == "+" for _, mark in marks] == [value in solver.whole_values(tiles) for value in values]
+        assert traces.FORBIDDEN_TARGET not in values
 
 
 @pytest.mark.parametrize(("answer", "right"), [(" 5 7", True), ("7", True), ("10", False), ("-", False), ("", False)])

@@ -103,6 +103,8 @@ class EngramAdam(torch.optim.Optimizer):
 class AnswerCollator:
     """Turns records with `prompt` and `answer` into a batch in which only answers are learned.
 
+    A record may say with `learn` which of the answer's tokens are: those of these characters, such as marks in a form.
+
     Args:
         tokenizer: of the model.
         end: whether the end of text is part of every answer; a record with `end: False` goes on.
@@ -131,16 +133,24 @@ class AnswerCollator:
             )
         return prompt, answer
 
+    def _learned(self, record: dict[str, Any], answer: list[int]) -> list[int]:
+        characters = set(record.get("learn") or "")
+        if not characters:
+            return answer
+        texts = [self.tokenizer.decode([token]) for token in answer]
+        return [token if set(text) <= characters else IGNORE for token, text in zip(answer, texts, strict=True)]
+
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Return input_ids, attention_mask, position_ids and labels, padded on the left, (B, T)."""
         rows = [self.ids(record) for record in records]
         longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+        learned = [self._learned(record, answer) for record, (_, answer) in zip(records, rows, strict=True)]
         ids_BT = torch.full((len(rows), longest), self.pad_id)
         labels_BT = torch.full((len(rows), longest), IGNORE)
         mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
         for row, (prompt, answer) in enumerate(rows):
             ids_BT[row, longest - len(prompt) - len(answer) :] = torch.tensor(prompt + answer)
-            labels_BT[row, longest - len(answer) :] = torch.tensor(answer)
+            labels_BT[row, longest - len(answer) :] = torch.tensor(learned[row])
             mask_BT[row, longest - len(prompt) - len(answer) :] = 1
         positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
         return {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT, "labels": labels_BT}
