@@ -327,7 +327,8 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
         return "not applicable: its agents have no memory beside their window (agents.memory)"
     if asked.needs_engram and not config.agents.has_engram:
         return "not applicable: its agents have no exact memory (engram in agents.memory)"
-    if asked.needs_coordinator:
+    any_world = arm == "shuffled" and config.coordinator.chats  # a model that is told all in words needs no playbook
+    if asked.needs_coordinator and not any_world:
         from swarm.coordinator.minds import playbook
 
         try:

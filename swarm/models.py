@@ -152,7 +152,9 @@ def num_parameters(name: str, base_dir: Path) -> int | None:
     """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
     from ulm.hf.pretrained import KNOWN, fetched
 
-    folder = fetched(name) if name in KNOWN else next((p for p in (base_dir / name, Path(name)) if p.is_dir()), None)
+    folder = next((place for place in (base_dir / name, Path(name)) if place.is_dir()), None)
+    if folder is None and name in KNOWN:
+        folder = fetched(name)
     if folder is None:
         return None
     try:

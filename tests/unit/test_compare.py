@@ -175,6 +175,12 @@ def test_arms_that_need_a_coordinator_do_not_apply_to_a_world_that_none_knows() 
     assert not_applicable("no_messages", numbers) is None
 
 
+def test_a_language_model_in_a_world_without_a_playbook_still_has_its_null_control() -> None:
+    words = experiment(world={"id": "numbers-v0"}, coordinator={"kind": "transformers", "model": "any"})
+    assert not_applicable("shuffled", words) is None
+    assert "no coordinator knows it" in str(not_applicable("rules", words))
+
+
 def test_unknown_world_is_a_user_error() -> None:
     with pytest.raises(SwarmError, match="not found"):
         not_applicable("independent", experiment(world={"id": "split-numbrs-v0"}))
