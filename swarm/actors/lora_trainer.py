@@ -31,6 +31,7 @@ from swarm.actors.training_loop import METRICS
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.errors import SwarmError
+from swarm.model_sizes import check_adapter
 from swarm.prompt import STOP
 from swarm.run_traces import run_examples
 from swarm.training_progress import following, progress_lines
@@ -55,6 +56,7 @@ class LoraRecipe(BaseModel):
             chose in episodes that were solved (`swarm.run_traces`).
         runs: their run folders, relative to the YAML file.
         seed: of rows and weights.
+        init: adapter to go on from, relative to the YAML file; None begins with one that changes nothing.
         rank, alpha: of LoRA, on every linear layer.
         steps, batch_size, lr, warmup: AdamW with a linear schedule.
         save_every, log_every: in steps.
@@ -77,6 +79,7 @@ class LoraRecipe(BaseModel):
     ]
     runs: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
+    init: str | None = None
     rank: int = Field(8, ge=1, le=256)
     alpha: int = Field(16, ge=1)
     steps: int = Field(ge=1)
@@ -140,7 +143,7 @@ def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
 def _loop(settings: dict[str, Any]) -> None:
     """Run in every Ray Train worker: the whole training, from its last whole checkpoint on."""
     import ray.train
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 
     from ulm.hf import AnswerCollator, AnswerTrainer
@@ -154,7 +157,10 @@ def _loop(settings: dict[str, Any]) -> None:
     shape = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
     )
-    model = get_peft_model(base, shape)
+    if settings["init"] is not None:
+        model = PeftModel.from_pretrained(base, settings["init"], is_trainable=True)
+    else:
+        model = get_peft_model(base, shape)
     first = ray.train.get_context().get_world_rank() == 0
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -223,7 +229,10 @@ def train_lora(
             raise SwarmError(f"training an adapter needs the package {package}: pip install 'ulm-swarm[hf]'")
     base = open_model(recipe.model, find_model(recipe.model, beside))
     held_out = _held_out(recipe, beside)
+    init = None if recipe.init is None else _checked_init(beside / recipe.init, recipe, Path(base.path))
     identity = {**recipe.model_dump(mode="json"), "base": folder_hash(Path(base.path))}
+    if init is not None:
+        identity["init_sha256"] = folder_hash(init)
     recipe_file = folder / "recipe.json"
     if recipe_file.exists():
         if not resume:
@@ -245,6 +254,7 @@ def train_lora(
                     "folder": str(folder.resolve()),
                     "beside": str(beside.resolve()),
                     "base": base.path,
+                    "init": None if init is None else str(init.resolve()),
                     "device": "cuda" if cuda else "cpu",
                     "seconds": _seconds(folder),
                 },
@@ -271,6 +281,23 @@ def train_lora(
     }
     (out / "training.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return out
+
+
+def _checked_init(folder: Path, recipe: LoraRecipe, base: Path) -> Path:
+    """Return the adapter to go on from.
+
+    Raises:
+        SwarmError: it is not there, or of another rank or model.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        shape = (config["r"], config["lora_alpha"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SwarmError(f"init: no LoRA adapter at {folder} ({error})") from error
+    if shape != (recipe.rank, recipe.alpha):
+        raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
+    check_adapter(folder, base, recipe.model)
+    return folder
 
 
 def _seconds(folder: Path) -> float:

@@ -66,6 +66,18 @@ def test_an_adapter_is_trained_scored_and_shipped(place: Path, monkeypatch: pyte
         train(place, resume=True, lr=0.5)
 
 
+def test_training_goes_on_from_an_adapter(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = train(place, name="first", out=str(tmp_path / "first"))
+    still = train(place, name="still", init=str(first), lr=1e-12, steps=1, out=str(tmp_path / "still"))
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, still))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(SwarmError, match="has rank and alpha"):
+        train(place, name="other", init=str(first), rank=2)
+    with pytest.raises(SwarmError, match="no LoRA adapter at"):
+        train(place, name="other", init="nowhere")
+
+
 def test_an_adapter_learns_from_runs_that_were_won(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
