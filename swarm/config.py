@@ -279,6 +279,7 @@ class CoordinatorConfig(_Section):
             playbook's own number.
         answers: what a model that was trained on briefings does with a menu: `picks` lists what it chooses, `marks`
             goes through it and marks each entry with + or -, kept to that form by the engine.
+        offer_again: whether such a model is offered again what it passed over: for one that is often wrong.
     """
 
     kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"
@@ -288,6 +289,7 @@ class CoordinatorConfig(_Section):
     digest_tokens: int = Field(768, ge=64)
     menu: int | None = Field(None, ge=1, le=100)
     answers: Literal["picks", "marks"] = "picks"
+    offer_again: bool = False
     every: int = Field(1, ge=1)
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
@@ -319,8 +321,9 @@ class CoordinatorConfig(_Section):
     def _model_is_named(self) -> CoordinatorConfig:
         if self.inner is not None and self.kind != "shuffled":
             raise ValueError("`inner` belongs to coordinator 'shuffled', and only to it")
-        if self.answers != "picks" and (self.engine is None or self.chats):
-            raise ValueError("`answers` is for models trained on briefings (backend.prompt: plain); leave it out")
+        for name, is_set in (("answers", self.answers != "picks"), ("offer_again", self.offer_again)):
+            if is_set and (self.engine is None or self.chats):
+                raise ValueError(f"`{name}` is for models trained on briefings (backend.prompt: plain); leave it out")
         if self.engine:
             if not self.model:
                 raise ValueError(f"coordinator {self.mind!r} needs `model`: {_WHAT[self.engine]}")
@@ -477,6 +480,8 @@ class ExperimentConfig(_Section):
             del data["coordinator"]["menu"]
         if self.coordinator.answers == "picks":
             del data["coordinator"]["answers"]
+        if not self.coordinator.offer_again:
+            del data["coordinator"]["offer_again"]
         return data
 
     @model_validator(mode="after")

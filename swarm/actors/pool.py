@@ -90,7 +90,7 @@ class HostActor:
 
     def _direct(self, requests: list[_Fields]) -> list[_Fields]:
         replies = self.host.direct([DirectRequest(*fields) for fields in requests])
-        return [(r.key, r.directives, r.prompt_tokens, r.generated_tokens, r.calls, r.fault) for r in replies]
+        return [_fields(reply) for reply in replies]
 
 
 class _Member:
@@ -339,5 +339,5 @@ def _asked(request: ActRequest) -> _Fields:
     return (request.key, request.prompt, request.max_new_tokens, request.pattern, request.memory, request.facts)
 
 
-def _fields(request: DirectRequest) -> _Fields:
-    return tuple(getattr(request, field.name) for field in dataclasses.fields(request))
+def _fields(message: DirectRequest | DirectReply) -> _Fields:
+    return tuple(getattr(message, field.name) for field in dataclasses.fields(message))

@@ -127,7 +127,8 @@ class ModelCoordinator:
             cut = result.finish == "length"
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
-            passed_over = self.book.passed_over(said, briefing, cut) if result.fault is None else []
+            decides = result.fault is None and not config.offer_again
+            passed_over = self.book.passed_over(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
                 directives={**reply.directives, **self.book.parse(said, briefing)},
