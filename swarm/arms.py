@@ -93,6 +93,7 @@ def _rules(config: ExperimentConfig) -> ExperimentConfig:
             "backend": BackendConfig(),
             "menu": None,
             "answers": "picks",
+            "offer_again": False,
         }
     )
     return config.model_copy(update={"coordinator": rules})

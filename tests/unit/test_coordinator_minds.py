@@ -105,6 +105,12 @@ def test_what_each_answer_passed_over_is_kept_under_the_first_agent_of_its_brief
     assert reply.passed_over == {"a0": ["not a0=x"]}
 
 
+def test_what_may_be_offered_again_was_not_passed_over():
+    engine = _Engine({"one": "a0=x", "two": "a2=y"})
+    (reply,) = _model(engine, _Book(prompts=_TWO), offer_again=True).direct([_request()])
+    assert (reply.directives, reply.passed_over) == ({"a0": "x", "a2": "y"}, {})
+
+
 def test_a_briefing_that_was_not_paid_or_failed_passes_nothing_over():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
     (poor,) = _model(engine, _Book(prompts=_TWO)).direct([_request(max_tokens=15)])
