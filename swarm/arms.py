@@ -178,10 +178,10 @@ ARMS: dict[str, Arm] = {
     ),
     "rules": Arm(
         "rules coordinator",
-        "Is the coordinator µLM at least as good as hand-written rules?",
+        "Is the coordinator at least as good as hand-written rules?",
         _rules,
-        "the coordinator µLM directs better than the hand-written rules",
-        "the coordinator µLM is not shown to direct better than the hand-written rules",
+        "the coordinator directs better than the hand-written rules",
+        "the coordinator is not shown to direct better than the hand-written rules",
         needs_coordinator=True,
     ),
     "swarm": Arm(
