@@ -86,7 +86,9 @@ class VllmActor:
         if adapters:
             configs = [json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8")) for a in adapters]
             rank = max(config["r"] for config in configs)
-            more |= {"enable_lora": True, "max_loras": len(adapters)}
+            # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
+            # batch has one; a place that is never filled changes nothing.
+            more |= {"enable_lora": True, "max_loras": len(adapters) + (0 if backend.num_gpus else 1)}
             more |= {"max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
         if backend.num_gpus:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
