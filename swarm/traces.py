@@ -44,6 +44,7 @@ VALUES_PER_LIST = 10
 POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
 BRIEFINGS_WITH_SOME = 0.6
 SHORT_MENU = 6  # for models that read numbers digit by digit, to which menus cost twice the tokens
+LONG_MENU = 24  # practice teaches something with every entry, and a long menu pays for the tiles before it once
 
 Example = tuple[str, str, str]
 """(kind, prompt, completion); the completion ends with the stop."""
@@ -285,7 +286,7 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
         (partial(pick, most=SHORT_MENU), 0.15),
         (reach, 0.25),
     ),
-    "puzzle-coordinator-marks": ((partial(marks, most=SHORT_MENU), 0.3), (practice_marks, 0.7)),
+    "puzzle-coordinator-marks": ((partial(marks, most=SHORT_MENU), 0.3), (partial(practice_marks, most=LONG_MENU), 0.7)),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
     "facts-agent": FACTS_TASK,

@@ -42,8 +42,6 @@ BUCKET = 16
 """Steps whose rows are sorted by length."""
 MARKING, MARKS = "puzzle-coordinator-marks", "+-"
 """The task whose answers go through a menu, and what they mark it with."""
-LONG_ANSWER = 24
-"""Characters from which on answers are kept apart from shorter ones."""
 
 
 class LoraRecipe(BaseModel):
@@ -61,7 +59,7 @@ class LoraRecipe(BaseModel):
         steps, batch_size, lr, warmup: AdamW with a linear schedule.
         save_every, log_every: in steps.
         workers, threads, device: where it runs.
-        dtype: of matrix products; weights and optimizer stay float32.
+        dtype: of the base and of matrix products; the adapter's weights and the optimizer stay float32.
         score_examples: held-out rows that the adapter is scored on.
         out: adapter folder, relative to the YAML file.
     """
@@ -132,8 +130,7 @@ def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
             _, prompt, completion = example(number)
             learn = MARKS if recipe.task == MARKING else None  # the form gives all other tokens
             block.append({"prompt": prompt, "answer": completion, "end": False, "learn": learn})
-        # Logits are computed for as many positions of each row as the longest answer of its step has.
-        block.sort(key=lambda row: (len(row["answer"]) // LONG_ANSWER, len(row["prompt"] + row["answer"])))
+        block.sort(key=lambda row: len(row["prompt"] + row["answer"]))
         batches = [block[at : at + size] for at in range(0, len(block), size)]
         rng.shuffle(batches)
         found += chain.from_iterable(batches)
@@ -146,14 +143,18 @@ def _loop(settings: dict[str, Any]) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 
-    from ulm.hf import AnswerCollator, AnswerTrainer
-    from ulm.hf.engram_trainer import last_checkpoint
+    from ulm.hf import AnswerCollator
+    from ulm.hf.engram_trainer import SparseAnswerTrainer, last_checkpoint
 
     recipe, folder = LoraRecipe.model_validate(settings["recipe"]), Path(settings["folder"])
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    base = AutoModelForCausalLM.from_pretrained(settings["base"], dtype=torch.float32, local_files_only=True)
+    # On CPUs torch's fused attention takes longer backward than its parts do.
+    attention = {"attn_implementation": "eager"} if settings["device"] == "cpu" else {}
+    base = AutoModelForCausalLM.from_pretrained(
+        settings["base"], dtype=getattr(torch, recipe.dtype), local_files_only=True, **attention
+    )
     shape = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
     )
@@ -191,7 +192,7 @@ def _loop(settings: dict[str, Any]) -> None:
                 with (folder / METRICS).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
 
-    trainer = AnswerTrainer(
+    trainer = SparseAnswerTrainer(
         model,
         arguments,
         train_dataset=_rows(recipe, Path(settings["beside"])),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hf_models import tiny_model, tiny_tokenizer
 
-from ulm.hf import AnswerCollator, EngramConfig, EngramModel, EngramTrainer, add_engram
-from ulm.hf.engram_trainer import EngramAdam
+from ulm.hf import AnswerCollator, AnswerTrainer, EngramConfig, EngramModel, EngramTrainer, add_engram
+from ulm.hf.engram_trainer import EngramAdam, SparseAnswerTrainer
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
 from transformers import TrainingArguments
@@ -33,6 +33,25 @@ def test_only_answers_have_labels() -> None:
         AnswerCollator(tokenizer)([{"prompt": "a", "answer": ""}])
     with pytest.raises(ValueError, match="14 tokens, at most 8"):
         AnswerCollator(tokenizer, max_length=8)([{"prompt": "a" * 10, "answer": "bcd"}])
+
+
+@pytest.mark.parametrize("kind", [AnswerTrainer, SparseAnswerTrainer])
+def test_the_loss_is_the_mean_over_every_token_that_is_learned(kind: type[AnswerTrainer], tmp_path: Path) -> None:
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    rows = [{"prompt": "go", "answer": "1+23-4+"}, {"prompt": "at once", "answer": "5-6+"}]
+    rows = [{**row, "end": False, "learn": "+-"} for row in rows]
+    batch = AnswerCollator(tokenizer)(rows)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False)
+    loss = kind(model, arguments, train_dataset=rows).compute_loss(model, batch)
+    wanted = []
+    for row in rows:
+        ids = tokenizer.encode(row["prompt"] + row["answer"])
+        log_p = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        wanted += [-log_p[at - 1, token] for at, token in enumerate(ids) if tokenizer.decode([token]) in "+-"]
+    assert len(wanted) == 5
+    assert torch.allclose(loss, torch.stack(wanted).mean(), atol=1e-5)
+    loss.backward()
+    assert model.model.embed_tokens.weight.grad.abs().sum() > 0
 
 
 def test_dense_steps_equal_adamw_and_rows_that_were_not_read_stay() -> None:

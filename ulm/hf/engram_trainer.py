@@ -31,7 +31,7 @@ from ulm.hf.engram_model import EngramModel
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
 
-__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer", "last_checkpoint"]
+__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer", "SparseAnswerTrainer", "last_checkpoint"]
 
 BASE_FOLDER = "base"
 """Folder, in that of a checkpoint, of a base model that is trained too, or of its PEFT adapter."""
@@ -166,11 +166,34 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor | tuple[Tensor, Any]:
         """Return the mean cross entropy of the answers' tokens, in nats."""
         labels_BT = inputs["labels"]
-        asked = int((labels_BT != IGNORE).sum(1).max())
+        learned_T = (labels_BT != IGNORE).any(0)
+        asked = len(learned_T) - int(learned_T.long().argmax())  # positions from the first that is learned to the end
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         output = model(**rest, logits_to_keep=asked + 1, use_cache=False)
         logits_NV = output.logits[:, -asked - 1 : -1].flatten(0, 1).float()
         loss = F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE)
+        return (loss, output) if return_outputs else loss
+
+
+class SparseAnswerTrainer(AnswerTrainer):
+    """`AnswerTrainer` that computes logits only where a token is learned, which saves most of a large vocabulary's cost.
+
+    For models whose logits are their output embeddings of the last hidden state, and nothing more.
+    """
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return the mean cross entropy of the answers' tokens, in nats."""
+        labels_BT = inputs["labels"][:, 1:]
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        # An index, not a count: it makes a copy, and products of views of many rows are slow on CPUs.
+        last = torch.tensor([labels_BT.shape[1]], device=labels_BT.device)
+        output = model(**rest, logits_to_keep=last, output_hidden_states=True, use_cache=False)
+        learned_BT = labels_BT != IGNORE
+        head: nn.Module = self.accelerator.unwrap_model(model).get_output_embeddings()
+        logits_NV = head(output.hidden_states[-1][:, :-1][learned_BT]).float()
+        loss = F.cross_entropy(logits_NV, labels_BT[learned_BT])
         return (loss, output) if return_outputs else loss
 
 
