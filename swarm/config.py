@@ -386,7 +386,8 @@ class RuntimeConfig(_Section):
             calls, with the same results.
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.
-        device, dtype, compile: torch settings of the hosts.
+        device, dtype, compile: torch settings of the hosts. bfloat16 halves what a pretrained model of `ulm` reads per
+            token; the last bits of a text may then depend on how many are decoded beside it, in float32 they do not.
         address: address of a Ray cluster; None starts a local one.
     """
 

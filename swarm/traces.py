@@ -286,7 +286,10 @@ TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
         (partial(pick, most=SHORT_MENU), 0.15),
         (reach, 0.25),
     ),
-    "puzzle-coordinator-marks": ((partial(marks, most=SHORT_MENU), 0.3), (partial(practice_marks, most=LONG_MENU), 0.7)),
+    "puzzle-coordinator-marks": (
+        (partial(marks, most=SHORT_MENU), 0.3),
+        (partial(practice_marks, most=LONG_MENU), 0.7),
+    ),
     "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
     "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
     "facts-agent": FACTS_TASK,

@@ -7,6 +7,7 @@ cost the import of torch. Knows no Ray, no worlds, no swarm. Import and export o
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ulm.generation import Engine, GenerationRequest, GenerationResult
     from ulm.model import Decoder, KVCache
     from ulm.tokenizer import Tokenizer
+
+# MKL rounds products of few rows in another way than those of many (seen with AVX-512): what a text gets would depend on
+# its company in a batch. MKL reads this at its first product; whoever sets another value keeps it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __all__ = [
     "PRESETS",

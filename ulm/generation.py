@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 
 CHUNK_MULTIPLE = 4
-SLOT_MULTIPLE = 48
-"""Rows with equally many slots are decoded together: one batch for the short prompts and actions of most worlds."""
+FEWEST_SLOTS = 128
+"""Rings have so many slots, or twice, four, eight times as many; rows with equally many are decoded together. One batch
+for the prompts and actions of most worlds, and no row pays for more than twice the memory that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
-        self._lean = LeanDecoder(model)
+        self._lean = LeanDecoder(model, pack=not compile)
         # Pretrained models may have more rows than their tokenizer has tokens, to fill up a round number.
         unused = model.config.vocab_size - len(tokenizer.token_texts)
         self._texts = tokenizer.token_texts + [""] * max(0, unused)
@@ -198,7 +199,9 @@ class Engine:
             rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
-            slots = round_up(len(row.ids) + row.request.max_new_tokens, SLOT_MULTIPLE)
+            slots = FEWEST_SLOTS
+            while slots < len(row.ids) + row.request.max_new_tokens:
+                slots *= 2
             slots = min(slots, self.model.config.window)
             groups.setdefault((slots, row.request.temperature, row.request.top_p), []).append(row)
         for (slots, temperature, top_p), members in groups.items():
@@ -301,7 +304,9 @@ class Engine:
         counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
         cache = KVCache.empty(self.model.config, len(padded), slots, device=device, dtype=self.model.dtype)
         logits = self._read(torch.from_numpy(ids).to(device), counts_B, cache)
-        return cache.select(torch.arange(len(rows), device=device)), logits[: len(rows)]
+        cache = cache.select(torch.arange(len(rows), device=device))
+        cache.kv_LBWED = cache.kv_LBWED.to(self._lean.dtype)
+        return cache, logits[: len(rows)].to(self._lean.dtype)
 
     def _read(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
         """Read the prompts in chunks that fit the ring; return each row's logits after its own last token."""

@@ -6,7 +6,8 @@
   one small product per row and head.
 - Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
   small that width would decide on the kernel attend to the whole ring, whose size follows from a row's own length.
-- Shares the model's weights (no copies: hosts map them read-only) and writes the cache in place.
+- Shares the weights of small models (no copies: hosts map them read-only) and writes the cache in place. On CPUs those of
+  large ones are packed once more, as oneDNN reads them fastest: decoding such a model is reading its weights.
 
 Axes as in `ulm.model`; N rows of a matrix product (tokens of prompts, or one per text), Z = H + 2 G heads of queries,
 keys and values, P positions.
@@ -31,6 +32,9 @@ __all__ = ["LeanDecoder", "Stepper"]
 PREFILL_TOKENS = {"cpu": 256}
 """Prompts are read so many tokens at a time, or one prompt: more would fall out of a CPU's cache."""
 
+PACKED_TOKENS = 512
+"""The same with packed weights, which do not fit a cache anyway: each time all of them are read."""
+
 MANY_TOKENS = 16_384
 """The same on other devices, where memory is the limit."""
 
@@ -47,26 +51,80 @@ SMALL_PRODUCT = 400
 """torch.bmm on CPU computes products of fewer multiplications in another way, with other last bits."""
 
 
+PACK_FROM = 2**24
+"""Models with so many weights are packed: their weights do not fit the caches beside what is computed."""
+
+
+class _Plain:
+    """Products with the transpose of a matrix of weights.
+
+    Args:
+        weight_NK: output and input features.
+    """
+
+    def __init__(self, weight_NK: Tensor) -> None:
+        self._weight_KN = weight_NK.t()
+
+    def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
+        """Write the product to `out_MN` and return it."""
+        return torch.mm(x_MK, self._weight_KN, out=out_MN)
+
+    def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
+        """Add the product to `total_MN`, in place, and return it."""
+        return total_MN.addmm_(x_MK, self._weight_KN)
+
+
+class _Packed:
+    """As `_Plain`, from a copy of the weights in the order in which oneDNN reads them.
+
+    From two rows on, a float32 row does not depend on how many there are (tests/unit/test_stepper.py). Weights in bfloat16
+    have bfloat16 products of float32 inputs and totals, so only what is read slowly is read in half precision.
+    """
+
+    def __init__(self, weight_NK: Tensor) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous())
+        self._dtype = weight_NK.dtype
+
+    def _product(self, x_MK: Tensor) -> Tensor:
+        x_MK = x_MK.to(self._dtype)
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x_MK, self._packed, None, "none", [], "")
+        return found
+
+    def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
+        """Write the product to `out_MN` and return it."""
+        return out_MN.copy_(self._product(x_MK))
+
+    def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
+        """Add the product to `total_MN`, in place, and return it."""
+        return total_MN.add_(self._product(x_MK))
+
+
+def _product_type(model: Decoder) -> type[_Plain | _Packed]:
+    able = model.device.type == "cpu" and torch.backends.mkldnn.is_available() and model.ltm is None
+    large = sum(weight.numel() for weight in model.parameters()) >= PACK_FROM
+    return _Packed if able and large and model.dtype in (torch.float32, torch.bfloat16) else _Plain
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Views of one block's weights, transposed, so that the loop makes none."""
+    """One block's weights, as the loop uses them."""
 
     attn_norm: Tensor
-    qkv: Tensor
-    out: Tensor
+    qkv: _Plain | _Packed
+    out: _Plain | _Packed
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: _Plain | _Packed
+    down: _Plain | _Packed
 
     @classmethod
-    def of(cls, block: Block) -> _Layer:
+    def of(cls, block: Block, product: type[_Plain | _Packed]) -> _Layer:
         return cls(
             attn_norm=block.attn_norm,
-            qkv=block.qkv.weight.t(),
-            out=block.out.weight.t(),
+            qkv=product(block.qkv.weight),
+            out=product(block.out.weight),
             mlp_norm=block.mlp_norm,
-            gate_up=block.gate_up.weight.t(),
-            down=block.down.weight.t(),
+            gate_up=product(block.gate_up.weight),
+            down=product(block.down.weight),
         )
 
 
@@ -75,12 +133,20 @@ class LeanDecoder:
 
     Args:
         model: the µLM.
+        pack: whether weights may be packed; False where `model` itself reads on in the cache.
+
+    Attributes:
+        dtype: of the cache and the logits.
     """
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: Decoder, pack: bool = True) -> None:
         self.model = model
-        self.layers = [_Layer.of(cast("Block", block)) for block in model.blocks]
-        self.head_CV = (model.embed if model.head is None else model.head).weight.t()
+        product = _product_type(model) if pack else _Plain
+        self.dtype = torch.float32 if product is _Packed else model.dtype
+        at_once = PREFILL_TOKENS.get(model.device.type, MANY_TOKENS)
+        self._prefill_tokens = PACKED_TOKENS if product is _Packed else at_once
+        self.layers = [_Layer.of(cast("Block", block), product) for block in model.blocks]
+        self.head = product((model.embed if model.head is None else model.head).weight)
         self._tables = self._rotations(0)
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +162,7 @@ class LeanDecoder:
         cos_PZD = cos_P1D * scale_Z[:, None]
         cos_PZD[:, rotated:] = 1.0
         sin_PZD = sin_P1D[..., : c.head_size // 2] * scale_Z[:rotated, None]
-        return cos_PZD.flatten(1), sin_PZD.flatten(1)
+        return cos_PZD.flatten(1).to(self.dtype), sin_PZD.flatten(1).to(self.dtype)
 
     def tables(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return `_rotations` for at least so many positions; those of very long texts are not kept."""
@@ -124,9 +190,9 @@ class LeanDecoder:
         """
         model = self.model
         filled = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
-        cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=model.dtype)
-        logits_BV = torch.empty(len(filled), self.head_CV.shape[1], device=model.device, dtype=model.dtype)
-        for width, rows in _chunks(prompts, PREFILL_TOKENS.get(model.device.type, MANY_TOKENS)):
+        cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=self.dtype)
+        logits_BV = torch.empty(len(filled), model.config.vocab_size, device=model.device, dtype=self.dtype)
+        for width, rows in _chunks(prompts, self._prefill_tokens):
             logits_BV[rows] = self._prefill([prompts[row] for row in rows], rows, width, cache.kv_LBWED)
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
@@ -158,10 +224,10 @@ class LeanDecoder:
             torch.from_numpy(x).to(device)
             for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + position_N)
         )
-        bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.model.dtype).triu_(1)
+        bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.dtype).triu_(1)
         some, each = _Rows(self, N), _Rows(self, len(last_B))
         some.rotations(position, self.tables(T))
-        x_NC = self.model.embed.weight[ids]
+        x_NC = self.model.embed.weight[ids].to(self.dtype)
         for layer, ring_BWED in zip(self.layers, kv_LBWED, strict=True):
             heads_NZD = some.project(x_NC, layer)
             ring_BWED.view(-1, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
@@ -208,14 +274,14 @@ class _Rows:
         c, model = lean.model.config, lean.model
 
         def buffer(*shape: int) -> Tensor:
-            return torch.empty(shape, device=model.device, dtype=model.dtype)
+            return torch.empty(shape, device=model.device, dtype=lean.dtype)
 
         N, Z, D, half = rows, c.n_head + 2 * c.n_kv_head, c.head_size, c.head_size // 2
         rotated = c.n_head + c.n_kv_head
         self.lean = lean
         self._eps = c.norm_eps
-        self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=model.device, dtype=model.dtype)
-        self._eps_N1 = torch.full((N, 1), c.norm_eps, device=model.device, dtype=model.dtype)
+        self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=model.device, dtype=lean.dtype)
+        self._eps_N1 = torch.full((N, 1), c.norm_eps, device=model.device, dtype=lean.dtype)
         self._scale_N1 = buffer(N, 1)
         self._normed_NC = buffer(N, c.d_model)
         self._qkv_NX = buffer(N, Z * D)
@@ -249,7 +315,7 @@ class _Rows:
 
     def project(self, x_NC: Tensor, layer: _Layer) -> Tensor:
         """Return rotated and scaled queries, rotated keys, and values, (N, Z, D); valid until the next call."""
-        torch.mm(self._norm(x_NC, layer.attn_norm), layer.qkv, out=self._qkv_NX)
+        layer.qkv.into(self._norm(x_NC, layer.attn_norm), self._qkv_NX)
         torch.mul(self._qkv_NX, self._cos_NX, out=self._rotated_NX)
         self._rotated_left.addcmul_(self._right, self._sin, value=-1)
         self._rotated_right.addcmul_(self._left, self._sin)
@@ -257,16 +323,16 @@ class _Rows:
 
     def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: _Layer) -> Tensor:
         """Add the attention output and the SwiGLU to the residual stream, in place, and return it."""
-        x_NC.addmm_(heads_NX, layer.out)
-        torch.mm(self._norm(x_NC, layer.mlp_norm), layer.gate_up, out=self._gate_up_NX)
+        layer.out.onto(x_NC, heads_NX)
+        layer.gate_up.into(self._norm(x_NC, layer.mlp_norm), self._gate_up_NX)
         hidden = torch.ops.aten.silu.out(self._gate, out=self._hidden).mul_(self._up)
-        return x_NC.addmm_(hidden, layer.down)
+        return layer.down.onto(x_NC, hidden)
 
     def logits(self, x_NC: Tensor) -> Tensor:
         """Return (N, V) logits; valid until the next call."""
         if not self._logits_NV.shape[1]:
-            self._logits_NV = x_NC.new_empty(x_NC.shape[0], self.lean.head_CV.shape[1])
-        return torch.mm(self._norm(x_NC, self.lean.model.norm), self.lean.head_CV, out=self._logits_NV)
+            self._logits_NV = x_NC.new_empty(x_NC.shape[0], self.lean.model.config.vocab_size)
+        return self.lean.head.into(self._norm(x_NC, self.lean.model.norm), self._logits_NV)
 
 
 class Stepper:
@@ -290,9 +356,11 @@ class Stepper:
         self._longest = int(cache.lengths_B.max())
         self._tables = lean.tables(self._longest + steps)
         self._first_slot_B = torch.arange(B, device=device) * W
-        self._bias_BW = torch.zeros(B, W, device=device, dtype=lean.model.dtype)
+        self._bias_BW = torch.zeros(B, W, device=device, dtype=lean.dtype)
         self._bias_BW.masked_fill_(cache.positions_BW < 0, float("-inf"))
         self._x_BC = self._bias_BW.new_empty(B, c.d_model)
+        same = lean.dtype == lean.model.dtype
+        self._embedded_BC = self._x_BC if same else self._x_BC.to(lean.model.dtype)
         R, G = c.n_head // c.n_kv_head, c.n_kv_head
         self._queries = [self._rows.heads_NZD[:, g * R : (g + 1) * R] for g in range(G)]
         mixed_GBRD = self._bias_BW.new_empty(G, B, R, c.head_size)
@@ -325,7 +393,10 @@ class Stepper:
         flat_B = self._first_slot_B + slot_B
         rows.rotations(position_B, self._tables)
         self._bias_BW.view(-1).index_fill_(0, flat_B, 0.0)
-        x_BC = torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._x_BC)
+        x_BC = self._x_BC
+        torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._embedded_BC)
+        if x_BC is not self._embedded_BC:
+            x_BC.copy_(self._embedded_BC)
         mixed_BX = self._mixed_BGRD.flatten(1)
         if self._memory is not None:
             self._memory.begin(ids_B)

