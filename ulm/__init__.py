@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ulm.model import Decoder, KVCache
     from ulm.tokenizer import Tokenizer
 
-# MKL rounds products of few rows in another way than those of many (seen with AVX-512): what a text gets would depend on
-# its company in a batch. MKL reads this at its first product; whoever sets another value keeps it.
+# MKL rounds products of few rows in another way than those of many (seen with AVX-512): what a text gets would depend
+# on its company in a batch. MKL reads this at its first product; whoever sets another value keeps it.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __all__ = [

@@ -6,8 +6,8 @@
   one small product per row and head.
 - Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
   small that width would decide on the kernel attend to the whole ring, whose size follows from a row's own length.
-- Shares the weights of small models (no copies: hosts map them read-only) and writes the cache in place. On CPUs those of
-  large ones are packed once more, as oneDNN reads them fastest: decoding such a model is reading its weights.
+- Shares the weights of small models (no copies: hosts map them read-only) and writes the cache in place. On CPUs those
+  of large ones are packed once more, as oneDNN reads them fastest: decoding such a model is reading its weights.
 
 Axes as in `ulm.model`; N rows of a matrix product (tokens of prompts, or one per text), Z = H + 2 G heads of queries,
 keys and values, P positions.
@@ -77,8 +77,8 @@ class _Plain:
 class _Packed:
     """As `_Plain`, from a copy of the weights in the order in which oneDNN reads them.
 
-    From two rows on, a float32 row does not depend on how many there are (tests/unit/test_stepper.py). Weights in bfloat16
-    have bfloat16 products of float32 inputs and totals, so only what is read slowly is read in half precision.
+    From two rows on, a float32 row does not depend on how many there are (tests/unit/test_stepper.py). With weights in
+    bfloat16 only products are in half precision; norms, attention and totals stay in float32.
     """
 
     def __init__(self, weight_NK: Tensor) -> None:
@@ -100,7 +100,7 @@ class _Packed:
 
 
 def _product_type(model: Decoder) -> type[_Plain | _Packed]:
-    able = model.device.type == "cpu" and torch.backends.mkldnn.is_available() and model.ltm is None
+    able = model.device.type == "cpu" and torch._C._has_mkldnn and model.ltm is None
     large = sum(weight.numel() for weight in model.parameters()) >= PACK_FROM
     return _Packed if able and large and model.dtype in (torch.float32, torch.bfloat16) else _Plain
 

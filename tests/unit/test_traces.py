@@ -250,7 +250,7 @@ def test_marks_say_what_the_tiles_of_the_half_can_make(kind: int) -> None:
         assert "".join(value + mark for value, mark in marks) == completion
         values = [int(value) for value, _ in marks]
         assert values == sorted(set(values))
-        assert len(values) <= (traces.SHORT_MENU if name == "marks" else MENU)
+        assert len(values) <= (traces.SHORT_MENU if name == "marks" else traces.LONG_MENU)
         assert [mark == "+" for _, mark in marks] == [value in solver.whole_values(tiles) for value in values]
         assert traces.FORBIDDEN_TARGET not in values
 

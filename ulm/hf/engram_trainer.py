@@ -184,7 +184,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
 
 class SparseAnswerTrainer(AnswerTrainer):
-    """`AnswerTrainer` that computes logits only where a token is learned, which saves most of a large vocabulary's cost.
+    """`AnswerTrainer` that computes logits only where a token is learned: a large vocabulary costs much elsewhere.
 
     For models whose logits are their output embeddings of the last hidden state, and nothing more.
     """
