@@ -16,6 +16,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ from swarm.errors import SwarmError
 __all__ = ["AdaptedVllm", "VllmModel"]
 
 START_TIMEOUT_S = 900.0
-CPU_BATCH = 48
-"""Requests that an engine on CPUs computes at once: with 64 that sample, vLLM 0.32 takes 20 s for a token of each, with
-48 .8 s (SmolLM2-135M, 2 cores, 2026-11-24); greedy ones gain nothing beyond 32."""
+CPU_BATCH = 256
+"""Requests that an engine on CPUs computes at once, if none of them samples."""
+
+CPU_SAMPLED_BATCH = 48
+"""The same if any of them samples: with 64 that do, vLLM 0.32 takes 20 s for a token of each, with 48 .8 s (SmolLM2-135M,
+2 cores, 2026-11-24)."""
 
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
@@ -94,6 +98,7 @@ class VllmActor:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
         else:
             more["max_num_seqs"] = CPU_BATCH
+        self._sampled_batch = None if backend.num_gpus else CPU_SAMPLED_BATCH
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=folder.path,
@@ -108,6 +113,7 @@ class VllmActor:
         self._loras = {adapter: LoRARequest(f"adapter{i}", i, adapter) for i, adapter in enumerate(adapters, start=1)}
         self._max_length: int = self._engine.model_config.max_model_len
         self._inbox: SimpleQueue[_Asked] = SimpleQueue()
+        self._waiting: deque[_Asked] = deque()
         self._running: dict[str, _Asked] = {}
         self._number = 0
         self._dead: BaseException | None = None
@@ -135,10 +141,11 @@ class VllmActor:
         try:
             while True:
                 with contextlib.suppress(Empty):
-                    waiting = self._inbox.get(block=not self._running)
+                    self._waiting.append(self._inbox.get(block=not self._running and not self._waiting))
                     while True:
-                        self._start(waiting)
-                        waiting = self._inbox.get_nowait()
+                        self._waiting.append(self._inbox.get_nowait())
+                while self._waiting and self._has_room(self._waiting[0].request):
+                    self._start(self._waiting.popleft())
                 self._abort_late()
                 for output in self._engine.step():
                     if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
@@ -146,6 +153,12 @@ class VllmActor:
         except BaseException as error:  # the engine is gone: let the client start another one
             self._dead = error
             os._exit(1)
+
+    def _has_room(self, request: TextRequest) -> bool:
+        """Return whether a request may join those that run."""
+        if self._sampled_batch is None or len(self._running) < self._sampled_batch:
+            return True
+        return not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
 
     def _start(self, asked: _Asked) -> None:
         self._number += 1
@@ -161,13 +174,16 @@ class VllmActor:
 
     def _abort_late(self) -> None:
         now = time.monotonic()
-        late = [name for name, asked in self._running.items() if now > asked.deadline_s]
-        if late:
-            self._engine.abort_request(late)
-            for name in late:
-                asked = self._running.pop(name)
-                # How much it had written is not known: it is charged as if all.
-                asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
+        names = [name for name, asked in self._running.items() if now > asked.deadline_s]
+        if names:
+            self._engine.abort_request(names)
+        late = [self._running.pop(name) for name in names]
+        for _ in range(len(self._waiting)):
+            asked = self._waiting.popleft()
+            (late if now > asked.deadline_s else self._waiting).append(asked)
+        for asked in late:
+            # How much it had written is not known: it is charged as if all.
+            asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
 
 
 def _sampling(request: TextRequest) -> Any:
