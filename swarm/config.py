@@ -387,7 +387,7 @@ class RuntimeConfig(_Section):
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.
         device, dtype, compile: torch settings of the hosts. bfloat16 halves what a pretrained model of `ulm` reads per
-            token; the last bits of a text may then depend on how many are decoded beside it, in float32 they do not.
+            token; what a text says may then depend on how many are decoded beside it, in float32 it does not.
         address: address of a Ray cluster; None starts a local one.
     """
 

@@ -119,10 +119,13 @@ def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str
         agents = config.agents.count * config.concurrency
         hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
         copies = hosts + runtime.standby
-    if section.engine == "ulm" and not on_gpu:  # read once, and shared by all hosts
-        shared = 2 if runtime.pool == "ray" else 1
-        return "this machine", 4.0 * shared * count, "read and shared"
     width = 4 if runtime.dtype == "float32" else 2
+    if section.engine == "ulm" and not on_gpu:  # read once, and shared by all hosts; large ones are packed in each
+        from ulm.stepper import PACK_FROM
+
+        shared = 2 if runtime.pool == "ray" else 1
+        packed = copies * width if count >= PACK_FROM else 0
+        return "this machine", (4.0 * shared + packed) * count, "read and shared"
     return "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)"
 
 

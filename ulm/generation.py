@@ -36,7 +36,7 @@ __all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 CHUNK_MULTIPLE = 4
 FEWEST_SLOTS = 128
 """Rings have so many slots, or twice, four, eight times as many; rows with equally many are decoded together. One batch
-for the prompts and actions of most worlds, and no row pays for more than twice the memory that it needs."""
+for the prompts and actions of most worlds; rows of more than 64 tokens pay for at most twice the memory they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,12 @@ class Engine:
         tokenizer: its tokenizer.
         max_batch: rows per forward pass.
         compile: run decoding steps through torch.compile (worth it on GPU; compiling takes seconds).
+        pack: copy the weights of large models into the order in which a CPU reads them fastest (takes a second).
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False) -> None:
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, max_batch: int = 256, *, compile: bool = False, pack: bool = True
+    ) -> None:
         if max_batch < ROW_MULTIPLE or max_batch % ROW_MULTIPLE:
             raise ValueError(f"max_batch must be a multiple of {ROW_MULTIPLE}, got {max_batch}")
         if compile and model.ltm is not None:
@@ -162,7 +165,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
-        self._lean = LeanDecoder(model, pack=not compile)
+        self._lean = LeanDecoder(model, pack=pack and not compile)
         # Pretrained models may have more rows than their tokenizer has tokens, to fill up a round number.
         unused = model.config.vocab_size - len(tokenizer.token_texts)
         self._texts = tokenizer.token_texts + [""] * max(0, unused)

@@ -218,13 +218,14 @@ class Decoder(nn.Module):
         """Return the number of parameters, tied ones counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def rope(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cosines and sines of rotary embedding, each (B, T, 1, D)."""
+    def rope(self, positions_BT: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Return the cosines and sines of rotary embedding, each (B, T, 1, D), by default in the weights' type."""
         # float32 angles whatever the weights' type: bf16 cannot tell position 257 from 256.
         frequencies = _inverse_frequencies(self.config.head_size, self.config.rope_theta, positions_BT.device)
         angles = positions_BT[..., None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)[:, :, None]
-        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        dtype = dtype or self.dtype
+        return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def logits(self, x_BTC: Tensor) -> Tensor:
         """Return (..., V) logits of the final hidden states."""

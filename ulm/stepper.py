@@ -1,7 +1,7 @@
 """Decoding with few and small kernels: `LeanDecoder` reads short prompts, its `Stepper` one further token per row.
 
-- The same arithmetic as `Decoder.extend`. At this size a forward pass is some hundred calls of a few microseconds, so
-  every call that can be saved, folded into a table or written into a buffer that is there already is.
+- The same arithmetic as `Decoder.extend` but for rounding. At the size of µLMs a forward pass is some hundred calls of
+  a few microseconds, so every call that can be saved, folded into a table or written into a buffer that is there already is.
 - What a row gets depends on that row alone: matrix products see a multiple of four rows (see `ulm.model`), attention is
   one small product per row and head.
 - Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
@@ -51,8 +51,8 @@ SMALL_PRODUCT = 400
 """torch.bmm on CPU computes products of fewer multiplications in another way, with other last bits."""
 
 
-PACK_FROM = 2**24
-"""Models with so many weights are packed: their weights do not fit the caches beside what is computed."""
+PACK_FROM = 2**26
+"""Models with so many weights are packed: then reading the weights is most of a step. A process holds its own copy."""
 
 
 class _Plain:
@@ -101,8 +101,11 @@ class _Packed:
 
 def _product_type(model: Decoder) -> type[_Plain | _Packed]:
     able = model.device.type == "cpu" and torch._C._has_mkldnn and model.ltm is None
-    large = sum(weight.numel() for weight in model.parameters()) >= PACK_FROM
-    return _Packed if able and large and model.dtype in (torch.float32, torch.bfloat16) else _Plain
+    if not able or sum(weight.numel() for weight in model.parameters()) < PACK_FROM:
+        return _Plain
+    if model.dtype == torch.bfloat16:
+        return _Packed if torch.ops.mkldnn._is_mkldnn_bf16_supported() else _Plain
+    return _Packed if model.dtype == torch.float32 else _Plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +158,16 @@ class LeanDecoder:
         Queries come out scaled for attention, values as they are.
         """
         c = self.model.config
-        cos_P1D, sin_P1D = (x[0] for x in self.model.rope(torch.arange(positions, device=self.model.device)[None]))
+        cos_P1D, sin_P1D = (
+            x[0] for x in self.model.rope(torch.arange(positions, device=self.model.device)[None], self.dtype)
+        )
         scale_Z = torch.ones(c.n_head + 2 * c.n_kv_head, device=cos_P1D.device, dtype=cos_P1D.dtype)
         scale_Z[: c.n_head] = c.head_size**-0.5
         rotated = c.n_head + c.n_kv_head
         cos_PZD = cos_P1D * scale_Z[:, None]
         cos_PZD[:, rotated:] = 1.0
         sin_PZD = sin_P1D[..., : c.head_size // 2] * scale_Z[:rotated, None]
-        return cos_PZD.flatten(1).to(self.dtype), sin_PZD.flatten(1).to(self.dtype)
+        return cos_PZD.flatten(1), sin_PZD.flatten(1)
 
     def tables(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return `_rotations` for at least so many positions; those of very long texts are not kept."""

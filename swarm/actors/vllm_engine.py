@@ -41,8 +41,8 @@ CPU_BATCH = 256
 """Requests that an engine on CPUs computes at once, if none of them samples."""
 
 CPU_SAMPLED_BATCH = 48
-"""The same if any of them samples: with 64 that do, vLLM 0.32 takes 20 s for a token of each, with 48 .8 s (SmolLM2-135M,
-2 cores, 2026-11-24)."""
+"""The same if any of them samples: with 64 that do, vLLM 0.32 takes 20 s for a token of each, with 48 .8 s
+(SmolLM2-135M, 2 cores, 2026-11-24)."""
 
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
@@ -177,13 +177,15 @@ class VllmActor:
         names = [name for name, asked in self._running.items() if now > asked.deadline_s]
         if names:
             self._engine.abort_request(names)
-        late = [self._running.pop(name) for name in names]
-        for _ in range(len(self._waiting)):
-            asked = self._waiting.popleft()
-            (late if now > asked.deadline_s else self._waiting).append(asked)
-        for asked in late:
+        for asked in (self._running.pop(name) for name in names):
             # How much it had written is not known: it is charged as if all.
             asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
+        for _ in range(len(self._waiting)):
+            asked = self._waiting.popleft()
+            if now > asked.deadline_s:
+                asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
+            else:
+                self._waiting.append(asked)
 
 
 def _sampling(request: TextRequest) -> Any:

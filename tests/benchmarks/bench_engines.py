@@ -1,8 +1,8 @@
 """One pretrained model on three engines in one run: tokens per second of ours, transformers' `generate` and vLLM.
 
 SmolLM2-135M-Instruct, greedy, a fixed number of new tokens, the same prompts of unequal length for all; all in float32,
-then all in bfloat16. Each side runs in a process of its own, which computes nothing while others are measured, with no
-setting of ours in its environment. Sides take turns; a rate is the median of its rounds. That all do the same work is
+then all in bfloat16. Each side runs in a process of its own, which computes nothing while others are measured, the
+rivals without the settings of ours. Sides take turns; a rate is the median of its rounds. That all do the same work is
 checked first: their texts must agree but for rows that rounding tips.
 
 `asked`: 64 agents that ask one engine at once through the swarm's protocol (each a thread with one request, as Ray

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
@@ -54,7 +54,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
-    options = "--dtype float32 --enforce-eager --max-model-len 1024 --max-num-seqs 16".split()
+    options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "16"]
     command = [str(Path(sys.executable).with_name("vllm")), "serve", folder, "--served-model-name", "smollm2", *options]
     log = tmp_path_factory.mktemp("serve") / "log"
     with log.open("w") as file:
@@ -68,15 +68,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 time.sleep(0.5)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            os.killpg(server.pid, 15)
-            server.wait(30)
+            if server.poll() is None:
+                os.killpg(server.pid, 15)
+                server.wait(30)
 
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        return requests.get(address, timeout=2).status_code == 200
+    except requests.RequestException:
         return False
 
 
@@ -93,10 +93,10 @@ def test_answers_and_what_they_cost_are_those_of_the_same_weights_here(endpoint:
     from swarm.backends.transformers import TransformersModel
 
     endpoint.check()
-    requests = [ask(prompt) for prompt in ("What is the capital of France?", "Name three colours.", "Say hello.")]
-    requests += [ask("Once upon a time", system=None), ask("Write a list.", stop=("2",), max_new_tokens=40)]
-    here = TransformersModel(open_model(MODEL, find_model(MODEL, Path()))).generate(requests)
-    there = endpoint.generate(requests)
+    asked = [ask(prompt) for prompt in ("What is the capital of France?", "Name three colours.", "Say hello.")]
+    asked += [ask("Once upon a time", system=None), ask("Write a list.", stop=("2",), max_new_tokens=40)]
+    here = TransformersModel(open_model(MODEL, find_model(MODEL, Path()))).generate(asked)
+    there = endpoint.generate(asked)
     assert "Paris" in there[0].text
     assert [r.text for r in there] == [r.text for r in here]
     assert [(r.prompt_tokens, r.finish) for r in there] == [(r.prompt_tokens, r.finish) for r in here]
@@ -105,7 +105,11 @@ def test_answers_and_what_they_cost_are_those_of_the_same_weights_here(endpoint:
 
 def test_forms_are_kept(endpoint: OpenAIModel) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    forms = [Structure(regex="(?:left|right) [0-9]{2}"), Structure(json_schema=schema), Structure(choices=("yes", "no"))]
+    forms = [
+        Structure(regex="(?:left|right) [0-9]{2}"),
+        Structure(json_schema=schema),
+        Structure(choices=("yes", "no")),
+    ]
     matched, fitted, chosen = endpoint.generate([ask("Which?", structure=form, temperature=1.0) for form in forms])
     assert re.fullmatch("(?:left|right) [0-9]{2}", matched.text)
     assert isinstance(json.loads(fitted.text)["n"], int)
@@ -129,11 +133,18 @@ def test_a_swarm_is_directed_by_it_and_the_key_is_written_nowhere(url: str, tmp_
         "budget.tokens": "300",
     }
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = [str(Path(sys.executable).with_name("swarm")), "run", str(EXPERIMENT), "--out", str(tmp_path / "run"), *sets]
+    command = [
+        str(Path(sys.executable).with_name("swarm")),
+        "run",
+        str(EXPERIMENT),
+        "--out",
+        str(tmp_path / "run"),
+        *sets,
+    ]
     done = subprocess.run(command, env=os.environ | {"SERVE_KEY": KEY}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    journal = next(path for path in files if path.name.startswith("journal")).read_text()
-    assert '"direct' in journal
+    journal = (tmp_path / "run" / "journal.jsonl").read_text()
+    assert re.search(r'"directives":\{"', journal)
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in done.stdout + done.stderr

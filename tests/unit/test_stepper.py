@@ -204,6 +204,8 @@ def test_a_row_has_the_same_bits_whatever_its_companions(model: Decoder, batch: 
 @pytest.fixture
 def rounded(monkeypatch: pytest.MonkeyPatch) -> Decoder:
     """A model that is packed, with weights that bfloat16 holds."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no bfloat16 products")
     monkeypatch.setattr(stepper, "PACK_FROM", 0)
     model = Decoder(preset("1m", VOCAB, window=WINDOW, n_layer=2), seed=1).eval().requires_grad_(False)
     return model.to(torch.bfloat16)
@@ -219,7 +221,7 @@ def test_packed_bfloat16_weights_give_the_logits_of_the_same_weights_in_float32(
         assert cache.kv_LBWED.dtype == after_BV.dtype == torch.float32
         found[dtype] = torch.cat((logits_BV, after_BV))
     apart = (found[torch.bfloat16] - found[torch.float32]).abs().max() / found[torch.float32].std()
-    assert 0 < apart < 0.2
+    assert 0 < apart < 0.05
 
 
 def test_packed_bfloat16_weights_read_prompts_longer_than_the_window(rounded: Decoder) -> None:

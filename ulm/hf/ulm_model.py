@@ -250,8 +250,8 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         temperature = (1.0 if config.temperature is None else config.temperature) if config.do_sample else 0.0
         top_p = 1.0 if config.top_p is None or not config.do_sample else config.top_p
         tokenizer = IdTokenizer(self.config.vocab_size, -1 if eos_id is None else eos_id)
-        # A new one for each call: the weights may have been trained or moved since the last.
-        results = Engine(self.model, tokenizer).generate(
+        # A new one for each call, from the weights as they are: they may have been trained or moved since the last.
+        results = Engine(self.model, tokenizer, pack=False).generate(
             [
                 GenerationRequest(tokenizer.decode(ids), seed, new_tokens, temperature, top_p, memory=memory)
                 for ids, seed, memory in zip(prompts, seeds, memories or [None] * B, strict=True)
