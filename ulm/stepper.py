@@ -1,7 +1,7 @@
 """Decoding with few and small kernels: `LeanDecoder` reads short prompts, its `Stepper` one further token per row.
 
 - The same arithmetic as `Decoder.extend` but for rounding. At the size of µLMs a forward pass is some hundred calls of
-  a few microseconds, so every call that can be saved, folded into a table or written into a buffer that is there already is.
+  a few microseconds, so every call that can be saved, folded into a table or written into a buffer that is there is.
 - What a row gets depends on that row alone: matrix products see a multiple of four rows (see `ulm.model`), attention is
   one small product per row and head.
 - Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
