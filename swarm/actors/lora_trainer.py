@@ -150,7 +150,7 @@ def _loop(settings: dict[str, Any]) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    # On CPUs torch's fused attention took 1.3 s of 5.2 per step of 32 rows backward; its parts less (2 cores, 2026-11-26).
+    # On CPUs torch's fused attention took 1.3 s of 5.2 per step backward; its parts take less (2 cores, 2026-11-26).
     attention = {"attn_implementation": "eager"} if settings["device"] == "cpu" else {}
     base = AutoModelForCausalLM.from_pretrained(
         settings["base"], dtype=getattr(torch, recipe.dtype), local_files_only=True, **attention
