@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from swarm.backends.vllm import LORA_RANKS, require_vllm
 from swarm.config import BackendConfig
 from swarm.errors import SwarmError
 
-__all__ = ["AdaptedVllm", "VllmModel"]
+__all__ = ["AdaptedVllm", "EngineLoop", "VllmModel"]
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -76,6 +76,84 @@ def _environment(backend: BackendConfig) -> dict[str, str]:
     return found
 
 
+class EngineLoop:
+    """Steps an engine: runs as many requests as it takes well, lets others wait, ends all of them by their deadlines.
+
+    Args:
+        engine: vLLM's `LLMEngine`.
+        loras: adapter folder -> vLLM's `LoRARequest`.
+        sampled_batch: most requests that run together if any of them samples; None: as many as there are.
+        sampling: turns a request into vLLM's `SamplingParams`.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        loras: Mapping[str, Any],
+        sampled_batch: int | None,
+        sampling: Callable[[TextRequest], Any] | None = None,
+    ) -> None:
+        self._engine, self._loras, self._sampled_batch = engine, loras, sampled_batch
+        self._sampling = sampling or _sampling
+        self._inbox: SimpleQueue[_Asked] = SimpleQueue()
+        self._waiting: deque[_Asked] = deque()
+        self._running: dict[str, _Asked] = {}
+        self._number = 0
+
+    def ask(self, ids: list[int], request: TextRequest, adapter: str | None, deadline_s: float) -> Future[TextResult]:
+        """Hand in a request from any thread; it is started in the order of asking."""
+        asked = _Asked(ids, request, adapter, deadline_s, Future())
+        self._inbox.put(asked)
+        return asked.answer
+
+    def turn(self, wait: bool = True) -> None:
+        """Take in what was asked, start what there is room for, step once; first wait for something to do."""
+        with contextlib.suppress(Empty):
+            self._waiting.append(self._inbox.get(block=wait and not self._running and not self._waiting))
+            while True:
+                self._waiting.append(self._inbox.get_nowait())
+        while self._waiting and self._has_room(self._waiting[0].request):
+            self._start(self._waiting.popleft())
+        self._abort_late()
+        for output in self._engine.step():
+            if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
+                asked.answer.set_result(_result(output))
+
+    def _has_room(self, request: TextRequest) -> bool:
+        """Return whether a request may join those that run."""
+        if self._sampled_batch is None or len(self._running) < self._sampled_batch:
+            return True
+        return not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
+
+    def _start(self, asked: _Asked) -> None:
+        self._number += 1
+        name = str(self._number)
+        try:
+            lora = self._loras[asked.adapter] if asked.adapter is not None else None
+            prompt = {"prompt_token_ids": asked.ids}
+            self._engine.add_request(name, prompt, self._sampling(asked.request), lora_request=lora)
+        except Exception as error:  # this request is refused; the engine lives
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
+            return
+        self._running[name] = asked
+
+    def _abort_late(self) -> None:
+        now = time.monotonic()
+        names = [name for name, asked in self._running.items() if now > asked.deadline_s]
+        if names:
+            self._engine.abort_request(names)
+        for asked in (self._running.pop(name) for name in names):
+            # How much it had written is not known: it is charged as if all.
+            asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
+        for _ in range(len(self._waiting)):
+            asked = self._waiting.popleft()
+            if now > asked.deadline_s:
+                asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
+            else:
+                self._waiting.append(asked)
+
+
 @ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1024)
 class VllmActor:
     """A vLLM engine and the thread that steps it."""
@@ -98,8 +176,7 @@ class VllmActor:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
         else:
             more["max_num_seqs"] = CPU_BATCH
-        self._sampled_batch = None if backend.num_gpus else CPU_SAMPLED_BATCH
-        self._engine = LLMEngine.from_engine_args(
+        engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=folder.path,
                 dtype=backend.dtype,
@@ -110,12 +187,9 @@ class VllmActor:
                 **more,
             )
         )
-        self._loras = {adapter: LoRARequest(f"adapter{i}", i, adapter) for i, adapter in enumerate(adapters, start=1)}
-        self._max_length: int = self._engine.model_config.max_model_len
-        self._inbox: SimpleQueue[_Asked] = SimpleQueue()
-        self._waiting: deque[_Asked] = deque()
-        self._running: dict[str, _Asked] = {}
-        self._number = 0
+        loras = {adapter: LoRARequest(f"adapter{i}", i, adapter) for i, adapter in enumerate(adapters, start=1)}
+        self._loop = EngineLoop(engine, loras, None if backend.num_gpus else CPU_SAMPLED_BATCH)
+        self._max_length: int = engine.model_config.max_model_len
         self._dead: BaseException | None = None
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -128,64 +202,19 @@ class VllmActor:
     ) -> list[TextResult]:
         """Answer requests within a time, with an adapter; those that take longer are aborted."""
         deadline_s = time.monotonic() + limit_s
-        answers: list[Future[TextResult]] = []
-        for ids, request in asked:
-            answers.append(Future())
-            self._inbox.put(_Asked(ids, request, adapter, deadline_s, answers[-1]))
+        answers = [self._loop.ask(ids, request, adapter, deadline_s) for ids, request in asked]
         if self._dead is not None:
             raise self._dead
         return [answer.result() for answer in answers]
 
     def _serve(self) -> None:
-        """Step the engine for as long as there is something to do, for ever."""
+        """Step the engine for ever."""
         try:
             while True:
-                with contextlib.suppress(Empty):
-                    self._waiting.append(self._inbox.get(block=not self._running and not self._waiting))
-                    while True:
-                        self._waiting.append(self._inbox.get_nowait())
-                while self._waiting and self._has_room(self._waiting[0].request):
-                    self._start(self._waiting.popleft())
-                self._abort_late()
-                for output in self._engine.step():
-                    if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
-                        asked.answer.set_result(_result(output))
+                self._loop.turn()
         except BaseException as error:  # the engine is gone: let the client start another one
             self._dead = error
             os._exit(1)
-
-    def _has_room(self, request: TextRequest) -> bool:
-        """Return whether a request may join those that run."""
-        if self._sampled_batch is None or len(self._running) < self._sampled_batch:
-            return True
-        return not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
-
-    def _start(self, asked: _Asked) -> None:
-        self._number += 1
-        name = str(self._number)
-        try:
-            lora = self._loras[asked.adapter] if asked.adapter is not None else None
-            self._engine.add_request(name, {"prompt_token_ids": asked.ids}, _sampling(asked.request), lora_request=lora)
-        except Exception as error:  # this request is refused; the engine lives
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
-            return
-        self._running[name] = asked
-
-    def _abort_late(self) -> None:
-        now = time.monotonic()
-        names = [name for name, asked in self._running.items() if now > asked.deadline_s]
-        if names:
-            self._engine.abort_request(names)
-        for asked in (self._running.pop(name) for name in names):
-            # How much it had written is not known: it is charged as if all.
-            asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
-        for _ in range(len(self._waiting)):
-            asked = self._waiting.popleft()
-            if now > asked.deadline_s:
-                asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
-            else:
-                self._waiting.append(asked)
 
 
 def _sampling(request: TextRequest) -> Any:

@@ -186,13 +186,18 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 class SparseAnswerTrainer(AnswerTrainer):
     """`AnswerTrainer` that computes logits only where a token is learned: a large vocabulary costs much elsewhere.
 
-    For models whose logits are their output embeddings of the last hidden state, and nothing more.
+    Models that do more to the last hidden state than to multiply it with their output embeddings, such as to cap or to
+    scale their logits, are trained as by `AnswerTrainer`; the first batch shows which kind a model is.
     """
+
+    _plain: bool | None = None
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, Any]:
         """Return the mean cross entropy of the answers' tokens, in nats."""
+        if self._plain is False:
+            return super().compute_loss(model, inputs, return_outputs)
         labels_BT = inputs["labels"][:, 1:]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         # An index, not a count: it makes a copy, and products of views of many rows are slow on CPUs.
@@ -200,12 +205,22 @@ class SparseAnswerTrainer(AnswerTrainer):
         output = model(**rest, logits_to_keep=last, output_hidden_states=True, use_cache=False)
         learned_BT = labels_BT != IGNORE
         head: nn.Module = self.accelerator.unwrap_model(model).get_output_embeddings()
-        hidden_NC = output.hidden_states[-1][:, :-1][
-            learned_BT
-        ]  # accelerate returns float32, whatever the products were
-        logits_NV = head(hidden_NC.to(next(head.parameters()).dtype)).float()
+        dtype = next(head.parameters()).dtype  # accelerate returns float32, whatever the products were
+        if self._plain is None:
+            with torch.no_grad():
+                self._plain = _alike(head(output.hidden_states[-1][:, -1].to(dtype)), output.logits[:, -1])
+            if not self._plain:
+                return super().compute_loss(model, inputs, return_outputs)
+        logits_NV = head(output.hidden_states[-1][:, :-1][learned_BT].to(dtype)).float()
         loss = F.cross_entropy(logits_NV, labels_BT[learned_BT])
         return (loss, output) if return_outputs else loss
+
+
+def _alike(one_BV: Tensor, other_BV: Tensor) -> bool:
+    """Return whether the largest logit of each row is the same in both, but for how half precision rounds."""
+    where_B1 = one_BV.abs().argmax(-1, keepdim=True)
+    one_B1, other_B1 = one_BV.gather(-1, where_B1).float(), other_BV.gather(-1, where_B1).float()
+    return torch.allclose(one_B1, other_B1, rtol=0.02, atol=1e-3)
 
 
 def last_checkpoint(folder: Path) -> str | None:
