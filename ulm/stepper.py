@@ -69,6 +69,10 @@ class _Plain:
         """Write the product to `out_MN` and return it."""
         return torch.mm(x_MK, self._weight_KN, out=out_MN)
 
+    def of(self, x_MK: Tensor, buffer_MN: Tensor) -> Tensor:
+        """Return the product in the type in which it was computed, in the buffer or in memory of its own."""
+        return torch.mm(x_MK, self._weight_KN, out=buffer_MN)
+
     def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
         """Add the product to `total_MN`, in place, and return it."""
         return total_MN.addmm_(x_MK, self._weight_KN)
@@ -78,25 +82,26 @@ class _Packed:
     """As `_Plain`, from a copy of the weights in the order in which oneDNN reads them.
 
     From two rows on, a float32 row does not depend on how many there are (tests/unit/test_stepper.py). With weights in
-    bfloat16 only products are in half precision; norms, attention and totals stay in float32.
+    bfloat16 only products and the SwiGLU are in half precision; norms, attention and totals stay in float32.
     """
 
     def __init__(self, weight_NK: Tensor) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous())
         self._dtype = weight_NK.dtype
 
-    def _product(self, x_MK: Tensor) -> Tensor:
+    def of(self, x_MK: Tensor, buffer_MN: Tensor | None = None) -> Tensor:
+        """Return the product in the type in which it was computed, in memory of its own."""
         x_MK = x_MK.to(self._dtype)
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x_MK, self._packed, None, "none", [], "")
         return found
 
     def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
         """Write the product to `out_MN` and return it."""
-        return out_MN.copy_(self._product(x_MK))
+        return out_MN.copy_(self.of(x_MK))
 
     def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
         """Add the product to `total_MN`, in place, and return it."""
-        return total_MN.add_(self._product(x_MK))
+        return total_MN.add_(self.of(x_MK))
 
 
 def _product_type(model: Decoder) -> type[_Plain | _Packed]:
@@ -300,8 +305,8 @@ class _Rows:
         self._cos_NX, self._sin_NX = buffer(N, Z * D), buffer(N, rotated * half)
         self._sin = self._sin_NX.view(N, rotated, half)
         self._gate_up_NX = buffer(N, 2 * c.d_ff)
-        self._gate, self._up = self._gate_up_NX.chunk(2, -1)
-        self._hidden = buffer(N, c.d_ff)
+        self._gate_NF, self._up_NF = self._gate_up_NX.chunk(2, -1)
+        self._hidden_NF = buffer(N, c.d_ff)
         self._logits_NV = buffer(N, 0)
 
     def _norm(self, x_NC: Tensor, weight_C: Tensor) -> Tensor:
@@ -329,9 +334,13 @@ class _Rows:
     def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: _Layer) -> Tensor:
         """Add the attention output and the SwiGLU to the residual stream, in place, and return it."""
         layer.out.onto(x_NC, heads_NX)
-        layer.gate_up.into(self._norm(x_NC, layer.mlp_norm), self._gate_up_NX)
-        hidden = torch.ops.aten.silu.out(self._gate, out=self._hidden).mul_(self._up)
-        return layer.down.onto(x_NC, hidden)
+        gate_up_NX = layer.gate_up.of(self._norm(x_NC, layer.mlp_norm), self._gate_up_NX)
+        if gate_up_NX is self._gate_up_NX:
+            hidden_NF = torch.ops.aten.silu.out(self._gate_NF, out=self._hidden_NF).mul_(self._up_NF)
+        else:
+            gate_NF, up_NF = gate_up_NX.chunk(2, -1)
+            hidden_NF = F.silu(gate_NF).mul_(up_NF)
+        return layer.down.onto(x_NC, hidden_NF)
 
     def logits(self, x_NC: Tensor) -> Tensor:
         """Return (N, V) logits; valid until the next call."""

@@ -78,6 +78,23 @@ def test_training_goes_on_from_an_adapter(place: Path, tmp_path: Path, monkeypat
         train(place, name="other", init="nowhere")
 
 
+def test_two_workers_with_compiled_layers_in_bfloat16_learn_marks(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"task": "puzzle-coordinator-marks", "dtype": "bfloat16", "compile": True, "workers": 2, "threads": 1}
+    out = train(place, name="marks", out=str(tmp_path / "adapter"), **changes)
+    weights = load_file(out / "adapter_model.safetensors")
+    assert all(tensor.abs().sum() > 0 for tensor in weights.values())
+    assert all(name.startswith("base_model.model.model.layers.") for name in weights)  # no names of compiled modules
+    assert 0 <= json.loads((out / "training.json").read_text())["scores"]["tuned"]["marks"] <= 1
+    first = json.loads((tmp_path / "runs" / "train-marks" / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < first["loss"] < 10
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SwarmError, match="needs the C\\+\\+ compiler no-such-compiler, which is not here"):
+        train(place, name="other", compile=True)
+
+
 def test_an_adapter_learns_from_runs_that_were_won(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
