@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,15 @@ MAX_SEED = (1 << 31) - 1
 """Some servers refuse larger seeds."""
 
 UNKNOWN_LENGTH = 1 << 20
+BYTES_PER_TOKEN = 3
+"""Of prompts whose tokenizer is not known; English has some four, numbers fewer."""
+
 MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
 _MARKS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 _RETRIED = {408, 409, 425, 429}
-_LATE = "timeout: no answer from the endpoint before the deadline"
+_LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
 
 
@@ -112,8 +116,9 @@ class OpenAIModel:
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request, `backend.connections` of them at a time.
 
-        An answer that does not say what it cost is charged the most that it can have: its prompt as `count_prompts` has
-        it, and all tokens that it was allowed.
+        An answer that does not say what it cost is charged the most that it can have: its prompt by `count_tokens`, and
+        all tokens that it was allowed. So is one that never came though it was asked for, also if it came when it was
+        asked for again.
 
         Raises:
             SwarmError: the endpoint refuses the key, does not know the model, or was never there.
@@ -123,19 +128,29 @@ class OpenAIModel:
         return [result or TextResult.failed(_LATE) for result in watch.run(jobs, self._config.connections)]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt: by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer.
+        """Return the tokens of each prompt: by `backend.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
 
-        Only the endpoint knows its chat template, so each message of a chat is allowed CHAT_MARKS for its marks.
+        Only the endpoint knows its chat template, so each message of a chat is allowed CHAT_MARKS for its marks. What
+        an answer is charged is what the endpoint says.
         """
-        prompts = self.count_tokens([request.prompt for request in requests])
-        systems = self.count_tokens([request.system or "" for request in requests])
+        return self._count_prompts(requests, 1 if self._config.tokenizer else BYTES_PER_TOKEN)
+
+    def _most(self, request: TextRequest) -> tuple[int, int]:
+        """Return the most tokens that an answer can have cost, where nobody says what it did."""
+        return self._count_prompts([request], 1)[0], request.max_new_tokens
+
+    def _count_prompts(self, requests: Sequence[TextRequest], per_token: int) -> list[int]:
+        prompts, systems = (
+            [-(-count // per_token) for count in self.count_tokens(texts)]
+            for texts in ([r.prompt for r in requests], [r.system or "" for r in requests])
+        )
         return [
             prompt if request.system is None else prompt + system + CHAT_MARKS * len(_messages(request))
             for request, prompt, system in zip(requests, prompts, systems, strict=True)
         ]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text by `backend.tokenizer`, or its UTF-8 bytes."""
+        """Return the tokens of each text by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer."""
         if self._config.tokenizer is None:
             return [len(text.encode(errors="surrogatepass")) for text in texts]
         return [len(ids) for ids in self._tokenizer.encode_batch(texts)]
@@ -175,7 +190,12 @@ class OpenAIModel:
         for tries in range(1, self._config.retries + 2):
             answer = self._exchange(watch, "POST", path, payload)
             if answer.status == 200:
-                return self._result(request, answer)
+                found = self._result(request, answer)
+                return replace(
+                    found,
+                    prompt_tokens=found.prompt_tokens + read,
+                    generated_tokens=found.generated_tokens + written,
+                )
             if answer.status in (401, 403):
                 raise SwarmError(self._refused(answer))
             if answer.status == 404:
@@ -185,7 +205,7 @@ class OpenAIModel:
                     f"{self._offer(names)}; correct the model's name or backend.url"
                 )
             if answer.status == 0 and not answer.is_unreachable:
-                read, written = read + num_prompt, written + request.max_new_tokens
+                read, written = (a + b for a, b in zip((read, written), self._most(request), strict=True))
             if answer.status == 0 and watch.left_s() <= 0:
                 return failed(_LATE)
             trouble = self._trouble(answer)
@@ -237,7 +257,7 @@ class OpenAIModel:
                 raise ValueError(_NO_USAGE)
         except ValueError as error:
             fault = f"{self._quote(error, 200)}: {self._quote(_decode(answer))}"
-            return TextResult.failed(fault, *(usage or (self.count_prompts([request])[0], request.max_new_tokens)))
+            return TextResult.failed(fault, *(usage or self._most(request)))
         starts = [text.find(stop) for stop in request.stop if stop and stop in text]
         if starts or choice.get("stop_reason") in request.stop:
             return TextResult(text[: min(starts, default=None)], *usage, "stop")

@@ -28,6 +28,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 __all__ = ["Answer", "TimedSession", "Watch"]
 
 MAX_BODY_BYTES = 4 << 20
+CUT_GRACE_S = 1.0
+"""How long jobs have to end after the deadline, when all that they exchange has been cut."""
 
 _Result = TypeVar("_Result")
 _here = threading.local()
@@ -95,7 +97,7 @@ class TimedSession:
         """
         limit_s = min(limit_s, watch.left_s())
         if limit_s <= 0:
-            return Answer()
+            return Answer(is_unreachable=True)
         with watch.limit(limit_s) as attempt:
             try:
                 with self._session.request(
@@ -130,6 +132,7 @@ class Watch:
         self._stopped = threading.Event()
         self._attempts: set[_Attempt] = set()
         self._error: BaseException | None = None
+        self._busy = 0
 
     def left_s(self) -> float:
         """Return the seconds until the deadline."""
@@ -152,8 +155,9 @@ class Watch:
             while not self._stopped.is_set():
                 with self._changed:
                     index, job = next(to_do, (-1, None)) if self._error is None else (-1, None)
-                if job is None:
-                    return
+                    if job is None:
+                        return
+                    self._busy += 1
                 error = None
                 try:
                     result = job()
@@ -163,6 +167,7 @@ class Watch:
                     if error is None:
                         results[index] = result
                     self._error = self._error or error
+                    self._busy -= 1
                     self._changed.notify_all()
 
         if self.left_s() <= 0:
@@ -178,6 +183,8 @@ class Watch:
                 self._stopped.set()
                 for attempt in self._attempts:
                     attempt.cut()
+                if self._error is None:  # jobs that were cut say what they had asked for; one may hang all the same
+                    self._changed.wait_for(lambda: not self._busy, CUT_GRACE_S)
         if self._error is not None:
             raise self._error
         return [results.get(i) for i in range(len(jobs))]
