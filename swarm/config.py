@@ -58,8 +58,9 @@ class BackendConfig(_Section):
         key_env: `openai`: name of the environment variable that holds the key; None sends none. The key itself is
             never written down.
         tokenizer: `openai`: folder or name of the model's tokenizer, with which prompts are counted before they are
-            sent; without one they are taken for as many tokens as they have bytes.
-        timeout_s, retries: `openai`: of one request; after a failure it is sent again, ever later.
+            sent; without one they are taken for a third as many tokens as they have bytes.
+        timeout_s, retries: `openai`: of one request; after a failure it is sent again, ever later, as long as
+            `faults.call_timeout_s` lasts.
         connections: `openai`: requests in flight at once.
         num_gpus: `vllm`: GPUs that its engine takes; 0 for the build for CPUs.
         dtype, eager: `vllm`: as its engine has them.
@@ -106,6 +107,14 @@ class BackendConfig(_Section):
         if unused := sorted(name for name in self.model_fields_set - used if getattr(self, name) != _unset(name)):
             of = f"{kind!r} on {'GPUs' if self.num_gpus else 'a CPU'}" if kind == "vllm" else repr(kind)
             raise ValueError(f"{where}.backend.{unused[0]} has no meaning for engine {of}; leave it out")
+        if kind == "vllm" and self.num_gpus:
+            if self.num_gpus > 1 and self.num_gpus % 1:
+                raise ValueError(f"{where}.backend.num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
+            if self.tensor_parallel_size > self.num_gpus:
+                raise ValueError(
+                    f"{where}.backend.tensor_parallel_size {self.tensor_parallel_size} needs as many GPUs; "
+                    f"num_gpus is {self.num_gpus:g}"
+                )
         if kind == "openai":
             if self.url is None:
                 raise ValueError(f"{where} on 'openai' needs `backend.url`, such as http://localhost:8000/v1")
@@ -484,6 +493,17 @@ class ExperimentConfig(_Section):
         if not self.coordinator.offer_again:
             del data["coordinator"]["offer_again"]
         return data
+
+    @model_validator(mode="after")
+    def _requests_end_before_their_call(self) -> ExperimentConfig:
+        limit_s = self.faults.call_timeout_s
+        for whose, section in (("agents", self.agents), ("coordinator", self.coordinator)):
+            if section.engine == "openai" and section.backend.timeout_s > max(limit_s, _unset("timeout_s")):
+                raise ValueError(
+                    f"{whose}.backend.timeout_s {section.backend.timeout_s:g} is never reached: a call is cut after "
+                    f"faults.call_timeout_s {limit_s:g}; raise that too"
+                )
+        return self
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:

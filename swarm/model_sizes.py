@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,7 +89,8 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     for section in (config.agents, config.coordinator):
         name, engine = str(section.model), section.engine
         # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
-        key = (name, engine, section.backend.adapter if engine == "transformers" else None)
+        apart = {"prompt"} if engine == "transformers" else {"prompt", "adapter"}
+        key = (name, engine, section.backend.model_copy(update=dict.fromkeys(apart)).model_dump_json())
         if name not in folders or engine not in ("ulm", "transformers", "vllm") or key in counted:
             continue
         counted.add(key)
@@ -130,7 +130,9 @@ def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str
 
 
 def _memory_bytes() -> float:
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    from ulm.hf.pretrained import memory_bytes
+
+    return memory_bytes()
 
 
 def _gpu_bytes() -> float | None:

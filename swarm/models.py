@@ -6,9 +6,11 @@ with the machine's means to run it, is found here, before there is a run folder.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
             _llama(found, opened)
         else:
             found.folders[name] = opened
+            _check_folder(section, opened)
     if section.chats and whose not in found.chats:
         raise SwarmError(f"model {name} has no chat format; set {whose}.backend.prompt: plain")
     if adapter := section.backend.adapter:
@@ -111,6 +114,25 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
         check_adapter(place, Path(found.folders[name].path), name)
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
+
+
+def _check_folder(section: _Section, opened: ModelFolder) -> None:
+    """Refuse what an engine would find out only in its own process."""
+    limit = section.backend.max_length
+    if limit is not None and limit > opened.max_length:
+        raise SwarmError(f"backend.max_length is {limit}, and {opened.name} was made for {opened.max_length}")
+    if section.engine != "transformers":
+        return
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = json.loads((Path(opened.path) / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise SwarmError(
+            f"model {opened.name} is of type {kind!r}, and transformers {metadata.version('transformers')} knows no "
+            f"language model of that type"
+        )
+    if section.backend.adapter and importlib.util.find_spec("peft") is None:
+        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
 
 
 def _is_checkpoint(base_dir: Path, name: str) -> bool:

@@ -188,7 +188,7 @@ class RayPool:
         self._names = list(models)
         self._refs = [ray.put(models[name]) for name in self._names]
         count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
-        taken = {id(model): getattr(model, "num_gpus", 0.0) for model in self._remote.values()}
+        taken = {id(getattr(m, "engine", m)): getattr(m, "num_gpus", 0.0) for m in self._remote.values()}
         gpus = ray.cluster_resources().get("GPU", 0.0) - sum(taken.values()) if spec.device != "cpu" else 0.0
         if gpus <= 0 and sum(taken.values()) and spec.device == "auto":  # what engines hold is not for hosts
             self._spec = spec = dataclasses.replace(spec, device="cpu")

@@ -44,6 +44,9 @@ CPU_SAMPLED_BATCH = 48
 """The same if any of them samples: with 64 that do, vLLM 0.32 takes 20 s for a token of each, with 48 .8 s
 (SmolLM2-135M, 2 cores, 2026-11-24)."""
 
+FREED_S = 10.0
+"""How long GPUs that another engine has are waited for."""
+
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
 
@@ -288,7 +291,7 @@ class VllmModel:
         self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
         # Ray would wait for ever for GPUs that another engine has.
-        self._start(ray.available_resources().get("GPU", 0.0))
+        self._start(_free_gpus(backend.num_gpus))
         self._on_event("engine_start", engine="vllm", pid=self.pid)
 
     def _start(self, num_gpus: float) -> None:
@@ -400,29 +403,40 @@ class AdaptedVllm:
     """An engine as those see it who ask with one adapter."""
 
     def __init__(self, engine: VllmModel, adapter: str) -> None:
-        self._engine = engine
+        self.engine = engine
+        self.num_gpus = engine.num_gpus
         self._adapter = adapter
 
     @property
     def max_length(self) -> int:
         """Tokens of prompt and answer together."""
-        return self._engine.max_length
+        return self.engine.max_length
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request with the adapter."""
-        return self._engine.generate(requests, deadline_s, self._adapter)
+        return self.engine.generate(requests, deadline_s, self._adapter)
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt."""
-        return self._engine.count_prompts(requests)
+        return self.engine.count_prompts(requests)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text."""
-        return self._engine.count_tokens(texts)
+        return self.engine.count_tokens(texts)
 
     def close(self) -> None:
         """Kill the engine, for all that share it; idempotent."""
-        self._engine.close()
+        self.engine.close()
+
+
+def _free_gpus(wanted: float) -> float:
+    """Return how many GPUs are free; those of an engine that has just ended are counted as free a little later."""
+    deadline_s = time.monotonic() + FREED_S
+    while (free := float(ray.available_resources().get("GPU", 0.0))) < wanted and time.monotonic() < deadline_s:
+        if wanted > ray.cluster_resources().get("GPU", 0.0):
+            break
+        time.sleep(0.2)
+    return free
 
 
 def _reason(error: BaseException) -> str:

@@ -265,7 +265,10 @@ class Approver(_Talk):
                 is_hint = name.strip() == "hint"
                 try:
                     if is_hint:
-                        hints.append(self._checked_hint(text))
+                        hint = self._checked_hint(text)
+                        if not self._is_paid(request, reply.tokens + _count(pool, [*hints, hint])):
+                            continue  # what was said to the coordinator cannot be taken back
+                        hints.append(hint)
                     else:
                         draft.write(line)
                 except SwarmError as error:

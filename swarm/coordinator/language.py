@@ -16,9 +16,13 @@ from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines, opening
 from swarm.coordinator.protocol import Briefing, Playbook, unlimited
+from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 
 __all__ = ["LanguageCoordinator", "read_directives"]
+
+FEWEST_TOKENS = 32
+"""Of a digest that is of any use."""
 
 MAX_DIRECTIVE = 80
 """Characters of one directive."""
@@ -50,6 +54,9 @@ class LanguageCoordinator:
         tools: the world's actions.
         book: the world's playbook, None where it has none.
         limit_s: how long so many calls may take.
+
+    Raises:
+        SwarmError: what opens the chat leaves no room for reports.
     """
 
     def __init__(
@@ -67,6 +74,13 @@ class LanguageCoordinator:
         # Endpoints take JSON Schemas; the other engines take patterns too, and lines are fewer tokens.
         self.form: Literal["lines", "json"] = "json" if config.engine == "openai" else "lines"
         self.system = opening(tools, book, _FORMS[self.form])
+        self._limit = min(config.digest_tokens, model.max_length - config.max_new_tokens)
+        (length,) = model.count_prompts([TextRequest("", self.system)])
+        if length + FEWEST_TOKENS > self._limit:
+            raise SwarmError(
+                f"coordinator {config.model} reads {self._limit} tokens at most, and what its chat opens with are "
+                f"{length}; raise coordinator.digest_tokens (or backend.max_length) above {length + FEWEST_TOKENS}"
+            )
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Ask about every request that the budget can pay, all in one batch."""
@@ -111,9 +125,8 @@ class LanguageCoordinator:
                 structure=structure,
             )
 
-        limit = min(self.config.digest_tokens, self.model.max_length - self.config.max_new_tokens)
         lines = digest_lines(request, briefings)
-        return with_prompt(bounded(lines, limit, lambda text: self.model.count_prompts([with_prompt(text)])[0]))
+        return with_prompt(bounded(lines, self._limit, lambda text: self.model.count_prompts([with_prompt(text)])[0]))
 
     def _structure(self, open_to: _Open) -> Structure:
         if self.form == "json":

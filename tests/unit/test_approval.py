@@ -98,6 +98,14 @@ def test_replacing_more_than_the_episode_can_pay_is_asked_again() -> None:
     assert "that takes 12 tokens and the episode has 10 left" in script.text
 
 
+def test_a_hint_that_the_episode_cannot_pay_is_not_given() -> None:
+    reply, script, pool = approve([f"hint: {'word ' * 25}", "hint: one", ""], reads_hints=True, max_tokens=30)
+    assert "that takes 34 tokens and the episode has 30 left" in script.text
+    assert [asked.hints for asked in pool.asked] == [(), ("one",)]
+    assert reply.review is not None
+    assert reply.review["hints"] == ["one"]
+
+
 def test_approving_everything_changes_nothing_but_that_it_is_on_record(experiment: Experiment, tmp_path: Path) -> None:
     config, path = experiment(agents=RANDOM, coordinator={"kind": "shuffled"}, concurrency=2, topology={"kind": "ring"})
     alone = start_run(config, path, tmp_path / "alone")

@@ -17,6 +17,7 @@ from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.language import LanguageCoordinator, read_directives
 from swarm.coordinator.minds import make_coordinator
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
+from swarm.errors import SwarmError
 from swarm.messages import DirectRequest, Report
 
 AGENTS = ("a0", "a1", "a2", "a3")
@@ -90,6 +91,13 @@ def test_a_digest_stays_within_the_models_own_length() -> None:
     model = Scripted(lambda r: "", max_length=180)
     LanguageCoordinator(model, config(digest_tokens=5000, max_new_tokens=64), TOOLS).direct([request(400)])
     assert model.count_prompts(model.asked)[0] <= 180 - 64
+
+
+def test_a_chat_whose_opening_leaves_no_room_for_reports_is_refused() -> None:
+    opening = Scripted(lambda r: "").count_tokens([LanguageCoordinator(Scripted(str), config(), TOOLS).system])[0]
+    LanguageCoordinator(Scripted(str), config(digest_tokens=opening + 40), TOOLS)
+    with pytest.raises(SwarmError, match=f"opens with are {opening}; raise coordinator.digest_tokens"):
+        LanguageCoordinator(Scripted(str), config(digest_tokens=opening + 20), TOOLS)
 
 
 @given(st.lists(st.text(st.characters(categories=("L",)), min_size=1), min_size=1, max_size=40), st.integers(1, 60))

