@@ -94,10 +94,13 @@ def request(number: int, kind: str) -> DirectRequest:
 BOOKS: dict[str, Playbook | None] = {"numbers": SplitNumbersPlaybook(), "maze": GraphPlaybook(), "library": None}
 
 
-def measure(model: TextModel, answers: int, without_form: bool = False) -> dict[str, int]:
+def measure(model: TextModel, engine: str, answers: int, without_form: bool = False) -> dict[str, int]:
     """Return how many of so many answers fail, how many entries they have, and how many were cut short."""
     watched = Watched(model, without_form)
-    config = CoordinatorConfig(kind="vllm", model=MODEL, temperature=1.0, max_new_tokens=NEW_TOKENS)
+    backend = {"url": "http://localhost/v1"} if engine == "openai" else {"prompt": "chat"}  # asked is `model` alone
+    config = CoordinatorConfig.model_validate(
+        {"kind": engine, "model": MODEL, "backend": backend, "temperature": 1.0, "max_new_tokens": NEW_TOKENS}
+    )
     found = {"answers": 0, "failures": 0, "entries": 0, "cut": 0}
     for start in range(0, answers, BATCH):
         for kind, book in BOOKS.items():
@@ -115,14 +118,19 @@ def measure(model: TextModel, answers: int, without_form: bool = False) -> dict[
 
 
 def written(result: TextResult) -> tuple[int, bool]:
-    """Return how many entries an answer has, lines or those of a JSON object, and whether another one was cut short."""
+    """Return how many entries an answer has, lines or those of a JSON object, and whether another one was cut short.
+
+    What begins as JSON and is none has -1.
+    """
     if not result.text.startswith("{"):
         lines = [line for line in result.text.split("\n") if line.strip()]
         cut = result.finish == "length" and not result.text.endswith("\n")
         return len(lines) - cut, cut
-    if result.finish != "length":
-        return len(json.loads(result.text)), False
-    return len(re.findall(r'"[^"]*"\s*:\s*"(?:[^"\\]|\\.)*"', result.text)), True
+    if result.finish == "length":
+        return len(re.findall(r'"[^"]*"\s*:\s*"(?:[^"\\]|\\.)+"', result.text)), True
+    with contextlib.suppress(ValueError):
+        return sum(bool(directive) for directive in json.loads(result.text).values()), False  # "" directs nobody
+    return -1, False
 
 
 @contextlib.contextmanager
@@ -168,8 +176,8 @@ def main(engines: Sequence[str], answers: int) -> dict[str, Any]:
     for name in engines:
         with open_engine(name) as model:
             began = time.perf_counter()
-            found[name] = measure(model, answers)
-            found[f"{name}, no form"] = measure(model, max(30, answers // 10), without_form=True)
+            found[name] = measure(model, name, answers)
+            found[f"{name}, no form"] = measure(model, name, max(30, answers // 10), without_form=True)
         for key in (name, f"{name}, no form"):
             print(f"{key:<22}{found[key]}", flush=True)
         print(f"{'':<22}{time.perf_counter() - began:.0f} s")

@@ -17,6 +17,7 @@ from swarm.backends.protocol import Structure, TextRequest
 from swarm.config import BackendConfig
 from swarm.config_file import load_experiment
 from swarm.errors import SwarmError
+from swarm.journal import read_records
 from swarm.runner import start_run
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
@@ -90,4 +91,8 @@ def test_a_swarm_is_steered_through_the_server_and_its_key_is_written_nowhere(
     config = load_experiment(EXPERIMENT, changes)
     outcome = start_run(config, EXPERIMENT, tmp_path / "run")
     assert (outcome.reason, outcome.faults) == ("finished", 0)
+    ticks = [r for r in read_records(tmp_path / "run" / "journal.jsonl") if r["kind"] == "tick" and r["coordinator"]]
+    asked = [tick["coordinator"] for tick in ticks if tick["coordinator"]["calls"]]
+    assert asked
+    assert all(each["prompt_tokens"] > 200 for each in asked)  # what opens the chat are some 150, the rest is reports
     assert not [file for file in (tmp_path / "run").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]

