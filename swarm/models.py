@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from swarm.backends.models import ChatFormat, ModelFolder, find_model, folder_hash, open_model
+from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model, folder_hash, open_model
 from swarm.backends.protocol import TextModel
 from swarm.backends.vllm import require_vllm
 from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, ExperimentConfig
@@ -157,10 +157,9 @@ def current_hash(name: str, base_dir: Path) -> str | None:
         SwarmError: it is damaged.
     """
     from ulm.checkpoint import checkpoint_hash
-    from ulm.hf.pretrained import KNOWN, fetched
 
-    folder = fetched(name) if name in KNOWN else base_dir / name
-    if folder is None or not folder.is_dir():
+    folder = find_here(name, base_dir)
+    if folder is None:
         return None
     try:
         is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)

@@ -18,9 +18,12 @@ from typing import Any
 
 from swarm.errors import SwarmError
 
-__all__ = ["DATE", "ChatFormat", "ModelFolder", "find_model", "folder_hash", "open_model"]
+__all__ = ["DATE", "ChatFormat", "ModelFolder", "find_here", "find_model", "folder_hash", "open_model"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+"""Files of a model on the hub."""
+
 DATE = datetime(2025, 1, 1)  # noqa: DTZ001 - templates format it, and know no time zones
 """What templates that ask for today's date are told."""
 
@@ -125,14 +128,34 @@ def find_model(name: str, base_dir: Path) -> Path:
     return _from_hub(name, path)
 
 
+def find_here(name: str, base_dir: Path) -> Path | None:
+    """Return the folder as `find_model` does, None where it would have to be fetched.
+
+    Raises:
+        SwarmError: it is a file that cannot be read.
+    """
+    from ulm.hf.pretrained import KNOWN, fetched
+
+    if (base_dir / name).exists():
+        return find_model(name, base_dir)
+    return fetched(name) if name in KNOWN else _from_cache(name)
+
+
+def _from_cache(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    with contextlib.suppress(Exception):
+        return Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
+    return None
+
+
 def _from_hub(name: str, path: Path) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model"]
-    with contextlib.suppress(Exception):  # what is here stays what it was, whatever the hub has by now
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+    if (here := _from_cache(name)) is not None:  # it stays what it was, whatever the hub has by now
+        return here
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise SwarmError(

@@ -123,6 +123,9 @@ def test_what_identifies_a_model_is_found_again(place: Path) -> None:
     found = load_models(experiment({"policy": "transformers", "model": "model"}), place)
     assert current_hash("model", place) == found.hashes["model"]
     assert current_hash("gone", place) is None
+    (place / "torn.gguf").write_bytes(b"GGUF and then nothing")
+    with pytest.raises(SwarmError, match=r"cannot read .*torn\.gguf as a GGUF model"):
+        current_hash("torn.gguf", place)
 
 
 @pytest.mark.parametrize(
