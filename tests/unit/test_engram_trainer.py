@@ -39,11 +39,12 @@ def test_only_answers_have_labels() -> None:
     ("kind", "base"), [(AnswerTrainer, "llama"), (SparseAnswerTrainer, "llama"), (SparseAnswerTrainer, "gemma2")]
 )
 def test_the_loss_is_the_mean_over_every_token_that_is_learned(
-    kind: type[AnswerTrainer], base: str, tmp_path: Path
+    kind: type[AnswerTrainer], base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer, model = tiny_tokenizer(), tiny_model(base)
     if base == "gemma2":
-        model.config.final_logit_softcapping = 0.5  # its logits are more than a product with the last hidden state
+        # The last hidden state is not all of its logits; the config is that of all tests, so it is put back.
+        monkeypatch.setattr(model.config, "final_logit_softcapping", 0.5)
     rows = [{"prompt": "go", "answer": "1+23-4+"}, {"prompt": "at once", "answer": "5-6+"}]
     rows = [{**row, "end": False, "learn": "+-"} for row in rows]
     batch = AnswerCollator(tokenizer)(rows)
