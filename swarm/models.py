@@ -118,9 +118,7 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
 
 def _check_folder(section: _Section, opened: ModelFolder) -> None:
     """Refuse what an engine would find out only in its own process."""
-    limit = section.backend.max_length
-    if limit is not None and limit > opened.max_length:
-        raise SwarmError(f"backend.max_length is {limit}, and {opened.name} was made for {opened.max_length}")
+    opened.refuse_longer(section.backend.max_length)
     if section.engine != "transformers":
         return
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

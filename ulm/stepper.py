@@ -69,9 +69,8 @@ class _Plain:
         """Write the product to `out_MN` and return it."""
         return torch.mm(x_MK, self._weight_KN, out=out_MN)
 
-    def of(self, x_MK: Tensor, buffer_MN: Tensor) -> Tensor:
-        """Return the product in the type in which it was computed, in the buffer or in memory of its own."""
-        return torch.mm(x_MK, self._weight_KN, out=buffer_MN)
+    of = into
+    """The product in the type in which it was computed; others than this class may take memory of their own."""
 
     def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
         """Add the product to `total_MN`, in place, and return it."""

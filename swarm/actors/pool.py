@@ -24,7 +24,7 @@ from swarm.actors.shared_memory import protect
 from swarm.actors.trimmer import PauseTrimmer
 from swarm.backends.protocol import TextModel
 from swarm.config import FaultsConfig, RuntimeConfig
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 from swarm.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
@@ -55,7 +55,7 @@ def start_ray(address: str | None = None) -> None:
         ray.init(logging_level="ERROR", log_to_driver=False, **settings)
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise SwarmError(
             f"Ray could not be started {where}: {reason}; check `swarm doctor --ray`, or set runtime.pool: local"
         ) from error

@@ -32,7 +32,7 @@ from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, require_vllm
 from swarm.config import BackendConfig
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 
 __all__ = ["AdaptedVllm", "EngineLoop", "VllmModel"]
 
@@ -136,7 +136,7 @@ class EngineLoop:
             prompt = {"prompt_token_ids": asked.ids}
             self._engine.add_request(name, prompt, self._sampling(asked.request), lora_request=lora)
         except Exception as error:  # this request is refused; the engine lives
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = first_line(error)[:200]
             asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
             return
         self._running[name] = asked

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 
 __all__ = ["DATE", "ChatFormat", "ModelFolder", "find_here", "find_model", "folder_hash", "open_model"]
 
@@ -92,6 +92,11 @@ class ModelFolder:
     max_length: int
     ends: tuple[int, ...]
 
+    def refuse_longer(self, max_length: int | None) -> None:
+        """Raise SwarmError if `backend.max_length` is more than the model was made for."""
+        if max_length is not None and max_length > self.max_length:
+            raise SwarmError(f"backend.max_length is {max_length}, and {self.name} was made for {self.max_length}")
+
 
 def find_model(name: str, base_dir: Path) -> Path:
     """Return the folder of a pretrained model.
@@ -157,7 +162,7 @@ def _from_hub(name: str, path: Path) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        reason = first_line(error)[:150]
         raise SwarmError(
             f"no model {name!r}: there is no folder {path}, and the hub does not give it ({reason}); check the name "
             f"and the network, or give the path of a folder"

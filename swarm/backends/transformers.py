@@ -23,7 +23,7 @@ from swarm.backends.constraints import Constraints
 from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import MAX_BATCH, TextRequest, TextResult
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 from ulm.generation import sample
 from ulm.tokenizer import Tokenizer
 
@@ -66,8 +66,7 @@ class TransformersModel:
         adapter: Path | None = None,
         max_length: int | None = None,
     ) -> None:
-        if max_length is not None and max_length > folder.max_length:
-            raise SwarmError(f"backend.max_length is {max_length}, and {folder.name} was made for {folder.max_length}")
+        folder.refuse_longer(max_length)
         self._max_length = max_length or folder.max_length
         self._tokenizer = Tokenizer.load(folder.path)
         self._tokenizer.pad_id = self._tokenizer.eot_id = folder.ends[0]
@@ -218,7 +217,7 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, adapter
             folder.path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise SwarmError(f"transformers cannot load model {folder.name} from {folder.path}: {reason}") from error
     if adapter is not None:
         model = _with_adapter(model, adapter)
@@ -235,5 +234,5 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         # Merged, a step costs what it costs without an adapter.
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise SwarmError(f"cannot load adapter {adapter}: {reason}") from error

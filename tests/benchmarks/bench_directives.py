@@ -142,9 +142,8 @@ def open_engine(name: str) -> Iterator[TextModel]:
         with serving(open_model(MODEL, find_model(MODEL, Path())).path, MODEL, KEY, at_once=48) as url:
             yield OpenAIModel(MODEL, BackendConfig(url=url, key_env="KEY"), {"KEY": KEY})
         return
-    model = open_here(name)
-    yield model
-    model.close()
+    with contextlib.closing(open_here(name)) as model:
+        yield model
 
 
 def open_here(name: str) -> TextModel:

