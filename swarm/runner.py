@@ -177,7 +177,7 @@ def _carry_out(
     if runtime.ended is None:
         pool: Pool | None = None
         try:
-            pool = _make_pool(config, base_dir, models, telemetry)
+            pool = _make_pool(config, base_dir, models, telemetry, waits=runtime.person is not None)
             runtime.play(pool)
         except KeyboardInterrupt:
             telemetry.emit("interrupted")
@@ -198,7 +198,9 @@ def _carry_out(
     )
 
 
-def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
+def _make_pool(
+    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, waits: bool
+) -> Pool:
     runtime, agents = config.runtime, config.agents
     chats = agents.chats
     world = _world(config, base_dir)
@@ -234,6 +236,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         agents.count * config.concurrency,
         telemetry.emit,
         lambda: start_remote(config, models, deaths, telemetry.emit),
+        waits,
     )
 
 

@@ -148,8 +148,9 @@ class RayPool:
         runtime: number of hosts, standby hosts, threads, address.
         faults: how many host deaths are survived, and the time limit of a call.
         agents: number of agents, for `agents_per_host`.
-        make_remote: starts the models on `REMOTE` engines, by whose they are; called once Ray is up.
         on_event: told about host deaths and replacements: (kind, facts).
+        make_remote: starts the models on `REMOTE` engines, by whose they are; called once Ray is up.
+        waits: whether a person is waited for between calls.
 
     Raises:
         SwarmError: Ray cannot be started, or no host comes up.
@@ -164,6 +165,7 @@ class RayPool:
         agents: int,
         on_event: Callable[..., None] = lambda kind, **facts: None,
         make_remote: Callable[[], Mapping[str, TextModel]] = dict,
+        waits: bool = False,
     ) -> None:
         start_ray(runtime.address)
         self._spec = spec
@@ -173,6 +175,9 @@ class RayPool:
         self._standby: list[_Member] = []
         self._hosts: list[_Member] = []
         self._remote = make_remote()
+        # A host that waits on a channel keeps a core busy (LOG, 2026-11-26): not for as long as these take.
+        takes_long = waits or bool(self._remote) or bool(spec.folders)
+        self._calls = runtime.calls or ("tasks" if takes_long else "channels")
         # What only waits for other processes needs none of its own.
         self._near: Host | None = None
         try:
@@ -204,7 +209,7 @@ class RayPool:
         try:
             for host in self._hosts:
                 host.wait_until_up(self._start_limit_s)
-            if runtime.calls == "channels":
+            if self._calls == "channels":
                 # A dead host makes its graph log what `_replace` deals with.
                 logging.getLogger("ray.dag.compiled_dag_node").setLevel(logging.CRITICAL)
                 for host in self._hosts:

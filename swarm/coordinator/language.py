@@ -147,7 +147,8 @@ class LanguageCoordinator:
             if choices:
                 return {"type": "string", "enum": ["", *choices]}
             if self.book:
-                return {"type": "string", "pattern": f"^(?:{self.book.directive})?$"}
+                # Not `(...)?`: with it xgrammar 0.2.8, which vLLM's server uses, lets the "go " of "go 13" be left out.
+                return {"type": "string", "pattern": f"^(?:|{self.book.directive})$"}
             return {"type": "string", "maxLength": MAX_DIRECTIVE}
 
         return {

@@ -50,7 +50,8 @@ class Playbook(Protocol):
 
     Attributes:
         world_id: the world.
-        directive: a regular expression of the directives that its agents understand.
+        directive: a regular expression of the directives that its agents understand. What may be missing at its end
+            is written `(?:|x)` and not `(?:x)?`, which xgrammar 0.2.8 reads wrongly in a JSON Schema.
         about: what directives look like and what they are good for, for a model that was not trained on the world.
         menu: directives that a briefing lists at most; None where briefings list none.
         answers: how a menu is answered, as in `CoordinatorConfig.answers`.

@@ -116,7 +116,7 @@ class SplitNumbersPlaybook:
     world_id = "split-numbers-v0"
     menu: int | None = MENU
     answers = "picks"
-    directive = r"(?:[0-9]{1,7}[-+*/])?\[[0-9]{1,7}\](?:[-/][0-9]{1,7})?"
+    directive = r"(?:|[0-9]{1,7}[-+*/])\[[0-9]{1,7}\](?:|[-/][0-9]{1,7})"
     about = (
         "A directive such as 24-[6] asks an agent to make the number in brackets, 6, from its own tiles: 24 was made "
         "by the other half, and the whole expression gives the target."

@@ -1,6 +1,7 @@
 """Ray pool and local pool write the same journal, whatever dies on the way. Processes are really killed."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -18,8 +19,10 @@ from ray.exceptions import RayActorError
 
 from swarm.actors import pool as ray_pool
 from swarm.actors.shared_memory import protect
-from swarm.config import ExperimentConfig
+from swarm.backends.models import ModelFolder
+from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
+from swarm.host import HostSpec
 from swarm.runner import start_run
 from swarm.telemetry import read_telemetry
 from ulm.checkpoint import build_model, load_weights_numpy, read_checkpoint_config
@@ -51,16 +54,49 @@ def ray_run(experiment: Experiment, out: Path, **runtime: Any) -> Path:
     return start_run(config, path, out).run_dir
 
 
-@pytest.mark.parametrize(("hosts", "calls"), [(1, "channels"), (2, "channels"), (4, "channels"), (2, "tasks")])
+@pytest.mark.parametrize(("hosts", "calls"), [(1, None), (2, "channels"), (4, "channels"), (2, "tasks")])
 def test_journal_is_the_same_for_any_number_of_hosts_and_way_of_calling(
-    experiment: Experiment, tmp_path: Path, reference: bytes, hosts: int, calls: str, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment,
+    tmp_path: Path,
+    reference: bytes,
+    hosts: int,
+    calls: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[object] = []
     real = ray_pool._Member.open_channel
     monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: (opened.append(self), real(self))[1])
     run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0, calls=calls)
-    assert len(opened) == (hosts if calls == "channels" else 0)
+    assert len(opened) == (0 if calls == "tasks" else hosts)
     assert run_dir.joinpath("journal.jsonl").read_bytes() == reference
+
+
+class Elsewhere:
+    """A model in another process; nothing asks it."""
+
+    engine, num_gpus = None, 0.0
+
+    def close(self) -> None: ...
+
+
+def test_hosts_open_no_channels_where_something_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a host that waits on one keeps a core busy, whoever needs it."""
+    opened: list[object] = []
+    monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: opened.append(self))
+    spec = HostSpec(0, AgentsConfig(policy="random"), CoordinatorConfig(), "split-numbers-v0", 10.0)
+    pretrained = dataclasses.replace(spec, folders={"llama": ModelFolder("llama", "llama", None, 64, (0,))})
+    runtime = RuntimeConfig(hosts=1, standby=0)
+
+    def count(spec: HostSpec, runtime: RuntimeConfig, **settings: Any) -> int:
+        opened.clear()
+        ray_pool.RayPool(spec, {}, runtime, FaultsConfig(), 1, **settings).close()
+        return len(opened)
+
+    assert count(spec, runtime) == 1
+    assert count(spec, runtime, waits=True) == 0  # for a person
+    assert count(spec, runtime, make_remote=lambda: {"coordinator": Elsewhere()}) == 0
+    assert count(pretrained, runtime) == 0
+    assert count(pretrained, runtime.model_copy(update={"calls": "channels"})) == 1  # who asks for them gets them
 
 
 def test_journal_is_the_same_with_two_agents_per_host(experiment: Experiment, tmp_path: Path, reference: bytes) -> None:

@@ -89,7 +89,6 @@ def test_a_swarm_is_steered_through_the_server_and_its_key_is_written_nowhere(
     changes = ["coordinator.kind=openai", "coordinator.model=smollm2", "episodes=1", "budget.tokens=2000"]
     changes += [f"coordinator.backend.url={url}", "coordinator.backend.key_env=SERVER_KEY"]
     changes += ["coordinator.backend.dtype=auto", "coordinator.backend.eager=false"]  # those of the file are vLLM's own
-    changes += ["runtime.calls=tasks"]  # hosts that wait on channels keep both cores from the server (LOG, 2026-11-26)
     config = load_experiment(EXPERIMENT, changes)
     outcome = start_run(config, EXPERIMENT, tmp_path / "run")
     assert (outcome.reason, outcome.faults) == ("finished", 0)

