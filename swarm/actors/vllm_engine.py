@@ -179,6 +179,7 @@ class VllmActor:
             more["gpu_memory_utilization"] = backend.gpu_memory_utilization
         else:
             more["max_num_seqs"] = CPU_BATCH
+            more["enable_chunked_prefill"] = False  # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed
         engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=folder.path,
