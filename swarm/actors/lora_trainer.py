@@ -148,6 +148,7 @@ def _loop(settings: dict[str, Any]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 
     from ulm.hf import AnswerCollator
+    from ulm.hf.blocks import decoder_blocks
     from ulm.hf.engram_trainer import SparseAnswerTrainer, last_checkpoint
 
     recipe, folder = LoraRecipe.model_validate(settings["recipe"]), Path(settings["folder"])
@@ -167,8 +168,8 @@ def _loop(settings: dict[str, Any]) -> None:
     else:
         model = get_peft_model(base, shape)
     if recipe.compile:
-        for layer in base.get_decoder().layers:
-            layer.compile(dynamic=True)  # in place, so that weights keep their names; layers share what is compiled
+        for block in decoder_blocks(base, base.config.get_text_config().num_hidden_layers)[1]:
+            block.compile(dynamic=True)  # in place, so that weights keep their names; blocks share what is compiled
     first = ray.train.get_context().get_world_rank() == 0
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),

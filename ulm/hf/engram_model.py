@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ulm.hf.blocks import decoder_blocks
 from ulm.hf.engram_adapter import EngramAdapter, Vocabulary
 from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
 from ulm.hf.engram_content import ContentTier, text_features
@@ -112,7 +113,7 @@ class EngramModel(nn.Module):
         self.base_model = base_model
         text = causal.config.get_text_config(decoder=True)
         self.vocabulary = Vocabulary(tokenizer, text.vocab_size)
-        self.blocks_name, blocks = _blocks(causal, text.num_hidden_layers)
+        self.blocks_name, blocks = decoder_blocks(causal, text.num_hidden_layers)
         self.num_blocks = len(blocks)
         self.d_model = int(text.hidden_size)
         self.adapters = nn.ModuleDict()
@@ -292,7 +293,7 @@ class EngramModel(nn.Module):
                 f"engram: no block {config.layers[-1]} in {self.blocks_name}, which has blocks 0 to "
                 f"{self.num_blocks - 1}"
             )
-        _, blocks = _blocks(_causal_model(self.base_model), self.num_blocks)
+        _, blocks = decoder_blocks(_causal_model(self.base_model), self.num_blocks)
         for number in set(config.layers) - self._hooked_blocks:  # a hook costs time even where nothing is read
             hook = partial(_before_block, self, number)
             self._hooks.append(blocks[number].register_forward_pre_hook(hook, with_kwargs=True))
@@ -492,16 +493,6 @@ def _causal_model(model: nn.Module) -> PreTrainedModel:
         if isinstance(module, PreTrainedModel) and module.can_generate():
             return module
     raise ValueError(f"an Engram needs a causal language model of transformers, got {type(model).__name__}")
-
-
-def _blocks(causal: PreTrainedModel, count: int) -> tuple[str, nn.ModuleList]:
-    """Return the list of decoder blocks and its name."""
-    lists = {name: module for name, module in causal.named_modules() if isinstance(module, nn.ModuleList)}
-    for name, found in lists.items():
-        if len(found) == count:
-            return name, found
-    there = ", ".join(f"{name} ({len(found)})" for name, found in lists.items()) or "none"
-    raise ValueError(f"found no list of {count} blocks in {type(causal).__name__}; lists of modules there: {there}")
 
 
 def _before_block(
