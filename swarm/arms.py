@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swarm.config import MODEL_KINDS, BackendConfig, CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
+from swarm.backend_config import MODEL_KINDS, BackendConfig
+from swarm.config import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
 from swarm.errors import SwarmError
 from worlds.protocol import World, WorldError
 from worlds.registry import world_class

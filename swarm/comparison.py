@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swarm.arms import ARMS, Arm
-from swarm.config import MODEL_KINDS
+from swarm.backend_config import MODEL_KINDS
 from swarm.outcomes import PuzzleOutcome, RunOutcomes
 from swarm.stats import (
     Interval,

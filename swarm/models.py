@@ -14,10 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from swarm.backend_config import BackendConfig
 from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model, folder_hash, open_model
 from swarm.backends.protocol import TextModel
 from swarm.backends.vllm import require_vllm
-from swarm.config import AgentsConfig, BackendConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig
 from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.host import SharedModel

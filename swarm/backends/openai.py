@@ -21,10 +21,10 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from swarm.backend_config import BackendConfig
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedSession, Watch
-from swarm.config import BackendConfig
 from swarm.errors import SwarmError
 from swarm.plain_text import one_line
 

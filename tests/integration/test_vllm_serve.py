@@ -11,10 +11,10 @@ import pytest
 from real_weights import MODEL, needs_smollm2, needs_vllm
 from vllm_server import serving
 
+from swarm.backend_config import BackendConfig
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
-from swarm.config import BackendConfig
 from swarm.config_file import load_experiment
 from swarm.errors import SwarmError
 from swarm.journal import read_records

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from swarm.config import ExperimentConfig
 from swarm.config_file import load_experiment, load_yaml_model
 from swarm.errors import SwarmError
 
@@ -244,3 +245,16 @@ def test_any_model_gets_the_same_treatment(tmp_path, monkeypatch):
     ]
     Path("t.yaml").write_text("out: here\nphases: [{steps: 2}]\n")
     assert load_yaml_model("t.yaml", Recipe).out == Path("here")
+
+
+def test_where_an_endpoint_is_decides_no_result_and_what_it_is_asked_does() -> None:
+    def logical(**backend: Any) -> dict[str, Any]:
+        settings = {"url": "http://localhost:8000/v1", **backend}
+        coordinator = {"kind": "openai", "model": "m", "backend": settings}
+        return ExperimentConfig.model_validate(
+            {"world": {"id": "graph-v0"}, "agents": {"policy": "random"}, "coordinator": coordinator}
+        ).logical()
+
+    assert logical(url="http://elsewhere:8001/v1", key_env="KEY", retries=1, connections=2, timeout_s=5) == logical()
+    assert logical(max_length=1000) != logical()
+    assert logical(prompt="plain") != logical()
