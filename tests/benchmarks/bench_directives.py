@@ -114,7 +114,10 @@ def measure(model: TextModel, engine: str, answers: int, without_form: bool = Fa
                 found["answers"] += 1
                 found["cut"] += cut
                 found["entries"] += entries
-                found["failures"] += reply.fault is not None or len(reply.directives) != entries
+                if reply.fault is not None or len(reply.directives) != entries:
+                    found["failures"] += 1
+                    if not without_form and found["failures"] <= 3:  # enough to see why
+                        print(f"failure: {kind} {reply.fault or result.text!r}", flush=True)
     return found
 
 
