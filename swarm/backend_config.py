@@ -41,8 +41,7 @@ class BackendConfig(Section):
         adapter: folder of a PEFT LoRA adapter for `transformers` and `vllm`, relative to the YAML file.
         max_length: tokens of prompt and answer together; None takes the model's own limit. Not for `ulm`, whose window
             slides.
-        url: `openai`: base address of the endpoint, such as http://localhost:8000/v1. It decides no result: whoever
-            changes it, to resume a run with a server that moved, sees to it that the same model answers there.
+        url: `openai`: base address of the endpoint, such as http://localhost:8000/v1.
         key_env: `openai`: name of the environment variable that holds the key; None sends none. The key itself is
             never written down.
         tokenizer: `openai`: folder or name of the model's tokenizer, with which prompts are counted before they are
@@ -76,7 +75,7 @@ class BackendConfig(Section):
 
     def logical(self) -> dict[str, Any]:
         """Return what decides results: what is asked of which model, not where and how it is computed."""
-        names = ("prompt", "adapter", "max_length", "tokenizer", "dtype")
+        names = ("prompt", "adapter", "max_length", "url", "tokenizer", "dtype")
         return {name: getattr(self, name) for name in names}
 
     def chats(self, kind: str | None) -> bool:

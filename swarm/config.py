@@ -278,7 +278,7 @@ class RuntimeConfig(Section):
         standby: spare host actors that are loaded and take over when a host dies.
         calls: `channels` sends calls to hosts over Ray's compiled graphs (shared memory, one more small process per
             host, a third of the time of a task), but a host that waits on one keeps a core busy; `tasks` are ordinary
-            actor calls, with the same results. None takes tasks where a pretrained model, another process or a
+            actor calls, with the same results. None takes tasks where a large model, another process or a
             person is waited for, channels otherwise. A host that takes another's place gets tasks.
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.

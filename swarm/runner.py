@@ -158,11 +158,20 @@ def resume_run(
 def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
     if header["format"] != FORMAT:
         raise SwarmError(f"journal format {header['format']} is not the format {FORMAT} that this version writes")
-    if header["config"] != config.logical():
+    if _but_for_addresses(header["config"]) != _but_for_addresses(config.logical()):
         raise SwarmError("experiment.yaml of the run folder no longer fits its journal; restore it or start a new run")
     for path, digest in header["checkpoints"].items():
         if hashes.get(path) != digest:
             raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
+
+
+def _but_for_addresses(logical: Record) -> Record:
+    """Return a logical config without the endpoints' addresses: a run may go on with a server that moved."""
+    found = dict(logical)
+    for name in ("agents", "coordinator"):
+        if isinstance(backend := found.get(name, {}).get("backend"), dict):
+            found[name] = {**found[name], "backend": {key: value for key, value in backend.items() if key != "url"}}
+    return found
 
 
 def _carry_out(

@@ -33,6 +33,9 @@ __all__ = ["RayPool", "start_ray"]
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 900.0
+MANY_WEIGHTS = 2**26
+"""A call of a model with so many weights takes seconds."""
+
 GRACE_S = 2.0
 """How much longer than its own limit a host's answer is waited for."""
 
@@ -176,7 +179,7 @@ class RayPool:
         self._hosts: list[_Member] = []
         self._remote = make_remote()
         # A host that waits on a channel keeps a core busy (LOG, 2026-11-26): not for as long as these take.
-        takes_long = waits or bool(self._remote) or bool(spec.folders)
+        takes_long = waits or bool(self._remote) or bool(spec.folders) or any(map(_is_large, models.values()))
         self._calls = runtime.calls or ("tasks" if takes_long else "channels")
         # What only waits for other processes needs none of its own.
         self._near: Host | None = None
@@ -338,6 +341,10 @@ class RayPool:
         self._hosts, self._standby = [], []
         for model in self._remote.values():
             model.close()
+
+
+def _is_large(model: SharedModel) -> bool:
+    return sum(array.size for array in model.arrays.values()) >= MANY_WEIGHTS
 
 
 def _asked(request: ActRequest) -> _Fields:

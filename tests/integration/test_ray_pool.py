@@ -22,7 +22,7 @@ from swarm.actors.shared_memory import protect
 from swarm.backends.models import ModelFolder
 from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
-from swarm.host import HostSpec
+from swarm.host import HostSpec, SharedModel
 from swarm.runner import start_run
 from swarm.telemetry import read_telemetry
 from ulm.checkpoint import build_model, load_weights_numpy, read_checkpoint_config
@@ -87,15 +87,18 @@ def test_hosts_open_no_channels_where_something_slow_is_waited_for(monkeypatch: 
     pretrained = dataclasses.replace(spec, folders={"llama": ModelFolder("llama", "llama", None, 64, (0,))})
     runtime = RuntimeConfig(hosts=1, standby=0)
 
-    def count(spec: HostSpec, runtime: RuntimeConfig, **settings: Any) -> int:
+    def count(spec: HostSpec, runtime: RuntimeConfig, weights: int = 10, **settings: Any) -> int:
         opened.clear()
-        ray_pool.RayPool(spec, {}, runtime, FaultsConfig(), 1, **settings).close()
+        model = SharedModel({}, "", 0, 0, {"w": np.zeros(weights, np.float32)})
+        ray_pool.RayPool(spec, {"model": model}, runtime, FaultsConfig(), 1, **settings).close()
         return len(opened)
 
     assert count(spec, runtime) == 1
     assert count(spec, runtime, waits=True) == 0  # for a person
     assert count(spec, runtime, make_remote=lambda: {"coordinator": Elsewhere()}) == 0
     assert count(pretrained, runtime) == 0
+    monkeypatch.setattr(ray_pool, "MANY_WEIGHTS", 1000)
+    assert (count(spec, runtime, weights=999), count(spec, runtime, weights=1000)) == (1, 0)
     assert count(pretrained, runtime.model_copy(update={"calls": "channels"})) == 1  # who asks for them gets them
 
 

@@ -247,7 +247,7 @@ def test_any_model_gets_the_same_treatment(tmp_path, monkeypatch):
     assert load_yaml_model("t.yaml", Recipe).out == Path("here")
 
 
-def test_where_an_endpoint_is_decides_no_result_and_what_it_is_asked_does() -> None:
+def test_how_an_endpoint_is_reached_decides_no_result_and_what_it_is_asked_does() -> None:
     def logical(**backend: Any) -> dict[str, Any]:
         settings = {"url": "http://localhost:8000/v1", **backend}
         coordinator = {"kind": "openai", "model": "m", "backend": settings}
@@ -255,6 +255,7 @@ def test_where_an_endpoint_is_decides_no_result_and_what_it_is_asked_does() -> N
             {"world": {"id": "graph-v0"}, "agents": {"policy": "random"}, "coordinator": coordinator}
         ).logical()
 
-    assert logical(url="http://elsewhere:8001/v1", key_env="KEY", retries=1, connections=2, timeout_s=5) == logical()
+    assert logical(key_env="KEY", retries=1, connections=2, timeout_s=5) == logical()
+    assert logical(url="http://elsewhere:8001/v1") != logical()
     assert logical(max_length=1000) != logical()
     assert logical(prompt="plain") != logical()

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 from swarm.arms import ARMS
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
-from swarm.config import ExperimentConfig
+from swarm.config import BudgetConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import HostSpec, TokenCounter
 from swarm.model_sizes import check_adapter, check_sizes, num_weights
 from swarm.models import current_hash, load_models, start_remote
 from swarm.prompt import agent_system
+from swarm.runner import resume_run, start_run
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"
 
@@ -281,3 +282,24 @@ def test_what_this_machines_vllm_cannot_do_is_said_with_the_way_out(
     monkeypatch.setattr("swarm.backends.vllm.version", version)
     with pytest.raises(SwarmError, match=expected) if expected else contextlib.nullcontext():
         require_vllm(num_gpus)
+
+
+def test_a_run_goes_on_with_a_server_that_moved_and_with_nothing_else_changed(urls: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    backend = {"url": urls[0], "retries": 0}
+    config = experiment({"policy": "random"}, {"kind": "openai", "model": "default", "backend": backend})
+    config = config.model_copy(update={"budget": BudgetConfig(ticks=2), "episodes": 1})
+    run_dir = start_run(config, file, tmp_path / "run").run_dir
+    journal, kept = run_dir / "journal.jsonl", run_dir / "experiment.yaml"
+    whole, text = journal.read_bytes(), kept.read_text()
+
+    def resume(old: str, new: str) -> bytes:
+        journal.write_bytes(whole.splitlines(keepends=True)[0])
+        assert old in text
+        kept.write_text(text.replace(old, new))
+        resume_run(run_dir)
+        return journal.read_bytes()
+
+    assert len(resume(urls[0], urls[1]).splitlines()) == len(whole.splitlines())
+    with pytest.raises(SwarmError, match=r"experiment.yaml of the run folder no longer fits its journal"):
+        resume("ticks: 2", "ticks: 3")
