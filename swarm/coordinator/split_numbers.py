@@ -106,8 +106,11 @@ def briefing_text(tiles: str, options: Iterable[int]) -> str:
 
 
 def marking_text(tiles: str) -> str:
-    """Return what a coordinator reads that goes on with the menu itself, a mark behind each option: `12+45-112-`."""
-    return f"half {tiles} make "
+    """Return what a coordinator reads that goes on with the menu itself, a mark behind each option: `12+45-112-`.
+
+    Nothing but the tiles: a model that reads digit by digit pays for each word of it in every call.
+    """
+    return f"{tiles}:"
 
 
 class SplitNumbersPlaybook:

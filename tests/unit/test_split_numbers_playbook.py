@@ -207,7 +207,7 @@ def test_an_answer_decides_against_what_it_leaves_out_as_far_as_it_goes(
 def test_a_menu_may_be_gone_through_with_marks() -> None:
     marking = playbook("split-numbers-v0", 4, "marks")
     (briefing,) = marking.briefings(_request(_made("a0", 100), _made("a2", 29)))
-    assert (briefing.prompt, briefing.pattern) == ("half 2 4 9 make ", "5[+-]45[+-]116[+-]174[+-]")
+    assert (briefing.prompt, briefing.pattern) == ("2 4 9:", "5[+-]45[+-]116[+-]174[+-]")
     assert marking.parse("5-45+116-174+", briefing) == {"a1": "100+[45]", "a3": "[174]-29"}
     assert marking.passed_over("5-45+116-174+", briefing, False) == ["29*[5]", "29+[116]"]
     assert marking.passed_over("5-45+11", briefing, True) == ["29*[5]"]  # cut: of what comes after nothing is known

@@ -45,7 +45,7 @@ def puzzle(prompt: str) -> tuple[list[int], int]:
 def assert_true(kind: str, prompt: str, completion: str) -> None:
     """Check an answer with nothing but the expression parser and Python's integers and fractions."""
     if kind in traces.MARKED:
-        makes = solver.whole_values(tuple(int(word) for word in prompt.removesuffix("make ").split()[1:]))
+        makes = solver.whole_values(tuple(int(word) for word in prompt.removesuffix(":").split()))
         for value, mark in re.findall(r"([0-9]+)([+-])", completion):
             assert (mark == "+") == (int(value) in makes)
         return
@@ -245,7 +245,7 @@ def test_menus_are_those_of_play() -> None:
 def test_marks_say_what_the_tiles_of_the_half_can_make(kind: int) -> None:
     for index in range(100):
         name, prompt, completion = traces.held_out_example("puzzle-coordinator-marks", kind, 5, index)
-        tiles = tuple(int(word) for word in prompt.removeprefix("half ").removesuffix(" make ").split())
+        tiles = tuple(int(word) for word in prompt.removesuffix(":").split())
         marks = re.findall(r"([0-9]+)([+-])", completion)
         assert "".join(value + mark for value, mark in marks) == completion
         values = [int(value) for value, _ in marks]
