@@ -147,7 +147,7 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
             asked.update({request.key[:2]: request for request in requests})
             return [DirectReply(r.key, dict.fromkeys(reversed(r.agents), "[1]"), 5, 5, 1) for r in requests]
 
-    def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any) -> LocalPool:
+    def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any, waits: bool) -> LocalPool:
         spec = HostSpec(config.seed, config.agents, config.coordinator, config.world.id, 60.0)
         return LocalPool(spec, models.shared, Scripted(spec, models.shared))
 

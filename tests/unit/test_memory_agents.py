@@ -216,8 +216,8 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Let runs die in the model call that follows so many others."""
     real = runner._make_pool
 
-    def make(*arguments: Any) -> Any:
-        pool = real(*arguments)
+    def make(*arguments: Any, **settings: Any) -> Any:
+        pool = real(*arguments, **settings)
         assert isinstance(pool, LocalPool)
         left = iter([True] * calls)
 

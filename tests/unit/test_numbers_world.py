@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -175,23 +176,26 @@ def test_no_training_prompt_shows_a_held_out_puzzle(examples):
 
 def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
     halves = [
-        (prompt, whole)
+        (kind, prompt, whole)
         for _, _, (kind, prompt, _), whole in examples
         if _shown(prompt) is None and kind not in traces.WITHOUT_PUZZLE
     ]
     assert len(halves) > 350
-    for prompt, (tiles, target, held_out) in halves:
+    for kind, prompt, (tiles, target, held_out) in halves:
         words = prompt.split()
         assert len(tiles) == 6
         assert not Counter(_tiles(words)) - Counter(tiles)
-        assert "make" in words or words[words.index("target") + 1] == str(target)  # menus name no target
+        # Menus name no target.
+        assert kind in traces.MARKED or "make" in words or words[words.index("target") + 1] == str(target)
         assert not held_out
 
 
 def test_no_training_text_ever_asks_for_24(examples):
     for _, _, (kind, prompt, completion), _ in examples:
         words = prompt.split()
-        if "make" in words:
+        if kind in traces.MARKED:  # the menu is in the answer
+            assert "24" not in re.findall("[0-9]+", completion)
+        elif "make" in words:
             assert "24" not in words[words.index("make") :]
         elif kind not in traces.WITHOUT_PUZZLE:
             assert words[words.index("target") + 1] != "24"
@@ -214,6 +218,8 @@ def test_the_completion_of_a_whole_puzzle_solves_it(examples):
 
 
 def _tiles(words):
+    if words[-1].endswith(":"):
+        return tuple(int(word.removesuffix(":")) for word in words)
     start = words.index("half" if "half" in words else "tiles") + 1
     numbers = []
     for word in words[start:]:

@@ -43,7 +43,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[[ActRequest], ActRep
     monkeypatch.setattr(
         runner,
         "_make_pool",
-        lambda config, base_dir, models, telemetry: LocalPool(
+        lambda config, base_dir, models, telemetry, waits: LocalPool(
             spec(config), models.shared, Scripted(spec(config), models.shared)
         ),
     )
@@ -126,7 +126,7 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
     monkeypatch.setattr(
         runner,
         "_make_pool",
-        lambda config, base_dir, models, telemetry: LocalPool(
+        lambda config, base_dir, models, telemetry, waits: LocalPool(
             spec(config), models.shared, Posting(spec(config), models.shared)
         ),
     )

@@ -61,7 +61,7 @@ def directing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[DirectRequ
             def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
                 return [ActReply(request.key, request.prompt.splitlines()[-1], 5, 5) for request in requests]
 
-        def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any) -> LocalPool:
+        def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any, waits: bool) -> LocalPool:
             spec = HostSpec(config.seed, config.agents, config.coordinator, config.world.id, 60.0)
             return LocalPool(spec, models.shared, Scripted(spec, models.shared))
 
