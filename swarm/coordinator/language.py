@@ -30,8 +30,11 @@ MAX_DIRECTIVE = 80
 FREE = r"[!#-\[\]-~][ !#-\[\]-~]*"
 """A directive where no playbook says what they look like: printable, without what JSON would have to escape.
 
-Its length is cut afterwards: a pattern that counts characters takes minutes to lay over a large vocabulary.
+Its length is cut afterwards: a pattern that counts characters takes minutes to lay over a large vocabulary here.
 """
+
+FREE_SHORT = FREE.replace("*", f"{{0,{MAX_DIRECTIVE - 1}}}")
+"""The same for endpoints, whose grammars count."""
 
 _LINE = re.compile(r"^\s*\"?(a[0-9]{1,9})\"?\s*:\s*\"?(.*?)\"?,?\s*$")
 _PAIR = re.compile(r"\"(a[0-9]{1,9})\"\s*:\s*\"([^\"\\]{0,400})\"")
@@ -149,7 +152,7 @@ class LanguageCoordinator:
             if self.book:
                 # Not `(...)?`: with it xgrammar 0.2.8, which vLLM's server uses, lets the "go " of "go 13" be left out.
                 return {"type": "string", "pattern": f"^(?:|{self.book.directive})$"}
-            return {"type": "string", "maxLength": MAX_DIRECTIVE}
+            return {"type": "string", "pattern": f"^(?:|{FREE_SHORT})$"}
 
         return {
             "type": "object",
