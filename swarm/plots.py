@@ -9,7 +9,8 @@ out.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from swarm.stats import Interval, solved_by_budget
@@ -38,6 +39,8 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "memory_off": (_BLUE, ":"),
     "solo_memory_off": (_VERMILLION, ":"),
 }
+_RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499")
+"""Colours of arms that a file names, in their order."""
 _DPI = 150
 
 
@@ -62,13 +65,15 @@ def plot_coverage(
         marks: shares of the budget that get a vertical line and a dot on each curve.
     """
     figure = _figure(9.0, 5.4)
-    axes = figure.add_axes((0.085, 0.125, 0.70, 0.745))
+    room = 0.008 * max(len(f"{name}  0.00") for name in ["swarm", *curves])  # for the labels at the right
+    axes = figure.add_axes((0.085, 0.125, min(0.70, (0.905 - room) / 1.085), 0.745))
+    styles = _styles(curves)
     grid = [budget * step / 400 for step in range(401)]
     ends: dict[str, float] = {}
     for name, spent in curves.items():
         if not spent:
             continue
-        colour, line = _STYLES.get(name, (_GREY, "-"))
+        colour, line = styles[name]
         bold = name == reference
         rates = solved_by_budget(spent, grid)
         at_marks = solved_by_budget(spent, [mark * budget for mark in marks])
@@ -107,7 +112,7 @@ def plot_coverage(
             fontsize=8.5,
             color=_INK,
         )
-    _label_ends(axes, ends, reference)
+    _label_ends(axes, ends, reference, styles)
     axes.annotate(
         "Solve rate against tokens used",
         (0, 1.0),
@@ -138,8 +143,9 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> byt
     axes = figure.add_axes((0.1, 0.13, 0.66, 0.77))
     values = list(rates)
     arms = list(dict.fromkeys(arm for found in rates.values() for arm in found))
+    styles = _styles(arms)
     for number, arm in enumerate(arms):
-        colour, line = _STYLES.get(arm, (_GREY, "-"))
+        colour, line = styles[arm]
         shown = [(place, rates[value][arm]) for place, value in enumerate(values) if arm in rates[value]]
         axes.errorbar(
             [place + (number - len(arms) / 2) * 0.03 for place, _ in shown],
@@ -272,7 +278,13 @@ def plot_token_parts(parts: Mapping[str, int]) -> bytes:
     return _png(figure)
 
 
-def _label_ends(axes: Any, ends: Mapping[str, float], reference: str) -> None:
+def _styles(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """Return colour and line of each curve; those of arms that have none of their own are told apart by colour."""
+    rivals = (name for name in names if name not in _STYLES)
+    return _STYLES | {name: (colour, "-.") for name, colour in zip(rivals, cycle(_RIVALS), strict=False)}
+
+
+def _label_ends(axes: Any, ends: Mapping[str, float], reference: str, styles: Mapping[str, tuple[str, Any]]) -> None:
     """Write each curve's name and end value at the right, pushed apart so that no two overlap."""
     gap = 0.052
     order = sorted(ends, key=lambda name: ends[name])
@@ -283,7 +295,7 @@ def _label_ends(axes: Any, ends: Mapping[str, float], reference: str) -> None:
         ceiling = 1.01 if index == len(places) - 1 else places[index + 1] - gap
         places[index] = min(places[index], ceiling)
     for name, place in zip(order, places, strict=True):
-        colour, line = _STYLES.get(name, (_GREY, "-"))
+        colour, line = styles[name]
         weight = 2.4 if name == reference else 1.6
         # A short sample of the line ties the name to its curve without relying on colour.
         axes.plot(
