@@ -292,7 +292,7 @@ class RayPool:
                     replies.update(dict.fromkeys(part, f"timeout: no answer within {limit:g} s"))
                 except (RayActorError, RayChannelError) as error:
                     died_at = died_at or time.monotonic()
-                    detail = str(error).strip().splitlines()[0][:200]
+                    detail = first_line(error)[:200]
                     self._on_event("host_death", host=host, detail=detail)
                     self._replace(host, detail)
                     again += part
