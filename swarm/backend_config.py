@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["MODEL_KINDS", "WHAT_MODEL", "BackendConfig", "ModelKind", "Section"]
+from swarm.config_section import Section
 
-
-class Section(BaseModel):
-    """A part of an experiment file: no key that is not in it, and nothing changes once it is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["MODEL_KINDS", "WHAT_MODEL", "BackendConfig", "ModelKind"]
 
 
 MODEL_KINDS = ("ulm", "transformers", "vllm", "openai")

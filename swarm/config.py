@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from swarm.backend_config import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind, Section
+from swarm.backend_config import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind
+from swarm.config_section import Section
 
 __all__ = [
     "AgentsConfig",

@@ -8,18 +8,16 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from swarm.config_section import Section
 
 __all__ = ["CategoryConfig", "ExactMatchConfig", "QuestionsConfig", "RelationConfig"]
 
 Generator = Literal["entities", "pairs", "preferences", "units"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RelationConfig(_Section):
+class RelationConfig(Section):
     """One thing that is asked about every key.
 
     Attributes:
@@ -44,7 +42,7 @@ class RelationConfig(_Section):
         return self
 
 
-class QuestionsConfig(_Section):
+class QuestionsConfig(Section):
     """Questions that people asked, several of them with the same answer.
 
     Attributes:
@@ -60,7 +58,7 @@ class QuestionsConfig(_Section):
     valid_share: float = Field(0.1, ge=0, lt=1)
 
 
-class CategoryConfig(_Section):
+class CategoryConfig(Section):
     """Facts of one kind: a table with relations, or questions with answers.
 
     Attributes:
@@ -109,7 +107,7 @@ class CategoryConfig(_Section):
         return self
 
 
-class ExactMatchConfig(_Section):
+class ExactMatchConfig(Section):
     """An exact-match file.
 
     Attributes:

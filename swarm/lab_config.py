@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from swarm.config_section import Section
 from ulm.config import PAIRS, ModelConfig, preset
 from ulm.documents import CorpusSource
 from ulm.memory import CONTROLS, Control
@@ -26,11 +27,7 @@ POLICY = "policy:"
 HUB_SAMPLES = 10_000
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """Where documents come from; see `ulm.corpus.CorpusSource`. Of a hub 10,000 documents are read by default."""
 
     hub: str | None = None
@@ -61,7 +58,7 @@ class SourceConfig(_Section):
         return CorpusSource(**fields)
 
 
-class CorpusConfig(_Section):
+class CorpusConfig(Section):
     """The texts.
 
     Attributes:
@@ -79,7 +76,7 @@ class CorpusConfig(_Section):
     bin_type: Literal["uint16", "uint32"] = "uint16"
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The pair: `revena-<size>` with memory, `gpt-<size>` without it and as many parameters.
 
     Attributes:
@@ -104,7 +101,7 @@ class ModelSection(_Section):
         return preset(name, vocab_size, window=self.window, ltm=self.ltm)
 
 
-class RecallConfig(_Section):
+class RecallConfig(Section):
     """Recall sequences, in training and in evaluation; see `ulm.recall.RecallTask`.
 
     Attributes:
@@ -138,7 +135,7 @@ class RecallConfig(_Section):
         return self
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """The recipe, the same for both arms.
 
     Attributes:
@@ -179,7 +176,7 @@ class TrainSection(_Section):
     tracking: Literal["none", "wandb"] = "none"
 
 
-class EvalSection(_Section):
+class EvalSection(Section):
     """What is measured.
 
     Attributes:
@@ -195,7 +192,7 @@ class EvalSection(_Section):
     speed_rounds: int = Field(5, ge=3)
 
 
-class LabConfig(_Section):
+class LabConfig(Section):
     """A lab file.
 
     Attributes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from swarm.config_section import Section
 from swarm.lab_config import ARMS, Arm
 from ulm.config import LTMConfig, ModelConfig, matched_without_memory
 from ulm.memory import CONTROLS, Control
@@ -16,11 +17,7 @@ from ulm.memory import CONTROLS, Control
 __all__ = ["MqarConfig"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskSection(_Section):
+class TaskSection(Section):
     """A task; see `ulm.mqar.MqarTask`."""
 
     vocab_size: int = Field(8192, ge=16)
@@ -38,7 +35,7 @@ class TaskSection(_Section):
         return self
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The shape of the model with memory; the baseline is the same without it, widened to as many parameters.
 
     Attributes:
@@ -71,7 +68,7 @@ class ModelSection(_Section):
         return shape if arm == "with_ltm" else matched_without_memory(shape)
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """The recipe, the same for all tasks and arms; see `ulm.mqar.train_mqar`.
 
     Attributes:
@@ -86,7 +83,7 @@ class TrainSection(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class EvalSection(_Section):
+class EvalSection(Section):
     """What is measured.
 
     Attributes:
@@ -98,7 +95,7 @@ class EvalSection(_Section):
     controls: tuple[Control, ...] = CONTROLS
 
 
-class MqarConfig(_Section):
+class MqarConfig(Section):
     """An MQAR file.
 
     Attributes:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from swarm import traces
 from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
+from swarm.config_section import Section
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
@@ -36,7 +37,7 @@ from worlds.arithmetic import ExpressionError, parse
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Section):
     """What a training file may say.
 
     Attributes:
@@ -54,8 +55,6 @@ class TrainConfig(BaseModel):
         init: checkpoint folder whose weights and tokenizer the training starts from, relative to the YAML file.
         out: checkpoint folder, relative to the YAML file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     task: str

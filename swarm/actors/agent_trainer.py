@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from swarm.actors.ray_tasks import require_device
 from swarm.actors.ray_train import give_up, run_workers
 from swarm.actors.training_loop import METRICS, run_training
+from swarm.config_section import Section
 from swarm.episode_traces import EPISODE_TASKS, Call, episode_corpus
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
@@ -38,7 +39,7 @@ from ulm.training_state import RollingStates
 __all__ = ["MemoryAgentConfig", "check_recipe", "score_episodes", "train_memory_agent"]
 
 
-class MemoryAgentConfig(BaseModel):
+class MemoryAgentConfig(Section):
     """What a training file for an agent with memory may say.
 
     Attributes:
@@ -52,8 +53,6 @@ class MemoryAgentConfig(BaseModel):
         score_episodes: held-out episodes that the finished policy is scored on.
         out: checkpoint folder, relative to the YAML file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     task: Literal["vault-agent"]

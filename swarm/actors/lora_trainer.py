@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from swarm import traces
 from swarm.actors.agent_trainer import check_recipe
@@ -31,6 +31,7 @@ from swarm.actors.ray_train import run_workers
 from swarm.actors.training_loop import METRICS
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.config_section import Section
 from swarm.errors import SwarmError
 from swarm.model_sizes import check_adapter
 from swarm.prompt import STOP
@@ -45,7 +46,7 @@ MARKING, MARKS = "puzzle-coordinator-marks", "+-"
 """The task whose answers go through a menu, and what they mark it with."""
 
 
-class LoraRecipe(BaseModel):
+class LoraRecipe(Section):
     """What a training file for a pretrained model may say.
 
     Attributes:
@@ -66,8 +67,6 @@ class LoraRecipe(BaseModel):
         score_examples: held-out rows that the adapter is scored on.
         out: adapter folder, relative to the YAML file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from swarm.config_section import Section
 from ulm.memory.engram import EngramConfig
 
 __all__ = ["ARMS", "CONTROLS", "LEARNED", "LEARNED_ARMS", "Arm", "EngramEvalConfig"]
@@ -31,11 +32,7 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 `capacity_1`: the last fact alone is kept, or every head has one row (trained like that)."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PracticeTextSection(_Section):
+class PracticeTextSection(Section):
     """Running text in training: before prompts, so that facts are recalled behind other text, and by itself.
 
     Attributes:
@@ -51,7 +48,7 @@ class PracticeTextSection(_Section):
     words: int = Field(12, ge=1)
 
 
-class LearnSection(_Section):
+class LearnSection(Section):
     """What is trained, and how; all trained arms see the same batches.
 
     Attributes:
@@ -98,7 +95,7 @@ class LearnSection(_Section):
         return EngramConfig.from_dict({**self.engram, "exact": False, **changes})
 
 
-class PairsSection(_Section):
+class PairsSection(Section):
     """Random identifiers with random values.
 
     Attributes:
@@ -112,7 +109,7 @@ class PairsSection(_Section):
     asked_of_controls: int = Field(200, ge=1)
 
 
-class EditsSection(_Section):
+class EditsSection(Section):
     """Facts written one after the other, then asked for in the same and in other words.
 
     Attributes:
@@ -129,7 +126,7 @@ class EditsSection(_Section):
     abstain: float = Field(0.95, gt=0, lt=1)
 
 
-class FaqSection(_Section):
+class FaqSection(Section):
     """Questions that people asked, and questions that no stored answer fits.
 
     Attributes:
@@ -149,7 +146,7 @@ class FaqSection(_Section):
     questions: int = Field(1000, ge=2)
 
 
-class TextSection(_Section):
+class TextSection(Section):
     """Running text on which nothing should change.
 
     Attributes:
@@ -164,7 +161,7 @@ class TextSection(_Section):
     length: int = Field(512, ge=16)
 
 
-class DistractionSection(_Section):
+class DistractionSection(Section):
     """A fact, then text about something else, then the question for the fact.
 
     Attributes:
@@ -178,7 +175,7 @@ class DistractionSection(_Section):
     window: int = Field(64, ge=32)
 
 
-class CostSection(_Section):
+class CostSection(Section):
     """What a token costs, at batch 1, in the time of the bare model.
 
     Attributes:
@@ -194,7 +191,7 @@ class CostSection(_Section):
     turns: int = Field(9, ge=1)
 
 
-class EngramEvalConfig(_Section):
+class EngramEvalConfig(Section):
     """An Engram evaluation.
 
     Attributes:

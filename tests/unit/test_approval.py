@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from scripted_person import RANDOM, Steady, approve, records
 
-from swarm import runner
 from swarm.config import ExperimentConfig
-from swarm.host import Host, HostSpec
+from swarm.host import Host
 from swarm.journal import read_records
 from swarm.messages import DirectReply, DirectRequest
-from swarm.pool import LocalPool
 from swarm.replay import replay, transcript
 from swarm.runner import resume_run, start_run
 
@@ -147,11 +145,7 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
             asked.update({request.key[:2]: request for request in requests})
             return [DirectReply(r.key, dict.fromkeys(reversed(r.agents), "[1]"), 5, 5, 1) for r in requests]
 
-    def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any, waits: bool) -> LocalPool:
-        spec = HostSpec(config.seed, config.agents, config.coordinator, config.world.id, 60.0)
-        return LocalPool(spec, models.shared, Scripted(spec, models.shared))
-
-    monkeypatch.setattr(runner, "_make_pool", make_pool)
+    monkeypatch.setattr("swarm.pool.Host", Scripted)
     monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
     config, path = experiment(
         agents={**RANDOM, "count": 12},  # a10 comes before a2 in a record

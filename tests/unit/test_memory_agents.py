@@ -12,7 +12,6 @@ import pytest
 from memory_policy import LTM, shared, write_policy
 from pydantic import ValidationError
 
-from swarm import runner
 from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.host import Host, HostSpec
@@ -214,22 +213,15 @@ def play(made: tuple[ExperimentConfig, Path], folder: Path) -> RunOutcome:
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Let runs die in the model call that follows so many others."""
-    real = runner._make_pool
+    real = LocalPool.act
+    left = iter([True] * calls)
 
-    def make(*arguments: Any, **settings: Any) -> Any:
-        pool = real(*arguments, **settings)
-        assert isinstance(pool, LocalPool)
-        left = iter([True] * calls)
+    def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
+        if not next(left, False):
+            raise KilledError
+        return real(pool, requests)
 
-        def act(requests: Sequence[ActRequest]) -> list[ActReply]:
-            if not next(left, False):
-                raise KilledError
-            return LocalPool.act(pool, requests)
-
-        pool.act = act  # type: ignore[method-assign]
-        return pool
-
-    monkeypatch.setattr(runner, "_make_pool", make)
+    monkeypatch.setattr(LocalPool, "act", act)
 
 
 def killed(made: tuple[ExperimentConfig, Path], folder: Path, calls: int) -> Path:

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import pytest
 
-from swarm import runner
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config import ExperimentConfig
 from swarm.coordinator.minds import ModelCoordinator
@@ -15,7 +14,6 @@ from swarm.errors import SwarmError
 from swarm.host import Host
 from swarm.journal import read_records
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.pool import LocalPool
 from swarm.replay import replay
 from swarm.runner import resume_run, start_run
 from worlds.numbers import NumbersWorld
@@ -40,19 +38,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[[ActRequest], ActRep
         def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
             return [act(request) for request in requests]
 
-    monkeypatch.setattr(
-        runner,
-        "_make_pool",
-        lambda config, base_dir, models, telemetry, waits: LocalPool(
-            spec(config), models.shared, Scripted(spec(config), models.shared)
-        ),
-    )
-
-
-def spec(config: ExperimentConfig) -> Any:
-    from swarm.host import HostSpec
-
-    return HostSpec(config.seed, config.agents, config.coordinator, config.world.id, config.faults.call_timeout_s)
+    monkeypatch.setattr("swarm.pool.Host", Scripted)
 
 
 def test_same_seed_gives_the_same_journal_and_another_seed_another(experiment: Experiment, tmp_path: Path) -> None:
@@ -123,13 +109,7 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
             section = self.spec.coordinator
             return ModelCoordinator(SplitNumbersPlaybook(), cast("TextModel", model), section).direct(requests)
 
-    monkeypatch.setattr(
-        runner,
-        "_make_pool",
-        lambda config, base_dir, models, telemetry, waits: LocalPool(
-            spec(config), models.shared, Posting(spec(config), models.shared)
-        ),
-    )
+    monkeypatch.setattr("swarm.pool.Host", Posting)
     run_dir = run(experiment, tmp_path, episodes=1, budget={"tokens": 400})
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from scripted_person import RANDOM
 
-from swarm import cli, runner
+from swarm import cli
 from swarm.config import ExperimentConfig
 from swarm.dashboard_state import DashboardState
-from swarm.host import Host, HostSpec
+from swarm.host import Host
 from swarm.journal import JournalWriter, LineTail, RunLock, read_records
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.pool import LocalPool
 from swarm.replay import ReplayError, replay, transcript
 from swarm.runner import resume_run, start_run
 from swarm.steering import STEERING_NAME, is_live, post
@@ -61,11 +60,7 @@ def directing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[DirectRequ
             def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
                 return [ActReply(request.key, request.prompt.splitlines()[-1], 5, 5) for request in requests]
 
-        def make_pool(config: ExperimentConfig, base_dir: Path, models: Any, telemetry: Any, waits: bool) -> LocalPool:
-            spec = HostSpec(config.seed, config.agents, config.coordinator, config.world.id, 60.0)
-            return LocalPool(spec, models.shared, Scripted(spec, models.shared))
-
-        monkeypatch.setattr(runner, "_make_pool", make_pool)
+        monkeypatch.setattr("swarm.pool.Host", Scripted)
         monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
 
     return install
