@@ -36,7 +36,7 @@ ROW_MULTIPLE = 4
 """Matrix products of a multiple of so many rows give a row the same bits whatever the number of rows.
 
 Others change some rows in the last bit; measured on CPUs with AVX2 and AVX-512, torch 2.13, 1 to 16 threads. With
-AVX-512 it holds because `ulm` asks MKL for reproducible products (MKL_CBWR). On AMD's (family 26) products with 2 to 23
+AVX-512 it holds because `ulm` asks MKL for reproducible products (MKL_CBWR). On AMD's (family 26) products with 5 to 23
 columns differ all the same; presets and shipped models have none.
 """
 
