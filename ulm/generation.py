@@ -54,6 +54,9 @@ class GenerationRequest:
         memory: what the long-term memory of a model that has one holds at the start, one row; None means nothing.
         facts: exact memory: where prompt and answer so far end with a key, its value follows, unless a constraint
             forbids it.
+        opening: so many ids at the beginning of `prompt` open other prompts, too: they are read once and kept. Only for
+            prompts of ids, of which it must leave one; with a long-term memory, or where a prompt is longer than the
+            window, all is read. As the prompt does, it decides the result to the last bit.
     """
 
     prompt: str | tuple[int, ...]
@@ -65,6 +68,7 @@ class GenerationRequest:
     constraint: Constraint | None = None
     memory: LTMState | None = None
     facts: ExactIndex | None = None
+    opening: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,7 @@ class Engine:
             deadline_s: `time.monotonic()` value after which decoding stops.
 
         Raises:
-            ValueError: a request asks for no tokens, or its constraint allows nothing.
+            ValueError: a request asks for no tokens, its constraint allows nothing, or its opening leaves nothing.
             TimeoutError: the deadline passed.
         """
         rows: list[_Row] = []
@@ -194,6 +198,8 @@ class Engine:
             ids = next(encoded) if isinstance(request.prompt, str) else list(request.prompt)
             if request.max_new_tokens < 1:
                 raise ValueError("max_new_tokens must be at least 1")
+            if request.opening and (isinstance(request.prompt, str) or not 0 < request.opening < len(ids)):
+                raise ValueError(f"an opening of {request.opening} tokens needs a prompt of more ids, not text")
             # PCG64 streams are specified bit for bit by numpy, so a seed means the same on every machine.
             uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
                 request.max_new_tokens, dtype=np.float32
@@ -276,12 +282,13 @@ class Engine:
             multiple of `ROW_MULTIPLE` rows with copies of the first. Last what reads and writes their memories.
         """
         prompts = [row.ids for row in rows]
+        openings = [row.request.opening for row in rows]
         if self.model.ltm is not None:
             reading = read_prompts(self.model, prompts, [row.request.memory for row in rows], slots)
             return rows, reading.window, reading.logits_BV, MemoryStepper(self.model.ltm, reading.memory)
         short = [row for row in rows if len(row.ids) <= slots]
         if len(short) == len(rows):
-            return rows, *self._lean.prefill(prompts, slots), None
+            return rows, *self._lean.prefill(prompts, slots, openings), None
         by_length: dict[int, list[_Row]] = {}
         for row in rows:
             if len(row.ids) > slots:
@@ -289,7 +296,8 @@ class Engine:
         parts = [self._read_long(members, length, slots) for length, members in by_length.items()]
         ordered = [row for members in by_length.values() for row in members] + short
         if short:
-            parts.append(self._lean.prefill([row.ids for row in short], slots))
+            openings = [row.request.opening for row in short]
+            parts.append(self._lean.prefill([row.ids for row in short], slots, openings))
         # Long parts come as they are, short ones padded: after all of them the first rows fill up.
         cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
         filled = [*range(len(rows)), *[0] * (-len(rows) % ROW_MULTIPLE)]

@@ -6,15 +6,18 @@
   one small product per row and head.
 - Attention in steps is as wide as the longest text of the batch needs, which adds exact zeros to shorter ones; heads so
   small that width would decide on the kernel attend to the whole ring, whose size follows from a row's own length.
+- The opening that many prompts have in common is read once and kept; it is read alone, so what follows it gets the same
+  bits whether it was kept or not.
 - Shares the weights of small models (no copies: hosts map them read-only) and writes the cache in place. On CPUs those
   of large ones are packed once more, as oneDNN reads them fastest: decoding such a model is reading its weights.
 
-Axes as in `ulm.model`; N rows of a matrix product (tokens of prompts, or one per text), Z = H + 2 G heads of queries,
-keys and values, P positions.
+Axes as in `ulm.model`; A tokens of an opening; N rows of a matrix product (tokens of prompts, or one per text); Z = H
++ 2 G heads of queries, keys and values; P positions.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -50,6 +53,9 @@ WIDTH_MULTIPLE = 16
 SMALL_PRODUCT = 400
 """torch.bmm on CPU computes products of fewer multiplications in another way, with other last bits."""
 
+
+MAX_OPENINGS = 4
+"""Openings of prompts that are kept, those used last."""
 
 PACK_FROM = 2**26
 """Models with so many weights are packed: then reading the weights is most of a step. A process holds its own copy."""
@@ -155,6 +161,7 @@ class LeanDecoder:
         self.layers = [_Layer.of(cast("Block", block), product) for block in model.blocks]
         self.head = product((model.embed if model.head is None else model.head).weight)
         self._tables = self._rotations(0)
+        self._openings: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -186,12 +193,15 @@ class LeanDecoder:
         """Return what reads at most `steps` further tokens per row into a cache."""
         return Stepper(self, cache, steps, memory)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: int) -> tuple[KVCache, Tensor]:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], slots: int, openings: Sequence[int] | None = None
+    ) -> tuple[KVCache, Tensor]:
         """Read whole prompts.
 
         Args:
             prompts: token ids, each of 1 to `slots` tokens.
             slots: size of the rings, at most the window.
+            openings: of each prompt, how many tokens at its beginning are read apart and kept; fewer than it has.
 
         Returns:
             The cache and the (B, V) logits after each prompt, both padded to a multiple of `ROW_MULTIPLE` rows with
@@ -201,8 +211,17 @@ class LeanDecoder:
         filled = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
         cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=self.dtype)
         logits_BV = torch.empty(len(filled), model.config.vocab_size, device=model.device, dtype=self.dtype)
-        for width, rows in _chunks(prompts, self._prefill_tokens):
-            logits_BV[rows] = self._prefill([prompts[row] for row in rows], rows, width, cache.kv_LBWED)
+        by_opening: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(prompts):
+            by_opening.setdefault(tuple(ids[: openings[row]]) if openings else (), []).append(row)
+        for opening, members in by_opening.items():
+            rests = [prompts[row][len(opening) :] for row in members]
+            opening_LAED = self._opening(opening) if opening else None
+            for width, chosen in _chunks(rests, self._prefill_tokens):
+                rows = [members[i] for i in chosen]
+                if opening_LAED is not None:
+                    cache.kv_LBWED[:, rows, : len(opening)] = opening_LAED[:, None]
+                logits_BV[rows] = self._prefill([rests[i] for i in chosen], rows, width, cache.kv_LBWED, opening_LAED)
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
         cache.lengths_B.copy_(torch.tensor([len(ids) for ids in filled]))
@@ -211,42 +230,71 @@ class LeanDecoder:
         cache.fresh = False
         return cache, logits_BV
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int], width: int, kv_LBWED: Tensor) -> Tensor:
-        """Read some prompts of at most `width` tokens into their rows of the cache; return their logits."""
+    def _opening(self, ids: tuple[int, ...]) -> Tensor:
+        """Return the keys and values of an opening (L, A, E, D), read now or kept."""
+        if ids in self._openings:
+            self._openings.move_to_end(ids)
+        else:
+            empty = KVCache.empty(self.model.config, 1, len(ids), device=self.model.device, dtype=self.dtype)
+            self._prefill([ids], [0], round_up(len(ids), PADDED_MULTIPLE), empty.kv_LBWED)
+            self._openings[ids] = empty.kv_LBWED[:, 0]
+            if len(self._openings) > MAX_OPENINGS:
+                self._openings.popitem(last=False)
+        return self._openings[ids]
+
+    def _prefill(
+        self,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        width: int,
+        kv_LBWED: Tensor,
+        opening_LAED: Tensor | None = None,
+    ) -> Tensor:
+        """Read some prompts of at most `width` tokens, or what follows their opening, into their rows of the cache.
+
+        Returns:
+            Their logits.
+        """
         c, device = self.model.config, self.model.device
         B, T, W = len(prompts), width, kv_LBWED.shape[2]
+        A = 0 if opening_LAED is None else opening_LAED.shape[1]
         H, G, D = c.n_head, c.n_kv_head, c.head_size
         R, Z = H // G, H + 2 * G
         counts_B = np.array([len(ids) for ids in prompts])
         starts_B = np.cumsum(counts_B) - counts_B
         tokens = int(counts_B.sum())
         N = round_up(tokens, ROW_MULTIPLE)
-        ids_N, position_N, row_N = np.zeros(N, np.int64), np.zeros(N, np.int64), np.zeros(N, np.int64)
+        ids_N, place_N, row_N = np.zeros(N, np.int64), np.zeros(N, np.int64), np.zeros(N, np.int64)
         ids_N[:tokens] = np.concatenate(prompts)
         row_N[:tokens] = np.repeat(np.arange(B), counts_B)
-        position_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
+        place_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
+        position_N = A + place_N
         slot_N = np.array(rows)[row_N] * W + position_N
         last_B = (starts_B + counts_B - 1)[np.arange(round_up(B, ROW_MULTIPLE)) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
         padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
         ids, position, slot, last, padded, packed = (
             torch.from_numpy(x).to(device)
-            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + position_N)
+            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N)
         )
-        bias_TT = torch.full((T, T), float("-inf"), device=device, dtype=self.dtype).triu_(1)
+        # After an opening a token sees all of it.
+        bias_TM = torch.full((T, A + T), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
         some, each = _Rows(self, N), _Rows(self, len(last_B))
-        some.rotations(position, self.tables(T))
+        some.rotations(position, self.tables(A + T))
         x_NC = self.model.embed.weight[ids].to(self.dtype)
-        for layer, ring_BWED in zip(self.layers, kv_LBWED, strict=True):
+        for number, (layer, ring_BWED) in enumerate(zip(self.layers, kv_LBWED, strict=True)):
             heads_NZD = some.project(x_NC, layer)
             ring_BWED.view(-1, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
             heads_BTZD = heads_NZD.view(N, Z * D).index_select(0, padded).view(B, T, Z, D)
             queries = heads_BTZD[:, :, :H].view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B * G, R * T, D)
+            kv_BMED = heads_BTZD[:, :, H:]
+            if opening_LAED is not None:
+                kv_BMED = torch.cat((opening_LAED[number].expand(B, -1, -1, -1), kv_BMED), 1)
             # Transposed last: of one prompt a reshape is a view, and another layout has other last bits.
-            keys = heads_BTZD[:, :, H : H + G].transpose(1, 2).reshape(B * G, T, D).transpose(1, 2)
-            values = heads_BTZD[:, :, H + G :].transpose(1, 2).reshape(B * G, T, D)
-            scores = torch.bmm(queries, keys).view(B * G, R, T, T).add_(bias_TT)
-            mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, T), values).view(B, G, R, T, D)
+            keys = kv_BMED[:, :, :G].transpose(1, 2).reshape(B * G, A + T, D).transpose(1, 2)
+            values = kv_BMED[:, :, G:].transpose(1, 2).reshape(B * G, A + T, D)
+            scores = torch.bmm(queries, keys).view(B * G, R, T, A + T).add_(bias_TM)
+            mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, A + T), values).view(B, G, R, T, D)
             mixed_TX = mixed.permute(0, 3, 1, 2, 4).reshape(B * T, H * D)
             if layer is self.layers[-1]:  # what nobody reads after the keys is not computed
                 x_NC = each.finish(x_NC[last], mixed_TX[packed[last]], layer)

@@ -7,6 +7,7 @@ special tokens. It refuses to know engines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from swarm.backends.models import ChatFormat
@@ -20,6 +21,9 @@ __all__ = ["CHAT_MARKS", "PromptReader"]
 
 CHAT_MARKS = 16
 """Tokens that the marks around one message of a chat are taken for where the chat format is not known."""
+
+PROBES = ("0", "x")
+"""Messages with nothing in common: what their chats have in common is the opening of all chats."""
 
 
 class PromptReader:
@@ -38,6 +42,7 @@ class PromptReader:
         # A copy, for whether special tokens are read in a text is a property of the object.
         self._marked = tokenizers.Tokenizer.from_str(tokenizer.to_json())
         self._marked.encode_special_tokens = False
+        self._openings: dict[str, list[int]] = {}
 
     def read(self, requests: Sequence[TextRequest]) -> list[list[int]]:
         """Return the ids of each request's prompt; an empty one is read as the end of a text before it.
@@ -50,10 +55,32 @@ class PromptReader:
     def _ids(self, request: TextRequest) -> list[int]:
         if request.system is None:
             return self.tokenizer.encode(request.prompt)
+        return self._chat_ids(request.system, request.prompt)
+
+    def _chat_ids(self, system: str, prompt: str) -> list[int]:
         if self._chat is None:
             raise SwarmError("this model has no chat format; set backend.prompt: plain")
-        text = self._chat.render(request.system, request.prompt)
+        text = self._chat.render(system, prompt)
         return list(self._marked.encode(text, add_special_tokens=False).ids)
+
+    def openings(self, requests: Sequence[TextRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Return how many ids at the beginning of each prompt all chats with its system message begin with.
+
+        Args:
+            requests: what is asked.
+            prompts: their ids, as `read` returns them.
+        """
+        return [self._opening(request, ids) for request, ids in zip(requests, prompts, strict=True)]
+
+    def _opening(self, request: TextRequest, ids: Sequence[int]) -> int:
+        if request.system is None:
+            return 0
+        if request.system not in self._openings:
+            pairs = zip(*(self._chat_ids(request.system, probe) for probe in PROBES), strict=False)
+            self._openings[request.system] = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        opening = self._openings[request.system]
+        # A first word may be read together with what stands before it.
+        return len(opening) if len(ids) > len(opening) and list(ids[: len(opening)]) == opening else 0
 
     def count(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the number of ids of each request's prompt."""

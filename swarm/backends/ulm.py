@@ -43,7 +43,8 @@ class UlmModel:
         prompts = self._reader.read(requests)
         results: dict[int, TextResult] = {}
         asked: dict[int, GenerationRequest] = {}
-        for number, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
+        openings = self._reader.openings(requests, prompts)
+        for number, (request, ids, opening) in enumerate(zip(requests, prompts, openings, strict=True)):
             try:
                 constraint = self._constraints.of(request.structure) if request.structure else None
             except ValueError as error:
@@ -57,6 +58,7 @@ class UlmModel:
                 request.top_p,
                 request.stop,
                 constraint,
+                opening=opening,
             )
         try:
             found = self._engine.generate(list(asked.values()), deadline_s)

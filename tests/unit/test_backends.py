@@ -91,6 +91,24 @@ def test_chats_are_read_as_transformers_reads_them(folder: Path) -> None:
     assert len(reader.read([ask("a<eot>b")])[0]) == len("a<eot>b")
 
 
+def test_what_all_chats_with_a_system_message_begin_with_is_their_opening(folder: Path) -> None:
+    reader = PromptReader(Tokenizer.load(folder), open_model("tiny", folder).chat)
+    requests = [ask("what?", system="be brief"), ask("", system="be brief"), ask("what?"), ask("why?", system="")]
+    prompts = reader.read(requests)
+    opening = len("system:be brief!user:")  # a mark is one token
+    assert reader.openings(requests, prompts) == [opening, opening, 0, len("user:")]
+    assert prompts[0][:opening] == prompts[1][:opening]
+    other = [*prompts[0]]
+    other[opening - 1] += 1  # as if the first word were read together with what stands before it
+    assert reader.openings(requests[:1], [other]) == [0]
+    assert reader.openings(requests[:1], [prompts[0][:opening]]) == [0]  # nothing would be left to read
+
+
+def test_chats_that_share_an_opening_get_what_they_get_alone(model: TextModel) -> None:
+    requests = [ask(f"{n}" * (n + 1), seed=n, system="be brief" * (n % 2)) for n in range(6)]
+    assert [model.generate([request])[0] for request in requests] == model.generate(requests)
+
+
 def test_special_tokens_in_a_message_are_taken_out(folder: Path) -> None:
     chat = open_model("tiny", folder).chat
     assert chat is not None

@@ -30,6 +30,29 @@ def requests(n: int, rng: random.Random, temperature: float = 1.0) -> list[Gener
     ]
 
 
+def test_an_opening_does_not_make_a_result_depend_on_its_batch(engine: Engine) -> None:
+    rng = random.Random(1)
+    opening = tuple(engine.tokenizer.encode("you are one of many: "))
+    batch = requests(9, rng) + [
+        GenerationRequest(
+            (*opening, *engine.tokenizer.encode("x" * rng.randint(1, 60))), seed, 9, rng.choice([0.0, 1.0]), opening=21
+        )
+        for seed in range(9)
+    ]
+    alone = [engine.generate([request])[0] for request in batch]
+    assert engine.generate(batch) == alone
+    whole = engine.generate([replace(request, opening=0) for request in batch])
+    assert sum(a.text == b.text for a, b in zip(whole, alone, strict=True)) > 15  # rounding may tip a few
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opening"), [("text", 2), ((5, 6, 7), 3), ((5, 6, 7), -1)], ids=["text", "all of it", "negative"]
+)
+def test_an_opening_that_cannot_be_is_refused(engine: Engine, prompt: str | tuple[int, ...], opening: int) -> None:
+    with pytest.raises(ValueError, match="opening of"):
+        engine.generate([GenerationRequest(prompt, 0, 4, opening=opening)])
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 11, 21])
 def test_a_result_does_not_depend_on_its_batch(engine: Engine, size: int) -> None:
     rng = random.Random(size)

@@ -1,6 +1,7 @@
 """The inner loop of decoding: the same logits as the plain path, row by row, whatever stands beside a row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,64 @@ def test_prefill_gives_a_prompt_the_same_bits_in_any_company(
         cache, logits = lean.prefill(prompts, WINDOW)
         assert torch.equal(logits[at], expected[0])
         assert torch.equal(cache.kv_LBWED[:, at], alone.kv_LBWED[:, 0])
+
+
+def test_an_opening_is_read_once_and_changes_nothing_but_the_last_bits(
+    model: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (opening, other) = prompts_of([9, 4], 12)
+    prompts = [opening + rest for rest in prompts_of([1, 7, 3], 13)]
+    prompts += [other + rest for rest in prompts_of([12, 1], 14)]
+    lean, whole = LeanDecoder(model), LeanDecoder(model)
+    expected, expected_logits = whole.prefill(prompts, WINDOW)
+    seen: list[list[int]] = []
+    real = LeanDecoder._prefill
+
+    def spy(self: LeanDecoder, prompts: Sequence[Sequence[int]], *rest: Any) -> Tensor:
+        seen.extend(list(ids) for ids in prompts)
+        return real(self, prompts, *rest)
+
+    monkeypatch.setattr(LeanDecoder, "_prefill", spy)
+    for turn in range(2):
+        cache, logits = lean.prefill(prompts, WINDOW, [9, 9, 9, 4, 0])
+        assert torch.allclose(logits, expected_logits, atol=1e-4)
+        assert torch.allclose(cache.kv_LBWED, expected.kv_LBWED, atol=1e-4)
+        assert torch.equal(cache.positions_BW, expected.positions_BW)
+        assert torch.equal(cache.lengths_B, expected.lengths_B)
+        assert (seen.count(opening), seen.count(other)) == (1, 1), turn
+        assert seen.count(prompts[0][9:]) == turn + 1
+        assert seen.count(prompts[4]) == turn + 1
+    step, plain = lean.stepper(cache, 9), whole.stepper(expected, 9)
+    for ids_B in followers(8, 9):  # until the rings are full and the opening is written over
+        assert torch.allclose(step(ids_B), plain(ids_B), atol=1e-4)
+    assert torch.equal(lean.prefill(prompts, WINDOW, [9, 9, 9, 4, 0])[1], logits)  # what is kept is kept as it was
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("companions", [[], [1, 2], [6] * 9, [3, 6, 4, 1] * 60], ids=len)
+def test_a_prompt_with_an_opening_has_the_same_bits_in_any_company(
+    model: Decoder, companions: list[int], threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    (opening, mine) = prompts_of([10, 5], 15)
+    alone, expected = LeanDecoder(model).prefill([opening + mine], WINDOW, [10])
+    lean = LeanDecoder(model)
+    for openings in (10, 0):  # companions that share the opening, or are read whole
+        prompts = [opening + rest for rest in prompts_of(companions, 16)]
+        prompts.insert(len(companions) // 2, opening + mine)
+        split = [openings] * len(prompts)
+        split[len(companions) // 2] = 10
+        cache, logits = lean.prefill(prompts, WINDOW, split)
+        assert torch.equal(logits[len(companions) // 2], expected[0])
+        assert torch.equal(cache.kv_LBWED[:, len(companions) // 2], alone.kv_LBWED[:, 0])
+
+
+def test_openings_used_last_are_kept(model: Decoder) -> None:
+    lean = LeanDecoder(model)
+    for ids in prompts_of([5] * (stepper.MAX_OPENINGS + 3), 17):
+        lean.prefill([ids], WINDOW, [3])
+    assert len(lean._openings) == stepper.MAX_OPENINGS
+    assert list(lean._openings)[-1] == tuple(ids[:3])
 
 
 @pytest.mark.parametrize(
