@@ -36,8 +36,8 @@ ROW_MULTIPLE = 4
 """Matrix products of a multiple of so many rows give a row the same bits whatever the number of rows.
 
 Others change some rows in the last bit; measured on CPUs with AVX2 and AVX-512, torch 2.13, 1 to 16 threads. With
-AVX-512 it holds because `ulm` asks MKL for reproducible products (MKL_CBWR). On AMD's (family 26) products with 5 to 23
-columns differ all the same; presets and shipped models have none.
+AVX-512 it holds because `ulm` asks MKL for reproducible products (MKL_CBWR). On AMD's (family 26) it does not hold
+where a thread gets fewer than 24 columns: with one or two threads no preset has such products, with 8 the smallest have.
 """
 
 
