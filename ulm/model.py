@@ -37,7 +37,7 @@ ROW_MULTIPLE = 4
 
 Others change some rows in the last bit; measured on CPUs with AVX2 and AVX-512, torch 2.13, 1 to 16 threads. With
 AVX-512 it holds because `ulm` asks MKL for reproducible products (MKL_CBWR). On AMD's (family 26) it does not hold
-where a thread gets fewer than 24 columns: with one or two threads no preset has such products, with 8 the smallest have.
+where a thread gets fewer than 24 columns: with one or two threads no preset has such products, with 8 the smallest do.
 """
 
 
