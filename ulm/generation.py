@@ -281,14 +281,13 @@ class Engine:
             The rows in the order of the cache, the cache, and the logits after each prompt; both are padded to a
             multiple of `ROW_MULTIPLE` rows with copies of the first. Last what reads and writes their memories.
         """
-        prompts = [row.ids for row in rows]
-        openings = [row.request.opening for row in rows]
         if self.model.ltm is not None:
-            reading = read_prompts(self.model, prompts, [row.request.memory for row in rows], slots)
+            memories = [row.request.memory for row in rows]
+            reading = read_prompts(self.model, [row.ids for row in rows], memories, slots)
             return rows, reading.window, reading.logits_BV, MemoryStepper(self.model.ltm, reading.memory)
         short = [row for row in rows if len(row.ids) <= slots]
         if len(short) == len(rows):
-            return rows, *self._lean.prefill(prompts, slots, openings), None
+            return rows, *self._read_short(rows, slots), None
         by_length: dict[int, list[_Row]] = {}
         for row in rows:
             if len(row.ids) > slots:
@@ -296,13 +295,16 @@ class Engine:
         parts = [self._read_long(members, length, slots) for length, members in by_length.items()]
         ordered = [row for members in by_length.values() for row in members] + short
         if short:
-            openings = [row.request.opening for row in short]
-            parts.append(self._lean.prefill([row.ids for row in short], slots, openings))
+            parts.append(self._read_short(short, slots))
         # Long parts come as they are, short ones padded: after all of them the first rows fill up.
         cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
         filled = [*range(len(rows)), *[0] * (-len(rows) % ROW_MULTIPLE)]
         index = torch.tensor(filled, device=self.model.device)
         return ordered, cache.select(index), logits[index], None
+
+    def _read_short(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
+        """Read prompts that fit the ring; return cache and logits, padded as `LeanDecoder.prefill` does."""
+        return self._lean.prefill([row.ids for row in rows], slots, [row.request.opening for row in rows])
 
     def _read_long(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
         """Read prompts of up to `length` tokens, more than the ring holds; return cache and logits of each row."""

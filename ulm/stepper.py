@@ -292,7 +292,7 @@ class LeanDecoder:
             torch.from_numpy(x).to(device)
             for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N)
         )
-        # After an opening a token sees all of it.
+        # A token sees the whole opening, not what pads it, and of its own prompt what comes before it.
         bias_TS = torch.full((T, S), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
         bias_TS[:, before:A] = float("-inf")
         some, each = _Rows(self, N), _Rows(self, len(last_B))
