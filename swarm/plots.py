@@ -38,6 +38,9 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "random": (_INK, ":"),
     "memory_off": (_BLUE, ":"),
     "solo_memory_off": (_VERMILLION, ":"),
+    "private_memory": (_GREEN, "--"),
+    "shuffled_memory": (_PURPLE, ":"),
+    "capacity_1": (_ORANGE, ":"),
 }
 _RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499")
 """Colours of arms that a file names, in their order."""

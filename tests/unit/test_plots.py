@@ -7,6 +7,7 @@ import io
 import pytest
 
 from swarm import plots
+from swarm.arms import ARMS
 
 NAMES = ["rules", "swarm", "ulm_coordinator", "untuned", "untuned_chat", "a_rival_with_a_name"]
 
@@ -19,6 +20,11 @@ def test_labels_end_within_the_picture(names: list[str]) -> None:
     assert pixels.min() < 0.5
     assert pixels[:, -4:].min() > 0.99
     assert pixels[:, :4].min() > 0.99
+
+
+def test_every_arm_has_a_style_of_its_own() -> None:
+    assert set(plots._STYLES) == set(ARMS)
+    assert len(set(plots._STYLES.values())) == len(ARMS)
 
 
 def test_no_two_curves_look_alike() -> None:
