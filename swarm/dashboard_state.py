@@ -25,7 +25,13 @@ _EPISODE = re.compile(rb'"episode":(\d+),"hash":"[0-9a-f]{64}"$')
 
 @dataclass(slots=True)
 class AgentView:
-    """The last that is known of one agent; `tokens` are those of its last call."""
+    """What one agent did in the last tick, or its opening report before the first one.
+
+    Attributes:
+        action: None while no tick was read. rests: the last tick has no entry of this agent.
+        directive: the last one given to it, in whichever tick.
+        tokens: of its call in the last tick.
+    """
 
     action: str | None = None
     feedback: str = ""
@@ -34,6 +40,7 @@ class AgentView:
     report: str = ""
     fault: str = ""
     tokens: int = 0
+    rests: bool = False
 
 
 @dataclass(slots=True)
@@ -140,9 +147,9 @@ class DashboardState:
         """
         newest: bytes | None = None
         any_line = False
-        for line in lines:
-            any_line = True
-            try:
+        try:
+            for line in lines:
+                any_line = True
                 tick = _skim(line)
                 if tick is None:
                     if newest is not None:
@@ -153,13 +160,13 @@ class DashboardState:
                 self._count(tick)
                 if self.shown is not None and self.shown.index == tick["episode"]:
                     newest = line
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise SwarmError(
-                    f"the journal has a line that is no record ({type(error).__name__}: {error}); "
-                    "`swarm replay RUN --check` names it"
-                ) from error
-        if newest is not None:
-            self._show(json.loads(newest))
+            if newest is not None:
+                self._show(json.loads(newest))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SwarmError(
+                f"the journal has a line that is no record ({type(error).__name__}: {error}); "
+                "`swarm replay RUN --check` names it"
+            ) from error
         return any_line
 
     def fold_telemetry(self, fact: Mapping[str, Any]) -> None:
@@ -230,13 +237,16 @@ class DashboardState:
         self._tokens_at.append((tick["seq"], self.tokens))
 
     def _show(self, record: Record) -> None:
+        # Ticks between two looks at the journal are not read whole, so nothing of an earlier tick may stay.
         episode = self._open[record["episode"]]
+        for name, agent in episode.agents.items():
+            episode.agents[name] = AgentView(directive=agent.directive, rests=True)
         for entry in record["agents"]:
-            agent = episode.agents.setdefault(entry["agent"], AgentView())
-            agent.action, agent.feedback = entry["action"], entry["feedback"] or ""
-            agent.valid, agent.fault = bool(entry["valid"]), entry.get("fault") or ""
-            agent.report = entry.get("report") or agent.report
+            agent = episode.agents[entry["agent"]]
+            agent.action, agent.feedback, agent.valid = entry["action"], entry["feedback"], entry["valid"]
+            agent.report, agent.fault = entry.get("report", ""), entry.get("fault", "")
             agent.tokens = entry["prompt_tokens"] + entry["generated_tokens"]
+            agent.rests = False
 
     def _note_faults(self, record: Record) -> None:
         entries = [(entry["agent"], entry.get("fault")) for entry in record["agents"]]

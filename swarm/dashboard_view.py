@@ -175,7 +175,7 @@ def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
         table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
     table.add_column("tokens", justify="right", no_wrap=True, min_width=6, style="dim")
     for name, agent in agents:
-        action, feedback = _deed(agent, begun=bool(shown and shown.tick))
+        action, feedback = _deed(agent)
         table.add_row(one_line(name), action, feedback, _thought(agent), str(agent.tokens or ""))
     body: RenderableType = table
     if hidden > 0:
@@ -189,12 +189,12 @@ def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
     return _panel(body, title, width, height)
 
 
-def _deed(agent: AgentView, *, begun: bool) -> tuple[Text, Text]:
-    """Return the action and what came of it; before the first tick nobody had a chance to act."""
+def _deed(agent: AgentView) -> tuple[Text, Text]:
+    """Return the action and what came of it; as long as no tick was read nothing is known."""
     if agent.fault:
         return Text("fault", style="yellow"), Text(one_line(agent.fault), style="yellow")
     if agent.action is None:
-        return Text("rests" if begun else "…", style="dim"), Text(one_line(agent.feedback), style="dim")
+        return Text("rests" if agent.rests else "…", style="dim"), Text("")
     return Text(one_line(agent.action)), Text(one_line(agent.feedback), style="green" if agent.valid else "red")
 
 

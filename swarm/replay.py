@@ -255,7 +255,7 @@ class _Replayer:
         for entry in record["agents"]:
             tokens = entry["prompt_tokens"] + entry["generated_tokens"]
             spent.tokens += tokens
-            spent.calls += _called(entry)
+            spent.calls += 1
             spent.actions += _acted(entry)
             self.tokens += tokens
             self.faults += entry.get("fault") is not None
@@ -315,13 +315,8 @@ def _report(infos: Mapping[str, Info], agent: str) -> str | None:
 
 
 def _acted(entry: Mapping[str, Any]) -> bool:
-    """Whether the world saw an action of this agent: one that rested or failed passed the tick."""
-    return entry["action"] is not None and entry.get("fault") is None
-
-
-def _called(entry: Mapping[str, Any]) -> bool:
-    """Whether a model was called for this agent: only an agent that rested cost nothing at all."""
-    return _acted(entry) or entry.get("fault") is not None or entry["prompt_tokens"] > 0
+    """Whether the world saw an action of this agent: an agent whose call failed passed the tick."""
+    return entry.get("fault") is None
 
 
 def _all(flags: Mapping[str, bool]) -> bool:
@@ -366,7 +361,7 @@ def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]
         for entry in record["agents"]:
             if entry.get("fault") is not None:
                 yield f"  {entry['agent']:>5} !! {entry['fault']}"
-            elif entry["action"] is not None:
+            else:
                 mark = " " if entry["valid"] else "x"
                 yield f"  {entry['agent']:>5} {mark}  {entry['action']}  {entry['feedback']}"
     elif kind == "episode_end":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,15 @@ from rich.console import Console
 from toy_run import write_toy_run
 
 from swarm import dashboard
+from swarm.config import ExperimentConfig
 from swarm.dashboard import RunPoller, watch
 from swarm.dashboard_state import DashboardState
 from swarm.dashboard_view import duration, render
 from swarm.errors import SwarmError
+from swarm.host import Host
 from swarm.journal import read_records
-from swarm.telemetry import read_telemetry
+from swarm.messages import ActReply, ActRequest
+from swarm.runner import start_run
 
 
 def polled(run_dir: Path) -> DashboardState:
@@ -56,15 +62,65 @@ def test_the_final_picture_agrees_with_the_end_record(tmp_path: Path) -> None:
     assert state.num_host_deaths == 1
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
-def test_the_cheap_reading_shows_the_same_as_the_full_one(tmp_path: Path, concurrency: int) -> None:
-    write_toy_run(tmp_path, episodes=6, concurrency=concurrency, agents=9, finish=False)
-    full = DashboardState()
-    for record in read_records(tmp_path / "journal.jsonl"):
-        full.fold(record)
-    for fact in read_telemetry(tmp_path / "telemetry.jsonl"):
-        full.fold_telemetry(fact)
-    assert drawn(polled(tmp_path), 140, 40) == drawn(full, 140, 40)
+class Moody(Host):
+    """Its agents post a value, talk nonsense, or fail; after nonsense they rest."""
+
+    def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+        replies = []
+        for request in requests:
+            mood = random.Random(str(request.key)).randrange(16)
+            tiles = request.prompt.split("half ")[1].split(" target")[0].split()
+            value = ("{}+{}+{}", "{}*{}+{}", "{}+{}*{}", "{}*{}*{}")[request.key[1] % 4].format(*tiles)
+            text, fault = ("nonsense", None) if mood < 6 else (value, None) if mood < 15 else ("", "timed out")
+            replies.append(ActReply(request.key, text, 5, mood, fault))
+        return replies
+
+
+@pytest.fixture
+def journal_lines(
+    experiment: Callable[..., tuple[ExperimentConfig, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[bytes]:
+    """The journal of a real run of three episodes, two at a time, in which agents rest, fail and report."""
+    monkeypatch.setattr("swarm.pool.Host", Moody)
+    agents, budget = {"max_retries": 1}, {"ticks": 8, "tokens": None}
+    config, path = experiment(episodes=3, concurrency=2, agents=agents, budget=budget)
+    run_dir = start_run(config, path, tmp_path / "run").run_dir
+    return (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def read_in(parts: Iterable[list[bytes]]) -> DashboardState:
+    state = DashboardState()
+    for part in parts:
+        state.fold_lines(part)
+    return state
+
+
+def test_one_journal_gives_one_picture_however_it_is_read(journal_lines: list[bytes]) -> None:
+    rng = random.Random(5)
+    for end in range(1, len(journal_lines) + 1):
+        lines = journal_lines[:end]
+        whole = DashboardState()
+        for line in lines:
+            whole.fold(json.loads(line))
+        assert read_in([line] for line in lines) == whole
+        assert read_in([lines]) == whole
+        cuts = sorted({0, end, *rng.choices(range(end), k=4)})
+        assert read_in(lines[a:b] for a, b in pairwise(cuts)) == whole
+        assert drawn(read_in([lines]), 140, 40) == drawn(whole, 140, 40)
+
+
+def test_an_agent_without_an_entry_in_the_last_tick_rests(journal_lines: list[bytes]) -> None:
+    state, rested = DashboardState(), 0
+    for line in journal_lines:
+        state.fold_lines([line])
+        record = json.loads(line)
+        if record["kind"] != "tick" or state.shown is None or record["episode"] != state.shown.index:
+            continue
+        acted = {entry["agent"] for entry in record["agents"]}
+        assert {name for name, agent in state.shown.agents.items() if not agent.rests} == acted
+        assert drawn(state, 140, 40).count("rests") == len(state.shown.agents) - len(acted)
+        rested += len(state.shown.agents) - len(acted)
+    assert rested > 5
 
 
 def test_only_the_newest_tick_of_a_batch_is_parsed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +188,7 @@ def test_eighty_columns_show_goal_progress_agents_budget_and_faults(tmp_path: Pa
         "no limit",
         "a0 … a7 ⇄ coordinator",
         "●●●○●●●●",
-        "505 tokens/s, 32 steps/s",
+        "505 tokens/s, 22 steps/s",
         "17 faults, 1 host death",
     ):
         assert wanted in text
@@ -251,7 +307,11 @@ def test_a_finished_run_on_a_terminal_is_drawn_once(tmp_path: Path) -> None:
 def test_a_missing_or_broken_journal_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SwarmError, match="no journal with a whole record"):
         watch(tmp_path, follow=False, console=plain_console())
-    for broken in (b"nonsense\n", b"[1]\n", b'{"kind":"tick"}\n', b'{"kind":"episode_end","episode":3}\n'):
+    write_toy_run(tmp_path / "whole")
+    header, episode, tick = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)[:3]
+    no_action = header + episode + tick.replace(b'"action"', b'"deed"')
+    lines = (b"nonsense\n", b"[1]\n", b'{"kind":"tick"}\n', b'{"kind":"episode_end","episode":3}\n', no_action)
+    for broken in lines:
         (tmp_path / "journal.jsonl").write_bytes(broken)
         with pytest.raises(SwarmError, match="no record"):
             watch(tmp_path, follow=False, console=plain_console())

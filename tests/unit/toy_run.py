@@ -114,23 +114,23 @@ class _Game:
         """Return the body of one tick, its tokens and its faults."""
         entries: list[dict[str, Any]] = []
         for number, agent in enumerate(self.world.possible_agents):
-            entry = {"agent": agent, "action": None, "feedback": "", "valid": False, "reward": 0.0}
-            entry |= {"prompt_tokens": 0, "generated_tokens": 0}
-            if (number + self.tick) % 5 != 4:  # the others rest
-                entry |= {"prompt_tokens": 10 + number, "generated_tokens": 3}
-                if (number + self.tick) % 7 == 6:
-                    entry |= {"fault": "call timed out after 60 s"}
-                else:
-                    entry |= {"action": "?!" if self.rng.random() < 0.2 else str(self.rng.randint(1, 12))}
+            if (number + self.tick) % 5 == 4:  # it rests
+                continue
+            entry = {"agent": agent, "prompt_tokens": 10 + number, "generated_tokens": 3}
+            if (number + self.tick) % 7 == 6:
+                entry |= {"action": "", "feedback": "", "valid": False, "reward": 0.0}
+                entry |= {"fault": "call timed out after 60 s"}
+            else:
+                entry |= {"action": "?!" if self.rng.random() < 0.2 else str(self.rng.randint(1, 12))}
             entries.append(entry)
-        result = self.world.step({entry["agent"]: entry["action"] for entry in entries if entry["action"]})
-        for entry in entries:
-            if entry["action"]:
-                entry |= {**result.infos[entry["agent"]], "reward": result.rewards[entry["agent"]]}
+        acted = [entry for entry in entries if "fault" not in entry]
+        result = self.world.step({entry["agent"]: entry["action"] for entry in acted})
+        for entry in acted:
+            entry |= {**result.infos[entry["agent"]], "reward": result.rewards[entry["agent"]]}
         tokens = 17 + sum(entry["prompt_tokens"] + entry["generated_tokens"] for entry in entries)
         self.spent["tokens"] += tokens
-        self.spent["calls"] += sum(entry["prompt_tokens"] > 0 for entry in entries)
-        self.spent["actions"] += sum(entry["action"] is not None for entry in entries)
+        self.spent["calls"] += len(entries)
+        self.spent["actions"] += len(acted)
         body = {
             "episode": self.index,
             "tick": self.tick,
@@ -184,7 +184,7 @@ def write_toy_run(run_dir: Path, *, finish: bool = True, **config_parts: Any) ->
                 seq = journal.next_seq
                 journal.append("tick", body)
                 at_s += 0.25
-                steps = len(body["agents"])
+                steps = len(body["agents"]) - failed
                 facts.append({"kind": "commit", "at_s": at_s, "seq": seq, "agent_steps": steps, "seconds": 0.25})
                 tokens, faults = tokens + used, faults + failed
                 if not finish and ended == config["episodes"] - 1 and game.tick == 2:
