@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -27,7 +27,7 @@ from swarm.yaml_document import (
     shown,
 )
 
-__all__ = ["load_experiment", "load_yaml_model"]
+__all__ = ["load_chosen_model", "load_experiment", "load_yaml_model"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -43,11 +43,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int |
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document = read_document(Path(path))
-    problems = apply_overrides(document, overrides)
-    if seed is not None:
-        document.data["seed"] = seed
-        document.flags[("seed",)] = f"--seed {seed}"
+    document, problems = _read(path, overrides, {"seed": seed})
     config, found = _validate(ExperimentConfig, document, document.data, ())
     problems += found + _world_problems(document)
     if config is None or problems:
@@ -61,13 +57,42 @@ def load_yaml_model(path: str | Path, model_class: type[ModelT], overrides: Sequ
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document = read_document(Path(path))
-    problems = apply_overrides(document, overrides)
-    model, found = _validate(model_class, document, document.data, ())
+    return load_chosen_model(path, lambda _: model_class, overrides)
+
+
+def load_chosen_model(
+    path: str | Path,
+    choose: Callable[[Mapping[str, Any]], type[ModelT]],
+    overrides: Sequence[str] = (),
+    options: Mapping[str, object] = MappingProxyType({}),
+) -> ModelT:
+    """Read a YAML file into the model that its content asks for, with the same care and messages as an experiment.
+
+    Args:
+        path: the YAML file.
+        choose: data of the file, overrides and options applied -> model class.
+        overrides: as for `load_experiment`.
+        options: key -> value from the command-line option of that name; None where it was not given.
+
+    Raises:
+        SwarmError: one line per mistake of the file, the overrides and the options, at most ten.
+    """
+    document, problems = _read(path, overrides, options)
+    model, found = _validate(choose(document.data), document, document.data, ())
     problems += found
     if model is None or problems:
         raise problems_error(problems)
     return model
+
+
+def _read(path: str | Path, overrides: Sequence[str], options: Mapping[str, object]) -> tuple[Document, list[Problem]]:
+    document = read_document(Path(path))
+    problems = apply_overrides(document, overrides)
+    for key, value in options.items():
+        if value is not None:
+            document.data[key] = value
+            document.flags[(key,)] = f"--{key} {value}"
+    return document, problems
 
 
 def _validate(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from swarm import traces
 from swarm.actors.ray_tasks import require_device
@@ -81,6 +81,12 @@ class TrainConfig(Section):
     score_examples: int = Field(500, ge=0)
     init: str | None = None
     out: str
+
+    @model_validator(mode="after")
+    def _shares_evenly(self) -> TrainConfig:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.workers} workers")
+        return self
 
 
 def _device(name: str) -> torch.device:
@@ -165,8 +171,6 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
         raise SwarmError(f"unknown task {config.task!r}; available: {', '.join(traces.TASKS)}")
     if config.preset not in PRESETS:
         raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
-    if config.batch_size % config.workers:
-        raise SwarmError(f"batch_size {config.batch_size} cannot be shared evenly by {config.workers} workers")
     device = _device(config.device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -337,29 +341,22 @@ def train_from_file(
         SwarmError: see `train`.
     """
     from swarm.actors.agent_trainer import MemoryAgentConfig, train_memory_agent
-    from swarm.config_file import load_yaml_model
+    from swarm.actors.lora_trainer import LoraRecipe, train_lora
+    from swarm.config_file import load_chosen_model
     from swarm.episode_traces import EPISODE_TASKS
-    from swarm.yaml_document import read_document
 
-    recipe = read_document(path).data
-    if "model" in recipe:
-        from swarm.actors.lora_trainer import LoraRecipe, train_lora
+    def schema(data: Mapping[str, Any]) -> type[LoraRecipe | MemoryAgentConfig | TrainConfig]:
+        if "model" in data:
+            return LoraRecipe
+        return MemoryAgentConfig if data.get("task") in list(EPISODE_TASKS) else TrainConfig
 
-        lora = load_yaml_model(path, LoraRecipe, overrides)
-        if workers is not None:
-            lora = lora.model_copy(update={"workers": workers})
-        target = out if out is not None else path.parent / lora.out
-        return train_lora(lora, path.parent, Path("runs") / f"train-{lora.name}", target, echo, resume)
-    if recipe.get("task") in EPISODE_TASKS:
-        agent = load_yaml_model(path, MemoryAgentConfig, overrides)
-        if workers is not None:
-            agent = agent.model_copy(update={"workers": workers})
-        target = out if out is not None else path.parent / agent.out
-        return train_memory_agent(agent, Path("runs") / f"train-{agent.name}", target, echo, resume)
-    config = load_yaml_model(path, TrainConfig, overrides)
-    if config.init is not None:
-        config = config.model_copy(update={"init": str((path.parent / config.init).resolve())})
-    if workers is not None:
-        config = config.model_copy(update={"workers": workers})
-    target = out if out is not None else path.parent / config.out
-    return train(config, Path("runs") / f"train-{config.name}", target, echo, resume)
+    recipe = load_chosen_model(path, schema, overrides, {"workers": workers})
+    work = Path("runs") / f"train-{recipe.name}"
+    target = out if out is not None else path.parent / recipe.out
+    if isinstance(recipe, LoraRecipe):
+        return train_lora(recipe, path.parent, work, target, echo, resume)
+    if isinstance(recipe, MemoryAgentConfig):
+        return train_memory_agent(recipe, work, target, echo, resume)
+    if recipe.init is not None:
+        recipe = recipe.model_copy(update={"init": str((path.parent / recipe.init).resolve())})
+    return train(recipe, work, target, echo, resume)

@@ -18,9 +18,7 @@ def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the checkpoint here.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Ray Train workers. Default: the file's.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Ray Train workers. Default: the file's.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last saved step of this output folder.")
     ] = False,

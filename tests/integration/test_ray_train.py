@@ -222,7 +222,6 @@ def test_damaged_recipe_is_one_clear_line(whole: Path, tmp_path: Path) -> None:
     [
         ({"task": "chess"}, "unknown task 'chess'; available: puzzle-agent"),
         ({"preset": "7t"}, "unknown preset '7t'; available: tiny"),
-        ({"batch_size": 9, "workers": 2}, "batch_size 9 cannot be shared evenly by 2 workers"),
     ],
 )
 def test_impossible_recipes_are_refused_with_what_to_do(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
