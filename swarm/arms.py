@@ -347,11 +347,12 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
     cut the single-worker arms short of the tokens that they are owed.
 
     Raises:
-        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, or its
-            coordinator is a person, for whom a comparison cannot wait.
+        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, its
+            coordinator is a person, for whom a comparison cannot wait, or the seed is not possible.
     """
     if config.budget.tokens is None:
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
+    config = with_settings(config, {"seed": seed}, "--seed")
     changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
     if "human" in (config.coordinator.kind, changed.coordinator.kind):
         raise SwarmError(
@@ -361,7 +362,6 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
     return changed.model_copy(
         update={
             "name": f"{config.name}-{arm}",
-            "seed": seed,
             "episodes": episodes,
             "concurrency": config.compare.concurrency if config.compare else config.concurrency,
             "compare": None,

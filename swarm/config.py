@@ -8,7 +8,7 @@ alter a result. What engines of models may be told is in `swarm.backend_config`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -318,7 +318,7 @@ class CompareConfig(Section):
     """What `swarm compare` runs: arms over the same puzzles and seeds.
 
     Attributes:
-        arms: names from `swarm.compare.ARMS`; empty means all.
+        arms: names from `swarm.arms.ARMS`; empty means all.
         seeds: run seeds; every arm runs every seed.
         episodes: puzzles per seed.
         concurrency: episodes in flight at once; they share batches, not results.
@@ -328,7 +328,7 @@ class CompareConfig(Section):
     """
 
     arms: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
     episodes: int = Field(100, ge=1)
     concurrency: int = Field(50, ge=1, le=4096)
     bootstrap: int = Field(10_000, ge=100)

@@ -486,3 +486,8 @@ def test_finished_run_of_other_weights_is_not_reused(
     monkeypatch.setattr(checkpoints, "checkpoint_hash", lambda _: "retrained")
     with pytest.raises(SwarmError, match="other weights than policies/agent"):
         compare_in(tmp_path / "out", ("solo",))
+
+
+def test_a_seed_that_is_none_is_one_line_before_anything_runs() -> None:
+    with pytest.raises(SwarmError, match=r"^--seed: seed = -1 is not possible: .* greater than or equal to 0$"):
+        equal_terms(experiment(), "solo", -1, 5)

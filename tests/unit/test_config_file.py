@@ -73,6 +73,7 @@ def test_good_file_becomes_a_config_with_defaults(yaml_file):
         ),
         (GOOD + "runtime: 3\n", "x.yaml:8: runtime is 3; allowed: a section with keys pool, hosts"),
         (GOOD + "budget:\n  ticks: null\n", "x.yaml:8: budget: a budget without tokens"),
+        (GOOD + "compare:\n  seeds: [1, -2]\n", "x.yaml:9: compare.seeds[1] is -2; input should be greater than or"),
         (
             GOOD + "compare:\n  seeds: [1, two]\n",
             'x.yaml:9: compare.seeds[1] is "two"; input should be a valid int',
