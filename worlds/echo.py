@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
+from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
 
 __all__ = ["EchoOptions", "EchoWorld"]
 
@@ -23,7 +23,16 @@ class EchoOptions(WorldOptions):
 
 
 class EchoWorld(World):
-    """Every agent is told to say the number of the step; whatever it says is accepted. Nothing can be solved."""
+    """Every agent is told what to say and repeats it. Nothing can be solved.
+
+    observation  `say 3`, in the fourth step.
+    actions      `say 3`: the observation.
+    report       none.
+    directive    none.
+    reward       none.
+    ends         truncated after `max_steps`.
+    options      max_steps (100).
+    """
 
     id: ClassVar[str] = "echo-v0"
     Options: ClassVar[type[WorldOptions]] = EchoOptions
@@ -36,9 +45,11 @@ class EchoWorld(World):
         self.steps = 0
         self.said = 0
 
+    def _line(self) -> str:
+        return f"say {self.steps}"
+
     def _observe(self) -> dict[str, str]:
-        text = f"say {self.steps}"
-        return dict.fromkeys(self.agents, text)
+        return dict.fromkeys(self.agents, self._line())
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         """Start counting at zero."""
@@ -47,16 +58,17 @@ class EchoWorld(World):
         return self._observe(), {agent: Info() for agent in self.agents}
 
     def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Accept what is said; an empty action is answered as illegal."""
+        """Count the agents that repeat their observation; any other action is illegal."""
         acting = self.ordered(actions)
+        line = self._line()
         self.steps += 1
         infos: dict[str, Info] = {}
         for agent in acting:
-            if actions[agent].strip():
+            if actions[agent].strip() == line:
                 self.said += 1
                 infos[agent] = Info(feedback="ok", valid=True)
             else:
-                infos[agent] = Info(feedback="illegal: nothing said", valid=False)
+                infos[agent] = Info(feedback=f"illegal: not {line}", valid=False)
         live = list(self.agents)
         over = self.steps >= self.options.max_steps
         result = StepResult(
@@ -80,24 +92,16 @@ class EchoWorld(World):
 
     def tools(self) -> list[dict[str, Any]]:
         """Return the one tool."""
-        return [
-            {
-                "name": "say",
-                "description": "Say anything.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"text": {"type": "string"}},
-                    "required": ["text"],
-                    "additionalProperties": False,
-                },
-                "text": "{text}",
-            }
-        ]
+        return [tool("say", "Say the number of the step.", "say {number}", number={"type": "integer"})]
 
     def render(self) -> str:
         """Return the counters for people."""
         return f"step {self.steps}, {self.said} things said"
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
-        """Return a random number."""
-        return str(rng.randrange(100))
+        """Return the only legal action."""
+        return self._line()
+
+    def action_pattern(self, agent: str) -> str | None:
+        """Return the only legal action."""
+        return self._line()
