@@ -1,6 +1,7 @@
 """The local pool: one host in this process, for tests, debugging and machines without Ray.
 
-Owns the time limit around a host in the same process. Results equal those of any other pool (design decision 5).
+Owns the time limit around a host in the same process. Results equal those of any other pool: what an
+agent does depends neither on its companions in a batch nor on the number of hosts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the order of events and nothing physical: which process runs a model call is the pool's business, and what is on
 disk is the journal's. Results are committed in a fixed logical order (episode, tick, agent), never in the order of
-arrival (design decision 3).
+arrival, so a run that was killed and resumed has the journal of an undisturbed one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Derived randomness: every random draw in a run has a seed computed from its logical place.
 
-Owns `derive_seed`; refuses global generators, Python's `hash()`, clocks and UUIDs (design decision 4).
+Owns `derive_seed`; refuses global generators, Python's `hash()`, clocks and UUIDs, so a run can be
+played again and compared byte by byte.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ class TelemetryWriter:
         """Append one line, stamped with the current time.
 
         Args:
-            kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `interrupted` or `finish`.
+            kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
+                `engine_ready`, `interrupted` or `finish`.
             facts: JSON-able facts, see docs/architecture.md.
         """
         if self._fd < 0:

@@ -1,7 +1,7 @@
 """Batched decoding of many independent texts.
 
 - One `Engine` per model; requests go in, results come out in the same order.
-- What a request generates depends on the request alone, never on its batch (design decision 5): its ring
+- What a request generates depends on the request alone, never on its batch: its ring
   follows from its own lengths, what the batch adds to its attention are exact zeros (see `ulm.stepper`), matrix
   products see a multiple of `ROW_MULTIPLE` rows, and every row draws from its own stream of uniforms.
 - Sampling inverts the cumulative distribution with one uniform per token, so a row's stream needs no shared generator.

@@ -2,7 +2,7 @@
 
 Owns the placement of calls on host actors, their time limit, and recovery: a dead or hung host is killed, its calls
 are retried with the same keys on a host that lives, and a replacement is started in the background. Which host runs a
-call never shows in the result. Ray is used here and in `swarm.training`, nowhere else.
+call never shows in the result.
 """
 
 from __future__ import annotations

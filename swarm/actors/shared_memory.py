@@ -2,7 +2,7 @@
 
 Owns one system call. Ray maps its object store writable, and torch does not know read-only memory: an in-place
 operation on a weight would silently change it for every host. After `protect`, such a write kills the host that tried
-it (SIGSEGV), which the pool records as a host death, and nobody's weights change (design decision 2).
+it (SIGSEGV), which the pool records as a host death, and nobody's weights change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Target 6: tokens per second of our decoding engine and of transformers' `generate` on the same weights in one run.
+"""Tokens per second of our decoding engine and of transformers' `generate` on the same weights in one run.
 
 Both sides continue the same agent prompts, text in and text out, with the same tokenizer, key-value cache and threads.
 The transformers side pads on the left, as its documentation asks for. Sides take turns, the ratio is between medians.

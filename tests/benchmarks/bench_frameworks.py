@@ -1,4 +1,4 @@
-"""Target 5: agent-steps per second of our runtime, autogen-core and LangGraph on the same work in one run.
+"""Agent-steps per second of our runtime, autogen-core and LangGraph on the same work in one run.
 
 64 echo agents get a short text observation each and answer it; a tick is all agents once. Ours runs on 2
 Ray hosts and journals every step with group commit; LangGraph checkpoints every tick in memory;

@@ -1,4 +1,4 @@
-"""Target 9: how the journal grows, and what watching a run costs it.
+"""How the journal grows, and what watching a run costs it.
 
 - Growth: bytes of the journal up to its T-th and its 2T-th tick record, for 8 agents in split-numbers-v0: legal random
   actions under the rules coordinator (the most that is said), the same without directives in one long episode, and an

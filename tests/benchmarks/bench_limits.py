@@ -1,4 +1,4 @@
-"""Target 10: how far budgets overshoot, and how a model call that hangs is cut.
+"""How far budgets overshoot, and how a model call that hangs is cut.
 
 - Budgets: episodes of split-numbers-v0 with random limits on tokens, calls or actions, played with an untrained µLM and
   the rules coordinator. The excess over a limit is compared with the largest call of the tick that crossed it, the

@@ -1,4 +1,4 @@
-"""Target 7: private memory per added agent, and of a further host that shares a 100 MB model.
+"""Private memory per added agent, and of a further host that shares a 100 MB model.
 
 Private memory is what a process alone pays for: `Private_Clean` + `Private_Dirty` of /proc/PID/smaps_rollup. Pages of
 the object store that several processes map are not in it; the hosts are measured two at a time, so that the shared

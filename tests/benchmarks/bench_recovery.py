@@ -1,4 +1,4 @@
-"""Target 8: from the `kill -9` of a host in the middle of a run to the next committed tick.
+"""From the `kill -9` of a host in the middle of a run to the next committed tick.
 
 A real run on the Ray pool; at ticks drawn at random a host in service is killed, at a random moment of the tick. A host
 that dies after it has answered is not missed before the next call, so two times are measured: to the next tick on

@@ -152,7 +152,7 @@ def test_last_only_returns_the_last_real_token() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [4, 8, 12, 64])
 def test_a_row_has_the_same_bits_whatever_its_companions(batch: int, threads: int) -> None:
-    """Design decision 5: equal shapes and batches of a multiple of four rows.
+    """Equal shapes and batches of a multiple of four rows give equal bits.
 
     Other sizes differ: `linear` splits its rows over the threads, and a share of less than four takes another
     kernel (torch 2.13, AVX2: 5, 6, 7, 9, 10 and 11 rows at 2 and 8 threads, up to 27 at 16; no multiple of four).
