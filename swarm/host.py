@@ -30,7 +30,7 @@ from swarm.seeds import derive_seed
 if TYPE_CHECKING:
     import torch
 
-    from ulm.generation import Engine
+    from ulm.decode.engine import Engine
     from ulm.memory import LTMState
     from ulm.memory.exact import ExactIndex
 
@@ -258,7 +258,7 @@ class Host:
 
             from ulm.checkpoint import build_model
             from ulm.config import ModelConfig
-            from ulm.generation import Engine
+            from ulm.decode.engine import Engine
             from ulm.tokenizer import Tokenizer
 
             if self.spec.threads:
@@ -347,7 +347,7 @@ class Host:
     def _generate(self, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
         if self._agents is not None:
             return self._ask(self._agents, requests, deadline_s)
-        from ulm.generation import GenerationRequest
+        from ulm.decode.engine import GenerationRequest
 
         agents = self.spec.agents
         engine = self._engine(str(agents.model), agents.has_ltm)
@@ -414,7 +414,7 @@ class Host:
         return found
 
     def _compile_constraint(self, pattern: str) -> Any:
-        from ulm.constraint import Constraint
+        from ulm.decode.constraint import Constraint
 
         agents = self.spec.agents
         return Constraint.from_regex(f"(?:{pattern})\n", self._engine(str(agents.model), agents.has_ltm).tokenizer)

@@ -24,8 +24,8 @@ from swarm.lab_config import Arm, LabConfig
 from swarm.lab_results import lab_results
 from swarm.measurements import read_measured, work_folder, write_json, write_measured
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
-from ulm.corpus import Corpus, prepare_corpus
-from ulm.documents import CorpusError
+from ulm.data.corpus import Corpus, prepare_corpus
+from ulm.data.documents import CorpusError
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 

@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from swarm.config_section import Section
 from ulm.config import PAIRS, ModelConfig, preset
-from ulm.documents import CorpusSource
+from ulm.data.documents import CorpusSource
+from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
-from ulm.recall import fits
 
 __all__ = ["ARMS", "POLICY", "Arm", "LabConfig"]
 
@@ -28,7 +28,7 @@ HUB_SAMPLES = 10_000
 
 
 class SourceConfig(Section):
-    """Where documents come from; see `ulm.documents.CorpusSource`. Of a hub 10,000 documents are read by default."""
+    """Where documents come from; see `ulm.data.documents.CorpusSource`. Of a hub 10,000 documents are read by default."""
 
     hub: str | None = None
     config: str | None = None
@@ -102,7 +102,7 @@ class ModelSection(Section):
 
 
 class RecallConfig(Section):
-    """Recall sequences, in training and in evaluation; see `ulm.recall.RecallTask`.
+    """Recall sequences, in training and in evaluation; see `ulm.data.recall.RecallTask`.
 
     Attributes:
         rows: rows of a batch that read practice sequences in place of the corpus; in both arms.

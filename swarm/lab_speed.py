@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import torch
 
 from swarm.lab_config import LabConfig
-from ulm.corpus import Corpus
-from ulm.document_stream import DocumentStream, corpus_documents
-from ulm.evaluation import score_documents
-from ulm.lm_training import LanguageModelTraining
+from ulm.data.corpus import Corpus
+from ulm.data.document_stream import DocumentStream, corpus_documents
 from ulm.model import Decoder
-from ulm.training import make_optimizer
+from ulm.train.documents import LanguageModelTraining
+from ulm.train.evaluation import score_documents
+from ulm.train.pairs import make_optimizer
 
 __all__ = ["measure_speed"]
 

@@ -121,7 +121,7 @@ def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str
         copies = hosts + runtime.standby
     width = 4 if runtime.dtype == "float32" else 2
     if section.engine == "ulm" and not on_gpu:  # read once, and shared by all hosts; large ones are packed in each
-        from ulm.stepper import PACK_FROM
+        from ulm.decode.stepper import PACK_FROM
 
         shared = 2 if runtime.pool == "ray" else 1
         packed = copies * width if count >= PACK_FROM else 0

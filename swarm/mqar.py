@@ -80,7 +80,7 @@ def _run(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[
 def _train_and_score(settings: dict[str, Any], task_name: str, arm: Arm, seed: int, device: str) -> dict[str, Any]:
     """Train one model and return its scores, one number per query; `error` says why there are none."""
     from ulm.model import Decoder
-    from ulm.mqar import MqarTask, score_mqar, train_mqar
+    from ulm.train.mqar import MqarTask, score_mqar, train_mqar
 
     config = MqarConfig.model_validate(settings)
     section, train = config.tasks[task_name], config.train
@@ -119,7 +119,7 @@ def _train_and_score(settings: dict[str, Any], task_name: str, arm: Arm, seed: i
 
 def _results(config: MqarConfig, folder: Path) -> dict[str, Any]:
     """Return estimates and intervals per task, arm and condition; a sequence is the unit that is resampled."""
-    from ulm.mqar import MqarTask
+    from ulm.train.mqar import MqarTask
 
     results: dict[str, Any] = {"config": config.model_dump(mode="json"), "tasks": {}}
     for name, section in config.tasks.items():

@@ -18,7 +18,7 @@ __all__ = ["MqarConfig"]
 
 
 class TaskSection(Section):
-    """A task; see `ulm.mqar.MqarTask`."""
+    """A task; see `ulm.train.mqar.MqarTask`."""
 
     vocab_size: int = Field(8192, ge=16)
     length: int = Field(512, ge=8)
@@ -29,7 +29,7 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> TaskSection:
-        from ulm.mqar import MqarTask
+        from ulm.train.mqar import MqarTask
 
         MqarTask(**self.model_dump())
         return self
@@ -69,7 +69,7 @@ class ModelSection(Section):
 
 
 class TrainSection(Section):
-    """The recipe, the same for all tasks and arms; see `ulm.mqar.train_mqar`.
+    """The recipe, the same for all tasks and arms; see `ulm.train.mqar.train_mqar`.
 
     Attributes:
         device: a task has one thread, or one GPU.

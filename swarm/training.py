@@ -1,6 +1,6 @@
 """`swarm train`: trains a policy on solver traces with Ray Train, resumably, and ships it with its scores.
 
-Owns the training recipe (`TrainConfig`), the loop around `ulm.training.train_step`, and the scoring on held-out
+Owns the training recipe (`TrainConfig`), the loop around `ulm.train.pairs.train_step`, and the scoring on held-out
 puzzles. One worker or many, CPU or GPU: the loop is the same; with N workers each takes every N-th example of a batch
 and gradients are averaged. Batches follow from (seed, step) alone, so a resumed run is bit-equal to an undisturbed one.
 """
@@ -27,11 +27,11 @@ from swarm.seeds import derive_seed
 from swarm.training_progress import following, progress_lines
 from ulm.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.config import PRESETS, preset
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.training import learning_rate, make_optimizer, micro_batches, train_step
-from ulm.training_state import load_state, save_state
+from ulm.train.pairs import learning_rate, make_optimizer, micro_batches, train_step
+from ulm.train.states import load_state, save_state
 from worlds.arithmetic import ExpressionError, parse
 
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from ulm.config import PRESETS, ModelConfig, preset
-    from ulm.constraint import Constraint
-    from ulm.generation import Engine, GenerationRequest, GenerationResult
+    from ulm.decode.constraint import Constraint
+    from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
     from ulm.model import Decoder, KVCache
     from ulm.tokenizer import Tokenizer
 
@@ -54,7 +54,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_MODULES = ("config", "tokenizer", "model", "constraint", "checkpoint", "generation")
+_MODULES = ("config", "tokenizer", "model", "decode.constraint", "checkpoint", "decode.engine")
 
 
 def __getattr__(name: str) -> Any:

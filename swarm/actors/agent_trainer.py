@@ -28,13 +28,13 @@ from swarm.seeds import derive_seed
 from swarm.training_progress import following, progress_lines
 from ulm.checkpoint import save_checkpoint
 from ulm.config import ModelConfig, preset
-from ulm.document_stream import DocumentStream
-from ulm.generation import Engine, GenerationRequest
-from ulm.lm_training import LanguageModelTraining
+from ulm.data.document_stream import DocumentStream
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.training import make_optimizer
-from ulm.training_state import RollingStates
+from ulm.train.documents import LanguageModelTraining
+from ulm.train.pairs import make_optimizer
+from ulm.train.states import RollingStates
 
 __all__ = ["MemoryAgentConfig", "check_recipe", "score_episodes", "train_memory_agent"]
 

@@ -21,10 +21,10 @@ from swarm.lab_config import POLICY, Arm, LabConfig
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.config import LTMConfig, ModelConfig
-from ulm.corpus import Corpus
-from ulm.evaluation import score_documents, score_recall
+from ulm.data.corpus import Corpus
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
+from ulm.train.evaluation import score_documents, score_recall
 
 __all__ = ["conditions", "evaluate_all", "evaluate_condition"]
 

@@ -1,6 +1,6 @@
 """Trains one language model of a lab on the workers of Ray Train, from its last saved state on.
 
-Owns the loop around `ulm.lm_training`: what a worker opens, when it logs and saves, and what it says when it must stop.
+Owns the loop around `ulm.train.documents`: what a worker opens, when it logs and saves, and what it says when it must stop.
 One worker or many, CPU or GPU: the loop is the same.
 """
 
@@ -23,13 +23,13 @@ from swarm.errors import SwarmError
 from swarm.lab_config import Arm, LabConfig, TrainSection
 from swarm.seeds import derive_seed
 from ulm.checkpoint import save_checkpoint
-from ulm.corpus import Corpus
-from ulm.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
-from ulm.lm_training import LanguageModelTraining
+from ulm.data.corpus import Corpus
+from ulm.data.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
+from ulm.data.recall import RecallTask
 from ulm.model import Decoder
-from ulm.recall import RecallTask
-from ulm.training import make_optimizer
-from ulm.training_state import RollingStates
+from ulm.train.documents import LanguageModelTraining
+from ulm.train.pairs import make_optimizer
+from ulm.train.states import RollingStates
 
 __all__ = ["is_trained", "recall_task", "require_training", "train_language_model"]
 

@@ -146,9 +146,9 @@ def _loop(settings: dict[str, Any]) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, TrainingArguments
 
-    from ulm.hf import AnswerCollator
-    from ulm.hf.blocks import decoder_blocks
-    from ulm.hf.engram_trainer import SparseAnswerTrainer, last_checkpoint
+    from ulm.engram import AnswerCollator
+    from ulm.engram.blocks import decoder_blocks
+    from ulm.engram.trainer import SparseAnswerTrainer, last_checkpoint
 
     recipe, folder = LoraRecipe.model_validate(settings["recipe"]), Path(settings["folder"])
     if recipe.threads:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ulm.lm_training import LanguageModelTraining, StepReport
-from ulm.training_state import RollingStates
+from ulm.train.documents import LanguageModelTraining, StepReport
+from ulm.train.states import RollingStates
 
 __all__ = ["METRICS", "NOTICES", "run_training"]
 

@@ -10,7 +10,7 @@ from swarm.backends.protocol import Structure
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
-    from ulm.constraint import Constraint
+    from ulm.decode.constraint import Constraint
     from ulm.tokenizer import Tokenizer
 
 __all__ = ["Constraints"]
@@ -44,12 +44,12 @@ class Constraints:
         raise SwarmError("a grammar needs engine vllm or openai; ulm and transformers take regex, choices, JSON Schema")
 
     def _from_regex(self, pattern: str) -> Constraint:
-        from ulm.constraint import Constraint
+        from ulm.decode.constraint import Constraint
 
         return Constraint.from_regex(pattern, self._tokenizer)
 
     def _from_choices(self, choices: tuple[str, ...]) -> Constraint:
-        from ulm.constraint import Constraint
+        from ulm.decode.constraint import Constraint
 
         return Constraint.from_choices(choices, self._tokenizer)
 

@@ -24,7 +24,7 @@ class Structure:
     One of them, or several that describe the same texts: an engine takes the one that it serves best.
 
     Attributes:
-        regex: the whole answer matches it (`ulm.constraint.Constraint.from_regex` says what is understood).
+        regex: the whole answer matches it (`ulm.decode.constraint.Constraint.from_regex` says what is understood).
         choices: the answer is one of these.
         json_schema: the answer is JSON that fits this schema.
         grammar: a context-free grammar in the EBNF of the engine (vLLM: that of xgrammar).

@@ -1,7 +1,7 @@
 """Any causal language model of transformers behind the protocol of text generation.
 
 - `generate` of transformers does the decoding; a logits processor of ours does the choosing, so that every row has its
-  own uniforms, its own structure and its own end, as in `ulm.generation`.
+  own uniforms, its own structure and its own end, as in `ulm.decode.engine`.
 - Rows are padded on the left. A row's numbers may differ in the last bits with the batch it shares, so runs that must
   not depend on the number of hosts take engine `ulm`.
 """
@@ -24,11 +24,11 @@ from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import MAX_BATCH, TextRequest, TextResult
 from swarm.errors import SwarmError, first_line
-from ulm.generation import sample
+from ulm.decode.engine import sample
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from ulm.constraint import Constraint
+    from ulm.decode.constraint import Constraint
 
 __all__ = ["TransformersModel"]
 
@@ -106,7 +106,7 @@ class TransformersModel:
             except ValueError as error:
                 results[number] = TextResult.failed(f"the form of the answer cannot be kept: {error}"[:300])
                 continue
-            # The streams of `ulm.generation`: the same seed draws the same uniforms.
+            # The streams of `ulm.decode.engine`: the same seed draws the same uniforms.
             uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
                 request.max_new_tokens, dtype=np.float32
             )

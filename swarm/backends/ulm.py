@@ -11,7 +11,7 @@ from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import TextRequest, TextResult
 
 if TYPE_CHECKING:
-    from ulm.generation import Engine
+    from ulm.decode.engine import Engine
 
 __all__ = ["UlmModel"]
 
@@ -38,7 +38,7 @@ class UlmModel:
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request; past the deadline all of them are faults, for they are decoded together."""
-        from ulm.generation import GenerationRequest
+        from ulm.decode.engine import GenerationRequest
 
         prompts = self._reader.read(requests)
         results: dict[int, TextResult] = {}

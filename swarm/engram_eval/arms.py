@@ -17,7 +17,7 @@ from torch import nn
 from swarm.engram_eval.config import LearnSection
 from swarm.errors import SwarmError
 from swarm.exact_match import ExactMatch
-from ulm.memory.engram import EngramConfig
+from ulm.engram.tables import EngramConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ def untrained_arm(name: str, base: Base, learn: LearnSection, seed: int) -> nn.M
         learn: shapes.
         seed: of initial weights.
     """
-    from ulm.hf import add_engram
+    from ulm.engram import add_engram
 
     torch.manual_seed(seed)
     model: nn.Module = base.model
@@ -108,8 +108,8 @@ def learned_arm(name: str, base: Base, folder: Path) -> nn.Module:
     Raises:
         ValueError: a file is missing or damaged.
     """
-    from ulm.hf import EngramModel
-    from ulm.hf.engram_trainer import BASE_FOLDER
+    from ulm.engram import EngramModel
+    from ulm.engram.trainer import BASE_FOLDER
 
     model: nn.Module = base.model
     if name.startswith("lora"):
@@ -123,7 +123,7 @@ def learned_arm(name: str, base: Base, folder: Path) -> nn.Module:
 
 def shuffled(model: nn.Module, seed: int) -> nn.Module:
     """Give every used row of a learned tier what another used row of the same table held; returns the model."""
-    from ulm.hf import EngramModel
+    from ulm.engram import EngramModel
 
     if not isinstance(model, EngramModel) or model.adapter.tables is None:
         raise ValueError("only a learned tier has tables to shuffle")
@@ -149,7 +149,7 @@ def with_facts(
             fact alone, `none` is no control.
         seed: of shuffling.
     """
-    from ulm.hf import add_engram
+    from ulm.engram import add_engram
 
     values = [fact.answer for fact in facts]
     if control == "shuffled":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from swarm.config_section import Section
-from ulm.memory.engram import EngramConfig
+from ulm.engram.tables import EngramConfig
 
 __all__ = ["ARMS", "CONTROLS", "LEARNED", "LEARNED_ARMS", "Arm", "EngramEvalConfig"]
 
@@ -54,7 +54,7 @@ class LearnSection(Section):
     Attributes:
         categories: of the facts that are told to them; empty leaves out the learned arms.
         per_relation: at most so many facts of each relation.
-        engram: fields of `ulm.memory.engram.EngramConfig` for the learned tier.
+        engram: fields of `ulm.engram.tables.EngramConfig` for the learned tier.
         lora_rank: of LoRA over all linear layers; choose it for about as many parameters as the Engram has.
         steps, batch_size: of all trained arms.
         warmup: steps until the full learning rate, which then falls to zero in a straight line.

@@ -41,7 +41,7 @@ def speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
 @torch.inference_mode()
 def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
     """Milliseconds per generated token by rows of the tables, and by tokens that are there already."""
-    from ulm.hf import EngramConfig, add_engram
+    from ulm.engram import EngramConfig, add_engram
 
     shape = config.learn.engram_config()
     heads = len(shape.orders) * shape.heads

@@ -88,7 +88,7 @@ def _pairs(
     config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, count: str, control: str
 ) -> dict[str, Any]:
     """Random pairs written one by one to a file and asked for; what else changes after that."""
-    from ulm.hf import EngramConfig, add_engram
+    from ulm.engram import EngramConfig, add_engram
 
     pairs = made_pairs(int(count), derive_seed(config.seed, "pairs"))
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "asked pairs")))

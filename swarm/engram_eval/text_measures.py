@@ -38,7 +38,7 @@ def changed_text(
 
     With a gate, its mixture is taken in place of the model with the memory.
     """
-    from ulm.hf import without_adapters
+    from ulm.engram import without_adapters
 
     rows = rows_of_text(config, beside, base.tokenizer)
     found: dict[str, Any] = {"nats": [], "nats_bare": [], "tokens": [], "positions": 0, "changed": 0}
@@ -58,7 +58,7 @@ def changed_text(
 
 def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
     """A gate between the bare and the trained model: what it lets through of facts, and what of running text."""
-    from ulm.hf import AnswerCollator, GatedEngramAdapter
+    from ulm.engram import AnswerCollator, GatedEngramAdapter
 
     model = learned_arm(arm, base, place / arm)
     gate = GatedEngramAdapter(model)

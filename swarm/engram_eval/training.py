@@ -52,8 +52,8 @@ def train_arm(
     """
     from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-    from ulm.hf import AnswerCollator, AnswerTrainer, EngramTrainer
-    from ulm.hf.engram_trainer import last_checkpoint
+    from ulm.engram import AnswerCollator, AnswerTrainer, EngramTrainer
+    from ulm.engram.trainer import last_checkpoint
 
     section, folder = LearnSection.model_validate(learn), Path(out)
     folder.mkdir(parents=True, exist_ok=True)

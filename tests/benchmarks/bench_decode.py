@@ -32,7 +32,7 @@ import torch
 from swarm.prompt import STOP, agent_prompt
 from ulm.checkpoint import load_checkpoint
 from ulm.config import PRESETS, preset
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.hf import to_llama
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer

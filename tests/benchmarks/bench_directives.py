@@ -164,7 +164,7 @@ def open_here(name: str) -> TextModel:
         start_ray()
         return VllmModel(folder, BackendConfig(dtype="float32", eager=True, max_length=1024))
     from swarm.backends.ulm import UlmModel
-    from ulm.generation import Engine
+    from ulm.decode.engine import Engine
     from ulm.hf.llama import from_llama
 
     model, tokenizer = from_llama(folder.path)

@@ -63,7 +63,7 @@ def our_side(dtype: str) -> Side:
     """Return a function that decodes with our core."""
     import torch
 
-    from ulm.generation import Engine, GenerationRequest
+    from ulm.decode.engine import Engine, GenerationRequest
     from ulm.hf.llama import from_llama
     from ulm.hf.pretrained import fetch
 

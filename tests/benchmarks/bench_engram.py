@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import torch
 
-from ulm.hf import EngramConfig, EngramModel, add_engram
+from ulm.engram import EngramConfig, EngramModel, add_engram
 from ulm.hf.pretrained import fetch
 from ulm.memory.exact import ExactMemory
 

@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 
 from ulm.config import ModelConfig, preset
-from ulm.document_stream import DocumentStream, Windows
-from ulm.lm_training import LanguageModelTraining
+from ulm.data.document_stream import DocumentStream, Windows
 from ulm.model import Decoder
-from ulm.training import make_optimizer
+from ulm.train.documents import LanguageModelTraining
+from ulm.train.pairs import make_optimizer
 
 VOCAB, ROWS, WINDOW = 4096, 8, 128
 WANTED_OVER_GPT2, WANTED_MEMORY_COST, WANTED_WORKERS = 1.3, 1.25, 0.9

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from ulm.config import preset
+from ulm.decode.prompts import read_prompts
+from ulm.decode.stepper import LeanDecoder
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
-from ulm.prompts import read_prompts
-from ulm.stepper import LeanDecoder
 
 VOCAB, WINDOW, SEGMENT, PROMPT_TOKENS = 4096, 128, 32, 600
 TURNS = {"1m": 120, "4m": 60, "10m": 30}

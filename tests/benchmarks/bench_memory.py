@@ -122,7 +122,7 @@ class BareProcess:
 
         import swarm.actors.pool  # noqa: F401
         import ulm.checkpoint
-        import ulm.generation
+        import ulm.decode.engine
         import ulm.tokenizer  # noqa: F401
 
     def pid(self) -> int:

@@ -35,7 +35,7 @@ def main(rounds: int, dtypes: tuple[str, ...], json_file: Path | None = None) ->
     from swarm.backends.prompts import PromptReader
     from swarm.backends.protocol import TextRequest
     from swarm.prompt import agent_system
-    from ulm.generation import Engine, GenerationRequest
+    from ulm.decode.engine import Engine, GenerationRequest
     from ulm.hf.llama import from_llama
     from worlds import make
 

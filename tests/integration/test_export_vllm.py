@@ -18,7 +18,7 @@ import torch
 
 from swarm.prompt import agent_prompt
 from ulm.checkpoint import load_checkpoint
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.hf.export import export_checkpoint
 from ulm.hf.ulm_model import IdTokenizer
 from worlds.registry import world_class

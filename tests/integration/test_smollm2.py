@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ulm.hf import EngramConfig, EngramModel, add_engram
+from ulm.engram import EngramConfig, EngramModel, add_engram
 from ulm.hf.pretrained import fetch, fetched
 
 NAME = "smollm2-135m"

@@ -122,7 +122,7 @@ def test_choices_schemas_and_grammars_are_kept_too(engine: Any) -> None:
 def test_greedy_answers_are_those_of_transformers_and_of_our_own_core(engine: Any) -> None:
     from swarm.backends.transformers import TransformersModel
     from swarm.backends.ulm import UlmModel
-    from ulm.generation import Engine
+    from ulm.decode.engine import Engine
     from ulm.hf.llama import from_llama
 
     folder = open_model(MODEL, find_model(MODEL, Path()))

@@ -6,7 +6,7 @@ import re
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ulm.constraint import Constraint
+from ulm.decode.constraint import Constraint
 from ulm.tokenizer import Tokenizer
 
 ALPHABET = "ab 12+é€"

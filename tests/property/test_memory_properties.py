@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulm.config import LTMConfig, ModelConfig
+from ulm.decode.prompts import read_prompts
+from ulm.decode.stepper import LeanDecoder
 from ulm.memory import CONTROLS
 from ulm.memory.ltm import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
-from ulm.prompts import read_prompts
-from ulm.stepper import LeanDecoder
 from ulm.streaming import StreamState, read_chunk, read_document
 
 VOCAB = 31

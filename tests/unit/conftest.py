@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from corpus_files import TEXTS, VOCAB, jsonl, source
 
-from ulm.corpus import prepare_corpus
+from ulm.data.corpus import prepare_corpus
 
 
 @pytest.fixture

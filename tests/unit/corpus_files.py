@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ulm import corpus as module
-from ulm.corpus import Corpus
-from ulm.documents import CorpusSource, read_documents
+from ulm.data import corpus as module
+from ulm.data.corpus import Corpus
+from ulm.data.documents import CorpusSource, read_documents
 
 VOCAB = 300
 WORDS = ("alpha", "bravo", "cargo", "delta", "echo")

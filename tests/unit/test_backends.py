@@ -18,7 +18,7 @@ from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.backends.transformers import TransformersModel
 from swarm.backends.ulm import UlmModel
 from swarm.errors import SwarmError
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.hf.llama import from_llama
 from ulm.tokenizer import Tokenizer
 

@@ -9,8 +9,8 @@ import tokenizers
 import torch
 from tokenizers import decoders, models
 
-from ulm.automaton import MAX_STATES
-from ulm.constraint import Constraint
+from ulm.decode.automaton import MAX_STATES
+from ulm.decode.constraint import Constraint
 from ulm.tokenizer import Tokenizer
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ulm.hf.engram_content import ContentTier
-from ulm.memory.content import Judge, Projection, calibrated
-from ulm.memory.content_index import ContentIndex, words_of
+from ulm.engram.content import Judge, Projection, calibrated
+from ulm.engram.content_index import ContentIndex, words_of
+from ulm.engram.features import ContentTier
 from ulm.memory.exact import ExactMemory
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from corpus_files import TEXTS, VOCAB, jsonl, source, texts_of, write
 
-from ulm import corpus as module
-from ulm.corpus import BIN_TYPES, SPLITS, Corpus, prepare_corpus
-from ulm.documents import CorpusError, CorpusSource
+from ulm.data import corpus as module
+from ulm.data.corpus import BIN_TYPES, SPLITS, Corpus, prepare_corpus
+from ulm.data.documents import CorpusError, CorpusSource
 from ulm.tokenizer import Tokenizer
 
 # ---- split

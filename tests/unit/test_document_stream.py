@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ulm.corpus import Corpus, prepare_corpus
-from ulm.document_stream import (
+from ulm.data.corpus import Corpus, prepare_corpus
+from ulm.data.document_stream import (
     NEW_DOCUMENT,
     NEW_TEXT,
     DocumentStream,
@@ -20,9 +20,9 @@ from ulm.document_stream import (
     corpus_documents,
     recall_documents,
 )
-from ulm.documents import CorpusSource
+from ulm.data.documents import CorpusSource
+from ulm.data.recall import RecallTask
 from ulm.model import IGNORE
-from ulm.recall import RecallTask
 
 PAD, EOT, SEGMENT = 0, 1, 4
 TASK = RecallTask(np.arange(100, 132), np.arange(200, 232), np.array([5, 6, 7]), EOT, num_pairs=4, spacing=10)

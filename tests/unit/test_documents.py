@@ -13,8 +13,8 @@ import pytest
 from corpus_files import TEXTS, VOCAB, jsonl, read, source, texts_of, write
 from pyarrow import parquet
 
-from ulm.corpus import prepare_corpus
-from ulm.documents import CorpusError, CorpusSource, read_documents
+from ulm.data.corpus import prepare_corpus
+from ulm.data.documents import CorpusError, CorpusSource, read_documents
 
 # ---- readers
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hf_models import tiny_model, tiny_tokenizer
 
-from ulm.hf import AnswerCollator, AnswerTrainer, EngramConfig, EngramModel, EngramTrainer, add_engram
-from ulm.hf.engram_trainer import EngramAdam, SparseAnswerTrainer
+from ulm.engram import AnswerCollator, AnswerTrainer, EngramConfig, EngramModel, EngramTrainer, add_engram
+from ulm.engram.trainer import EngramAdam, SparseAnswerTrainer
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
 from transformers import TrainingArguments

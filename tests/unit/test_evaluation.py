@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from ulm.config import preset
-from ulm.evaluation import score_documents, score_recall
+from ulm.data.recall import RecallTask
 from ulm.model import Decoder
-from ulm.recall import RecallTask
 from ulm.streaming import read_document
+from ulm.train.evaluation import score_documents, score_recall
 
 VOCAB = 97
 LTM = {

@@ -22,7 +22,7 @@ import ulm.hf.ulm_model
 from swarm import cli
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, save_checkpoint
 from ulm.config import preset
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.hf.export import export_checkpoint
 from ulm.hf.ulm_model import IdTokenizer, UlmForCausalLM
 from ulm.model import Decoder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hf_models import tiny_model, tiny_tokenizer
 
-from ulm.hf import EngramConfig, GatedEngramAdapter, add_engram
+from ulm.engram import EngramConfig, GatedEngramAdapter, add_engram
 
 TEXT = torch.arange(20, 60).reshape(2, 20)
 

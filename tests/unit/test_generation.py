@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ulm.config import preset
-from ulm.constraint import Constraint
-from ulm.generation import Engine, GenerationRequest, GenerationResult, sample
+from ulm.decode.constraint import Constraint
+from ulm.decode.engine import Engine, GenerationRequest, GenerationResult, sample
 from ulm.memory.exact import ExactIndex
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ from hf_models import CONFIGS, VOCAB, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from ulm.config import preset
-from ulm.hf import EngramConfig, EngramModel, add_engram
+from ulm.engram import EngramConfig, EngramModel, add_engram
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from swarm.errors import SwarmError
 from swarm.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config
-from ulm.generation import Engine, GenerationRequest, GenerationResult
+from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
 from ulm.tokenizer import Tokenizer
 
 Answer = Callable[[GenerationRequest], Any]

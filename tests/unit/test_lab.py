@@ -20,7 +20,7 @@ from swarm.journal import RunLock
 from swarm.lab import run_lab
 from swarm.lab_config import LabConfig
 from ulm.checkpoint import save_checkpoint
-from ulm.corpus import Corpus
+from ulm.data.corpus import Corpus
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 

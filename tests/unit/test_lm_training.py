@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ulm.config import preset
-from ulm.document_stream import DocumentStream, SegmentBatch, Windows
-from ulm.lm_training import LanguageModelTraining, StreamingLoss
+from ulm.data.document_stream import DocumentStream, SegmentBatch, Windows
 from ulm.model import Decoder
 from ulm.streaming import StreamState, read_document
-from ulm.training import make_optimizer
-from ulm.training_state import RollingStates
+from ulm.train.documents import LanguageModelTraining, StreamingLoss
+from ulm.train.pairs import make_optimizer
+from ulm.train.states import RollingStates
 
 VOCAB, SEGMENT, ROWS = 61, 16, 4
 LTM = {

@@ -16,8 +16,8 @@ from swarm.mqar import run_mqar, summary
 from swarm.mqar_config import MqarConfig
 from ulm.config import LTMConfig, ModelConfig
 from ulm.model import IGNORE, Decoder
-from ulm.mqar import MqarBatch, MqarTask, score_mqar, train_mqar
 from ulm.streaming import read_document
+from ulm.train.mqar import MqarBatch, MqarTask, score_mqar, train_mqar
 
 TASKS = [
     MqarTask(vocab_size=64, length=40, pairs=6),
@@ -257,7 +257,7 @@ def test_a_run_that_failed_is_an_error_after_the_others_are_done(
             raise FloatingPointError("loss is nan at step 7; lower lr")
         real(model, *arguments, **settings)
 
-    monkeypatch.setattr("ulm.mqar.train_mqar", fail)
+    monkeypatch.setattr("ulm.train.mqar.train_mqar", fail)
     with pytest.raises(SwarmError) as error:
         run_mqar(config(), tmp_path, lambda line: None)
     assert str(error.value).splitlines() == [

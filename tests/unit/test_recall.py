@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ulm.recall import RecallSequence, RecallTask
+from ulm.data.recall import RecallSequence, RecallTask
 from ulm.tokenizer import Tokenizer
 
 KEYS, VALUES, FILLER, EOT = np.arange(100, 132), np.arange(200, 232), np.array([5, 6, 7]), 1

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ulm import stepper
 from ulm.config import preset
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode import stepper
+from ulm.decode.engine import Engine, GenerationRequest
+from ulm.decode.stepper import LeanDecoder
 from ulm.model import Decoder, KVCache
-from ulm.stepper import LeanDecoder
 from ulm.tokenizer import Tokenizer
 
 VOCAB = 300

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ulm.config import preset
 from ulm.model import Decoder
-from ulm.training import make_optimizer
-from ulm.training_state import DamagedStateError, RollingStates, SavedState, StateError, load_state, save_state
+from ulm.train.pairs import make_optimizer
+from ulm.train.states import DamagedStateError, RollingStates, SavedState, StateError, load_state, save_state
 
 VOCAB = 300
 
@@ -360,7 +360,7 @@ def test_a_kill_while_a_state_is_written_leaves_the_ones_before(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ulm.training_state.save_file", killed)
+        patch.setattr("ulm.train.states.save_file", killed)
         with pytest.raises(KeyboardInterrupt):
             save_steps(states, 3)
     assert states.steps() == [1, 2]

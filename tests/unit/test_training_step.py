@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from ulm import training
 from ulm.config import preset
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.training import (
+from ulm.train import pairs as training
+from ulm.train.pairs import (
     IGNORE,
     Batch,
     collate,

@@ -3,7 +3,7 @@
 - Importing this module registers the class, so `AutoModelForCausalLM.from_pretrained` finds it without foreign code.
 - Each row is one document. What the attention mask leaves out is not read, wherever it stands; reading is
   `ulm.streaming`'s, so logits are those of training and of play.
-- `generate` is `ulm.generation.Engine`'s, whose texts are token ids here: the same greedy tokens to the last one. What
+- `generate` is `ulm.decode.engine.Engine`'s, whose texts are token ids here: the same greedy tokens to the last one. What
   the engine lacks (beams, penalties, processors, caches of transformers) is refused, never ignored.
 - Knows no tokenizer and no files.
 
@@ -32,7 +32,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import ModelOutput
 
 from ulm.config import ModelConfig
-from ulm.generation import Engine, GenerationRequest
+from ulm.decode.engine import Engine, GenerationRequest
 from ulm.memory.ltm import LTMState
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document

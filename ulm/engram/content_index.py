@@ -3,7 +3,7 @@
 - Words that few keys have count more (inverse document frequency, Sparck Jones 1972), in units of a word that one key
   alone has. A key's rare words are those that say whom or what it is about.
 - A text is compared with the keys that are nearest by cosine and with those of whose words it has most.
-- Which of them it means is decided elsewhere (`ulm.memory.content.Judge`).
+- Which of them it means is decided elsewhere (`ulm.engram.content.Judge`).
 
 Axes: N facts, E numbers of a vector, F ways to compare, W words.
 """

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ulm.documents import CorpusError, CorpusSource, corpus_files, read_documents
+from ulm.data.documents import CorpusError, CorpusSource, corpus_files, read_documents
 from ulm.tokenizer import Tokenizer
 
 __all__ = ["BIN_TYPES", "Corpus", "prepare_corpus"]

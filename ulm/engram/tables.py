@@ -52,7 +52,7 @@ class EngramConfig:
         certainty: probability that what the exact tier recalls gets.
         terminate: whether a recalled value is followed by the end of text.
         conflicts: what happens to a fact whose key has another value: `refuse`, `replace` or `keep`.
-        content: whether prompts that say a key in other words are answered too (`ulm.memory.content`).
+        content: whether prompts that say a key in other words are answered too (`ulm.engram.content`).
 
     Raises:
         ValueError: a value is out of range.

@@ -2,7 +2,7 @@
 
 - One `Engine` per model; requests go in, results come out in the same order.
 - What a request generates depends on the request alone, never on its batch: its ring
-  follows from its own lengths, what the batch adds to its attention are exact zeros (see `ulm.stepper`), matrix
+  follows from its own lengths, what the batch adds to its attention are exact zeros (see `ulm.decode.stepper`), matrix
   products see a multiple of `ROW_MULTIPLE` rows, and every row draws from its own stream of uniforms.
 - Sampling inverts the cumulative distribution with one uniform per token, so a row's stream needs no shared generator.
 - Knows text, not meaning: actions, agents and budgets live elsewhere.
@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ulm.decode.prompts import read_prompts
+from ulm.decode.stepper import LeanDecoder
 from ulm.memory.exact import ExactIndex, recall
 from ulm.memory.ltm import LTMState
 from ulm.memory.ngrams import NOTHING
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
-from ulm.prompts import read_prompts
-from ulm.stepper import LeanDecoder
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from ulm.constraint import Constraint
+    from ulm.decode.constraint import Constraint
 
 __all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import tokenizers
 from torch import nn
 
-from ulm.hf.engram_content import ContentTier
-from ulm.memory.engram import EngramConfig, EngramTables
+from ulm.engram.features import ContentTier
+from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.memory.exact import ExactMemory
 from ulm.memory.ngrams import compressed
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ulm.model import IGNORE, Decoder, round_up
-from ulm.muon import Muon
 from ulm.tokenizer import Tokenizer
+from ulm.train.muon import Muon
 
 __all__ = [
     "Batch",

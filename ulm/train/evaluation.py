@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder, round_up
-from ulm.recall import RecallTask
 from ulm.streaming import Reading, StreamState, read_chunk
 
 __all__ = ["DocumentScores", "Predictions", "RecallScores", "predict", "score_documents", "score_recall"]

@@ -1,6 +1,6 @@
 """Content memory: which stored fact a text means, though it says it in other words; or none.
 
-- A text and a key are compared in seven ways (`ulm.memory.content_index`): the cosine of their features, which says
+- A text and a key are compared in seven ways (`ulm.engram.content_index`): the cosine of their features, which says
   whether the same is asked, and rare words that they share or do not, which say whether it is asked about the same.
 - Features are first projected. The projection is fitted on groups of texts that ask the same: whitened first, then
   turned so that groups lie far apart in units of their own spread (linear discriminant analysis, Fisher 1936, with

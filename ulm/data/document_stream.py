@@ -4,7 +4,7 @@
   in an episode; every text begins with a segment of its own, and what is left of its last one is padding.
 - Documents come in an order that follows from the seed alone. All rows of a batch draw from one order, whichever
   worker holds them, so the number of workers does not change what is read.
-- Some rows may read recall sequences in place of the corpus (`ulm.recall`).
+- Some rows may read recall sequences in place of the corpus (`ulm.data.recall`).
 - `Windows` is the plain recipe beside it: overlapping windows in random order.
 - Knows no model; tokens in, batches out.
 """
@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ulm.corpus import Corpus
+from ulm.data.corpus import Corpus
+from ulm.data.recall import RecallTask
 from ulm.model import IGNORE
-from ulm.recall import RecallTask
 
 __all__ = [
     "NEW_DOCUMENT",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ulm.automaton import compile_choices, compile_regex, reaching
+from ulm.decode.automaton import compile_choices, compile_regex, reaching
 from ulm.tokenizer import SPECIAL, Tokenizer
 
 __all__ = ["Constraint"]

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ulm.evaluation import predict
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
-from ulm.training import learning_rate, make_optimizer
+from ulm.train.evaluation import predict
+from ulm.train.pairs import learning_rate, make_optimizer
 
 __all__ = ["MqarBatch", "MqarScores", "MqarTask", "score_mqar", "train_mqar"]
 

@@ -2,12 +2,12 @@
 
 - `add_engram(model, EngramConfig(...), tokenizer)` leaves the model's modules and weights as they are: the learned
   tier is added to the input of chosen blocks and the exact tier to the logits, by hooks.
-- What decoding needs of the past lies in the KV cache (`ulm.hf.engram_cache`), so steps, chunks, left padding and
+- What decoding needs of the past lies in the KV cache (`ulm.engram.cache`), so steps, chunks, left padding and
   beams equal the full forward pass.
 - Several adapters may be there by name, one is active; beside them PEFT's own adapters (LoRA) work as usual.
 - With the content tier, `generate` also answers prompts that say a stored key in other words: for that call, the whole
   prompt is one more key of the fact that it means.
-- Files are `ulm.hf.engram_files`, what one memory consists of is `ulm.hf.engram_adapter`.
+- Files are `ulm.engram.files`, what one memory consists of is `ulm.engram.adapter`.
 
 Axes: B rows, T tokens, V vocabulary.
 """
@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ulm.hf.blocks import decoder_blocks
-from ulm.hf.engram_adapter import EngramAdapter, Vocabulary
-from ulm.hf.engram_cache import EngramCacheLayer, engram_layer
-from ulm.hf.engram_content import ContentTier, text_features
-from ulm.hf.engram_files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.engram.adapter import EngramAdapter, Vocabulary
+from ulm.engram.blocks import decoder_blocks
+from ulm.engram.cache import EngramCacheLayer, engram_layer
+from ulm.engram.features import ContentTier, text_features
+from ulm.engram.files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.hf.llama import to_fast_tokenizer, to_mistral
-from ulm.memory.engram import EngramConfig, EngramTables
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from ulm.hf.engram_files import load_tables
-from ulm.hf.engram_model import EngramModel
+from ulm.engram.files import load_tables
+from ulm.engram.model import EngramModel
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
 

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulm.hf.engram_model import EngramModel
+from ulm.engram.model import EngramModel
 
 __all__ = ["STATISTICS", "GatedEngramAdapter", "GatedOutput", "without_adapters"]
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
+from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import StreamState, read_document
-from ulm.training import learning_rate
-from ulm.training_state import RollingStates
+from ulm.train.pairs import learning_rate
+from ulm.train.states import RollingStates
 
 __all__ = ["LanguageModelTraining", "StepReport", "StreamingLoss"]
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ulm.hf.engram_adapter import EngramAdapter
-from ulm.memory.engram import EngramConfig
+from ulm.engram.adapter import EngramAdapter
+from ulm.engram.tables import EngramConfig
 
 __all__ = ["fill_adapter", "load_tables", "read_about", "read_weights", "write_adapter"]
 

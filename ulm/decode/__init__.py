@@ -1,0 +1,1 @@
+"""Writing text: engine, steppers, prompts, constraints."""

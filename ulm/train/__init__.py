@@ -1,0 +1,1 @@
+"""Losses, optimizer, states and evaluation of training."""
