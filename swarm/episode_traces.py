@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
-from worlds.vault import SENTENCES, WORDS, VaultOptions, VaultWorld
+from worlds.vault.world import SENTENCES, WORDS, VaultOptions, VaultWorld
 
 __all__ = ["EPISODE_TASKS", "Call", "episode_corpus"]
 

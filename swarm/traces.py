@@ -20,9 +20,9 @@ from swarm.errors import SwarmError
 from swarm.facts_traces import FACTS_TASK, facts_corpus
 from swarm.prompt import STOP, agent_prompt
 from swarm.seeds import derive_seed
-from worlds import solver
-from worlds.arithmetic import parse
-from worlds.numbers import Puzzle, is_held_out
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import parse
+from worlds.numbers.world import Puzzle, is_held_out
 
 __all__ = [
     "FORBIDDEN_TARGET",

@@ -32,7 +32,7 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import learning_rate, make_optimizer, micro_batches, train_step
 from ulm.train.states import load_state, save_state
-from worlds.arithmetic import ExpressionError, parse
+from worlds.numbers.arithmetic import ExpressionError, parse
 
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
 

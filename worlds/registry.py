@@ -25,12 +25,12 @@ ENTRY_POINT_GROUP = "ulm_swarm.worlds"
 """Group in which a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
 
 _BUILT_IN = {
-    "echo-v0": "worlds.echo:EchoWorld",
-    "facts-v0": "worlds.facts:FactsWorld",
-    "graph-v0": "worlds.graph:GraphWorld",
-    "numbers-v0": "worlds.numbers:NumbersWorld",
-    "split-numbers-v0": "worlds.split_numbers:SplitNumbersWorld",
-    "vault-v0": "worlds.vault:VaultWorld",
+    "echo-v0": "worlds.echo.world:EchoWorld",
+    "facts-v0": "worlds.facts.world:FactsWorld",
+    "graph-v0": "worlds.graph.world:GraphWorld",
+    "numbers-v0": "worlds.numbers.world:NumbersWorld",
+    "split-numbers-v0": "worlds.split_numbers.world:SplitNumbersWorld",
+    "vault-v0": "worlds.vault.world:VaultWorld",
 }
 _VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
 _registered: dict[str, type[World]] = {}

@@ -16,8 +16,8 @@ from itertools import islice
 
 from swarm.coordinator.protocol import Briefing
 from swarm.messages import DirectRequest, Report
-from worlds.solver import sub_targets
-from worlds.split_numbers import DIRECTIVE
+from worlds.numbers.solver import sub_targets
+from worlds.split_numbers.world import DIRECTIVE
 
 __all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "marking_text", "menu"]
 

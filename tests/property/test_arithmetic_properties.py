@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from worlds import solver
-from worlds.arithmetic import ExpressionError, format_value, parse
-from worlds.numbers import check_tiles
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import ExpressionError, format_value, parse
+from worlds.numbers.world import check_tiles
 
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _TARGETS = st.integers(min_value=0, max_value=10_000)

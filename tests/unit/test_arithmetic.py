@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from worlds.arithmetic import MAX_DEPTH, MAX_LENGTH, MAX_LITERAL_DIGITS, ExpressionError, format_value, parse
+from worlds.numbers.arithmetic import MAX_DEPTH, MAX_LENGTH, MAX_LITERAL_DIGITS, ExpressionError, format_value, parse
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import networkx as nx
 import pytest
 
 from worlds import make
-from worlds.graph import COLOURS
+from worlds.graph.world import COLOURS
 
 MAZES = [
     pytest.param(options, id=" ".join(f"{key}={value}" for key, value in options.items()))

@@ -23,7 +23,7 @@ from swarm.replay import replay
 from swarm.runner import RunOutcome, resume_run, start_run
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTMState
-from worlds.echo import EchoOptions, EchoWorld
+from worlds.echo.world import EchoOptions, EchoWorld
 from worlds.protocol import Info
 from worlds.registry import register
 

@@ -9,9 +9,10 @@ from collections import Counter
 import pytest
 
 from swarm import traces
-from worlds import make, solver
-from worlds.arithmetic import parse
-from worlds.numbers import Puzzle, check_tiles, is_held_out, read_puzzles
+from worlds import make
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import parse
+from worlds.numbers.world import Puzzle, check_tiles, is_held_out, read_puzzles
 from worlds.protocol import WorldError
 
 # The feedback and the end of an episode

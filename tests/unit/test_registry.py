@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from worlds import World, WorldError, available, make, register, registry, world_class
-from worlds.graph import GraphWorld
+from worlds.graph.world import GraphWorld
 
 
 def _error(world_id, options=None):

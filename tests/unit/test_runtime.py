@@ -16,8 +16,8 @@ from swarm.journal import read_records
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.replay import replay
 from swarm.runner import resume_run, start_run
-from worlds.numbers import NumbersWorld
-from worlds.split_numbers import SplitNumbersWorld
+from worlds.numbers.world import NumbersWorld
+from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 

@@ -17,8 +17,8 @@ from swarm.coordinator.split_numbers import (
 )
 from swarm.errors import SwarmError
 from swarm.messages import DirectRequest, Report
-from worlds.arithmetic import parse
-from worlds.split_numbers import DIRECTIVE
+from worlds.numbers.arithmetic import parse
+from worlds.split_numbers.world import DIRECTIVE
 
 BOOK = SplitNumbersPlaybook()
 AGENTS = ("a0", "a1", "a2", "a3")

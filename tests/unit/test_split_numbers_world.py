@@ -7,11 +7,12 @@ from itertools import product
 
 import pytest
 
-from worlds import make, solver
-from worlds.arithmetic import ExpressionError, parse
-from worlds.numbers import Puzzle, is_held_out
+from worlds import make
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import ExpressionError, parse
+from worlds.numbers.world import Puzzle, is_held_out
 from worlds.protocol import WorldError
-from worlds.split_numbers import DIRECTIVE
+from worlds.split_numbers.world import DIRECTIVE
 
 
 @pytest.fixture

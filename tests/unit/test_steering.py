@@ -20,7 +20,7 @@ from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.replay import ReplayError, replay, transcript
 from swarm.runner import resume_run, start_run
 from swarm.steering import STEERING_NAME, is_live, post
-from worlds.split_numbers import SplitNumbersWorld
+from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 

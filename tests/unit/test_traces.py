@@ -15,10 +15,10 @@ from swarm.coordinator.split_numbers import MENU
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.training import _judge
-from worlds import solver
-from worlds.arithmetic import parse
-from worlds.numbers import is_held_out
-from worlds.split_numbers import DIRECTIVE
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import parse
+from worlds.numbers.world import is_held_out
+from worlds.split_numbers.world import DIRECTIVE
 
 NUM_EXAMPLES = 600
 NUM_PER_KIND = 20

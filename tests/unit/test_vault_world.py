@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from worlds import WorldError, check_world, make
-from worlds.vault import SENTENCES, WORDS
+from worlds.vault.world import SENTENCES, WORDS
 
 VAULTS = [
     pytest.param(num_agents, options, id=" ".join([str(num_agents), *(f"{k}={v}" for k, v in options.items())]))

@@ -1,7 +1,7 @@
 """`numbers-v0`: use every number once to hit a target, from generated puzzles or a file.
 
 Owns the puzzle (`Puzzle`), its hash split into training and held-out puzzles, the reading of puzzle files, and the
-single-view world. The split-view world builds on it in `worlds.split_numbers`.
+single-view world. The split-view world builds on it in `worlds.split_numbers.world`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from worlds import solver
-from worlds.arithmetic import Expression, ExpressionError, format_value, parse
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import Expression, ExpressionError, format_value, parse
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
 
 __all__ = ["NumbersOptions", "NumbersWorld", "Puzzle", "check_tiles", "is_held_out", "read_puzzles"]

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from worlds import solver
-from worlds.arithmetic import Expression, ExpressionError, evaluate, format_value, parse
-from worlds.numbers import Puzzle, check_tiles, expression_tool, is_held_out
+from worlds.numbers import solver
+from worlds.numbers.arithmetic import Expression, ExpressionError, evaluate, format_value, parse
+from worlds.numbers.world import Puzzle, check_tiles, expression_tool, is_held_out
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
 
 __all__ = ["DIRECTIVE", "SplitNumbersOptions", "SplitNumbersWorld", "draw_split"]

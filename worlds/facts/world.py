@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
-from worlds.vault import WORDS
+from worlds.vault.world import WORDS
 
 __all__ = ["FactsOptions", "FactsWorld"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from worlds.arithmetic import parse
+from worlds.numbers.arithmetic import parse
 
 __all__ = [
     "combine",

@@ -1,0 +1,1 @@
+"""`facts-v0`: a help centre whose agents read different documents."""

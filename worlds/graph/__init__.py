@@ -1,0 +1,1 @@
+"""`graph-v0`: a maze of rooms, keys and doors."""

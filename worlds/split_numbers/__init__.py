@@ -1,0 +1,1 @@
+"""`split-numbers-v0`: the hidden-profile number puzzle."""

@@ -1,0 +1,1 @@
+"""`vault-v0`: notes to remember, vaults to open."""
