@@ -144,7 +144,7 @@ def _ray() -> Finding:
 
 def _checkpoints(folder: Path) -> Iterator[Finding]:
     """Look for every model that an experiment names; paths are relative to the experiment's file."""
-    from swarm.yaml_document import read_document
+    from swarm.config.document import read_document
     from ulm.hf.pretrained import KNOWN, fetched
 
     users: dict[Path, list[str]] = {}

@@ -140,7 +140,7 @@ class DirectReply:
 
 
 class Pool(Protocol):
-    """Where model calls run: in this process (`swarm.pool.LocalPool`) or on Ray (`swarm.actors.pool.RayPool`).
+    """Where model calls run: here (`swarm.agents.local_pool.LocalPool`) or on Ray (`swarm.actors.pool.RayPool`).
 
     Replies come back in the order of the requests. A call that raises, hangs past its timeout or returns garbage
     becomes a reply with a `fault`. A host that dies is replaced and its calls are retried with the same keys.

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from swarm.config import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig
 from ulm.checkpoint import save_checkpoint
 from ulm.config import preset
 from ulm.model import Decoder

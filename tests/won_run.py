@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from swarm.journal import JournalWriter
+from swarm.record.journal import JournalWriter
 
 AGENTS = ("a0", "a1", "a2", "a3")
 TILES = {"a0": "3 7 11", "a1": "2 4 9", "a2": "3 7 11", "a3": "2 4 9"}

@@ -1,4 +1,4 @@
-"""Ray lives here (and in `swarm.training`): host actors and the pool that keeps them alive."""
+"""Ray lives here (and in `swarm.train.policy`): host actors and the pool that keeps them alive."""
 
 import os
 

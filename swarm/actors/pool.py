@@ -22,10 +22,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayC
 
 from swarm.actors.shared_memory import protect
 from swarm.actors.trimmer import PauseTrimmer
+from swarm.agents.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
-from swarm.config import FaultsConfig, RuntimeConfig
+from swarm.config.experiment import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError, first_line
-from swarm.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 __all__ = ["RayPool", "start_ray"]

@@ -27,11 +27,11 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, require_vllm
+from swarm.config.backend import BackendConfig
 from swarm.errors import SwarmError, first_line
 
 __all__ = ["AdaptedVllm", "EngineLoop", "VllmModel"]

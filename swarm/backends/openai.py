@@ -21,12 +21,12 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedSession, Watch
+from swarm.config.backend import BackendConfig
 from swarm.errors import SwarmError
-from swarm.plain_text import one_line
+from swarm.text import one_line
 
 if TYPE_CHECKING:
     from ulm.tokenizer import Tokenizer

@@ -18,12 +18,12 @@ def baseline(
 ) -> None:
     """Run the same puzzles with one agent that sees everything, on the same budget."""
     from swarm.commands.watcher import carry_out
-    from swarm.config_file import load_experiment
+    from swarm.config.load import load_experiment
 
     config = load_experiment(file, overrides or [], seed)
 
-    from swarm.compare import solo_config
-    from swarm.runner import start_run
+    from swarm.compare.runs import solo_config
+    from swarm.run.runner import start_run
 
     solo = solo_config(config)
     carry_out(lambda announce: start_run(solo, file, out, announce), live)

@@ -24,15 +24,15 @@ def compare(
 
     Writes a table with paired bootstrap intervals, plots, and a self-contained report.html.
     """
-    from swarm.config_file import load_experiment
+    from swarm.config.load import load_experiment
 
     config = load_experiment(file, overrides or [])
 
     sweeps = config.compare is not None and config.compare.sweep is not None
     if sweeps:
-        from swarm.sweep import run_sweep as run
+        from swarm.compare.sweep import run_sweep as run
     else:
-        from swarm.compare import run_comparison as run
+        from swarm.compare.runs import run_comparison as run
 
     try:
         folder = run(config, file, out, arm or [], seed or [], echo=typer.echo)

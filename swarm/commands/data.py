@@ -20,9 +20,9 @@ def exact_match(
     out: WorkFolder = None,
 ) -> None:
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
-    from swarm.config_file import load_yaml_model
-    from swarm.exact_match import write_exact_match
-    from swarm.exact_match_config import ExactMatchConfig
+    from swarm.config.load import load_yaml_model
+    from swarm.lab.facts.config import ExactMatchConfig
+    from swarm.lab.facts.exact_match import write_exact_match
 
     config = load_yaml_model(file, ExactMatchConfig, list(overrides or []))
     folder = out if out is not None else Path("runs") / f"data-{config.name}"

@@ -22,15 +22,15 @@ def evaluate(
     """Train and measure an Engram's tiers and LoRA on facts, text and questions; what is done is not done again."""
     import importlib.util
 
-    from swarm.config_file import load_yaml_model
-    from swarm.engram_eval.config import EngramEvalConfig
+    from swarm.config.load import load_yaml_model
     from swarm.errors import SwarmError
+    from swarm.lab.engram.config import EngramEvalConfig
 
     if missing := [name for name in ("accelerate", "peft") if importlib.util.find_spec(name) is None]:
         raise SwarmError(f"`swarm eval` needs {' and '.join(missing)}: pip install 'ulm-swarm[hf]'")
     config = load_yaml_model(file, EngramEvalConfig, list(overrides or []))
-    from swarm.engram_eval.evaluation import run_evaluation
-    from swarm.engram_eval.results import summary
+    from swarm.lab.engram.evaluation import run_evaluation
+    from swarm.lab.engram.results import summary
 
     folder = out if out is not None else Path("runs") / f"engram-{config.name}"
     try:

@@ -30,10 +30,10 @@ def lab(
     out: WorkFolder = None,
 ) -> None:
     """Train a µLM with and without long-term memory and compare them; what is done already is not done again."""
-    from swarm.config_file import load_yaml_model
+    from swarm.config.load import load_yaml_model
     from swarm.errors import SwarmError
-    from swarm.lab import STAGES, run_lab
-    from swarm.lab_config import LabConfig
+    from swarm.lab.ltm.config import LabConfig
+    from swarm.lab.ltm.stages import STAGES, run_lab
 
     changes = list(overrides or [])
     if with_ltm is not None:
@@ -54,7 +54,7 @@ def lab(
 @contextmanager
 def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
     """Show a progress bar on a terminal and plain lines elsewhere."""
-    from swarm.training_progress import following, progress_lines
+    from swarm.train.progress import following, progress_lines
 
     if not sys.stdout.isatty():
         with following(path, progress_lines(steps, typer.echo, f"{title}: ")):

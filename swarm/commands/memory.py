@@ -27,7 +27,7 @@ def show(
 
     from swarm.commands.run_folder import existing_run
     from swarm.errors import SwarmError
-    from swarm.memory_view import kinds_of_memory, view_facts, view_memory
+    from swarm.view.memory import kinds_of_memory, view_facts, view_memory
 
     orders = {
         "time": lambda item: (item.episode, item.tick),

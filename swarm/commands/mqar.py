@@ -20,9 +20,9 @@ def mqar(
     out: WorkFolder = None,
 ) -> None:
     """Train small µLMs to recall synthetic pairs, with and without memory; what is done already is not done again."""
-    from swarm.config_file import load_yaml_model
-    from swarm.mqar import run_mqar, summary
-    from swarm.mqar_config import MqarConfig
+    from swarm.config.load import load_yaml_model
+    from swarm.lab.mqar.config import MqarConfig
+    from swarm.lab.mqar.experiment import run_mqar, summary
 
     config = load_yaml_model(file, MqarConfig, list(overrides or []))
     folder = out if out is not None else Path("runs") / f"mqar-{config.name}"

@@ -26,8 +26,8 @@ def replay(
 
     run_dir = existing_run(run_folder)
 
-    from swarm.journal import JournalError
-    from swarm.replay import ReplayError, transcript
+    from swarm.record.journal import JournalError
+    from swarm.view.replay import ReplayError, transcript
 
     try:
         if check:
@@ -44,7 +44,7 @@ def _check(run_dir: Path) -> None:
     from rich.progress import Progress
 
     from swarm.commands.run_folder import base_dir_of
-    from swarm.replay import replay as recompute
+    from swarm.view.replay import replay as recompute
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

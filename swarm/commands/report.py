@@ -17,6 +17,6 @@ def report(run_folder: RunFolder) -> None:
 
     run_dir = existing_run(run_folder)
 
-    from swarm.report import write_report
+    from swarm.view.report import write_report
 
     typer.echo(f"report        {write_report(run_dir)}")

@@ -19,7 +19,7 @@ def resume(run_folder: RunFolder, live: Live = True, approve: Approve = False) -
     run_dir = existing_run(run_folder)
     config = recorded_config(run_dir)
 
-    from swarm.runner import resume_run
+    from swarm.run.runner import resume_run
 
     start = partial(resume_run, run_dir)
     if approve or (config is not None and config.coordinator.kind == "human"):

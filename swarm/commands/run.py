@@ -24,11 +24,11 @@ def run(
     from functools import partial
 
     from swarm.commands.watcher import carry_out
-    from swarm.config_file import load_experiment
+    from swarm.config.load import load_experiment
 
     config = load_experiment(file, overrides or [], seed)
 
-    from swarm.runner import start_run
+    from swarm.run.runner import start_run
 
     start = partial(start_run, config, file, out)
     if approve or config.coordinator.kind == "human":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
-    from swarm.config import ExperimentConfig
+    from swarm.config.experiment import ExperimentConfig
 
 __all__ = ["base_dir_of", "existing_run", "newest_runs", "recorded_config"]
 
@@ -59,7 +59,7 @@ def recorded_config(run_dir: Path) -> ExperimentConfig | None:
     """Return the experiment that a run folder keeps, or None if it cannot be read."""
     import yaml
 
-    from swarm.config import ExperimentConfig
+    from swarm.config.experiment import ExperimentConfig
 
     try:
         text = (run_dir / "experiment.yaml").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def steer(
     """
     from swarm.commands.run_folder import existing_run, recorded_config
     from swarm.errors import SwarmError
-    from swarm.steering import checked_text, post
+    from swarm.run.steering import checked_text, post
 
     run_dir = existing_run(run_folder)
     said, agents = checked_text(text), list(dict.fromkeys(agent or []))
@@ -66,8 +66,8 @@ def _running(run_dir: Path) -> list[int]:
     import json
 
     from swarm.errors import SwarmError
-    from swarm.journal import JOURNAL_NAME, LineTail
-    from swarm.steering import is_live
+    from swarm.record.journal import JOURNAL_NAME, LineTail
+    from swarm.run.steering import is_live
 
     running: list[int] = []
     for line in LineTail(run_dir / JOURNAL_NAME).poll():

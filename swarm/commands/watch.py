@@ -32,7 +32,7 @@ def watch(
     if parent := os.environ.get(PARENT_VARIABLE):
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
 
-    from swarm.dashboard import watch as show
+    from swarm.view.dashboard import watch as show
 
     if show(run_dir, follow=follow, plain=plain) is None:
         raise typer.Exit(130)

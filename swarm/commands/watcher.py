@@ -1,8 +1,8 @@
 """Shows a run while it happens, in a second process whose only input is the journal.
 
 Owns that process and the summary that follows it. The dashboard ends with the run, and the run neither waits
-for it nor ends with it. It refuses to know what is drawn (`swarm.dashboard`) and how a run works
-(`swarm.runner`).
+for it nor ends with it. It refuses to know what is drawn (`swarm.view.dashboard`) and how a run works
+(`swarm.run.runner`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
-    from swarm.runner import RunOutcome
+    from swarm.run.runner import RunOutcome
 
 __all__ = ["PARENT_VARIABLE", "Watcher", "carry_out"]
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swarm.config import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
 from swarm.coordinator.minds import playbook
 from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
 from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
-from swarm.plain_text import printable
-from swarm.steering import checked_text
+from swarm.run.steering import checked_text
+from swarm.text import printable
 
 __all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config import CoordinatorConfig
+from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines, opening
 from swarm.coordinator.protocol import Briefing, Playbook, unlimited
 from swarm.errors import SwarmError

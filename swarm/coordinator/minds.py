@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config import CoordinatorConfig
+from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
 from swarm.coordinator.protocol import Briefing, Coordinator, Playbook, unlimited

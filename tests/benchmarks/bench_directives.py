@@ -29,10 +29,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from vllm_server import serving
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
-from swarm.config import CoordinatorConfig
+from swarm.config.backend import BackendConfig
+from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
 from swarm.coordinator.protocol import Playbook

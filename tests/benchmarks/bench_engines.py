@@ -171,9 +171,9 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
     """Return a function that asks the swarm's engine from as many threads as there are texts, and one that ends it."""
     from swarm.actors.pool import start_ray
     from swarm.actors.vllm_engine import VllmModel
-    from swarm.backend_config import BackendConfig
     from swarm.backends.models import find_model, open_model
     from swarm.backends.protocol import TextRequest
+    from swarm.config.backend import BackendConfig
 
     start_ray()
     settings = BackendConfig(dtype="float32", eager=True, max_length=512)

@@ -35,10 +35,10 @@ from typing import Any
 
 import pytest
 
-from swarm.config import ExperimentConfig
-from swarm.journal import JOURNAL_NAME
-from swarm.runner import start_run
-from swarm.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.config.experiment import ExperimentConfig
+from swarm.record.journal import JOURNAL_NAME
+from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.run.runner import start_run
 
 TICKS = 100
 WANTED_GROWTH = 2.1

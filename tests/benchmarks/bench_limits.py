@@ -30,11 +30,11 @@ import pytest
 import ray
 
 from swarm.actors import pool as ray_pool
-from swarm.config import ExperimentConfig
-from swarm.journal import JOURNAL_NAME, Record, read_records
+from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, ActRequest
-from swarm.runner import start_run
-from swarm.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.record.journal import JOURNAL_NAME, Record, read_records
+from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.run.runner import start_run
 from ulm.checkpoint import save_checkpoint
 from ulm.config import preset
 from ulm.model import Decoder

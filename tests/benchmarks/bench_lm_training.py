@@ -142,8 +142,8 @@ def with_memory(size: str, rounds: int, segment: int) -> dict[str, Any]:
 
 
 def by_workers(size: str, rounds: int) -> dict[str, Any]:
-    from swarm.lab import run_lab
-    from swarm.lab_config import LabConfig
+    from swarm.lab.ltm.config import LabConfig
+    from swarm.lab.ltm.stages import run_lab
 
     speeds: dict[str, list[float]] = {"2 workers x 1 thread": [], "1 worker x 2 threads": []}
     with tempfile.TemporaryDirectory() as folder:

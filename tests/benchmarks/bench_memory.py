@@ -32,10 +32,10 @@ import pytest
 import ray
 
 from swarm.actors import pool as ray_pool
-from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
-from swarm.host import HostSpec, SharedModel
+from swarm.agents.host import HostSpec, SharedModel
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.messages import ActRequest
-from swarm.runner import start_run
+from swarm.run.runner import start_run
 
 FEW, MANY = 64, 1064
 TICKS = 50

@@ -32,12 +32,12 @@ import pytest
 import ray
 
 from swarm.actors import pool as ray_pool
-from swarm.config import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.journal import JOURNAL_NAME, read_records
 from swarm.messages import ActReply, ActRequest
-from swarm.runner import start_run
-from swarm.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.run.runner import start_run
 
 CHECKPOINT = Path(__file__).parents[2] / "experiments" / "policies" / "puzzle-agent"
 WANTED_S = 3.0

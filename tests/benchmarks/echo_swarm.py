@@ -14,10 +14,10 @@ from pathlib import Path
 
 from echo_work import WARMUP_TICKS, EchoResult, EchoWork
 
-from swarm.config import ExperimentConfig
-from swarm.journal import JOURNAL_NAME, read_records
-from swarm.runner import start_run
-from swarm.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.config.experiment import ExperimentConfig
+from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
+from swarm.run.runner import start_run
 
 
 def experiment(work: EchoWork) -> ExperimentConfig:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from swarm.commands.watcher import PARENT_VARIABLE
-from swarm.config import ExperimentConfig
-from swarm.journal import JournalWriter
+from swarm.config.experiment import ExperimentConfig
+from swarm.record.journal import JournalWriter
 
 GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\nruntime: {pool: local}\n"
 

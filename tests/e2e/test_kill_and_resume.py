@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.config import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 SWARM = [sys.executable, "-m", "swarm.cli"]

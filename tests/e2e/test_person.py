@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.journal import read_records
+from swarm.record.journal import read_records
 
 SMOKE = str(Path(__file__).parents[2] / "experiments" / "smoke.yaml")
 SWARM = [sys.executable, "-m", "swarm.cli"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.journal import read_records
+from swarm.record.journal import read_records
 
 ROOT = Path(__file__).parents[2]
 SMOKE = str(ROOT / "experiments" / "smoke.yaml")

@@ -13,11 +13,11 @@ from hf_models import tiny_model, tiny_tokenizer
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
 pytest.importorskip("peft", reason="LoRA needs peft: pip install 'ulm-swarm[hf]'")
-from swarm.config_file import load_yaml_model
-from swarm.engram_eval.config import EngramEvalConfig
-from swarm.engram_eval.evaluation import measurements, run_evaluation
-from swarm.engram_eval.results import summary
+from swarm.config.load import load_yaml_model
 from swarm.errors import SwarmError
+from swarm.lab.engram.config import EngramEvalConfig
+from swarm.lab.engram.evaluation import measurements, run_evaluation
+from swarm.lab.engram.results import summary
 
 pytestmark = pytest.mark.ray
 
@@ -130,7 +130,7 @@ def test_what_no_key_matches_does_not_change_by_a_bit(results: dict[str, Any]) -
 
 
 def test_edits_practice_and_questions_elsewhere_share_no_key(place: Path) -> None:
-    from swarm.engram_eval.facts import choose_facts, edit_sets
+    from swarm.lab.engram.facts import choose_facts, edit_sets
 
     config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
     parts = edit_sets(config, choose_facts(config, place))
@@ -142,8 +142,8 @@ def test_edits_practice_and_questions_elsewhere_share_no_key(place: Path) -> Non
 
 
 def test_a_model_that_changes_is_measured_anew(place: Path) -> None:
-    from swarm.engram_eval.evaluation import training_identity
-    from swarm.engram_eval.facts import choose_facts
+    from swarm.lab.engram.evaluation import training_identity
+    from swarm.lab.engram.facts import choose_facts
 
     config = load_yaml_model(place / "eval.yaml", EngramEvalConfig)
     facts = choose_facts(config, place)
@@ -179,8 +179,8 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
 
 
 def test_a_training_goes_on_from_its_last_whole_checkpoint(place: Path, tmp_path: Path) -> None:
-    from swarm.engram_eval import training
-    from swarm.engram_eval.facts import choose_facts
+    from swarm.lab.engram import training
+    from swarm.lab.engram.facts import choose_facts
 
     config = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=8", "learn.save_every=4"])
     told = choose_facts(config, place).told

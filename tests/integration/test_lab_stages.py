@@ -17,8 +17,8 @@ from ray_workers import workers
 from safetensors.torch import load_file
 
 from swarm.errors import SwarmError
-from swarm.lab import STAGES, run_lab
-from swarm.lab_config import LabConfig
+from swarm.lab.ltm.config import LabConfig
+from swarm.lab.ltm.stages import STAGES, run_lab
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -16,7 +16,7 @@ from won_run import write_run
 from swarm.backends.models import open_model
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
-from swarm.training import train_from_file
+from swarm.train.policy import train_from_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -19,12 +19,12 @@ from ray.exceptions import RayActorError
 
 from swarm.actors import pool as ray_pool
 from swarm.actors.shared_memory import protect
+from swarm.agents.host import HostSpec, SharedModel
 from swarm.backends.models import ModelFolder
-from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
-from swarm.host import HostSpec, SharedModel
-from swarm.runner import start_run
-from swarm.telemetry import read_telemetry
+from swarm.record.telemetry import read_telemetry
+from swarm.run.runner import start_run
 from ulm.checkpoint import build_model, load_weights_numpy, read_checkpoint_config
 
 pytestmark = pytest.mark.ray

@@ -15,9 +15,9 @@ import torch
 from ray_workers import workers
 from safetensors.torch import load_file
 
-from swarm import training
 from swarm.errors import SwarmError
-from swarm.training import TrainConfig, train
+from swarm.train import policy as training
+from swarm.train.policy import TrainConfig, train
 from ulm.checkpoint import load_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

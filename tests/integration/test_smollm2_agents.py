@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm.journal import read_records
+from swarm.record.journal import read_records
 from ulm.hf.pretrained import fetch, fetched
 
 MODEL = "smollm2-135m"

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from real_weights import MODEL, needs_smollm2, needs_vllm
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.config.backend import BackendConfig
 from swarm.errors import SwarmError
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"

@@ -11,14 +11,14 @@ import pytest
 from real_weights import MODEL, needs_smollm2, needs_vllm
 from vllm_server import serving
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
-from swarm.config_file import load_experiment
+from swarm.config.backend import BackendConfig
+from swarm.config.load import load_experiment
 from swarm.errors import SwarmError
-from swarm.journal import read_records
-from swarm.runner import start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import start_run
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
 KEY = "a-key-of-this-test-alone"

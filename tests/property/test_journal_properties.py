@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import SwarmError
-from swarm.journal import JournalError, JournalWriter, read_records
+from swarm.record.journal import JournalError, JournalWriter, read_records
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(

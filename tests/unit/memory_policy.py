@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from swarm.host import SharedModel
+from swarm.agents.host import SharedModel
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config, save_checkpoint
 from ulm.config import preset
 from ulm.model import Decoder

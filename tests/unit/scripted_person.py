@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from swarm.coordinator.human import Approver, HumanCoordinator, Terminal
-from swarm.journal import read_records
 from swarm.messages import DirectReply, DirectRequest, Report
+from swarm.record.journal import read_records
 
 RANDOM = {"policy": "random", "model": None}
 """Agents that need no model; their tokens are bytes."""

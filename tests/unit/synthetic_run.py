@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swarm.config import ExperimentConfig
-from swarm.journal import JournalWriter, state_hash
+from swarm.config.experiment import ExperimentConfig
+from swarm.record.journal import JournalWriter, state_hash
+from swarm.record.telemetry import TelemetryWriter
 from swarm.seeds import derive_seed
-from swarm.telemetry import TelemetryWriter
 
 PROMPT, GENERATED = 20, 10
 COORDINATOR_READS, COORDINATOR_WRITES = 15, 5

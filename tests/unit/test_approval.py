@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from scripted_person import RANDOM, Steady, approve, records
 
-from swarm.config import ExperimentConfig
-from swarm.host import Host
-from swarm.journal import read_records
+from swarm.agents.host import Host
+from swarm.config.experiment import ExperimentConfig
 from swarm.messages import DirectReply, DirectRequest
-from swarm.replay import replay, transcript
-from swarm.runner import resume_run, start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import resume_run, start_run
+from swarm.view.replay import replay, transcript
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
@@ -145,7 +145,7 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
             asked.update({request.key[:2]: request for request in requests})
             return [DirectReply(r.key, dict.fromkeys(reversed(r.agents), "[1]"), 5, 5, 1) for r in requests]
 
-    monkeypatch.setattr("swarm.pool.Host", Scripted)
+    monkeypatch.setattr("swarm.agents.local_pool.Host", Scripted)
     monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
     config, path = experiment(
         agents={**RANDOM, "count": 12},  # a10 comes before a2 in a record

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.budget import Spent
-from swarm.config import BudgetConfig
+from swarm.config.experiment import BudgetConfig
+from swarm.run.budget import Spent
 
 
 def test_no_call_starts_once_the_budget_is_used() -> None:

@@ -149,7 +149,7 @@ def test_run_hands_over_config_file_and_folder_and_prints_a_summary(swarm, provi
         announce(Path("runs/demo-s0"))
         return Outcome()
 
-    provide("swarm.runner", start_run=start_run)
+    provide("swarm.run.runner", start_run=start_run)
     assert swarm("run", "x.yaml", "--set", "agents.count=5", "--seed", "9", "--out", "there") == 0
     assert calls == [(5, 9, Path("x.yaml"), Path("there"))]
     shown = capsys.readouterr().out
@@ -165,8 +165,8 @@ def test_run_hands_over_config_file_and_folder_and_prints_a_summary(swarm, provi
 
 def test_baseline_runs_the_solo_config(swarm, provide):
     seen = []
-    provide("swarm.compare", solo_config=lambda config: ("solo", config.seed))
-    provide("swarm.runner", start_run=lambda config, *rest: seen.append(config) or Outcome())
+    provide("swarm.compare.runs", solo_config=lambda config: ("solo", config.seed))
+    provide("swarm.run.runner", start_run=lambda config, *rest: seen.append(config) or Outcome())
     assert swarm("baseline", "x.yaml", "--seed", "4") == 0
     assert seen == [("solo", 4)]
 
@@ -179,7 +179,7 @@ def test_compare_passes_arms_and_seeds_of_the_command_line(swarm, provide, capsy
         echo("working")
         return Path("runs/compare-demo")
 
-    provide("swarm.compare", run_comparison=run_comparison)
+    provide("swarm.compare.runs", run_comparison=run_comparison)
     assert swarm("compare", "x.yaml") == 0
     assert swarm("compare", "x.yaml", "--arm", "rules", "--arm", "solo", "--seed", "1") == 0
     assert seen == [([], []), (["rules", "solo"], [1])]
@@ -187,12 +187,12 @@ def test_compare_passes_arms_and_seeds_of_the_command_line(swarm, provide, capsy
 
 
 def test_failed_run_passes_its_exit_code_on(swarm, provide):
-    provide("swarm.runner", start_run=runner_that(lambda: Outcome(reason="faults", exit_code=1)))
+    provide("swarm.run.runner", start_run=runner_that(lambda: Outcome(reason="faults", exit_code=1)))
     assert swarm("run", "x.yaml") == 1
 
 
 def test_user_mistake_is_one_line_and_exit_2(swarm, provide, capsys):
-    provide("swarm.runner", start_run=runner_that(raising(SwarmError("no checkpoint p")), announces=False))
+    provide("swarm.run.runner", start_run=runner_that(raising(SwarmError("no checkpoint p")), announces=False))
     assert swarm("run", "x.yaml") == 2
     assert capsys.readouterr().err == "error: no checkpoint p\n"
 
@@ -205,7 +205,7 @@ def test_each_mistake_of_a_file_is_its_own_error_line(swarm, capsys):
 
 
 def test_failure_after_the_start_is_exit_1_and_names_the_resume_command(swarm, provide, capsys):
-    provide("swarm.runner", start_run=runner_that(raising(SwarmError("no space left"))))
+    provide("swarm.run.runner", start_run=runner_that(raising(SwarmError("no space left"))))
     assert swarm("run", "x.yaml") == 1
     shown = capsys.readouterr().err
     assert "swarm resume runs/demo-s0" in shown
@@ -213,7 +213,7 @@ def test_failure_after_the_start_is_exit_1_and_names_the_resume_command(swarm, p
 
 
 def test_interrupt_is_exit_130_and_names_the_resume_command(swarm, provide, capsys):
-    provide("swarm.runner", start_run=runner_that(raising(KeyboardInterrupt())))
+    provide("swarm.run.runner", start_run=runner_that(raising(KeyboardInterrupt())))
     assert swarm("run", "x.yaml") == 130
     shown = capsys.readouterr()
     assert "swarm resume runs/demo-s0" in shown.err
@@ -221,7 +221,7 @@ def test_interrupt_is_exit_130_and_names_the_resume_command(swarm, provide, caps
 
 
 def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, monkeypatch):
-    provide("swarm.runner", start_run=runner_that(raising(KeyError("a\nb")), announces=False))
+    provide("swarm.run.runner", start_run=runner_that(raising(KeyError("a\nb")), announces=False))
     assert swarm("run", "x.yaml") == 70
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
@@ -233,7 +233,7 @@ def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, mon
 
 def test_full_disk_is_no_bug(swarm, provide, capsys):
     full = OSError(errno.ENOSPC, "No space left on device", "runs/demo-s0/manifest.json")
-    provide("swarm.runner", start_run=runner_that(raising(full), announces=False))
+    provide("swarm.run.runner", start_run=runner_that(raising(full), announces=False))
     assert swarm("run", "x.yaml") == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: No space left on device (runs/demo-s0/manifest.json)")
@@ -241,7 +241,7 @@ def test_full_disk_is_no_bug(swarm, provide, capsys):
 
 
 def test_watcher_is_told_the_run_folder_and_logs_plain_lines_without_a_terminal(swarm, provide):
-    provide("swarm.runner", start_run=runner_that(Outcome))
+    provide("swarm.run.runner", start_run=runner_that(Outcome))
     assert swarm("run", "x.yaml") == 0
     (process,) = FakeProcess.started
     assert process.command[1:] == ["-m", "swarm.cli", "watch", "runs/demo-s0", "--plain"]
@@ -252,7 +252,7 @@ def test_watcher_is_told_the_run_folder_and_logs_plain_lines_without_a_terminal(
 @pytest.mark.parametrize(("option", "plain"), [("--live", False), ("--no-live", True)])
 def test_terminal_gets_the_dashboard_unless_refused(swarm, provide, monkeypatch, option, plain):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    provide("swarm.runner", start_run=runner_that(Outcome))
+    provide("swarm.run.runner", start_run=runner_that(Outcome))
     swarm("run", "x.yaml", option)
     assert ("--plain" in FakeProcess.started[0].command) is plain
 
@@ -272,7 +272,7 @@ def test_watcher_that_ignores_the_end_is_ended(monkeypatch):
 
 def test_resume_continues_an_existing_run_only(swarm, provide, capsys):
     seen = []
-    provide("swarm.runner", resume_run=lambda run_dir, announce: seen.append(run_dir) or Outcome())
+    provide("swarm.run.runner", resume_run=lambda run_dir, announce: seen.append(run_dir) or Outcome())
     make_run()
     assert swarm("resume", "runs/demo-s0") == 0
     assert seen == [Path("runs/demo-s0")]
@@ -294,21 +294,21 @@ def test_journal_file_stands_for_its_folder():
 def test_watch_shows_the_run_and_ends_quietly_on_interrupt(swarm, provide, capsys):
     make_run()
     seen = []
-    provide("swarm.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())) or 0)
+    provide("swarm.view.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())) or 0)
     assert swarm("watch", "runs/demo-s0", "--plain") == 0
     assert seen == [(Path("runs/demo-s0"), True, True)]
-    provide("swarm.dashboard", watch=lambda *_, **__: None)  # what it returns when the user left
+    provide("swarm.view.dashboard", watch=lambda *_, **__: None)  # what it returns when the user left
     assert swarm("watch", "runs/demo-s0") == 130
     assert capsys.readouterr().err == ""
 
 
 def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
     make_run()
-    provide("swarm.report", write_report=lambda run_dir: run_dir / "report" / "report.html")
+    provide("swarm.view.report", write_report=lambda run_dir: run_dir / "report" / "report.html")
     assert swarm("report", "runs/demo-s0") == 0
     assert "runs/demo-s0/report/report.html" in capsys.readouterr().out
     seen = []
-    provide("swarm.training", train_from_file=lambda *given: seen.append(given) or Path("policies/agent"))
+    provide("swarm.train.policy", train_from_file=lambda *given: seen.append(given) or Path("policies/agent"))
     assert swarm("train", "x.yaml", "--set", "a=1", "--workers", "2", "--resume") == 0
     assert seen == [(Path("x.yaml"), ["a=1"], None, 2, True)]
     assert "policies/agent" in capsys.readouterr().out
@@ -330,7 +330,7 @@ def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
 
 
 def test_replay_check_prints_the_hash_last(swarm, capsys):
-    from swarm.journal import JournalWriter
+    from swarm.record.journal import JournalWriter
 
     folder = Path("runs/demo-s0")
     folder.mkdir(parents=True)

@@ -11,13 +11,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from synthetic_run import Script, chance, experiment, write_run
 
-from swarm.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
-from swarm.compare import run_comparison
-from swarm.comparison import Comparison, analyse
-from swarm.comparison_report import table_text
-from swarm.config import ExperimentConfig
+from swarm.compare.analysis import Comparison, analyse
+from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
+from swarm.compare.report import table_text
+from swarm.compare.runs import run_comparison
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.outcomes import RunOutcomes, read_run
+from swarm.record.outcomes import RunOutcomes, read_run
 
 RATES = {
     "solo": 0.3,
@@ -37,10 +37,10 @@ def arm_of(config: ExperimentConfig) -> str:
 
 
 class FakeRunner(ModuleType):
-    """Stands in for `swarm.runner`: writes synthetic journals and remembers its calls."""
+    """Stands in for `swarm.run.runner`: writes synthetic journals and remembers its calls."""
 
     def __init__(self, scripts: Callable[[ExperimentConfig], Script]) -> None:
-        super().__init__("swarm.runner")
+        super().__init__("swarm.run.runner")
         self.scripts = scripts
         self.started: list[str] = []
         self.resumed: list[str] = []
@@ -78,14 +78,14 @@ def honest(config: ExperimentConfig) -> Script:
 @pytest.fixture
 def drawing_runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
     fake = FakeRunner(honest)
-    monkeypatch.setitem(sys.modules, "swarm.runner", fake)
+    monkeypatch.setitem(sys.modules, "swarm.run.runner", fake)
     return fake
 
 
 @pytest.fixture
 def runner(drawing_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
     for plot in ("plot_coverage", "plot_rates"):
-        monkeypatch.setattr(f"swarm.comparison_report.{plot}", lambda *_: b"not drawn")
+        monkeypatch.setattr(f"swarm.compare.report.{plot}", lambda *_: b"not drawn")
     return drawing_runner
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from swarm.config import ExperimentConfig
-from swarm.config_file import load_experiment, load_yaml_model
+from swarm.config.experiment import ExperimentConfig
+from swarm.config.load import load_experiment, load_yaml_model
 from swarm.errors import SwarmError
 
 GOOD = """\

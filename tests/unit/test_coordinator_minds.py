@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from swarm.backends.protocol import Structure, TextResult
-from swarm.config import CoordinatorConfig
+from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.minds import (
     ModelCoordinator,
     RulesCoordinator,

@@ -20,16 +20,16 @@ import pytest
 from rich.console import Console
 from toy_run import write_toy_run
 
-from swarm import dashboard
-from swarm.config import ExperimentConfig
-from swarm.dashboard import RunPoller, watch
-from swarm.dashboard_state import DashboardState
-from swarm.dashboard_view import duration, render
+from swarm.agents.host import Host
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.host import Host
-from swarm.journal import read_records
 from swarm.messages import ActReply, ActRequest
-from swarm.runner import start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import start_run
+from swarm.view import dashboard
+from swarm.view.dashboard import RunPoller, watch
+from swarm.view.dashboard_state import DashboardState
+from swarm.view.dashboard_view import duration, render
 
 
 def polled(run_dir: Path) -> DashboardState:
@@ -81,7 +81,7 @@ def journal_lines(
     experiment: Callable[..., tuple[ExperimentConfig, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[bytes]:
     """The journal of a real run of three episodes, two at a time, in which agents rest, fail and report."""
-    monkeypatch.setattr("swarm.pool.Host", Moody)
+    monkeypatch.setattr("swarm.agents.local_pool.Host", Moody)
     agents, budget = {"max_retries": 1}, {"ticks": 8, "tokens": None}
     config, path = experiment(episodes=3, concurrency=2, agents=agents, budget=budget)
     run_dir = start_run(config, path, tmp_path / "run").run_dir
@@ -134,7 +134,7 @@ def test_only_the_newest_tick_of_a_batch_is_parsed_whole(tmp_path: Path, monkeyp
         whole.extend([text] if text in lines else [])
         return real(text)
 
-    monkeypatch.setattr("swarm.dashboard_state.json.loads", counting)
+    monkeypatch.setattr("swarm.view.dashboard_state.json.loads", counting)
     assert DashboardState().fold_lines(lines)
     assert len([line for line in whole if line in ticks]) < len(ticks)
 
@@ -321,7 +321,7 @@ def test_a_missing_or_broken_journal_is_one_line(tmp_path: Path) -> None:
 def test_a_signal_ends_watching_quietly(tmp_path: Path, number: int) -> None:
     write_toy_run(tmp_path, finish=False)
     script = (
-        "import sys; from pathlib import Path; from swarm.dashboard import watch\n"
+        "import sys; from pathlib import Path; from swarm.view.dashboard import watch\n"
         "print('looking', flush=True); print(watch(Path(sys.argv[1])))"
     )
     process = subprocess.Popen(

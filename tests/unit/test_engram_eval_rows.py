@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from swarm.engram_eval.config import LearnSection
-from swarm.engram_eval.training import practice_rows
-from swarm.exact_match import ExactMatch
+from swarm.lab.engram.config import LearnSection
+from swarm.lab.engram.training import practice_rows
+from swarm.lab.facts.exact_match import ExactMatch
 
 FACTS = [ExactMatch("pairs", "code", f"k{n}", "told", f"code k{n}", f"code k{n}", f" {n}") for n in range(6)]
 WORDS = " ".join(f"word{n}" for n in range(2000))

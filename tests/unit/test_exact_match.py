@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from swarm.errors import SwarmError
-from swarm.exact_match import build_exact_match, read_exact_match, write_exact_match
-from swarm.exact_match_config import ExactMatchConfig
+from swarm.lab.facts.config import ExactMatchConfig
+from swarm.lab.facts.exact_match import build_exact_match, read_exact_match, write_exact_match
 
 CAPITAL = {
     "value": "capital",

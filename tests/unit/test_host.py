@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from swarm.agents.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
-from swarm.config import AgentsConfig, CoordinatorConfig
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
-from swarm.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config
 from ulm.decode.engine import Engine, GenerationRequest, GenerationResult

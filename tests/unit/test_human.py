@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scripted_person import RANDOM, Script, Steady, Words, approve, direct, records, request
 
-from swarm.arms import equal_terms
 from swarm.commands.watcher import Watcher
-from swarm.config import CoordinatorConfig, ExperimentConfig
+from swarm.compare.arms import equal_terms
+from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
 from swarm.coordinator.digest import digest_lines
 from swarm.coordinator.human import HumanCoordinator, Terminal, at_terminal, attend
 from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, Report
-from swarm.replay import replay
-from swarm.runner import resume_run, start_run
+from swarm.run.runner import resume_run, start_run
+from swarm.view.replay import replay
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from swarm import journal
 from swarm.errors import SwarmError
-from swarm.journal import (
+from swarm.record import journal
+from swarm.record.journal import (
     GENESIS,
     JournalError,
     JournalReader,
@@ -24,7 +24,7 @@ from swarm.journal import (
     read_records,
     state_hash,
 )
-from swarm.telemetry import TelemetryWriter, read_telemetry
+from swarm.record.telemetry import TelemetryWriter, read_telemetry
 
 
 def write_run(path: Path, ticks: int = 3) -> list[str]:
@@ -249,7 +249,7 @@ def test_two_writers_of_one_run_exclude_each_other(path: Path) -> None:
 
 def test_a_killed_writer_leaves_the_lock_free_and_its_records_readable(path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from swarm.journal import JournalWriter\n"
+        "import os, signal, sys; from pathlib import Path; from swarm.record.journal import JournalWriter\n"
         "writer = JournalWriter(Path(sys.argv[1]), 'group', 10_000)\n"
         "for i in range(5): writer.append('tick', {'tick': i})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

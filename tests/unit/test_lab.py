@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from tiny_lab import lab
 
-from swarm import lab_speed
-from swarm.actors import lm_evaluator, lm_trainer
-from swarm.actors.training_loop import METRICS, NOTICES
 from swarm.errors import SwarmError
-from swarm.journal import RunLock
-from swarm.lab import run_lab
-from swarm.lab_config import LabConfig
+from swarm.lab.ltm import evaluator as lm_evaluator
+from swarm.lab.ltm import speed as lab_speed
+from swarm.lab.ltm import trainer as lm_trainer
+from swarm.lab.ltm.config import LabConfig
+from swarm.lab.ltm.stages import run_lab
+from swarm.record.journal import RunLock
+from swarm.train.loop import METRICS, NOTICES
 from ulm.checkpoint import save_checkpoint
 from ulm.data.corpus import Corpus
 from ulm.model import Decoder

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_lab import lab
 
-from swarm.lab_config import HUB_SAMPLES, LabConfig, SourceConfig
+from swarm.lab.ltm.config import HUB_SAMPLES, LabConfig, SourceConfig
 
 
 def test_the_arm_with_memory_is_off_unless_asked_for() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swarm.lab import summary
-from swarm.lab_plots import plot_results
-from swarm.lab_results import lab_results
+from swarm.lab.ltm.plots import plot_results
+from swarm.lab.ltm.results import lab_results
+from swarm.lab.ltm.stages import summary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CONTROLS = ("shuffled_values", "no_reads")

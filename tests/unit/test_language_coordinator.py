@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.backends.protocol import TextRequest, TextResult
-from swarm.config import CoordinatorConfig
+from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.language import LanguageCoordinator, read_directives
 from swarm.coordinator.minds import make_coordinator, playbook

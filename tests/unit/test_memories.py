@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from swarm.agents.ltm_files import KEPT_EPISODES, KEPT_TICKS, MemoryStore
 from swarm.errors import SwarmError
-from swarm.memories import KEPT_EPISODES, KEPT_TICKS, MemoryStore
 from ulm.config import LTMConfig
 from ulm.memory.ltm import SHOWN_TOKENS, LTMState
 

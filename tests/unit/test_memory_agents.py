@@ -12,15 +12,15 @@ import pytest
 from memory_policy import LTM, shared, write_policy
 from pydantic import ValidationError
 
-from swarm.config import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.agents.host import Host, HostSpec
+from swarm.agents.local_pool import LocalPool
+from swarm.agents.ltm_files import MemoryStore
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.host import Host, HostSpec
-from swarm.journal import read_records
-from swarm.memories import MemoryStore
 from swarm.messages import ActReply, ActRequest
-from swarm.pool import LocalPool
-from swarm.replay import replay
-from swarm.runner import RunOutcome, resume_run, start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import RunOutcome, resume_run, start_run
+from swarm.view.replay import replay
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTMState
 from worlds.echo.world import EchoOptions, EchoWorld

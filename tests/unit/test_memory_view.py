@@ -14,12 +14,12 @@ from memory_policy import LTM as SMALL
 from memory_policy import write_policy
 
 from swarm import cli
-from swarm.config import ExperimentConfig
+from swarm.agents.ltm_files import MemoryStore
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.journal import read_records
-from swarm.memories import MemoryStore
-from swarm.memory_view import view_memory
-from swarm.runner import start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import start_run
+from swarm.view.memory import view_memory
 from ulm.config import LTMConfig
 from ulm.memory.ltm import SHOWN_TOKENS, LTMState
 from ulm.tokenizer import Tokenizer

@@ -19,16 +19,16 @@ from hf_models import tiny_model, tiny_tokenizer
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from swarm.arms import ARMS
+from swarm.agents.host import HostSpec, TokenCounter
+from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
+from swarm.agents.models import current_hash, load_models, start_remote
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
-from swarm.config import BudgetConfig, ExperimentConfig
+from swarm.compare.arms import ARMS
+from swarm.config.experiment import BudgetConfig, ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.host import HostSpec, TokenCounter
-from swarm.model_sizes import check_adapter, check_sizes, num_weights
-from swarm.models import current_hash, load_models, start_remote
 from swarm.prompt import agent_system
-from swarm.runner import resume_run, start_run
+from swarm.run.runner import resume_run, start_run
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"
 
@@ -150,7 +150,7 @@ def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_
     place: Path, monkeypatch: pytest.MonkeyPatch, agents: dict[str, Any], runtime: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
-    monkeypatch.setattr("swarm.models.require_vllm", lambda num_gpus: None)
+    monkeypatch.setattr("swarm.agents.models.require_vllm", lambda num_gpus: None)
     with pytest.raises(SwarmError, match=words):
         load_models(experiment({"model": "model", **agents}, **runtime), place)
 
@@ -162,10 +162,10 @@ def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monk
         {"kind": "transformers", "model": "model", "backend": {"adapter": "adapter", "prompt": "plain"}},
         pool="local",
     )
-    monkeypatch.setattr("swarm.model_sizes._memory_bytes", lambda: 7.0 * count)
+    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 7.0 * count)
     with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
         check_sizes(both, {"model": place / "model"})
-    monkeypatch.setattr("swarm.model_sizes._memory_bytes", lambda: 8.0 * count)
+    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 8.0 * count)
     check_sizes(both, {"model": place / "model"})
 
 
@@ -205,7 +205,7 @@ def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
     with pytest.raises(SwarmError, match=r"is of type 'vit', and transformers .* knows no language model of that type"):
         load_models(experiment({"policy": "transformers", "model": "model"}), tmp_path)
-    monkeypatch.setattr("swarm.models.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("swarm.agents.models.importlib.util.find_spec", lambda name: None)
     with pytest.raises(SwarmError, match=r"backend\.adapter needs the package peft: pip install"):
         load_models(experiment({"policy": "transformers", "model": "model", "backend": {"adapter": "adapter"}}), place)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-import swarm.mqar
+import swarm.lab.mqar.experiment
 from swarm.errors import SwarmError
-from swarm.mqar import run_mqar, summary
-from swarm.mqar_config import MqarConfig
+from swarm.lab.mqar.config import MqarConfig
+from swarm.lab.mqar.experiment import run_mqar, summary
 from ulm.config import LTMConfig, ModelConfig
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
@@ -239,12 +239,12 @@ def test_recall_is_split_at_the_window() -> None:
     recalled = np.array([[[1, 1, 0, 0], [1, 1, 1, 0]]])
     far = np.array([[[False, False, True, True], [False, True, True, True]]])
     reach = np.array([[[False, False, False, True], [False, False, False, False]]])
-    found = swarm.mqar._recall(recalled, far, reach)
+    found = swarm.lab.mqar.experiment._recall(recalled, far, reach)
     assert found["recall"]["estimate"] == 5 / 8
     assert found["beyond_window"]["estimate"] == 2 / 5
     assert found["beyond_reach"]["estimate"] == 0
     assert found["recall_by_seed"] == [5 / 8]
-    assert swarm.mqar._recall(recalled, np.zeros_like(far), reach)["beyond_window"] is None
+    assert swarm.lab.mqar.experiment._recall(recalled, np.zeros_like(far), reach)["beyond_window"] is None
 
 
 def test_a_run_that_failed_is_an_error_after_the_others_are_done(

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from swarm import traces
+from swarm.train import traces
 from worlds import make
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse

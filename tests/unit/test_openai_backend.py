@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from swarm.backend_config import BackendConfig
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Watch
+from swarm.config.backend import BackendConfig
 from swarm.errors import SwarmError
 from ulm.tokenizer import Tokenizer
 
@@ -771,7 +771,7 @@ SCRIPT = """
 import sys, threading, time
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import TextRequest
-from swarm.backend_config import BackendConfig
+from swarm.config.backend import BackendConfig
 
 model = OpenAIModel("tiny", BackendConfig(url=sys.argv[1]))
 threading.Thread(target=model.generate, args=([TextRequest("x")],), daemon=True).start()

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from swarm import plots
-from swarm.arms import ARMS
+from swarm.compare import plots
+from swarm.compare.arms import ARMS
 
 NAMES = ["rules", "swarm", "ulm_coordinator", "untuned", "untuned_chat", "a_rival_with_a_name"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from swarm.config import AgentsConfig, CoordinatorConfig
-from swarm.host import HostSpec
+from swarm.agents.host import HostSpec
+from swarm.agents.local_pool import LocalPool
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.pool import LocalPool
 
 SPEC = HostSpec(0, AgentsConfig(policy="echo"), CoordinatorConfig(), "echo-v0", call_timeout_s=-0.95)
 """The pool adds a second to a host's own limit; these tests wait .05 s in all."""
@@ -127,10 +127,10 @@ def test_without_a_host_of_its_own_the_pool_builds_one() -> None:
 
 SCRIPT = """
 import time
-from swarm.config import AgentsConfig, CoordinatorConfig
-from swarm.host import HostSpec
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig
+from swarm.agents.host import HostSpec
 from swarm.messages import ActRequest
-from swarm.pool import LocalPool
+from swarm.agents.local_pool import LocalPool
 
 class Host:
     def act(self, requests):

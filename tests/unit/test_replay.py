@@ -13,8 +13,8 @@ import pytest
 from toy_run import GuessWorld, write_toy_run
 
 from swarm.errors import SwarmError
-from swarm.journal import JournalError, JournalWriter, read_records
-from swarm.replay import ReplayError, journal_hash, replay, transcript
+from swarm.record.journal import JournalError, JournalWriter, read_records
+from swarm.view.replay import ReplayError, journal_hash, replay, transcript
 
 CHAIN = ("seq", "kind", "prev", "hash")
 
@@ -206,6 +206,6 @@ def test_the_transcript_tells_every_tick(tmp_path: Path) -> None:
 
 
 def test_replaying_loads_neither_torch_nor_ray() -> None:
-    script = "import sys, json, swarm.replay; print(json.dumps([m for m in ('torch', 'ray') if m in sys.modules]))"
+    script = "import sys, json, swarm.view.replay; print(json.dumps([m for m in ('torch', 'ray') if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
     assert json.loads(done.stdout) == []

@@ -10,8 +10,8 @@ import pytest
 from synthetic_run import Script, chance, experiment, write_run
 
 from swarm.errors import SwarmError
-from swarm.outcomes import read_run
-from swarm.report import write_report
+from swarm.record.outcomes import read_run
+from swarm.view.report import write_report
 
 CONFIG = experiment(episodes=6, agents={"count": 2, "model": "policies/agent"}, budget={"tokens": 600})
 ALTERNATE = Script(lambda seed, episode: 300.0 if episode % 2 else None)

@@ -9,7 +9,7 @@ import pytest
 from won_run import write_run
 
 from swarm.errors import SwarmError
-from swarm.run_traces import run_examples
+from swarm.train.lessons_from_runs import run_examples
 
 
 def test_what_was_chosen_from_a_menu_in_a_solved_episode_is_learned(tmp_path: Path) -> None:

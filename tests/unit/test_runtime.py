@@ -6,16 +6,16 @@ from typing import Any, cast
 
 import pytest
 
+from swarm.agents.host import Host
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
-from swarm.config import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.minds import ModelCoordinator
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
-from swarm.host import Host
-from swarm.journal import read_records
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.replay import replay
-from swarm.runner import resume_run, start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import resume_run, start_run
+from swarm.view.replay import replay
 from worlds.numbers.world import NumbersWorld
 from worlds.split_numbers.world import SplitNumbersWorld
 
@@ -38,7 +38,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[[ActRequest], ActRep
         def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
             return [act(request) for request in requests]
 
-    monkeypatch.setattr("swarm.pool.Host", Scripted)
+    monkeypatch.setattr("swarm.agents.local_pool.Host", Scripted)
 
 
 def test_same_seed_gives_the_same_journal_and_another_seed_another(experiment: Experiment, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
             section = self.spec.coordinator
             return ModelCoordinator(SplitNumbersPlaybook(), cast("TextModel", model), section).direct(requests)
 
-    monkeypatch.setattr("swarm.pool.Host", Posting)
+    monkeypatch.setattr("swarm.agents.local_pool.Host", Posting)
     run_dir = run(experiment, tmp_path, episodes=1, budget={"tokens": 400})
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
@@ -301,7 +301,7 @@ def test_a_changed_checkpoint_refuses_to_resume(experiment: Experiment, tmp_path
     first = json.loads(lines[0])
     path = next(iter(first["checkpoints"]))
     first["checkpoints"][path] = "0" * 64
-    from swarm.journal import JournalWriter
+    from swarm.record.journal import JournalWriter
 
     journal.unlink()
     with JournalWriter(journal) as writer:

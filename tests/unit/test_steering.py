@@ -12,14 +12,14 @@ import pytest
 from scripted_person import RANDOM
 
 from swarm import cli
-from swarm.config import ExperimentConfig
-from swarm.dashboard_state import DashboardState
-from swarm.host import Host
-from swarm.journal import JournalWriter, LineTail, RunLock, read_records
+from swarm.agents.host import Host
+from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.replay import ReplayError, replay, transcript
-from swarm.runner import resume_run, start_run
-from swarm.steering import STEERING_NAME, is_live, post
+from swarm.record.journal import JournalWriter, LineTail, RunLock, read_records
+from swarm.run.runner import resume_run, start_run
+from swarm.run.steering import STEERING_NAME, is_live, post
+from swarm.view.dashboard_state import DashboardState
+from swarm.view.replay import ReplayError, replay, transcript
 from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
@@ -60,7 +60,7 @@ def directing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[DirectRequ
             def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
                 return [ActReply(request.key, request.prompt.splitlines()[-1], 5, 5) for request in requests]
 
-        monkeypatch.setattr("swarm.pool.Host", Scripted)
+        monkeypatch.setattr("swarm.agents.local_pool.Host", Scripted)
         monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
 
     return install

@@ -11,16 +11,16 @@ from memory_policy import shared, write_policy
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from swarm.agents.host import Host, HostSpec
+from swarm.agents.shared_facts import SwarmFacts
 from swarm.cli import app
-from swarm.config import AgentsConfig, CoordinatorConfig, EngramSection, ExperimentConfig
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, EngramSection, ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.facts import SwarmFacts
-from swarm.host import Host, HostSpec
-from swarm.journal import read_records
-from swarm.memory_view import view_facts
 from swarm.messages import ActRequest, FactsKnown
-from swarm.replay import replay
-from swarm.runner import resume_run, start_run
+from swarm.record.journal import read_records
+from swarm.run.runner import resume_run, start_run
+from swarm.view.memory import view_facts
+from swarm.view.replay import replay
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
@@ -190,7 +190,7 @@ def test_facts_outlive_an_episode_only_if_asked_for(facts_run: Callable[..., Any
     known: dict[str, list[int]] = {}
     for span in ("episode", "run"):
         made, folder = facts_run(span, agents={"memory_span": span})
-        from swarm import runtime
+        from swarm.run import tick_loop as runtime
 
         lengths: list[int] = []
         real = runtime.Runtime._open

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from synthetic_run import experiment
 
-from swarm import sweep as module
-from swarm.comparison import ArmRow, Comparison, Difference
-from swarm.config import ExperimentConfig
+from swarm.compare import sweep as module
+from swarm.compare.analysis import ArmRow, Comparison, Difference
+from swarm.compare.plots import plot_sweep
+from swarm.compare.sweep import crossover, run_sweep
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.plots import plot_sweep
 from swarm.stats import Interval
-from swarm.sweep import crossover, run_sweep
 
 PNG = b"\x89PNG\r\n\x1a\n"
 AHEAD, LEVEL_AHEAD = Interval(0.3, 0.1, 0.5), Interval(0.1, -0.1, 0.3)

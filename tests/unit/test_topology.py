@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from swarm.config import TopologyConfig
+from swarm.config.experiment import TopologyConfig
 from swarm.errors import SwarmError
-from swarm.topology import neighbours
+from swarm.run.topology import neighbours
 
 AGENTS = [f"a{i}" for i in range(6)]
 

@@ -10,11 +10,11 @@ from collections import Counter
 
 import pytest
 
-from swarm import traces
 from swarm.coordinator.split_numbers import MENU
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
-from swarm.training import _judge
+from swarm.train import traces
+from swarm.train.policy import _judge
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
 from worlds.numbers.world import is_held_out
@@ -212,7 +212,7 @@ def test_values_worth_posting_are_those_that_most_halves_can_complete() -> None:
 
 DIGEST = """
 import hashlib
-from swarm import traces
+from swarm.train import traces
 texts = [*traces.corpus("puzzle-agent", 5), str(traces.held_out_example("puzzle-agent", 0, 1, 0))]
 digest = hashlib.sha256(chr(0).join(texts).encode()).hexdigest()
 """

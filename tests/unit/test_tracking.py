@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from swarm.actors import lm_trainer
 from swarm.errors import SwarmError
-from swarm.lab_config import LabConfig, TrainSection
+from swarm.lab.ltm import trainer as lm_trainer
+from swarm.lab.ltm.config import LabConfig, TrainSection
 
 
 class Run:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from swarm import cli, training
-from swarm.actors import agent_trainer, lora_trainer
-from swarm.actors.agent_trainer import MemoryAgentConfig
-from swarm.actors.lora_trainer import LoraRecipe
-from swarm.training import TrainConfig, train_from_file
+from swarm import cli
+from swarm.train import lora as lora_trainer
+from swarm.train import memory_agent as agent_trainer
+from swarm.train import policy as training
+from swarm.train.lora import LoraRecipe
+from swarm.train.memory_agent import MemoryAgentConfig
+from swarm.train.policy import TrainConfig, train_from_file
 
 RECIPES: dict[str, dict[str, Any]] = {
     "policy": {"task": "puzzle-agent"},

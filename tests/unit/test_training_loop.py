@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from swarm.actors.training_loop import _rewind
+from swarm.train.loop import _rewind
 
 
 def test_what_will_be_done_again_is_taken_out_of_the_log(tmp_path: Path) -> None:

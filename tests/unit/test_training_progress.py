@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from swarm.training_progress import following, progress_lines
+from swarm.train.progress import following, progress_lines
 
 
 def test_progress_names_step_loss_rate_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.lab_config import LabConfig
+from swarm.lab.ltm.config import LabConfig
 
 
 def lab(**sections: Any) -> LabConfig:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swarm.journal import JournalWriter, state_hash
+from swarm.record.journal import JournalWriter, state_hash
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, StepResult, World, WorldOptions
 from worlds.registry import register

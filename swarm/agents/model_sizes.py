@@ -1,0 +1,142 @@
+"""Whether the models of an experiment fit: into this machine, and adapters to their models, before any is loaded.
+
+Owns how many copies each engine makes of a model, and how large they are. Counts weights alone, so what passes may
+still be too much; what is refused cannot work. On a cluster elsewhere nothing is known, and nothing is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.errors import SwarmError
+
+__all__ = ["check_adapter", "check_sizes", "num_weights"]
+
+MAX_HEADER = 100_000_000
+"""Bytes of the header of a safetensors file, at most."""
+
+_Section = AgentsConfig | CoordinatorConfig
+
+
+def num_weights(folder: Path) -> int:
+    """Return how many numbers the safetensors of a folder hold; only their headers are read.
+
+    A damaged file counts as none: whoever loads it says so.
+    """
+    return sum(math.prod(shape) for shape in _shapes(folder).values())
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shapes of all tensors in a folder, by name."""
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER)))
+            found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def check_adapter(adapter: Path, base: Path, name: str) -> None:
+    """Refuse a LoRA adapter that was made for another model.
+
+    Args:
+        adapter: its folder.
+        base: folder of the model.
+        name: of the model, for the message.
+
+    Raises:
+        SwarmError: a module that it changes is not there, or has another shape.
+    """
+    there, ours = _shapes(base), _shapes(adapter)
+    if not there:
+        return  # not in safetensors: whoever loads it finds out
+    for key, shape in ours.items():
+        module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        if not key.endswith(".lora_A.weight"):
+            continue
+        wanted = there.get(f"{module}.weight")
+        out = ours.get(key.replace(".lora_A.", ".lora_B."), [0])[0]
+        if wanted is None or wanted != [out, shape[-1]]:
+            found = "is not there" if wanted is None else f"has the shape {wanted}"
+            raise SwarmError(
+                f"adapter {adapter} was made for another model than {name}: it changes {module} of shape "
+                f"{[out, shape[-1]]}, which {found}"
+            )
+
+
+def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
+    """Refuse pretrained models that the memory of this machine, or of its GPU, cannot hold.
+
+    Args:
+        config: the experiment.
+        folders: of pretrained models, by name; others are not counted.
+
+    Raises:
+        SwarmError: naming what they need and what there is.
+    """
+    if config.runtime.address is not None:
+        return
+    needed = {"this machine": 0.0, "its GPU": 0.0}
+    told: dict[str, list[str]] = {"this machine": [], "its GPU": []}
+    counted: set[object] = set()
+    for section in (config.agents, config.coordinator):
+        name, engine = str(section.model), section.engine
+        # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
+        apart = {"prompt"} if engine == "transformers" else {"prompt", "adapter"}
+        key = (name, engine, section.backend.model_copy(update=dict.fromkeys(apart)).model_dump_json())
+        if name not in folders or engine not in ("ulm", "transformers", "vllm") or key in counted:
+            continue
+        counted.add(key)
+        place, size, words = _needs(section, num_weights(folders[name]), config)
+        needed[place] += size
+        told[place].append(f"{name} needs {size / 1e9:.1f} GB for weights {words}")
+    for place, there in (("this machine", _memory_bytes()), ("its GPU", _gpu_bytes())):
+        if there is not None and needed[place] > there:
+            raise SwarmError(
+                f"{'; '.join(told[place])}; {place} has {there / 1e9:.1f} GB: take a smaller model"
+                f"{', fewer hosts, or engine vllm, which loads it once' if 'host(s)' in str(told[place]) else ''}"
+            )
+
+
+def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str, float, str]:
+    """Return where a model goes, how many bytes its weights take there, and in which copies."""
+    runtime, backend = config.runtime, section.backend
+    if section.engine == "vllm":
+        width = 4 if backend.dtype == "float32" else 2
+        if backend.num_gpus:
+            return "its GPU", width * count / backend.tensor_parallel_size, "on each GPU of its engine"
+        return "this machine", width * count + backend.kv_cache_gb * 1e9, f"and {backend.kv_cache_gb} GB of KV cache"
+    on_gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and _gpu_bytes() is not None)
+    copies = 1
+    if runtime.pool == "ray":
+        agents = config.agents.count * config.concurrency
+        hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
+        copies = hosts + runtime.standby
+    width = 4 if runtime.dtype == "float32" else 2
+    if section.engine == "ulm" and not on_gpu:  # read once, and shared by all hosts; large ones are packed in each
+        from ulm.decode.stepper import PACK_FROM
+
+        shared = 2 if runtime.pool == "ray" else 1
+        packed = copies * width if count >= PACK_FROM else 0
+        return "this machine", (4.0 * shared + packed) * count, "read and shared"
+    return "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)"
+
+
+def _memory_bytes() -> float:
+    from ulm.hf.pretrained import memory_bytes
+
+    return memory_bytes()
+
+
+def _gpu_bytes() -> float | None:
+    """Return the memory of the first GPU; None where there is none."""
+    import torch
+
+    return float(torch.cuda.mem_get_info(0)[1]) if torch.cuda.is_available() else None

@@ -1,0 +1,313 @@
+"""The models that an experiment names: found, checked, hashed and loaded before anything starts.
+
+Owns the way from the names in a config to what hosts and engines are given. Whatever is wrong with a user's model, or
+with the machine's means to run it, is found here, before there is a run folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from swarm.agents.host import SharedModel
+from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
+from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model, folder_hash, open_model
+from swarm.backends.protocol import TextModel
+from swarm.backends.vllm import require_vllm
+from swarm.config.backend import BackendConfig
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.coordinator.minds import playbook
+from swarm.errors import SwarmError
+
+__all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters", "start_remote"]
+
+_Section = AgentsConfig | CoordinatorConfig
+
+
+@dataclass(slots=True)
+class LoadedModels:
+    """What an experiment's models are.
+
+    Attributes:
+        shared: models of our own engine, with their weights, by the name that the config gives them.
+        folders: models of `transformers` and `vllm`, by name.
+        adapters: folders of their LoRA adapters, by the path that the config gives.
+        tokenizers: `tokenizer.json` as text, by whose it is (`agents`, `coordinator`); for models on this machine.
+        chats: their chat formats, by whose they are.
+        endpoints: settings of those behind endpoints, by whose they are; their files are not here to be hashed.
+        hashes: what identifies models and adapters, by name or path; the journal's header has them.
+    """
+
+    shared: dict[str, SharedModel] = field(default_factory=dict)
+    folders: dict[str, ModelFolder] = field(default_factory=dict)
+    adapters: dict[str, Path] = field(default_factory=dict)
+    tokenizers: dict[str, str] = field(default_factory=dict)
+    chats: dict[str, ChatFormat] = field(default_factory=dict)
+    endpoints: dict[str, BackendConfig] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
+    """Return all models of an experiment; those that are asked elsewhere are not started yet.
+
+    Raises:
+        SwarmError: one is not there, is damaged, or cannot do what the config asks of it.
+    """
+    found = LoadedModels()
+    coordinator = config.coordinator
+    if coordinator.menu or (coordinator.mind not in ("none", "human") and not coordinator.chats):
+        playbook(config.world.id, coordinator.menu, coordinator.answers)
+    if config.agents.policy == "random" and config.agents.model:
+        _count_only(found, config.agents, base_dir)
+    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
+    check_sizes(config, _pretrained([section for _, section in sections], base_dir))
+    for whose, section in sections:
+        if section.engine == "openai":
+            _endpoint(found, whose, section, base_dir)
+        elif section.engine is not None:
+            _local(found, whose, section, base_dir, config)
+    return found
+
+
+def _pretrained(sections: Sequence[_Section], base_dir: Path) -> dict[str, Path]:
+    """Return the folders of the pretrained models that are computed on this cluster, by name."""
+    found = {}
+    for section in sections:
+        name, engine = str(section.model), section.engine
+        if engine in ("transformers", "vllm") or (engine == "ulm" and not _is_checkpoint(base_dir, name)):
+            found[name] = find_model(name, base_dir)
+    return found
+
+
+def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, config: ExperimentConfig) -> None:
+    """Take in a model that is computed on this cluster."""
+    name, engine = str(section.model), section.engine
+    if engine == "vllm":
+        require_vllm(section.backend.num_gpus)
+        if config.runtime.pool == "local":
+            raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
+    if engine == "ulm" and _is_checkpoint(base_dir, name):
+        needs_ltm = whose == "agents" and config.agents.has_ltm
+        found.tokenizers[whose] = _checkpoint(found, name, base_dir, needs_ltm)
+    else:
+        folder = find_model(name, base_dir)
+        opened = open_model(name, folder)
+        _remember(found, whose, opened)
+        found.hashes.setdefault(name, folder_hash(folder))
+        if engine == "ulm":
+            _llama(found, opened)
+        else:
+            found.folders[name] = opened
+            _check_folder(section, opened)
+    if section.chats and whose not in found.chats:
+        raise SwarmError(f"model {name} has no chat format; set {whose}.backend.prompt: plain")
+    if adapter := section.backend.adapter:
+        place = base_dir / adapter
+        if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
+            raise SwarmError(
+                f"{whose}.backend.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
+            )
+        check_adapter(place, Path(found.folders[name].path), name)
+        found.adapters[adapter] = place
+        found.hashes.setdefault(adapter, folder_hash(place))
+
+
+def _check_folder(section: _Section, opened: ModelFolder) -> None:
+    """Refuse what an engine would find out only in its own process."""
+    opened.refuse_longer(section.backend.max_length)
+    if section.engine != "transformers":
+        return
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = json.loads((Path(opened.path) / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise SwarmError(
+            f"model {opened.name} is of type {kind!r}, and transformers {metadata.version('transformers')} knows no "
+            f"language model of that type"
+        )
+    if section.backend.adapter and importlib.util.find_spec("peft") is None:
+        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
+
+
+def _is_checkpoint(base_dir: Path, name: str) -> bool:
+    """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
+    from ulm.hf.pretrained import KNOWN
+
+    config = base_dir / name / "config.json"
+    if config.is_file():
+        return is_checkpoint(config.parent)
+    return not name.endswith(".gguf") and name not in KNOWN
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder with a config.json is a checkpoint of ours rather than one of transformers."""
+    return '"model_type"' not in (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+
+
+def current_hash(name: str, base_dir: Path) -> str | None:
+    """Return what identifies a model or an adapter of a run's header now; None where its folder is not here.
+
+    Raises:
+        SwarmError: it is damaged.
+    """
+    from ulm.checkpoint import checkpoint_hash
+
+    folder = find_here(name, base_dir)
+    if folder is None:
+        return None
+    try:
+        is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)
+        is_adapter = (folder / "adapter_config.json").is_file()
+        return checkpoint_hash(folder) if is_ours or not (is_adapter or _has_weights(folder)) else folder_hash(folder)
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+
+
+def num_parameters(name: str, base_dir: Path) -> int | None:
+    """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
+    from ulm.hf.pretrained import KNOWN, fetched
+
+    folder = next((place for place in (base_dir / name, Path(name)) if place.is_dir()), None)
+    if folder is None and name in KNOWN:
+        folder = fetched(name)
+    if folder is None:
+        return None
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
+        return stated if isinstance(stated, int) else num_weights(folder) or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool) -> str:
+    """Take in a checkpoint of ours; return its tokenizer."""
+    from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
+
+    folder = base_dir / name
+    try:
+        shape = read_checkpoint_config(folder)
+        if needs_ltm and shape.model.ltm is None:
+            raise SwarmError(
+                f"agents.memory names ltm, but {name} was trained without one; leave it out or take another model"
+            )
+        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        if name not in found.shared:
+            found.hashes[name] = checkpoint_hash(folder)
+            arrays = load_weights_numpy(folder)
+            found.shared[name] = SharedModel(shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, arrays)
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+    return tokenizer
+
+
+def _llama(found: LoadedModels, opened: ModelFolder) -> None:
+    """Load a pretrained Llama into our own core."""
+    if opened.name in found.shared:
+        return
+    from ulm.hf.llama import from_llama
+
+    try:
+        model, tokenizer = from_llama(opened.path)
+    except ValueError as error:
+        raise SwarmError(f"model {opened.name}: {error}") from error
+    if tokenizer is None:
+        raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
+    arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    shape, end = model.config.to_dict(), opened.ends[0]
+    found.shared[opened.name] = SharedModel(shape, tokenizer.to_json(), end, end, arrays, opened.chat)
+
+
+def _count_only(found: LoadedModels, agents: AgentsConfig, base_dir: Path) -> None:
+    """Take in the tokenizer of the model whose null control is to be charged alike."""
+    name = str(agents.model)
+    if agents.backend.url is not None:
+        _tokenizer_of_endpoint(found, "agents", agents, base_dir)
+    elif _is_checkpoint(base_dir, name):
+        found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
+    else:
+        folder = find_model(name, base_dir)
+        _remember(found, "agents", open_model(name, folder))
+        found.hashes.setdefault(name, folder_hash(folder))
+
+
+def _remember(found: LoadedModels, whose: str, opened: ModelFolder) -> None:
+    found.tokenizers[whose] = (Path(opened.path) / "tokenizer.json").read_text(encoding="utf-8")
+    if opened.chat is not None:
+        found.chats[whose] = opened.chat
+
+
+def _endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> None:
+    """Take in a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
+    from swarm.backends.openai import OpenAIModel
+
+    backend = _tokenizer_of_endpoint(found, whose, section, base_dir)
+    endpoint = OpenAIModel(str(section.model), backend)
+    endpoint.check()
+    endpoint.close()
+    found.endpoints[whose] = backend
+
+
+def _tokenizer_of_endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> BackendConfig:
+    """Take in the tokenizer; return the settings with the place where it is."""
+    backend = section.backend
+    if not backend.tokenizer:
+        return backend
+    folder = find_model(backend.tokenizer, base_dir)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
+    found.tokenizers[whose] = file.read_text(encoding="utf-8")
+    return backend.model_copy(update={"tokenizer": str(folder)})
+
+
+def _engine_key(section: _Section) -> tuple[str, str]:
+    """Return what decides which vLLM engine a section asks."""
+    base = section.backend.model_copy(update={"prompt": None, "adapter": None})
+    return str(section.model), base.model_dump_json()
+
+
+def start_remote(
+    config: ExperimentConfig, models: LoadedModels, max_deaths: int, on_event: Callable[..., None]
+) -> Mapping[str, TextModel]:
+    """Start the models that answer from other processes; return them by whose they are.
+
+    Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
+    adapters.
+
+    Raises:
+        SwarmError: one cannot be started.
+    """
+    started: dict[str, TextModel] = {}
+    engines: dict[tuple[str, str], Any] = {}
+    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
+    try:
+        for whose, section in sections:
+            name, backend = str(section.model), section.backend
+            if section.engine == "openai":
+                from swarm.backends.openai import OpenAIModel
+
+                started[whose] = OpenAIModel(name, models.endpoints[whose])
+            elif section.engine == "vllm":
+                from swarm.actors.vllm_engine import VllmModel
+
+                key = _engine_key(section)
+                if key not in engines:
+                    sharing = [s.backend.adapter for _, s in sections if s.engine == "vllm" and _engine_key(s) == key]
+                    adapters = [models.adapters[a] for a in dict.fromkeys(sharing) if a]
+                    engines[key] = VllmModel(models.folders[name], backend, adapters, max_deaths, on_event)
+                own = backend.adapter
+                started[whose] = engines[key].adapted(models.adapters[own]) if own else engines[key]
+    except BaseException:
+        for model in started.values():
+            model.close()
+        raise
+    return started

@@ -1,0 +1,1 @@
+"""Arms against arms at equal compute: runs, analysis, plots, report."""

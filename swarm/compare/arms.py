@@ -1,0 +1,392 @@
+"""The arms of a comparison: what each changes in the experiment, what it asks, and what a tie means.
+
+Owns the overrides from one base experiment to every arm, all with the same puzzles, seeds and token budget.
+It refuses to run anything and to know how a result is measured (`swarm.compare.runs`, `swarm.compare.analysis`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from swarm.config.backend import MODEL_KINDS, BackendConfig
+from swarm.config.experiment import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
+from swarm.errors import SwarmError
+from worlds.protocol import World, WorldError
+from worlds.registry import world_class
+
+__all__ = [
+    "ARMS",
+    "Arm",
+    "arms_of",
+    "chosen_arms",
+    "equal_terms",
+    "not_applicable",
+    "solo_config",
+    "with_settings",
+]
+
+_SILENT = {
+    "coordinator": CoordinatorConfig.model_validate({"kind": "none"}),
+    "topology": TopologyConfig.model_validate({"kind": "none"}),
+}
+
+
+RIVALS_MAY_CHANGE = ("agents", "coordinator", "topology", "world")
+"""Sections of an experiment in which a rival may differ."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a comparison.
+
+    Attributes:
+        title: a few words for tables and plots.
+        question: what the swarm's difference to this arm answers.
+        overrides: the base experiment -> this arm's experiment.
+        won: what it means when the swarm beats this arm.
+        not_won: what it means when it ties with this arm or loses to it.
+        needs_view: the arm exists only in worlds whose views can be widened (option `view`).
+        needs_coordinator: the arm exists only in worlds that a coordinator knows.
+        needs_memory: the arm exists only where agents have a memory beside their window.
+        needs_engram: the arm exists only where agents have an exact memory.
+    """
+
+    title: str
+    question: str
+    overrides: Callable[[ExperimentConfig], ExperimentConfig]
+    won: str
+    not_won: str
+    needs_view: bool = False
+    needs_coordinator: bool = False
+    needs_memory: bool = False
+    needs_engram: bool = False
+
+
+def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
+    return config.model_copy(update={"agents": config.agents.model_copy(update=changes)})
+
+
+def _seeing_all(config: ExperimentConfig) -> ExperimentConfig:
+    """Show every agent everything, where the world knows the option; other worlds stay as they are."""
+    if not _has_view(config):
+        return config
+    options = {**config.world.options, "view": "full"}
+    return config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
+
+
+def _silent(config: ExperimentConfig) -> ExperimentConfig:
+    return config.model_copy(update=_SILENT)
+
+
+def _rules(config: ExperimentConfig) -> ExperimentConfig:
+    rules = config.coordinator.model_copy(
+        update={
+            "kind": "rules",
+            "model": None,
+            "inner": None,
+            "backend": BackendConfig(),
+            "menu": None,
+            "answers": "picks",
+            "offer_again": False,
+        }
+    )
+    return config.model_copy(update={"coordinator": rules})
+
+
+def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
+    mind = config.coordinator.mind
+    inner = mind if mind in MODEL_KINDS and mind != "ulm" else None  # the µLM, or rules without a model, go unsaid
+    shuffled = config.coordinator.model_copy(update={"kind": "shuffled", "inner": inner})
+    return config.model_copy(update={"coordinator": shuffled})
+
+
+def _solo(config: ExperimentConfig) -> ExperimentConfig:
+    return _seeing_all(_silent(_with_agents(config, count=1, worker="parallel")))
+
+
+def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
+    return _with_agents(config, memory=("stm",), memory_span="episode", engram=EngramSection())
+
+
+def _engram(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]:
+    """Return an override that changes settings of the exact memory, where there is one."""
+
+    def change(config: ExperimentConfig) -> ExperimentConfig:
+        if not config.agents.has_engram:
+            return config
+        return _with_agents(config, engram=config.agents.engram.model_copy(update=changes))
+
+    return change
+
+
+def _asked_alike(config: ExperimentConfig) -> BackendConfig:
+    """Return backend settings with which a policy without a model is charged the prompts of the base's model."""
+    backend = config.agents.backend
+    if config.agents.engine in ("ulm", None):
+        return backend
+    return backend.model_copy(update={"prompt": "chat" if config.agents.chats else "plain"})
+
+
+def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
+    told = _rules(_with_agents(config, count=2, worker="time_slice"))
+    return told.model_copy(update={"topology": TopologyConfig.model_validate({"kind": "star"})})
+
+
+ARMS: dict[str, Arm] = {
+    "solo": Arm(
+        "solo, sees all",
+        "Does the swarm beat one agent that sees everything?",
+        _solo,
+        "one agent with all the information and the same tokens does not get there",
+        "splitting the work is not shown to help over one agent with all the information",
+    ),
+    "solo_split": Arm(
+        "solo, told the split",
+        "Does it beat one worker that is told the split and plays both halves in turn?",
+        _solo_split,
+        "knowing how to split the puzzle is not the whole gain",
+        "many agents are not shown to add anything to knowing the split",
+        needs_view=True,
+    ),
+    "time_slice": Arm(
+        "one worker in turns",
+        "Does it beat one worker that plays all of its agents in turn?",
+        lambda config: _with_agents(config, worker="time_slice"),
+        "acting at the same time solves more, not only sooner",
+        "acting at the same time is not shown to solve more; what it buys is fewer rounds",
+    ),
+    "independent": Arm(
+        "best of N, sees all",
+        "Does it beat as many agents that see everything and never talk (best of N)?",
+        lambda config: _seeing_all(_silent(config)),
+        "more tries alone do not explain the gain",
+        "talking is not shown to add anything to as many silent tries",
+        needs_view=True,
+    ),
+    "no_messages": Arm(
+        "messages cut",
+        "Does it need its messages?",
+        _silent,
+        "the messages matter",
+        "a gain that survives without messages is not caused by them",
+    ),
+    "rules": Arm(
+        "rules coordinator",
+        "Is the coordinator at least as good as hand-written rules?",
+        _rules,
+        "the coordinator directs better than the hand-written rules",
+        "the coordinator is not shown to direct better than the hand-written rules",
+        needs_coordinator=True,
+    ),
+    "swarm": Arm(
+        "swarm",
+        "The experiment as its file states it.",
+        lambda config: config,
+        "",
+        "",
+    ),
+    "shuffled": Arm(
+        "shuffled coordinator",
+        "Does it matter who gets which directive (null control)?",
+        _shuffled,
+        "it matters who gets which directive",
+        "a gain that survives the shuffled coordinator is not caused by its directives",
+        needs_coordinator=True,
+    ),
+    "memory_off": Arm(
+        "memory off",
+        "Does it need its memory?",
+        _memory_off,
+        "the memory matters",
+        "a gain that survives without memory is not caused by it",
+        needs_memory=True,
+    ),
+    "solo_memory_off": Arm(
+        "solo, memory off",
+        "Does it beat one agent that sees everything and has no memory?",
+        lambda config: _memory_off(_solo(config)),
+        "one agent with the window alone does not get there",
+        "splitting the work and remembering are not shown to help over one agent with the window alone",
+        needs_memory=True,
+    ),
+    "private_memory": Arm(
+        "memories private",
+        "Does it matter that facts are shared?",
+        _engram(shared=False),
+        "sharing facts matters",
+        "sharing facts is not shown to add anything to each agent's own",
+        needs_engram=True,
+    ),
+    "shuffled_memory": Arm(
+        "memory shuffled",
+        "Does it matter what the memory says (null control)?",
+        _engram(control="shuffled"),
+        "what the memory says matters",
+        "a gain that survives a shuffled memory is not caused by what it holds",
+        needs_engram=True,
+    ),
+    "capacity_1": Arm(
+        "memory of one fact",
+        "Does it matter how much the memory holds (null control)?",
+        _engram(control="capacity_1"),
+        "a memory of the last fact alone does not get there",
+        "a gain that survives with room for one fact does not come from remembering",
+        needs_engram=True,
+    ),
+    "random": Arm(
+        "random policy",
+        "Does it need trained agents (null control)?",
+        lambda config: _with_agents(config, policy="random", backend=_asked_alike(config)),
+        "trained agents matter: random legal actions do not get there",
+        "a gain that survives random actions is not caused by the trained agents",
+    ),
+}
+"""Every arm by name, in the order of tables; `swarm` is the base experiment itself."""
+
+
+def arms_of(config: ExperimentConfig) -> dict[str, Arm]:
+    """Return every arm that an experiment can be compared with: `ARMS`, then the rivals that its file names.
+
+    Raises:
+        SwarmError: a rival has the name of another arm, or its settings are none of the experiment's.
+    """
+    arms = dict(ARMS)
+    for name, settings in (config.compare.rivals if config.compare is not None else {}).items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in ARMS:
+            raise SwarmError(f"compare.rivals: {name!r} is no new name of letters, digits, - and _; choose another")
+        if fixed := [key for key in settings if key.partition(".")[0] not in RIVALS_MAY_CHANGE]:
+            raise SwarmError(
+                f"compare.rivals.{name}: {fixed[0]} cannot differ, for all arms play the same puzzles at the same "
+                f"budget; settings of {', '.join(RIVALS_MAY_CHANGE)} can"
+            )
+        if not settings:
+            raise SwarmError(f"compare.rivals.{name} changes nothing; name settings, such as coordinator.kind: rules")
+        changes = ", ".join(f"{key} {value}" for key, value in settings.items())
+        override = partial(with_settings, settings=settings, where=f"compare.rivals.{name}")
+        override(config)  # what cannot be is said before anything runs
+        arms[name] = Arm(
+            name.replace("_", " "),
+            f"Does it beat the same with {changes}?",
+            override,
+            "its own settings are better",
+            "its own settings are not shown to be better",
+        )
+    return arms
+
+
+def with_settings(config: ExperimentConfig, settings: Mapping[str, object], where: str) -> ExperimentConfig:
+    """Return an experiment in which other values stand at some dotted keys.
+
+    Raises:
+        SwarmError: a key is no setting of the experiment, or the values are not possible; `where` names their place.
+    """
+    data = config.model_dump(mode="json")
+    for key, value in settings.items():
+        place: Any = data
+        *path, last = key.split(".")
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or (last not in place and path[-1:] != ["options"]):
+            raise SwarmError(f"{where}: {key!r} is no setting of the experiment")
+        place[last] = value
+    try:
+        found = ExperimentConfig.model_validate(data)
+        _world_of(found).Options.model_validate(found.world.options)
+        return found
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        values = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        raise SwarmError(f"{where}: {values} is not possible: {reason}") from error
+
+
+def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[str]:
+    """Return the named arms in the order of `arms`; no names means all.
+
+    Raises:
+        SwarmError: a name that is no arm.
+    """
+    for name in names:
+        if name not in arms:
+            near = difflib.get_close_matches(name, arms, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"arms: {', '.join(arms)}"
+            raise SwarmError(f"unknown arm '{name}'; {hint}")
+    return [name for name in arms if not names or name in names]
+
+
+def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
+    """Return why the world of `config` cannot express this arm, or None when it can."""
+    asked = arms_of(config)[arm]
+    if asked.needs_view and not _has_view(config):
+        return f"not applicable to {config.world.id}: it has no option `view`"
+    if asked.needs_memory and config.agents.memory == ("stm",):
+        return "not applicable: its agents have no memory beside their window (agents.memory)"
+    if asked.needs_engram and not config.agents.has_engram:
+        return "not applicable: its agents have no exact memory (engram in agents.memory)"
+    any_world = arm == "shuffled" and config.coordinator.chats  # a model that is told all in words needs no playbook
+    if asked.needs_coordinator and not any_world:
+        from swarm.coordinator.minds import playbook
+
+        try:
+            playbook(config.world.id)
+        except SwarmError:
+            return f"not applicable to {config.world.id}: no coordinator knows it"
+    return None
+
+
+def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) -> ExperimentConfig:
+    """Return the experiment of one arm and seed, on terms that are equal for all arms.
+
+    The limit on ticks is lifted: a tick is one call for one worker and N calls for N agents, so it would
+    cut the single-worker arms short of the tokens that they are owed.
+
+    Raises:
+        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, its
+            coordinator is a person, for whom a comparison cannot wait, or the seed is not possible.
+    """
+    if config.budget.tokens is None:
+        raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
+    config = with_settings(config, {"seed": seed}, "--seed")
+    changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
+    if "human" in (config.coordinator.kind, changed.coordinator.kind):
+        raise SwarmError(
+            "a comparison cannot wait for a person: set coordinator.kind to something else than human, "
+            "such as --set coordinator.kind=rules"
+        )
+    return changed.model_copy(
+        update={
+            "name": f"{config.name}-{arm}",
+            "episodes": episodes,
+            "concurrency": config.compare.concurrency if config.compare else config.concurrency,
+            "compare": None,
+        }
+    )
+
+
+def solo_config(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the single-agent baseline of an experiment: same puzzles, seed and budget."""
+    solo = ARMS["solo"].overrides(_without_tick_limit(config))
+    return solo.model_copy(update={"name": f"{config.name}-solo"})
+
+
+def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
+    if config.budget.tokens is None:
+        return config
+    return config.model_copy(update={"budget": config.budget.model_copy(update={"ticks": None})})
+
+
+def _has_view(config: ExperimentConfig) -> bool:
+    return "view" in _world_of(config).Options.model_fields
+
+
+def _world_of(config: ExperimentConfig) -> type[World]:
+    try:
+        return world_class(config.world.id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error

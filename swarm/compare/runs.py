@@ -1,0 +1,223 @@
+"""Runs every arm of a comparison over the same puzzles and seeds, then writes the result.
+
+Owns the order of the runs, each in its own folder, what is reused or resumed, and progress lines. A
+comparison that was killed continues when the same command is given again: finished runs are kept, an
+interrupted one is resumed. It refuses to know how a run works (`swarm.run.runner`), how results are computed
+(`swarm.compare.analysis`) and how they are written (`swarm.compare.report`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from swarm.compare.analysis import Comparison, analyse
+from swarm.compare.arms import ARMS, Arm, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
+from swarm.compare.report import provenance, table_text, write_comparison
+from swarm.config.experiment import CompareConfig, ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.record.journal import JOURNAL_NAME, LineTail
+from swarm.record.outcomes import RunOutcomes, read_run
+
+__all__ = ["ARMS", "Arm", "compare_arms", "run_comparison", "solo_config"]
+
+_PROGRESS_EVERY_S = 15.0
+
+
+def run_comparison(
+    config: ExperimentConfig,
+    source: Path,
+    out: Path | None = None,
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    *,
+    echo: Callable[[str], None],
+) -> Path:
+    """Run what is missing of a comparison, write table, plots and report, and return the folder.
+
+    Args:
+        config: the base experiment; `compare` in it gives puzzles per seed and resamples.
+        source: the file it came from, the base of relative paths.
+        out: folder of the comparison, one run folder per arm and seed in it; None means runs/<name>-compare.
+        arms: names of arms; none means those of the experiment, or all.
+        seeds: run seeds; none means those of the experiment.
+        echo: receives progress lines and, at the end, the table.
+
+    Raises:
+        SwarmError: an unknown arm, no token budget, a folder that holds other runs, or a run that fails.
+    """
+    out = out if out is not None else Path("runs") / f"{config.name}-compare"
+    compare_arms(config, source, out, arms, seeds, echo)
+    return out
+
+
+def compare_arms(
+    config: ExperimentConfig,
+    source: Path,
+    out: Path,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    echo: Callable[[str], None],
+) -> Comparison:
+    """Do what `run_comparison` does and return the result."""
+    plan = config.compare or CompareConfig()
+    seeds = list(dict.fromkeys(seeds or plan.seeds))
+    known = arms_of(config)
+    names = chosen_arms(arms or plan.arms, known)
+    skipped = {arm: reason for arm in names if (reason := not_applicable(arm, config)) is not None}
+    names = [arm for arm in names if arm not in skipped]
+    if not names:
+        raise SwarmError(f"no arm is left to run: {'; '.join(f'{arm} is {why}' for arm, why in skipped.items())}")
+    planned = [(arm, seed, equal_terms(config, arm, seed, plan.episodes)) for arm in names for seed in seeds]
+    for arm, reason in skipped.items():
+        echo(f"{arm}: {reason}")
+    _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
+    runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
+    spent_s: list[float] = []
+    for number, (arm, seed, arm_config) in enumerate(planned, start=1):
+        label = f"[{number}/{len(planned)}] {arm} seed {seed}"
+        began_s = time.monotonic()
+        run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
+        runs[arm].append(run)
+        solved = sum(puzzle.solved for puzzle in run.puzzles)
+        line = f"{label}: solved {solved} of {len(run.puzzles)}"
+        if reused:
+            echo(f"{line} (kept from before)")
+            continue
+        spent_s.append(time.monotonic() - began_s)
+        left = len(planned) - number
+        eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
+        echo(f"{line} in {_duration(spent_s[-1])}{eta}")
+    from swarm.agents.models import num_parameters
+
+    comparison = analyse(
+        config.name,
+        runs,
+        budget=config.budget.tokens or 0,
+        seeds=seeds,
+        episodes=plan.episodes,
+        resamples=plan.bootstrap,
+        skipped=skipped,
+        parameters=lambda model: num_parameters(model, source.resolve().parent),
+        arms=known,
+    )
+    write_comparison(out, comparison, runs, provenance())
+    echo("")
+    echo(table_text(comparison))
+    if broken := [str(run.run_dir) for arm_runs in runs.values() for run in arm_runs if run.end_reason == "faults"]:
+        raise SwarmError(
+            f"too many faults ended {', '.join(broken)}: the table holds what there is; find the reason with `swarm "
+            f"replay`, delete what is broken, and give the same command to run it again"
+        )
+    return comparison
+
+
+def _check_rivals(configs: Sequence[ExperimentConfig], source: Path) -> None:
+    """Find what is wrong with rivals' models now: they run last, and a comparison may take hours."""
+    from swarm.run.runner import check_files
+
+    for config in configs:
+        try:
+            check_files(config, source)
+        except SwarmError as error:
+            raise SwarmError(f"compare.rivals ({config.name}): {error}") from error
+
+
+def _finished_run(
+    config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None]
+) -> tuple[RunOutcomes, bool]:
+    """Return the outcomes of a finished run, and whether nothing had to be run for them."""
+    from swarm.run.runner import resume_run, start_run
+
+    journal = run_dir / JOURNAL_NAME
+    before = _read_own(config, run_dir) if any(LineTail(journal).poll()) else None
+    if before is not None and before.end_reason is not None:
+        _check_weights(before, source)
+        return before, True
+    with _Progress(label, config.episodes, echo) as progress:
+        if journal.exists():
+            done = 0 if before is None else len(before.puzzles)
+            echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
+            outcome = resume_run(run_dir, progress.follow)
+        else:
+            outcome = start_run(config, source, run_dir, progress.follow)
+    run = _read_own(config, run_dir)
+    if run.end_reason is None:
+        raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
+    return run, False
+
+
+def _read_own(config: ExperimentConfig, run_dir: Path) -> RunOutcomes:
+    """Return what is in `run_dir`.
+
+    Raises:
+        SwarmError: the folder holds a run of another experiment.
+    """
+    run = read_run(run_dir)
+    wanted = config.logical()
+    keys = sorted(key for key in wanted.keys() | run.config.keys() if wanted.get(key) != run.config.get(key))
+    if keys:
+        raise SwarmError(
+            f"{run_dir} holds a run of another experiment (other {', '.join(keys)}): "
+            "choose another folder with --out, or delete it"
+        )
+    return run
+
+
+def _check_weights(run: RunOutcomes, source: Path) -> None:
+    """Refuse a finished run whose checkpoint is here by now with other weights; a missing one cannot contradict it."""
+    from swarm.agents.models import current_hash
+
+    for path, digest in run.checkpoints.items():
+        current = current_hash(path, source.resolve().parent)
+        if current is not None and current != digest:
+            raise SwarmError(
+                f"{run.run_dir} was made with other weights than {path} holds now: "
+                "choose another folder with --out, or delete it"
+            )
+
+
+class _Progress:
+    """Echoes how far a run has come, from its journal, while the run occupies the main thread."""
+
+    def __init__(self, label: str, episodes: int, echo: Callable[[str], None]) -> None:
+        self._label, self._episodes, self._echo = label, episodes, echo
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, run_dir: Path) -> None:
+        """Start to report on the run in `run_dir`; its journal exists by now."""
+        tail = LineTail(run_dir / JOURNAL_NAME)
+        ended = _count_ended(tail)
+        self._thread = threading.Thread(target=self._report, args=(tail, ended), daemon=True)
+        self._thread.start()
+
+    def _report(self, tail: LineTail, before: int) -> None:
+        began_s = time.monotonic()
+        ended = before
+        while not self._done.wait(_PROGRESS_EVERY_S):
+            ended += _count_ended(tail)
+            rate = (ended - before) / (time.monotonic() - began_s)
+            eta = f", about {_duration((self._episodes - ended) / rate)} left" if rate else ""
+            self._echo(f"{self._label}: {ended} of {self._episodes} puzzles, {rate:.2f}/s{eta}")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+
+def _count_ended(tail: LineTail) -> int:
+    return sum(b'"kind":"episode_end"' in line for line in tail.poll())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,109 @@
+"""One comparison for each value of a setting, and where the swarm and the solo change places.
+
+Owns the order of the comparisons, each in a folder of its own, and their summary: `sweep.json`, `sweep.png`, a table.
+A sweep that was killed continues when the same command is given again. It refuses to know what the setting means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from swarm.compare.analysis import Comparison
+from swarm.compare.arms import with_settings
+from swarm.compare.plots import plot_sweep
+from swarm.compare.runs import compare_arms
+from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.stats import Interval, format_interval
+
+__all__ = ["crossover", "run_sweep"]
+
+
+def run_sweep(
+    config: ExperimentConfig,
+    source: Path,
+    out: Path | None = None,
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    *,
+    echo: Callable[[str], None],
+) -> Path:
+    """Run what is missing of all comparisons, write the summary, and return the folder; as `run_comparison`.
+
+    Raises:
+        SwarmError: the key is no setting, or as `run_comparison`.
+    """
+    plan = config.compare
+    sweep = plan.sweep if plan is not None else None
+    if plan is None or sweep is None:
+        raise SwarmError("this experiment has no compare.sweep")
+    out = out if out is not None else Path("runs") / f"{config.name}-sweep"
+    each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": None})})
+    planned = [(value, with_settings(each, {sweep.key: value}, "compare.sweep")) for value in sweep.values]
+    found: dict[str, Comparison] = {}
+    for value, one in planned:
+        echo(f"== {sweep.key} = {value}")
+        name = f"{sweep.key.rpartition('.')[2]}-{value}"
+        found[str(value)] = compare_arms(one, source, out / name, arms, seeds, echo)
+        echo("")
+    rates = {value: {row.arm: row.rates[1.0] for row in result.rows if row.rates} for value, result in found.items()}
+    differences = {
+        value: {row.arm: row.differences[0].interval for row in result.rows if row.differences}
+        for value, result in found.items()
+    }
+    summary: dict[str, Any] = {
+        "key": sweep.key,
+        "rates": _json(rates),
+        "swarm_minus": _json(differences),
+        "crossover": crossover(differences),
+    }
+    (out / "sweep.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    (out / "sweep.png").write_bytes(plot_sweep(rates, sweep.key.rpartition(".")[2]))
+    for line in _table(sweep.key, rates, differences):
+        echo(line)
+    echo(str(summary["crossover"]))
+    return out
+
+
+def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Return at which value the solo overtakes the swarm, as a sentence; a difference is swarm minus solo."""
+    if not all("solo" in found for found in differences.values()):
+        return "crossover: not measured, for the arm solo was not run"
+    ahead = [value for value, found in differences.items() if found["solo"].low > 0]
+    behind = [value for value, found in differences.items() if found["solo"].high < 0]
+    leads = [value for value, found in differences.items() if found["solo"].estimate < 0]
+    if not leads:
+        return (
+            f"crossover: the solo does not overtake the swarm at any value (swarm ahead at {', '.join(ahead) or '-'})"
+        )
+    if leads != list(differences)[-len(leads) :]:
+        return (
+            f"crossover: at no value does the solo get ahead and stay there; it is ahead at {', '.join(leads)} "
+            f"(significantly at {', '.join(behind) or 'no value'}), the swarm significantly at "
+            f"{', '.join(ahead) or 'no value'}"
+        )
+    proven = f"significantly from {behind[0]}" if behind else "nowhere significantly"
+    return (
+        f"crossover: the solo is ahead from {leads[0]} on, {proven}; the swarm is at {', '.join(ahead) or 'no value'}"
+    )
+
+
+def _table(
+    key: str, rates: Mapping[str, Mapping[str, Interval]], differences: Mapping[str, Mapping[str, Interval]]
+) -> list[str]:
+    lines = []
+    for value, found in rates.items():
+        lines.append(f"{key} = {value}")
+        for arm, rate in found.items():
+            line = f"  {arm:16} {format_interval(rate)}"
+            if arm in differences[value]:
+                line += f"   swarm minus it {format_interval(differences[value][arm], signed=True)}"
+            lines.append(line)
+    return lines
+
+
+def _json(values: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {value: {arm: interval._asdict() for arm, interval in found.items()} for value, found in values.items()}

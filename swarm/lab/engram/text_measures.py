@@ -1,0 +1,128 @@
+"""Measurements on running text: how its likelihood changes, where logits change, and where gates open.
+
+Owns them. It refuses to know what a result means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from swarm.errors import SwarmError
+from swarm.lab.engram.arms import Base, learned_arm, with_facts
+from swarm.lab.engram.asking import BATCH, replies
+from swarm.lab.engram.config import EngramEvalConfig
+from swarm.lab.engram.facts import Facts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["change", "changed_text", "gated", "gates", "rows_of_text"]
+
+
+def change(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
+    """How the likelihood of running text changes."""
+    model = with_facts(base, facts.told) if arm == "exact" else learned_arm(arm, base, place / arm)
+    return changed_text(config, beside, base, model)
+
+
+@torch.inference_mode()
+def changed_text(
+    config: EngramEvalConfig, beside: Path, base: Base, model: nn.Module, gate: nn.Module | None = None
+) -> dict[str, Any]:
+    """Return nats per row of text with the memory and without it, and at how many positions any logit differs.
+
+    With a gate, its mixture is taken in place of the model with the memory.
+    """
+    from ulm.engram import without_adapters
+
+    rows = rows_of_text(config, beside, base.tokenizer)
+    found: dict[str, Any] = {"nats": [], "nats_bare": [], "tokens": [], "positions": 0, "changed": 0}
+    for row in rows:
+        ids_1T = torch.tensor(row, device=base.model.device)[None]
+        with without_adapters(model):
+            before_TV = model(input_ids=ids_1T, use_cache=False).logits[0]
+        after_TV = (gate or model)(input_ids=ids_1T, use_cache=False).logits[0]
+        for name, logits_TV in (("nats_bare", before_TV), ("nats", after_TV)):
+            loss = nn.functional.cross_entropy(logits_TV[:-1].double(), ids_1T[0, 1:], reduction="sum")
+            found[name].append(float(loss))
+        found["tokens"].append(len(row) - 1)
+        found["positions"] += len(row)
+        found["changed"] += int((before_TV != after_TV).any(1).sum())
+    return found
+
+
+def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
+    """A gate between the bare and the trained model: what it lets through of facts, and what of running text."""
+    from ulm.engram import AnswerCollator, GatedEngramAdapter
+
+    model = learned_arm(arm, base, place / arm)
+    gate = GatedEngramAdapter(model)
+    collator, told = AnswerCollator(base.tokenizer), [asdict(record) for record in facts.told]
+    batches = [collator(told[start : start + BATCH]) for start in range(0, len(told), BATCH)]
+    for row in rows_of_text(config, beside, base.tokenizer, config.text.gate_tokens, skip=config.text.tokens):
+        ids_1T = torch.tensor(row)[None]
+        batches.append({"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T), "labels": ids_1T})
+    batches = [{name: x.to(base.model.device) for name, x in batch.items()} for batch in batches]
+    losses = gate.fit(batches)
+    with torch.inference_mode():
+        said = replies(base, gate, facts.asked, config.max_new_tokens)
+        text = changed_text(config, beside, base, model, gate)
+        lines = []
+        for title, line in _shown_lines(config, beside, base, facts).items():
+            ids = base.tokenizer.encode(line, add_special_tokens=False)
+            gates = gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()
+            lines.append({"title": title, "gates": gates})
+    return {"said": said, "text": text, "lines": lines, "losses": losses[::20]}
+
+
+@torch.inference_mode()
+def gates(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
+    """Gates of the learned tier on sentences that were told, on others, and on running text."""
+    model: Any = learned_arm("engram", base, place / "engram")
+    found = []
+    for title, line in _shown_lines(config, beside, base, facts).items():
+        ids = base.tokenizer.encode(line, add_special_tokens=False)
+        model(input_ids=torch.tensor(ids, device=base.model.device)[None], use_cache=False)
+        gates = {str(layer): gate[0].tolist() for layer, gate in model.gates.items()}
+        found.append({"title": title, "tokens": [base.tokenizer.decode([i]) for i in ids], "gates": gates})
+    return {"lines": found}
+
+
+def _shown_lines(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts) -> dict[str, str]:
+    """Return lines on which gates are shown: facts that were told, one that was not, and running text."""
+    lines = {}
+    by_relation = {(record.category, record.relation): record for record in facts.told}
+    for record in list(by_relation.values())[:4]:
+        lines[f"told: {record.category}"] = record.prompt + record.answer
+    unseen = next((record for record in facts.asked if record.kind == "unseen"), None)
+    if unseen is not None:
+        lines[f"never told: {unseen.category}"] = unseen.prompt + unseen.answer
+    lines["text"] = base.tokenizer.decode(rows_of_text(config, beside, base.tokenizer)[0][-24:])
+    return lines
+
+
+def rows_of_text(
+    config: EngramEvalConfig, beside: Path, tokenizer: PreTrainedTokenizerBase, tokens: int | None = None, skip: int = 0
+) -> list[list[int]]:
+    """Return rows of the text: the part that is measured, or `tokens` after the first `skip`.
+
+    Raises:
+        SwarmError: the file cannot be read, or is too short.
+    """
+    tokens = tokens or config.text.tokens
+    file = beside / config.text.file
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"text.file: cannot read {file} ({error})") from error
+    ids = tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
+    if len(ids) < tokens:
+        there = f"{file} has {skip + len(ids):,} tokens"
+        raise SwarmError(f"text.file: {there}, {skip + tokens:,} are needed; lower text.tokens or text.gate_tokens")
+    length = min(config.text.length, tokens)
+    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]

@@ -1,0 +1,264 @@
+"""Exact-match sets: questions with one right answer, keys that were told and keys that were not kept apart.
+
+- A record is told (`train`), or asks for a fact: in the words in which it was told, in other words (a paraphrase), or
+  about a key that was never told.
+- The same file and the same tables give the same sets, byte by byte.
+- Knows no model.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from swarm.errors import SwarmError
+from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig, RelationConfig
+
+__all__ = ["ExactMatch", "build_exact_match", "read_exact_match", "write_exact_match"]
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class ExactMatch:
+    """One question.
+
+    Attributes:
+        category, relation, key: what is asked; `relation` is empty for questions that people asked.
+        kind: `told`, `same` words as told, `paraphrase`, or `unseen` key.
+        prompt, answer: what is read, and what should follow.
+        question: the question alone.
+    """
+
+    category: str
+    relation: str
+    key: str
+    kind: Literal["told", "same", "paraphrase", "unseen"]
+    question: str
+    prompt: str
+    answer: str
+
+
+def build_exact_match(config: ExactMatchConfig, folder: Path) -> dict[Split, list[ExactMatch]]:
+    """Return the records of each split.
+
+    Args:
+        config: what to build.
+        folder: where tables are looked for.
+
+    Raises:
+        SwarmError: a table is missing or does not hold what the file says.
+    """
+    sets: dict[Split, list[ExactMatch]] = {split: [] for split in SPLITS}
+    for name, category in config.categories.items():
+        generator = np.random.Generator(np.random.PCG64([config.seed, *name.encode()]))
+        found = _asked(config, name, category, folder, generator) if category.questions is not None else None
+        for split, record in found or _tabled(config, name, category, folder, generator):
+            sets[split].append(record)
+    return sets
+
+
+def write_exact_match(config: ExactMatchConfig, folder: Path, out: Path) -> dict[str, Any]:
+    """Write train.jsonl, valid.jsonl, test.jsonl and manifest.json; return the manifest."""
+    sets = build_exact_match(config, folder)
+    out.mkdir(parents=True, exist_ok=True)
+    manifest: dict[str, Any] = {"config": config.model_dump(mode="json"), "splits": {}}
+    for split, records in sets.items():
+        text = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+        (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        counts = Counter((record.category, record.kind) for record in records)
+        manifest["splits"][split] = {
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "records": len(records),
+            "by_category": {f"{category}/{kind}": number for (category, kind), number in sorted(counts.items())},
+        }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_exact_match(file: Path) -> list[ExactMatch]:
+    """Read what `write_exact_match` wrote.
+
+    Raises:
+        SwarmError: there is no such file, or a line is no record.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [ExactMatch(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise SwarmError(f"cannot read {file}: {error}; `swarm data exact-match` writes it") from error
+
+
+def _record(
+    config: ExactMatchConfig, category: str, relation: str, key: str, kind: Any, question: str, value: str
+) -> ExactMatch:
+    prompt = config.categories[category].prompt or config.prompt
+    answer = config.answer.replace("{value}", value)
+    return ExactMatch(category, relation, key, kind, question, prompt.replace("{question}", question), answer)
+
+
+def _tabled(
+    config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
+) -> Iterator[tuple[Split, ExactMatch]]:
+    rows = _rows(name, category, folder, generator)
+    order = generator.permutation(len(rows))
+    rows = [rows[i] for i in sorted(order[: category.count])]
+    hidden = generator.permutation(len(rows))[: round(config.unseen * len(rows))]
+    role: dict[int, Split] = {int(i): "test" if place % 2 else "valid" for place, i in enumerate(hidden)}
+    for number, row in enumerate(rows):
+        key = row[category.key]
+        for relation, wanted in category.relations.items():
+            value = _value(name, category, wanted, row)
+
+            def record(kind: str, wording: str, value: str = value, relation: str = relation, key: str = key) -> Any:
+                return _record(config, name, relation, key, kind, wording.replace("{key}", key), value)
+
+            if (split := role.get(number)) is not None:
+                for wording in wanted.train:
+                    yield split, record("unseen", wording)
+                continue
+            for wording in wanted.train:
+                yield "train", record("told", wording)
+                yield "test", record("same", wording)
+            for wording in wanted.valid:
+                yield "valid", record("paraphrase", wording)
+            for wording in wanted.test:
+                yield "test", record("paraphrase", wording)
+
+
+def _value(name: str, category: CategoryConfig, relation: RelationConfig, row: dict[str, str]) -> str:
+    if relation.value not in row:
+        raise SwarmError(f"category {name}: no column {relation.value!r}; there are: {', '.join(list(row)[:12])}")
+    value = row[relation.value]
+    return (value.split(",")[0] if category.first else value).strip()
+
+
+def _asked(
+    config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
+) -> Iterator[tuple[Split, ExactMatch]]:
+    asked = category.questions
+    if asked is None:
+        raise AssertionError("only called for questions")
+    for file, split in ((asked.train, "train"), (asked.test, "test")):
+        rows = _read_csv(name, folder / file)
+        held_out = set(generator.permutation(len(rows))[: round(asked.valid_share * len(rows))].tolist())
+        for number, row in enumerate(rows):
+            for column in (asked.question, asked.answer):
+                if column not in row:
+                    raise SwarmError(f"category {name}: no column {column!r} in {folder / file}")
+            question, value = row[asked.question].strip(), row[asked.answer].strip().replace("_", " ")
+            kept: Split = "valid" if split == "train" and number in held_out else split  # type: ignore[assignment]
+            kind = "told" if kept == "train" else "paraphrase"
+            yield kept, _record(config, name, "", value, kind, question, value)
+
+
+def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator) -> list[dict[str, str]]:
+    """Return a category's rows, each key once, those that lack the key or a value left out."""
+    if category.generate is not None:
+        rows = _GENERATORS[category.generate](generator, category.count or 0)
+    else:
+        rows = _read_table(name, category, folder / str(category.file))
+    kept: dict[str, dict[str, str]] = {}
+    wanted = {relation.value for relation in category.relations.values()}
+    for row in rows:
+        if category.key not in row:
+            raise SwarmError(f"category {name}: no column {category.key!r}; there are: {', '.join(list(row)[:12])}")
+        fits = all(row.get(column) == value for column, value in category.where.items())
+        key = row[category.key].strip()
+        if fits and key and all(row.get(column, "").strip() for column in wanted if column in row):
+            kept.setdefault(key, {**row, category.key: key})
+    if len(kept) < 2:
+        raise SwarmError(f"category {name}: fewer than two rows have a key and a value; look at `key`, `where`, `file`")
+    return list(kept.values())
+
+
+def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[str, str]]:
+    if category.pattern is not None:
+        found = (re.fullmatch(category.pattern, line) for line in _text(name, file).splitlines())
+        return [match.groupdict() for match in found if match is not None]
+    if file.suffix == ".json":
+        try:
+            data = json.loads(_text(name, file))
+        except ValueError as error:
+            raise SwarmError(f"category {name}: {file} is no JSON ({error})") from error
+        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+            raise SwarmError(f"category {name}: {file} must hold one object of keys and texts")
+        return [{"key": key, "value": value} for key, value in data.items()]
+    return _read_csv(name, file)
+
+
+def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(_text(name, file).splitlines(keepends=True)))
+    return [{column: value for column, value in row.items() if column and isinstance(value, str)} for row in rows]
+
+
+def _text(name: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"category {name}: cannot read {file} ({error})") from error
+
+
+def _pairs(generator: np.random.Generator, count: int) -> list[dict[str, str]]:
+    """Identifiers such as `key-4711-qf` with values such as `7302-bn`: nothing to guess, nothing to generalise."""
+
+    def token(number: int) -> str:
+        letters = "".join(chr(97 + int(c)) for c in generator.integers(0, 26, 2))
+        return f"{number:04d}-{letters}"
+
+    keys = generator.permutation(max(10_000, count))[:count]
+    return [{"key": f"K{token(int(k))}", "value": token(int(generator.integers(0, 10_000)))} for k in keys]
+
+
+_UNITS = (
+    ("feet", "inches", 12), ("yards", "feet", 3), ("miles", "feet", 5280), ("meters", "centimeters", 100),
+    ("kilometers", "meters", 1000), ("hours", "minutes", 60), ("days", "hours", 24), ("weeks", "days", 7),
+    ("kilograms", "grams", 1000), ("pounds", "ounces", 16), ("gallons", "quarts", 4), ("minutes", "seconds", 60),
+)  # fmt: skip
+
+
+def _conversions(generator: np.random.Generator, count: int) -> list[dict[str, str]]:
+    every = [
+        {"key": f"{amount} {large} in {small}", "value": f"{amount * factor} {small}"}
+        for large, small, factor in _UNITS
+        for amount in range(2, 102)
+    ]
+    return [every[i] for i in generator.permutation(len(every))[:count]]
+
+
+_CITIES = ("Oslo", "Lima", "Cairo", "Quito", "Delhi", "Tokyo", "Paris", "Rome", "Accra", "Sofia", "Riga", "Kyiv")
+_FOODS = ("rice", "soup", "pasta", "bread", "curry", "salad", "beans", "fish", "cheese", "noodles", "dates", "plums")
+_JOBS = ("nurse", "pilot", "baker", "tailor", "miner", "judge", "farmer", "dancer", "plumber", "editor", "guard")
+_COLOURS = ("red", "blue", "green", "black", "white", "purple", "orange", "yellow", "brown", "pink", "grey")
+_TONES = ("formal", "friendly", "brief", "detailed", "playful", "direct")
+_FORMATS = ("bullet points", "a table", "plain text", "numbered steps", "one sentence")
+
+
+def _people(prefix: str, columns: dict[str, tuple[str, ...]]) -> Any:
+    def make(generator: np.random.Generator, count: int) -> list[dict[str, str]]:
+        numbers = generator.permutation(max(10_000, count))[:count]
+        return [
+            {"key": f"{prefix}{number:04d}"}
+            | {column: str(words[int(generator.integers(len(words)))]) for column, words in columns.items()}
+            for number in numbers
+        ]
+
+    return make
+
+
+_GENERATORS: dict[str, Any] = {
+    "pairs": _pairs,
+    "units": _conversions,
+    "entities": _people("E", {"city": _CITIES, "job": _JOBS, "food": _FOODS, "colour": _COLOURS}),
+    "preferences": _people("user-", {"tone": _TONES, "format": _FORMATS, "colour": _COLOURS, "food": _FOODS}),
+}

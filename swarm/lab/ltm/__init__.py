@@ -1,0 +1,1 @@
+"""`swarm lab`: does long-term memory help a language model? Corpus, training, evaluation, controls, plot."""

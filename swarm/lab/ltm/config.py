@@ -1,0 +1,255 @@
+"""What a lab file may say: corpus, the pair of models, recall, training, evaluation.
+
+Owns the schema of `swarm lab`. It refuses to read files and to start anything.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from swarm.config.section import Section
+from ulm.config import PAIRS, ModelConfig, preset
+from ulm.data.documents import CorpusSource
+from ulm.data.recall import fits
+from ulm.memory import CONTROLS, Control
+
+__all__ = ["ARMS", "POLICY", "Arm", "LabConfig"]
+
+Arm = Literal["baseline", "with_ltm"]
+ARMS: tuple[Arm, ...] = ("baseline", "with_ltm")
+POLICY = "policy:"
+"""Stands before the name of a policy where it is a condition of evaluation."""
+
+HUB_SAMPLES = 10_000
+
+
+class SourceConfig(Section):
+    """Where documents come from; see `ulm.data.documents.CorpusSource`. Of a hub 10,000 documents are read by default."""
+
+    hub: str | None = None
+    config: str | None = None
+    split: str = "train"
+    files: tuple[str, ...] = ()
+    column: str = "text"
+    samples: int | None = Field(None, ge=2)
+    separator: str | None = None
+    body: tuple[str, str] | None = None
+    shortest: int = Field(1, ge=1)
+    name: str | None = None
+    by_file: bool = False
+    val_share: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceConfig:
+        if (self.hub is None) == (not self.files):
+            raise ValueError("give either `hub` (the name of a dataset) or `files` (local paths)")
+        return self
+
+    def source(self, beside: Path) -> CorpusSource:
+        """Return the source; paths are relative to a folder."""
+        fields = self.model_dump()
+        fields["files"] = tuple(str(beside / name) for name in self.files)
+        if self.hub is not None and self.samples is None:
+            fields["samples"] = HUB_SAMPLES
+        return CorpusSource(**fields)
+
+
+class CorpusConfig(Section):
+    """The texts.
+
+    Attributes:
+        sources: read in order; each is split by itself.
+        tokenizer: the size of a BPE trained on the training documents, or a name or path such as `gpt2`.
+        val_share: share of the documents that is held out, of each source that does not say otherwise.
+        seed: of the split.
+        bin_type: type of a token on disk.
+    """
+
+    sources: tuple[SourceConfig, ...] = Field((SourceConfig(hub="openwebtext"),), min_length=1)
+    tokenizer: Annotated[int, Field(ge=259)] | str = 4096
+    val_share: float = Field(0.1, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+    bin_type: Literal["uint16", "uint32"] = "uint16"
+
+
+class ModelSection(Section):
+    """The pair: `revena-<size>` with memory, `gpt-<size>` without it and as many parameters.
+
+    Attributes:
+        size: 1m, 4m, 10m or 70m.
+        window: STM in tokens.
+        ltm: fields of `ulm.config.LTMConfig` that differ from the pair's.
+    """
+
+    size: str = "1m"
+    window: int = Field(128, ge=8)
+    ltm: dict[str, Any] = Field(default_factory=dict)
+
+    def config(self, arm: Arm, vocab_size: int) -> ModelConfig:
+        """Return the shape of an arm's model.
+
+        Raises:
+            ValueError: no such size, or the fields do not fit.
+        """
+        if self.size not in PAIRS:
+            raise ValueError(f"unknown model.size {self.size!r}; available: {', '.join(PAIRS)}")
+        name = f"{'revena' if arm == 'with_ltm' else 'gpt'}-{self.size}"
+        return preset(name, vocab_size, window=self.window, ltm=self.ltm)
+
+
+class RecallConfig(Section):
+    """Recall sequences, in training and in evaluation; see `ulm.data.recall.RecallTask`.
+
+    Attributes:
+        rows: rows of a batch that read practice sequences in place of the corpus; in both arms.
+        practice_tokens: length of the longest ones.
+        practice_text: share of the practice with text in place of the quiet filler.
+        filler: quiet filler.
+        num_keys, num_values, num_pairs, spacing: of the task.
+        distances: at which recall is scored.
+        sequences: scored per distance and seed.
+    """
+
+    rows: int = Field(2, ge=0)
+    practice_tokens: int = Field(2048, ge=64)
+    practice_text: float = Field(0.0, ge=0, le=1)
+    filler: str = " The sun was warm and the wind was still."
+    num_keys: int = Field(256, ge=8)
+    num_values: int = Field(256, ge=2)
+    num_pairs: int = Field(8, ge=1)
+    spacing: int = Field(72, ge=8)
+    distances: tuple[Annotated[int, Field(ge=2, le=2**20)], ...] = Field(
+        (32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=1
+    )
+    sequences: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> RecallConfig:
+        for distance in self.distances:
+            if not fits(distance, self.num_pairs, self.spacing):
+                raise ValueError(f"distances: at {distance} queries fall on pairs, which stand {self.spacing} apart")
+        return self
+
+
+class TrainSection(Section):
+    """The recipe, the same for both arms.
+
+    Attributes:
+        mode: `documents` streams whole documents, window and memory carried through each; `windows` is the plain
+            recipe of overlapping windows (`width`, `stride`), each a sequence of its own, in which a memory that is
+            read from the next segment on can only be read if windows are wider than one segment.
+        span: tokens per row and step (documents), a multiple of the window; gradients reach back so far. A document
+            begins with a window of its own, for both arms alike.
+        steps, batch_size, lr, betas, weight_decay, warmup, clip, optimizer: the optimizer, with a cosine schedule.
+        micro_batches: groups of rows whose gradients are accumulated.
+        save_every, keep: states are saved every so many steps, and so many are kept.
+        log_every: in steps.
+        workers, threads, device, dtype, compile: where it runs; `dtype` bfloat16 computes under autocast.
+        tracking: `wandb` also sends the metrics there (WANDB_MODE=offline works).
+    """
+
+    mode: Literal["documents", "windows"] = "documents"
+    width: int = Field(128, ge=8)
+    stride: int = Field(64, ge=1)
+    span: int = Field(512, ge=8)
+    steps: int = Field(10_000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    micro_batches: int = Field(1, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: int = Field(500, ge=1)
+    clip: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    save_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=2)
+    log_every: int = Field(50, ge=1)
+    workers: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    tracking: Literal["none", "wandb"] = "none"
+
+
+class EvalSection(Section):
+    """What is measured.
+
+    Attributes:
+        controls: null controls that run beside the arm with memory.
+        policies: further write rules and evictions, each fields of `ulm.config.LTMConfig`, tried on the same weights.
+        speed_tokens: tokens read per arm and round when speed is measured; rounds alternate between the arms.
+        speed_rounds: how many.
+    """
+
+    controls: tuple[Control, ...] = CONTROLS
+    policies: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    speed_tokens: int = Field(16_384, ge=1024)
+    speed_rounds: int = Field(5, ge=3)
+
+
+class LabConfig(Section):
+    """A lab file.
+
+    Attributes:
+        name: names the folder under `runs/`.
+        seeds: of weights and data order; each arm is trained once per seed.
+        with_ltm: whether the arm with memory is trained at all; off unless asked for.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seeds: tuple[int, ...] = (1, 2, 3)
+    with_ltm: bool = False
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelSection = ModelSection()
+    recall: RecallConfig = RecallConfig()
+    train: TrainSection = TrainSection()
+    eval: EvalSection = EvalSection()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms that are trained."""
+        return ARMS if self.with_ltm else ("baseline",)
+
+    @model_validator(mode="after")
+    def _fits(self) -> LabConfig:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("`seeds` must be different whole numbers of at least 0")
+        for arm in ARMS:
+            shape = self.model.config(arm, 4096)
+            if shape.ltm is None:
+                continue
+            if self.model.window % shape.ltm.segment:
+                raise ValueError(f"model.ltm.segment {shape.ltm.segment} must divide the window {self.model.window}")
+            if self.train.mode == "windows" and self.with_ltm and self.train.width <= shape.ltm.segment:
+                raise ValueError(
+                    f"windows of {self.train.width} tokens are one segment of {shape.ltm.segment}, so a memory would "
+                    "never be read; set train.mode: documents, or a wider train.width"
+                )
+            for name, changes in self.eval.policies.items():
+                if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                    raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
+                try:
+                    self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config(arm, 4096)
+                except ValueError as error:
+                    raise ValueError(f"eval.policies.{name}: {error}") from error
+        needed = self.recall.num_keys + self.recall.num_values
+        if isinstance(self.corpus.tokenizer, int) and self.corpus.tokenizer < needed + 3:
+            raise ValueError(
+                f"corpus.tokenizer {self.corpus.tokenizer} is too small for recall.num_keys {self.recall.num_keys} and "
+                f"recall.num_values {self.recall.num_values}; raise it, or lower those"
+            )
+        if self.train.span % self.model.window:
+            raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")
+        if self.train.mode == "documents" and self.recall.rows >= self.train.batch_size:
+            raise ValueError(f"recall.rows {self.recall.rows} leave no row of {self.train.batch_size} for the corpus")
+        if self.train.batch_size % (self.train.workers * self.train.micro_batches):
+            raise ValueError(
+                f"batch_size {self.train.batch_size} cannot be shared evenly by {self.train.workers} workers x "
+                f"{self.train.micro_batches} micro-batches"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""`swarm mqar`: multi-query associative recall with and without memory."""

@@ -1,0 +1,1 @@
+"""The run folder: journal, telemetry and outcomes, written and read."""

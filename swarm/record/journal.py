@@ -1,0 +1,449 @@
+"""The journal: an append-only, hash-chained file of what happened in a run, one JSON record per line.
+
+Owns the bytes on disk: the canonical form and hash of a record, the durable writer with its lock on the run
+folder, the streaming reader, and the line between a torn tail (a write that was cut short: harmless, dropped)
+and corruption (anything else that does not verify: an error that names the line). It refuses to know what the
+records mean, worlds, models, and the clock; wall-clock facts belong to `swarm.record.telemetry`.
+
+A record has the keys of its body plus `seq`, `kind`, `prev` and `hash`, sorted, without spaces. `hash` is the
+sha256 of the same text without the `hash` entry. The writer serialises the keys before and after the place of
+`hash` once each and splices the hash between them; the reader cuts it out of the raw line again, so neither
+serialises a record twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from swarm.errors import SwarmError
+
+__all__ = [
+    "GENESIS",
+    "JOURNAL_NAME",
+    "JournalError",
+    "JournalReader",
+    "JournalWriter",
+    "LineTail",
+    "Record",
+    "RunLock",
+    "canonical_json",
+    "read_records",
+    "state_hash",
+]
+
+Record = dict[str, Any]
+JOURNAL_NAME = "journal.jsonl"
+GENESIS = "0" * 64
+"""`prev` of the first record."""
+
+_CHAIN_KEYS = ("seq", "kind", "prev", "hash")
+_COMMIT_KINDS = frozenset({"tick", "episode_end", "end"})
+"""Made durable at once under `tick` durability; `header` and `episode` ride with the next of these."""
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class JournalError(SwarmError):
+    """A journal that does not verify; the message names the line."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one byte form of JSON-able data: keys sorted, no spaces, UTF-8.
+
+    Lone surrogates, which UTF-8 cannot carry, are written as JSON escapes, so that any text can be recorded.
+
+    Raises:
+        TypeError, ValueError: the data is not JSON-able or holds NaN or infinity.
+    """
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
+
+
+def state_hash(state: Any) -> str:
+    """Return the sha256 (hex) of the canonical JSON of a world's `state()`.
+
+    Raises:
+        TypeError, ValueError: the state is not JSON-able or holds NaN or infinity.
+    """
+    return hashlib.sha256(canonical_json(state)).hexdigest()
+
+
+class RunLock:
+    """The exclusive right to write in a run folder, held until `release` or the end of the process.
+
+    The file stays behind on purpose: removing it would let two processes lock two different files.
+
+    Raises:
+        SwarmError: another process holds it, or the folder is missing or not writable.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        path = run_dir / "lock"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise SwarmError(f"cannot write in {run_dir}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise SwarmError(
+                f"{run_dir} is being written by another process (pid {holder}); wait for it or stop it first"
+            ) from error
+        except OSError as error:
+            os.close(self._fd)
+            raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError:
+            # The pid only makes the message above friendlier; on a full disk the lock itself still holds.
+            pass
+
+    def release(self) -> None:
+        """Let others write; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LineTail:
+    """Reads the whole lines of a growing file, remembering where it stopped.
+
+    Attributes:
+        offset: bytes read so far, always at the start of a line.
+        num_lines: whole lines read so far.
+        torn: whether the last poll met bytes after the last newline.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.num_lines = 0
+        self.torn = False
+
+    def poll(self) -> Iterator[bytes]:
+        """Yield the lines that are complete by now, newline included; none when the file does not exist yet.
+
+        A line without its newline is left for a later poll, which reads it anew: its writer may cut it back.
+        """
+        self.torn = False
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self.torn = True
+                    return
+                self.offset += len(line)
+                self.num_lines += 1
+                yield line
+
+
+class JournalReader:
+    """A streaming reader that verifies the chain as it goes and can be polled while the file grows.
+
+    Args:
+        path: the journal file.
+        verify: check hashes, links and numbering; without it only broken JSON is noticed.
+
+    Attributes:
+        tail: the position in the file.
+        last_hash: hash of the last record read, `GENESIS` before the first.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
+        self.path = path
+        self.verify = verify
+        self.tail = LineTail(path)
+        self.last_hash = GENESIS
+
+    def poll(self) -> Iterator[Record]:
+        """Yield the records that are complete by now; a torn last line is left alone.
+
+        Raises:
+            JournalError: a whole line does not verify; the message names it.
+            SwarmError: the file cannot be read.
+        """
+        try:
+            for line in self.tail.poll():
+                yield self._admit(line)
+        except OSError as error:
+            raise SwarmError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def _admit(self, line: bytes) -> Record:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self._broken("is not JSON") from error
+        if not isinstance(record, dict):
+            raise self._broken("is not a JSON object")
+        if self.verify:
+            self._verify(record, line)
+        self.last_hash = str(record.get("hash"))
+        return record
+
+    def _verify(self, record: Record, line: bytes) -> None:
+        seq = self.tail.num_lines - 1
+        if type(record.get("seq")) is not int or record["seq"] != seq:
+            raise self._broken(f"has seq {record.get('seq')!r} where {seq} must stand")
+        if not isinstance(record.get("kind"), str):
+            raise self._broken("has no kind")
+        if record.get("prev") != self.last_hash:
+            prev = record.get("prev")
+            raise self._broken(f"does not follow the one before it: prev is {prev!r}, not {self.last_hash!r}")
+        claimed = record.get("hash")
+        if not isinstance(claimed, str):
+            raise self._broken("has no hash")
+        entry = canonical_json({"hash": claimed})[1:-1] + b","
+        bare, found, rest = line.rstrip(b"\n").partition(entry)
+        actual = hashlib.sha256(bare + rest).hexdigest()
+        if not found or actual != claimed:
+            raise self._broken(f"was altered: its hash is {actual}, it says {claimed}")
+
+    def _broken(self, what: str) -> JournalError:
+        return JournalError(f"{self.path}, line {self.tail.num_lines}: the record {what}")
+
+
+def read_records(
+    path: Path,
+    verify: bool = True,
+    follow: bool = False,
+    *,
+    poll_s: float = 0.2,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Record]:
+    """Yield the records of a journal one by one, never holding the file whole.
+
+    Args:
+        path: the journal file.
+        verify: check the hash chain.
+        follow: wait for more records (and for the file itself) until an `end` record or until `stop` is true.
+        poll_s: seconds between looks at a file that has nothing new.
+        stop: asked while waiting; only used with `follow`.
+
+    Raises:
+        JournalError: a line other than a torn last one does not verify; the message names it.
+        SwarmError: there is no such file, or it cannot be read.
+    """
+    if not follow and not path.is_file():
+        raise SwarmError(f"no journal at {path}; name the folder of a run")
+    reader = JournalReader(path, verify=verify)
+    while True:
+        for record in reader.poll():
+            yield record
+            if follow and record.get("kind") == "end":
+                return
+        if not follow or (stop is not None and stop()):
+            return
+        time.sleep(poll_s)
+
+
+class JournalWriter:
+    """Appends records to a new journal and holds the lock on its folder until `close`.
+
+    Each record is one `os.write` to a descriptor opened with O_APPEND, so killing the process leaves whole
+    lines plus at most one torn last line. Under `tick` durability records of kind tick, episode_end and end
+    are on disk when `append` returns. Under `group` a background thread syncs every `group_ms`: a power cut
+    loses at most that much (plus the sync in flight), a killed process loses nothing.
+
+    Args:
+        path: the journal file; its folder exists, the file does not or is empty.
+        durability: `tick` or `group`.
+        group_ms: the loss window of `group`, in milliseconds.
+
+    Attributes:
+        next_seq: number of the next record.
+        last_hash: hash of the last record, `GENESIS` when there is none.
+
+    Raises:
+        SwarmError: the journal already has records, the folder is locked or not writable.
+    """
+
+    def __init__(self, path: Path, durability: Literal["tick", "group"] = "tick", group_ms: int = 50) -> None:
+        lock = RunLock(path.parent)
+        try:
+            if path.exists() and path.stat().st_size:
+                raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
+            self._open(path, lock, durability, group_ms, next_seq=0, last_hash=GENESIS, size=0)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def resume(cls, path: Path, durability: Literal["tick", "group"] = "tick", group_ms: int = 50) -> Self:
+        """Open an existing journal for more records: lock, verify the chain, cut off a torn last line.
+
+        Raises:
+            JournalError: something other than the torn tail is broken; the message names the line.
+            SwarmError: there is no journal, or another process is writing it.
+        """
+        if not path.is_file():
+            raise SwarmError(f"no journal at {path}; name the folder of a run")
+        lock = RunLock(path.parent)
+        try:
+            reader = JournalReader(path)
+            for _ in reader.poll():
+                pass
+            writer = cls.__new__(cls)
+            size = reader.tail.offset
+            writer._open(path, lock, durability, group_ms, reader.tail.num_lines, reader.last_hash, size)
+        except BaseException:
+            lock.release()
+            raise
+        return writer
+
+    def _open(
+        self,
+        path: Path,
+        lock: RunLock,
+        durability: str,
+        group_ms: int,
+        next_seq: int,
+        last_hash: str,
+        size: int,
+    ) -> None:
+        self.path = path
+        self.next_seq = next_seq
+        self.last_hash = last_hash
+        self._size = size
+        self._lock = lock
+        self._group_s = group_ms / 1000 if durability == "group" else 0.0
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.ftruncate(self._fd, size)
+                os.fsync(self._fd)
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)  # a new file is only durable once its folder entry is
+                finally:
+                    os.close(folder)
+            except OSError:
+                os.close(self._fd)
+                raise
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._closed = False
+        self._sync_error: OSError | None = None
+        self._dirty = threading.Event()
+        self._closing = threading.Event()
+        self._syncer: threading.Thread | None = None
+        if durability == "group":
+            self._syncer = threading.Thread(target=self._sync_in_groups, name="journal-sync", daemon=True)
+            self._syncer.start()
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> str:
+        """Write one record and return its hash.
+
+        If it fails, nothing of the record stays in the file and the writer may be used again; only a failed
+        sync leaves the record, whole but perhaps not yet durable.
+
+        Args:
+            kind: kind of the record.
+            body: JSON-able data without the keys `seq`, `kind`, `prev` and `hash`.
+
+        Raises:
+            SwarmError: no space, no permission, or a failing disk.
+            TypeError, ValueError: the body is not JSON-able, holds NaN, or uses a reserved key.
+        """
+        if self._closed:
+            raise SwarmError(f"{self.path} is closed; nothing more can be recorded")
+        if self._sync_error is not None:
+            raise self._cannot_write(self._sync_error) from self._sync_error
+        if any(key in body for key in _CHAIN_KEYS):
+            raise ValueError(f"a record body may not use the keys {', '.join(_CHAIN_KEYS)}")
+        after = {key: value for key, value in body.items() if key > "hash"}
+        after.update(kind=kind, prev=self.last_hash, seq=self.next_seq)
+        before = {key: value for key, value in body.items() if key < "hash"}
+        head = canonical_json(before)[:-1] + (b"," if before else b"")
+        tail = canonical_json(after)[1:]
+        digest = hashlib.sha256(head + tail).hexdigest()
+        self._write(b"".join((head, b'"hash":"', digest.encode("ascii"), b'",', tail, b"\n")), digest)
+        if self._syncer is not None:
+            self._dirty.set()
+        elif kind in _COMMIT_KINDS:
+            self._sync()
+        return digest
+
+    def _write(self, line: bytes, digest: str) -> None:
+        was = (self.next_seq, self.last_hash, self._size)
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+            self.next_seq, self.last_hash, self._size = was[0] + 1, digest, was[2] + len(line)
+        except BaseException as error:
+            # Also on KeyboardInterrupt: a half-written line followed by a further record would be corruption.
+            self.next_seq, self.last_hash, self._size = was
+            try:
+                os.ftruncate(self._fd, self._size)
+            except OSError:
+                self._closed = True  # the torn line cannot be removed, so nothing may follow it
+            if isinstance(error, OSError):
+                raise self._cannot_write(error) from error
+            raise
+
+    def _sync(self) -> None:
+        try:
+            _sync_data(self._fd)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _sync_in_groups(self) -> None:
+        while not self._closing.is_set():
+            self._dirty.wait()
+            self._closing.wait(self._group_s)
+            self._dirty.clear()
+            try:
+                _sync_data(self._fd)
+            except OSError as error:
+                self._sync_error = error  # told to the caller by the next append or by close
+                return
+
+    def _cannot_write(self, error: OSError) -> SwarmError:
+        return SwarmError(
+            f"cannot write {self.path}: {error.strerror}; mend that, then `swarm resume {self.path.parent}`"
+        )
+
+    def close(self) -> None:
+        """Make everything durable, close the file and give the folder free; idempotent.
+
+        Raises:
+            SwarmError: the last sync failed.
+        """
+        if self._fd < 0:
+            return
+        self._closed = True
+        self._closing.set()
+        self._dirty.set()
+        if self._syncer is not None:
+            self._syncer.join()
+        try:
+            if self._sync_error is not None:
+                raise self._cannot_write(self._sync_error) from self._sync_error
+            self._sync()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,89 @@
+"""Wall-clock facts about a run: rates, host deaths, resumes, the finish.
+
+Owns `telemetry.jsonl`, which the dashboard reads beside the journal. It is best effort: never synced, never
+compared, never replayed, and a failing write is silent, because losing a rate must not stop a run. It refuses
+to hold anything that decides a result; that is the journal's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from swarm.record.journal import LineTail, Record, canonical_json
+
+__all__ = ["TELEMETRY_NAME", "TelemetryWriter", "parse_telemetry", "read_telemetry"]
+
+TELEMETRY_NAME = "telemetry.jsonl"
+
+
+class TelemetryWriter:
+    """Appends lines ``{"at_s": unix seconds, "kind": ..., ...}``; every failure to write is swallowed.
+
+    Args:
+        path: the telemetry file; a resumed run appends to what is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = -1
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                os.write(self._fd, b"\n")  # a killed run left half a line; keep it away from ours
+        except OSError:
+            self.close()
+
+    def emit(self, kind: str, **facts: Any) -> None:
+        """Append one line, stamped with the current time.
+
+        Args:
+            kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
+                `engine_ready`, `interrupted` or `finish`.
+            facts: JSON-able facts, see docs/architecture.md.
+        """
+        if self._fd < 0:
+            return
+        try:
+            line = canonical_json({**facts, "at_s": round(time.time(), 6), "kind": kind}) + b"\n"
+            os.write(self._fd, line)
+        except (OSError, TypeError, ValueError):
+            return
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def parse_telemetry(line: bytes) -> Record | None:
+    """Return the fact on one line, or None when the line is no JSON object with a kind and a time."""
+    try:
+        fact = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fact, dict) or not isinstance(fact.get("kind"), str):
+        return None
+    return fact if isinstance(fact.get("at_s"), int | float) else None
+
+
+def read_telemetry(path: Path) -> Iterator[Record]:
+    """Yield the facts of a telemetry file in order; unreadable lines are skipped, a missing file is empty."""
+    for line in LineTail(path).poll():
+        fact = parse_telemetry(line)
+        if fact is not None:
+            yield fact

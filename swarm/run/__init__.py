@@ -1,0 +1,1 @@
+"""One run: tick loop, episodes, budget, topology, steering."""

@@ -1,0 +1,68 @@
+"""What an episode has used and what it may still start.
+
+Owns the accounting of tokens, model calls and world actions, and the rule for starting calls: a call starts only
+while something is left after every call in flight is counted at its largest possible cost, so an episode overshoots
+by at most one call. Knows no models and no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.config.experiment import BudgetConfig
+
+__all__ = ["Spent"]
+
+
+@dataclass(slots=True)
+class Spent:
+    """Use of one episode so far. Tokens are prompt, generated, messages and the coordinator's own."""
+
+    tokens: int = 0
+    calls: int = 0
+    actions: int = 0
+
+    def add(self, other: Spent) -> None:
+        """Count what another account holds, too."""
+        self.tokens += other.tokens
+        self.calls += other.calls
+        self.actions += other.actions
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the journal's form."""
+        return {"tokens": self.tokens, "calls": self.calls, "actions": self.actions}
+
+    def exhausted(self, budget: BudgetConfig, ticks: int) -> str | None:
+        """Return the name of a limit that is reached, or None."""
+        for name, used, limit in (
+            ("tokens", self.tokens, budget.tokens),
+            ("calls", self.calls, budget.calls),
+            ("actions", self.actions, budget.actions),
+            ("ticks", ticks, budget.ticks),
+        ):
+            if limit is not None and used >= limit:
+                return name
+        return None
+
+    def tokens_left(self, budget: BudgetConfig) -> int | None:
+        """Return the tokens left, None without a limit."""
+        return None if budget.tokens is None else max(0, budget.tokens - self.tokens)
+
+    def admit(self, budget: BudgetConfig, largest_costs: list[int]) -> int:
+        """Return how many of the calls, in order, may start now.
+
+        Args:
+            budget: the limits.
+            largest_costs: tokens each call uses at most.
+        """
+        tokens, count = self.tokens, 0
+        for cost in largest_costs:
+            if (
+                (budget.tokens is not None and tokens >= budget.tokens)
+                or (budget.calls is not None and self.calls + count >= budget.calls)
+                or (budget.actions is not None and self.actions + count >= budget.actions)
+            ):
+                break
+            tokens += cost
+            count += 1
+        return count

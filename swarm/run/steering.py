@@ -1,0 +1,238 @@
+"""What a person says to a live run from elsewhere, and what agents are told in a tick when somebody does.
+
+Owns `steer.jsonl`, in which `swarm steer` leaves what a person says and in which the tick loop finds it, and the rule
+that a person's word goes before the coordinator's. The file is a letter box: what came of it is in the journal, and
+what the journal has is never applied again. Nothing in it is trusted: a line that cannot be meant is no line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swarm.errors import SwarmError
+from swarm.messages import DirectReply
+from swarm.record.journal import LineTail, Record, canonical_json
+
+__all__ = ["MAX_CHARACTERS", "STEERING_NAME", "Mailbox", "Orders", "Steer", "checked_text", "is_live", "post"]
+
+STEERING_NAME = "steer.jsonl"
+
+LOCK_NAME = "lock"
+"""What `swarm.record.journal.RunLock` locks."""
+
+MAX_CHARACTERS = 500
+"""Of one thing that a person says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """One thing that a person said to a live run: a directive for agents, or a hint for the coordinator.
+
+    Attributes:
+        line: its number in the file, from 1.
+        text: what was said.
+        agents: whom it directs in the next tick; empty for a hint.
+        episode: the one that it is for; None means every episode that is running.
+        tokens: what it costs the episode, 0 while nobody has counted.
+    """
+
+    line: int
+    text: str
+    agents: tuple[str, ...] = ()
+    episode: int | None = None
+    tokens: int = 0
+
+
+def checked_text(text: str) -> str:
+    """Return what a person wrote with its white space made plain.
+
+    Raises:
+        SwarmError: it is empty, too long, or cannot be printed.
+    """
+    plain = " ".join(text.split())
+    if not plain:
+        raise SwarmError("the text is empty; say what agents or coordinator shall know")
+    if not plain.isprintable():
+        raise SwarmError("the text holds characters that cannot be printed; leave them out")
+    if len(plain) > MAX_CHARACTERS:
+        raise SwarmError(f"the text has {len(plain)} characters, {MAX_CHARACTERS} are the most; shorten it")
+    return plain
+
+
+def is_live(run_dir: Path) -> bool:
+    """Return whether a process is carrying on the run in `run_dir`."""
+    try:
+        lock = os.open(run_dir / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def post(run_dir: Path, text: str, agents: Sequence[str] = (), episode: int | None = None) -> None:
+    """Leave a line for the run in `run_dir`; it is on disk when this returns.
+
+    Args:
+        run_dir: the run folder.
+        text: as `checked_text` returns it.
+        agents: whom it directs; none makes it a hint for the coordinator.
+        episode: the one that it is for; None means every episode that is running.
+
+    Raises:
+        SwarmError: the file cannot be written.
+    """
+    said: dict[str, Any] = {"text": text}
+    if agents:
+        said["agents"] = list(agents)
+    if episode is not None:
+        said["episode"] = episode
+    path = run_dir / STEERING_NAME
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # whoever else is steering needs a moment only
+            whole = path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(file, whole)  # half a line of a writer that was killed, which nobody has read
+            line = canonical_json(said) + b"\n"
+            if os.write(file, line) != len(line):
+                os.ftruncate(file, whole)
+                raise SwarmError(f"cannot write {path}: no space left; make some and say it again")
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise SwarmError(f"cannot write {path}: {error.strerror}") from error
+
+
+class Mailbox:
+    """What was left for a run, read as it comes.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tail = LineTail(path)
+        self._steers: list[Steer] = []
+
+    def look(self) -> None:
+        """Read what is new: a look at the size of the file, most of the time."""
+        try:
+            if self._tail.path.stat().st_size > self._tail.offset:
+                for line in self._tail.poll():
+                    if (steer := _read(line, self._tail.num_lines)) is not None:
+                        self._steers.append(steer)
+        except OSError:  # nobody has left anything
+            return
+
+    def due(
+        self, episode: int, after: int, agents: Sequence[str], count: Callable[[Sequence[str]], list[int]]
+    ) -> tuple[Steer, ...]:
+        """Return what an episode has not heard yet, with its tokens.
+
+        Args:
+            episode: its number.
+            after: the last line that the episode has heard.
+            agents: those that can be directed; others are left out.
+            count: counts the tokens of texts.
+        """
+        if not self._steers or self._steers[-1].line <= after:
+            return ()
+        found: list[Steer] = []
+        for steer in self._steers:
+            if steer.line > after and steer.episode in (None, episode):
+                known = tuple(agent for agent in agents if agent in steer.agents)
+                if known or not steer.agents:
+                    found.append(replace(steer, agents=known))
+        counts = count([steer.text for steer in found]) if found else []
+        # Written once for every agent that it is for, as a coordinator writes its directives.
+        return tuple(
+            replace(steer, tokens=tokens * max(1, len(steer.agents)))
+            for steer, tokens in zip(found, counts, strict=True)
+        )
+
+
+def _read(line: bytes, number: int) -> Steer | None:
+    """Return what a line of the file says, None when it says nothing that can be meant."""
+    try:
+        said = json.loads(line)
+        text, agents, episode = checked_text(said["text"]), said.get("agents", []), said.get("episode")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SwarmError):
+        return None
+    if not isinstance(agents, list) or not all(isinstance(agent, str) for agent in agents):
+        return None
+    return Steer(number, text, tuple(agents), episode) if episode is None or type(episode) is int else None
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What one episode is told in one tick.
+
+    Attributes:
+        reply: what its coordinator said, None when it was not asked.
+        steers: what a person said from elsewhere.
+    """
+
+    reply: DirectReply | None = None
+    steers: tuple[Steer, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """What it costs."""
+        return sum(steer.tokens for steer in self.steers) + (self.reply.tokens if self.reply else 0)
+
+    @property
+    def calls(self) -> int:
+        """The model calls that it took."""
+        return self.reply.calls if self.reply else 0
+
+    def directives(self, otherwise: Mapping[str, str]) -> dict[str, str]:
+        """Return agent -> text; `otherwise` holds where the coordinator was not asked."""
+        told = dict(otherwise if self.reply is None else self.reply.directives)
+        for steer in self.steers:
+            told.update(dict.fromkeys(steer.agents, steer.text))
+        return told
+
+    def fields(self) -> Record:
+        """Return what a tick record says about it; without a person that is what it always was."""
+        body: Record = {"coordinator": None, "directives": self.directives({})}
+        if self.reply is not None:
+            body["coordinator"] = {
+                "prompt_tokens": self.reply.prompt_tokens,
+                "generated_tokens": self.reply.generated_tokens,
+                "calls": self.reply.calls,
+            }
+            if self.reply.fault is not None:
+                body["coordinator"]["fault"] = self.reply.fault
+            if self.reply.passed_over:
+                body["coordinator"]["passed_over"] = self.reply.passed_over
+            if self.reply.review is not None:
+                body["review"] = self.reply.review
+        if self.steers:
+            body["steered"] = [self._entry(steer) for steer in self.steers]
+        return body
+
+    def _entry(self, steer: Steer) -> Record:
+        if not steer.agents:
+            return {"line": steer.line, "hint": steer.text, "tokens": steer.tokens}
+        entry: Record = {
+            "line": steer.line,
+            "agents": list(steer.agents),
+            "text": steer.text,
+            "tokens": steer.tokens,
+        }
+        said = {} if self.reply is None else self.reply.directives
+        if instead_of := {agent: said[agent] for agent in steer.agents if agent in said}:
+            entry["instead_of"] = instead_of
+        return entry

@@ -1,0 +1,383 @@
+"""The tick loop: coordinator, agents, world, journal, in this order, for every episode in flight.
+
+Owns the order of events and nothing physical: which process runs a model call is the pool's business, and what is on
+disk is the journal's. Results are committed in a fixed logical order (episode, tick, agent), never in the order of
+arrival, so a run that was killed and resumed has the journal of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from swarm.agents.ltm_files import MemoryStore
+from swarm.agents.shared_facts import SwarmFacts
+from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.messages import ActReply, ActRequest, Attendant, DirectReply, DirectRequest, Pool
+from swarm.prompt import STOP, agent_prompt
+from swarm.record.journal import JournalWriter, Record
+from swarm.record.telemetry import TelemetryWriter
+from swarm.run.budget import Spent
+from swarm.run.episode import Episode, WorldFaultError, tokens_of
+from swarm.run.steering import Mailbox, Orders, Steer
+from swarm.seeds import derive_seed
+from worlds.protocol import StepResult, World
+
+__all__ = ["Runtime", "Totals"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the whole run has done so far, in the words of the `end` record."""
+
+    episodes: int = 0
+    solved: int = 0
+    tokens: int = 0
+    faults: int = 0
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One agent's part in the current tick of one episode."""
+
+    agent: str
+    directive: str
+    prompt: str
+    prompt_tokens: int = 0
+    reply: ActReply | None = None
+
+
+class Runtime:
+    """Plays a run to its end.
+
+    Args:
+        config: the experiment.
+        make_world: returns a fresh world per episode.
+        heard_by: agent -> agents whose reports it reads.
+        journal: where records go.
+        telemetry: where wall-clock facts go.
+        memories: where agents' long-term memories go; needed if they have any.
+        mailbox: where people leave what they have to say to the run.
+        person: who takes part in it.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        make_world: Callable[[], World],
+        heard_by: dict[str, tuple[str, ...]],
+        journal: JournalWriter,
+        telemetry: TelemetryWriter,
+        memories: MemoryStore | None = None,
+        mailbox: Mailbox | None = None,
+        person: Attendant | None = None,
+    ) -> None:
+        self.config = config
+        self.mailbox = mailbox
+        self.person = person
+        self._steered = 0
+        self.memories = memories
+        self._handed_on: dict[str, bytes] = {}
+        self._facts: SwarmFacts | None = None
+        self._last_remembered: tuple[int, int] | None = None
+        self.make_world = make_world
+        self.heard_by = heard_by
+        self.journal = journal
+        self.telemetry = telemetry
+        self.totals = Totals()
+        self.live: dict[int, Episode] = {}
+        self.next_episode = 0
+        self.ended: str | None = None
+        self._resume_after = -1
+        self._last: dict[int, Record] = {}
+        self._committed_at = time.monotonic()
+
+    # Folding a journal back in.
+
+    def fold(self, records: Iterable[Record]) -> None:
+        """Bring the run to the state that its journal describes, without calling any model.
+
+        Raises:
+            SwarmError: the journal does not fit the worlds of this installation.
+        """
+        for record in records:
+            kind = record["kind"]
+            if kind == "episode":
+                episode = self._open(record["episode"])
+                if episode.opening()["state"] != record["state"]:
+                    raise SwarmError(
+                        f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
+                    )
+                self._resume_after = -1
+            elif kind == "tick":
+                episode = self.live[record["episode"]]
+                actions = {e["agent"]: e["action"] for e in record["agents"] if e.get("fault") is None}
+                try:
+                    result, state = episode.step(actions)
+                except WorldFaultError as error:
+                    raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
+                self._take(episode, record, result)
+                if state != record["state"]:
+                    raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
+                self._resume_after = episode.index
+            elif kind == "episode_end":
+                self._close(record)
+                self._resume_after = record["episode"]
+            elif kind == "end":
+                self.ended = record["reason"]
+        self._recall()
+
+    def _recall(self) -> None:
+        """Give agents back what they remembered after the last record."""
+        if self.memories is None or self.ended is not None:
+            return
+        for episode in self.live.values():
+            if episode.ticks:
+                episode.memories = self.memories.load(episode.index, episode.ticks - 1)
+        if self.config.agents.memory_span == "run":
+            if self._last_remembered is not None:
+                self._handed_on = self.memories.load(*self._last_remembered)
+            for episode in self.live.values():
+                episode.memories = episode.memories or dict(self._handed_on)
+
+    def _open(self, index: int) -> Episode:
+        try:
+            episode = Episode(index, self.config, self.make_world())
+        except WorldFaultError as error:
+            raise SwarmError(str(error)) from error
+        episode.memories = dict(self._handed_on)
+        episode.steered = self._steered
+        if self._facts is not None:
+            episode.facts = self._facts
+        self.live[index] = episode
+        self.next_episode = index + 1
+        return episode
+
+    def _take(self, episode: Episode, record: Record, result: StepResult) -> None:
+        """Take a tick over: into its episode, and into what is known of the run."""
+        episode.commit(record, result)
+        self._steered = max(self._steered, episode.steered)
+        self._last[episode.index] = record
+        self.totals.tokens += tokens_of(record)
+        asked = [*record["agents"], record["coordinator"] or {}]
+        self.totals.faults += sum(entry.get("fault") is not None for entry in asked)
+
+    def _close(self, record: Record) -> None:
+        ended = self.live.pop(record["episode"])
+        if self.config.agents.memory_span == "run":
+            self._handed_on, self._facts = ended.memories, ended.facts
+            if ended.ticks:
+                self._last_remembered = (ended.index, ended.ticks - 1)
+        self._last.pop(record["episode"], None)
+        self.totals.episodes += 1
+        self.totals.solved += record["solved"]
+        self.totals.tokens += record.get("unrecorded", {}).get("tokens", 0)
+        self.totals.faults += record["reason"].startswith("world fault")
+
+    # Playing.
+
+    def play(self, pool: Pool) -> str:
+        """Play until the run is over; return the reason.
+
+        Raises:
+            SwarmError: the pool gave up, or the journal cannot be written.
+        """
+        started = self._committed_at = time.monotonic()
+        limit = self.config.budget.wall_time_s
+        for episode in list(self.live.values()):  # killed between a last tick and its episode_end
+            self._end_if_over(episode)
+        while self.ended is None:
+            if self._resume_after < 0:
+                while self.next_episode < self.config.episodes and len(self.live) < self.config.concurrency:
+                    self.journal.append("episode", self._open(self.next_episode).opening())
+            todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
+            self._resume_after = -1
+            if todo:
+                self._tick(todo, pool)
+            if self.totals.faults > self.config.faults.max_faults:
+                self._end("faults")
+            elif not self.live and self.next_episode >= self.config.episodes:
+                self._end("finished")
+            elif limit is not None and time.monotonic() - started > limit:
+                self._end("wall_time")
+        return self.ended
+
+    def _end(self, reason: str) -> None:
+        self.ended = reason
+        self.journal.append("end", {"reason": reason, **asdict(self.totals)})
+
+    def _tick(self, episodes: list[Episode], pool: Pool) -> None:
+        steered = self._listen(episodes, pool)
+        directed = self._direct(episodes, steered, pool)
+        orders = {e.index: Orders(directed.get(e.index), steered.get(e.index, ())) for e in episodes}
+        turns = {episode.index: self._turns(episode, orders[episode.index], pool) for episode in episodes}
+        self._act(episodes, turns, pool)
+        steps = 0
+        for episode in episodes:
+            steps += self._commit(episode, orders[episode.index], turns[episode.index])
+        now = time.monotonic()
+        self.telemetry.emit(
+            "commit",
+            seq=self.journal.next_seq - 1,
+            agent_steps=steps,
+            seconds=round(now - self._committed_at, 6),
+        )
+        self._committed_at = now
+
+    def _listen(self, episodes: list[Episode], pool: Pool) -> dict[int, tuple[Steer, ...]]:
+        """Return what people have left for each episode that it has not heard yet."""
+        if self.mailbox is None:
+            return {}
+        self.mailbox.look()
+        return {
+            episode.index: self.mailbox.due(
+                episode.index, episode.steered, episode.world.possible_agents, pool.count_tokens
+            )
+            for episode in episodes
+        }
+
+    def _direct(
+        self, episodes: list[Episode], steered: Mapping[int, tuple[Steer, ...]], pool: Pool
+    ) -> dict[int, DirectReply]:
+        """Ask the coordinator of every episode whose turn it is."""
+        agents, kind = self.config.agents, self.config.coordinator.kind
+        deaf = self.config.topology.kind == "none"
+        if kind == "none" or (deaf and kind != "human"):  # a person can speak without having heard
+            return {}
+        cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
+        requests = [
+            DirectRequest(
+                (episode.index, episode.ticks, "coordinator"),
+                episode.goal,
+                tuple(episode.world.agents),
+                () if deaf else tuple(episode.reports),
+                tuple(episode.directed),
+                derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
+                episode.spent.tokens_left(self.config.budget),
+                0 if deaf else episode.unread,
+                (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
+                tuple(episode.passed_over),
+            )
+            for episode in episodes
+            if episode.ticks % cycle == 0
+        ]
+        if not requests:
+            return {}
+        replies = pool.direct(requests) if self.person is None else self.person.direct(requests, pool)
+        return {reply.key[0]: reply for reply in replies}
+
+    def _turns(self, episode: Episode, orders: Orders, pool: Pool) -> list[_Turn]:
+        """Return the turns that the budget admits in this tick, in agent order."""
+        agents = self.config.agents
+        acting = [agent for agent in episode.world.agents if not episode.rests(agent)]
+        if agents.worker == "time_slice":
+            due = episode.world.possible_agents[episode.ticks % agents.count]
+            acting = [due] if due in acting else []
+        directives = orders.directives(episode.directives)
+        acting = self._awake(episode, acting, directives)
+        turns = [
+            _Turn(
+                agent,
+                directives.get(agent, ""),
+                agent_prompt(
+                    episode.observations[agent],
+                    directives.get(agent, ""),
+                    [episode.latest[other] for other in self.heard_by[agent] if other in episode.latest],
+                    episode.history.get(agent, ()),
+                ),
+            )
+            for agent in acting
+        ]
+        for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
+            turn.prompt_tokens = count
+        # Already in flight: the coordinator's share counts before the agents'.
+        spent = episode.spent
+        spent = Spent(spent.tokens + orders.tokens, spent.calls + orders.calls, spent.actions)
+        admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
+        return turns[:admitted]
+
+    def _awake(self, episode: Episode, acting: list[str], directives: Mapping[str, str]) -> list[str]:
+        """Leave agents out that rest: those without a directive, but for `agents.awake` in turn."""
+        least = self.config.agents.awake
+        if least is None or episode.ticks == 0 or len(acting) <= least:
+            return acting
+        awake = {agent for agent in acting if agent in directives}
+        first = episode.ticks * least % len(acting)
+        for agent in acting[first:] + acting[:first]:
+            if len(awake) >= least:
+                break
+            awake.add(agent)
+        return [agent for agent in acting if agent in awake]
+
+    def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
+        """Fill in the replies of all turns with one call to the pool."""
+        agents = self.config.agents
+        if agents.policy == "random":
+            for episode in episodes:
+                self._act_randomly(episode, turns[episode.index], pool)
+            return
+        asked: list[_Turn] = []
+        requests: list[ActRequest] = []
+        for episode in episodes:
+            for turn in turns[episode.index]:
+                key = (episode.index, episode.ticks, turn.agent)
+                pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
+                asked.append(turn)
+                memory = episode.memories.get(turn.agent)
+                facts = () if episode.facts is None else episode.facts.known(turn.agent)
+                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, memory, facts))
+        if requests:
+            for turn, reply in zip(asked, pool.act(requests), strict=True):
+                turn.reply = reply
+
+    def _act_randomly(self, episode: Episode, turns: list[_Turn], pool: Pool) -> None:
+        """The null control acts like a model that knows the rules of the world and nothing else."""
+        for turn in turns:
+            seed = derive_seed(self.config.seed, "random-policy", episode.index, episode.ticks, turn.agent)
+            text = episode.world.sample_action(turn.agent, turn.directive, random.Random(seed))  # noqa: S311
+            (tokens,) = pool.count_tokens([text + STOP])
+            turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
+
+    def _commit(self, episode: Episode, orders: Orders, turns: list[_Turn]) -> int:
+        """Step the world, write the tick record, then take it over; return the number of agent steps."""
+        replies = [turn.reply for turn in turns if turn.reply is not None]
+        actions = {reply.key[2]: reply.text for reply in replies if reply.fault is None}
+        try:
+            result, state = episode.step(actions)
+        except WorldFaultError as error:
+            # The step has no tick record, but its model calls were made: they are charged all the same.
+            made = sum(reply.tokens for reply in replies)
+            unrecorded = Spent(made + orders.tokens, len(replies) + orders.calls)
+            episode.spent.add(unrecorded)
+            self._finish(episode, f"world fault: {error}"[:300], unrecorded)
+            return 0
+        record = episode.ticking(orders, replies, result, state)
+        self._take(episode, record, result)
+        record["spent"] = episode.spent.as_dict()
+        self._remember(episode, replies)
+        self.journal.append("tick", record)
+        self._end_if_over(episode)
+        return len(actions)
+
+    def _remember(self, episode: Episode, replies: list[ActReply]) -> None:
+        """Keep what agents remember after this tick, on disk before the tick is on record."""
+        if self.memories is None:
+            return
+        episode.memories |= {reply.key[2]: reply.memory for reply in replies if reply.memory is not None}
+        self.memories.save(episode.index, episode.ticks - 1, episode.memories)
+
+    def _end_if_over(self, episode: Episode) -> None:
+        if reason := episode.end_reason(self._last.get(episode.index)):
+            self._finish(episode, reason)
+
+    def _finish(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
+        record = episode.closing(reason, unrecorded)
+        self.journal.append("episode_end", record)
+        self._close(record)
+        if self.memories is not None:
+            self.memories.end_episode(episode.index, self.live)
+        if self.person is not None:
+            self.person.hear(record)

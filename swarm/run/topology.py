@@ -1,0 +1,61 @@
+"""Who hears whom: the communication graph of a run.
+
+Owns the networkx graph behind the `topology` section. Knows no messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import networkx as nx
+
+from swarm.config.experiment import TopologyConfig
+from swarm.errors import SwarmError
+from swarm.seeds import derive_seed
+
+__all__ = ["neighbours"]
+
+
+def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_dir: Path) -> dict[str, tuple[str, ...]]:
+    """Return, for every agent, the agents whose reports it reads, in fixed order.
+
+    Args:
+        config: kind and its settings.
+        agents: all agent ids in order.
+        seed: run seed; a small world is drawn from it.
+        base_dir: folder that a topology file's path is relative to.
+
+    Raises:
+        SwarmError: the file is missing, malformed, or names an agent that does not exist.
+    """
+    n = len(agents)
+    graph: nx.Graph
+    if config.kind in ("none", "star"):
+        graph = nx.empty_graph(n)
+    elif config.kind == "ring":
+        graph = nx.cycle_graph(n) if n > 2 else nx.path_graph(n)
+    elif config.kind == "complete":
+        graph = nx.complete_graph(n)
+    elif config.kind == "small_world":
+        degree = min(config.neighbours, n - 1)
+        graph = nx.watts_strogatz_graph(n, degree, config.rewire, seed=derive_seed(seed, "topology") % 2**32)
+    else:
+        graph = _from_file(base_dir / str(config.path), n)
+    return {a: tuple(agents[j] for j in sorted(graph.neighbors(i)) if j != i) for i, a in enumerate(agents)}
+
+
+def _from_file(path: Path, n: int) -> nx.Graph:
+    graph = nx.empty_graph(n)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"cannot read topology file {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or not all(word.isdigit() and int(word) < n for word in words):
+            raise SwarmError(f"{path}:{number}: expected two agent numbers below {n}, got {line.strip()!r}")
+        graph.add_edge(int(words[0]), int(words[1]))
+    return graph

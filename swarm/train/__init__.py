@@ -1,0 +1,1 @@
+"""Training before play: recipes, loops, lessons."""

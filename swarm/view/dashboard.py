@@ -1,0 +1,180 @@
+"""The live dashboard: polls a run folder's journal and telemetry and shows them until the run ends.
+
+Owns the loop, its pace and its manners in a terminal: a full screen on a terminal, plain lines elsewhere. It
+reads `journal.jsonl` and `telemetry.jsonl` and nothing else, only the bytes that are new, and stretches its
+pauses so that it takes a few per cent of one core at most. It refuses to touch the run.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.live import Live
+
+from swarm.errors import SwarmError
+from swarm.record.journal import JOURNAL_NAME, LineTail
+from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
+from swarm.text import one_line
+from swarm.view.dashboard_state import DashboardState, EndedEpisode
+from swarm.view.dashboard_view import duration, plural, render, status
+
+__all__ = ["RunPoller", "watch"]
+
+CPU_SHARE = 0.02
+LONGEST_PAUSE_S = 2.0
+HEARTBEAT_S = 10.0
+
+
+class RunPoller:
+    """Keeps a `DashboardState` current from the files of a run folder."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.state = DashboardState()
+        self._journal = LineTail(run_dir / JOURNAL_NAME)
+        self._telemetry = LineTail(run_dir / TELEMETRY_NAME)
+
+    def poll(self) -> bool:
+        """Take in what is new; return whether there was anything.
+
+        Raises:
+            SwarmError: a file cannot be read or a journal line is no record.
+        """
+        try:
+            changed = self.state.fold_lines(self._journal.poll())
+            for line in self._telemetry.poll():
+                if (fact := parse_telemetry(line)) is not None:
+                    self.state.fold_telemetry(fact)
+                    changed = True
+        except OSError as error:
+            raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error
+        return changed
+
+
+def watch(
+    run_dir: Path,
+    *,
+    follow: bool = True,
+    refresh_hz: float = 4.0,
+    console: Console | None = None,
+    plain: bool = False,
+) -> int | None:
+    """Show a run until it ends; a finished one is shown once.
+
+    Args:
+        run_dir: the run folder; with `follow` its journal may still be missing.
+        follow: wait for the end of the run; otherwise show what is there.
+        refresh_hz: most looks at the files per second.
+        console: where to draw; default the standard output.
+        plain: lines instead of a screen, on a terminal too.
+
+    Returns:
+        0 when the end (or, without `follow`, the present) was shown, None when the user left before.
+
+    Raises:
+        SwarmError: there is no journal, or it is damaged.
+    """
+    console = console or Console()
+    poller = RunPoller(run_dir)
+    poller.poll()
+    if not follow and not poller.state.config:
+        raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
+    on_screen = console.is_terminal and not console.is_dumb_terminal and not plain
+    on_screen = on_screen and (console.encoding or "").lower().startswith("utf")
+    try:
+        with _ending_on_sigterm():
+            show = _show_screen if on_screen else _show_lines
+            show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
+    except KeyboardInterrupt:
+        return None
+    return 0
+
+
+def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
+    state = poller.state
+    if follow:
+        with Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
+            drawn_s, size = 0.0, console.size
+            for changed in _polling(poller, pause_s):
+                now_s = time.time()
+                if changed or now_s - drawn_s >= 1 or console.size != size:
+                    drawn_s, size = now_s, console.size
+                    live.update(render(state, size.width, size.height, now_s=now_s), refresh=True)
+    console.print(render(state, console.width, max(24, console.height - 1)))
+
+
+def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
+    state, said, told = poller.state, 0, 0
+    beat_s = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    for _ in _polling(poller, pause_s) if follow else (True,):
+        fresh = min(state.num_ended - said, len(state.ended))
+        first = state.num_ended - fresh + 1
+        for number, ended in enumerate(list(state.ended)[len(state.ended) - fresh :], start=first):
+            say(_ended_line(state, ended, number))
+        said = state.num_ended
+        for event in list(state.events)[told - state.num_events :] if state.num_events > told else ():
+            say(f"! {one_line(event)}")
+        told = state.num_events
+        if fresh:
+            beat_s = time.monotonic()
+        elif time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
+            beat_s = time.monotonic()
+            say(f"episode {state.shown.index} tick {state.shown.tick}, {state.tokens:,} tokens{_pace(state)}")
+    text, _ = status(state)
+    say(f"{text}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
+
+
+def _ended_line(state: DashboardState, ended: EndedEpisode, number: int) -> str:
+    outcome = "solved" if ended.solved else f"not solved ({one_line(ended.reason)})"
+    took = f"{plural(ended.ticks, 'tick')}, {ended.tokens:,} tokens"
+    return f"[{number}/{state.total_episodes}] episode {ended.index} {outcome} in {took}{_pace(state)}"
+
+
+def _pace(state: DashboardState) -> str:
+    rates, eta_s = state.rates(), state.eta_s()
+    speed = f", {rates[0]:,.0f} tokens/s" if rates else ""
+    return speed + (f", ETA {duration(eta_s)}" if eta_s else "")
+
+
+def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
+    """Yield after each poll whether there was news, until the run has ended.
+
+    The pause grows with the processor time of a round (poll plus drawing), so that watching stays cheap.
+    """
+    changed = True
+    while True:
+        began_s = time.process_time()
+        changed = poller.poll() or changed
+        yield changed
+        changed = False
+        if poller.state.end is not None:
+            return
+        spent_s = time.process_time() - began_s
+        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, spent_s / CPU_SHARE)))
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, so that the terminal is restored before this process goes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

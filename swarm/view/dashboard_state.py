@@ -1,0 +1,306 @@
+"""What a dashboard knows about a run: a pure fold over journal and telemetry records.
+
+Owns the picture (progress, the shown episode, budgets, rates, faults) and the cheap way to keep it current:
+of the new tick lines only the last one of the shown episode is parsed whole, of the others just the few bytes
+that hold their totals. It refuses to read files, to look at a clock and to draw (`swarm.view.dashboard_view`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swarm.errors import SwarmError
+from swarm.record.journal import Record
+
+__all__ = ["AgentView", "DashboardState", "EndedEpisode", "EpisodeView"]
+
+RATE_WINDOW_S = 10.0
+_EPISODE = re.compile(rb'"episode":(\d+),"hash":"[0-9a-f]{64}"$')
+
+
+@dataclass(slots=True)
+class AgentView:
+    """What one agent did in the last tick, or its opening report before the first one.
+
+    Attributes:
+        action: None while no tick was read. rests: the last tick has no entry of this agent.
+        directive: the last one given to it, in whichever tick.
+        tokens: of its call in the last tick.
+    """
+
+    action: str | None = None
+    feedback: str = ""
+    valid: bool = False
+    directive: str = ""
+    report: str = ""
+    fault: str = ""
+    tokens: int = 0
+    rests: bool = False
+
+
+@dataclass(slots=True)
+class EpisodeView:
+    """One running or just ended episode.
+
+    Attributes:
+        tick: committed ticks. views: the different observations that the episode began with.
+        directives: the last that the coordinator gave. outcome: why it ended, empty while it runs.
+    """
+
+    index: int
+    goal: str
+    tick: int = 0
+    tokens: int = 0
+    calls: int = 0
+    actions: int = 0
+    agents: dict[str, AgentView] = field(default_factory=dict)
+    directives: dict[str, str] = field(default_factory=dict)
+    views: list[str] = field(default_factory=list)
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedEpisode:
+    """How one episode ended."""
+
+    index: int
+    solved: bool
+    reason: str
+    ticks: int
+    tokens: int
+    solution: str
+
+
+@dataclass(slots=True)
+class DashboardState:
+    """Folds records into a picture of the run.
+
+    Attributes:
+        config: the logical config of the header; empty until it was read.
+        shown: the episode whose agents are shown; when it ends, the newest running one follows.
+        num_ended, num_solved: episodes. ended: the last of them.
+        events: faults, host deaths and resumes, the last of `num_events`.
+        tokens: of all episodes so far. end: the `end` record once the run is over.
+        work_s, steps: seconds and agent-steps of all commits.
+        started_at_s, seen_at_s: unix time of the first and the last telemetry.
+        interrupted: the run was stopped and not resumed.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    shown: EpisodeView | None = None
+    num_ended: int = 0
+    num_solved: int = 0
+    ended: deque[EndedEpisode] = field(default_factory=lambda: deque(maxlen=1000))
+    tokens: int = 0
+    num_faults: int = 0
+    num_events: int = 0
+    events: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    end: Record | None = None
+    work_s: float = 0.0
+    steps: int = 0
+    started_at_s: float | None = None
+    seen_at_s: float | None = None
+    num_host_deaths: int = 0
+    num_resumes: int = 0
+    interrupted: bool = False
+    _open: dict[int, EpisodeView] = field(default_factory=dict)
+    _window: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=4096))
+    _tokens_at: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=4096))
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes that the config asks for, 0 while unknown."""
+        return int(self.config.get("episodes", 0))
+
+    @property
+    def num_open(self) -> int:
+        """Episodes in flight."""
+        return len(self._open)
+
+    def fold(self, record: Record) -> None:
+        """Take in one journal record."""
+        kind = record["kind"]
+        if kind == "header":
+            self.config = record["config"]
+        elif kind == "episode":
+            self._begin(record)
+        elif kind == "tick":
+            self._count(record)
+            self._note_faults(record)
+            if self.shown is not None and self.shown.index == record["episode"]:
+                self._show(record)
+        elif kind == "episode_end":
+            self._end_episode(record)
+        elif kind == "end":
+            self.end = record
+
+    def fold_lines(self, lines: Iterable[bytes]) -> bool:
+        """Take in journal lines, parsing as little as the picture needs; return whether there were any.
+
+        Raises:
+            SwarmError: a whole line is no record.
+        """
+        newest: bytes | None = None
+        any_line = False
+        try:
+            for line in lines:
+                any_line = True
+                tick = _skim(line)
+                if tick is None:
+                    if newest is not None:
+                        self._show(json.loads(newest))
+                        newest = None
+                    self.fold(json.loads(line))
+                    continue
+                self._count(tick)
+                if self.shown is not None and self.shown.index == tick["episode"]:
+                    newest = line
+            if newest is not None:
+                self._show(json.loads(newest))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SwarmError(
+                f"the journal has a line that is no record ({type(error).__name__}: {error}); "
+                "`swarm replay RUN --check` names it"
+            ) from error
+        return any_line
+
+    def fold_telemetry(self, fact: Mapping[str, Any]) -> None:
+        """Take in one telemetry fact; unknown kinds and missing details are no error."""
+        kind, at_s = fact["kind"], float(fact["at_s"])
+        self.started_at_s = at_s if self.started_at_s is None else self.started_at_s
+        self.seen_at_s = at_s
+        self.interrupted = kind == "interrupted"
+        if kind in ("start", "resume"):
+            self._window.clear()
+            self.num_resumes += kind == "resume"
+            if kind == "resume":
+                self._note("resumed")
+        elif kind == "commit":
+            self.work_s += float(fact.get("seconds", 0.0))
+            self.steps += int(fact.get("agent_steps", 0))
+            self._window.append((at_s, self.steps, self._tokens_by(int(fact.get("seq", -1)))))
+            while at_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
+                self._window.popleft()
+        elif kind == "host_death":
+            self.num_host_deaths += 1
+            self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}), replacing it")
+        elif kind == "host_ready" and isinstance(fact.get("recovered_s"), int | float):
+            self._note(f"its calls were answered after {fact['recovered_s']:.1f} s")
+
+    def rates(self) -> tuple[float, float] | None:
+        """Return (tokens per second, agent-steps per second), recent while running and overall at the end."""
+        if self.end is None and len(self._window) >= 2:
+            (since_s, steps, tokens), (now_s, steps_now, tokens_now) = self._window[0], self._window[-1]
+            if now_s > since_s:
+                return (tokens_now - tokens) / (now_s - since_s), (steps_now - steps) / (now_s - since_s)
+        if self.work_s > 0:
+            return self.tokens / self.work_s, self.steps / self.work_s
+        return None
+
+    def eta_s(self) -> float | None:
+        """Return the seconds that the episodes still to come take at the pace so far."""
+        if self.end is not None or not self.num_ended or self.work_s <= 0:
+            return None
+        return (self.total_episodes - self.num_ended) * self.work_s / self.num_ended
+
+    def _note(self, event: str) -> None:
+        self.num_events += 1
+        self.events.append(event)
+
+    def _begin(self, record: Record) -> None:
+        episode = EpisodeView(record["episode"], record["goal"])
+        seen, reports = record["observations"], record["reports"]
+        for agent in _numbered(seen):
+            episode.agents[agent] = AgentView(report=reports.get(agent, ""))
+        episode.views = list(dict.fromkeys(seen[agent] for agent in episode.agents))
+        self._open[episode.index] = episode
+        if self.shown is None or self.shown.outcome:
+            self.shown = episode
+
+    def _count(self, tick: Mapping[str, Any]) -> None:
+        episode, spent = self._open[tick["episode"]], tick["spent"]
+        self.tokens += spent["tokens"] - episode.tokens
+        episode.tick, episode.tokens = tick["tick"] + 1, spent["tokens"]
+        episode.calls, episode.actions = spent["calls"], spent["actions"]
+        if tick["directives"]:
+            episode.directives = {agent: tick["directives"][agent] for agent in _numbered(tick["directives"])}
+            for agent, text in episode.directives.items():
+                episode.agents.setdefault(agent, AgentView()).directive = text
+        for entry in tick.get("steered", ()):
+            whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint") or entry["text"]
+            self._note(f"a person says to {whom}: {text} (episode {episode.index}, tick {tick['tick']})")
+        self._tokens_at.append((tick["seq"], self.tokens))
+
+    def _show(self, record: Record) -> None:
+        # Ticks between two looks at the journal are not read whole, so nothing of an earlier tick may stay.
+        episode = self._open[record["episode"]]
+        for name, agent in episode.agents.items():
+            episode.agents[name] = AgentView(directive=agent.directive, rests=True)
+        for entry in record["agents"]:
+            agent = episode.agents[entry["agent"]]
+            agent.action, agent.feedback, agent.valid = entry["action"], entry["feedback"], entry["valid"]
+            agent.report, agent.fault = entry.get("report", ""), entry.get("fault", "")
+            agent.tokens = entry["prompt_tokens"] + entry["generated_tokens"]
+            agent.rests = False
+
+    def _note_faults(self, record: Record) -> None:
+        entries = [(entry["agent"], entry.get("fault")) for entry in record["agents"]]
+        entries.append(("coordinator", (record["coordinator"] or {}).get("fault")))
+        for who, fault in entries:
+            if fault:
+                self.num_faults += 1
+                self._note(f"{who}: {fault} (episode {record['episode']}, tick {record['tick']})")
+
+    def _end_episode(self, record: Record) -> None:
+        episode = self._open.pop(record["episode"])
+        episode.outcome = record["reason"]
+        self.num_ended += 1
+        self.num_solved += bool(record["solved"])
+        self.ended.append(
+            EndedEpisode(
+                episode.index,
+                bool(record["solved"]),
+                record["reason"],
+                record["ticks"],
+                record["tokens"],
+                record.get("solution") or "",
+            )
+        )
+        if self.shown is episode and self._open:
+            self.shown = self._open[max(self._open)]
+
+    def _tokens_by(self, seq: int) -> int:
+        """Return the run's tokens up to record `seq`, or up to now where that is not known any more."""
+        tokens = self.tokens
+        while self._tokens_at and self._tokens_at[0][0] <= seq:
+            tokens = self._tokens_at.popleft()[1]
+        return tokens
+
+
+def _numbered(agents: Iterable[str]) -> list[str]:
+    """Return a0, a1, ... a10: the keys of a record are sorted as text, which puts a10 before a2."""
+    return sorted(agents, key=lambda agent: (len(agent), agent))
+
+
+def _skim(line: bytes) -> Record | None:
+    """Return the totals of a tick line without parsing its agents; None for a line that must be parsed whole.
+
+    Keys are sorted, so what follows `kind` is short, and a quote inside a text is always escaped, so these
+    patterns cannot occur inside one.
+    """
+    cut = line.rfind(b',"kind":"tick","prev":"')
+    if cut < 0 or b'"fault":"' in line:
+        return None
+    episode = _EPISODE.search(line, max(0, cut - 120), cut)
+    start = line.rfind(b',"directives":{', 0, cut)
+    if episode is None or start < 0:
+        return None
+    tick: Record = json.loads(b"{" + line[cut + 1 :])
+    tick["episode"] = int(episode[1])
+    tick["directives"] = json.loads(line[start + len(b',"directives":') : episode.start() - 1])
+    return tick

@@ -1,0 +1,367 @@
+"""Draws a `DashboardState` with rich, in the rows and columns it is given.
+
+Owns the layout: one column of panels below 110 columns, two from there on; panels get shorter as the terminal
+does, and say what they leave out rather than being cut. It refuses to read files and to remember anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from swarm.text import one_line
+from swarm.view.dashboard_state import AgentView, DashboardState, EndedEpisode, EpisodeView
+
+__all__ = ["duration", "plural", "render", "status"]
+
+TWO_COLUMNS_FROM = 110
+QUIET_AFTER_S = 30.0
+MAX_VIEWS = 3
+_BUDGETS = (("tokens", "tokens"), ("calls", "calls"), ("actions", "actions"), ("ticks", "tick"))
+
+
+def render(state: DashboardState, width: int, height: int, *, now_s: float | None = None) -> RenderableType:
+    """Return the dashboard, at most `width` x `height` cells.
+
+    Args:
+        state: the picture of the run.
+        width: columns of the terminal.
+        height: rows of the terminal.
+        now_s: unix seconds, to show how long a run has been going or silent; None for a finished picture.
+    """
+    if not state.config:
+        return _panel(Text("waiting for the first record of the run", style="dim"), "swarm", width, 3)
+    if width >= TWO_COLUMNS_FROM:
+        return _two_columns(state, width, height, now_s)
+    bottom = 6 if height >= 16 else 0
+    mind_rows = 0 if _mindless(state) or height < 20 else 3
+    roomy = 5 + 3 + _num_agents(state) + mind_rows + bottom <= height
+    head_rows = 5 if roomy else 4
+    spare = height - head_rows - bottom - 3 - max(1, _num_agents(state))
+    if mind_rows:
+        mind_rows = max(mind_rows, min(2 + len(_directive_groups(state)), spare))
+    parts = [_head(state, width, head_rows, now_s)]
+    parts.append(_agents(state, width, height - head_rows - bottom - mind_rows))
+    if mind_rows:
+        parts.append(_mind(state, width, mind_rows))
+    if bottom:
+        left = width // 2
+        parts.append(_side_by_side(_budget(state, left, 6), _swarm(state, width - left, 6)))
+    return Group(*parts)
+
+
+def status(state: DashboardState, now_s: float | None = None) -> tuple[str, str]:
+    """Return what the run is doing, as text and its style."""
+    if state.end is not None:
+        reason = str(state.end["reason"])
+        return reason, "bold green" if reason == "finished" else "bold yellow"
+    if state.interrupted:
+        return "interrupted, `swarm resume` continues it", "bold yellow"
+    if now_s is not None and state.seen_at_s is not None and now_s - state.seen_at_s > QUIET_AFTER_S:
+        return f"silent for {duration(now_s - state.seen_at_s)}", "bold yellow"
+    return "running", "bold cyan"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return "1 tick", "2 ticks"."""
+    return f"{count:,} {noun}{'s'[: count != 1]}"
+
+
+def _two_columns(state: DashboardState, width: int, height: int, now_s: float | None) -> RenderableType:
+    rows = max(13, height - 5)
+    right = min(56, width * 2 // 5)
+    mind_rows = 0
+    if not _mindless(state) and rows >= 15:
+        mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12)
+    agent_rows = min(rows, 3 + max(1, _num_agents(state)))
+    left_column = [_agents(state, width - right, agent_rows)]
+    right_column = [_mind(state, right, mind_rows)] if mind_rows else []
+    right_column += [_budget(state, right, 6), _swarm(state, right, 6)]
+    # The news go where room is left, below the agents if they are few.
+    if rows - agent_rows >= 4:
+        left_column.append(_news(state, width - right, min(rows - agent_rows, 14)))
+    elif rows - 12 - mind_rows >= 4:
+        right_column.append(_news(state, right, rows - 12 - mind_rows))
+    return Group(_head(state, width, 5, now_s), _side_by_side(Group(*left_column), Group(*right_column)))
+
+
+def _head(state: DashboardState, width: int, rows: int, now_s: float | None) -> RenderableType:
+    text, style = status(state, now_s)
+    clock = _elapsed(state, now_s)
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(width=9, style="dim", no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    state_text = Text.assemble((text, style), (f"  {clock}" if clock else "", "dim"))
+    grid.add_row("goal", _goal(state), state_text)
+    grid.add_row("episodes", _bar(state.num_ended, state.total_episodes, "green"), _score(state))
+    if rows > 4:
+        grid.add_row("recent", _recent(state, width - 40), _where(state))
+    title = f"{state.config['name']} · {state.config['world']['id']} · seed {state.config['seed']}"
+    return _panel(grid, title, width, rows)
+
+
+def _goal(state: DashboardState) -> Text:
+    """Return the goal and, where the agents see few different things, what they see."""
+    if state.shown is None:
+        return Text("no episode yet", style="dim")
+    text = Text(one_line(state.shown.goal), style="bold", no_wrap=True, overflow="ellipsis")
+    if len(state.shown.views) <= MAX_VIEWS:
+        for view in state.shown.views:
+            text.append(f"  · {one_line(view)}", style="not bold dim")
+    return text
+
+
+def _score(state: DashboardState) -> Text:
+    share = f" ({state.num_solved / state.num_ended:.0%})" if state.num_ended else ""
+    eta_s = state.eta_s()
+    return Text.assemble(
+        f"{state.num_ended}/{state.total_episodes}  ",
+        (f"solved {state.num_solved}{share}", "green" if state.num_solved else ""),
+        (f"  ETA {duration(eta_s)}" if eta_s is not None else "", "dim"),
+    )
+
+
+def _recent(state: DashboardState, room: int) -> Text:
+    if not state.ended:
+        return Text("no episode has ended yet", style="dim")
+    text = Text(no_wrap=True)
+    for ended in list(state.ended)[-max(1, room) :]:
+        text.append("■" if ended.solved else "□", style="green" if ended.solved else "red")
+    return text
+
+
+def _where(state: DashboardState) -> Text:
+    if state.shown is None:
+        return Text("")
+    more = f", {state.num_open} in flight" if state.num_open > 1 else ""
+    return Text(f"episode {state.shown.index}, tick {state.shown.tick}{more}", style="dim")
+
+
+def _elapsed(state: DashboardState, now_s: float | None) -> str:
+    if state.end is not None or state.interrupted or now_s is None or state.started_at_s is None:
+        return duration(state.work_s) if state.work_s else ""
+    return duration(now_s - state.started_at_s)
+
+
+def _num_agents(state: DashboardState) -> int:
+    return len(state.shown.agents) if state.shown else 0
+
+
+def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
+    """Return the table of agents in at most `rows` rows; the last row counts those that do not fit."""
+    shown = state.shown
+    room = rows - 3
+    agents = list(shown.agents.items()) if shown else []
+    hidden = len(agents) - room
+    if hidden > 0:
+        agents, hidden = agents[: room - 1], hidden + 1
+    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("agent", no_wrap=True, style="cyan", min_width=5)
+    for name, ratio in (("action", 4), ("feedback", 5), ("← told → says", 5)):
+        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
+    table.add_column("tokens", justify="right", no_wrap=True, min_width=6, style="dim")
+    for name, agent in agents:
+        action, feedback = _deed(agent)
+        table.add_row(one_line(name), action, feedback, _thought(agent), str(agent.tokens or ""))
+    body: RenderableType = table
+    if hidden > 0:
+        body = Group(table, Text(f"+{hidden} more", style="dim"))
+    elif not agents:
+        body = Text("the agents come with the first episode", style="dim")
+    height = min(rows, 3 + max(1, _num_agents(state)))
+    title = f"agents · episode {shown.index} · tick {shown.tick}" if shown else "agents"
+    if shown and shown.outcome:
+        title += f" · {one_line(shown.outcome)}"
+    return _panel(body, title, width, height)
+
+
+def _deed(agent: AgentView) -> tuple[Text, Text]:
+    """Return the action and what came of it; as long as no tick was read nothing is known."""
+    if agent.fault:
+        return Text("fault", style="yellow"), Text(one_line(agent.fault), style="yellow")
+    if agent.action is None:
+        return Text("rests" if agent.rests else "…", style="dim"), Text("")
+    return Text(one_line(agent.action)), Text(one_line(agent.feedback), style="green" if agent.valid else "red")
+
+
+def _thought(agent: AgentView) -> Text:
+    """Return what the agent has in mind: the directive it was given, else what it last told the others."""
+    if agent.directive:
+        return Text(f"← {one_line(agent.directive)}", style="magenta")
+    return Text(f"→ {one_line(agent.report)}" if agent.report else "", style="dim")
+
+
+def _mindless(state: DashboardState) -> bool:
+    return bool(state.config["coordinator"]["kind"] == "none")
+
+
+def _directive_groups(state: DashboardState) -> list[tuple[str, list[str]]]:
+    """Return the last directives with the agents that got them, the most shared first."""
+    groups: dict[str, list[str]] = {}
+    for agent, text in (state.shown.directives if state.shown else {}).items():
+        groups.setdefault(one_line(text), []).append(agent)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _mind(state: DashboardState, width: int, rows: int) -> RenderableType:
+    groups = _directive_groups(state)
+    room = rows - 2
+    kept = groups if len(groups) <= room else groups[: max(1, room - 1)]
+    lines: list[Text] = []
+    for text, agents in kept:
+        names = " ".join(agents[:4]) + (f" +{len(agents) - 4}" if len(agents) > 4 else "")
+        lines.append(
+            Text.assemble((text, "magenta"), (" → ", "dim"), (names, "cyan"), no_wrap=True, overflow="ellipsis")
+        )
+    if len(kept) < len(groups):
+        more = f"+{len(groups) - len(kept)} more"
+        if room > 1:
+            lines.append(Text(more, style="dim"))
+        else:
+            lines[0].append(f"  {more}", style="dim")
+    if not groups:
+        lines.append(Text("no directive yet", style="dim"))
+    return _panel(Group(*lines), f"coordinator · {state.config['coordinator']['kind']}", width, rows)
+
+
+def _budget(state: DashboardState, width: int, rows: int) -> RenderableType:
+    limits: dict[str, Any] = state.config["budget"]
+    shown = state.shown or EpisodeView(0, "")
+    grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    grid.add_column(width=7, style="dim", no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    for name, attribute in _BUDGETS:
+        used, limit = int(getattr(shown, attribute)), limits.get(name)
+        if limit is None:
+            grid.add_row(name, Text("no limit", style="dim"), f"{used:,}")
+            continue
+        style = "red" if used >= limit else "yellow" if used >= 0.8 * limit else "cyan"
+        grid.add_row(name, _bar(used, limit, style), f"{used:,}/{limit:,}")
+    return _panel(grid, f"budget · episode {shown.index}", width, rows)
+
+
+def _swarm(state: DashboardState, width: int, rows: int) -> RenderableType:
+    grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    grid.add_column(width=6, style="dim", no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    rates = state.rates()
+    speed = "no commit yet" if rates is None else f"{_brief(rates[0])} tokens/s, {_brief(rates[1])} steps/s"
+    grid.add_row("links", Text(_links(state)))
+    grid.add_row("agents", _dots(state, width - 11))
+    grid.add_row("speed", Text(speed, style="bold" if rates else "dim"))
+    counts = (
+        ("fault", state.num_faults),
+        ("host death", state.num_host_deaths),
+        ("resume", state.num_resumes),
+    )
+    trouble = ", ".join(plural(count, name) for name, count in counts if count)
+    grid.add_row("faults", Text(trouble or "none", style="yellow" if trouble else "dim"))
+    return _panel(grid, f"swarm · {state.config['topology']['kind']}", width, rows)
+
+
+def _brief(number: float) -> str:
+    """Return 9,999, 10.0k, 1.5M: short enough for half of 80 columns."""
+    if number >= 999_950:
+        return f"{number / 1e6:.1f}M"
+    return f"{number / 1e3:.1f}k" if number >= 9999.5 else f"{number:,.0f}"
+
+
+def _links(state: DashboardState) -> str:
+    """Return who hears whom, in one line."""
+    topology, count = state.config["topology"], int(state.config["agents"]["count"])
+    last = f"a{count - 1}"
+    names = "a0" if count == 1 else f"a0 {last}" if count == 2 else f"a0 … {last}"
+    kind = topology["kind"]
+    if kind == "none":
+        return f"{names}, nobody hears anybody"
+    if kind == "ring" and count > 2:
+        drawn = f"a0─a1─…─{last}─a0"
+    elif kind == "complete":
+        drawn = f"{names}, all hear all"
+    elif kind == "small_world":
+        drawn = f"{names}, {topology['neighbours']} each, {topology['rewire']:.0%} rewired"
+    elif kind == "file":
+        drawn = f"{names}, from {one_line(topology['path'])}"
+    else:
+        drawn = names
+    return drawn if _mindless(state) else f"{drawn} ⇄ coordinator"
+
+
+def _dots(state: DashboardState, room: int) -> Text:
+    """Return one dot per agent: green acted, red was illegal, yellow failed, hollow rested."""
+    agents = list(state.shown.agents.values()) if state.shown else []
+    text = Text(no_wrap=True)
+    fit = len(agents) if len(agents) <= room else room - 6
+    for agent in agents[:fit]:
+        mark = "○" if agent.action is None and not agent.fault else "●"
+        style = "yellow" if agent.fault else "dim" if agent.action is None else "green" if agent.valid else "red"
+        text.append(mark, style=style)
+    if fit < len(agents):
+        text.append(f" +{len(agents) - fit}", style="dim")
+    return text
+
+
+def _news(state: DashboardState, width: int, rows: int) -> RenderableType:
+    """Return the last trouble and the last ended episodes, newest first."""
+    lines = [Text(one_line(event), style="yellow") for event in list(state.events)[-1:-4:-1]]
+    lines += [_ended(ended) for ended in list(state.ended)[-1 : -(rows - 1) : -1]]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    if not lines:
+        lines = [Text("no episode has ended yet", style="dim")]
+    return _panel(Group(*lines[: rows - 2]), "latest", width, rows)
+
+
+def _ended(ended: EndedEpisode) -> Text:
+    outcome = one_line(ended.solution) if ended.solved and ended.solution else one_line(ended.reason)
+    return Text.assemble(
+        ("■ " if ended.solved else "□ ", "green" if ended.solved else "red"),
+        f"{ended.index}: {outcome}",
+        (f"  {plural(ended.ticks, 'tick')}, {ended.tokens:,} tokens", "dim"),
+    )
+
+
+def _bar(used: int, limit: int, style: str) -> ProgressBar:
+    return ProgressBar(
+        total=max(1, limit),
+        completed=min(used, limit),
+        style="bright_black",
+        complete_style=style,
+        finished_style=style,
+    )
+
+
+def _panel(body: RenderableType, title: str, width: int, rows: int) -> Panel:
+    return Panel(
+        body,
+        title=Text(one_line(title), style="bold"),
+        title_align="left",
+        box=box.ROUNDED,
+        border_style="bright_black",
+        width=width,
+        height=rows,
+        padding=(0, 1),
+    )
+
+
+def _side_by_side(*parts: RenderableType) -> Table:
+    grid = Table.grid(padding=0)
+    for _ in parts:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*parts)
+    return grid

@@ -1,0 +1,181 @@
+"""What an agent of a run remembers, in words: tokens with their surprisal and reads, and facts with who wrote them.
+
+Owns the way from a run folder to a list of items. Reads the memory files, the journal (which says at which tick a token
+was read) and the tokenizer; loads no model.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
+from swarm.errors import SwarmError
+from swarm.record.journal import JOURNAL_NAME, read_records
+
+__all__ = ["FactItem", "MemoryItem", "MemoryView", "kinds_of_memory", "view_facts", "view_memory"]
+
+
+class MemoryItem(NamedTuple):
+    """One item.
+
+    Attributes:
+        episode, tick: when its token was read, by the journal.
+        before: the text before it, a few tokens; token: the written token.
+        surprisal_bits: of the token when it was read.
+        reads: how many positions of later texts read it.
+    """
+
+    episode: int
+    tick: int
+    before: str
+    token: str
+    surprisal_bits: float
+    reads: int
+
+
+class MemoryView(NamedTuple):
+    """The memory of one agent after a tick, items in the order in which they were written."""
+
+    agent: str
+    episode: int
+    tick: int
+    capacity: int
+    items: list[MemoryItem]
+
+
+class FactItem(NamedTuple):
+    """One fact of an exact memory.
+
+    Attributes:
+        episode, tick: when it was written; agents recall it from the next tick on.
+        source: the agent that wrote it.
+        observation, action: what was known to be right where.
+    """
+
+    episode: int
+    tick: int
+    source: str
+    observation: str
+    action: str
+
+
+def kinds_of_memory(run_dir: Path) -> tuple[str, ...]:
+    """Return what the agents of a run remember with beside their window: `ltm`, `engram`, both or neither."""
+    config = next(iter(read_records(run_dir / JOURNAL_NAME)))["config"]["agents"]
+    return tuple(kind for kind in config.get("memory", ()) if kind != "stm")
+
+
+def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[FactItem]:
+    """Return the facts that an agent can recall after the last tick of an episode, oldest first.
+
+    Null controls are not applied: this is what was written.
+
+    Args:
+        run_dir: the run folder.
+        agent: its id.
+        episode: which one; None takes the last one that began.
+
+    Raises:
+        SwarmError: there is no such agent or episode.
+    """
+    records = list(read_records(run_dir / JOURNAL_NAME))
+    config = records[0]["config"]["agents"]
+    opened = {record["episode"]: record for record in records if record["kind"] == "episode"}
+    if not opened:
+        raise SwarmError(f"{run_dir}: no episode has begun yet")
+    episode = max(opened) if episode is None else episode
+    if episode not in opened:
+        raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
+    if agent not in opened[episode]["observations"]:
+        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode]['observations'])}")
+    first = 0 if config["memory_span"] == "run" else episode
+    found: dict[str, FactItem] = {}
+    for record in records:
+        if record["kind"] != "tick" or not first <= record["episode"] <= episode:
+            continue
+        for entry in record["agents"]:
+            if config["engram"]["shared"] or entry["agent"] == agent:
+                for observation, action in entry.get("facts", ()):
+                    item = FactItem(record["episode"], record["tick"], entry["agent"], observation, action)
+                    found.setdefault(observation, item)
+    return list(found.values())
+
+
+def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> MemoryView:
+    """Return what an agent remembers after the last tick of an episode.
+
+    Args:
+        run_dir: the run folder.
+        agent: its id.
+        episode: which one; None takes the last one of which memories are there.
+
+    Raises:
+        SwarmError: the run has no memories, or none of this agent or episode; a file is missing or damaged.
+    """
+    store = MemoryStore(run_dir / MEMORY_FOLDER)
+    there = store.episodes()
+    if not there:
+        raise SwarmError(f"{run_dir} holds no memories; run with agents.memory: [stm, ltm] or [stm, engram]")
+    episode = max(there) if episode is None else episode
+    if episode not in there:
+        raise SwarmError(f"no memories of episode {episode} in {run_dir}; there are: {', '.join(map(str, there))}")
+    tick = there[episode][-1]
+    memories = store.load(episode, tick)
+    if agent not in memories:
+        raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
+    header = next(iter(read_records(run_dir / JOURNAL_NAME)))
+    model = header["config"]["agents"]["model"]
+    try:
+        base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SwarmError(
+            f"{run_dir / 'manifest.json'} is missing or damaged ({error}); it says where the model is"
+        ) from error
+
+    from ulm.checkpoint import read_checkpoint_config
+    from ulm.memory import LTMState
+    from ulm.tokenizer import Tokenizer
+
+    try:
+        config = read_checkpoint_config(base_dir / model).model.ltm
+        tokenizer = Tokenizer.load(base_dir / model)
+        if config is None:
+            raise ValueError(f"checkpoint {model} has no long-term memory any more")
+        state = LTMState.from_bytes(memories[agent], config)
+    except ValueError as error:
+        raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
+    ends, places = _clock(run_dir, agent, episode, header["config"]["agents"]["memory_span"] == "run")
+    items = []
+    for position, surprisal, reads, tokens in zip(
+        state.position_BM[0].tolist(),
+        state.surprisal_BM[0].tolist(),
+        state.reads_BM[0].tolist(),
+        state.tokens_BMN[0].tolist(),
+        strict=True,
+    ):
+        if position >= 0:
+            when = places[min(bisect_right(ends, position), len(places) - 1)]
+            before = tokenizer.decode([token for token in tokens[:-1] if token >= 0])
+            items.append((position, MemoryItem(*when, before, tokenizer.decode(tokens[-1:]), surprisal, reads)))
+    return MemoryView(agent, episode, tick, config.capacity, [item for _, item in sorted(items)])
+
+
+def _clock(run_dir: Path, agent: str, episode: int, whole_run: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return up to which token an agent had read after each of its calls, and the (episode, tick) of each.
+
+    The last token of an answer is not read by the model that wrote it.
+    """
+    ends: list[int] = []
+    places: list[tuple[int, int]] = []
+    for record in read_records(run_dir / JOURNAL_NAME):
+        if record["kind"] != "tick" or (record["episode"] != episode and not whole_run) or record["episode"] > episode:
+            continue
+        for entry in record["agents"]:
+            if entry["agent"] == agent and entry.get("fault") is None:
+                read = entry["prompt_tokens"] + entry["generated_tokens"] - 1
+                ends.append((ends[-1] if ends else 0) + read)
+                places.append((record["episode"], record["tick"]))
+    return ends, places
