@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from vllm_server import serving
+from fakes.vllm_server import serving
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import TextModel, TextRequest, TextResult

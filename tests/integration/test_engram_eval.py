@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hf_models import tiny_model, tiny_tokenizer
+from fakes.hf_models import tiny_model, tiny_tokenizer
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
 pytest.importorskip("peft", reason="LoRA needs peft: pip install 'ulm-swarm[hf]'")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from ray_workers import workers
+from fakes.ray_workers import workers
 from safetensors.torch import load_file
 
 from swarm.errors import SwarmError

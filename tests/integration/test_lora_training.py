@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hf_models import tiny_model, tiny_tokenizer
+from fakes.hf_models import tiny_model, tiny_tokenizer
+from fakes.won_run import write_run
 from safetensors.torch import load_file
-from won_run import write_run
 
 from swarm.backends.models import open_model
 from swarm.backends.protocol import TextRequest

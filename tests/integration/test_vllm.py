@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_weights import MODEL, needs_smollm2, needs_vllm
+from fakes.real_weights import MODEL, needs_smollm2, needs_vllm
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import Structure, TextRequest

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_weights import MODEL, needs_smollm2, needs_vllm
-from vllm_server import serving
+from fakes.real_weights import MODEL, needs_smollm2, needs_vllm
+from fakes.vllm_server import serving
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from corpus_files import TEXTS, VOCAB, jsonl, source
+from fakes.corpus_files import TEXTS, VOCAB, jsonl, source
 
 from ulm.data.corpus import prepare_corpus
 

@@ -1,0 +1,358 @@
+"""Agents with a long-term memory: theirs alone, kept from call to call and through a kill, as long as was asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.memory_policy import LTM, shared, write_policy
+from pydantic import ValidationError
+
+from swarm.agents.host import Host, HostSpec
+from swarm.agents.local_pool import LocalPool
+from swarm.agents.ltm_files import MemoryStore
+from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.messages import ActReply, ActRequest
+from swarm.record.journal import read_records
+from swarm.run.runner import RunOutcome, resume_run, start_run
+from swarm.view.replay import replay
+from ulm.config import LTMConfig
+from ulm.memory.ltm import LTMState
+from worlds.echo.world import EchoOptions, EchoWorld
+from worlds.protocol import Info
+from worlds.registry import register
+
+PAGES = [f"room {i} page {i} of 4 : note key{i} lamp . read first {i * i}\n" for i in range(5)]
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_policy(tmp_path_factory.mktemp("policies") / "remembers")
+
+
+@pytest.fixture(scope="session")
+def bare_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_policy(tmp_path_factory.mktemp("policies") / "forgets", with_ltm=False)
+
+
+# ---- one host
+
+
+def host(folder: Path, memory: tuple[str, ...] = ("stm", "ltm"), dtype: str = "float32") -> Host:
+    agents = AgentsConfig.model_validate({"model": "somewhere", "temperature": 1.0, "memory": memory})
+    spec = HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, device="cpu", dtype=dtype, threads=1)
+    return Host(spec, {"somewhere": shared(folder)})
+
+
+def request(agent: str, tick: int, memory: bytes | None = None, pages: Sequence[str] = PAGES) -> ActRequest:
+    return ActRequest((0, tick, agent), pages[tick], 8, None, memory)
+
+
+def calls(here: Host, agent: str, company: Sequence[str] = (), count: int = 4) -> list[ActReply]:
+    """Let an agent be asked several times, each time with what it remembered and among others."""
+    memories: dict[str, bytes | None] = {}
+    replies = []
+    for tick in range(count):
+        names = [*company[: len(company) // 2], agent, *company[len(company) // 2 :]]
+        others = [f"{name} " + page for name, page in zip(names, PAGES * 3, strict=False)]
+        batch = [
+            request(name, tick, memories.get(name), PAGES if name == agent else [others[i]] * count)
+            for i, name in enumerate(names)
+        ]
+        answered = here.act(batch)
+        memories = {reply.key[2]: reply.memory for reply in answered}
+        replies += [reply for reply in answered if reply.key[2] == agent]
+    assert [reply.fault for reply in replies] == [None] * count
+    return replies
+
+
+def read(memory: bytes | None) -> LTMState:
+    assert memory is not None
+    return LTMState.from_bytes(memory, LTMConfig.from_dict(LTM))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_memory_has_seen_all_that_its_agent_read_and_grows_until_it_is_full(policy: Path, dtype: str) -> None:
+    seen, tokens, counts = [], [], []
+    for reply in calls(host(policy, dtype=dtype), "a0"):
+        state = read(reply.memory)
+        seen.append(int(state.clock_B[0]))
+        tokens.append(reply.prompt_tokens + reply.generated_tokens - 1)  # the last token is not read
+        counts.append(int(state.counts()[0]))
+    assert seen == [sum(tokens[: i + 1]) for i in range(len(tokens))]
+    assert 0 < counts[0] < counts[-1] == LTM["capacity"]
+    assert counts == sorted(counts)
+
+
+def test_a_memory_depends_on_its_agents_own_calls_alone(policy: Path) -> None:
+    alone = calls(host(policy), "a3")
+    assert calls(host(policy), "a3", ["a0", "a1", "a2", "a4", "a5", "a6", "a7", "a8", "a9"]) == alone
+    assert calls(host(policy), "a4")[-1].memory != alone[-1].memory  # other answers, so other memories
+
+
+def test_what_an_agent_remembers_decides_what_it_says(policy: Path) -> None:
+    last = request("a0", 4)
+    fresh = host(policy).act([last])[0]
+    remembering = host(policy).act([request("a0", 4, calls(host(policy), "a0")[-1].memory)])[0]
+    assert remembering.text != fresh.text
+    assert host(policy).act([last])[0] == fresh
+
+
+def test_a_retried_call_gets_the_memory_of_the_first_one(policy: Path) -> None:
+    here = host(policy)
+    first = here.act([request("a0", 0)])
+    assert here.act([request("a0", 0)]) == first
+    assert first[0].memory is not None
+
+
+def test_a_memory_that_cannot_be_read_is_a_fault_of_its_agent_alone(policy: Path) -> None:
+    replies = host(policy).act([request("a0", 0), request("a1", 0, b"damaged")])
+    assert replies[0].fault is None
+    assert replies[0].memory is not None
+    assert replies[1].fault is not None
+    assert "no memory of the model's configuration" in replies[1].fault
+    assert replies[1].memory is None
+
+
+def test_with_the_window_alone_a_model_answers_as_if_it_had_never_had_a_memory(policy: Path, bare_policy: Path) -> None:
+    requests = [request(f"a{i}", i) for i in range(5)]
+    without = host(policy, ("stm",)).act(requests)
+    assert without == host(bare_policy, ("stm",)).act(requests)
+    assert [reply.memory for reply in without] == [None] * 5
+    assert [reply.text for reply in host(policy).act(requests)] != [reply.text for reply in without]
+
+
+def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(bare_policy: Path) -> None:
+    with pytest.raises(SwarmError, match=r"agents.memory names ltm, but somewhere was trained without one") as error:
+        host(bare_policy)
+    assert len(str(error.value).splitlines()) == 1
+
+
+# ---- what a file may say
+
+EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"policy": "echo"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"agents": {"memory": []}}, "must name `stm`"),
+        ({"agents": {"memory": ["ltm"]}}, "must name `stm`"),
+        ({"agents": {"memory": ["stm", "ltm", "ltm"]}}, "other kinds once"),
+        ({"agents": {"memory_span": "run"}}, "add ltm or engram to `memory`"),
+        ({"agents": {"memory": ["stm", "ltm"], "memory_span": "run"}, "concurrency": 2}, "set concurrency: 1"),
+        ({"agents": {"memory": ["stm", "dreams"]}}, "'stm', 'ltm' or 'engram'"),
+    ],
+)
+def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
+    agents = {**EXPERIMENT["agents"], **changes.pop("agents")}
+    with pytest.raises(ValidationError, match=words):
+        ExperimentConfig.model_validate({**EXPERIMENT, "agents": agents, **changes})
+
+
+def test_a_run_without_long_term_memory_keeps_the_header_it_always_had() -> None:
+    plain = ExperimentConfig.model_validate(EXPERIMENT)
+    assert not any("memory" in key for key in plain.logical()["agents"])
+    agents = {**EXPERIMENT["agents"], "memory": ["ltm", "stm"], "memory_span": "run"}
+    logical = ExperimentConfig.model_validate({**EXPERIMENT, "agents": agents}).logical()
+    assert logical["agents"]["memory"] == ["ltm", "stm"]
+    assert logical["agents"]["memory_span"] == "run"
+    assert json.loads(json.dumps(logical)) == logical
+
+
+# ---- whole runs
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing of the run is tidied up."""
+
+
+@register
+class HurriedWorld(EchoWorld):
+    """An episode ends before those that began before it."""
+
+    id = "hurried-v0"
+
+    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+        self.options = EchoOptions(max_steps=1 if (options or {}).get("episode", 0) >= 5 else 3)
+        return super().reset(seed, options)
+
+
+Experiment = Callable[..., tuple[ExperimentConfig, Path]]
+VAULT = {"id": "vault-v0", "options": {"rooms": 4, "pages": 2, "notes": 1, "sentences": 1}}
+BUDGET = {"tokens": None, "ticks": 3}
+
+
+@pytest.fixture
+def vault(experiment: Experiment, policy: Path) -> Experiment:
+    """Agents that remember and talk noise, which the world takes for wrong actions."""
+
+    def make(**sections: Any) -> tuple[ExperimentConfig, Path]:
+        agents = {
+            "count": 2,
+            "model": str(policy),
+            "memory": ["stm", "ltm"],
+            "max_new_tokens": 8,
+            **sections.pop("agents", {}),
+        }
+        return experiment(
+            **{"world": VAULT, "coordinator": {"kind": "none"}, "budget": BUDGET, **sections, "agents": agents}
+        )
+
+    return make
+
+
+def play(made: tuple[ExperimentConfig, Path], folder: Path) -> RunOutcome:
+    return start_run(*made, folder)
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Let runs die in the model call that follows so many others."""
+    real = LocalPool.act
+    left = iter([True] * calls)
+
+    def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
+        if not next(left, False):
+            raise KilledError
+        return real(pool, requests)
+
+    monkeypatch.setattr(LocalPool, "act", act)
+
+
+def killed(made: tuple[ExperimentConfig, Path], folder: Path, calls: int) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, calls)
+        with pytest.raises(KilledError):
+            play(made, folder)
+    return folder
+
+
+def journal(folder: Path) -> bytes:
+    return (folder / "journal.jsonl").read_bytes()
+
+
+def actions(folder: Path) -> list[Any]:
+    records = [r for r in read_records(folder / "journal.jsonl") if r["kind"] == "tick"]
+    return [[entry["action"] for entry in record["agents"]] for record in records]
+
+
+@pytest.mark.parametrize(
+    ("sections", "kills"),
+    [
+        ({"episodes": 2}, (1, 2, 3, 5)),
+        ({"episodes": 2, "agents": {"memory_span": "run"}}, (2, 3, 4)),
+        ({"episodes": 7, "concurrency": 6, "world": {"id": "hurried-v0"}}, (1, 2)),
+    ],
+    ids=["in turn", "handed on", "at once"],
+)
+def test_a_run_killed_anywhere_and_resumed_writes_the_same_journal(
+    vault: Experiment, tmp_path: Path, sections: dict[str, Any], kills: tuple[int, ...]
+) -> None:
+    made = vault(**sections)
+    whole = play(made, tmp_path / "whole")
+    assert replay(whole.run_dir, check=True).finished
+    assert whole.faults == 0
+    for number in kills:
+        folder = killed(made, tmp_path / f"killed-{number}", number)
+        assert resume_run(folder).journal_hash == whole.journal_hash, f"killed after {number} calls"
+
+
+def test_a_resumed_run_needs_the_memories_that_were_saved(
+    vault: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = vault(episodes=1)
+    whole = play(made, tmp_path / "whole")
+    folder = killed(made, tmp_path / "killed", 2)
+    shutil.copytree(folder, tmp_path / "robbed")
+    monkeypatch.setattr(MemoryStore, "load", lambda self, episode, tick: {})
+    assert resume_run(folder).journal_hash != whole.journal_hash  # the null control: nothing is remembered
+    monkeypatch.undo()
+    for file in (tmp_path / "robbed" / "memory").iterdir():
+        file.unlink()
+    with pytest.raises(SwarmError, match=r"e0-t1\.safetensors is missing or damaged .* agents would forget"):
+        resume_run(tmp_path / "robbed")
+
+
+def test_memories_written_for_a_tick_that_never_came_on_record_are_not_taken(vault: Experiment, tmp_path: Path) -> None:
+    made = vault(episodes=1)
+    whole = play(made, tmp_path / "whole")
+    folder = killed(made, tmp_path / "killed", 2)
+    lines = journal(folder).splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:-1]))  # killed between the memory and the record
+    assert resume_run(folder).journal_hash == whole.journal_hash
+
+
+def test_a_tick_comes_on_record_only_when_its_memories_are_safe(vault: Experiment, tmp_path: Path) -> None:
+    made = vault(episodes=1)
+    whole = play(made, tmp_path / "whole")
+    real = MemoryStore.save
+
+    def save(store: MemoryStore, episode: int, tick: int, memories: Mapping[str, bytes]) -> None:
+        if tick == 1:
+            raise KilledError
+        real(store, episode, tick, memories)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryStore, "save", save)
+        with pytest.raises(KilledError):
+            play(made, tmp_path / "killed")
+    assert len(actions(tmp_path / "killed")) == 1
+    assert resume_run(tmp_path / "killed").journal_hash == whole.journal_hash
+
+
+def test_memories_that_are_handed_on_must_be_there_between_episodes_too(vault: Experiment, tmp_path: Path) -> None:
+    made = vault(episodes=2, agents={"memory_span": "run"})
+    whole = play(made, tmp_path / "whole")
+    lines = journal(whole.run_dir).splitlines(keepends=True)
+    (closing,) = [i for i, line in enumerate(lines) if b'"kind":"episode_end"' in line and b'"episode":0' in line]
+    for name, count in (("ended", closing + 1), ("begun", closing + 2)):
+        folder = shutil.copytree(whole.run_dir, tmp_path / name)
+        (folder / "journal.jsonl").write_bytes(b"".join(lines[:count]))
+        robbed = shutil.copytree(folder, tmp_path / f"{name}-robbed")
+        assert resume_run(folder).journal_hash == whole.journal_hash
+        shutil.rmtree(robbed / "memory")
+        with pytest.raises(SwarmError, match="agents would forget"):
+            resume_run(robbed)
+
+
+def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Experiment, tmp_path: Path) -> None:
+    first_calls: dict[str, list[bytes | None]] = {}
+    for span in ("episode", "run"):
+        made = vault(episodes=3, agents={"memory_span": span})
+        with pytest.MonkeyPatch.context() as patch:
+            given: dict[int, bytes | None] = {}
+            real = LocalPool.act
+
+            def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
+                for asked in requests:
+                    if asked.key[1:] == (0, "a0"):
+                        given[asked.key[0]] = asked.memory  # noqa: B023
+                return real(pool, requests)  # noqa: B023
+
+            patch.setattr(LocalPool, "act", act)
+            run_dir = play(made, tmp_path / span).run_dir
+        first_calls[span] = [given[episode] for episode in range(3)]
+        store = MemoryStore(run_dir / "memory")
+        assert list(store.episodes()) == [0, 1, 2]
+        if span == "run":
+            last = [store.load(episode, store.episodes()[episode][-1])["a0"] for episode in range(2)]
+            assert first_calls[span] == [None, *last]
+    assert first_calls["episode"] == [None, None, None]
+    assert actions(tmp_path / "run") != actions(tmp_path / "episode")
+
+
+def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp_path: Path) -> None:
+    run_dir = play(vault(agents={"memory": ["stm"]}), tmp_path / "run").run_dir
+    assert not (run_dir / "memory").exists()
+    header = next(iter(read_records(run_dir / "journal.jsonl")))
+    assert "memory" not in header["config"]["agents"]
+
+
+def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:
+    run_dir = play(vault(agents={"policy": "random"}), tmp_path / "run").run_dir
+    assert replay(run_dir, check=True).finished

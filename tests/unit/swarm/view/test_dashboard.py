@@ -1,0 +1,340 @@
+"""The dashboard shows what the journal says, fits the terminal, and costs little."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.toy_run import write_toy_run
+from rich.console import Console
+
+from swarm.agents.host import Host
+from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.messages import ActReply, ActRequest
+from swarm.record.journal import read_records
+from swarm.run.runner import start_run
+from swarm.view import dashboard
+from swarm.view.dashboard import RunPoller, watch
+from swarm.view.dashboard_state import DashboardState
+from swarm.view.dashboard_view import duration, render
+
+
+def polled(run_dir: Path) -> DashboardState:
+    poller = RunPoller(run_dir)
+    poller.poll()
+    return poller.state
+
+
+def drawn(state: DashboardState, width: int, height: int, now_s: float | None = None) -> str:
+    console = Console(width=width, height=height, record=True, force_terminal=True, file=io.StringIO())
+    console.print(render(state, width, height, now_s=now_s))
+    return console.export_text()
+
+
+def assert_fits(text: str, width: int, height: int) -> None:
+    lines = text.splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    opened, closed = text.count("╭"), text.count("╰")
+    assert opened == closed > 0, "a panel was cut"
+    assert text.count("╮") == text.count("╯") == opened
+
+
+def test_the_final_picture_agrees_with_the_end_record(tmp_path: Path) -> None:
+    write_toy_run(tmp_path, episodes=5)
+    state, end = polled(tmp_path), list(read_records(tmp_path / "journal.jsonl"))[-1]
+    assert state.end == end
+    assert (state.num_ended, state.num_solved) == (end["episodes"], end["solved"])
+    assert (state.tokens, state.num_faults) == (end["tokens"], end["faults"])
+    assert state.num_host_deaths == 1
+
+
+class Moody(Host):
+    """Its agents post a value, talk nonsense, or fail; after nonsense they rest."""
+
+    def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
+        replies = []
+        for request in requests:
+            mood = random.Random(str(request.key)).randrange(16)
+            tiles = request.prompt.split("half ")[1].split(" target")[0].split()
+            value = ("{}+{}+{}", "{}*{}+{}", "{}+{}*{}", "{}*{}*{}")[request.key[1] % 4].format(*tiles)
+            text, fault = ("nonsense", None) if mood < 6 else (value, None) if mood < 15 else ("", "timed out")
+            replies.append(ActReply(request.key, text, 5, mood, fault))
+        return replies
+
+
+@pytest.fixture
+def journal_lines(
+    experiment: Callable[..., tuple[ExperimentConfig, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[bytes]:
+    """The journal of a real run of three episodes, two at a time, in which agents rest, fail and report."""
+    monkeypatch.setattr("swarm.agents.local_pool.Host", Moody)
+    agents, budget = {"max_retries": 1}, {"ticks": 8, "tokens": None}
+    config, path = experiment(episodes=3, concurrency=2, agents=agents, budget=budget)
+    run_dir = start_run(config, path, tmp_path / "run").run_dir
+    return (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def read_in(parts: Iterable[list[bytes]]) -> DashboardState:
+    state = DashboardState()
+    for part in parts:
+        state.fold_lines(part)
+    return state
+
+
+def test_one_journal_gives_one_picture_however_it_is_read(journal_lines: list[bytes]) -> None:
+    rng = random.Random(5)
+    for end in range(1, len(journal_lines) + 1):
+        lines = journal_lines[:end]
+        whole = DashboardState()
+        for line in lines:
+            whole.fold(json.loads(line))
+        assert read_in([line] for line in lines) == whole
+        assert read_in([lines]) == whole
+        cuts = sorted({0, end, *rng.choices(range(end), k=4)})
+        assert read_in(lines[a:b] for a, b in pairwise(cuts)) == whole
+        assert drawn(read_in([lines]), 140, 40) == drawn(whole, 140, 40)
+
+
+def test_an_agent_without_an_entry_in_the_last_tick_rests(journal_lines: list[bytes]) -> None:
+    state, rested = DashboardState(), 0
+    for line in journal_lines:
+        state.fold_lines([line])
+        record = json.loads(line)
+        if record["kind"] != "tick" or state.shown is None or record["episode"] != state.shown.index:
+            continue
+        acted = {entry["agent"] for entry in record["agents"]}
+        assert {name for name, agent in state.shown.agents.items() if not agent.rests} == acted
+        assert drawn(state, 140, 40).count("rests") == len(state.shown.agents) - len(acted)
+        rested += len(state.shown.agents) - len(acted)
+    assert rested > 5
+
+
+def test_only_the_newest_tick_of_a_batch_is_parsed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_toy_run(tmp_path, agents=4, episodes=3)
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    ticks = [line for line in lines if b'"kind":"tick"' in line and b'"fault":' not in line]
+    whole: list[bytes] = []
+    real = json.loads
+
+    def counting(text: bytes) -> Any:
+        whole.extend([text] if text in lines else [])
+        return real(text)
+
+    monkeypatch.setattr("swarm.view.dashboard_state.json.loads", counting)
+    assert DashboardState().fold_lines(lines)
+    assert len([line for line in whole if line in ticks]) < len(ticks)
+
+
+def test_a_growing_file_is_followed_record_by_record_through_torn_tails(tmp_path: Path) -> None:
+    write_toy_run(tmp_path / "whole", episodes=2)
+    raw = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    growing = tmp_path / "growing"
+    growing.mkdir()
+    poller = RunPoller(growing)
+    assert poller.poll() is False
+    assert "waiting" in drawn(poller.state, 80, 24)
+    for number, end in enumerate(range(0, len(raw) + 97, 97)):
+        (growing / "journal.jsonl").write_bytes(raw[:end])
+        poller.poll()
+        if number % 10 == 0:
+            assert_fits(drawn(poller.state, 80, 24), 80, 24)
+    whole = polled(tmp_path / "whole")
+    assert (poller.state.tokens, poller.state.end) == (whole.tokens, whole.end)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 24), (140, 40), (60, 15), (200, 60)])
+@pytest.mark.parametrize("agents", [1, 2, 8, 64])
+@pytest.mark.parametrize("kind", ["none", "rules"])
+def test_every_panel_is_whole_at_every_size(tmp_path: Path, size: tuple[int, int], agents: int, kind: str) -> None:
+    write_toy_run(tmp_path, agents=agents, coordinator={"kind": kind}, finish=False)
+    text = drawn(polled(tmp_path), *size)
+    assert_fits(text, *size)
+    assert ("coordinator ·" in text) == (kind == "rules" and size != (60, 15))
+    rows = [line for line in text.splitlines() if line.startswith("│ a")]
+    names = [line.split()[1] for line in rows if line.split()[1][1:].isdigit()]
+    assert names == [f"a{i}" for i in range(len(names))], "agents stand in their order"
+    if len(names) < agents:
+        assert f"+{agents - len(names)} more" in text
+
+
+def test_eighty_columns_show_goal_progress_agents_budget_and_faults(tmp_path: Path) -> None:
+    write_toy_run(tmp_path, agents=8, episodes=6, finish=False)
+    text = drawn(polled(tmp_path), 80, 24, now_s=1_700_000_012.0)
+    for wanted in (
+        "toy · toy-guess-v0 · seed 7",
+        "find the number below 12",
+        "5/6  solved 3 (60%)",
+        "running  0:12",
+        "agents · episode 5 · tick 2",
+        "illegal: ?! is no n",
+        "← try above 1",
+        "rests",
+        "try above 1 → a1 a3 a5 a7",
+        "265/600",
+        "no limit",
+        "a0 … a7 ⇄ coordinator",
+        "●●●○●●●●",
+        "505 tokens/s, 22 steps/s",
+        "17 faults, 1 host death",
+    ):
+        assert wanted in text
+
+
+@pytest.mark.parametrize(
+    ("topology", "wanted"),
+    [
+        ({"kind": "ring"}, "a0─a1─…─a3─a0"),
+        ({"kind": "complete"}, "all hear all"),
+        ({"kind": "small_world", "neighbours": 4, "rewire": 0.1}, "4 each, 10% rewired"),
+        ({"kind": "none"}, "nobody hears anybody"),
+        ({"kind": "file", "path": "links.txt"}, "from links.txt"),
+    ],
+)
+def test_the_topology_is_summed_up(tmp_path: Path, topology: dict[str, Any], wanted: str) -> None:
+    write_toy_run(tmp_path, topology=topology)
+    assert wanted in drawn(polled(tmp_path), 140, 40)
+
+
+def test_a_run_says_how_it_stands(tmp_path: Path) -> None:
+    write_toy_run(tmp_path, finish=False)
+    state = polled(tmp_path)
+    last_s = state.seen_at_s
+    assert last_s is not None
+    assert "running" in drawn(state, 80, 24, now_s=last_s + 1)
+    assert "silent for 0:40" in drawn(state, 80, 24, now_s=last_s + 40)
+    state.fold_telemetry({"kind": "interrupted", "at_s": last_s + 41})
+    assert "interrupted" in drawn(state, 80, 24, now_s=last_s + 99)
+    state.fold_telemetry({"kind": "resume", "at_s": last_s + 100})
+    text = drawn(state, 80, 24, now_s=last_s + 101)
+    assert "running" in text
+    assert "1 resume" in text
+
+
+def test_text_of_models_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    write_toy_run(tmp_path, finish=False)
+    state = polled(tmp_path)
+    assert state.shown is not None
+    evil = "\x1b[2J[bold red]x\r\n\u202ey"
+    agent = state.shown.agents["a0"]
+    agent.action, agent.feedback, agent.directive = evil, evil, evil
+    state.shown.goal, state.shown.directives = evil, {"a0": evil}
+    console = Console(width=140, height=40, record=True, file=io.StringIO())
+    console.print(render(state, 140, 40))
+    text = console.export_text()
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "·[2J[bold red]x ·y" in text
+
+
+def test_a_rate_is_recent_while_running_and_overall_at_the_end(tmp_path: Path) -> None:
+    state = DashboardState()
+    assert state.rates() is None
+    for number in range(40):
+        state.fold_telemetry(
+            {"kind": "commit", "at_s": 100.0 + number, "seq": number, "agent_steps": number, "seconds": 1}
+        )
+    recent, overall = state.rates(), sum(range(40)) / 40
+    assert recent is not None
+    assert recent[1] == pytest.approx(sum(range(30, 40)) / 10)
+    state.end = {"reason": "finished"}
+    assert state.rates() == (0.0, overall)
+
+
+def test_durations_read_like_a_clock() -> None:
+    assert [duration(s) for s in (0, 59.9, 61, 3661)] == ["0:00", "0:59", "1:01", "1:01:01"]
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def said(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_without_a_terminal_each_episode_end_is_one_line(tmp_path: Path) -> None:
+    write_toy_run(tmp_path, episodes=5)
+    console = plain_console()
+    assert watch(tmp_path, console=console) == 0
+    lines = said(console)
+    assert [line.split()[0] for line in lines if line.startswith("[")] == [f"[{i}/5]" for i in range(1, 6)]
+    assert any(line.startswith("! host 1 died") for line in lines)
+    assert "! its calls were answered after 0.8 s" in lines
+    assert lines[-1].startswith("finished: ")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_following_without_a_terminal_ends_with_the_run(tmp_path: Path) -> None:
+    write_toy_run(tmp_path / "whole", episodes=3)
+    raw = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    live = tmp_path / "live"
+    live.mkdir()
+    console = plain_console()
+    watcher = threading.Thread(target=watch, args=(live,), kwargs={"console": console, "refresh_hz": 200.0})
+    watcher.start()
+    with (live / "journal.jsonl").open("ab", buffering=0) as file:
+        for start in range(0, len(raw), 1500):
+            file.write(raw[start : start + 1500])
+            time.sleep(0.005)
+    watcher.join(20)
+    assert not watcher.is_alive()
+    assert len([line for line in said(console) if line.startswith("[")]) == 3
+
+
+def test_a_finished_run_on_a_terminal_is_drawn_once(tmp_path: Path) -> None:
+    write_toy_run(tmp_path)
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=25, record=True)
+    console.is_dumb_terminal  # noqa: B018 - TERM may be unset here; the picture must come all the same
+    dashboard._show_screen(RunPoller(tmp_path), console, 0.01, follow=True)
+    assert "finished" in console.export_text()
+
+
+def test_a_missing_or_broken_journal_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SwarmError, match="no journal with a whole record"):
+        watch(tmp_path, follow=False, console=plain_console())
+    write_toy_run(tmp_path / "whole")
+    header, episode, tick = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)[:3]
+    no_action = header + episode + tick.replace(b'"action"', b'"deed"')
+    lines = (b"nonsense\n", b"[1]\n", b'{"kind":"tick"}\n', b'{"kind":"episode_end","episode":3}\n', no_action)
+    for broken in lines:
+        (tmp_path / "journal.jsonl").write_bytes(broken)
+        with pytest.raises(SwarmError, match="no record"):
+            watch(tmp_path, follow=False, console=plain_console())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_watching_quietly(tmp_path: Path, number: int) -> None:
+    write_toy_run(tmp_path, finish=False)
+    script = (
+        "import sys; from pathlib import Path; from swarm.view.dashboard import watch\n"
+        "print('looking', flush=True); print(watch(Path(sys.argv[1])))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "looking\n"
+    assert process.stdout.readline().startswith("[1/2]")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines()[-1] == "None"
