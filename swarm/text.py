@@ -1,11 +1,16 @@
-"""Makes text that a model or a world wrote safe to print: one line, no control characters.
+"""Text that somebody else wrote, made safe to print and to record.
 
-Owns that one rule, because an escape sequence from a model could rewrite the terminal of whoever watches.
+An escape sequence from a model could rewrite the terminal of whoever watches; what a person types goes on record.
 """
 
 from __future__ import annotations
 
-__all__ = ["one_line", "printable"]
+from swarm.errors import SwarmError
+
+__all__ = ["MAX_CHARACTERS", "checked_text", "one_line", "printable"]
+
+MAX_CHARACTERS = 500
+"""Of one message that a person writes."""
 
 
 def printable(text: object) -> str:
@@ -17,3 +22,19 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """Return `text` printable, with every run of white space turned into one space."""
     return printable(" ".join(str(text).split()))
+
+
+def checked_text(text: str) -> str:
+    """Return what a person wrote with its white space made plain.
+
+    Raises:
+        SwarmError: it is empty, too long, or cannot be printed.
+    """
+    plain = " ".join(text.split())
+    if not plain:
+        raise SwarmError("the text is empty; say what agents or coordinator shall know")
+    if not plain.isprintable():
+        raise SwarmError("the text holds characters that cannot be printed; leave them out")
+    if len(plain) > MAX_CHARACTERS:
+        raise SwarmError(f"the text has {len(plain)} characters, {MAX_CHARACTERS} are the most; shorten it")
+    return plain

@@ -1,6 +1,7 @@
 """What one host process does: it owns the minds and runs their model calls.
 
-A `Host` knows nothing of Ray: `swarm.agents.local_pool.LocalPool` keeps one in this process, `swarm.actors` wraps many in actors.
+A `Host` knows nothing of Ray: `swarm.agents.local_pool.LocalPool` keeps one in this process, `swarm.actors` wraps many
+in actors.
 Models that answer from elsewhere (`REMOTE`) are handed to it; a host without them leaves their agents to another.
 It holds no state between calls except the reply to the last call of each key, so a retried call is answered, not
 repeated. A model that raises or returns garbage becomes a fault of the request that caused it.

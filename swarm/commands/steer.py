@@ -31,7 +31,8 @@ def steer(
     """
     from swarm.commands.run_folder import existing_run, recorded_config
     from swarm.errors import SwarmError
-    from swarm.run.steering import checked_text, post
+    from swarm.run.steering import post
+    from swarm.text import checked_text
 
     run_dir = existing_run(run_folder)
     said, agents = checked_text(text), list(dict.fromkeys(agent or []))

@@ -1,50 +1,37 @@
-"""Draws results as PNG bytes: coverage over budget, solve rates, puzzles over a run, tokens by part.
+"""Draws a comparison as PNG bytes: coverage over budget, solve rates, a sweep over a setting.
 
-Owns how figures look: readable without colour vision (Okabe-Ito colours, each with its own line style or
-marker), labelled in place, units on every axis. Matplotlib is imported when a figure is drawn, with the Agg
-renderer and no global state. It refuses to know runs, arms' meanings and files: numbers and names in, bytes
-out.
+Every arm has a colour and a line of its own, labelled in place.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
+from swarm.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, new_figure, style_axes, to_png
 from swarm.stats import Interval, solved_by_budget
 
-__all__ = ["Bar", "plot_coverage", "plot_puzzles", "plot_rates", "plot_sweep", "plot_token_parts"]
+__all__ = ["Bar", "plot_coverage", "plot_rates", "plot_sweep"]
 
-_BLUE, _VERMILLION, _ORANGE, _GREEN, _SKY, _PURPLE = (
-    "#0072B2",
-    "#D55E00",
-    "#E69F00",
-    "#009E73",
-    "#56B4E9",
-    "#CC79A7",
-)
-_GREY, _INK = "#767676", "#222222"
 _STYLES: dict[str, tuple[str, Any]] = {
-    "swarm": (_BLUE, "-"),
-    "solo": (_VERMILLION, "-"),
-    "solo_split": (_ORANGE, "-"),
-    "time_slice": (_GREEN, "-"),
-    "independent": (_VERMILLION, "--"),
-    "no_messages": (_GREY, ":"),
-    "rules": (_SKY, (0, (6, 1.5))),
-    "shuffled": (_PURPLE, "--"),
-    "random": (_INK, ":"),
-    "memory_off": (_BLUE, ":"),
-    "solo_memory_off": (_VERMILLION, ":"),
-    "private_memory": (_GREEN, "--"),
-    "shuffled_memory": (_PURPLE, ":"),
-    "capacity_1": (_ORANGE, ":"),
+    "swarm": (BLUE, "-"),
+    "solo": (VERMILLION, "-"),
+    "solo_split": (ORANGE, "-"),
+    "time_slice": (GREEN, "-"),
+    "independent": (VERMILLION, "--"),
+    "no_messages": (GREY, ":"),
+    "rules": (SKY, (0, (6, 1.5))),
+    "shuffled": (PURPLE, "--"),
+    "random": (INK, ":"),
+    "memory_off": (BLUE, ":"),
+    "solo_memory_off": (VERMILLION, ":"),
+    "private_memory": (GREEN, "--"),
+    "shuffled_memory": (PURPLE, ":"),
+    "capacity_1": (ORANGE, ":"),
 }
 _RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499")
 """Colours of arms that a file names, in their order."""
-_DPI = 150
 
 
 class Bar(NamedTuple):
@@ -67,7 +54,7 @@ def plot_coverage(
         reference: the arm drawn boldest.
         marks: shares of the budget that get a vertical line and a dot on each curve.
     """
-    figure = _figure(9.0, 5.4)
+    figure = new_figure(9.0, 5.4)
     room = 0.008 * max(len(f"{name}  0.00") for name in ["swarm", *curves])  # for the labels at the right
     axes = figure.add_axes((0.085, 0.125, min(0.70, (0.905 - room) / 1.085), 0.745))
     styles = _styles(curves)
@@ -102,7 +89,7 @@ def plot_coverage(
         )
         ends[name] = float(rates[-1])
     for mark in sorted(marks):
-        axes.axvline(mark * budget, color=_GREY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+        axes.axvline(mark * budget, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
         label = {1.0: "full budget", 0.5: "1/2", 0.25: "1/4"}.get(mark, f"{mark:g}")
         axes.annotate(
             f"{label}\n{mark * budget:,.0f}",
@@ -113,7 +100,7 @@ def plot_coverage(
             ha="center",
             va="bottom",
             fontsize=8.5,
-            color=_INK,
+            color=INK,
         )
     _label_ends(axes, ends, reference, styles)
     axes.annotate(
@@ -124,15 +111,15 @@ def plot_coverage(
         textcoords="offset points",
         fontsize=12,
         fontweight="bold",
-        color=_INK,
+        color=INK,
     )
     axes.set_xlim(0, budget)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("tokens used per puzzle: prompts, actions, messages and coordinator")
     axes.set_ylabel("share of puzzles solved")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _quiet(axes)
-    return _png(figure)
+    style_axes(axes)
+    return to_png(figure)
 
 
 def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> bytes:
@@ -142,7 +129,7 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> byt
         rates: value -> arm -> rate at the full budget.
         setting: what the values are of.
     """
-    figure = _figure(8.0, 4.8)
+    figure = new_figure(8.0, 4.8)
     axes = figure.add_axes((0.1, 0.13, 0.66, 0.77))
     values = list(rates)
     arms = list(dict.fromkeys(arm for found in rates.values() for arm in found))
@@ -167,24 +154,24 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> byt
     axes.set_ylim(-0.02, 1.04)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False)
     axes.set_title(f"Solve rate over {setting}", fontsize=12, fontweight="bold", loc="left")
-    _quiet(axes)
-    return _png(figure)
+    style_axes(axes)
+    return to_png(figure)
 
 
 def plot_rates(bars: Sequence[Bar], reference: str) -> bytes:
     """Return horizontal bars of solve rates at the full budget with their intervals."""
-    figure = _figure(9.0, 1.15 + 0.46 * max(1, len(bars)))
+    figure = new_figure(9.0, 1.15 + 0.46 * max(1, len(bars)))
     axes = figure.add_subplot()
     for place, bar in enumerate(bars):
         rate, low, high = bar.rate
         is_reference = bar.name == reference
-        axes.barh(place, rate, height=0.62, color=_BLUE if is_reference else "#B8C4CE", zorder=2)
+        axes.barh(place, rate, height=0.62, color=BLUE if is_reference else "#B8C4CE", zorder=2)
         axes.errorbar(
             rate,
             place,
             xerr=[[rate - low], [high - rate]],
             fmt="none",
-            ecolor=_INK,
+            ecolor=INK,
             elinewidth=1.3,
             capsize=3.5,
             zorder=3,
@@ -198,7 +185,7 @@ def plot_rates(bars: Sequence[Bar], reference: str) -> bytes:
             va="center",
             fontsize=9.5,
             fontweight="bold" if is_reference else "normal",
-            color=_INK,
+            color=INK,
             annotation_clip=False,
         )
     axes.set_yticks(
@@ -209,76 +196,13 @@ def plot_rates(bars: Sequence[Bar], reference: str) -> bytes:
         label.set_fontweight("bold" if bar.name == reference else "normal")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.0)
-    axes.set_title("Solve rate at equal tokens", loc="left", fontsize=12, fontweight="bold", color=_INK, pad=10)
+    axes.set_title("Solve rate at equal tokens", loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
     counts = sorted({bar.num_puzzles for bar in bars})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
     axes.set_xlabel(f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)")
-    _quiet(axes, grid="x")
+    style_axes(axes, grid="x")
     figure.tight_layout(pad=0.8)
-    return _png(figure)
-
-
-def plot_puzzles(puzzles: Sequence[tuple[int, int, bool]], budget: int | None) -> bytes:
-    """Return one stem per puzzle, in order: tokens that it took, solved or not.
-
-    Args:
-        puzzles: (episode, tokens, solved) of each puzzle.
-        budget: tokens per puzzle, or None when there is no such limit.
-    """
-    figure = _figure(9.0, 3.3)
-    axes = figure.add_subplot()
-    top = 1
-    for solved, colour, marker, name in (
-        (True, _BLUE, "o", "solved"),
-        (False, _VERMILLION, "x", "not solved"),
-    ):
-        chosen = [(episode, tokens) for episode, tokens, won in puzzles if won == solved]
-        if not chosen:
-            continue
-        episodes, tokens = zip(*chosen, strict=True)
-        top = max(top, *tokens)
-        size = 5 if len(puzzles) <= 120 else 3
-        axes.vlines(episodes, 0, tokens, color=colour, linewidth=1.0, alpha=0.45)
-        axes.plot(episodes, tokens, marker, color=colour, markersize=size, label=f"{name} ({len(chosen)})")
-    if budget is not None:
-        top = max(top, budget)
-        axes.axhline(budget, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"budget ({budget:,} tokens)")
-    axes.set_ylim(0, top * 1.06)
-    axes.margins(x=0.02)
-    axes.set_xlabel("puzzle (episode number)")
-    axes.set_ylabel("tokens used")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=9, borderaxespad=0.2)
-    _quiet(axes)
-    figure.tight_layout(pad=0.8)
-    return _png(figure)
-
-
-def plot_token_parts(parts: Mapping[str, int]) -> bytes:
-    """Return horizontal bars of the tokens that each part of the run used, with their shares."""
-    figure = _figure(9.0, 0.95 + 0.42 * max(1, len(parts)))
-    axes = figure.add_subplot()
-    total = sum(parts.values()) or 1
-    axes.barh(list(parts), list(parts.values()), height=0.6, color=_BLUE, zorder=2)
-    for place, tokens in enumerate(parts.values()):
-        axes.annotate(
-            f"{tokens:,} ({tokens / total:.0%})",
-            (tokens, place),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            color=_INK,
-        )
-    axes.invert_yaxis()
-    axes.set_xlim(0, max([1, *parts.values()]) * 1.22)
-    axes.set_xlabel("tokens over the whole run")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.get_major_locator().set_params(nbins=5, integer=True)
-    _quiet(axes, grid="x")
-    figure.tight_layout(pad=0.8)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _styles(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
@@ -317,31 +241,6 @@ def _label_ends(axes: Any, ends: Mapping[str, float], reference: str, styles: Ma
             va="center",
             fontsize=9.5,
             fontweight="bold" if name == reference else "normal",
-            color=_INK,
+            color=INK,
             annotation_clip=False,
         )
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _quiet(axes: Any, grid: str = "y") -> None:
-    axes.grid(axis=grid, color="#E4E4E4", linewidth=0.8, zorder=0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#9A9A9A")
-    axes.tick_params(color="#9A9A9A", labelcolor=_INK, labelsize=9)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

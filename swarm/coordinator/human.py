@@ -19,8 +19,7 @@ from swarm.coordinator.minds import playbook
 from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
 from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
-from swarm.run.steering import checked_text
-from swarm.text import printable
+from swarm.text import checked_text, printable
 
 __all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
 

@@ -19,7 +19,7 @@ import yaml
 
 from swarm.agents.host import HostSpec
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
-from swarm.agents.models import LoadedModels, load_models, start_remote
+from swarm.agents.models import LoadedModels, load_models
 from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
 from swarm.coordinator.human import Terminal, attend
 from swarm.errors import SwarmError
@@ -27,6 +27,7 @@ from swarm.messages import Attendant, Pool
 from swarm.prompt import agent_system
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, Record, read_records
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
+from swarm.run.remote import start_remote
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours

@@ -18,16 +18,14 @@ from typing import Any
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply
 from swarm.record.journal import LineTail, Record, canonical_json
+from swarm.text import checked_text
 
-__all__ = ["MAX_CHARACTERS", "STEERING_NAME", "Mailbox", "Orders", "Steer", "checked_text", "is_live", "post"]
+__all__ = ["STEERING_NAME", "Mailbox", "Orders", "Steer", "is_live", "post"]
 
 STEERING_NAME = "steer.jsonl"
 
 LOCK_NAME = "lock"
 """What `swarm.record.journal.RunLock` locks."""
-
-MAX_CHARACTERS = 500
-"""Of one thing that a person says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +45,6 @@ class Steer:
     agents: tuple[str, ...] = ()
     episode: int | None = None
     tokens: int = 0
-
-
-def checked_text(text: str) -> str:
-    """Return what a person wrote with its white space made plain.
-
-    Raises:
-        SwarmError: it is empty, too long, or cannot be printed.
-    """
-    plain = " ".join(text.split())
-    if not plain:
-        raise SwarmError("the text is empty; say what agents or coordinator shall know")
-    if not plain.isprintable():
-        raise SwarmError("the text holds characters that cannot be printed; leave them out")
-    if len(plain) > MAX_CHARACTERS:
-        raise SwarmError(f"the text has {len(plain)} characters, {MAX_CHARACTERS} are the most; shorten it")
-    return plain
 
 
 def is_live(run_dir: Path) -> bool:

@@ -52,8 +52,8 @@ class LoraRecipe(Section):
     Attributes:
         name: names the run folder and the adapter.
         model: the base, as in `agents.model`; it stays as it is.
-        task: one of `swarm.train.traces.TASKS` for coordinators, made by a solver; or `runs`, what coordinators of any kind
-            chose in episodes that were solved (`swarm.train.lessons_from_runs`).
+        task: one of `swarm.train.traces.TASKS` for coordinators, made by a solver; or `runs`, what coordinators of any
+            kind chose in episodes that were solved (`swarm.train.lessons_from_runs`).
         runs: their run folders, relative to the YAML file.
         seed: of rows and weights.
         init: adapter to go on from, relative to the YAML file; None begins with one that changes nothing.

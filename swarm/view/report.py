@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from swarm.compare.plots import plot_puzzles, plot_token_parts
 from swarm.record.journal import JOURNAL_NAME, Record, read_records
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes, read_run
 from swarm.stats import format_interval, rate_interval
 from swarm.view import html as h
+from swarm.view.plots import plot_puzzles, plot_token_parts
 
 __all__ = ["write_report"]
 

@@ -3,8 +3,8 @@
 - Importing this module registers the class, so `AutoModelForCausalLM.from_pretrained` finds it without foreign code.
 - Each row is one document. What the attention mask leaves out is not read, wherever it stands; reading is
   `ulm.streaming`'s, so logits are those of training and of play.
-- `generate` is `ulm.decode.engine.Engine`'s, whose texts are token ids here: the same greedy tokens to the last one. What
-  the engine lacks (beams, penalties, processors, caches of transformers) is refused, never ignored.
+- `generate` is `ulm.decode.engine.Engine`'s, whose texts are token ids here: the same greedy tokens to the last one.
+  What the engine lacks (beams, penalties, processors, caches of transformers) is refused, never ignored.
 - Knows no tokenizer and no files.
 
 Axes: B rows, T tokens, V vocabulary.

@@ -28,7 +28,7 @@ HUB_SAMPLES = 10_000
 
 
 class SourceConfig(Section):
-    """Where documents come from; see `ulm.data.documents.CorpusSource`. Of a hub 10,000 documents are read by default."""
+    """Where documents come from (`ulm.data.documents.CorpusSource`); of a hub, 10,000 are read by default."""
 
     hub: str | None = None
     config: str | None = None

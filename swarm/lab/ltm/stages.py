@@ -216,7 +216,7 @@ def _measured_at(place: Path, condition: str) -> Path:
 
 
 def _by_condition(parts: dict[str, Any]) -> dict[str, Any]:
-    """Return what was measured under each condition with the conditions innermost, as `swarm.lab.ltm.results` wants it."""
+    """Return what was measured with the conditions innermost, as `swarm.lab.ltm.results` reads it."""
     found: dict[str, Any] = {"documents": {name: part["documents"] for name, part in parts.items()}, "recall": {}}
     for name, part in parts.items():
         for filler, scored in part["recall"].items():

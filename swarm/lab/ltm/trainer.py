@@ -1,6 +1,6 @@
 """Trains one language model of a lab on the workers of Ray Train, from its last saved state on.
 
-Owns the loop around `ulm.train.documents`: what a worker opens, when it logs and saves, and what it says when it must stop.
+Owns the loop around `ulm.train.documents`: what a worker opens, when it logs and saves, and how it stops.
 One worker or many, CPU or GPU: the loop is the same.
 """
 

@@ -21,13 +21,14 @@ from safetensors.torch import load_file, save_file
 
 from swarm.agents.host import HostSpec, TokenCounter
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
-from swarm.agents.models import current_hash, load_models, start_remote
+from swarm.agents.models import current_hash, load_models
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
 from swarm.compare.arms import ARMS
 from swarm.config.experiment import BudgetConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.prompt import agent_system
+from swarm.run.remote import start_remote
 from swarm.run.runner import resume_run, start_run
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}:{{ m.content }}<eot>{% endfor %}answer:"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.errors import SwarmError
-from swarm.run.steering import STEERING_NAME, Mailbox, checked_text, post
+from swarm.run.steering import STEERING_NAME, Mailbox, post
+from swarm.text import checked_text
 
 AGENTS = ("a0", "a1", "a2")
 
