@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from swarm.record.journal import JOURNAL_NAME, Record, read_records
+from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes, read_run
+from swarm.record.records import AgentEntry, Tick
 from swarm.stats import format_interval, rate_interval
 from swarm.view import html as h
 from swarm.view.plots import plot_puzzles, plot_token_parts
@@ -163,13 +163,14 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> list[h.Html]:
     rows: list[tuple[object, ...]] = []
     directives: dict[str, str] = {}
     for record in read_records(run.run_dir / JOURNAL_NAME, verify=False):
-        if record.get("episode") != puzzle.episode:
+        if record["kind"] == "header" or record["kind"] == "end" or record["episode"] != puzzle.episode:
             continue
         if record["kind"] == "episode":
-            parts.append(h.table(["agent", "sees"], record["observations"].items(), text=True))
+            seen = [(entry["agent"], entry["observation"]) for entry in record["agents"]]
+            parts.append(h.table(["agent", "sees"], seen, text=True))
         elif record["kind"] == "tick":
             if record["coordinator"] is not None:
-                directives = record["directives"]  # they stay in force until the coordinator speaks again
+                directives = dict(record["directives"])  # in force until the coordinator is asked again
             if record["tick"] < MAX_TRANSCRIPT_ROUNDS:
                 rows += _transcript_rows(record, directives)
         elif record["kind"] == "episode_end":
@@ -180,8 +181,8 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> list[h.Html]:
     return parts
 
 
-def _transcript_rows(record: Record, directives: dict[str, str]) -> list[tuple[object, ...]]:
-    def row(entry: dict[str, Any]) -> tuple[object, ...]:
+def _transcript_rows(record: Tick, directives: dict[str, str]) -> list[tuple[object, ...]]:
+    def row(entry: AgentEntry) -> tuple[object, ...]:
         feedback = f"fault: {entry['fault']}" if entry.get("fault") else entry["feedback"]
         directive = directives.get(entry["agent"], "")
         return record["tick"], entry["agent"], directive, entry["action"], feedback, entry.get("report") or ""
