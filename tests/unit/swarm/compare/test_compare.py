@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sys
 from collections.abc import Callable
@@ -84,8 +85,8 @@ def drawing_runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
 
 @pytest.fixture
 def runner(drawing_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
-    for plot in ("plot_coverage", "plot_rates"):
-        monkeypatch.setattr(f"swarm.compare.report.{plot}", lambda *_: b"not drawn")
+    for step in ("plot_coverage", "plot_rates", "to_png"):
+        monkeypatch.setattr(f"swarm.compare.report.{step}", lambda *_: b"not drawn")
     return drawing_runner
 
 
@@ -417,6 +418,12 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     assert page.count("data:image/png;base64,") == 2
     for arm in ARMS.values():
         assert arm.title in page
+    for said in (data["headline"], data["setting"], *data["setbacks"], *data["questions"][0].values()):
+        assert html.escape(said) in page
+    assert data["arms"]["solo"]["changes"]["world.options.view"] == "full"
+    assert data["arms"]["swarm"]["changes"] == {}
+    assert "world.options.view: full" in page
+    assert data["arms"]["random"]["runs"][2]["journal_hash"] in page
 
 
 def test_second_call_reuses_finished_runs_and_gives_the_same_table(tmp_path: Path, runner: FakeRunner) -> None:

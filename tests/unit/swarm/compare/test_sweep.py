@@ -12,7 +12,6 @@ from fakes.synthetic_run import experiment
 
 from swarm.compare import sweep as module
 from swarm.compare.analysis import ArmRow, Comparison, Difference
-from swarm.compare.plots import plot_sweep
 from swarm.compare.sweep import crossover, run_sweep
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -175,12 +174,3 @@ def test_a_value_that_is_not_possible_is_one_line_before_anything_runs(
     assert str(error.value).startswith(f"compare.sweep: {words}")
     assert len(str(error.value).splitlines()) == 1
     assert compared.asked == []
-
-
-def test_an_arm_that_only_some_values_have_is_drawn_where_it_is() -> None:
-    rate = Interval(0.5, 0.4, 0.6)
-    whole = plot_sweep({"1": {"swarm": rate, "solo": rate}, "2": {"swarm": rate, "solo": rate}}, "depth")
-    part = plot_sweep({"1": {"swarm": rate, "solo": rate}, "2": {"swarm": rate}}, "depth")
-    assert whole.startswith(PNG)
-    assert part.startswith(PNG)
-    assert whole != part
