@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from swarm.errors import SwarmError
 from swarm.stats import Interval, format_interval
@@ -49,8 +48,8 @@ def render(template: Path, data: Mapping[str, Any]) -> str:
 
 
 def _visible(value: object) -> object:
-    """Return what a template prints with its control characters replaced; only line breaks stay."""
-    return value if isinstance(value, Markup) else "\n".join(map(printable, str(value).split("\n")))
+    """Return what a template prints, unless it is markup, with control characters replaced; only line breaks stay."""
+    return value if hasattr(value, "__html__") else "\n".join(map(printable, str(value).split("\n")))
 
 
 def write(path: Path, content: str | bytes) -> Path:
