@@ -17,6 +17,7 @@ from swarm.compare.plots import plot_sweep
 from swarm.compare.runs import compare_arms
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
+from swarm.figures import to_png
 from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
 
@@ -62,7 +63,7 @@ def run_sweep(
         "crossover": crossover(differences),
     }
     write_whole(out / "sweep.json", json.dumps(summary, indent=1))
-    write_whole(out / "sweep.png", plot_sweep(rates, sweep.key.rpartition(".")[2]))
+    write_whole(out / "sweep.png", to_png(plot_sweep(rates, sweep.key.rpartition(".")[2])))
     for line in _table(sweep.key, rates, differences):
         echo(line)
     echo(str(summary["crossover"]))
