@@ -166,9 +166,10 @@ class Episode:
             raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
         return result, state
 
-    def commit(self, record: Tick, result: StepResult) -> None:
-        """Take in what a tick record says happened; `result` is the world's answer to its actions."""
-        self.spent.add(Spent.of(record))
+    def commit(self, record: Tick, result: StepResult) -> Spent:
+        """Take in what a tick record says and return its cost; `result` is the world's answer to its actions."""
+        cost = Spent.of(record)
+        self.spent.add(cost)
         self._take_orders(record)
         asked = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
@@ -190,6 +191,7 @@ class Episode:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
         self.ticks += 1
+        return cost
 
     def _take_orders(self, record: Tick) -> None:
         """Take in what coordinator and people said."""

@@ -158,10 +158,9 @@ class Runtime:
 
     def _take(self, episode: Episode, record: Tick, result: StepResult) -> None:
         """Take in a tick: into its episode, and into what is known of the run."""
-        episode.commit(record, result)
+        self.totals.tokens += episode.commit(record, result).tokens
         self._steered = max(self._steered, episode.steered)
         self._last[episode.index] = record
-        self.totals.tokens += Spent.of(record).tokens
         self.totals.faults += len(faults_in(record))
 
     def _close(self, record: EpisodeEnd) -> None:
