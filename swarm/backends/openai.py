@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedSession, Watch
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from swarm.text import one_line
 
@@ -60,19 +60,17 @@ class OpenAIModel:
 
     Args:
         model: its name at the endpoint.
-        config: settings; `url` is needed.
+        config: settings.
         environ: where the variable `config.key_env` is looked up.
         backoff_s: seconds before the first retry; twice as many before each further one, up to MAX_BACKOFF_S.
 
     Raises:
-        SwarmError: there is no key where one should be, or no URL.
+        SwarmError: there is no key where one should be.
     """
 
     def __init__(
-        self, model: str, config: BackendConfig, environ: Mapping[str, str] = os.environ, backoff_s: float = BACKOFF_S
+        self, model: str, config: OpenAIEngine, environ: Mapping[str, str] = os.environ, backoff_s: float = BACKOFF_S
     ) -> None:
-        if config.url is None:
-            raise SwarmError("engine 'openai' needs `backend.url`, such as http://localhost:8000/v1")
         self.model = model
         self._config = config
         self._url = config.url.rstrip("/")
@@ -89,7 +87,7 @@ class OpenAIModel:
 
     @property
     def max_length(self) -> int:
-        """Tokens of prompt and answer together: `backend.max_length`, or 1 << 20 where it is unknown."""
+        """Tokens of prompt and answer together: `engine.max_length`, or 1 << 20 where it is unknown."""
         return self._config.max_length or UNKNOWN_LENGTH
 
     def check(self) -> None:
@@ -111,7 +109,7 @@ class OpenAIModel:
             raise SwarmError(self._refused(answer))
         if answer.status == 200 and "html" in answer.content_type.lower():
             raise SwarmError(
-                f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct backend.url, "
+                f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct engine.url, "
                 f"which mostly ends in /v1 ({self._quote(_decode(answer))})"
             )
         names = _model_names(answer)
@@ -120,7 +118,7 @@ class OpenAIModel:
             raise SwarmError(f"the endpoint {self._url} has no model {self.model!r}{self._offer(names)}")
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
-        """Answer every request, `backend.connections` of them at a time.
+        """Answer every request, `engine.connections` of them at a time.
 
         An answer that does not say what it cost is charged the most that it can have: its prompt by `count_tokens`, and
         all tokens that it was allowed. So is one that never came though it was asked for, also if it came when it was
@@ -134,7 +132,7 @@ class OpenAIModel:
         return [result or TextResult.failed(_LATE) for result in watch.run(jobs, self._config.connections)]
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt: by `backend.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
+        """Return the tokens of each prompt: by `engine.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
 
         Only the endpoint knows its chat template, so each message of a chat is allowed CHAT_MARKS for its marks. What
         an answer is charged is what the endpoint says.
@@ -156,7 +154,7 @@ class OpenAIModel:
         ]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer."""
+        """Return the tokens of each text by `engine.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer."""
         if self._config.tokenizer is None:
             return [len(text.encode(errors="surrogatepass")) for text in texts]
         return [len(ids) for ids in self._tokenizer.encode_batch(texts)]
@@ -172,7 +170,7 @@ class OpenAIModel:
         try:
             return Tokenizer.load(str(self._config.tokenizer))
         except ValueError as error:
-            raise SwarmError(f"backend.tokenizer: {error}") from error
+            raise SwarmError(f"engine.tokenizer: {error}") from error
 
     def _answer(self, watch: Watch, request: TextRequest) -> TextResult:
         try:
@@ -208,7 +206,7 @@ class OpenAIModel:
                 names = _model_names(self._exchange(watch, "GET", "/models"))
                 raise SwarmError(
                     f"the endpoint {self._url} knows no model {self.model!r}, or no {path} (HTTP 404)"
-                    f"{self._offer(names)}; correct the model's name or backend.url"
+                    f"{self._offer(names)}; correct the model's name or engine.url"
                 )
             if answer.status == 0 and not answer.is_unreachable:
                 read, written = (a + b for a, b in zip((read, written), self._most(request), strict=True))
@@ -224,7 +222,7 @@ class OpenAIModel:
         return failed(f"{trouble} (tries: {tries})")
 
     def _delay_s(self, tries: int, retry_after_s: float, watch: Watch) -> float:
-        """Return how long to wait after so many tries; without a deadline, Retry-After gets `backend.timeout_s`."""
+        """Return how long to wait after so many tries; without a deadline, Retry-After gets `engine.timeout_s`."""
         limit_s = self._config.timeout_s if watch.left_s() == math.inf else math.inf
         return max(min(self._backoff_s * 2.0 ** (tries - 1), MAX_BACKOFF_S), min(retry_after_s, limit_s))
 
@@ -278,15 +276,15 @@ class OpenAIModel:
         if answer.status == 0:
             return self._quote(answer.trouble, 200)
         if 300 <= answer.status < 400:
-            return f"HTTP {answer.status}: a redirect, and those are not followed; give backend.url the final address"
+            return f"HTTP {answer.status}: a redirect, and those are not followed; give engine.url the final address"
         return f"HTTP {answer.status}: {self._quote(_decode(answer))}"
 
     def _nobody(self, answer: Answer) -> str:
-        return f"no endpoint at {self._url}: start it or correct backend.url ({self._trouble(answer)})"
+        return f"no endpoint at {self._url}: start it or correct engine.url ({self._trouble(answer)})"
 
     def _refused(self, answer: Answer) -> str:
         variable = self._config.key_env
-        way_out = f"check what is in {variable}" if variable else "set backend.key_env to the variable that holds a key"
+        way_out = f"check what is in {variable}" if variable else "set engine.key_env to the variable that holds a key"
         return f"the endpoint {self._url} refuses the key: {way_out} ({self._trouble(answer)})"
 
     def _offer(self, names: Sequence[str]) -> str:
@@ -303,7 +301,7 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     key = environ.get(variable, "").strip()
     if not key:
         raise SwarmError(
-            f"the environment variable {variable} is not set; put the endpoint's key in it (backend.key_env)"
+            f"the environment variable {variable} is not set; put the endpoint's key in it (engine.key_env)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise SwarmError(f"the environment variable {variable} holds no key: keys are one word of printable ASCII")

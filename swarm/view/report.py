@@ -66,8 +66,8 @@ def _results(run: RunOutcomes) -> dict[str, object]:
     puzzles = run.puzzles
     results: dict[str, object] = {
         "world": run.config["world"]["id"],
-        "agents": f"{run.config['agents']['count']} ({run.config['agents']['policy']}, "
-        f"{run.config['agents']['worker'].replace('_', ' ')})",
+        "agents": f"{run.config['agents']['count']} ({run.config['agents']['engine']['kind']}, "
+        f"{run.config['agents']['turns'].replace('_', ' ')})",
         "coordinator": run.config["coordinator"]["kind"],
         "topology": run.config["topology"]["kind"],
     }

@@ -21,7 +21,7 @@ import pytest
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Watch
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from ulm.tokenizer import Tokenizer
 
@@ -153,7 +153,7 @@ def closed_url() -> str:
 
 
 def model_at(url: str, environ: dict[str, str] | None = None, **settings: Any) -> OpenAIModel:
-    config = BackendConfig(url=url, **{"retries": 2, "timeout_s": 30.0, **settings})
+    config = OpenAIEngine(model="tiny", url=url, **{"retries": 2, "timeout_s": 30.0, **settings})
     return OpenAIModel("tiny", config, environ or {}, backoff_s=0.01)
 
 
@@ -296,7 +296,7 @@ def test_no_requests_need_no_endpoint(closed_url: str) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"MY_KEY": ""}, {"MY_KEY": " \n"}])
 def test_a_missing_key_is_the_users_mistake(environ: dict[str, str]) -> None:
-    with pytest.raises(SwarmError, match=r"variable MY_KEY is not set; put .* \(backend\.key_env\)"):
+    with pytest.raises(SwarmError, match=r"variable MY_KEY is not set; put .* \(engine\.key_env\)"):
         model_at("http://localhost/v1", environ, key_env="MY_KEY")
 
 
@@ -560,7 +560,7 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_delays_double_up_to_half_a_minute(endpoint: Endpoint, delays: list[float]) -> None:
     endpoint.reply = sends({}, 500)
-    OpenAIModel("tiny", BackendConfig(url=endpoint.url, retries=8)).generate([PLAIN])
+    OpenAIModel("tiny", OpenAIEngine(model="tiny", url=endpoint.url, retries=8)).generate([PLAIN])
     assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
@@ -582,7 +582,7 @@ def test_seconds_of_retry_after_are_obeyed_for_as_long_as_a_request_may_take(
     endpoint: Endpoint, delays: list[float], after: str, delay_s: float
 ) -> None:
     endpoint.replies.append(sends({}, 429, headers={"Retry-After": after}))
-    OpenAIModel("tiny", BackendConfig(url=endpoint.url, timeout_s=60)).generate([PLAIN])
+    OpenAIModel("tiny", OpenAIEngine(model="tiny", url=endpoint.url, timeout_s=60)).generate([PLAIN])
     assert delays == [delay_s]
 
 
@@ -614,7 +614,7 @@ def test_a_refused_key_is_the_users_mistake_and_not_tried_again(endpoint: Endpoi
 
 def test_an_endpoint_that_wants_a_key_says_how_to_give_one(endpoint: Endpoint) -> None:
     endpoint.reply = sends({}, 401)
-    with pytest.raises(SwarmError, match=r"set backend\.key_env"):
+    with pytest.raises(SwarmError, match=r"set engine\.key_env"):
         model_at(endpoint.url).generate([PLAIN])
 
 
@@ -632,7 +632,7 @@ def test_an_unknown_path_is_the_users_mistake_even_if_no_models_are_listed(endpo
 
 
 def test_an_endpoint_that_was_never_there_is_the_users_mistake(closed_url: str) -> None:
-    with pytest.raises(SwarmError, match=rf"no endpoint at {closed_url}: start it or correct backend\.url .*refused"):
+    with pytest.raises(SwarmError, match=rf"no endpoint at {closed_url}: start it or correct engine\.url .*refused"):
         model_at(closed_url).generate([PLAIN] * 3)
 
 
@@ -650,11 +650,6 @@ def test_an_endpoint_that_comes_up_while_it_is_tried_is_found(closed_url: str) -
     threading.Timer(0.1, lambda: started.append(Endpoint(port))).start()
     assert model_at(closed_url, retries=8).generate([PLAIN])[0].text == "hello"
     started[0].stop()
-
-
-def test_no_url_is_the_users_mistake() -> None:
-    with pytest.raises(SwarmError, match=r"backend\.url"):
-        OpenAIModel("tiny", BackendConfig())
 
 
 # Time.
@@ -731,7 +726,7 @@ def test_requests_that_were_not_started_before_the_deadline_are_faults(endpoint:
 def test_back_off_ends_at_the_deadline(endpoint: Endpoint) -> None:
     endpoint.reply = sends({}, 500)
     started_s = time.monotonic()
-    model = OpenAIModel("tiny", BackendConfig(url=endpoint.url, retries=20), backoff_s=0.05)
+    model = OpenAIModel("tiny", OpenAIEngine(model="tiny", url=endpoint.url, retries=20), backoff_s=0.05)
     (result,) = model.generate([PLAIN], started_s + 0.2)
     assert time.monotonic() - started_s < 5
     assert fault_of(result).startswith("timeout: ")
@@ -771,9 +766,9 @@ SCRIPT = """
 import sys, threading, time
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import TextRequest
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 
-model = OpenAIModel("tiny", BackendConfig(url=sys.argv[1]))
+model = OpenAIModel("tiny", OpenAIEngine(model="tiny", url=sys.argv[1]))
 threading.Thread(target=model.generate, args=([TextRequest("x")],), daemon=True).start()
 while not any(thread.name == "http" for thread in threading.enumerate()):
     time.sleep(0.01)
@@ -812,7 +807,7 @@ def test_with_a_tokenizer_its_tokens_are_counted(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_cannot_be_read_is_the_users_mistake(endpoint: Endpoint, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(SwarmError, match=r"backend\.tokenizer: cannot read tokenizer"):
+    with pytest.raises(SwarmError, match=r"engine\.tokenizer: cannot read tokenizer"):
         model_at(endpoint.url, tokenizer=str(tmp_path)).check()
 
 
@@ -851,7 +846,7 @@ def test_a_check_passes_if_the_model_is_listed_or_nothing_is(endpoint: Endpoint,
 
 def test_a_check_refuses_a_web_page(endpoint: Endpoint) -> None:
     endpoint.reply = sends(b"<html>\x1b[2J Log in!", kind="text/html; charset=utf-8")
-    with pytest.raises(SwarmError, match=r"a web page and no OpenAI.* correct backend.url.*\(<html>·\[2J Log in!\)"):
+    with pytest.raises(SwarmError, match=r"a web page and no OpenAI.* correct engine.url.*\(<html>·\[2J Log in!\)"):
         model_at(endpoint.url).check()
 
 
