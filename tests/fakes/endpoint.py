@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-__all__ = ["ABSENT", "DRIPS", "QUIRKS", "Asked", "Endpoint", "Handler", "Quirk", "Reply"]
+__all__ = ["ABSENT", "DRIPS", "LISTINGS", "QUIRKS", "Asked", "Endpoint", "Handler", "Quirk", "Reply"]
 
 ABSENT: Any = object()
 """As a field's value: leave the field out."""
@@ -285,6 +285,24 @@ DRIPS = {
     "chunks": drips(CHUNKED, b"1\r\n \r\n"),
 }
 """Endpoints that never come to an end, by the part of an answer that they are at."""
+
+
+LISTINGS = {
+    "listed": lists("other", "tiny"),
+    "listed with a tag": lists("tiny:latest"),
+    "wildcards": lists("*", "vendor/*"),
+    "alias": lists("tiny-2026-11-01"),
+    "empty": lists(),
+    "missing": fails(404),
+    "missing, with a page": sends(PAGE, 404, "text/html"),
+    "broken": fails(500),
+    "not for this key": fails(403),
+    "odd entries": sends({"data": [5, {"id": 5}, {}, None]}),
+    "no list": sends({"data": "tiny"}),
+    "page": sends(PAGE, kind="text/html; charset=utf-8"),
+    "deep JSON": sends(b"[" * 100_000),
+}
+"""What endpoints answer who asks for their models; the one that is meant is `tiny`."""
 
 
 @dataclass(frozen=True)
