@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayC
 
 from swarm.actors.shared_memory import protect
 from swarm.actors.trimmer import PauseTrimmer
-from swarm.agents.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
+from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
 from swarm.config.experiment import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError, first_line
@@ -152,7 +152,7 @@ class RayPool:
         faults: how many host deaths are survived, and the time limit of a call.
         agents: number of agents, for `agents_per_host`.
         on_event: told about host deaths and replacements: (kind, facts).
-        make_remote: starts the models on `REMOTE` engines, by whose they are; called once Ray is up.
+        make_remote: starts the models in other processes, by whose they are; called once Ray is up.
         waits: whether a person is waited for between calls.
 
     Raises:
@@ -304,7 +304,7 @@ class RayPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
-        if self._near is not None and self._spec.agents.engine in REMOTE:
+        if self._near is not None and self._spec.agents.engine.is_remote:
             return self._near.act(requests)
         answers = self._run("act", [_asked(request) for request in requests])
         return [
@@ -314,7 +314,8 @@ class RayPool:
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
-        if self._near is not None and (self._spec.coordinator.engine in REMOTE or not self._hosts):
+        engine = self._spec.coordinator.engine
+        if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
         answers = self._run("direct", [_fields(request) for request in requests])
         return [

@@ -228,7 +228,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
+        raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
     try:
         json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         # Merged, a step costs what it costs without an adapter.

@@ -33,6 +33,7 @@ import ray
 
 from swarm.actors import pool as ray_pool
 from swarm.agents.host import HostSpec, SharedModel
+from swarm.config.engine import UlmEngine
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.messages import ActRequest
 from swarm.run.runner import start_run
@@ -70,7 +71,7 @@ def echo_run(agents: int, hosts: int, ticks: int) -> dict[str, int]:
         {
             "name": "echo",
             "world": {"id": "echo-v0", "options": {"max_steps": ticks}},
-            "agents": {"count": agents, "policy": "echo"},
+            "agents": {"count": agents, "engine": {"kind": "echo"}},
             "topology": {"kind": "none"},
             "budget": {"ticks": ticks},
             "runtime": {"hosts": hosts, "standby": 0, "durability": "group"},
@@ -140,7 +141,7 @@ def memory_of_bare_processes() -> list[int]:
 
 def memory_of_hosts(model: SharedModel, decodes: int) -> dict[str, list[int]]:
     """Return the private memory of two hosts, with the model built and after decoding with it."""
-    agents = AgentsConfig(count=8, model="model", max_new_tokens=16)
+    agents = AgentsConfig(count=8, engine=UlmEngine(model="model"), max_new_tokens=16)
     spec = HostSpec(0, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1)
     pool = ray_pool.RayPool(spec, {"model": model}, RuntimeConfig(hosts=2, standby=0), FaultsConfig(), agents.count)
     pids = pool.host_pids()

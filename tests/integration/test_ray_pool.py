@@ -21,6 +21,7 @@ from swarm.actors import pool as ray_pool
 from swarm.actors.shared_memory import protect
 from swarm.agents.host import HostSpec, SharedModel
 from swarm.backends.models import ModelFolder
+from swarm.config.engine import RandomEngine
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError
 from swarm.record.telemetry import read_telemetry
@@ -83,7 +84,7 @@ def test_hosts_open_no_channels_where_something_slow_is_waited_for(monkeypatch: 
     """For a host that waits on one keeps a core busy, whoever needs it."""
     opened: list[object] = []
     monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: opened.append(self))
-    spec = HostSpec(0, AgentsConfig(policy="random"), CoordinatorConfig(), "split-numbers-v0", 10.0)
+    spec = HostSpec(0, AgentsConfig(engine=RandomEngine()), CoordinatorConfig(), "split-numbers-v0", 10.0)
     pretrained = dataclasses.replace(spec, folders={"llama": ModelFolder("llama", "llama", None, 64, (0,))})
     runtime = RuntimeConfig(hosts=1, standby=0)
 
