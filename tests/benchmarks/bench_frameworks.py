@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 PEER_PYTHON = HERE.parents[1] / ".venv-bench" / "bin" / "python"
 SIDES = ("swarm", "autogen", "langgraph")
 WANTED_RATE = 20_000
-WANTED_RATIO = 5.0
+WANTED_RATIO = 2.0
 
 
 def run_side(side: str, work: EchoWork, peer_python: Path) -> EchoResult:

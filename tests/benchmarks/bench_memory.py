@@ -7,8 +7,9 @@ weights are really shared.
 - Agents: driver plus hosts at the end of the same run of echo agents through runner, Ray pool and journal, with 64 and
   with 1,064 agents, each in a fresh process; the difference over the 1,000 agents between them.
 - Host: a host that has built the 100 MB model and decoded with it, against two baselines: a process that has imported
-  what the host imports and has no model, and a host that has decoded the same texts with a tiny model. The first holds everything that the model brings, torch's working memory for
-  decoding included; the second only what depends on its size. The target is judged by the first.
+  what the host imports and has no model, and a host that has decoded the same texts with a tiny model. The first holds
+  everything that the model brings, torch's working memory for decoding included; the second only what depends on its
+  size. The target is judged by the first.
 
     python tests/benchmarks/bench_memory.py --rounds 3 --json memory.json
 """
