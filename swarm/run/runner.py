@@ -188,7 +188,7 @@ def _carry_out(
     if runtime.ended is None:
         pool: Pool | None = None
         try:
-            pool = _make_pool(config, base_dir, models, telemetry, waits=runtime.operator is not None)
+            pool = _make_pool(config, base_dir, models, telemetry)
             runtime.play(pool)
         except KeyboardInterrupt:
             telemetry.emit("interrupted")
@@ -209,9 +209,7 @@ def _carry_out(
     )
 
 
-def _make_pool(
-    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, waits: bool
-) -> Pool:
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
     runtime, agents = config.runtime, config.agents
     world = _world(config, base_dir)
     spec = HostSpec(
@@ -246,7 +244,6 @@ def _make_pool(
         agents.count * config.concurrency,
         telemetry.emit,
         lambda: start_remote(config, models, deaths, telemetry.emit),
-        waits,
     )
 
 
