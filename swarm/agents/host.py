@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +193,6 @@ class Host:
         self._indices: list[tuple[FactsKnown, ExactIndex]] = []
         self._counter = TokenCounter(spec)
         self._chats: PromptReader | None = None
-        self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
         self._agents = self._text_model("agents", spec.agents)
         if isinstance(spec.agents.engine, UlmEngine) and computes:
             self._engine(spec.agents.engine.model, spec.agents.has_ltm)
@@ -348,6 +347,7 @@ class Host:
     def _generate(self, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
         if self._agents is not None:
             return self._ask(self._agents, requests, deadline_s)
+        from ulm.decode.constraint import Constraint
         from ulm.decode.engine import GenerationRequest
 
         agents = self.spec.agents
@@ -371,7 +371,9 @@ class Host:
                     agents.temperature,
                     agents.top_p,
                     stop,
-                    self._constraint(request.pattern) if agents.constrained and request.pattern else None,
+                    Constraint.from_regex(f"(?:{request.pattern})\n", engine.tokenizer)
+                    if agents.constrained and request.pattern
+                    else None,
                     _memory(engine, request),
                     indices.get(id(request.facts)),
                     opening,
@@ -413,11 +415,6 @@ class Host:
             found[id(facts)] = index
         del self._indices[max(MAX_INDICES, len(found)) :]
         return found
-
-    def _compile_constraint(self, pattern: str) -> Any:
-        from ulm.decode.constraint import Constraint
-
-        return Constraint.from_regex(f"(?:{pattern})\n", self._own_engine().tokenizer)
 
     def _own_engine(self) -> Engine:
         """Return the engine of agents that run on `ulm`."""

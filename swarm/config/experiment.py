@@ -188,10 +188,6 @@ class RuntimeConfig(Section):
         pool: `ray` or `local` (this process, for tests and debugging).
         hosts: agent host actors; agents_per_host, when set, decides the number of hosts instead.
         standby: spare host actors that are loaded and take over when a host dies.
-        calls: `channels` sends calls to hosts over Ray's compiled graphs (shared memory, one more small process per
-            host, a third of the time of a task), but a host that waits on one keeps a core busy; `tasks` are ordinary
-            actor calls, with the same results. None takes tasks where a large model, another process or a
-            person is waited for, channels otherwise. A host that takes another's place gets tasks.
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.
         device, dtype, compile: torch settings of the hosts. bfloat16 halves what a pretrained model of `ulm` reads per
@@ -203,7 +199,6 @@ class RuntimeConfig(Section):
     hosts: int = Field(2, ge=1, le=1024)
     agents_per_host: int | None = Field(None, ge=1)
     standby: int = Field(1, ge=0, le=16)
-    calls: Literal["channels", "tasks"] | None = None
     durability: Literal["tick", "group"] = "tick"
     group_ms: int = Field(50, ge=1, le=10_000)
     device: str = "auto"

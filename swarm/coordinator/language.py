@@ -32,7 +32,7 @@ MAX_DIRECTIVE = 80
 FREE = r"[!#-\[\]-~][ !#-\[\]-~]*"
 """A directive where no playbook says what they look like: printable, without what JSON would have to escape.
 
-Its length is cut afterwards: a pattern that counts characters takes minutes to lay over a large vocabulary here.
+Its length is cut afterwards, which keeps the pattern of many agents small.
 """
 
 FREE_SHORT = FREE.replace("*", f"{{0,{MAX_DIRECTIVE - 1}}}")

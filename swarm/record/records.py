@@ -251,7 +251,8 @@ def refuse_other_experiment(run_dir: Path, recorded: Mapping[str, Any], wanted: 
     """
     if (difference := _first_difference(recorded, wanted)) is not None:
         raise SwarmError(
-            f"{run_dir} holds a run of another experiment ({difference}): choose another folder with --out"
+            f"{run_dir} holds a run of another experiment ({difference}): choose another folder with --out, or restore "
+            "what was changed"
         )
 
 

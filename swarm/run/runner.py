@@ -208,7 +208,7 @@ def _carry_out(
 ) -> RunOutcome:
     pool: Pool | None = None
     try:
-        pool = _make_pool(config, base_dir, models, telemetry, waits=runtime.operator is not None)
+        pool = _make_pool(config, base_dir, models, telemetry)
         runtime.play(pool)
     except KeyboardInterrupt:
         telemetry.emit("interrupted")
@@ -234,9 +234,7 @@ def _outcome(run_dir: Path, runtime: Runtime, journal: JournalWriter, played: bo
     )
 
 
-def _make_pool(
-    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, waits: bool
-) -> Pool:
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
     runtime, agents = config.runtime, config.agents
     world = _world(config, base_dir)
     spec = HostSpec(
@@ -271,7 +269,6 @@ def _make_pool(
         agents.count * config.concurrency,
         telemetry.emit,
         lambda: start_remote(config, models, deaths, telemetry.emit),
-        waits,
     )
 
 
