@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from swarm.errors import SwarmError
+from swarm.record.change import CHANGE, Change
 from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, LineTail, Record, state_hash
 from swarm.run.budget import Spent
 from swarm.seeds import derive_seed
@@ -151,7 +152,7 @@ class _Replayer:
             line = self.reader.tail.num_lines
             try:
                 self._compare(record, first=line == 1)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
                 what = f"{type(error).__name__} {error}"
                 raise ReplayError(f"{self.path}, line {line}: a field is missing or wrong: {what}") from error
             yield record
@@ -181,6 +182,8 @@ class _Replayer:
             self._end_episode(record, self._episode_of(record))
         elif kind == "end":
             self._end(record)
+        elif kind == CHANGE:
+            Change.from_record(record)
         else:
             raise ReplayError(f"seq {record['seq']}: unknown kind of record {kind!r}")
 
