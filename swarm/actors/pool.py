@@ -14,7 +14,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any, get_args
 
 import ray
 from ray.dag import InputNode
@@ -88,12 +90,10 @@ class HostActor:
             return self._act(requests) if method == "act" else self._direct(requests)
 
     def _act(self, requests: list[_Fields]) -> list[_Fields]:
-        replies = self.host.act([ActRequest(*fields) for fields in requests])
-        return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault, r.memory) for r in replies]
+        return [_fields(reply) for reply in self.host.act([ActRequest(*fields) for fields in requests])]
 
     def _direct(self, requests: list[_Fields]) -> list[_Fields]:
-        replies = self.host.direct([DirectRequest(*fields) for fields in requests])
-        return [_fields(reply) for reply in replies]
+        return [_fields(reply) for reply in self.host.direct([DirectRequest(*fields) for fields in requests])]
 
 
 class _Member:
@@ -171,6 +171,9 @@ class RayPool:
         waits: bool = False,
     ) -> None:
         start_ray(runtime.address)
+        here = ray.get_runtime_context().get_node_id()
+        self._elsewhere = any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
+        """Whether hosts may be on machines that cannot read the files of this one."""
         self._spec = spec
         self._faults = faults
         self._on_event = on_event
@@ -199,13 +202,13 @@ class RayPool:
         taken = {id(getattr(m, "engine", m)): getattr(m, "num_gpus", 0.0) for m in self._remote.values()}
         gpus = ray.cluster_resources().get("GPU", 0.0) - sum(taken.values()) if spec.device != "cpu" else 0.0
         if gpus <= 0 and sum(taken.values()) and spec.device == "auto":  # what engines hold is not for hosts
-            self._spec = spec = dataclasses.replace(spec, device="cpu")
+            self._spec = spec = replace(spec, device="cpu")
         self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus > 0:
             self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
         if spec.threads is None:  # as many as fit: threads that wait for each other's core stall decoding
             cpus = int(ray.cluster_resources().get("CPU", 1.0))
-            self._spec = dataclasses.replace(spec, threads=max(1, cpus // count))
+            self._spec = replace(spec, threads=max(1, cpus // count))
         self._deaths = 0
         self._standby_wanted = runtime.standby if spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if spec.needs_hosts else 0)]
@@ -306,7 +309,9 @@ class RayPool:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
         if self._near is not None and self._spec.agents.engine in REMOTE:
             return self._near.act(requests)
-        answers = self._run("act", [_asked(request) for request in requests])
+        if self._elsewhere:
+            requests = [replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
+        answers = self._run("act", [_fields(request) for request in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -347,9 +352,11 @@ def _is_large(model: SharedModel) -> bool:
     return sum(array.size for array in model.arrays.values()) >= MANY_WEIGHTS
 
 
-def _asked(request: ActRequest) -> _Fields:
-    return (request.key, request.prompt, request.max_new_tokens, request.pattern, request.memory, request.facts)
+_Message = ActRequest | ActReply | DirectRequest | DirectReply
+_GETTERS = {kind: attrgetter(*(f.name for f in dataclasses.fields(kind))) for kind in get_args(_Message)}
 
 
-def _fields(message: DirectRequest | DirectReply) -> _Fields:
-    return tuple(getattr(message, field.name) for field in dataclasses.fields(message))
+def _fields(message: _Message) -> _Fields:
+    """Return all fields, in the order in which its class takes them."""
+    fields: _Fields = _GETTERS[type(message)](message)
+    return fields

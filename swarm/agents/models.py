@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from swarm.agents.host import SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
@@ -19,6 +20,7 @@ from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model
 from swarm.backends.vllm import require_vllm
 from swarm.config.backend import BackendConfig
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.memory import find_memory
 from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 
@@ -90,8 +92,7 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
         if config.runtime.pool == "local":
             raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
     if engine == "ulm" and _is_checkpoint(base_dir, name):
-        needs_ltm = whose == "agents" and config.agents.has_ltm
-        found.tokenizers[whose] = _checkpoint(found, name, base_dir, needs_ltm)
+        found.tokenizers[whose] = _checkpoint(found, name, base_dir)
     else:
         folder = find_model(name, base_dir)
         opened = open_model(name, folder)
@@ -102,6 +103,8 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
         else:
             found.folders[name] = opened
             _check_folder(section, opened)
+    if engine == "ulm" and isinstance(section, AgentsConfig):
+        _check_parts(section, found.shared[name].config)
     if section.chats and whose not in found.chats:
         raise SwarmError(f"model {name} has no chat format; set {whose}.backend.prompt: plain")
     if adapter := section.backend.adapter:
@@ -113,6 +116,17 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
         check_adapter(place, Path(found.folders[name].path), name)
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
+
+
+def _check_parts(agents: AgentsConfig, shape: Mapping[str, Any]) -> None:
+    """Refuse a memory that is part of a model where the model has no such part."""
+    for memory in agents.memory:
+        part = find_memory(memory.kind).part
+        if part is not None and part not in shape:
+            raise SwarmError(
+                f"agents.memory names {memory.kind}, but {agents.model} was trained without one; leave it out or take "
+                f"another model"
+            )
 
 
 def _check_folder(section: _Section, opened: ModelFolder) -> None:
@@ -186,17 +200,13 @@ def _has_weights(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool) -> str:
+def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
     """Take in a checkpoint of ours; return its tokenizer."""
     from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
 
     folder = base_dir / name
     try:
         shape = read_checkpoint_config(folder)
-        if needs_ltm and shape.model.ltm is None:
-            raise SwarmError(
-                f"agents.memory names ltm, but {name} was trained without one; leave it out or take another model"
-            )
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
         if name not in found.shared:
             found.hashes[name] = checkpoint_hash(folder)
@@ -230,7 +240,7 @@ def _count_only(found: LoadedModels, agents: AgentsConfig, base_dir: Path) -> No
     if agents.backend.url is not None:
         _tokenizer_of_endpoint(found, "agents", agents, base_dir)
     elif _is_checkpoint(base_dir, name):
-        found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
+        found.tokenizers["agents"] = _checkpoint(found, name, base_dir)
     else:
         folder = find_model(name, base_dir)
         _remember(found, "agents", open_model(name, folder))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from swarm.config.backend import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind
+from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import Section
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "BudgetConfig",
     "CompareConfig",
     "CoordinatorConfig",
-    "EngramSection",
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
@@ -35,18 +35,6 @@ class WorldConfig(Section):
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
-
-
-class EngramSection(Section):
-    """The exact memory of agents that have one.
-
-    Attributes:
-        shared: whether all agents write to one memory and read it in the next tick, or each has its own.
-        control: null controls: `shuffled` gives each key another key's action, `capacity_1` keeps the last fact alone.
-    """
-
-    shared: bool = True
-    control: Literal["none", "shuffled", "capacity_1"] = "none"
 
 
 class AgentsConfig(Section):
@@ -68,11 +56,9 @@ class AgentsConfig(Section):
         worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
             call per tick.
         max_retries: after this many illegal actions in a row an agent rests for one tick.
-        memory: what an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term
-            memory of a model that was trained with one; `engram`, an exact memory of the facts that the world vouches
-            for, for any model.
-        memory_span: how long `ltm` and `engram` last: an `episode`, or the whole `run`.
-        engram: settings of the exact memory.
+        memory: what an agent keeps, as names or sections with their `kind` and settings: `stm`, the window, which ends
+            with its prompt; `ltm`, the long-term memory of a model that was trained with one; `facts`, an exact memory
+            of what the world vouches for, for any model of `ulm`; kinds of other packages.
         awake: after the first tick, agents without a directive rest, but for as many in turn as it takes for this many
             to act; None lets everybody act in every tick.
     """
@@ -88,20 +74,8 @@ class AgentsConfig(Section):
     history: int = Field(0, ge=0, le=64)
     worker: Literal["parallel", "time_slice"] = "parallel"
     max_retries: int = Field(3, ge=1)
-    memory: tuple[Literal["stm", "ltm", "engram"], ...] = ("stm",)
-    memory_span: Literal["episode", "run"] = "episode"
-    engram: EngramSection = EngramSection()
+    memory: Memories = Field(("stm",), validate_default=True)
     awake: int | None = Field(None, ge=1)
-
-    @property
-    def has_ltm(self) -> bool:
-        """Whether agents carry a long-term memory from call to call."""
-        return "ltm" in self.memory
-
-    @property
-    def has_engram(self) -> bool:
-        """Whether agents have an exact memory of facts."""
-        return "engram" in self.memory
 
     @property
     def engine(self) -> ModelKind | None:
@@ -122,20 +96,17 @@ class AgentsConfig(Section):
             self.backend.refuse_short(self.max_new_tokens, "agents")
         elif self.policy == "echo" and self.backend != BackendConfig():
             raise ValueError("`backend` has settings for a model, and policy 'echo' has none; leave it out")
-        if self.engine == "ulm" and self.chats and self.has_engram:
-            raise ValueError("an exact memory continues plain prompts; set backend.prompt: plain, or leave engram out")
-        if self.engine not in ("ulm", None) and (self.has_ltm or self.has_engram):
-            raise ValueError(f"memories are those of policy 'ulm'; set memory: [stm] for {self.policy!r}")
         return self
 
     @model_validator(mode="after")
     def _memory_fits(self) -> AgentsConfig:
-        if "stm" not in self.memory or len(set(self.memory)) != len(self.memory):
+        kinds = [memory.kind for memory in self.memory]
+        if "stm" not in kinds or len(set(kinds)) != len(kinds):
             raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
-        if self.memory_span == "run" and self.memory == ("stm",):
-            raise ValueError("`memory_span` is that of the long-term memory; add ltm or engram to `memory`")
-        if self.engram != EngramSection() and not self.has_engram:
-            raise ValueError("`engram` has settings, but `memory` does not name it; add engram to `memory`")
+        for memory in self.memory:
+            if self.engine not in ("ulm", None) and find_memory(memory.kind).Reader is not None:
+                raise ValueError(f"{memory.kind} is a memory of policy 'ulm'; leave it out for {self.policy!r}")
+            memory.refuse(self.chats)
         return self
 
 
@@ -360,12 +331,7 @@ class ExperimentConfig(Section):
         """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
         data = self.model_dump(mode="json", exclude={"runtime", "compare"})
         data["faults"] = {"max_faults": self.faults.max_faults}
-        # A run without a memory keeps the header that it had before there was one.
-        if not self.agents.has_engram:
-            del data["agents"]["engram"]
-        if not self.agents.has_ltm and not self.agents.has_engram:
-            del data["agents"]["memory"], data["agents"]["memory_span"]
-        # As does one whose models run on our own engine, as all did once.
+        # A run whose models run on our own engine keeps the header that it had when all did.
         for name, section in (("agents", self.agents), ("coordinator", self.coordinator)):
             data[name]["backend"] = section.backend.logical()
             if section.backend.logical() == BackendConfig().logical():
@@ -391,6 +357,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
-        if self.agents.memory_span == "run" and self.concurrency > 1:
-            raise ValueError("memory_span 'run' hands memories from episode to episode; set concurrency: 1")
+        lasting = [m.kind for m in self.agents.memory if isinstance(m, KeptSection) and m.span == "run"]
+        if lasting and self.concurrency > 1:
+            raise ValueError(f"{lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1")
         return self

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swarm.agents.shared_facts import SwarmFacts
 from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, Report
 from swarm.record.journal import Record, state_hash
@@ -56,8 +55,6 @@ class Episode:
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
-        self.memories: dict[str, bytes] = {}
-        self.facts = SwarmFacts(config.agents.engram) if config.agents.has_engram else None
         try:
             observations, infos = world.reset(self.seed, options={"episode": index})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
@@ -133,8 +130,6 @@ class Episode:
                 self.history[agent] = pairs[-self.config.agents.history :]
             info = result.infos.get(agent, Info())
             self._hear(record["tick"], agent, info)
-            if self.facts is not None:
-                self.facts.write(agent, info.get("facts", []))
             if self.world.solved and not self.solution and entry["reward"] > 0:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
@@ -171,7 +166,7 @@ class Episode:
         return None
 
     def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Record:
-        """Return the body of a `tick` record, but for `spent`, which `commit` makes known.
+        """Return the body of a `tick` record, but for `memory`, and `spent`, which `commit` makes known.
 
         Args:
             orders: what the episode was told.
@@ -195,8 +190,6 @@ class Episode:
                 entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[agent]))
                 if report := info.get("report"):
                     entry["report"] = report
-                if self.facts is not None and info.get("facts"):
-                    entry["facts"] = [list(fact) for fact in info["facts"]]
             entries.append(entry)
         return {
             "episode": self.index,

@@ -164,7 +164,7 @@ def test_a_key_that_is_no_setting_is_one_line(tmp_path: Path, compared: Compared
     [
         ("agents.count", [2, 0], "agents.count = 0 is not possible: Input should be greater than or equal to 1"),
         ("world.options.halv", [2, 3], "world.options.halv = 2 is not possible: Extra inputs are not permitted"),
-        ("agents.memory_span", ["episode", "run"], "agents.memory_span = run is not possible: `memory_span` is that"),
+        ("agents.memory", ["stm", "ltm"], "agents.memory = stm is not possible: Input should be a valid"),
     ],
 )
 def test_a_value_that_is_not_possible_is_one_line_before_anything_runs(
