@@ -247,7 +247,7 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
         ({"policy": "openai", "model": "m", "backend": {"url": "http://x/v1?key=s"}}, "without a user name or key"),
         ({"policy": "ulm", "model": "m", "backend": {"max_length": 64}}, "max_length has no meaning"),
         ({"policy": "transformers", "model": "m", "backend": {"max_length": 32}}, "leaves no room"),
-        ({"policy": "transformers", "model": "m", "memory": ["stm", "engram"]}, "memories are those of policy 'ulm'"),
+        ({"policy": "transformers", "model": "m", "memory": ["stm", "facts"]}, "facts is a memory of policy 'ulm'"),
         ({"policy": "transformers"}, "needs `model`"),
         ({"policy": "echo", "backend": {"prompt": "chat"}}, "policy 'echo' has none"),
     ],
