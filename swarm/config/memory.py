@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import Annotated, Any, Literal
 
@@ -80,11 +81,17 @@ def read_memory(value: Any) -> MemorySection:
     if kind == "engram":
         raise ValueError("engram is kept for hashed n-gram tables, which agents cannot have yet; write facts")
     try:
-        # As strict as the rest of a file, wherever the settings come from.
-        section: MemorySection = find_memory(kind).Section.model_validate_json(json.dumps(settings), strict=True)
+        section_class: type[MemorySection] = find_memory(kind).Section
     except SwarmError as error:
         raise ValueError(str(error)) from error
-    return section
+    known = section_class.model_fields
+    for key in settings:
+        if key not in known:  # which keys there are is known here alone
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"{kind} has: {', '.join(known)}"
+            raise ValueError(f"unknown key '{key}'; {hint}")
+    # As strict as the rest of a file, wherever the settings come from.
+    return section_class.model_validate_json(json.dumps(settings), strict=True)
 
 
 _Memory = Annotated[
