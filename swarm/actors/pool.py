@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any, get_args
 
@@ -171,9 +170,6 @@ class RayPool:
         waits: bool = False,
     ) -> None:
         start_ray(runtime.address)
-        here = ray.get_runtime_context().get_node_id()
-        self._elsewhere = any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
-        """Whether hosts may be on machines that cannot read the files of this one."""
         self._spec = spec
         self._faults = faults
         self._on_event = on_event
@@ -191,6 +187,7 @@ class RayPool:
         except BaseException:
             self.close()
             raise
+        self._far = _has_other_machines(runtime.address)
 
     def _start_hosts(self, models: dict[str, SharedModel], runtime: RuntimeConfig, agents: int) -> None:
         spec = self._spec
@@ -202,13 +199,13 @@ class RayPool:
         taken = {id(getattr(m, "engine", m)): getattr(m, "num_gpus", 0.0) for m in self._remote.values()}
         gpus = ray.cluster_resources().get("GPU", 0.0) - sum(taken.values()) if spec.device != "cpu" else 0.0
         if gpus <= 0 and sum(taken.values()) and spec.device == "auto":  # what engines hold is not for hosts
-            self._spec = spec = replace(spec, device="cpu")
+            self._spec = spec = dataclasses.replace(spec, device="cpu")
         self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus > 0:
             self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
         if spec.threads is None:  # as many as fit: threads that wait for each other's core stall decoding
             cpus = int(ray.cluster_resources().get("CPU", 1.0))
-            self._spec = replace(spec, threads=max(1, cpus // count))
+            self._spec = dataclasses.replace(spec, threads=max(1, cpus // count))
         self._deaths = 0
         self._standby_wanted = runtime.standby if spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if spec.needs_hosts else 0)]
@@ -309,8 +306,8 @@ class RayPool:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
         if self._near is not None and self._spec.agents.engine in REMOTE:
             return self._near.act(requests)
-        if self._elsewhere:
-            requests = [replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
+        if self._far:
+            requests = [dataclasses.replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
         answers = self._run("act", [_fields(request) for request in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
@@ -346,6 +343,14 @@ class RayPool:
         self._hosts, self._standby = [], []
         for model in self._remote.values():
             model.close()
+
+
+def _has_other_machines(address: str | None) -> bool:
+    """Return whether hosts may be where the files of this machine cannot be read."""
+    if address is not None and address.startswith("ray://"):
+        return True
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
 
 
 def _is_large(model: SharedModel) -> bool:
