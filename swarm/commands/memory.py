@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from swarm.commands.options import RunFolder
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.text import Text
 
 __all__ = ["EXAMPLE", "show"]
 
@@ -27,13 +28,10 @@ def show(
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most so many items.")] = 50,
 ) -> None:
     """Show what an agent remembers: facts with who wrote them, tokens with surprisal and reads, records of others."""
-    from rich.console import Console
-
     from swarm.commands.run_folder import existing_run
     from swarm.errors import SwarmError
     from swarm.view.memory import kinds_of_memory
 
-    console = Console()
     folder = existing_run(run_folder)
     kinds = list(kinds_of_memory(folder))
     if not kinds:
@@ -42,33 +40,42 @@ def show(
         raise SwarmError(f"agents of {folder} have no memory {kind!r}; they have: {', '.join(kinds)}")
     for each in kinds if kind is None else [kind]:
         if each == "facts":
-            _show_facts(console, folder, agent, episode, limit)
+            _show_facts(folder, agent, episode, limit)
         elif each == "ltm":
-            _show_ltm(console, folder, agent, episode, sort, limit)
+            _show_ltm(folder, agent, episode, sort, limit)
         else:
-            _show_records(console, folder, each, episode, limit)
+            _show_records(folder, each, episode, limit)
 
 
-def _show_facts(console: Console, folder: Path, agent: str, episode: int | None, limit: int) -> None:
+def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
+    """Print a table; columns whose names begin with `#` hold numbers."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left")
+    for row in rows:  # what agents wrote is no markup
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    console = Console()
+    console.print(table)
+    console.print(summary)
+
+
+def _show_facts(folder: Path, agent: str, episode: int | None, limit: int) -> None:
     from swarm.view.memory import view_facts
 
     facts = view_facts(folder, agent, episode)
-    table = Table(title=f"facts that {agent} can recall", title_justify="left")
-    for name in ("episode", "tick"):
-        table.add_column(name, justify="right")
-    for name in ("written by", "where", "what is right there"):
-        table.add_column(name)
-    for fact in facts[:limit]:
-        table.add_row(str(fact.episode), str(fact.tick), fact.source, Text(fact.observation), Text(fact.action))
-    console.print(table)
-    console.print(f"{len(facts)} facts, {min(limit, len(facts))} shown")
+    _print(
+        f"facts that {agent} can recall",
+        ("#episode", "#tick", "written by", "where", "what is right there"),
+        ((str(f.episode), str(f.tick), f.source, f.observation, f.action) for f in facts[:limit]),
+        f"{len(facts)} facts, {min(limit, len(facts))} shown",
+    )
 
 
-def _show_ltm(console: Console, folder: Path, agent: str, episode: int | None, sort: str, limit: int) -> None:
-    from rich.table import Table
+def _show_ltm(folder: Path, agent: str, episode: int | None, sort: str, limit: int) -> None:
     from rich.text import Text
 
     from swarm.errors import SwarmError
@@ -82,34 +89,29 @@ def _show_ltm(console: Console, folder: Path, agent: str, episode: int | None, s
     if sort not in orders:
         raise SwarmError(f"unknown order {sort!r}; available: {', '.join(orders)}")
     view = view_memory(folder, agent, episode)
-    table = Table(title=f"{view.agent} after tick {view.tick} of episode {view.episode}", title_justify="left")
-    for name in ("tick", "bits", "reads"):
-        table.add_column(name, justify="right")
-    table.add_column("what it read, and the word it stored")
     shown = sorted(view.items, key=orders[sort])[:limit]
+    rows = []
     for item in shown:
         tick = str(item.tick) if item.episode == view.episode else f"{item.episode}/{item.tick}"
         text = Text(" ".join(item.before.split("\n")[-1].split()), style="dim")
         text.append(f" {item.token.strip() or repr(item.token)}", style="bold not dim")
-        table.add_row(tick, f"{item.surprisal_bits:.1f}", str(item.reads), text)
-    console.print(table)
+        rows.append((tick, f"{item.surprisal_bits:.1f}", str(item.reads), text))
     read = sum(item.reads > 0 for item in view.items)
-    console.print(f"{len(view.items)} of {view.capacity} items, {read} were read; {len(shown)} shown")
+    _print(
+        f"{view.agent} after tick {view.tick} of episode {view.episode}",
+        ("#tick", "#bits", "#reads", "what it read, and the word it stored"),
+        rows,
+        f"{len(view.items)} of {view.capacity} items, {read} were read; {len(shown)} shown",
+    )
 
 
-def _show_records(console: Console, folder: Path, kind: str, episode: int | None, limit: int) -> None:
-    """A kind of another package: what it put on record, the last ones."""
-    from rich.table import Table
-    from rich.text import Text
-
+def _show_records(folder: Path, kind: str, episode: int | None, limit: int) -> None:
     from swarm.view.memory import view_records
 
     records = view_records(folder, kind, episode)
-    table = Table(title=f"what memory {kind} put on record", title_justify="left")
-    for name in ("episode", "tick"):
-        table.add_column(name, justify="right")
-    table.add_column("record")
-    for at, tick, body in records[-limit:]:
-        table.add_row(str(at), str(tick), Text(json.dumps(body, ensure_ascii=False)))
-    console.print(table)
-    console.print(f"{len(records)} records, {min(limit, len(records))} shown")
+    _print(
+        f"what memory {kind} put on record",
+        ("#episode", "#tick", "record"),
+        ((str(at), str(tick), json.dumps(body, ensure_ascii=False)) for at, tick, body in records[-limit:]),
+        f"{len(records)} records, {min(limit, len(records))} shown",
+    )
