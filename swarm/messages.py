@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Protocol
 __all__ = [
     "ActReply",
     "ActRequest",
-    "Attendant",
     "CallKey",
     "DirectReply",
     "DirectRequest",
     "Handle",
+    "Operator",
     "Pool",
     "Report",
     "Update",
@@ -185,7 +185,7 @@ class Pool(Protocol):
         ...
 
 
-class Attendant(Protocol):
+class Operator(Protocol):
     """A person in the loop: is the coordinator, or looks at what it says before agents read it."""
 
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
@@ -196,6 +196,6 @@ class Attendant(Protocol):
         """
         ...
 
-    def hear(self, record: Mapping[str, Any]) -> None:
-        """Take note of how an episode ended: the `episode_end` record."""
+    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+        """Show the person the `episode_end` record of an episode."""
         ...

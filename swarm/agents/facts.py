@@ -56,7 +56,7 @@ class FactsSection(KeptSection):
     def refuse(self, chats: bool) -> None:
         """Refuse chats, which end in marks that no key has."""
         if chats:
-            raise ValueError("facts continue plain prompts; set backend.prompt: plain, or leave facts out of `memory`")
+            raise ValueError("facts continue plain prompts; set engine.prompt: plain, or leave facts out of `memory`")
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from swarm.backends.constraints import Constraints
+from swarm.backends.constraints import constraint_of
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import MemoryReader, TextRequest, TextResult
@@ -42,7 +42,6 @@ class UlmModel:
         self._max_length = max_length
         self._readers = readers
         self._reader = PromptReader(engine.tokenizer, chat)
-        self._constraints = Constraints(engine.tokenizer)
 
     @property
     def max_length(self) -> int:
@@ -94,12 +93,11 @@ class UlmModel:
 
     def _constraint(self, request: TextRequest) -> Constraint | None:
         form = request.structure
-        if form is None:
-            return None
-        if form.regex is not None and request.stop:  # the stop ends the answer, so it has to be possible after it
+        if form is not None and form.regex is not None and request.stop:
+            # The stop ends the answer, so it has to be possible there.
             stop = "".join(f"\\x{byte:02x}" for byte in request.stop[0].encode("ascii"))
             form = replace(form, regex=f"(?:{form.regex}){stop}")
-        return self._constraints.of(form)
+        return constraint_of(form, self._engine.tokenizer)
 
     def _memories(self, request: TextRequest, opened: _Opened) -> dict[str, Any]:
         """Return what the engine takes for the memories of a request; those of others of its batch are in `opened`."""

@@ -32,6 +32,7 @@ from swarm.view.replay import replay
 from ulm.memory.exact import NOTHING
 from ulm.tokenizer import Tokenizer
 
+ULM = {"kind": "ulm", "model": "m"}
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
 
@@ -181,20 +182,20 @@ def test_a_reader_that_follows_finds_what_one_that_begins_anew_finds(
         ({"memory": ["facts"]}, "must name `stm`"),
         ({"memory": ["stm", {"kind": "facts", "size": 3}]}, "size"),
         ({"memory": ["stm", {"kind": "facts", "shared": 1}]}, "valid boolean"),
-        ({"memory": ["stm", "facts"], "backend": {"prompt": "chat"}}, "set backend.prompt: plain"),
-        ({"memory": ["stm", "facts"], "policy": "openai", "backend": {"url": "http://x"}}, "memory of policy 'ulm'"),
+        ({"memory": ["stm", "facts"], "engine": ULM | {"prompt": "chat"}}, "set engine.prompt: plain"),
+        ({"memory": ["stm", "facts"], "engine": {"kind": "transformers", "model": "m"}}, "facts needs engine 'ulm'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(agents: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        AgentsConfig.model_validate({"model": "m", **agents})
+        AgentsConfig.model_validate({"engine": ULM, **agents})
 
 
 # ---- one host
 
 
 def test_a_host_recalls_what_each_request_may_know_and_nothing_else(policy: Path) -> None:
-    agents = AgentsConfig.model_validate({"model": "m", "temperature": 0.0, "memory": ["stm", "facts"]})
+    agents = AgentsConfig.model_validate({"engine": ULM, "temperature": 0.0, "memory": ["stm", "facts"]})
     host = Host(HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"m": shared(policy)})
 
     def known(name: str, *pairs: tuple[str, str]) -> tuple[Handle, ...]:
@@ -229,7 +230,7 @@ def facts_run(experiment: Experiment, policy: Path, tmp_path: Path) -> Callable[
     def run(name: str, **changes: Any) -> tuple[tuple[ExperimentConfig, Path], Path]:
         agents = {
             "count": 3,
-            "model": str(policy),
+            "engine": {"kind": "ulm", "model": str(policy)},
             "memory": ["stm", "facts"],
             "temperature": 0.0,
             "constrained": True,

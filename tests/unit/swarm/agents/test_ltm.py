@@ -44,7 +44,9 @@ def bare_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def host(folder: Path, memory: Sequence[str] = ("stm", "ltm"), dtype: str = "float32") -> Host:
-    agents = AgentsConfig.model_validate({"model": "somewhere", "temperature": 1.0, "memory": memory})
+    agents = AgentsConfig.model_validate(
+        {"engine": {"kind": "ulm", "model": "somewhere"}, "temperature": 1.0, "memory": memory}
+    )
     spec = HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, device="cpu", dtype=dtype, threads=1)
     return Host(spec, {"somewhere": shared(folder)})
 
@@ -134,7 +136,7 @@ def test_with_the_window_alone_a_model_answers_as_if_it_had_never_had_a_memory(p
 
 
 def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(vault: Experiment, bare_policy: Path) -> None:
-    made = vault(agents={"model": str(bare_policy)})
+    made = vault(agents={"engine": {"kind": "ulm", "model": str(bare_policy)}})
     with pytest.raises(SwarmError, match=r"agents.memory names ltm, but .* was trained without one") as error:
         check_files(*made)
     assert len(str(error.value).splitlines()) == 1
@@ -142,7 +144,7 @@ def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(vault: Experime
 
 # ---- what a file may say
 
-EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"policy": "echo"}}
+EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"engine": {"kind": "echo"}}}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def vault(experiment: Experiment, policy: Path) -> Experiment:
     def make(**sections: Any) -> tuple[ExperimentConfig, Path]:
         agents = {
             "count": 2,
-            "model": str(policy),
+            "engine": {"kind": "ulm", "model": str(policy)},
             "memory": ["stm", "ltm"],
             "max_new_tokens": 8,
             **sections.pop("agents", {}),
@@ -364,5 +366,5 @@ def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp
 
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:
-    run_dir = play(vault(agents={"policy": "random"}), tmp_path / "run").run_dir
+    run_dir = play(vault(agents={"engine": {"kind": "random"}}), tmp_path / "run").run_dir
     assert replay(run_dir, check=True).finished

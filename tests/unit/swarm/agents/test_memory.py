@@ -141,13 +141,20 @@ def make(experiment: Experiment, tmp_path: Path) -> Callable[[list[Any]], tuple[
             world={"id": "vault-v0", "options": {"rooms": 4, "pages": 2, "notes": 1, "sentences": 1}},
             coordinator={"kind": "none"},
             budget={"tokens": None, "ticks": 3},
-            agents={"count": 2, "model": str(policy), "memory": memory, "temperature": 0.0, "max_new_tokens": 8},
+            agents={
+                "count": 2,
+                "engine": {"kind": "ulm", "model": str(policy)},
+                "memory": memory,
+                "temperature": 0.0,
+                "max_new_tokens": 8,
+            },
         )
 
     return made
 
 
 Make = Callable[[list[Any]], tuple[ExperimentConfig, Path]]
+HF = {"kind": "transformers", "model": "m"}
 DIARY: list[Any] = ["stm", {"kind": "diary", "pages": 1}]
 
 
@@ -249,17 +256,15 @@ def test_two_memories_may_not_be_the_same_part_of_the_engine() -> None:
 def test_a_broken_package_is_one_line_that_names_it(packages: Path, source: str, words: str) -> None:
     install(packages, "broken", source, {GROUP: {"odd": "broken:Memory"}})
     with pytest.raises(ValidationError, match=words):
-        AgentsConfig.model_validate({"policy": "echo", "memory": ["stm", "odd"]})
+        AgentsConfig.model_validate({"engine": {"kind": "echo"}, "memory": ["stm", "odd"]})
 
 
 @pytest.mark.usefixtures("toybox")
 def test_settings_of_a_package_are_checked_as_ours_are() -> None:
     with pytest.raises(ValidationError, match=r"memory\.1\.pages"):
-        AgentsConfig.model_validate({"policy": "echo", "memory": ["stm", {"kind": "diary", "pages": "all"}]})
+        AgentsConfig.model_validate({"engine": {"kind": "echo"}, "memory": ["stm", {"kind": "diary", "pages": "all"}]})
     with pytest.raises(ValidationError, match="unknown key 'page'; did you mean 'pages'"):
-        AgentsConfig.model_validate({"policy": "echo", "memory": ["stm", {"kind": "diary", "page": 1}]})
-    with pytest.raises(ValidationError, match="whisper is a memory of policy 'ulm'"):
-        AgentsConfig.model_validate({"policy": "transformers", "model": "m", "memory": ["stm", "whisper"]})
-    assert (
-        AgentsConfig.model_validate({"policy": "transformers", "model": "m", "memory": DIARY}).memory[1].kind == "diary"
-    )
+        AgentsConfig.model_validate({"engine": {"kind": "echo"}, "memory": ["stm", {"kind": "diary", "page": 1}]})
+    with pytest.raises(ValidationError, match="memory whisper needs engine 'ulm'"):
+        AgentsConfig.model_validate({"engine": HF, "memory": ["stm", "whisper"]})
+    assert AgentsConfig.model_validate({"engine": HF, "memory": DIARY}).memory[1].kind == "diary"
