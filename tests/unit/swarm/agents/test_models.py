@@ -258,7 +258,10 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
         ({"engine": {"kind": "openai", "model": "m", "url": "http://x/v1?key=s"}}, "without a user name or key"),
         ({"engine": {"kind": "ulm", "model": "m", "max_length": 64}}, "Extra inputs are not permitted"),
         ({"engine": {"kind": "transformers", "model": "m", "max_length": 32}}, "leaves no room"),
-        ({"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "engram"]}, "memories need engine 'ulm'"),
+        (
+            {"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "facts"]},
+            "memory facts needs engine 'ulm'",
+        ),
         ({"engine": {"kind": "transformers"}}, "model\n.*Field required"),
         ({"engine": {"kind": "echo", "prompt": "chat"}}, "Extra inputs are not permitted"),
     ],
