@@ -23,6 +23,7 @@ from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.prompts import CHAT_MARKS, PromptReader
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig
+from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
 from swarm.prompt import STOP
@@ -242,12 +243,7 @@ class Host:
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
         import torch
 
-        device = self.spec.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
-        return device, getattr(torch, self.spec.dtype)
+        return resolve_device(self.spec.device), getattr(torch, self.spec.dtype)
 
     def ping(self) -> int:
         """Return the process id: the host is up."""
@@ -266,7 +262,7 @@ class Host:
                 torch.set_num_threads(self.spec.threads)
             shared = self._models[path]
             config, arrays = shared.config, shared.arrays
-            if with_ltm and "ltm" not in config:
+            if with_ltm and not config["ltm"]:
                 raise SwarmError(
                     f"agents.memory names ltm, but {path} was trained without one; leave it out or take another model"
                 )

@@ -113,7 +113,7 @@ def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str
         if backend.num_gpus:
             return "its GPU", width * count / backend.tensor_parallel_size, "on each GPU of its engine"
         return "this machine", width * count + backend.kv_cache_gb * 1e9, f"and {backend.kv_cache_gb} GB of KV cache"
-    on_gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and _gpu_bytes() is not None)
+    on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = 1
     if runtime.pool == "ray":
         agents = config.agents.count * config.concurrency

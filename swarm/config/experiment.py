@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from swarm.config.backend import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind
 from swarm.config.section import Section
+from swarm.config.training import Device
 
 __all__ = [
     "AgentsConfig",
@@ -295,7 +296,7 @@ class RuntimeConfig(Section):
     calls: Literal["channels", "tasks"] | None = None
     durability: Literal["tick", "group"] = "tick"
     group_ms: int = Field(50, ge=1, le=10_000)
-    device: str = "auto"
+    device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads_per_host: int | None = Field(None, ge=1)
