@@ -30,13 +30,13 @@ def refuse_other(place: Path, found: Any, wanted: Any) -> None:
     """
     for difference in _differences(found, json.loads(json.dumps(wanted)), ""):
         raise SwarmError(
-            f"{place} holds work with other settings ({difference}); choose another name or folder, or remove it"
+            f"{place} holds work with other settings ({difference}); choose another --out or name, or remove it"
         )
 
 
 def _differences(found: Any, wanted: Any, key: str) -> Iterator[str]:
     if isinstance(found, dict) and isinstance(wanted, dict):
-        for name in dict.fromkeys((*wanted, *found)):
+        for name in sorted({*wanted, *found}):
             yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
     elif found != wanted:
         there, here = (json.dumps(value)[:60] for value in (found, wanted))

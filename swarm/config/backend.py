@@ -5,11 +5,11 @@ Owns what settings an engine knows and which of them decide results. It starts n
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 
 __all__ = ["MODEL_KINDS", "WHAT_MODEL", "BackendConfig", "ModelKind"]
 
@@ -55,24 +55,19 @@ class BackendConfig(Section):
     prompt: Literal["plain", "chat"] | None = None
     adapter: str | None = None
     max_length: int | None = Field(None, ge=16)
-    url: str | None = None
-    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    url: Annotated[str | None, PHYSICAL] = None
+    key_env: Annotated[str | None, PHYSICAL] = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     tokenizer: str | None = None
-    timeout_s: float = Field(60.0, gt=0)
-    retries: int = Field(4, ge=0, le=20)
-    connections: int = Field(32, ge=1, le=1024)
-    num_gpus: float = Field(0.0, ge=0)
-    tensor_parallel_size: int = Field(1, ge=1)
+    timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
+    retries: Annotated[int, PHYSICAL] = Field(4, ge=0, le=20)
+    connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
+    num_gpus: Annotated[float, PHYSICAL] = Field(0.0, ge=0)
+    tensor_parallel_size: Annotated[int, PHYSICAL] = Field(1, ge=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    eager: bool = False
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    kv_cache_gb: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-
-    def logical(self) -> dict[str, Any]:
-        """Return what decides results: what is asked of which model, not where and how it is computed."""
-        names = ("prompt", "adapter", "max_length", "url", "tokenizer", "dtype")
-        return {name: getattr(self, name) for name in names}
+    eager: Annotated[bool, PHYSICAL] = False
+    gpu_memory_utilization: Annotated[float, PHYSICAL] = Field(0.9, gt=0, le=1)
+    kv_cache_gb: Annotated[int, PHYSICAL] = Field(1, ge=1)
+    threads: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
 
     def chats(self, kind: str | None) -> bool:
         """Return whether an engine with these settings is asked in the model's chat format."""

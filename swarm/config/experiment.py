@@ -1,9 +1,9 @@
 """The experiment: what a YAML file may say, with types, ranges and defaults.
 
 Owns the schema and its two halves. The *logical* half (world, agents, topology, coordinator, budget, seed, episodes)
-decides what happens and is hashed into the journal. The *physical* half (`runtime`) says where it runs and may never
-alter a result. What engines of models may be told is in `swarm.config.backend`. It refuses to read files
-(`swarm.config.load`) and to start anything.
+decides what happens and stands in the journal. The *physical* half (`runtime`, and what is marked PHYSICAL) says where
+it runs and may never alter a result. What engines may be told is in `swarm.config.backend`. It refuses to read
+files (`swarm.config.load`) and to start anything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from swarm.config.backend import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 from swarm.config.training import Device
 
 __all__ = [
@@ -267,8 +267,8 @@ class FaultsConfig(Section):
     """
 
     max_faults: int = Field(20, ge=0)
-    call_timeout_s: float = Field(60.0, gt=0)
-    max_host_deaths: int = Field(20, ge=0)
+    call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
+    max_host_deaths: Annotated[int, PHYSICAL] = Field(20, ge=0)
 
 
 class RuntimeConfig(Section):
@@ -354,34 +354,8 @@ class ExperimentConfig(Section):
     coordinator: CoordinatorConfig = CoordinatorConfig()
     budget: BudgetConfig = BudgetConfig()
     faults: FaultsConfig = FaultsConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    compare: CompareConfig | None = None
-
-    def logical(self) -> dict[str, Any]:
-        """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
-        data = self.model_dump(mode="json", exclude={"runtime", "compare"})
-        data["faults"] = {"max_faults": self.faults.max_faults}
-        # A run without a memory keeps the header that it had before there was one.
-        if not self.agents.has_engram:
-            del data["agents"]["engram"]
-        if not self.agents.has_ltm and not self.agents.has_engram:
-            del data["agents"]["memory"], data["agents"]["memory_span"]
-        # As does one whose models run on our own engine, as all did once.
-        for name, section in (("agents", self.agents), ("coordinator", self.coordinator)):
-            data[name]["backend"] = section.backend.logical()
-            if section.backend.logical() == BackendConfig().logical():
-                del data[name]["backend"]
-        if self.coordinator.inner is None:
-            del data["coordinator"]["inner"]
-        if not self.coordinator.chats:
-            del data["coordinator"]["digest_tokens"]
-        if self.coordinator.menu is None:
-            del data["coordinator"]["menu"]
-        if self.coordinator.answers == "picks":
-            del data["coordinator"]["answers"]
-        if not self.coordinator.offer_again:
-            del data["coordinator"]["offer_again"]
-        return data
+    runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
+    compare: Annotated[CompareConfig | None, PHYSICAL] = None
 
     @model_validator(mode="after")
     def _requests_end_before_their_call(self) -> ExperimentConfig:

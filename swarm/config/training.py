@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class OptimizerSection(Section):
 class PlaceSection(Section):
     """Where a training is computed."""
 
-    workers: int = Field(1, ge=1)
+    workers: Annotated[int, PHYSICAL] = Field(1, ge=1)
     """Processes that share each batch."""
 
-    threads: int | None = Field(None, ge=1)
+    threads: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
     """CPU threads of each worker; null takes one."""
 
-    device: Device = "auto"
+    device: Annotated[Device, PHYSICAL] = "auto"
     """`auto`, `cpu`, `cuda` (a GPU per worker) or `mps`."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"

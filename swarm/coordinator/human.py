@@ -11,7 +11,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
@@ -19,6 +18,7 @@ from swarm.coordinator.minds import playbook
 from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
 from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
+from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
 
 __all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
@@ -141,10 +141,9 @@ class _Talk:
         self.book = book
         self._rest: list[str] = []
 
-    def hear(self, record: Mapping[str, Any]) -> None:
+    def ended(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
         """Tell how an episode ended."""
-        cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
-        self._say(f"episode {record['episode']} ended, {record['reason']}: {cost}")
+        self._say(f"episode {episode} ended, {reason}: {ticks} ticks, {tokens:,} tokens")
 
     def _say(self, *lines: str) -> None:
         for line in lines:
@@ -287,7 +286,7 @@ class Approver(_Talk):
                     reply,
                     directives=directives,
                     generated_tokens=reply.generated_tokens + written,
-                    review=_review(reply.directives, directives, hints),
+                    review=_review(request, reply.directives, directives, hints),
                 )
 
     def _present(self, draft: _Draft, fault: str | None) -> None:
@@ -322,13 +321,13 @@ class Approver(_Talk):
         )
 
 
-def _review(proposed: Mapping[str, str], directives: Mapping[str, str], hints: Sequence[str]) -> dict[str, Any]:
+def _review(request: DirectRequest, proposed: Mapping[str, str], told: Mapping[str, str], hints: list[str]) -> Review:
     """Return what a person did, for the journal."""
-    review: dict[str, Any] = {"answer": "approved"}
-    if directives != proposed:
-        review = {"answer": "replaced", "proposed": dict(proposed)}
+    review: Review = {"answer": "approved"}
+    if told != proposed:
+        review = {"answer": "replaced", "proposed": in_agent_order(proposed, request.agents)}
     if hints:
-        review["hints"] = list(hints)
+        review["hints"] = hints
     return review
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from swarm.config.load import load_chosen_model
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section, logical_settings
 from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
@@ -28,7 +28,7 @@ class Recipe(TrainingFile):
     kind: Literal["policy", "memory", "lora"]
     """What is trained."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, PHYSICAL] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the work folder, runs/train-NAME."""
 
     task: str
@@ -37,29 +37,26 @@ class Recipe(TrainingFile):
     seed: int = Field(0, ge=0, lt=2**63)
     """Of weights and examples."""
 
-    init: str | None = None
+    init: Annotated[str | None, PHYSICAL] = None
     """Folder of the checkpoint or adapter that the training starts from, relative to the file; null starts anew."""
 
-    save_every: int = Field(200, ge=1)
+    save_every: Annotated[int, PHYSICAL] = Field(200, ge=1)
     """Steps between saved states."""
 
-    log_every: int = Field(50, ge=1)
+    log_every: Annotated[int, PHYSICAL] = Field(50, ge=1)
     """Steps between lines of metrics."""
 
-    score_examples: int = Field(500, ge=1)
+    score_examples: Annotated[int, PHYSICAL] = Field(500, ge=1)
     """Held-out examples of each kind, or episodes, that the result is scored on."""
 
-    out: str
+    out: Annotated[str, PHYSICAL]
     """Folder of the result, relative to the file."""
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the result. Length may change: the checkpoint tells from which step on."""
-        elsewhere: Any = {
-            **dict.fromkeys(("name", "init", "save_every", "log_every", "score_examples", "out"), True),
-            "optimizer": {"steps"},
-            "place": {"workers", "threads", "device"},
-        }
-        return self.model_dump(mode="json", exclude=elsewhere)
+        found = logical_settings(self)
+        del found["optimizer"]["steps"]
+        return found
 
 
 class ModelSection(Section):

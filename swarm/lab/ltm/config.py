@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 from swarm.config.training import TrainingFile
 from ulm.config import PAIRS, ModelConfig, preset
 from ulm.data.documents import CorpusSource
@@ -154,16 +154,16 @@ class TrainSection(Section):
     """Tokens per row and step (documents), a multiple of the window; gradients reach back so far. A document begins
     with a window of its own, for both arms alike."""
 
-    save_every: int = Field(500, ge=1)
+    save_every: Annotated[int, PHYSICAL] = Field(500, ge=1)
     """Steps between saved states."""
 
-    keep: int = Field(2, ge=2)
+    keep: Annotated[int, PHYSICAL] = Field(2, ge=2)
     """Saved states that are kept."""
 
-    log_every: int = Field(50, ge=1)
+    log_every: Annotated[int, PHYSICAL] = Field(50, ge=1)
     """Steps between lines of metrics."""
 
-    tracking: Literal["none", "wandb"] = "none"
+    tracking: Annotated[Literal["none", "wandb"], PHYSICAL] = "none"
     """`wandb` also sends the metrics there (WANDB_MODE=offline works)."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from swarm.config.section import logical_settings
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed
@@ -192,11 +193,9 @@ def is_trained(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: P
 
 def _recipe(config: LabConfig, arm: Arm, seed: int, corpus: Corpus) -> dict[str, Any]:
     """Return what decides the result of a training."""
-    elsewhere: Any = {
-        "train": {"save_every", "keep", "log_every", "tracking"},
-        "place": {"workers", "threads", "device"},
-        "recall": {"distances", "sequences"},
-    }
-    data = config.model_dump(mode="json", include={"train", "place", "recall", "optimizer"}, exclude=elsewhere)
+    settings = logical_settings(config)
+    decides = {name: settings[name] for name in ("train", "optimizer", "place", "recall")}
+    for scored in ("distances", "sequences"):
+        del decides["recall"][scored]
     shape = config.model.config(arm, corpus.tokenizer.vocab_size).to_dict()
-    return {"arm": arm, "seed": seed, "model": shape, "corpus": corpus.manifest["sha256"], **data}
+    return {"arm": arm, "seed": seed, "model": shape, "corpus": corpus.manifest["sha256"], **decides}

@@ -26,7 +26,7 @@ def test_work_is_claimed_once_and_recognised_afterwards(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"seed": 2}, "(seed is 1 there and 2 here)"),
-        ({"seed": 2, "init": "x"}, "(seed is 1 there and 2 here)"),
+        ({"seed": 2, "init": "x"}, '(init is null there and "x" here)'),
         ({"model": {"window": 64, "layers": [1, 2]}}, "(model.window is 128 there and 64 here)"),
         ({"model": {"window": 128, "layers": [1]}}, "(model.layers is [1, 2] there and [1] here)"),
         ({"model": {}}, "(model.layers is [1, 2] there and null here)"),
@@ -40,7 +40,7 @@ def test_other_work_is_refused_by_the_first_setting_that_differs(
     with pytest.raises(SwarmError) as caught:
         claim(tmp_path / "recipe.json", {**WORK, **change})
     assert str(caught.value).startswith(f"{tmp_path} holds work with other settings {says}")
-    assert str(caught.value).endswith("choose another name or folder, or remove it")
+    assert str(caught.value).endswith("choose another --out or name, or remove it")
 
 
 def test_a_long_setting_is_cut(tmp_path: Path) -> None:

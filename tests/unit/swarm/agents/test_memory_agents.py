@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -153,16 +152,6 @@ def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any], words: st
     agents = {**EXPERIMENT["agents"], **changes.pop("agents")}
     with pytest.raises(ValidationError, match=words):
         ExperimentConfig.model_validate({**EXPERIMENT, "agents": agents, **changes})
-
-
-def test_a_run_without_long_term_memory_keeps_the_header_it_always_had() -> None:
-    plain = ExperimentConfig.model_validate(EXPERIMENT)
-    assert not any("memory" in key for key in plain.logical()["agents"])
-    agents = {**EXPERIMENT["agents"], "memory": ["ltm", "stm"], "memory_span": "run"}
-    logical = ExperimentConfig.model_validate({**EXPERIMENT, "agents": agents}).logical()
-    assert logical["agents"]["memory"] == ["ltm", "stm"]
-    assert logical["agents"]["memory_span"] == "run"
-    assert json.loads(json.dumps(logical)) == logical
 
 
 # ---- whole runs
@@ -349,8 +338,6 @@ def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Exp
 def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"memory": ["stm"]}), tmp_path / "run").run_dir
     assert not (run_dir / "memory").exists()
-    header = next(iter(read_records(run_dir / "journal.jsonl")))
-    assert "memory" not in header["config"]["agents"]
 
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:

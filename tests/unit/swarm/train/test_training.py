@@ -112,7 +112,7 @@ def test_another_recipe_in_the_same_folder_is_refused_by_its_first_difference(
     interrupt_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train()
-    refused(rf"train-tiny holds work with other settings \({difference}\); choose another name or folder", setting)
+    refused(rf"train-tiny holds work with other settings \({difference}\); choose another --out", setting)
 
 
 def test_a_damaged_recipe_is_one_clear_line() -> None:

@@ -118,7 +118,7 @@ def test_what_is_prepared_already_is_opened_and_not_made_again(run: Lab) -> None
 def test_a_folder_with_data_of_another_recipe_is_refused_and_left_alone(run: Lab, changes: dict[str, Any]) -> None:
     run("prepare")
     before = (run.folder / "data" / "manifest.json").read_bytes()
-    with pytest.raises(SwarmError, match=r"/data holds work with other settings \(.*\); choose another name or folder"):
+    with pytest.raises(SwarmError, match=r"/data holds work with other settings \(.*\); choose another --out"):
         run("prepare", config=lab(corpus=changes))
     assert (run.folder / "data" / "manifest.json").read_bytes() == before
 
