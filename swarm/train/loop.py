@@ -7,6 +7,10 @@ of Ray Train.
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +20,7 @@ import torch
 from torch import nn
 
 from swarm.actors.ray_train import run_workers
-from swarm.config.training import OptimizerSection, PlaceSection
+from swarm.config.training import OptimizerSection, PlaceSection, resolve_device
 from swarm.errors import SwarmError
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, StepReport, Worker, learning_rate, train_step
@@ -161,8 +165,22 @@ def train_on_workers(
     Raises:
         SwarmError: see `run_workers` and `run_training`.
     """
+    if place.compile:
+        _require_compiler(resolve_device(place.device))
     if RollingStates(folder / STATES).steps()[-1:] != [optimizer.steps]:
         run_workers(loop, settings, name=name, folder=folder, place=place)
+
+
+def _require_compiler(device: str) -> None:
+    """Raise SwarmError if torch.compile lacks what it writes code for."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise SwarmError("compile: torch.compile needs Triton on CUDA: pip install triton, or set place.compile=false")
+    if device != "cuda" and shutil.which(compiler) is None:
+        raise SwarmError(
+            f"compile: torch.compile needs the C++ compiler {compiler}, which is not here; install it, name another "
+            f"in CXX, or set place.compile=false"
+        )
 
 
 def trained(folder: Path, model: nn.Module) -> dict[str, Any]:

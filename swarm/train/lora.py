@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import random
 import re
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -24,7 +21,6 @@ import torch
 from swarm.agents.model_sizes import check_adapter
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
-from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.train import traces
@@ -54,8 +50,6 @@ class LoraTraining(Training[LoraRecipe]):
             raise SwarmError(f"unknown task {recipe.task!r}; available: {', '.join(TASKS)}")
         if importlib.util.find_spec("peft") is None:
             raise SwarmError("training an adapter needs the package peft: pip install 'ulm-swarm[hf]'")
-        if recipe.place.compile:
-            _check_compiler(resolve_device(recipe.place.device) == "cuda")
         base = self._base()
         self._held_out()
         found = {"base_sha256": folder_hash(Path(base.path))}
@@ -154,20 +148,6 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], traces.Example]) -> list[
         rng.shuffle(batches)
         found += chain.from_iterable(batches)
     return found
-
-
-def _check_compiler(cuda: bool) -> None:
-    """Raise SwarmError if torch.compile lacks what it writes code for."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if cuda and importlib.util.find_spec("triton") is None:
-        raise SwarmError(
-            "compile: torch.compile needs Triton on CUDA: pip install triton, or --set place.compile=false"
-        )
-    if not cuda and shutil.which(compiler) is None:
-        raise SwarmError(
-            f"compile: torch.compile needs the C++ compiler {compiler}, which is not here; install it, name another "
-            f"in CXX, or --set place.compile=false"
-        )
 
 
 def _check_init(folder: Path, recipe: LoraRecipe, base: Path) -> None:
