@@ -13,11 +13,11 @@ from typing import Any, Protocol
 __all__ = [
     "ActReply",
     "ActRequest",
-    "Attendant",
     "CallKey",
     "DirectReply",
     "DirectRequest",
     "FactsKnown",
+    "Operator",
     "Pool",
     "Report",
 ]
@@ -167,7 +167,7 @@ class Pool(Protocol):
         ...
 
 
-class Attendant(Protocol):
+class Operator(Protocol):
     """A person in the loop: is the coordinator, or looks at what it says before agents read it."""
 
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
@@ -178,6 +178,6 @@ class Attendant(Protocol):
         """
         ...
 
-    def ended(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
-        """Take note of how an episode ended."""
+    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
+        """Tell the person how an episode ended."""
         ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from fakes.endpoint import Endpoint
 
 from swarm.config.experiment import ExperimentConfig
 from ulm.checkpoint import save_checkpoint
@@ -28,6 +29,13 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """An OpenAI-compatible server on loopback that answers as the test tells it."""
+    with Endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
 def experiment(tiny_policy: Path, tmp_path: Path) -> Callable[..., tuple[ExperimentConfig, Path]]:
     """Return a function that writes an experiment file around the tiny policy: (config, its path)."""
 
@@ -37,7 +45,7 @@ def experiment(tiny_policy: Path, tmp_path: Path) -> Callable[..., tuple[Experim
             "seed": 11,
             "episodes": 2,
             "world": {"id": "split-numbers-v0"},
-            "agents": {"count": 4, "model": str(tiny_policy), "max_new_tokens": 8},
+            "agents": {"count": 4, "engine": {"kind": "ulm", "model": str(tiny_policy)}, "max_new_tokens": 8},
             "coordinator": {"kind": "rules"},
             "budget": {"tokens": 500},
             "runtime": {"pool": "local"},

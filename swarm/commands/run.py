@@ -50,7 +50,7 @@ def run(
 
         return start_run(config, file, out, begin, **person)
 
-    if approve or config.coordinator.kind == "human":
+    if approve or config.coordinator.traits.needs_terminal:
         from swarm.coordinator.human import at_terminal
 
         carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)

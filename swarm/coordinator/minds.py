@@ -1,7 +1,6 @@
-"""The coordinators that ship: rules, models that read a playbook's briefings, and the shuffled null control.
+"""The coordinators that a playbook is enough for, the shuffled null control, and how any coordinator is made.
 
-Owns how each turns a request into directives and what it is charged: every token a coordinator reads or writes
-counts, for the rules too, which read reports and write directives like any other mind.
+Every token that a coordinator reads or writes is charged, by the rules too.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config.experiment import CoordinatorConfig
+from swarm.config.coordinator import COORDINATORS, CoordinatorConfig
 from swarm.coordinator.graph import GraphPlaybook
-from swarm.coordinator.language import LanguageCoordinator
-from swarm.coordinator.protocol import Briefing, Coordinator, Playbook, unlimited
+from swarm.coordinator.protocol import Briefing, Coordinator, CountTokens, Playbook, Setup, Terminal, unlimited
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.coordinator.vault import VaultPlaybook
 from swarm.errors import SwarmError
@@ -24,9 +22,15 @@ from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 
-__all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
+__all__ = [
+    "BriefedCoordinator",
+    "RulesCoordinator",
+    "ShuffledCoordinator",
+    "book_for",
+    "make_coordinator",
+    "playbook",
+]
 
-CountTokens = Callable[[Sequence[str]], list[int]]
 _PLAYBOOKS: dict[str, type[Playbook]] = {
     SplitNumbersPlaybook.world_id: SplitNumbersPlaybook,
     GraphPlaybook.world_id: GraphPlaybook,
@@ -59,12 +63,15 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
     return book
 
 
-class RulesCoordinator:
+class RulesCoordinator(Coordinator):
     """Hand-written rules of the world's playbook."""
 
-    def __init__(self, book: Playbook, count_tokens: CountTokens) -> None:
-        self.book = book
-        self.count_tokens = count_tokens
+    needs_playbook = True
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.book = setup.playbook
+        self.count_tokens = setup.count_tokens
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Charge each request for the reports it reads and the directives it writes."""
@@ -81,16 +88,18 @@ class RulesCoordinator:
         return replies
 
 
-class ModelCoordinator:
+class BriefedCoordinator(Coordinator):
     """A model that was trained to read the playbook's briefings and to write directives."""
 
-    def __init__(
-        self, book: Playbook, model: TextModel, config: CoordinatorConfig, limit_s: Callable[[int], float] = unlimited
-    ) -> None:
-        self.book = book
-        self.model = model
-        self.config = config
-        self.limit_s = limit_s
+    needs_model = True
+    needs_playbook = True
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.book = setup.playbook
+        self.model = setup.asked
+        self.config = setup.config
+        self.limit_s = setup.limit_s
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
@@ -127,7 +136,7 @@ class ModelCoordinator:
             cut = result.finish == "length"
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
-            decides = result.fault is None and not config.offer_again
+            decides = result.fault is None and not config.reoffer_declined
             passed_over = self.book.passed_over(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
@@ -141,10 +150,11 @@ class ModelCoordinator:
         return replies
 
 
-class ShuffledCoordinator:
+class ShuffledCoordinator(Coordinator):
     """Null control: every agent gets what was meant for another one, at the same cost."""
 
     def __init__(self, inner: Coordinator) -> None:
+        super().__init__(inner.setup)
         self.inner = inner
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
@@ -159,6 +169,20 @@ class ShuffledCoordinator:
         return replies
 
 
+def book_for(config: CoordinatorConfig, world_id: str) -> Playbook | None:
+    """Return the playbook of a coordinator's world, None where the world has none and the coordinator needs none.
+
+    Raises:
+        SwarmError: it needs one, or its settings have no meaning there.
+    """
+    try:
+        return playbook(world_id, config.menu, config.answers)
+    except SwarmError:
+        if config.traits.needs_playbook or config.menu is not None:
+            raise
+        return None
+
+
 def make_coordinator(
     config: CoordinatorConfig,
     world_id: str,
@@ -166,28 +190,39 @@ def make_coordinator(
     count_tokens: CountTokens,
     tools: Sequence[Mapping[str, Any]] = (),
     limit_s: Callable[[int], float] = unlimited,
-) -> Coordinator | None:
-    """Return the coordinator of a config, None for `none`.
+    terminal: Terminal | None = None,
+) -> Coordinator:
+    """Return the coordinator that a config names.
 
     Args:
         config: its section.
         world_id: decides the playbook.
-        model: the coordinator's model, when its mind is one.
-        count_tokens: counts text for coordinators without a model.
-        tools: the world's actions, for models that were not trained on it.
+        model: its model, for a coordinator that asks one.
+        count_tokens: as in `Setup`, like all that follows.
+        tools: the world's actions.
         limit_s: how long so many calls of the model may take.
+        terminal: the person at it.
 
     Raises:
-        SwarmError: no playbook for the world, and the mind needs one.
+        SwarmError: no coordinator has that name, its package is broken, its options are not possible, or it needs a
+            playbook that the world does not have.
     """
-    if config.kind == "none":
-        return None
-    mind: Coordinator
-    if model is None:
-        mind = RulesCoordinator(playbook(world_id), count_tokens)
-    elif config.chats:
-        book = playbook(world_id, config.menu) if world_id in _PLAYBOOKS or config.menu else None
-        mind = LanguageCoordinator(model, config, tools, book, limit_s)
-    else:
-        mind = ModelCoordinator(playbook(world_id, config.menu, config.answers), model, config, limit_s)
-    return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind
+    found: type[Coordinator] = COORDINATORS.find(config.kind).variant(config)
+    setup = Setup(
+        config,
+        count_tokens,
+        book_for(config, world_id),
+        model,
+        tools,
+        limit_s,
+        config.checked_options(),
+        terminal,
+    )
+    try:
+        made = found(setup)
+    except SwarmError:
+        raise
+    except Exception as error:  # it may be anybody's code
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SwarmError(f"coordinator {config.kind!r} cannot be made: {text}") from error
+    return ShuffledCoordinator(made) if config.shuffled else made

@@ -7,13 +7,14 @@ is below the worlds and knows none.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
-from swarm.coordinator.minds import playbook
+from swarm.coordinator.minds import book_for
 from swarm.coordinator.protocol import Briefing, Playbook
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
@@ -93,16 +94,9 @@ class Retelling:
         self.base_dir = base_dir_of(run_dir)
         self.live: dict[int, Episode] = {}
         self._sources: Mapping[str, tuple[str, ...]] | None = None
-        self._book = self._playbook()
-
-    def _playbook(self) -> Playbook | None:
-        coordinator = self.config.coordinator
-        if coordinator.kind == "none":
-            return None
-        try:
-            return playbook(self.config.world.id, coordinator.menu, coordinator.answers)
-        except SwarmError:  # a model that chats, or a person, needs none
-            return None
+        self._book: Playbook | None = None
+        with contextlib.suppress(SwarmError):  # whoever directed had no playbook
+            self._book = book_for(self.config.coordinator, self.config.world.id)
 
     def take(self, record: Record) -> None:
         """Go on by one record.

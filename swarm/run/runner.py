@@ -18,12 +18,13 @@ from pathlib import Path
 from swarm.agents.host import HostSpec
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.agents.models import LoadedModels, load_models
-from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
+from swarm.config.coordinator import CoordinatorConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
-from swarm.coordinator.human import Terminal, attend
+from swarm.coordinator.human import Terminal, operator_for
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
-from swarm.messages import Attendant, Pool
+from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
 from swarm.record.folder import read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_records
@@ -97,9 +98,9 @@ def start_run(
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
     """
     base_dir = source.resolve().parent
-    person = attend(config, terminal)
+    operator = operator_for(config, terminal)
     if out is not None and (out / JOURNAL_NAME).is_file():
-        return _go_on(config, source, base_dir, out, announce, person)
+        return _go_on(config, source, base_dir, out, announce, operator)
     models = load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
@@ -111,7 +112,7 @@ def start_run(
         _begin(config, source, base_dir, run_dir, models, journal)
         telemetry.emit("start", **_versions())
         announce(run_dir)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
@@ -129,7 +130,7 @@ def resume_run(
     except (SwarmError, ValueError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {' '.join(str(error).split())}") from error
     source, base_dir = Path(manifest["source"]), Path(manifest["base_dir"])
-    return _go_on(config, source, base_dir, run_dir, announce, attend(config, terminal))
+    return _go_on(config, source, base_dir, run_dir, announce, operator_for(config, terminal))
 
 
 def _go_on(
@@ -138,14 +139,14 @@ def _go_on(
     base_dir: Path,
     run_dir: Path,
     announce: Announce,
-    person: Attendant | None,
+    operator: Operator | None,
 ) -> RunOutcome:
     runtime_config = config.runtime
     with (
         JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         records = read_records(run_dir / JOURNAL_NAME)
         header = next(records, None)
         if header is not None and header["kind"] == "header":
@@ -208,7 +209,7 @@ def _carry_out(
 ) -> RunOutcome:
     pool: Pool | None = None
     try:
-        pool = _make_pool(config, base_dir, models, telemetry, waits=runtime.person is not None)
+        pool = _make_pool(config, base_dir, models, telemetry)
         runtime.play(pool)
     except KeyboardInterrupt:
         telemetry.emit("interrupted")
@@ -234,16 +235,13 @@ def _outcome(run_dir: Path, runtime: Runtime, journal: JournalWriter, played: bo
     )
 
 
-def _make_pool(
-    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, waits: bool
-) -> Pool:
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
     runtime, agents = config.runtime, config.agents
-    chats = agents.chats
     world = _world(config, base_dir)
     spec = HostSpec(
         config.seed,
         agents,
-        CoordinatorConfig() if config.coordinator.kind == "human" else config.coordinator,  # who is in no host
+        CoordinatorConfig() if config.coordinator.traits.needs_terminal else config.coordinator,
         config.world.id,
         config.faults.call_timeout_s,
         runtime.device,
@@ -251,7 +249,7 @@ def _make_pool(
         runtime.compile,
         runtime.threads_per_host,
         tuple(world.tools()) if config.coordinator.chats else (),
-        agent_system(world.tools()) if chats else None,
+        agent_system(world.tools()) if agents.engine.chats else None,
         models.folders,
         {name: str(path) for name, path in models.adapters.items()},
         models.tokenizers.get("agents"),
@@ -272,7 +270,6 @@ def _make_pool(
         agents.count * config.concurrency,
         telemetry.emit,
         lambda: start_remote(config, models, deaths, telemetry.emit),
-        waits,
     )
 
 
@@ -286,13 +283,13 @@ def _runtime(
     run_dir: Path,
     journal: JournalWriter,
     telemetry: TelemetryWriter,
-    person: Attendant | None,
+    operator: Operator | None,
 ) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
     memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
     mailbox = Mailbox(run_dir / STEERING_NAME)
-    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, person)
+    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, operator)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

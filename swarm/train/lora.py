@@ -54,9 +54,23 @@ class LoraTraining(Training[LoraRecipe]):
         self._held_out()
         found = {"base_sha256": folder_hash(Path(base.path))}
         if self.init is not None:
-            _check_init(self.init, recipe, Path(base.path))
+            self._check_init(self.init, base)
             found["init_sha256"] = folder_hash(self.init)
         return found
+
+    def _check_init(self, folder: Path, base: ModelFolder) -> None:
+        """Refuse an adapter to start from that is not there, or of another rank or model."""
+        recipe = self.recipe
+        if not folder.exists() and (maker := _maker(folder, self.beside)):
+            raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
+        try:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            shape = (config["r"], config["lora_alpha"])
+        except (OSError, ValueError, KeyError) as error:
+            raise SwarmError(f"init: no LoRA adapter at {folder} ({error})") from error
+        if shape != (recipe.rank, recipe.alpha):
+            raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
+        check_adapter(folder, Path(base.path), recipe.model)
 
     def _base(self) -> ModelFolder:
         return open_model(self.recipe.model, find_model(self.recipe.model, self.beside))
@@ -150,20 +164,13 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], traces.Example]) -> list[
     return found
 
 
-def _check_init(folder: Path, recipe: LoraRecipe, base: Path) -> None:
-    """Check the adapter to go on from.
-
-    Raises:
-        SwarmError: it is not there, or of another rank or model.
-    """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        shape = (config["r"], config["lora_alpha"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SwarmError(f"init: no LoRA adapter at {folder} ({error})") from error
-    if shape != (recipe.rank, recipe.alpha):
-        raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
-    check_adapter(folder, base, recipe.model)
+def _maker(folder: Path, beside: Path) -> Path | None:
+    """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
+    for file in sorted(beside.glob("*.yaml")):
+        out = re.search(r"^out: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if out and (beside / out[1]).resolve() == folder.resolve():
+            return file
+    return None
 
 
 def _ship(adapter: Path, out: Path) -> None:

@@ -139,7 +139,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     agents, base_dir = _agents(run_dir), base_dir_of(run_dir)
-    model = agents["model"]
+    model = agents["engine"]["model"]
 
     from ulm.checkpoint import read_checkpoint_config
     from ulm.memory import LTMState

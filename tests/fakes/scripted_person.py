@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swarm.config.coordinator import CoordinatorConfig
 from swarm.coordinator.human import Approver, HumanCoordinator, Terminal
+from swarm.coordinator.protocol import Setup
 from swarm.messages import DirectReply, DirectRequest, Report
 from swarm.record.journal import read_records
 
-RANDOM = {"policy": "random", "model": None}
+RANDOM = {"engine": {"kind": "random"}}
 """Agents that need no model; their tokens are bytes."""
 
 
@@ -85,7 +87,8 @@ def request(**changes: Any) -> DirectRequest:
 
 def direct(lines: Iterable[str], pool: Words | None = None, **changes: Any) -> tuple[DirectReply, Script]:
     script = Script(lines)
-    (reply,) = HumanCoordinator(script.terminal(), None).direct([request(**changes)], pool or Words())  # type: ignore[arg-type]
+    setup = Setup(CoordinatorConfig(kind="human"), (pool or Words()).count_tokens, terminal=script.terminal())
+    (reply,) = HumanCoordinator(setup).direct([request(**changes)])
     return reply, script
 
 

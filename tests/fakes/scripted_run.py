@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from swarm.agents.models import LoadedModels
+from swarm.config.engine import ModelEngine, RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Pool
@@ -79,12 +80,13 @@ def standing_in(pool: ScriptedPool, weights: str = "w1", world: Callable[..., Wo
     """Have the runner use these instead of models and world, for the `with` block."""
 
     def load(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
-        models = [model for model in (config.agents.model, config.coordinator.model) if model]
+        engines = (config.agents.engine, config.coordinator.engine)
+        models = [engine.model for engine in engines if isinstance(engine, ModelEngine | RandomEngine) and engine.model]
         if "policies/gone" in models:
             raise SwarmError("no checkpoint at policies/gone")
         return LoadedModels(hashes={model: f"{weights}-{model}" for model in models})
 
-    def make_pool(config: Any, base_dir: Any, models: Any, telemetry: Any, waits: bool) -> Pool:
+    def make_pool(config: Any, base_dir: Any, models: Any, telemetry: Any) -> Pool:
         pool.emit = telemetry.emit
         return pool
 
@@ -148,8 +150,8 @@ def experiment(**changes: Any) -> ExperimentConfig:
         "name": "demo",
         "episodes": 20,
         "world": {"id": "split-numbers-v0"},
-        "agents": {"count": 8, "model": "policies/agent"},
-        "coordinator": {"kind": "ulm", "model": "policies/coordinator"},
+        "agents": {"count": 8, "engine": {"kind": "ulm", "model": "policies/agent"}},
+        "coordinator": {"kind": "model", "engine": {"kind": "ulm", "model": "policies/coordinator"}},
         "budget": {"tokens": 6000},
         "runtime": {"durability": "group"},
         "compare": {"seeds": [1, 2, 3], "episodes": 20, "bootstrap": 400},
@@ -219,9 +221,9 @@ def _ticks_for(config: ExperimentConfig, tokens: float | None) -> int | None:
     """Return how many ticks use so many tokens."""
     if tokens is None:
         return None
-    in_turn = config.agents.worker == "time_slice"
-    cycle = config.coordinator.every * (config.agents.count if in_turn else 1)
-    directs = config.coordinator.kind != "none" and config.topology.kind != "none"
+    in_turn = config.agents.turns == "one_at_a_time"
+    cycle = config.coordinator.every_ticks * (config.agents.count if in_turn else 1)
+    directs = config.coordinator.traits.directs and config.topology.kind != "none"
     spent, ticks = 0, 0
     while spent < tokens:
         if directs and ticks % cycle == 0:

@@ -12,7 +12,8 @@ from fakes.scripted_run import ScriptedPool, play
 
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
-from swarm.coordinator.minds import ModelCoordinator, playbook
+from swarm.coordinator.minds import BriefedCoordinator, book_for
+from swarm.coordinator.protocol import Setup
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from worlds.numbers.solver import complete, expressions
 
@@ -61,8 +62,9 @@ class WinningPool(ScriptedPool):
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         section = self.config.coordinator
-        book = playbook(self.config.world.id, section.menu)
-        return ModelCoordinator(book, cast("TextModel", _Knowing()), section).direct(requests)
+        book = book_for(section, self.config.world.id)
+        setup = Setup(section, self.count_tokens, book, cast("TextModel", _Knowing()))
+        return BriefedCoordinator(setup).direct(requests)
 
 
 def write_run(folder: Path, wins: Sequence[bool], split: str = "train", **coordinator: Any) -> Path:
@@ -72,8 +74,8 @@ def write_run(folder: Path, wins: Sequence[bool], split: str = "train", **coordi
             "name": "won",
             "episodes": len(wins),
             "world": {"id": "split-numbers-v0", "options": {"split": split}},
-            "agents": {"count": 4, "policy": "echo"},
-            "coordinator": {"kind": "ulm", "model": "policies/coordinator", **coordinator},
+            "agents": {"count": 4, "engine": {"kind": "echo"}},
+            "coordinator": {"kind": "model", "engine": {"kind": "ulm", "model": "policies/coordinator"}, **coordinator},
             "budget": {"ticks": 40},
             "runtime": {"durability": "group"},
         }

@@ -27,14 +27,15 @@ class EngramAdam(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; sparse gradients are used up by it."""
+        """Take one step; sparse gradients are used up."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
                     self._touch(parameter, parameter.grad.coalesce(), group)
                     parameter.grad = None
-        found: float | None = super().step(closure)
-        return found
+        super().step()
+        return loss
 
     def _touch(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -77,7 +78,7 @@ def engram_optimizer(
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
         {"params": tables, "weight_decay": 0.0, "lr": lr * table_lr_factor, "lr_factor": table_lr_factor},
     ]
-    return EngramAdam([group for group in groups if group["params"]], lr=lr, betas=betas)
+    return EngramAdam([group for group in groups if group["params"]], lr=lr, betas=betas, foreach=False)
 
 
 def save_trained(model: EngramModel, folder: Path) -> None:

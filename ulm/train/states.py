@@ -173,7 +173,7 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | Non
         if optimizer is not None and key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
             parameter = names[name]
-            optimizer.state[parameter][kind] = value.to(parameter.device) if value.dim() else value
+            optimizer.state[parameter][kind] = value.to(parameter.device)
     extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
     return SavedState(progress, extra)
 

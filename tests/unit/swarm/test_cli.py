@@ -24,7 +24,7 @@ from swarm.errors import SwarmError
 from swarm.record.journal import JournalWriter
 
 COMMANDS = ["run", "baseline", "compare", "watch", "resume", "replay", "report", "train", "worlds", "doctor"]
-EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\n"
+EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\n"
 
 
 @dataclass

@@ -43,7 +43,9 @@ def bare_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def host(folder: Path, memory: tuple[str, ...] = ("stm", "ltm"), dtype: str = "float32") -> Host:
-    agents = AgentsConfig.model_validate({"model": "somewhere", "temperature": 1.0, "memory": memory})
+    agents = AgentsConfig.model_validate(
+        {"engine": {"kind": "ulm", "model": "somewhere"}, "temperature": 1.0, "memory": memory}
+    )
     spec = HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, device="cpu", dtype=dtype, threads=1)
     return Host(spec, {"somewhere": shared(folder)})
 
@@ -134,7 +136,7 @@ def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(bare_policy: Pa
 
 # ---- what a file may say
 
-EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"policy": "echo"}}
+EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"engine": {"kind": "echo"}}}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def vault(experiment: Experiment, policy: Path) -> Experiment:
     def make(**sections: Any) -> tuple[ExperimentConfig, Path]:
         agents = {
             "count": 2,
-            "model": str(policy),
+            "engine": {"kind": "ulm", "model": str(policy)},
             "memory": ["stm", "ltm"],
             "max_new_tokens": 8,
             **sections.pop("agents", {}),
@@ -338,8 +340,10 @@ def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Exp
 def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"memory": ["stm"]}), tmp_path / "run").run_dir
     assert not (run_dir / "memory").exists()
+    header = next(iter(read_records(run_dir / "journal.jsonl")))
+    assert header["config"]["agents"]["memory"] == ["stm"]
 
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:
-    run_dir = play(vault(agents={"policy": "random"}), tmp_path / "run").run_dir
+    run_dir = play(vault(agents={"engine": {"kind": "random"}}), tmp_path / "run").run_dir
     assert replay(run_dir, check=True).finished

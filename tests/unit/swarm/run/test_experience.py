@@ -18,6 +18,8 @@ from swarm.record.outcomes import read_run
 from swarm.run.experience import experience
 from worlds.numbers.solver import expressions
 
+ECHO = {"kind": "echo"}
+
 
 class Listening(GuessingPool):
     """Remembers what it was asked, and by whom it was answered how."""
@@ -37,12 +39,12 @@ class Listening(GuessingPool):
     [
         {},
         {"concurrency": 2, "topology": {"kind": "ring"}},
-        {"agents": {"count": 4, "policy": "echo", "history": 2}, "coordinator": {"kind": "rules", "every": 2}},
-        {"agents": {"count": 3, "policy": "echo", "worker": "time_slice"}, "coordinator": {"kind": "none"}},
+        {"agents": {"count": 4, "engine": ECHO, "history": 2}, "coordinator": {"kind": "rules", "every_ticks": 2}},
+        {"agents": {"count": 3, "engine": ECHO, "turns": "one_at_a_time"}, "coordinator": {"kind": "none"}},
     ],
 )
 def test_prompts_and_answers_are_those_of_play(tmp_path: Path, sections: dict[str, Any]) -> None:
-    base = {"count": 4, "policy": "echo", "max_retries": 1}
+    base = {"count": 4, "engine": ECHO, "max_retries": 1}
     pool, config = Listening(), toy_config(episodes=4)
     data = {**config.model_dump(), "agents": base, **sections}
     play(tmp_path / "run", type(config).model_validate(data), pool)

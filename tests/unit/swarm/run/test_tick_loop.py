@@ -10,7 +10,8 @@ import pytest
 from swarm.agents.host import Host
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
-from swarm.coordinator.minds import ModelCoordinator
+from swarm.coordinator.minds import BriefedCoordinator
+from swarm.coordinator.protocol import Setup
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
@@ -67,7 +68,12 @@ def test_concurrency_changes_no_episode(experiment: Experiment, tmp_path: Path, 
 
 def test_resume_from_every_line_gives_the_same_journal(experiment: Experiment, tmp_path: Path) -> None:
     run_dir = run(
-        experiment, tmp_path, episodes=3, concurrency=2, budget={"tokens": 250}, coordinator={"kind": "shuffled"}
+        experiment,
+        tmp_path,
+        episodes=3,
+        concurrency=2,
+        budget={"tokens": 250},
+        coordinator={"shuffled": True},
     )
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
@@ -108,7 +114,8 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
 
         def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
             section = self.spec.coordinator
-            return ModelCoordinator(SplitNumbersPlaybook(), cast("TextModel", model), section).direct(requests)
+            setup = Setup(section, self.count_tokens, SplitNumbersPlaybook(), cast("TextModel", model))
+            return BriefedCoordinator(setup).direct(requests)
 
     monkeypatch.setattr("swarm.agents.local_pool.Host", Posting)
     run_dir = run(experiment, tmp_path, episodes=1, budget={"tokens": 400})
@@ -136,7 +143,7 @@ def test_unsolved_episode_uses_its_budget_and_overshoots_by_less_than_one_call(
 
 
 def test_time_slicing_worker_plays_one_agent_per_tick(experiment: Experiment, tmp_path: Path) -> None:
-    run_dir = run(experiment, tmp_path, agents={"worker": "time_slice"})
+    run_dir = run(experiment, tmp_path, agents={"turns": "one_at_a_time"})
     acting = [[entry["agent"] for entry in record["agents"]] for record in ticks(run_dir) if record["episode"] == 0]
     assert acting[:5] == [["a0"], ["a1"], ["a2"], ["a3"], ["a0"]]
 
@@ -272,7 +279,7 @@ def test_no_topology_cuts_the_coordinator_off(experiment: Experiment, tmp_path: 
 
 
 def test_random_policy_is_charged_like_a_model(experiment: Experiment, tmp_path: Path) -> None:
-    run_dir = run(experiment, tmp_path, agents={"policy": "random"})
+    run_dir = run(experiment, tmp_path, agents={"engine": {"kind": "random"}})
     for record in ticks(run_dir):
         for entry in record["agents"]:
             assert entry["prompt_tokens"] > 5
@@ -282,14 +289,14 @@ def test_random_policy_is_charged_like_a_model(experiment: Experiment, tmp_path:
 
 def test_wall_time_ends_a_run_and_is_marked(experiment: Experiment, tmp_path: Path) -> None:
     config, path = experiment(
-        budget={"tokens": None, "ticks": 100_000, "wall_time_s": 0.3}, agents={"policy": "random"}
+        budget={"tokens": None, "ticks": 100_000, "wall_time_s": 0.3}, agents={"engine": {"kind": "random"}}
     )
     outcome = start_run(config, path, tmp_path / "run")
     assert outcome.reason == "wall_time"
 
 
 def test_a_damaged_or_missing_checkpoint_leaves_no_run_folder(experiment: Experiment, tmp_path: Path) -> None:
-    config, path = experiment(agents={"model": "policies/nowhere"})
+    config, path = experiment(agents={"engine": {"kind": "ulm", "model": "policies/nowhere"}})
     with pytest.raises(SwarmError, match="nowhere"):
         start_run(config, path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -349,7 +356,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(experiment
 def test_runs_that_start_together_get_folders_of_their_own(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, path = experiment(agents={"policy": "echo", "model": None})
+    config, path = experiment(agents={"engine": {"kind": "echo"}})
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(lambda _: start_run(config, path, None), range(8)))
@@ -370,7 +377,7 @@ def test_puzzle_files_are_found_beside_the_experiment(experiment: Experiment, tm
 
 
 def test_after_the_first_tick_agents_without_a_directive_rest_in_turn(experiment: Experiment, tmp_path: Path) -> None:
-    agents = {"count": 8, "policy": "random", "awake": 3}
+    agents = {"count": 8, "engine": {"kind": "random"}, "min_active": 3}
     budget = {"ticks": 6, "tokens": 99_999}
     silent = run(
         experiment,

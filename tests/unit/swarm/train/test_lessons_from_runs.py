@@ -18,7 +18,7 @@ from worlds.numbers.solver import expressions
 
 
 def graph_run(folder: Path) -> Path:
-    config = {"world": {"id": "graph-v0"}, "agents": {"policy": "echo"}, "budget": {"ticks": 1}}
+    config = {"world": {"id": "graph-v0"}, "agents": {"engine": {"kind": "echo"}}, "budget": {"ticks": 1}}
     play(folder, ExperimentConfig.model_validate(config), ScriptedPool())
     return folder
 

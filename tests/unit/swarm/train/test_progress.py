@@ -77,7 +77,7 @@ def test_notices_are_told_however_fast_metrics_follow(tmp_path: Path) -> None:
         ):
             append(record)
     assert lines[:2] == ["here: going on", "here: damaged"]
-    assert lines[2].startswith("here: step 2/9  loss 2.0000")
+    assert lines[2].startswith("here: step 2/9  loss 1.0000")
 
 
 def test_steps_that_are_taken_again_count_once_and_a_torn_line_not_at_all(tmp_path: Path) -> None:
