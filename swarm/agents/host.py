@@ -26,6 +26,7 @@ from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
 from swarm.config.experiment import AgentsConfig
 from swarm.config.memory import find_memory
+from swarm.config.training import resolve_device
 from swarm.coordinator.minds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
@@ -235,12 +236,7 @@ class Host:
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
         import torch
 
-        device = self.spec.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
-        return device, getattr(torch, self.spec.dtype)
+        return resolve_device(self.spec.device), getattr(torch, self.spec.dtype)
 
     def ping(self) -> int:
         """Return the process id: the host is up."""

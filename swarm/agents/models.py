@@ -126,7 +126,7 @@ def _check_parts(agents: AgentsConfig, model: str, shape: Mapping[str, Any]) -> 
     """Refuse a memory that is part of a model where the model has no such part."""
     for memory in agents.memory:
         part = find_memory(memory.kind).part
-        if part is not None and part not in shape:
+        if part is not None and not shape.get(part):
             raise SwarmError(
                 f"agents.memory names {memory.kind}, but {model} was trained without one; leave it out or take another "
                 f"model"

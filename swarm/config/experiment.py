@@ -16,6 +16,7 @@ from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, OpenAIEngine, UlmEngine
 from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
+from swarm.config.training import Device
 
 __all__ = [
     "AgentsConfig",
@@ -167,7 +168,7 @@ class RuntimeConfig(Section):
     standby: int = Field(1, ge=0, le=16)
     durability: Literal["tick", "group"] = "tick"
     group_ms: int = Field(50, ge=1, le=10_000)
-    device: str = "auto"
+    device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads_per_host: int | None = Field(None, ge=1)

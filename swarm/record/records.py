@@ -6,15 +6,11 @@ the agents, so nobody sorts names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
-
-from swarm.errors import SwarmError
 
 __all__ = [
     "FORMAT",
@@ -38,7 +34,6 @@ __all__ = [
     "check_record",
     "faults_in",
     "in_agent_order",
-    "refuse_other_experiment",
 ]
 
 FORMAT = 2
@@ -276,32 +271,3 @@ def faults_in(record: Tick) -> list[tuple[str, str]]:
     if record["coordinator"] is not None:
         asked.append(("coordinator", record["coordinator"].get("fault")))
     return [(who, fault) for who, fault in asked if fault is not None]
-
-
-def refuse_other_experiment(run_dir: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Check that a run folder holds a run of this experiment.
-
-    Args:
-        run_dir: the folder, for the message.
-        recorded: settings of its header.
-        wanted: settings of the experiment, as a header has them.
-
-    Raises:
-        SwarmError: naming the first setting that differs.
-    """
-    if (difference := _first_difference(recorded, wanted)) is not None:
-        raise SwarmError(
-            f"{run_dir} holds a run of another experiment ({difference}): choose another folder with --out, or restore "
-            "what was changed"
-        )
-
-
-def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any], where: str = "") -> str | None:
-    for name in sorted(there.keys() | here.keys()):
-        one, other = there.get(name), here.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            if (found := _first_difference(one, other, f"{where}{name}.")) is not None:
-                return found
-        elif one != other:
-            return f"{where}{name} is {json.dumps(one):.60} there and {json.dumps(other):.60} here"
-    return None

@@ -18,10 +18,11 @@ from swarm.config.section import logical_settings
 from swarm.coordinator.minds import book_for
 from swarm.coordinator.protocol import Briefing, Playbook
 from swarm.errors import SwarmError
+from swarm.identity import refuse_other
 from swarm.messages import CallKey
 from swarm.record.folder import base_dir_of, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
-from swarm.record.records import Record, Tick, acted, refuse_other_experiment
+from swarm.record.records import Record, Tick, acted
 from swarm.run.episode import Episode, WorldFaultError, open_world
 from swarm.run.topology import neighbours
 
@@ -90,7 +91,7 @@ class Retelling:
         except ValueError as error:
             raise SwarmError(f"{run_dir}: {' '.join(str(error).split())}") from error
         if header is not None:
-            refuse_other_experiment(run_dir, header["config"], logical_settings(self.config))
+            refuse_other(run_dir, header["config"], logical_settings(self.config))
         self.base_dir = base_dir_of(run_dir)
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())

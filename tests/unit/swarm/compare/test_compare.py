@@ -441,7 +441,7 @@ def test_killed_comparison_resumes_where_it_stopped(tmp_path: Path, runner: Play
 
 def test_folder_with_runs_of_another_experiment_is_refused(tmp_path: Path, runner: Played) -> None:
     compare_in(tmp_path / "out", ("solo",))
-    with pytest.raises(SwarmError, match=r"another experiment \(budget.tokens is 6000 there and 5000 here\).*--out"):
+    with pytest.raises(SwarmError, match=r"other settings \(budget.tokens is 6000 there and 5000 here\).*--out"):
         compare_in(tmp_path / "out", ("solo",), config=experiment(budget={"tokens": 5000}))
 
 
