@@ -95,7 +95,7 @@ class DirectRequest:
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
         hints: what a person said to the coordinator in this episode, in order; rules and models that were trained on
             briefings cannot read it.
-        passed_over: (agent, directive): what the coordinator was offered for that agent and those beside it, and did
+        declined: (agent, directive): what the coordinator was offered for that agent and those beside it, and did
             not choose, in commit order.
     """
 
@@ -108,7 +108,7 @@ class DirectRequest:
     max_tokens: int | None = None
     unread: int = 0
     hints: tuple[str, ...] = ()
-    passed_over: tuple[tuple[str, str], ...] = ()
+    declined: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class DirectReply:
         generated_tokens: tokens written by the coordinator (directives count, for rules too).
         calls: model calls made; 0 for rules.
         review: what a person who looks at directives before they are passed on did, for the journal; None without one.
-        passed_over: agent id -> directives that it was offered for that agent and those beside it, and did not choose.
+        declined: agent id -> directives that it was offered for that agent and those beside it, and did not choose.
     """
 
     key: CallKey
@@ -131,7 +131,7 @@ class DirectReply:
     calls: int = 0
     fault: str | None = None
     review: dict[str, Any] | None = None
-    passed_over: dict[str, list[str]] = field(default_factory=dict)
+    declined: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:

@@ -175,7 +175,7 @@ class CoordinatorConfig(Section):
             playbook's own number.
         answers: what a model that was trained on briefings does with a menu: `picks` lists what it chooses, `marks`
             goes through it and marks each entry with + or -, kept to that form by the engine.
-        offer_again: whether such a model is offered again what it passed over: for one that is often wrong.
+        offer_again: whether such a model is offered again what it declined: for one that is often wrong.
     """
 
     kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"

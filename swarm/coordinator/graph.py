@@ -152,7 +152,7 @@ class GraphPlaybook:
             said.setdefault(match["agent"], match["action"])
         return {agent: said[agent] for agent in briefing.agents if agent in said}
 
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return nothing: there is no menu."""
         return []
 

@@ -128,11 +128,11 @@ class ModelCoordinator:
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
             decides = result.fault is None and not config.offer_again
-            passed_over = self.book.passed_over(said, briefing, cut) if decides else []
+            declined = self.book.declined(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
                 directives={**reply.directives, **self.book.parse(said, briefing)},
-                passed_over={**reply.passed_over, **({briefing.agents[0]: passed_over} if passed_over else {})},
+                declined={**reply.declined, **({briefing.agents[0]: declined} if declined else {})},
                 prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
                 generated_tokens=reply.generated_tokens + result.generated_tokens,
                 calls=reply.calls + 1,

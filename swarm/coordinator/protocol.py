@@ -75,7 +75,7 @@ class Playbook(Protocol):
         """Return the directives in a model's answer; total on any text."""
         ...
 
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return the directives of a menu that an answer decided against; total on any text.
 
         Args:

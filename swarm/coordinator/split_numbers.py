@@ -38,13 +38,13 @@ class _Half:
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
-    passed_over: set[int] = field(default_factory=set)  # own sub-targets that a mind decided against
+    declined: set[int] = field(default_factory=set)  # own sub-targets that a mind decided against
 
     def wants(self, sub_target: int, tries: int) -> bool:
         """Return whether a sub-target that was given so often is worth offering."""
         if sub_target in self.values:
             return tries < MAX_REPEATS
-        return tries < MAX_TRIES and sub_target not in self.passed_over
+        return tries < MAX_TRIES and sub_target not in self.declined
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ class SplitNumbersPlaybook:
     def briefings(self, request: DirectRequest) -> list[Briefing]:
         """Return one briefing per half that has something to complete.
 
-        What a mind passed over before is offered no more, unless its half posts it.
+        What a model declined before is offered no more, unless its half posts it.
         """
         board = _board(request)
         if board is None:
@@ -181,7 +181,7 @@ class SplitNumbersPlaybook:
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
         return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
 
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return what an answer in the known form left out; of one that was cut or is long, up to its last pick.
 
         What comes after a pick for each agent, or after the cut, it may have wanted. Marks say it themselves.
@@ -209,10 +209,10 @@ def _board(request: DirectRequest) -> _Board | None:
         board.hear(report)
     for _, agent, text in request.directives:
         board.note(agent, text)
-    for agent, text in request.passed_over:
+    for agent, text in request.declined:
         side, own = board.home.get(agent), _own(text)
         if side is not None and own is not None:
-            board.halves[side].passed_over.add(own)
+            board.halves[side].declined.add(own)
     return board
 
 

@@ -90,6 +90,6 @@ class VaultPlaybook:
         found = {match["agent"]: f"key {match['key']}" for match in _ANSWER.finditer(text)}
         return {agent: found[agent] for agent in briefing.agents if agent in found}
 
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return nothing: there is no menu."""
         return []

@@ -46,7 +46,7 @@ class Episode:
         self.spent = Spent()
         self.reports: list[Report] = []
         self.unread = 0
-        self.passed_over: list[tuple[str, str]] = []
+        self.declined: list[tuple[str, str]] = []
         self.latest: dict[str, str] = {}
         self.directed: list[tuple[int, str, str]] = []
         self.directives: dict[str, str] = {}
@@ -147,8 +147,8 @@ class Episode:
             self.spent.calls += record["coordinator"]["calls"]
             self.unread = 0
             # A record that was read has its agents in another order than one that was just made.
-            for agent, texts in sorted(record["coordinator"].get("passed_over", {}).items()):
-                self.passed_over += [(agent, text) for text in texts]
+            for agent, texts in sorted(record["coordinator"].get("declined", {}).items()):
+                self.declined += [(agent, text) for text in texts]
             self.directives = dict(directives)
             for entry in steered:  # holds for this tick; after it the coordinator's word does
                 for agent in entry.get("agents", ()):

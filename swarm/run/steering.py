@@ -197,8 +197,8 @@ class Orders:
             }
             if self.reply.fault is not None:
                 body["coordinator"]["fault"] = self.reply.fault
-            if self.reply.passed_over:
-                body["coordinator"]["passed_over"] = self.reply.passed_over
+            if self.reply.declined:
+                body["coordinator"]["declined"] = self.reply.declined
             if self.reply.review is not None:
                 body["review"] = self.reply.review
         if self.steers:

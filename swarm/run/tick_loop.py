@@ -259,7 +259,7 @@ class Runtime:
                 episode.spent.tokens_left(self.config.budget),
                 0 if deaf else episode.unread,
                 (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
-                tuple(episode.passed_over),
+                tuple(episode.declined),
             )
             for episode in episodes
             if episode.ticks % cycle == 0

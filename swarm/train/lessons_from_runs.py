@@ -90,7 +90,7 @@ class _Episode:
             Report(-1, agent, record["reports"][agent]) for agent in self.agents if agent in record["reports"]
         ]
         self.directives: list[tuple[int, str, str]] = []
-        self.passed_over: list[tuple[str, str]] = []
+        self.declined: list[tuple[str, str]] = []
         self.examples: list[Example] = []
 
     def hear(self, record: Record, book: Playbook) -> None:
@@ -99,14 +99,14 @@ class _Episode:
         if told:
             key = (self.number, tick, "coordinator")
             known = (self.goal, self.agents, tuple(self.reports), tuple(self.directives))
-            request = DirectRequest(key, *known, seed=0, passed_over=tuple(self.passed_over))
+            request = DirectRequest(key, *known, seed=0, declined=tuple(self.declined))
             for briefing in book.briefings(request):
                 given = {told[agent] for agent in briefing.agents if agent in told}
                 if chosen := [word for word, text in briefing.options.items() if text in given]:
                     self.examples.append(("run", briefing.prompt, f" {' '.join(chosen)}{STOP}"))
         self.directives += [(tick, agent, told[agent]) for agent in self.agents if agent in told]
-        for agent, texts in sorted((record["coordinator"] or {}).get("passed_over", {}).items()):
-            self.passed_over += [(agent, text) for text in texts]
+        for agent, texts in sorted((record["coordinator"] or {}).get("declined", {}).items()):
+            self.declined += [(agent, text) for text in texts]
         for entry in record["agents"]:
             if entry.get("report") and entry.get("fault") is None:
                 self.reports.append(Report(tick, entry["agent"], entry["report"]))

@@ -14,7 +14,7 @@ TILES = {"a0": "3 7 11", "a1": "2 4 9", "a2": "3 7 11", "a3": "2 4 9"}
 def write_run(
     folder: Path, solved: list[bool], split: str = "train", world: str = "split-numbers-v0", **coordinator: Any
 ) -> Path:
-    """Write a run in which a0 posts 100, then a1 is told to make 45 and 116 is passed over."""
+    """Write a run in which a0 posts 100, then a1 is told to make 45 and 116 is declined."""
     folder.mkdir()
     config = {"world": {"id": world, "options": {"split": split}}, "coordinator": {"kind": "rules", **coordinator}}
     with JournalWriter(folder / "journal.jsonl", "group") as journal:
@@ -27,7 +27,7 @@ def write_run(
             broken = {"agent": "a2", "report": "half 3 7 11 made 9", "fault": "timeout"}
             first = {"episode": episode, "tick": 0, "coordinator": None, "directives": {}, "agents": [posted, broken]}
             told = {"a1": f"100+[{45 + episode}]", "a0": "try hard"}
-            mind = {"passed_over": {"a1": [f"[{245 + episode}]-100"]}}
+            mind = {"declined": {"a1": [f"[{245 + episode}]-100"]}}
             second = {"episode": episode, "tick": 1, "coordinator": mind, "directives": told, "agents": []}
             third = {"episode": episode, "tick": 2, "coordinator": {}, "directives": told, "agents": []}
             for tick in (first, second, third):

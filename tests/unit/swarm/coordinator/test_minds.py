@@ -49,7 +49,7 @@ class _Book:
     def briefings(self, request):
         return [Briefing(agents, prompt) for agents, prompt in self.prompts]
 
-    def passed_over(self, text, briefing, cut):
+    def declined(self, text, briefing, cut):
         return [f"not {text}{' cut' if cut else ''}"] if text else []
 
     def parse(self, text, briefing):
@@ -99,24 +99,24 @@ def _model(engine, book, **config):
 _TWO = ((("a0", "a1"), "one"), (("a2", "a3"), "two"))
 
 
-def test_what_each_answer_passed_over_is_kept_under_the_first_agent_of_its_briefing():
+def test_what_each_answer_declined_is_kept_under_the_first_agent_of_its_briefing():
     engine = _Engine({"one": "a0=x", "two": ""})
     (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
-    assert reply.passed_over == {"a0": ["not a0=x"]}
+    assert reply.declined == {"a0": ["not a0=x"]}
 
 
-def test_what_may_be_offered_again_was_not_passed_over():
+def test_what_may_be_offered_again_was_not_declined():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
     (reply,) = _model(engine, _Book(prompts=_TWO), offer_again=True).direct([_request()])
-    assert (reply.directives, reply.passed_over) == ({"a0": "x", "a2": "y"}, {})
+    assert (reply.directives, reply.declined) == ({"a0": "x", "a2": "y"}, {})
 
 
 def test_a_briefing_that_was_not_paid_or_failed_passes_nothing_over():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
     (poor,) = _model(engine, _Book(prompts=_TWO)).direct([_request(max_tokens=15)])
-    assert (poor.calls, poor.passed_over) == (1, {"a0": ["not a0=x"]})
+    assert (poor.calls, poor.declined) == (1, {"a0": ["not a0=x"]})
     (failed,) = _model(_Engine({"one": "a0=x"}, finish="fault"), _Book(prompts=_TWO)).direct([_request()])
-    assert failed.passed_over == {}
+    assert failed.declined == {}
 
 
 def test_an_answer_is_kept_to_the_pattern_of_its_briefing():
@@ -135,7 +135,7 @@ def test_the_last_word_of_an_answer_that_was_cut_is_not_read():
     engine = _Engine({"one": "a0=x a1=12", "two": "a2=y"}, finish="length")
     (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
     assert reply.directives == {"a0": "x"}
-    assert reply.passed_over == {"a0": ["not a0=x cut"]}
+    assert reply.declined == {"a0": ["not a0=x cut"]}
 
 
 # Rules

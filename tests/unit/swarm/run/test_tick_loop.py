@@ -91,7 +91,7 @@ class _Choosy:
         return [TextResult("-" if int(menu[0]) % 2 else menu[0], 5, 2, "stop") for menu in menus]
 
 
-def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
+def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = _Choosy()
@@ -114,9 +114,9 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
     minds = [record["coordinator"] for record in ticks(run_dir)]
-    passed = [text for mind in minds for texts in mind.get("passed_over", {}).values() for text in texts]
+    passed = [text for mind in minds for texts in mind.get("declined", {}).values() for text in texts]
     assert len(passed) > 5
-    assert len(passed) == len(set(passed))  # what was passed over is not offered, so it cannot be again
+    assert len(passed) == len(set(passed))  # what was declined is not offered, so it cannot be again
     assert replay(run_dir, check=True).finished
     lines = whole.splitlines(keepends=True)
     for cut in range(2, len(lines), 2):

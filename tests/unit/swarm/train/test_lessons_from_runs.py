@@ -16,7 +16,7 @@ def test_what_was_chosen_from_a_menu_in_a_solved_episode_is_learned(tmp_path: Pa
     trained, scored = run_examples([write_run(tmp_path / "run", [True] * 20)])
     assert (len(trained), len(scored)) == (36, 4)
     assert trained[0] == ("run", "half 2 4 9 make 45 245\n", " 45\n")
-    assert trained[1] == ("run", "half 2 4 9 make 45\n", " 45\n")  # what was passed over is offered no more
+    assert trained[1] == ("run", "half 2 4 9 make 45\n", " 45\n")  # what was declined is offered no more
     assert not {prompt for _, prompt, _ in trained} & {prompt for _, prompt, _ in scored}
 
 
