@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from worlds.protocol import Situation
+
 __all__ = [
     "ActReply",
     "ActRequest",
@@ -19,7 +21,6 @@ __all__ = [
     "DirectRequest",
     "FactsKnown",
     "Pool",
-    "Report",
 ]
 
 CallKey = tuple[int, int, str]
@@ -71,44 +72,19 @@ class ActReply:
         return self.prompt_tokens + self.generated_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one agent told the coordinator at one tick, as plain text."""
-
-    tick: int
-    agent: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class DirectRequest:
-    """All that a coordinator may know when it directs one episode at one tick.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectRequest(Situation):
+    """One coordinator call: what a playbook may know, and what the call may cost.
 
     Attributes:
         key: (episode, tick, "coordinator").
-        goal: the world's goal line.
-        agents: the agents that may be directed, in fixed order.
-        reports: every report of this episode so far, in commit order (tick, agent).
-        unread: how many of the last reports arrived since the coordinator was last asked.
-        directives: what was directed so far: (tick, agent, text), in commit order.
-        seed: seeds this call.
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
-        hints: what a person said to the coordinator in this episode, in order; rules and models that were trained on
-            briefings cannot read it.
-        declined: (agent, directive): what the coordinator was offered for that agent and those beside it, and did
-            not choose, in commit order.
+        unread: how many of the last reports arrived since the coordinator was last asked.
     """
 
     key: CallKey
-    goal: str
-    agents: tuple[str, ...]
-    reports: tuple[Report, ...]
-    directives: tuple[tuple[int, str, str], ...]
-    seed: int
     max_tokens: int | None = None
     unread: int = 0
-    hints: tuple[str, ...] = ()
-    declined: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class HostActor:
         """Return the process id."""
         return self.host.ping()
 
-    def call(self, message: tuple[str, list[_Fields]]) -> list[_Fields]:
+    def call(self, message: tuple[str, list[Any]]) -> list[_Fields]:
         """Run the calls of one message: ("act" or "direct", requests).
 
         Plain tuples travel, because objects cost more to pickle than to echo.
@@ -91,8 +91,8 @@ class HostActor:
         replies = self.host.act([ActRequest(*fields) for fields in requests])
         return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault, r.memory) for r in replies]
 
-    def _direct(self, requests: list[_Fields]) -> list[_Fields]:
-        replies = self.host.direct([DirectRequest(*fields) for fields in requests])
+    def _direct(self, requests: list[DirectRequest]) -> list[_Fields]:
+        replies = self.host.direct(requests)
         return [_fields(reply) for reply in replies]
 
 
@@ -125,7 +125,7 @@ class _Member:
         with InputNode() as message:
             self._channel = self.actor.call.bind(message).experimental_compile(_max_inflight_executions=1)
 
-    def submit(self, method: str, requests: list[_Fields]) -> Any:
+    def submit(self, method: str, requests: list[Any]) -> Any:
         """Start a call; return the reference to its answer, or the error when the host is known to be dead."""
         message = (method, requests)
         try:
@@ -258,7 +258,7 @@ class RayPool:
             serving = [0]
         return serving
 
-    def _run(self, method: str, requests: list[_Fields]) -> list[_Fields | str]:
+    def _run(self, method: str, requests: list[Any]) -> list[_Fields | str]:
         """Spread requests over the hosts that are up, in order, and retry what died until all are answered.
 
         Returns:
@@ -316,7 +316,7 @@ class RayPool:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
         if self._near is not None and (self._spec.coordinator.engine in REMOTE or not self._hosts):
             return self._near.direct(requests)
-        answers = self._run("direct", [_fields(request) for request in requests])
+        answers = self._run("direct", list(requests))
         return [
             DirectReply(request.key, fault=answer) if isinstance(answer, str) else DirectReply(*answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -351,5 +351,5 @@ def _asked(request: ActRequest) -> _Fields:
     return (request.key, request.prompt, request.max_new_tokens, request.pattern, request.memory, request.facts)
 
 
-def _fields(message: DirectRequest | DirectReply) -> _Fields:
+def _fields(message: DirectReply) -> _Fields:
     return tuple(getattr(message, field.name) for field in dataclasses.fields(message))

@@ -16,10 +16,10 @@ from typing import Any
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
 from swarm.coordinator.minds import playbook
-from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
 from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
 from swarm.text import checked_text, printable
+from worlds.protocol import Playbook
 
 __all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
 

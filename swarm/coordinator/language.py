@@ -15,9 +15,10 @@ from typing import Any, Literal
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines, opening
-from swarm.coordinator.protocol import Briefing, Playbook, unlimited
+from swarm.coordinator.protocol import unlimited
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
+from worlds.protocol import Briefing, Playbook
 
 __all__ = ["LanguageCoordinator", "read_directives"]
 

@@ -14,24 +14,18 @@ from typing import Any
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config.experiment import CoordinatorConfig
-from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
-from swarm.coordinator.protocol import Briefing, Coordinator, Playbook, unlimited
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
-from swarm.coordinator.vault import VaultPlaybook
+from swarm.coordinator.protocol import Coordinator, unlimited
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from worlds.protocol import Briefing, Playbook, WorldError
+from worlds.registry import load_playbook
 
 __all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
 
 CountTokens = Callable[[Sequence[str]], list[int]]
-_PLAYBOOKS: dict[str, type[Playbook]] = {
-    SplitNumbersPlaybook.world_id: SplitNumbersPlaybook,
-    GraphPlaybook.world_id: GraphPlaybook,
-    VaultPlaybook.world_id: VaultPlaybook,
-}
 
 
 def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> Playbook:
@@ -45,12 +39,15 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
     Raises:
         SwarmError: the world has none, or its briefings list no directives.
     """
-    if world_id not in _PLAYBOOKS:
+    try:
+        book = load_playbook(world_id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
+    if book is None:
         raise SwarmError(
-            f"no coordinator knows world {world_id}; set coordinator.kind: none "
-            f"(worlds with one: {', '.join(_PLAYBOOKS)})"
+            f"world {world_id} has no playbook, so rules and models trained on briefings cannot steer it; set "
+            "coordinator.kind: none, take a model that chats, or name a playbook in the world's class"
         )
-    book = _PLAYBOOKS[world_id]()
     for name, value in (("menu", menu), ("answers", None if answers == "picks" else answers)):
         if value is not None:
             if book.menu is None:
@@ -186,7 +183,7 @@ def make_coordinator(
     if model is None:
         mind = RulesCoordinator(playbook(world_id), count_tokens)
     elif config.chats:
-        book = playbook(world_id, config.menu) if world_id in _PLAYBOOKS or config.menu else None
+        book = playbook(world_id, config.menu) if config.menu or load_playbook(world_id) else None
         mind = LanguageCoordinator(model, config, tools, book, limit_s)
     else:
         mind = ModelCoordinator(playbook(world_id, config.menu, config.answers), model, config, limit_s)

@@ -11,12 +11,12 @@ from typing import Any
 
 from swarm.agents.shared_facts import SwarmFacts
 from swarm.config.experiment import ExperimentConfig
-from swarm.messages import ActReply, Report
+from swarm.messages import ActReply
 from swarm.record.journal import Record, state_hash
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
-from worlds.protocol import Info, StepResult, World
+from worlds.protocol import Info, Report, StepResult, World
 
 __all__ = ["Episode", "WorldFaultError", "tokens_of"]
 

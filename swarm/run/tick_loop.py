@@ -250,16 +250,16 @@ class Runtime:
         cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
         requests = [
             DirectRequest(
-                (episode.index, episode.ticks, "coordinator"),
                 episode.goal,
                 tuple(episode.world.agents),
                 () if deaf else tuple(episode.reports),
                 tuple(episode.directed),
-                derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
-                episode.spent.tokens_left(self.config.budget),
-                0 if deaf else episode.unread,
-                (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
                 tuple(episode.declined),
+                (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
+                derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
+                key=(episode.index, episode.ticks, "coordinator"),
+                max_tokens=episode.spent.tokens_left(self.config.budget),
+                unread=0 if deaf else episode.unread,
             )
             for episode in episodes
             if episode.ticks % cycle == 0

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from swarm.coordinator.minds import playbook
-from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
-from swarm.messages import DirectRequest, Report
 from swarm.prompt import STOP
 from swarm.record.journal import JOURNAL_NAME, Record, read_records
 from swarm.train.traces import Example
+from worlds.protocol import Playbook, Report, Situation
 
 __all__ = ["run_examples"]
 
@@ -83,7 +82,6 @@ class _Episode:
     """What a coordinator knew, tick by tick, and the examples so far."""
 
     def __init__(self, record: Record) -> None:
-        self.number: int = record["episode"]
         self.goal: str = record["goal"]
         self.agents = tuple(sorted(record["observations"], key=lambda agent: (len(agent), agent)))
         self.reports = [
@@ -97,10 +95,8 @@ class _Episode:
         """Take in a tick; what was chosen from a menu in it becomes an example."""
         tick, told = record["tick"], record["directives"]
         if told:
-            key = (self.number, tick, "coordinator")
-            known = (self.goal, self.agents, tuple(self.reports), tuple(self.directives))
-            request = DirectRequest(key, *known, seed=0, declined=tuple(self.declined))
-            for briefing in book.briefings(request):
+            known = (self.goal, self.agents, tuple(self.reports), tuple(self.directives), tuple(self.declined))
+            for briefing in book.briefings(Situation(*known)):
                 given = {told[agent] for agent in briefing.agents if agent in told}
                 if chosen := [word for word, text in briefing.options.items() if text in given]:
                     self.examples.append(("run", briefing.prompt, f" {' '.join(chosen)}{STOP}"))

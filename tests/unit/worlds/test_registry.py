@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from worlds import World, WorldError, available, make, register, registry, world_class
+from worlds import World, WorldError, available, entry_points, make, register, registry, world_class
 from worlds.graph.world import GraphWorld
 
 
@@ -22,8 +22,8 @@ def _error(world_id, options=None):
 def entries(monkeypatch):
     """Third-party worlds, as installed packages would declare them."""
     found: list[EntryPoint] = []
-    monkeypatch.setattr(registry, "_entry_points", lambda: found)
-    return lambda name, value: found.append(EntryPoint(name, value, registry.ENTRY_POINT_GROUP))
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: found)
+    return lambda name, value: found.append(EntryPoint(name, value, registry.DOOR.group))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_broken_entry_point_is_named_only_when_asked_for(entries):
 def test_entry_point_that_is_no_world_or_has_another_id_is_explained(entries):
     entries("dict-v0", "builtins:dict")
     entries("other-v0", f"{__name__}:_Maze")
-    assert "not a subclass of worlds.World" in _error("dict-v0")
+    assert "not a subclass of worlds.protocol.World" in _error("dict-v0")
     assert "has the id 'maze-v1'" in _error("other-v0")
 
 

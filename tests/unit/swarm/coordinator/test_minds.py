@@ -14,12 +14,11 @@ from swarm.coordinator.minds import (
     RulesCoordinator,
     ShuffledCoordinator,
     make_coordinator,
-    playbook,
 )
-from swarm.coordinator.protocol import Briefing
 from swarm.errors import SwarmError
-from swarm.messages import DirectReply, DirectRequest, Report
+from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
+from worlds.protocol import Briefing, Report
 
 AGENTS = ("a0", "a1", "a2", "a3")
 
@@ -32,14 +31,13 @@ def _count(texts):
 def _request(*, agents=AGENTS, reports=(), unread=0, max_tokens=None, seed=0, tick=0):
     told = tuple(Report(0, agent, text) for agent, text in reports)
     key = (0, tick, "coordinator")
-    return DirectRequest(key, "goal", agents, told, (), seed=seed, max_tokens=max_tokens, unread=unread)
+    return DirectRequest("goal", agents, told, seed=seed, key=key, max_tokens=max_tokens, unread=unread)
 
 
 @dataclass
 class _Book:
     """Directs agents by a fixed table; its model answers are `agent=text` words."""
 
-    world_id: str = "fake-v0"
     table: dict[str, str] = field(default_factory=dict)
     prompts: tuple[tuple[tuple[str, ...], str], ...] = ()
 
@@ -302,12 +300,7 @@ def test_a_config_gets_the_mind_that_it_names():
     assert isinstance(made("shuffled", _Engine(), model="m").inner, ModelCoordinator)
 
 
-@pytest.mark.parametrize("world_id", ["graph-v0", "split-numbers-v0"])
-def test_a_playbook_knows_its_world(world_id):
-    assert playbook(world_id).world_id == world_id
-
-
 def test_a_world_without_a_playbook_is_named_with_the_way_out():
-    with pytest.raises(SwarmError, match=r"numbers-v0.*kind: none.*split-numbers-v0"):
+    with pytest.raises(SwarmError, match=r"numbers-v0 has no playbook.*kind: none"):
         make_coordinator(CoordinatorConfig(kind="rules"), "numbers-v0", None, _count)
     assert make_coordinator(CoordinatorConfig(kind="none"), "numbers-v0", None, _count) is None

@@ -10,13 +10,13 @@ from swarm.agents.host import Host
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.minds import ModelCoordinator
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
 from swarm.view.replay import replay
 from worlds.numbers.world import NumbersWorld
+from worlds.split_numbers.playbook import SplitNumbersPlaybook
 from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from swarm.coordinator.minds import playbook
-from swarm.coordinator.protocol import Briefing
-from swarm.coordinator.split_numbers import (
+from swarm.errors import SwarmError
+from worlds.numbers.arithmetic import parse
+from worlds.protocol import Briefing, Report, Situation
+from worlds.split_numbers.playbook import (
     LARGEST,
     MAX_REPEATS,
     MAX_TRIES,
@@ -15,9 +17,6 @@ from swarm.coordinator.split_numbers import (
     briefing_text,
     menu,
 )
-from swarm.errors import SwarmError
-from swarm.messages import DirectRequest, Report
-from worlds.numbers.arithmetic import parse
 from worlds.split_numbers.world import DIRECTIVE
 
 BOOK = SplitNumbersPlaybook()
@@ -29,8 +28,7 @@ def _request(*reports, agents=AGENTS, goal="target 145", given=(), declined=()):
     """Build a request: four agents that named their halves at tick 0, then `"a0: half 3 7 11 made 45"` texts."""
     told = [Report(0, agent, LEFT if i % 2 == 0 else RIGHT) for i, agent in enumerate(AGENTS)]
     told += [Report(tick, *text.split(": ", 1)) for tick, text in enumerate(reports, 1)]
-    key, told = (0, len(told), "coordinator"), tuple(told)
-    return DirectRequest(key, goal, agents, told, tuple(given), seed=0, declined=tuple(declined))
+    return Situation(goal, agents, tuple(told), tuple(given), tuple(declined))
 
 
 def _made(agent, value):
@@ -102,13 +100,13 @@ def test_only_agents_of_the_request_are_directed():
 
 def test_equal_tiles_in_both_halves_are_told_apart():
     told = (*(Report(0, agent, LEFT) for agent in AGENTS), Report(1, "a0", f"{LEFT} made 100"))
-    directives = BOOK.rules(DirectRequest((0, 1, "coordinator"), "target 145", AGENTS, told, (), seed=0))
+    directives = BOOK.rules(Situation("target 145", AGENTS, told))
     assert set(directives) == {"a1", "a3"}
 
 
 def test_one_half_alone_gets_no_directives():
     told = (Report(0, "a0", LEFT), Report(1, "a0", f"{LEFT} made 100"))
-    request = DirectRequest((0, 1, "coordinator"), "target 145", AGENTS, told, (), seed=0)
+    request = Situation("target 145", AGENTS, told)
     assert BOOK.rules(request) == {}
     assert BOOK.briefings(request) == []
 
