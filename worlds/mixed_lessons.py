@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from worlds.protocol import Example, Lessons, WorldError
 
-__all__ = ["Maker", "MixedLessons"]
+__all__ = ["Maker", "MixedLessons", "Mixes"]
 
 Maker = Callable[[random.Random, bool], Example]
 """(rng, held out) -> one example of its kind."""
+
+Mixes = Mapping[str, Mapping[str, tuple[Maker, float]]]
+"""Task -> kind -> (what makes it, its share)."""
 
 
 class MixedLessons(Lessons):
     """One call per example.
 
     Attributes:
-        mixes: task -> kind -> (what makes it, its share).
+        mixes: what the examples of each task are.
     """
 
-    mixes: Mapping[str, Mapping[str, tuple[Maker, float]]]
+    mixes: ClassVar[Mixes]
 
     def __init__(self) -> None:
         self.tasks = {task: tuple(mix) for task, mix in self.mixes.items()}

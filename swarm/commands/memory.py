@@ -10,7 +10,7 @@ from swarm.commands.options import RunFolder
 
 __all__ = ["EXAMPLE", "show"]
 
-EXAMPLE = "swarm memory show runs/vault-s1 a0 --sort reads"
+EXAMPLE = "swarm memory show runs/my-run-s1 a0 --sort reads"
 
 
 def show(

@@ -32,15 +32,20 @@ class Episode:
         index: its number in the run.
         config: the experiment.
         world: a world of its own, not yet reset.
+        level: its difficulty, below `World.levels`.
+        level_by: who chose it, for the journal.
 
     Raises:
         WorldFaultError: the world cannot be reset.
     """
 
-    def __init__(self, index: int, config: ExperimentConfig, world: World) -> None:
+    def __init__(
+        self, index: int, config: ExperimentConfig, world: World, level: int = 0, level_by: str = "default"
+    ) -> None:
         self.index = index
         self.config = config
         self.world = world
+        self.level, self.level_by = level, level_by
         self.seed = derive_seed(config.seed, "world", index)
         self.ticks = 0
         self.spent = Spent()
@@ -59,7 +64,7 @@ class Episode:
         self.memories: dict[str, bytes] = {}
         self.facts = SwarmFacts(config.agents.engram) if config.agents.has_engram else None
         try:
-            observations, infos = world.reset(self.seed, options={"episode": index})
+            observations, infos = world.reset(self.seed, options={"episode": index, "level": level})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
             self.goal = _text(world.goal())
             self.first_state = state_hash(world.state())
@@ -75,6 +80,8 @@ class Episode:
             "episode": self.index,
             "world": self.world.id,
             "seed": self.seed,
+            "level": self.level,
+            "level_by": self.level_by,
             "goal": self.goal,
             "observations": self.observations,
             "reports": self.first_reports,

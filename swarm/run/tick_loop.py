@@ -106,7 +106,7 @@ class Runtime:
         for record in records:
             kind = record["kind"]
             if kind == "episode":
-                episode = self._open(record["episode"])
+                episode = self._open(record["episode"], record["level"], record["level_by"])
                 if episode.opening()["state"] != record["state"]:
                     raise SwarmError(
                         f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
@@ -143,9 +143,9 @@ class Runtime:
             for episode in self.live.values():
                 episode.memories = episode.memories or dict(self._handed_on)
 
-    def _open(self, index: int) -> Episode:
+    def _open(self, index: int, level: int = 0, level_by: str = "default") -> Episode:
         try:
-            episode = Episode(index, self.config, self.make_world())
+            episode = Episode(index, self.config, self.make_world(), level, level_by)
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
         episode.memories = dict(self._handed_on)

@@ -14,8 +14,9 @@ from swarm.coordinator.minds import playbook
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.record.journal import JOURNAL_NAME, Record, read_records
-from swarm.train.traces import Example
+from swarm.train.lessons import Text
 from worlds.protocol import Playbook, Report, Situation
+from worlds.registry import world_class
 
 __all__ = ["run_examples"]
 
@@ -23,15 +24,15 @@ SCORED = 10
 """Every so many solved episodes, one is for scoring."""
 
 
-def run_examples(folders: Sequence[Path]) -> tuple[list[Example], list[Example]]:
+def run_examples(folders: Sequence[Path]) -> tuple[list[Text], list[Text]]:
     """Return what is trained on and what is scored on, in the order of the runs.
 
     Raises:
         SwarmError: a folder holds no run, or one of a world without menus or of puzzles that are kept for evaluation;
             or there is too little to learn from.
     """
-    trained: list[Example] = []
-    scored: list[Example] = []
+    trained: list[Text] = []
+    scored: list[Text] = []
     solved = 0
     for folder in folders:
         for examples in _won(folder):
@@ -45,7 +46,7 @@ def run_examples(folders: Sequence[Path]) -> tuple[list[Example], list[Example]]
     return trained, scored
 
 
-def _won(folder: Path) -> Iterator[list[Example]]:
+def _won(folder: Path) -> Iterator[list[Text]]:
     """Yield the examples of each solved episode that has some."""
     journal = folder / JOURNAL_NAME
     if not journal.is_file():
@@ -59,7 +60,7 @@ def _won(folder: Path) -> Iterator[list[Example]]:
         if kind == "episode":
             live[record["episode"]] = _Episode(record)
         elif kind == "tick":
-            live[record["episode"]].hear(record, book)
+            live[record["episode"]].add(record, book)
         elif kind == "episode_end":
             ended = live.pop(record["episode"])
             if record["solved"] and ended.examples:
@@ -67,15 +68,19 @@ def _won(folder: Path) -> Iterator[list[Example]]:
 
 
 def _playbook(config: Record, folder: Path) -> Playbook:
-    world = config["world"]
-    book = playbook(world["id"])
+    section = config["world"]
+    world = world_class(section["id"])
+    book = playbook(world.id)
     if book.menu is None:
-        raise SwarmError(f"{folder}: coordinators of {world['id']} choose from no menu, so there is nothing to learn")
-    if world["options"].get("split") != "train":
-        raise SwarmError(
-            f"{folder} may hold puzzles that are kept for evaluation; make the run with --set world.options.split=train"
-        )
-    return playbook(world["id"], config["coordinator"].get("menu"))
+        raise SwarmError(f"{folder}: coordinators of {world.id} choose from no menu, so there is nothing to learn")
+    options = world.Options.model_validate(section["options"])
+    learnable = world.for_training(options)
+    if learnable is not None and learnable != options:
+        wanted = learnable.model_dump(mode="json")
+        there = options.model_dump(mode="json")
+        settings = " ".join(f"--set world.options.{key}={v}" for key, v in wanted.items() if there[key] != v)
+        raise SwarmError(f"{folder} may hold puzzles that are kept for evaluation; make the run with {settings}")
+    return playbook(world.id, config["coordinator"].get("menu"))
 
 
 class _Episode:
@@ -89,9 +94,9 @@ class _Episode:
         ]
         self.directives: list[tuple[int, str, str]] = []
         self.declined: list[tuple[str, str]] = []
-        self.examples: list[Example] = []
+        self.examples: list[Text] = []
 
-    def hear(self, record: Record, book: Playbook) -> None:
+    def add(self, record: Record, book: Playbook) -> None:
         """Take in a tick; what was chosen from a menu in it becomes an example."""
         tick, told = record["tick"], record["directives"]
         if told:

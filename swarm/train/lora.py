@@ -2,7 +2,7 @@
 
 Owns the recipe (`LoraRecipe`), the loop of a Ray Train worker, and the adapter that ships: bfloat16, beside it what
 made it and how it scores, tuned and untuned, on puzzles that no training text holds. What a row says is the business of
-`swarm.train.traces`.
+`swarm.train.lessons`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +31,7 @@ from swarm.backends.protocol import Structure, TextRequest
 from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
-from swarm.train import traces
+from swarm.train import lessons
 from swarm.train.lessons_from_runs import run_examples
 from swarm.train.loop import METRICS
 from swarm.train.memory_agent import check_recipe
@@ -42,8 +41,8 @@ __all__ = ["LoraRecipe", "train_lora"]
 
 BUCKET = 16
 """Steps whose rows are sorted by length."""
-MARKING, MARKS = "puzzle-coordinator-marks", "+-"
-"""The task whose answers go through a menu, and what they mark it with."""
+MARKS = "+-"
+"""What answers mark a menu with that they go through; nothing but the end of the menu ends them."""
 
 
 class LoraRecipe(Section):
@@ -52,8 +51,9 @@ class LoraRecipe(Section):
     Attributes:
         name: names the run folder and the adapter.
         model: the base, as in `agents.model`; it stays as it is.
-        task: one of `swarm.train.traces.TASKS` for coordinators, made by a solver; or `runs`, what coordinators of any
-            kind chose in episodes that were solved (`swarm.train.lessons_from_runs`).
+        world: whose lessons are learned.
+        task: one of theirs for coordinators; or `runs`, what coordinators of any kind chose in episodes that were
+            solved (`swarm.train.lessons_from_runs`).
         runs: their run folders, relative to the YAML file.
         seed: of rows and weights.
         init: adapter to go on from, relative to the YAML file; None begins with one that changes nothing.
@@ -70,13 +70,8 @@ class LoraRecipe(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str
-    task: Literal[
-        "puzzle-coordinator",
-        "puzzle-coordinator-play",
-        "puzzle-coordinator-short",
-        "puzzle-coordinator-marks",
-        "runs",
-    ]
+    world: str
+    task: str
     runs: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
     init: str | None = None
@@ -105,20 +100,24 @@ class LoraRecipe(Section):
         return self
 
 
-def _examples(recipe: LoraRecipe, beside: Path) -> Callable[[int], traces.Example]:
-    """Return number -> training example."""
-    if recipe.task != "runs":
-        return partial(traces.example, recipe.task, recipe.seed)
-    found, _ = run_examples([beside / run for run in recipe.runs])
-    return lambda number: found[number % len(found)]
+def _examples(recipe: LoraRecipe, beside: Path) -> Callable[[int], lessons.Text]:
+    """Return number -> training text."""
+    if recipe.task == "runs":
+        found, _ = run_examples([beside / run for run in recipe.runs])
+        return lambda number: found[number % len(found)]
+    return lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))
 
 
-def _held_out(recipe: LoraRecipe, beside: Path) -> list[traces.Example]:
-    """Return what an adapter is scored on."""
-    if recipe.task != "runs":
-        return [traces.held_out_example(recipe.task, 0, recipe.seed, i) for i in range(recipe.score_examples)]
-    _, found = run_examples([beside / run for run in recipe.runs])
-    return found[: recipe.score_examples]
+def _held_out(recipe: LoraRecipe, beside: Path) -> list[lessons.Text]:
+    """Return what an adapter is scored on: examples of the task's first kind."""
+    if recipe.task == "runs":
+        _, found = run_examples([beside / run for run in recipe.runs])
+        return found[: recipe.score_examples]
+    kind = lessons.open_lessons(recipe.world, recipe.task).tasks[recipe.task][0]
+    return [
+        lessons.pair(lessons.held_out_example(recipe.world, recipe.task, kind, recipe.seed, number))
+        for number in range(recipe.score_examples)
+    ]
 
 
 def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
@@ -131,7 +130,7 @@ def _rows(recipe: LoraRecipe, beside: Path) -> list[dict[str, Any]]:
         block: list[dict[str, Any]] = []
         for number in range(start * size, min(start + BUCKET, recipe.steps) * size):
             _, prompt, completion = example(number)
-            learn = MARKS if recipe.task == MARKING else None  # the form gives all other tokens
+            learn = None if completion.endswith(STOP) else MARKS  # the form gives all other tokens
             block.append({"prompt": prompt, "answer": completion, "end": False, "learn": learn})
         block.sort(key=lambda row: len(row["prompt"] + row["answer"]))
         batches = [block[at : at + size] for at in range(0, len(block), size)]
@@ -345,7 +344,7 @@ def _ship(adapter: Path, out: Path) -> None:
         raise SwarmError(f"cannot write adapter {out}: {error}") from error
 
 
-def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Example], device: str) -> dict[str, Any]:
+def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:
     """Score on held-out briefings, greedily.
 
     Returns:
@@ -355,7 +354,7 @@ def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Exa
     from swarm.backends.transformers import TransformersModel
 
     model = TransformersModel(base, device, adapter=adapter)
-    marked = held_out[0][0] == "marks"
+    marked = not held_out[0][2].endswith(STOP)
     requests = [_asked(prompt, completion, marked) for _, prompt, completion in held_out]
     said = [result.text for result in model.generate(requests)]
     wanted = [completion for _, _, completion in held_out]

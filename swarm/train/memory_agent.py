@@ -23,7 +23,7 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from swarm.train.episode_traces import EPISODE_TASKS, Call, episode_corpus
+from swarm.train import lessons
 from swarm.train.loop import METRICS, run_training
 from swarm.train.progress import following, progress_lines
 from ulm.checkpoint import save_checkpoint
@@ -44,7 +44,7 @@ class MemoryAgentConfig(Section):
 
     Attributes:
         name: names the run folder and the policy.
-        task: one of `swarm.train.episode_traces.EPISODE_TASKS`.
+        world: whose lessons are learned; task: one of theirs, whose examples are episodes.
         preset: a size of `ulm.config.PAIRS`, with memory; window: STM in tokens; ltm: fields that differ.
         vocab_size: upper limit of the trained BPE tokenizer.
         span: tokens per row and step, a multiple of the memory's segment; gradients reach back so far.
@@ -55,7 +55,8 @@ class MemoryAgentConfig(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    task: Literal["vault-agent"]
+    world: str
+    task: str
     seed: int = Field(0, ge=0, lt=2**63)
     preset: str = "revena-1m"
     window: int = Field(128, ge=8)
@@ -100,16 +101,16 @@ class MemoryAgentConfig(Section):
 
 
 def _stream(config: MemoryAgentConfig, tokenizer: Tokenizer, segment: int) -> DocumentStream:
-    episode = EPISODE_TASKS[config.task]
     seed = derive_seed(config.seed, "episodes")
 
     def texts(number: int) -> list[NDArray[np.int64]]:
-        return [np.array(ids) for ids in _encode(episode(seed, number), tokenizer)]
+        calls = lessons.episode(config.world, config.task, seed, number)
+        return [np.array(ids) for ids in _encode([lessons.pair(call) for call in calls], tokenizer)]
 
     return DocumentStream([texts] * config.batch_size, segment, tokenizer.pad_id)
 
 
-def _encode(calls: list[Call], tokenizer: Tokenizer) -> list[list[int]]:
+def _encode(calls: list[lessons.Text], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the ids of each call; prompt and completion are encoded apart, as they meet in play."""
     prompts = tokenizer.encode_batch([prompt for _, prompt, _ in calls])
     completions = tokenizer.encode_batch([completion for _, _, completion in calls])
@@ -162,6 +163,7 @@ def train_memory_agent(
         SwarmError: unfinished state without `resume`, another recipe, no GPU, or training failed.
     """
     require_device(config.device)
+    lessons.open_lessons(config.world, config.task)
     cuda = torch.cuda.is_available()
     recipe = config.model_dump(mode="json")
     recipe_file = folder / "recipe.json"
@@ -172,7 +174,9 @@ def train_memory_agent(
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            Tokenizer.train(episode_corpus(config.task), config.vocab_size).save(folder / "tokenizer.json")
+            Tokenizer.train(lessons.corpus(config.world, config.task), config.vocab_size).save(
+                folder / "tokenizer.json"
+            )
             recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True), encoding="utf-8")
         except OSError as error:
             raise SwarmError(f"cannot write to {folder}: {error}") from error
@@ -193,7 +197,7 @@ def train_memory_agent(
     if saved is None or saved.progress["step"] != config.steps:
         raise SwarmError(f"training in {folder} ended before its last step; go on with --resume")
     model.to(torch.bfloat16).to(torch.float32)  # scores belong to the weights that ship
-    scores = score_episodes(model, tokenizer, config.task, config.seed, config.score_episodes)
+    scores = score_episodes(model, tokenizer, config.world, config.task, config.seed, config.score_episodes)
     for name, score in scores.items():
         echo(f"score of {name}: {score}")
     meta = {
@@ -228,7 +232,7 @@ def check_recipe(recipe_file: Path, recipe: dict[str, Any]) -> None:
 
 
 def score_episodes(
-    model: Decoder, tokenizer: Tokenizer, task: str, seed: int, episodes: int
+    model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, episodes: int
 ) -> dict[str, dict[str, float | int]]:
     """Score an agent on held-out episodes, greedily, its prompts being those of an agent that does everything right.
 
@@ -236,18 +240,19 @@ def score_episodes(
         kind of call -> `n`, `memory_on` and `memory_off`: shares of calls answered as they should be, with the memory
         carried through the episode and with an empty one at every call.
     """
-    engine = Engine(model, tokenizer)
+    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
     held_out = derive_seed(seed, "held-out episodes")
     right: dict[str, dict[str, list[bool]]] = {}
     for number in range(episodes):
         for name in ("memory_on", "memory_off"):
             memory = None
-            for kind, prompt, completion in EPISODE_TASKS[task](held_out, number):
+            for call in lessons.episode(world, task, held_out, number, held_out=True):
+                kind, prompt, _ = lessons.pair(call)
                 request = GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)
                 (result,) = engine.generate([request])
                 if name == "memory_on":
                     memory = result.memory
-                right.setdefault(kind, {}).setdefault(name, []).append(result.text == completion.removesuffix(STOP))
+                right.setdefault(kind, {}).setdefault(name, []).append(taught.judge(call, result.text))
     return {
         kind: {"n": len(found["memory_on"]), **{name: round(float(np.mean(x)), 4) for name, x in found.items()}}
         for kind, found in sorted(right.items())

@@ -1,4 +1,4 @@
-"""`swarm train`: trains a policy on solver traces with Ray Train, resumably, and ships it with its scores.
+"""`swarm train`: trains a policy on a world's lessons with Ray Train, resumably, and ships it with its scores.
 
 Owns the training recipe (`TrainConfig`), the loop around `ulm.train.pairs.train_step`, and the scoring on held-out
 puzzles. One worker or many, CPU or GPU: the loop is the same; with N workers each takes every N-th example of a batch
@@ -23,7 +23,7 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from swarm.train import traces
+from swarm.train import lessons
 from swarm.train.progress import following, progress_lines
 from ulm.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.config import PRESETS, preset
@@ -32,7 +32,6 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import learning_rate, make_optimizer, micro_batches, train_step
 from ulm.train.states import load_state, save_state
-from worlds.numbers.arithmetic import ExpressionError, parse
 
 __all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
 
@@ -42,7 +41,7 @@ class TrainConfig(Section):
 
     Attributes:
         name: names the run folder and the policy.
-        task: one of `swarm.train.traces.TASKS`.
+        world: whose lessons are learned; task: one of theirs.
         preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
         vocab_size: upper limit of the trained BPE tokenizer.
         spell_numbers: numbers after a space are read digit by digit (`Tokenizer.spelled`).
@@ -57,6 +56,7 @@ class TrainConfig(Section):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    world: str
     task: str
     seed: int = Field(0, ge=0, lt=2**63)
     preset: str = "1m"
@@ -124,7 +124,8 @@ def _loop(settings: dict[str, Any]) -> None:
     start, before = time.monotonic(), float(progress["seconds"])
     for step in range(int(progress["step"]), config.steps):
         first = step * config.batch_size + rank * per_worker
-        pairs = [traces.example(config.task, config.seed, i)[1:] for i in range(first, first + per_worker)]
+        asked = [lessons.example(config.world, config.task, config.seed, i) for i in range(first, first + per_worker)]
+        pairs = [lessons.pair(example)[1:] for example in asked]
         rate = learning_rate(step, peak=config.lr, warmup=config.warmup, steps=config.steps)
         batches = [batch.to(device) for batch in micro_batches(pairs, tokenizer, config.micro_batches)]
         try:
@@ -167,8 +168,7 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     Raises:
         SwarmError: bad recipe, unfinished state without `resume`, Ray not startable, or training failed.
     """
-    if config.task not in traces.TASKS:
-        raise SwarmError(f"unknown task {config.task!r}; available: {', '.join(traces.TASKS)}")
+    lessons.open_lessons(config.world, config.task)
     if config.preset not in PRESETS:
         raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
     device = _device(config.device)
@@ -191,7 +191,9 @@ def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], No
     else:
         parent = _parent(config)
         tokenizer = (
-            Tokenizer.train(traces.corpus(config.task), config.vocab_size) if parent is None else parent.tokenizer
+            Tokenizer.train(lessons.corpus(config.world, config.task), config.vocab_size)
+            if parent is None
+            else parent.tokenizer
         )
         if config.spell_numbers:
             tokenizer = tokenizer.spelled()
@@ -247,7 +249,7 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
     progress = saved.progress
     # Scores belong to the weights that ship, so they are rounded to bfloat16 before they are scored.
     model.to(torch.bfloat16).to(torch.float32)
-    scores = score_policy(model.to(device), tokenizer, config.task, config.seed, config.score_examples)
+    scores = score_policy(model.to(device), tokenizer, config.world, config.task, config.seed, config.score_examples)
     for kind, score in scores.items():
         echo(f"score of {kind}: {score}")
     meta = {
@@ -269,38 +271,13 @@ def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, 
     return out
 
 
-def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
-    """Return whether an answer does what its prompt asks."""
-    if kind in ("briefing", "pick"):  # the first one named is what most depends on
-        first, able = (answer.split() or [""])[0], completion.split()
-        return first in able
-    if kind in traces.WITHOUT_PUZZLE | traces.MARKED:
-        return answer.strip() == completion.strip()
-    try:
-        expression = parse(answer)
-        value = expression.value()
-    except ExpressionError:
-        return False
-    tiles = sorted(int(x) for x in prompt.split("target")[0].split()[1:])
-    goal = int(prompt.split("target")[1].split()[0])
-    if kind == "free":
-        return sorted(expression.literals) == tiles
-    if kind == "post":
-        return sorted(expression.literals) == tiles and value in traces.posting_values(tuple(tiles), goal)
-    used = sorted(expression.literals)
-    if kind == "directed":
-        borrowed = list(parse(completion).literals)
-        return value == goal and used == sorted(borrowed)
-    return value == goal and used == tiles
-
-
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def score_policy(
-    model: Decoder, tokenizer: Tokenizer, task: str, seed: int, examples: int
+    model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, examples: int
 ) -> dict[str, dict[str, Any]]:
     """Score a policy on held-out puzzles, kind by kind.
 
@@ -310,20 +287,19 @@ def score_policy(
     """
     engine = Engine(model, tokenizer)
     scores: dict[str, dict[str, Any]] = {}
-    for index in range(len(traces.TASKS[task])):
-        cases = [traces.held_out_example(task, index, seed, i) for i in range(examples)]
-        if not cases:
-            continue
-        row: dict[str, Any] = {"n": len(cases), "held_out": cases[0][0] not in traces.WITHOUT_PUZZLE}
+    taught = lessons.open_lessons(world, task)
+    for kind in taught.tasks[task] if examples else ():
+        cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(examples)]
+        row: dict[str, Any] = {"n": len(cases), "held_out": kind not in taught.practice}
         for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
             requests = [
-                GenerationRequest(prompt, derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
-                for i, (_, prompt, _) in enumerate(cases)
+                GenerationRequest(lessons.pair(case)[1], derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
+                for i, case in enumerate(cases)
             ]
             answers = [result.text for batch in _batches(requests, 512) for result in engine.generate(batch)]
-            solved = sum(_judge(k, p, c, a) for (k, p, c), a in zip(cases, answers, strict=True))
+            solved = sum(taught.judge(case, answer) for case, answer in zip(cases, answers, strict=True))
             row[name] = round(solved / len(cases), 4)
-        scores[cases[0][0]] = row
+        scores[kind] = row
     return scores
 
 
@@ -341,14 +317,13 @@ def train_from_file(
         SwarmError: see `train`.
     """
     from swarm.config.load import load_chosen_model
-    from swarm.train.episode_traces import EPISODE_TASKS
     from swarm.train.lora import LoraRecipe, train_lora
     from swarm.train.memory_agent import MemoryAgentConfig, train_memory_agent
 
     def schema(data: Mapping[str, Any]) -> type[LoraRecipe | MemoryAgentConfig | TrainConfig]:
         if "model" in data:
             return LoraRecipe
-        return MemoryAgentConfig if data.get("task") in list(EPISODE_TASKS) else TrainConfig
+        return MemoryAgentConfig if "span" in data else TrainConfig
 
     recipe = load_chosen_model(path, schema, overrides, {"workers": workers})
     work = Path("runs") / f"train-{recipe.name}"

@@ -200,7 +200,8 @@ class _Replayer:
             world = make(record["world"], self.config["agents"]["count"], self._options())
         except WorldError as error:
             raise SwarmError(f"{place}: {error}") from error
-        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options={"episode": index}))
+        options = {"episode": index, "level": record["level"]}
+        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options=options))
         for agent in world.possible_agents:
             there = f"{place}, agent {agent}"
             _same(there, "observation", record["observations"].get(agent), observations.get(agent))

@@ -108,6 +108,8 @@ def _write_puzzle(
             "episode": episode,
             "world": config.world.id,
             "seed": derive_seed(config.seed, "world", episode),
+            "level": 0,
+            "level_by": "default",
             "goal": say.get("goal", f"target {100 + episode}"),
             "observations": {agent: say.get("observation", f"half {tiles}") for agent in agents},
             "reports": {},

@@ -27,7 +27,9 @@ class GuessWorld(World):
     options: GuessOptions
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
-        self.secret = random.Random(f"{seed} {options}").randint(1, self.options.high)
+        self.secret = random.Random(f"{seed} { {'episode': (options or {}).get('episode')} }").randint(
+            1, self.options.high
+        )
         self.guesses: list[int] = []
         self.agents, self.solved = list(self.possible_agents), False
         infos = {agent: Info(report=f"{agent} is ready") for agent in self.agents[:1]}
@@ -99,11 +101,13 @@ class _Game:
 
     def begin(self) -> dict[str, Any]:
         seed = derive_seed(self.config["seed"], "world", self.index)
-        observations, infos = self.world.reset(seed, options={"episode": self.index})
+        observations, infos = self.world.reset(seed, options={"episode": self.index, "level": 0})
         return {
             "episode": self.index,
             "world": self.world.id,
             "seed": seed,
+            "level": 0,
+            "level_by": "default",
             "goal": self.world.goal(),
             "observations": observations,
             "reports": {agent: info["report"] for agent, info in infos.items()},

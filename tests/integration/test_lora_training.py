@@ -21,9 +21,9 @@ from swarm.train.policy import train_from_file
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 RECIPE: dict[str, Any] = {
-    "name": "tiny-lora", "model": "model", "task": "puzzle-coordinator-play", "seed": 3, "rank": 4, "steps": 6,
-    "batch_size": 4, "lr": 0.02, "warmup": 1, "save_every": 3, "log_every": 2, "device": "cpu", "score_examples": 4,
-    "out": "adapter",
+    "name": "tiny-lora", "model": "model", "world": "split-numbers-v0", "task": "puzzle-coordinator-play", "seed": 3,
+    "rank": 4, "steps": 6, "batch_size": 4, "lr": 0.02, "warmup": 1, "save_every": 3, "log_every": 2, "device": "cpu",
+    "score_examples": 4, "out": "adapter",
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def recipe(**changes: Any) -> TrainConfig:
     return TrainConfig(
         **{
             "name": "tiny",
+            "world": "split-numbers-v0",
             "task": "puzzle-agent",
             "preset": "tiny",
             "vocab_size": 300,
@@ -220,7 +221,7 @@ def test_damaged_recipe_is_one_clear_line(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "chess"}, "unknown task 'chess'; available: puzzle-agent"),
+        ({"task": "chess"}, "no task 'chess'; available: puzzle-agent"),
         ({"preset": "7t"}, "unknown preset '7t'; available: tiny"),
     ],
 )

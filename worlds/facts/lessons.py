@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import ClassVar
 
-from worlds.mixed_lessons import MixedLessons
+from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.protocol import Example
 
 __all__ = ["FactsLessons"]
@@ -60,7 +61,7 @@ def _done(rng: random.Random, held_out: bool) -> Example:
 class FactsLessons(MixedLessons):
     """All that an agent does that knows no facts."""
 
-    mixes = {"facts-agent": {"page": (_page, 0.3), "asked": (_asked, 0.6), "done": (_done, 0.1)}}
+    mixes: ClassVar[Mixes] = {"facts-agent": {"page": (_page, 0.3), "asked": (_asked, 0.6), "done": (_done, 0.1)}}
     practice = frozenset({"page", "asked", "done"})
 
     def corpus(self, task: str) -> Iterator[str | Example]:

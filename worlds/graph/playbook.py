@@ -16,7 +16,6 @@ import networkx as nx
 
 from worlds.protocol import Briefing, Playbook, Report, Situation
 
-
 __all__ = ["GraphPlaybook"]
 
 _REPORT = re.compile(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import ClassVar
 
-from worlds.mixed_lessons import MixedLessons
+from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import Expression, ExpressionError, parse
 from worlds.numbers.world import Puzzle, is_held_out
@@ -109,7 +110,9 @@ def hits_target(example: Example, answer: str) -> bool:
 class NumbersLessons(MixedLessons):
     """Four tiles, and the arithmetic behind them."""
 
-    mixes = {"numbers-agent": {"four": (four_tiles, 0.78), "evaluate": (evaluate, 0.06), "operation": (operation, 0.16)}}
+    mixes: ClassVar[Mixes] = {
+        "numbers-agent": {"four": (four_tiles, 0.78), "evaluate": (evaluate, 0.06), "operation": (operation, 0.16)}
+    }
     practice = frozenset({"evaluate", "operation"})
 
     def corpus(self, task: str) -> Iterator[str | Example]:

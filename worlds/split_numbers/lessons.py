@@ -10,11 +10,12 @@ import random
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worlds.mixed_lessons import MixedLessons
+from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
 from worlds.numbers.lessons import (
@@ -236,7 +237,7 @@ WORDS = "heard illegal room exits door key goal go take drop look red blue green
 class SplitNumbersLessons(MixedLessons):
     """Sub-targets, values worth posting, menus, and whole puzzles of four and six tiles."""
 
-    mixes = {
+    mixes: ClassVar[Mixes] = {
         "puzzle-agent": {
             "directed": (directed, 0.34),
             "free": (free, 0.08),
@@ -272,7 +273,7 @@ class SplitNumbersLessons(MixedLessons):
             yield f" {WORDS.replace(' ', '  ')} {WORDS}"
 
     def judge(self, example: Example, answer: str) -> bool:
-        """Return whether an answer does what is asked: any expression, and of a menu the first pick, on which most depends."""
+        """Return whether an answer does what is asked; of a menu the first pick counts, on which most depends."""
         if example.kind in ("briefing", "pick"):
             return (answer.split() or [""])[0] in example.answer.split()
         if example.kind in self.practice | MARKED:

@@ -1,4 +1,4 @@
-"""What can be learned of vault-v0 by agents that remember: whole episodes, call by call, as one agent lives through them.
+"""What agents that remember can learn of vault-v0: whole episodes, call by call, as one agent lives through them.
 
 Every episode has fresh notes: none can be learned by heart.
 """
@@ -6,7 +6,7 @@ Every episode has fresh notes: none can be learned by heart.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from worlds.protocol import Example, Lessons, WorldError
 from worlds.seeds import DerivedRandom
@@ -60,7 +60,7 @@ def _episode(rng: random.Random) -> list[Example]:
 class VaultLessons(Lessons):
     """Read, wait, and answer from memory."""
 
-    tasks = {"vault-agent": ("read", "wait", "answer")}
+    tasks: Mapping[str, Sequence[str]] = {"vault-agent": ("read", "wait", "answer")}
     practice = frozenset({"read", "wait", "answer"})
 
     def example(self, task: str, rng: random.Random, held_out: bool, kind: str | None = None) -> list[Example]:

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from worlds.protocol import Briefing, Playbook, Report, Situation
 
-
 __all__ = ["VaultPlaybook"]
 
 _CHAINS = re.compile(r"chains: ([0-9 |]+)")

@@ -18,9 +18,9 @@ from swarm.train.memory_agent import MemoryAgentConfig
 from swarm.train.policy import TrainConfig, train_from_file
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "policy": {"task": "puzzle-agent"},
-    "memory": {"task": "vault-agent"},
-    "lora": {"task": "puzzle-coordinator", "model": "smollm2-135m"},
+    "policy": {"world": "split-numbers-v0", "task": "puzzle-agent"},
+    "memory": {"world": "vault-v0", "task": "vault-agent", "span": 512},
+    "lora": {"world": "split-numbers-v0", "task": "puzzle-coordinator", "model": "smollm2-135m"},
 }
 
 
@@ -54,8 +54,7 @@ def swarm(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("policy", [], TrainConfig),
         ("memory", [], MemoryAgentConfig),
         ("lora", [], LoraRecipe),
-        ("policy", ["task=vault-agent"], MemoryAgentConfig),
-        ("memory", ["task=puzzle-agent"], TrainConfig),
+        ("policy", ["span=512"], MemoryAgentConfig),
         ("policy", ["task=puzzle-coordinator", "model=smollm2-135m"], LoraRecipe),
     ],
 )
