@@ -18,7 +18,17 @@ from pydantic_core import ErrorDetails
 from worlds.entry_points import Door, instance, load
 from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
 
-__all__ = ["DOOR", "available", "load_lessons", "load_playbook", "make", "register", "world_class"]
+__all__ = [
+    "DOOR",
+    "available",
+    "lessons_of",
+    "load_lessons",
+    "load_playbook",
+    "make",
+    "playbook_of",
+    "register",
+    "world_class",
+]
 
 DOOR = Door("ulm_swarm.worlds", "world", WorldError)
 """Where a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
@@ -85,10 +95,7 @@ def load_playbook(world_id: str) -> Playbook | None:
     Raises:
         WorldError: no such world, or its playbook is broken.
     """
-    cls = world_class(world_id)
-    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
-    book: Playbook | None = _part(cls, "playbook", needed)
-    return book
+    return playbook_of(world_class(world_id))
 
 
 def load_lessons(world_id: str) -> Lessons | None:
@@ -97,8 +104,19 @@ def load_lessons(world_id: str) -> Lessons | None:
     Raises:
         WorldError: no such world, or its lessons are broken.
     """
-    cls = world_class(world_id)
-    lessons: Lessons | None = _part(cls, "lessons", ("tasks", "example", "corpus", "judge"))
+    return lessons_of(world_class(world_id))
+
+
+def playbook_of(cls: type[World]) -> Playbook | None:
+    """Return a new playbook of a world's class; see `load_playbook`."""
+    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
+    book: Playbook | None = _part(cls, "playbook", needed)
+    return book
+
+
+def lessons_of(cls: type[World]) -> Lessons | None:
+    """Return the lessons of a world's class; see `load_lessons`."""
+    lessons: Lessons | None = _part(cls, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
     if lessons is not None and not (isinstance(lessons.tasks, Mapping) and lessons.tasks):
         raise WorldError(f"{_source(cls)}, whose lessons {cls.lessons} have no tasks; name one, or set lessons = None")
     return lessons
@@ -109,13 +127,14 @@ def _part(cls: type[World], name: str, needed: Sequence[str]) -> Any:
     path = getattr(cls, name, None)
     if path is None:
         return None
-    return instance(path, needed, f"{_source(cls)}, whose {name}", WorldError)
+    source = f"world {cls.id}" if cls.id in _BUILT_IN else _source(cls)
+    return instance(path, needed, f"{source}, whose {name}", WorldError)
 
 
 def _source(cls: type[World]) -> str:
-    if cls.id in _BUILT_IN or cls.id in _registered:
-        return f"world {cls.id} ({cls.__module__}:{cls.__qualname__})"
-    return DOOR.source(cls.id)
+    if cls.id in DOOR.names():
+        return DOOR.source(cls.id)
+    return f"world {cls.id} ({cls.__module__}:{cls.__qualname__})"
 
 
 def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = None) -> World:
