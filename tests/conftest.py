@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from fakes.endpoint import Endpoint
 
 from swarm.config.experiment import ExperimentConfig
 from ulm.checkpoint import save_checkpoint
@@ -25,6 +26,13 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer.train(["tiles half target 1 2 3 made"] * 3, 300)
     save_checkpoint(folder, Decoder(preset("tiny", tokenizer.vocab_size), seed=1), tokenizer, {"trained": False})
     return folder
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """An OpenAI-compatible server on loopback that answers as the test tells it."""
+    with Endpoint() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

@@ -1,29 +1,30 @@
 """Any endpoint that speaks OpenAI's HTTP protocol (vLLM, llama.cpp, Ollama, OpenAI) as a model that writes text.
 
-- Nothing in an answer is trusted: size, form, text and token counts are checked, and a fault quotes no more of it than
-  one short printable line.
+- A fault quotes no more of an answer than one short printable line.
 - The key travels in the Authorization header alone; what an endpoint repeats of it is taken out.
-- What may pass is tried again, ever later and without dice: the same troubles give the same delays.
+- What may pass is retried, ever later and without dice: the same troubles give the same delays.
 
 Whether an answer has the wanted structure is for the caller to judge: endpoints may ignore what they do not know.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from swarm.backends.completion import decode, judge, model_names, read_completion
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
-from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedSession, Watch
+from swarm.backends.timed_http import Answer, TimedClient
 from swarm.config.backend import BackendConfig
 from swarm.errors import SwarmError
 from swarm.text import one_line
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIModel"]
 
-BACKOFF_S = 0.5
-MAX_BACKOFF_S = 30.0
-MAX_TEXT_BYTES = 64 << 10
-MAX_TOKENS = 10**9
+BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
+"""Seconds before the first retry, twice as many before each further one, and their limit."""
+
 MAX_SEED = (1 << 31) - 1
 """Some servers refuse larger seeds."""
 
@@ -48,8 +48,8 @@ MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
 _MARKS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
-_RETRIED = {408, 409, 425, 429}
 _LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
+_NO_FORM = "the answer has not the form that was asked for; the endpoint may not know structured_outputs"
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
 
 
@@ -62,23 +62,27 @@ class OpenAIModel:
         model: its name at the endpoint.
         config: settings; `url` is needed.
         environ: where the variable `config.key_env` is looked up.
-        backoff_s: seconds before the first retry; twice as many before each further one, up to MAX_BACKOFF_S.
+        sleep: waits before a retry.
 
     Raises:
-        SwarmError: there is no key where one should be, or no URL.
+        SwarmError: no URL, no key where one should be, or a proxy that cannot be used.
     """
 
     def __init__(
-        self, model: str, config: BackendConfig, environ: Mapping[str, str] = os.environ, backoff_s: float = BACKOFF_S
+        self,
+        model: str,
+        config: BackendConfig,
+        environ: Mapping[str, str] = os.environ,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if config.url is None:
             raise SwarmError("engine 'openai' needs `backend.url`, such as http://localhost:8000/v1")
         self.model = model
         self._config = config
         self._url = config.url.rstrip("/")
-        self._backoff_s = backoff_s
+        self._sleep = sleep
         self._key = _read_key(config.key_env, environ)
-        self._session = TimedSession(self._key, config.connections)
+        self._client = TimedClient(self._key, config.connections)
         self._is_reached = False
 
     def __repr__(self) -> str:
@@ -103,18 +107,17 @@ class OpenAIModel:
         """
         if self._config.tokenizer is not None:
             _ = self._tokenizer
-        watch = Watch(time.monotonic() + self._config.timeout_s)
-        answer = watch.run([partial(self._exchange, watch, "GET", "/models")], 1)[0] or Answer()
+        answer = self._client.run(self._exchange("GET", "/models"))
         if answer.status == 0:
             raise SwarmError(self._nobody(answer))
-        if answer.status in (401, 403):
+        if judge(answer) == "key refused":
             raise SwarmError(self._refused(answer))
         if answer.status == 200 and "html" in answer.content_type.lower():
             raise SwarmError(
                 f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct backend.url, "
-                f"which mostly ends in /v1 ({self._quote(_decode(answer))})"
+                f"which mostly ends in /v1 ({self._quote(decode(answer))})"
             )
-        names = _model_names(answer)
+        names = model_names(answer)
         # Ollama lists a model that goes without a tag under its default one.
         if names and not {self.model, f"{self.model}:latest"} & set(names):
             raise SwarmError(f"the endpoint {self._url} has no model {self.model!r}{self._offer(names)}")
@@ -123,15 +126,12 @@ class OpenAIModel:
         """Answer every request, `backend.connections` of them at a time.
 
         An answer that does not say what it cost is charged the most that it can have: its prompt by `count_tokens`, and
-        all tokens that it was allowed. So is one that never came though it was asked for, also if it came when it was
-        asked for again.
+        all tokens that it was allowed. So is every try that was sent and not answered.
 
         Raises:
             SwarmError: the endpoint refuses the key, does not know the model, or was never there.
         """
-        watch = Watch(deadline_s)
-        jobs = [partial(self._answer, watch, request) for request in requests]
-        return [result or TextResult.failed(_LATE) for result in watch.run(jobs, self._config.connections)]
+        return self._client.run(self._answer_all(requests, math.inf if deadline_s is None else deadline_s))
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt: by `backend.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
@@ -140,10 +140,6 @@ class OpenAIModel:
         an answer is charged is what the endpoint says.
         """
         return self._count_prompts(requests, 1 if self._config.tokenizer else BYTES_PER_TOKEN)
-
-    def _most(self, request: TextRequest) -> tuple[int, int]:
-        """Return the most tokens that an answer can have cost, where nobody says what it did."""
-        return self._count_prompts([request], 1)[0], request.max_new_tokens
 
     def _count_prompts(self, requests: Sequence[TextRequest], per_token: int) -> list[int]:
         prompts, systems = (
@@ -163,7 +159,7 @@ class OpenAIModel:
 
     def close(self) -> None:
         """Close idle connections; idempotent."""
-        self._session.close()
+        self._client.close()
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -174,66 +170,83 @@ class OpenAIModel:
         except ValueError as error:
             raise SwarmError(f"backend.tokenizer: {error}") from error
 
-    def _answer(self, watch: Watch, request: TextRequest) -> TextResult:
+    async def _answer_all(self, requests: Sequence[TextRequest], deadline_s: float) -> list[TextResult]:
+        results: dict[int, TextResult] = {}
+        to_do = iter(enumerate(requests))
+
+        async def work() -> None:
+            for index, request in to_do:
+                results[index] = await self._answer(request, deadline_s)
+
         try:
-            return self._try(watch, request)
-        except SwarmError:
-            raise
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._config.connections, len(requests))):
+                    group.create_task(work())
+        except ExceptionGroup as errors:  # the first has cancelled the other tasks
+            raise errors.exceptions[0] from None
+        return [results[index] for index in range(len(requests))]
+
+    async def _answer(self, request: TextRequest, deadline_s: float) -> TextResult:
+        """Ask until there is an answer, or no use in asking again."""
+        try:
+            (num_prompt,) = self.count_prompts([request])
+            most = self._count_prompts([request], 1)[0], request.max_new_tokens
+            path, body = self._body(request)
         except Exception as error:  # a request that cannot even be written must not take its neighbours down
             return TextResult.failed(self._quote(f"cannot ask the endpoint: {type(error).__name__}: {error}", 300))
-
-    def _try(self, watch: Watch, request: TextRequest) -> TextResult:
-        (num_prompt,) = self.count_prompts([request])
         if self._config.max_length is not None and num_prompt + request.max_new_tokens > self._config.max_length:
             return TextResult.too_long(num_prompt, request.max_new_tokens, self._config.max_length)
-        path, payload = self._payload(request)
-        # What an endpoint did for a request that it took and never answered is not known: it is charged as if all.
-        read = written = 0
+        unanswered = 0
 
-        def failed(fault: str) -> TextResult:
-            return TextResult.failed(fault, read, written)
+        def charged(result: TextResult) -> TextResult:
+            """Add what the tries that were sent and not answered may have cost."""
+            read = result.prompt_tokens + unanswered * most[0]
+            written = result.generated_tokens + unanswered * most[1]
+            return replace(result, prompt_tokens=read, generated_tokens=written)
 
         for tries in range(1, self._config.retries + 2):
-            answer = self._exchange(watch, "POST", path, payload)
-            if answer.status == 200:
-                found = self._result(request, answer)
-                return replace(
-                    found,
-                    prompt_tokens=found.prompt_tokens + read,
-                    generated_tokens=found.generated_tokens + written,
-                )
-            if answer.status in (401, 403):
+            answer = await self._exchange("POST", path, body, deadline_s)
+            verdict = judge(answer)
+            if verdict == "completion":
+                return charged(self._result(request, answer, most))
+            if verdict == "key refused":
                 raise SwarmError(self._refused(answer))
-            if answer.status == 404:
-                names = _model_names(self._exchange(watch, "GET", "/models"))
+            if verdict == "not found":
                 raise SwarmError(
                     f"the endpoint {self._url} knows no model {self.model!r}, or no {path} (HTTP 404)"
-                    f"{self._offer(names)}; correct the model's name or backend.url"
+                    f"{self._offer(model_names(await self._exchange('GET', '/models', b'', deadline_s)))}; "
+                    "correct the model's name or backend.url"
                 )
-            if answer.status == 0 and not answer.is_unreachable:
-                read, written = (a + b for a, b in zip((read, written), self._most(request), strict=True))
-            if answer.status == 0 and watch.left_s() <= 0:
-                return failed(_LATE)
             trouble = self._trouble(answer)
-            if 0 < answer.status < 500 and answer.status not in _RETRIED:
-                return failed(trouble)
-            if tries <= self._config.retries and not watch.sleep(self._delay_s(tries, answer.retry_after_s, watch)):
-                return failed(f"timeout: no time before the deadline to try again after {trouble}")
-        if answer.is_unreachable and not self._is_reached:
+            if verdict == "bad request":
+                return charged(TextResult.failed(trouble))
+            if answer.status == 0:
+                unanswered += answer.was_sent
+                if time.monotonic() >= deadline_s:
+                    return charged(TextResult.failed(_LATE))
+            if tries <= self._config.retries:
+                delay_s = self._delay_s(tries, answer.retry_after_s, deadline_s)
+                if time.monotonic() + delay_s >= deadline_s:
+                    fault = f"timeout: no time before the deadline to try again after {trouble}"
+                    return charged(TextResult.failed(fault))
+                await self._sleep(delay_s)
+        if not (answer.was_sent or self._is_reached):
             raise SwarmError(self._nobody(answer))
-        return failed(f"{trouble} (tries: {tries})")
+        return charged(TextResult.failed(f"{trouble} (tries: {tries})"))
 
-    def _delay_s(self, tries: int, retry_after_s: float, watch: Watch) -> float:
+    def _delay_s(self, tries: int, retry_after_s: float, deadline_s: float) -> float:
         """Return how long to wait after so many tries; without a deadline, Retry-After gets `backend.timeout_s`."""
-        limit_s = self._config.timeout_s if watch.left_s() == math.inf else math.inf
-        return max(min(self._backoff_s * 2.0 ** (tries - 1), MAX_BACKOFF_S), min(retry_after_s, limit_s))
+        limit_s = self._config.timeout_s if deadline_s == math.inf else math.inf
+        return max(min(BACKOFF_S * 2.0 ** (tries - 1), MAX_BACKOFF_S), min(retry_after_s, limit_s))
 
-    def _exchange(self, watch: Watch, method: str, path: str, payload: dict[str, Any] | None = None) -> Answer:
-        answer = self._session.exchange(watch, self._config.timeout_s, method, self._url + path, payload)
+    async def _exchange(self, method: str, path: str, body: bytes = b"", deadline_s: float = math.inf) -> Answer:
+        limit_s = min(self._config.timeout_s, deadline_s - time.monotonic())
+        answer = await self._client.exchange(limit_s, method, self._url + path, body)
         self._is_reached |= answer.status > 0
         return answer
 
-    def _payload(self, request: TextRequest) -> tuple[str, dict[str, Any]]:
+    def _body(self, request: TextRequest) -> tuple[str, bytes]:
+        """Return where a request goes, and its JSON."""
         payload: dict[str, Any] = {
             "model": self.model,
             "max_tokens": request.max_new_tokens,
@@ -246,28 +259,30 @@ class OpenAIModel:
         if request.structure is not None:
             payload |= _form(request.structure)
         if request.system is None:
-            return "/completions", payload | {"prompt": request.prompt}
-        return "/chat/completions", payload | {"messages": _messages(request)}
+            path, payload["prompt"] = "/completions", request.prompt
+        else:
+            path, payload["messages"] = "/chat/completions", _messages(request)
+        return path, json.dumps(payload, allow_nan=False).encode()
 
-    def _result(self, request: TextRequest, answer: Answer) -> TextResult:
-        usage = None
-        try:
-            data = _parse(answer)
-            usage = _usage(data)
-            text, choice = _text(data, is_chat=request.system is not None)
-            if request.structure is not None and request.structure.regex and not request.structure.json_schema:
-                _check_form(request.structure.regex, text, choice)
-            if self._key and len(self._key) >= MIN_SECRET and self._key in text:
-                raise ValueError("the answer repeats the key")
-            if usage is None:
-                raise ValueError(_NO_USAGE)
-        except ValueError as error:
-            fault = f"{self._quote(error, 200)}: {self._quote(_decode(answer))}"
-            return TextResult.failed(fault, *(usage or self._most(request)))
+    def _result(self, request: TextRequest, answer: Answer, most: tuple[int, int]) -> TextResult:
+        """Return what an answer is worth; `most` are the tokens to charge if it does not say what it cost."""
+        found = read_completion(answer, is_chat=request.system is not None)
+        text, usage, structure = found.text, found.usage or most, request.structure
+        form = structure.regex if structure and not structure.json_schema else None
+        is_cut = found.finish_reason == "length"  # an answer that is cut short is no sign of a form ignored
+        fault = found.fault
+        if fault is None and form and not is_cut and not re.fullmatch(form, text.strip(), re.ASCII):
+            fault = _NO_FORM
+        if fault is None and self._key and len(self._key) >= MIN_SECRET and self._key in text:
+            fault = "the answer repeats the key"
+        if fault is None and found.usage is None:
+            fault = _NO_USAGE
+        if fault is not None:
+            return TextResult.failed(f"{self._quote(fault, 200)}: {self._quote(decode(answer))}", *usage)
         starts = [text.find(stop) for stop in request.stop if stop and stop in text]
-        if starts or choice.get("stop_reason") in request.stop:
+        if starts or found.stop_reason in request.stop:
             return TextResult(text[: min(starts, default=None)], *usage, "stop")
-        return TextResult(text, *usage, "length" if choice.get("finish_reason") == "length" else "end")
+        return TextResult(text, *usage, "length" if is_cut else "end")
 
     def _quote(self, text: object, length: int = 100) -> str:
         """Return the beginning of a text from elsewhere, safe to print, without the key."""
@@ -279,7 +294,7 @@ class OpenAIModel:
             return self._quote(answer.trouble, 200)
         if 300 <= answer.status < 400:
             return f"HTTP {answer.status}: a redirect, and those are not followed; give backend.url the final address"
-        return f"HTTP {answer.status}: {self._quote(_decode(answer))}"
+        return f"HTTP {answer.status}: {self._quote(decode(answer))}"
 
     def _nobody(self, answer: Answer) -> str:
         return f"no endpoint at {self._url}: start it or correct backend.url ({self._trouble(answer)})"
@@ -323,12 +338,6 @@ def _plain(text: str) -> str:
     return text
 
 
-def _check_form(pattern: str, text: str, choice: dict[str, Any]) -> None:
-    """Refuse an answer of an endpoint that ignored its form; one that was cut short is no sign of that."""
-    if choice.get("finish_reason") != "length" and not re.fullmatch(pattern, text.strip(), re.ASCII):
-        raise ValueError("the answer has not the form that was asked for; the endpoint may not know structured_outputs")
-
-
 def _form(structure: Structure) -> dict[str, Any]:
     """Return the fields that ask for a structure: OpenAI's own for JSON, vLLM's (0.12 and later) for the others."""
     if structure.json_schema:
@@ -339,59 +348,3 @@ def _form(structure: Structure) -> dict[str, Any]:
     if structure.choices:
         return {"structured_outputs": {"choice": list(structure.choices)}}
     return {"structured_outputs": {"grammar": structure.grammar}}
-
-
-def _decode(answer: Answer) -> str:
-    return answer.body.decode(errors="replace")
-
-
-def _parse(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object of an answer; a ValueError says why there is none."""
-    if answer.is_cut:
-        raise ValueError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
-    if "json" not in answer.content_type.lower():
-        raise ValueError(f"the answer is of type {answer.content_type[:50]!r}, not JSON")
-    try:
-        data = json.loads(answer.body.decode())
-    except (ValueError, RecursionError):
-        raise ValueError("the answer cannot be read as JSON in UTF-8") from None
-    if not isinstance(data, dict):
-        raise ValueError("the answer is no JSON object")
-    return data
-
-
-def _usage(data: dict[str, Any]) -> tuple[int, int] | None:
-    usage = data.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    prompt, generated = (usage.get(name, -1) for name in ("prompt_tokens", "completion_tokens"))
-    is_sound = all(type(count) is int and 0 <= count <= MAX_TOKENS for count in (prompt, generated))
-    return (prompt, generated) if is_sound else None
-
-
-def _text(data: dict[str, Any], is_chat: bool) -> tuple[str, dict[str, Any]]:
-    """Return the text of an answer and the choice that holds it; a ValueError says why there is none."""
-    where = "choices[0].message.content" if is_chat else "choices[0].text"
-    choices = data.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    holder = choice.get("message") if is_chat and isinstance(choice, dict) else choice
-    text = holder.get("content" if is_chat else "text") if isinstance(holder, dict) else None
-    if not isinstance(choice, dict) or not isinstance(text, str):
-        raise ValueError(f"the answer has no text at {where}")
-    try:
-        length = len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError("the answer's text holds half characters (lone surrogates)") from None
-    if length > MAX_TEXT_BYTES:
-        raise ValueError(f"the answer's text is longer than {MAX_TEXT_BYTES} bytes")
-    return text, choice
-
-
-def _model_names(answer: Answer) -> list[str]:
-    """Return the models that an answer lists, none when it is no listing."""
-    try:
-        listed = _parse(answer).get("data") if answer.status == 200 else None
-    except ValueError:
-        return []
-    entries = listed if isinstance(listed, list) else []
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]

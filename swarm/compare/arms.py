@@ -11,12 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from pydantic import ValidationError
 
 from swarm.config.backend import MODEL_KINDS, BackendConfig
+from swarm.config.document import Document, set_key
 from swarm.config.experiment import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
+from swarm.config.load import experiment_of
 from swarm.errors import SwarmError
 from worlds.protocol import World, WorldError, WorldOptions
 from worlds.registry import load_playbook, world_class
@@ -288,23 +287,10 @@ def with_settings(config: ExperimentConfig, settings: Mapping[str, object], wher
     Raises:
         SwarmError: a key is no setting of the experiment, or the values are not possible; `where` names their place.
     """
-    data = config.model_dump(mode="json")
+    document = Document(where, config.model_dump(mode="json"))
     for key, value in settings.items():
-        place: Any = data
-        *path, last = key.split(".")
-        for part in path:
-            place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or (last not in place and path[-1:] != ["options"]):
-            raise SwarmError(f"{where}: {key!r} is no setting of the experiment")
-        place[last] = value
-    try:
-        found = ExperimentConfig.model_validate(data)
-        _world_of(found).Options.model_validate(found.world.options)
-        return found
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        values = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        raise SwarmError(f"{where}: {values} is not possible: {reason}") from error
+        set_key(document, key, value, where)
+    return experiment_of(document)
 
 
 def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[str]:

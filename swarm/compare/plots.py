@@ -1,4 +1,4 @@
-"""Draws a comparison as PNG bytes: coverage over budget, solve rates, a sweep over a setting.
+"""Draws a comparison: coverage over budget, solve rates, a sweep over a setting.
 
 Every arm has a colour and a line of its own, labelled in place.
 """
@@ -9,7 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from swarm.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, new_figure, style_axes, to_png
+from swarm.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    add_legend,
+    new_figure,
+    style_axes,
+    thousands,
+    whiskers,
+)
 from swarm.stats import Interval, solved_by_budget
 
 __all__ = ["Bar", "plot_coverage", "plot_rates", "plot_sweep"]
@@ -45,8 +59,8 @@ class Bar(NamedTuple):
 
 def plot_coverage(
     curves: Mapping[str, Sequence[int | None]], budget: int, reference: str, marks: Sequence[float]
-) -> bytes:
-    """Return the share of puzzles solved against tokens used, one curve per arm.
+) -> Any:
+    """Return a figure of the share of puzzles solved against tokens used, one curve per arm.
 
     Args:
         curves: arm -> tokens at the solution of each puzzle, None where it was not solved.
@@ -54,7 +68,7 @@ def plot_coverage(
         reference: the arm drawn boldest.
         marks: shares of the budget that get a vertical line and a dot on each curve.
     """
-    figure = new_figure(9.0, 5.4)
+    figure = new_figure(9.0, 5.4, layout=None)
     room = 0.008 * max(len(f"{name}  0.00") for name in ["swarm", *curves])  # for the labels at the right
     axes = figure.add_axes((0.085, 0.125, min(0.70, (0.905 - room) / 1.085), 0.745))
     styles = _styles(curves)
@@ -103,34 +117,23 @@ def plot_coverage(
             color=INK,
         )
     _label_ends(axes, ends, reference, styles)
-    axes.annotate(
-        "Solve rate against tokens used",
-        (0, 1.0),
-        xycoords="axes fraction",
-        xytext=(0, 34),
-        textcoords="offset points",
-        fontsize=12,
-        fontweight="bold",
-        color=INK,
-    )
     axes.set_xlim(0, budget)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("tokens used per puzzle: prompts, actions, messages and coordinator")
-    axes.set_ylabel("share of puzzles solved")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    style_axes(axes)
-    return to_png(figure)
+    axes.xaxis.set_major_formatter(thousands)
+    words = "tokens used per puzzle: prompts, actions, messages and coordinator"
+    style_axes(axes, "Solve rate against tokens used", words, "share of puzzles solved", pad=34)
+    return figure
 
 
-def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> bytes:
-    """Return solve rates with intervals over the values of a setting, one line per arm.
+def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> Any:
+    """Return a figure of solve rates with intervals over the values of a setting, one line per arm.
 
     Args:
         rates: value -> arm -> rate at the full budget.
         setting: what the values are of.
     """
     figure = new_figure(8.0, 4.8)
-    axes = figure.add_axes((0.1, 0.13, 0.66, 0.77))
+    axes = figure.add_subplot()
     values = list(rates)
     arms = list(dict.fromkeys(arm for found in rates.values() for arm in found))
     styles = _styles(arms)
@@ -140,7 +143,7 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> byt
         axes.errorbar(
             [place + (number - len(arms) / 2) * 0.03 for place, _ in shown],
             [rate.estimate for _, rate in shown],
-            yerr=[[r.estimate - r.low for _, r in shown], [r.high - r.estimate for _, r in shown]],
+            yerr=whiskers([rate for _, rate in shown]),
             color=colour,
             linestyle=line,
             marker="osDv^X"[number % 6],
@@ -149,60 +152,46 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> byt
             label=arm,
         )
     axes.set_xticks(range(len(values)), values)
-    axes.set_xlabel(setting)
-    axes.set_ylabel("share of puzzles solved, equal tokens")
     axes.set_ylim(-0.02, 1.04)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False)
-    axes.set_title(f"Solve rate over {setting}", fontsize=12, fontweight="bold", loc="left")
-    style_axes(axes)
-    return to_png(figure)
+    style_axes(axes, f"Solve rate over {setting}", setting, "share of puzzles solved, equal tokens")
+    add_legend(axes, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
 
 
-def plot_rates(bars: Sequence[Bar], reference: str) -> bytes:
-    """Return horizontal bars of solve rates at the full budget with their intervals."""
+def plot_rates(bars: Sequence[Bar], reference: str) -> Any:
+    """Return a figure with horizontal bars of solve rates at the full budget with their intervals."""
     figure = new_figure(9.0, 1.15 + 0.46 * max(1, len(bars)))
     axes = figure.add_subplot()
-    for place, bar in enumerate(bars):
-        rate, low, high = bar.rate
-        is_reference = bar.name == reference
-        axes.barh(place, rate, height=0.62, color=BLUE if is_reference else "#B8C4CE", zorder=2)
-        axes.errorbar(
-            rate,
-            place,
-            xerr=[[rate - low], [high - rate]],
-            fmt="none",
-            ecolor=INK,
-            elinewidth=1.3,
-            capsize=3.5,
-            zorder=3,
-            clip_on=False,
-        )
+    places = range(len(bars))
+    weights = ["bold" if bar.name == reference else "normal" for bar in bars]
+    colours = [BLUE if bar.name == reference else "#B8C4CE" for bar in bars]
+    rates = [bar.rate.estimate for bar in bars]
+    axes.barh(places, rates, height=0.62, color=colours, zorder=2)
+    error = whiskers([bar.rate for bar in bars])
+    style = {"ecolor": INK, "elinewidth": 1.3, "capsize": 3.5, "zorder": 3, "clip_on": False}
+    axes.errorbar(rates, places, xerr=error, fmt="none", **style)
+    for place, bar, weight in zip(places, bars, weights, strict=True):
         axes.annotate(
-            f"{rate:.3f}",
-            (max(high, rate), place),
+            f"{bar.rate.estimate:.3f}",
+            (max(bar.rate.high, bar.rate.estimate), place),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
             fontsize=9.5,
-            fontweight="bold" if is_reference else "normal",
+            fontweight=weight,
             color=INK,
             annotation_clip=False,
         )
-    axes.set_yticks(
-        range(len(bars)), [f"{bar.name}\n{bar.title}" if bar.title != bar.name else bar.name for bar in bars]
-    )
-    for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
-        label.set_fontsize(8.5)
-        label.set_fontweight("bold" if bar.name == reference else "normal")
+    axes.set_yticks(places, [f"{bar.name}\n{bar.title}" if bar.title != bar.name else bar.name for bar in bars])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.0)
-    axes.set_title("Solve rate at equal tokens", loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
     counts = sorted({bar.num_puzzles for bar in bars})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    axes.set_xlabel(f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)")
-    style_axes(axes, grid="x")
-    figure.tight_layout(pad=0.8)
-    return to_png(figure)
+    words = f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)"
+    style_axes(axes, "Solve rate at equal tokens", words, grid="x")
+    for label, weight in zip(axes.get_yticklabels(), weights, strict=True):
+        label.set(fontsize=8.5, fontweight=weight)
+    return figure
 
 
 def _styles(names: Iterable[str]) -> dict[str, tuple[str, Any]]:

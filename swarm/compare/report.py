@@ -1,7 +1,7 @@
 """Writes a comparison for people and programs: table.txt, comparison.json, two plots and report.html.
 
-Owns the wording and layout of these files. Ties and losses stand beside the headline, never below it. It
-refuses to compute results (`swarm.compare.analysis`) and to run experiments (`swarm.compare.runs`).
+`comparison_data` is what comparison.json holds and what the page shows; the page's words and layout are in
+`report.html`. Ties and losses stand beside the headline, never below it. Results come from `swarm.compare.analysis`.
 """
 
 from __future__ import annotations
@@ -27,33 +27,14 @@ from rich.table import Table
 from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
 from swarm.compare.plots import Bar, plot_coverage, plot_rates
+from swarm.figures import to_png
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
-from swarm.view import html as h
+from swarm.view.page import render, write
 
-__all__ = ["provenance", "table_text", "write_comparison"]
+__all__ = ["comparison_data", "provenance", "table_text", "write_comparison"]
 
 _WIDTH = 100
-
-METHOD = (
-    "Every arm plays the same puzzles under the same seeds and the same token budget per puzzle; prompts, "
-    "generated tokens, messages and the coordinator are all charged. A puzzle counts as solved at a mark of "
-    "the budget when it was solved with at most so many tokens. Intervals are 95 % percentile intervals of "
-    "the bootstrap (Efron 1979) with the puzzle as the unit that is resampled; differences are paired: each "
-    "resampled puzzle brings its outcome in both arms. 'Beats' and 'loses' mean that the interval of the "
-    "difference excludes 0; all else is a tie. Where an arm solved none or all, the exact binomial bound "
-    "replaces the bootstrap's empty interval; a difference of [.000, .000] means that no puzzle told the two "
-    "arms apart. 'Not worse' is a non-inferiority test whose margin is stated. Intervals are not "
-    "corrected for the number of arms."
-)
-COSTS = (
-    "Means per puzzle. Rounds are means over the puzzles that an arm solved; the ratio to the reference "
-    "is taken over the puzzles that both solved. GFLOP = 2 x parameters x tokens (prompt and "
-    "generated), agents and coordinator apart; it ignores attention and caching, is 0 where no model "
-    "runs and blank where the size of a model is unknown. Wall time is that of all the arm's runs "
-    "together, with as many puzzles in flight as the experiment's `concurrency`: throughput, not the "
-    "latency of one puzzle."
-)
 
 
 def provenance() -> dict[str, Any]:
@@ -87,17 +68,20 @@ def write_comparison(
     Raises:
         SwarmError: a file cannot be written.
     """
-    reference = comparison.reference
-    coverage = plot_coverage({row.arm: row.coverage for row in comparison.rows}, comparison.budget, reference, MARKS)
-    rates = plot_rates(
-        [Bar(row.arm, row.title, row.rates[1.0], row.n) for row in comparison.rows if row.rates], reference
-    )
-    h.write(out / "coverage.png", coverage)
-    h.write(out / "solve_rate.png", rates)
-    h.write(out / "table.txt", table_text(comparison))
-    data = _as_json(comparison, runs, source)
-    h.write(out / "comparison.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    h.write(out / "report.html", _page(comparison, runs, source, coverage, rates))
+    curves = {row.arm: row.coverage for row in comparison.rows}
+    bars = [Bar(row.arm, row.title, row.rates[1.0], row.n) for row in comparison.rows if row.rates]
+    pictures = {
+        "solve_rate": to_png(plot_rates(bars, comparison.reference)),
+        "coverage": to_png(plot_coverage(curves, comparison.budget, comparison.reference, MARKS)),
+    }
+    for name, picture in pictures.items():
+        write(out / f"{name}.png", picture)
+    write(out / "table.txt", table_text(comparison))
+    data = comparison_data(comparison, runs, source)
+    write(out / "comparison.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    tables = {"results": _result_cells(comparison), "costs": _cost_cells(comparison)}
+    page = render(Path(__file__).with_suffix(".html"), {**data, "tables": tables, "pictures": pictures})
+    write(out / "report.html", page)
 
 
 def table_text(comparison: Comparison) -> str:
@@ -118,7 +102,7 @@ def table_text(comparison: Comparison) -> str:
     for heading, lines in (
         ("Verdicts", [verdict.text for verdict in comparison.verdicts]),
         (f"Where {comparison.reference} ties or loses", comparison.setbacks or ["nowhere"]),
-        ("! Departures from equal terms", _flag_lines(comparison)),
+        ("! Departures from equal terms", [f"{row.arm}: {flag}" for row in comparison.rows for flag in row.flags]),
         ("Not run", [f"{arm}: {reason}" for arm, reason in comparison.skipped.items()]),
     ):
         if lines:
@@ -192,71 +176,6 @@ def _number(value: float | None, digits: int = 0) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
-def _flag_lines(comparison: Comparison) -> list[str]:
-    return [f"{row.arm}: {flag}" for row in comparison.rows for flag in row.flags]
-
-
-def _page(
-    comparison: Comparison,
-    runs: Mapping[str, Sequence[RunOutcomes]],
-    source: Mapping[str, Any],
-    coverage: bytes,
-    rates: bytes,
-) -> str:
-    won = [verdict.text for verdict in comparison.verdicts if verdict.outcome == "beats"]
-    verdicts = {verdict.arm: verdict for verdict in comparison.verdicts}
-    result_head, result_rows = _result_cells(comparison)
-    cost_head, cost_rows = _cost_cells(comparison)
-    reference = comparison.reference
-    strong = next((_label(row) for row in comparison.rows if row.arm == reference), "")
-    questions = [
-        (row.arm, row.title, verdicts[row.arm].question, verdicts[row.arm].text)
-        if row.arm in verdicts
-        else (row.arm, row.title, row.question, "")
-        for row in comparison.rows
-    ] + [(arm, ARMS[arm].title, ARMS[arm].question, reason) for arm, reason in comparison.skipped.items()]
-    flags = _flag_lines(comparison)
-    return h.page(
-        f"{comparison.name}: {reference} against the other arms",
-        h.paragraph(_headline(comparison), "lead"),
-        h.paragraph(_setting(comparison), "note"),
-        h.columns(
-            h.section(f"Where {reference} wins", h.items(won) if won else h.paragraph("Nowhere.")),
-            h.section(
-                f"Where {reference} ties or loses",
-                h.items(comparison.setbacks) if comparison.setbacks else h.paragraph("Nowhere."),
-            ),
-            h.section(
-                "Departures from equal terms",
-                h.items(flags) if flags else h.paragraph("None found: same puzzles, budget spent by every arm."),
-            ),
-        ),
-        h.section("Results", h.table(result_head, result_rows, strong=strong)),
-        h.image(rates, "solve rate of each arm with its interval"),
-        h.image(coverage, "share of puzzles solved against tokens used, one curve per arm"),
-        h.section("Costs", h.table(cost_head, cost_rows, strong=strong), h.paragraph(COSTS, "note")),
-        h.section("What each arm asks", h.table(["arm", "what it is", "question", "answer"], questions, text=True)),
-        h.section("Method", h.paragraph(METHOD)),
-        h.section("Setting", h.facts(_facts(comparison, source))),
-        h.section(
-            f"What each arm changes against {reference}",
-            h.table(["arm", "changes"], _changes(runs, reference), text=True),
-        ),
-        h.section(
-            "Runs",
-            h.table(
-                ["run", "ended", "journal hash"],
-                [(run.run_dir.name, run.end_reason, run.journal_hash) for each in runs.values() for run in each],
-                text=True,
-            ),
-        ),
-        h.section(
-            f"Configuration of {reference}",
-            h.preformatted(json.dumps(runs[reference][0].config, indent=2, sort_keys=True)),
-        ),
-    )
-
-
 def _headline(comparison: Comparison) -> str:
     rows = {row.arm: row for row in comparison.rows}
     reference = rows[comparison.reference]
@@ -277,25 +196,64 @@ def _headline(comparison: Comparison) -> str:
     return text
 
 
-def _facts(comparison: Comparison, source: Mapping[str, Any]) -> dict[str, object]:
+def comparison_data(
+    comparison: Comparison, runs: Mapping[str, Sequence[RunOutcomes]], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all there is to say of a comparison: plain data, as JSON holds it.
+
+    Args:
+        comparison: the analysed result; its fields are kept under their names, but for the curves of the rows.
+        runs: arm -> its runs in the order of the seeds.
+        source: from `provenance`, kept as it is.
+
+    Returns:
+        Beside these, `headline` and `setting` as sentences; `questions`, one for each arm that ran or does not apply,
+        with its answer; `arms`, what each arm changes against the reference, its runs and the outcome of each puzzle.
+    """
+    data: dict[str, Any] = _plain(comparison)
+    answers = {verdict.arm: verdict for verdict in comparison.verdicts}
+    base = _flat(runs[comparison.reference][0].config)
+    arms: dict[str, Any] = {}
+    questions = []
+    for row in data["rows"]:
+        del row["coverage"]  # the outcomes below say the same and more
+        arm, answer = row["arm"], answers.get(row["arm"])
+        question = {"arm": arm, "title": row["title"], "question": answer.question if answer else row["question"]}
+        questions.append({**question, "answer": answer.text if answer else ""})
+        arms[arm] = {
+            "changes": _changes(base, _flat(runs[arm][0].config)),
+            "runs": [_run_data(run) for run in runs[arm]],
+        }
+    for arm, reason in comparison.skipped.items():
+        question = {"arm": arm, "title": ARMS[arm].title, "question": ARMS[arm].question}
+        questions.append({**question, "answer": reason})
     return {
-        "command": source["command"],
-        "date": source["date"],
-        "seeds": ", ".join(map(str, comparison.seeds)),
-        "puzzles": f"{comparison.episodes} per seed",
-        "hardware": source["hardware"],
-        "versions": ", ".join(f"{name} {number}" for name, number in source["versions"].items()),
+        "format": 1,
+        **data,
+        "headline": _headline(comparison),
+        "setting": _setting(comparison),
+        "questions": questions,
+        "arms": arms,
+        "provenance": dict(source),
     }
 
 
-def _changes(runs: Mapping[str, Sequence[RunOutcomes]], reference: str) -> list[tuple[str, str]]:
-    base = _flat(runs[reference][0].config)
-    rows = []
-    for arm, arm_runs in runs.items():
-        changed = _flat(arm_runs[0].config)
-        keys = sorted(key for key in base.keys() | changed.keys() if base.get(key) != changed.get(key))
-        rows.append((arm, "; ".join(f"{key}: {changed.get(key)}" for key in keys if key != "name") or "nothing"))
-    return rows
+def _run_data(run: RunOutcomes) -> dict[str, Any]:
+    shown = ("episode", "solved", "reason", "tokens", "rounds", "calls")
+    return {
+        "folder": run.run_dir.name,
+        "ended": run.end_reason,
+        "journal_hash": run.journal_hash,
+        "checkpoints": run.checkpoints,
+        "config": run.config,
+        "outcomes": [{name: getattr(puzzle, name) for name in shown} for puzzle in run.puzzles],
+    }
+
+
+def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, dotted, in which a run departs from the base; its name is none."""
+    keys = sorted(base.keys() | other.keys())
+    return {key: other.get(key) for key in keys if key != "name" and base.get(key) != other.get(key)}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -306,43 +264,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = inner
     return flat
-
-
-def _as_json(
-    comparison: Comparison, runs: Mapping[str, Sequence[RunOutcomes]], source: Mapping[str, Any]
-) -> dict[str, Any]:
-    data: dict[str, Any] = _plain(comparison)
-    for row in data["rows"]:
-        del row["coverage"]  # `outcomes` below says the same and more
-    arms = {
-        row.arm: {
-            "title": row.title,
-            "question": row.question,
-            "runs": [
-                {
-                    "folder": run.run_dir.name,
-                    "ended": run.end_reason,
-                    "journal_hash": run.journal_hash,
-                    "checkpoints": run.checkpoints,
-                    "config": run.config,
-                    "outcomes": [
-                        {
-                            "episode": puzzle.episode,
-                            "solved": puzzle.solved,
-                            "reason": puzzle.reason,
-                            "tokens": puzzle.tokens,
-                            "rounds": puzzle.rounds,
-                            "calls": puzzle.calls,
-                        }
-                        for puzzle in run.puzzles
-                    ],
-                }
-                for run in runs[row.arm]
-            ],
-        }
-        for row in comparison.rows
-    }
-    return {"format": 1, **data, "arms": arms, "provenance": dict(source)}
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ import yaml
 
 from swarm.errors import SwarmError
 
-__all__ = ["Document", "KeyPath", "Problem", "apply_overrides", "problems_error", "read_document", "shown"]
+__all__ = ["Document", "KeyPath", "Problem", "apply_overrides", "problems_error", "read_document", "set_key", "shown"]
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
@@ -238,27 +238,36 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Proble
 def _apply_override(document: Document, text: str) -> None:
     label = f"--set {text}"
     dotted, equals, raw = text.partition("=")
-    keys = dotted.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(dotted.strip().split(".")):
         raise SwarmError(f"{label}: write it as --set key.key=value, for example --set agents.count=4")
+    set_key(document, dotted.strip(), _override_value(raw, label), label)
+
+
+def set_key(document: Document, dotted: str, value: Any, origin: str) -> None:
+    """Set one dotted key; a later problem with it, or with what it holds, names `origin` in place of a line.
+
+    Raises:
+        SwarmError: a key on the way is a single value or a list.
+    """
+    keys = dotted.split(".")
     target = document.data
     for depth, key in enumerate(keys[:-1], start=1):
         inner = target.get(key)
+        whole = ".".join(keys[:depth])
         if isinstance(inner, list):
-            whole = ".".join(keys[:depth])
-            raise SwarmError(f"{label}: '{whole}' is a list; give it whole, as in --set {whole}=[1,2]")
+            raise SwarmError(f"{origin}: '{whole}' is a list; give it whole, as in {whole}=[1,2]")
         if inner is None:
             inner = target[key] = {}
-            document.flags[tuple(keys[:depth])] = label
+            document.flags[tuple(keys[:depth])] = origin
         elif not isinstance(inner, dict):
-            raise SwarmError(f"{label}: '{'.'.join(keys[:depth])}' is a single value and holds no keys")
+            raise SwarmError(f"{origin}: '{whole}' is a single value and holds no keys")
         target = inner
     path = tuple(keys)
-    target[keys[-1]] = _override_value(raw, label)
+    target[keys[-1]] = value
     for known in [known for known in (*document.lines, *document.flags) if known[: len(path)] == path]:
         document.lines.pop(known, None)
         document.flags.pop(known, None)
-    document.flags[path] = label
+    document.flags[path] = origin
 
 
 def _override_value(raw: str, label: str) -> Any:

@@ -27,7 +27,7 @@ from swarm.config.document import (
 )
 from swarm.config.experiment import ExperimentConfig
 
-__all__ = ["load_chosen_model", "load_experiment", "load_yaml_model"]
+__all__ = ["experiment_of", "load_chosen_model", "load_experiment", "load_yaml_model"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -43,9 +43,17 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int |
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document, problems = _read(path, overrides, {"seed": seed})
+    return experiment_of(*_read(path, overrides, {"seed": seed}))
+
+
+def experiment_of(document: Document, problems: Sequence[Problem] = ()) -> ExperimentConfig:
+    """Validate an experiment that has been read, the world's own options included.
+
+    Raises:
+        SwarmError: one line per mistake, `problems` among them, at most ten.
+    """
     config, found = _validate(ExperimentConfig, document, document.data, ())
-    problems += found + _world_problems(document)
+    problems = [*problems, *found, *_world_problems(document)]
     if config is None or problems:
         raise problems_error(problems)
     return config

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
+import httpx2
 
 START_S = 300.0
 
@@ -63,6 +63,6 @@ def serving(folder: str, name: str, key: str, at_once: int = 16) -> Iterator[str
 
 def _answers(address: str) -> bool:
     try:
-        return requests.get(address, timeout=2).status_code == 200
-    except requests.RequestException:
+        return httpx2.get(address, timeout=2).status_code == 200
+    except httpx2.TransportError:
         return False

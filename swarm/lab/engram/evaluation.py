@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
+from swarm.figures import to_png
 from swarm.lab.engram.arms import model_folder
 from swarm.lab.engram.config import ARMS, CONTROLS, LEARNED, LEARNED_ARMS, EngramEvalConfig
 from swarm.lab.engram.facts import Facts, choose_facts, digest, edit_sets, unanswerable
@@ -70,8 +71,8 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: E
             trained[arm] = read_measured(folder / "adapters" / arm / "trained.json", identity)
         results = engram_results(config, facts, found, trained)
         write_json(folder / "results.json", results)
-        for name, image in plots(results).items():
-            (folder / name).write_bytes(image)
+        for name, figure in plots(results).items():
+            (folder / name).write_bytes(to_png(figure))
     return results
 
 

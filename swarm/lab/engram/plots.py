@@ -1,51 +1,66 @@
 """Pictures of an evaluation: rates by arm and category, recall over distraction, and where the gates open.
 
-Owns how they look; numbers come from `results`. Colours are told apart without colour vision, and every line has a
-marker of its own.
+Numbers come from `results`. Every line has a marker of its own.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
+from swarm.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    add_legend,
+    interval_of,
+    new_figure,
+    plot_band,
+    style_axes,
+    thousands,
+    whiskers,
+)
+
 __all__ = ["plots"]
 
-_INK, _GREY = "#222222", "#8A949C"
 _ARMS = {
-    "base": (_GREY, "bare model"),
-    "exact": ("#0072B2", "exact tier"),
-    "hybrid": ("#56B4E9", "exact and content tier"),
-    "engram": ("#009E73", "learned tier"),
-    "lora": ("#E69F00", "LoRA"),
-    "lora_engram": ("#D55E00", "LoRA and learned tier"),
+    "base": (GREY, "bare model"),
+    "exact": (BLUE, "exact tier"),
+    "hybrid": (SKY, "exact and content tier"),
+    "engram": (GREEN, "learned tier"),
+    "lora": (ORANGE, "LoRA"),
+    "lora_engram": (VERMILLION, "LoRA and learned tier"),
 }
 _LINES = {
-    "in_context": (_GREY, "o", "bare model, everything in its context"),
-    "window": ("#CC79A7", "v", "bare model, short window (null control)"),
-    "exact": ("#0072B2", "s", "short window and exact tier: fresh facts"),
-    "engram": ("#E69F00", "X", "short window and learned tier: fresh facts"),
-    "engram_told": ("#009E73", "D", "learned tier: facts of its training"),
+    "in_context": (GREY, "o", "bare model, everything in its context"),
+    "window": (PURPLE, "v", "bare model, short window (null control)"),
+    "exact": (BLUE, "s", "short window and exact tier: fresh facts"),
+    "engram": (ORANGE, "X", "short window and learned tier: fresh facts"),
+    "engram_told": (GREEN, "D", "learned tier: facts of its training"),
 }
 
 
-def plots(results: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return PNGs by file name."""
+def plots(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures by file name."""
     found = {}
     if results["arms"]:
         found["arms.png"] = _arms(results)
     if results["distraction"]:
-        found["distraction.png"] = _distraction(results)
+        found["distraction.png"] = _distraction(results["distraction"])
     if "cost" in results:
         found["cost.png"] = _cost(results["cost"])
     if "gates" in results:
-        found["gates.png"] = _gates(results)
+        found["gates.png"] = _gates(results["gates"])
     return found
 
 
-def _arms(results: Mapping[str, Any]) -> bytes:
-    figure = _figure(11, 6.5)
+def _arms(results: Mapping[str, Any]) -> Any:
+    figure = new_figure(11, 6.5)
     for place, (kind, title) in enumerate(
         (("same", "in the words in which it was told"), ("paraphrase", "in other words"))
     ):
@@ -54,84 +69,69 @@ def _arms(results: Mapping[str, Any]) -> bytes:
         categories = list(results["arms"][arms[0]][kind]["by_category"])
         width = 0.84 / len(arms)
         for number, arm in enumerate(arms):
-            rates = [results["arms"][arm][kind]["by_category"][category] for category in categories]
+            rates = [interval_of(results["arms"][arm][kind]["by_category"][category]) for category in categories]
             where = [i + (number - (len(arms) - 1) / 2) * width for i in range(len(categories))]
+            estimates = [rate.estimate for rate in rates]
             colour, label = _ARMS[arm]
-            axes.bar(where, [x["estimate"] for x in rates], width * 0.92, color=colour, label=label, zorder=2)
-            spread = [[x["estimate"] - x["low"] for x in rates], [x["high"] - x["estimate"] for x in rates]]
-            axes.errorbar(where, [x["estimate"] for x in rates], yerr=spread, fmt="none", color=_INK, lw=0.8, zorder=3)
+            axes.bar(where, estimates, width * 0.92, color=colour, label=label, zorder=2)
+            axes.errorbar(where, estimates, yerr=whiskers(rates), fmt="none", color=INK, lw=0.8, zorder=3)
         axes.set_xticks(range(len(categories)), categories)
         axes.set_ylim(0, 1.08)
-        axes.set_ylabel("exact match")
-        axes.set_title(f"Asked {title}", fontsize=10, loc="left")
-        _quiet(axes)
+        style_axes(axes, f"Asked {title}", y="exact match")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=len(handles), loc="outside lower center")
-    return _png(figure)
+    figure.legend(handles, labels, fontsize=9, frameon=False, ncols=len(handles), loc="outside lower center")
+    return figure
 
 
-def _distraction(results: Mapping[str, Any]) -> bytes:
-    figure = _figure(8, 4.5)
+def _distraction(by_arm: Mapping[str, Any]) -> Any:
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
-    for arm, by_distance in results["distraction"].items():
+    for arm, by_distance in by_arm.items():
         colour, marker, label = _LINES[arm]
-        distances = sorted(by_distance, key=int)
-        points = [by_distance[d] for d in distances]
-        where = [int(d) for d in distances]
-        axes.plot(where, [p["estimate"] for p in points], color=colour, marker=marker, label=label, zorder=3)
-        axes.fill_between(
-            where, [p["low"] for p in points], [p["high"] for p in points], color=colour, alpha=0.13, lw=0
-        )
+        plot_band(axes, by_distance, colour, marker=marker, label=label, zorder=3)
+    first = next(iter(by_arm.values()))
     axes.set_xscale("log")
-    axes.set_xticks(where, [f"{x:,}" for x in where])
+    axes.set_xticks([int(distance) for distance in first])
+    axes.xaxis.set_major_formatter(thousands)
     axes.minorticks_off()
     axes.set_ylim(-0.03, 1.06)
-    axes.set_xlabel("tokens of text between the fact and the question")
-    axes.set_ylabel("exact match")
-    n = next(iter(next(iter(results["distraction"].values())).values()))["n"]
-    axes.set_title(f"Recall under distraction ({n} sequences per distance)", fontsize=10, loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _quiet(axes)
-    return _png(figure)
+    title = f"Recall under distraction ({next(iter(first.values()))['n']} sequences per distance)"
+    style_axes(axes, title, "tokens of text between the fact and the question", "exact match")
+    add_legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
 
 
-def _cost(cost: Mapping[str, Any]) -> bytes:
-    figure = _figure(10, 4)
+def _cost(cost: Mapping[str, Any]) -> Any:
+    figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
-    rows = [n for n in cost["rows"] if n != "base"]
-    points = [cost["rows"][n] for n in rows]
-    spread = [[p["of_base"] - p["low"] for p in points], [p["high"] - p["of_base"] for p in points]]
-    left.errorbar(
-        [int(n) for n in rows], [p["of_base"] for p in points], yerr=spread, color="#009E73", marker="D", capsize=3
-    )
-    left.axhline(1.0, color=_GREY, linewidth=1)
-    left.set_xscale("log")
-    left.set_ylim(0.9, max(1.3, *(p["high"] for p in points)))
-    left.set_xlabel("rows of each table")
-    left.set_ylabel("time per token, bare model = 1")
-    left.set_title("Learned tier: table size", fontsize=10, loc="left")
+    rows = [rows for rows in cost["rows"] if rows != "base"]
+    points = [interval_of({**cost["rows"][row], "estimate": cost["rows"][row]["of_base"]}) for row in rows]
+    estimates = [point.estimate for point in points]
+    left.errorbar([int(row) for row in rows], estimates, yerr=whiskers(points), color=GREEN, marker="D", capsize=3)
+    left.axhline(1.0, color=GREY, linewidth=1)
+    left.set_ylim(0.9, max(1.3, *(point.high for point in points)))
+    style_axes(left, "Learned tier: table size", "rows of each table", "time per token, bare model = 1")
     lengths = sorted(cost["lengths"], key=int)
     for arm, (colour, marker, label) in {
-        "base": (_GREY, "o", "bare model"),
-        "exact": ("#0072B2", "s", "exact tier"),
-        "engram": ("#009E73", "D", f"learned tier, {cost['rows_of_lengths']:,} rows"),
+        "base": (GREY, "o", "bare model"),
+        "exact": (BLUE, "s", "exact tier"),
+        "engram": (GREEN, "D", f"learned tier, {cost['rows_of_lengths']:,} rows"),
     }.items():
-        times = [cost["lengths"][n][arm]["ms"] for n in lengths]
-        right.plot([int(n) for n in lengths], times, color=colour, marker=marker, label=label)
-    right.set_xscale("log")
+        times = [cost["lengths"][length][arm]["ms"] for length in lengths]
+        right.plot([int(length) for length in lengths], times, color=colour, marker=marker, label=label)
     right.set_ylim(bottom=0)
-    right.set_xlabel("tokens that are there already")
-    right.set_ylabel("ms per token")
-    right.set_title("Length of the text", fontsize=10, loc="left")
-    right.legend(fontsize=8, frameon=False)
-    for axes in (left, right):
-        _quiet(axes)
-    return _png(figure)
+    style_axes(right, "Length of the text", "tokens that are there already", "ms per token")
+    add_legend(right)
+    for axes, at in ((left, rows), (right, lengths)):
+        axes.set_xscale("log")
+        axes.set_xticks([int(number) for number in at])
+        axes.xaxis.set_major_formatter(thousands)
+        axes.minorticks_off()
+    return figure
 
 
-def _gates(results: Mapping[str, Any]) -> bytes:
-    lines = results["gates"]
-    figure = _figure(12, 0.95 * len(lines) + 1)
+def _gates(lines: list[dict[str, Any]]) -> Any:
+    figure = new_figure(12, 0.95 * len(lines) + 1)
     for place, line in enumerate(lines):
         axes = figure.add_subplot(len(lines), 1, place + 1)
         layers = sorted(line["gates"], key=int)
@@ -142,26 +142,4 @@ def _gates(results: Mapping[str, Any]) -> bytes:
         axes.set_yticks(range(len(rows)), [*(f"block {layer}" for layer in layers), "mixture"], fontsize=7)
         axes.set_title(line["title"], fontsize=8, loc="left", pad=2)
     figure.colorbar(image, ax=figure.axes, shrink=0.6, label="gate")
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
-
-
-def _quiet(axes: Any) -> None:
-    axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

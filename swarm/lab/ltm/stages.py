@@ -272,6 +272,7 @@ def summary(results: dict[str, Any]) -> list[str]:
 
 
 def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
+    from swarm.figures import to_png
     from swarm.lab.ltm.plots import plot_results
 
     path = folder / "results.json"
@@ -282,8 +283,8 @@ def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
     try:
-        figure = plot_results(results, config.model.window)
+        picture = to_png(plot_results(results, config.model.window))
     except KeyError as error:
         raise SwarmError(f"{path} has no {error}, it is of an older version; run the stage `eval` again") from error
-    (folder / "results.png").write_bytes(figure)
+    (folder / "results.png").write_bytes(picture)
     echo(f"plot          {folder / 'results.png'}")

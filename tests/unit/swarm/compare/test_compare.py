@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +86,8 @@ def drawing_runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
 
 @pytest.fixture
 def runner(drawing_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
-    for plot in ("plot_coverage", "plot_rates"):
-        monkeypatch.setattr(f"swarm.compare.report.{plot}", lambda *_: b"not drawn")
+    for step in ("plot_coverage", "plot_rates", "to_png"):
+        monkeypatch.setattr(f"swarm.compare.report.{step}", lambda *_: b"not drawn")
     return drawing_runner
 
 
@@ -217,11 +219,11 @@ def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
         ("solo", RULES, "no new name"),
         ("a b", RULES, "no new name"),
         ("empty", {}, "changes nothing"),
-        ("typo", {"coordinator.knd": "rules"}, "'coordinator.knd' is no setting"),
-        ("deep", {"coordinator.kind.x": "rules"}, "is no setting"),
-        ("wrong", {"agents.count": 0}, "agents.count = 0 is not possible"),
-        ("clash", {"coordinator.kind": "none", "coordinator.menu": 3}, "is not possible: `menu` is for models"),
-        ("options", {"world.options.halv": 2}, "not possible: Extra inputs"),
+        ("typo", {"coordinator.knd": "rules"}, "typo: unknown key 'knd' in 'coordinator'; did you mean 'kind'?"),
+        ("deep", {"coordinator.kind.x": "rules"}, "'coordinator.kind' is a single value and holds no keys"),
+        ("wrong", {"agents.count": 0}, "wrong: agents.count is 0; allowed: a whole number >= 1"),
+        ("clash", {"coordinator.kind": "none", "coordinator.menu": 3}, "clash: coordinator: `menu` is for models"),
+        ("options", {"world.options.halv": 2}, "options: unknown key 'halv' in 'world.options'; did you mean 'half'?"),
         ("rich", {"budget.tokens": 9000}, "budget.tokens cannot differ"),
         ("lucky", {"seed": 9}, "seed cannot differ"),
         ("gone", {"coordinator.model": "policies/gone"}, "no checkpoint at policies/gone"),
@@ -231,7 +233,7 @@ def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
 def test_a_rival_that_cannot_be_is_refused_before_anything_runs(
     tmp_path: Path, runner: FakeRunner, name: str, settings: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(SwarmError, match=message):
+    with pytest.raises(SwarmError, match=re.escape(message)):
         compare_in(tmp_path / "c", (), config=with_rivals(**{name: settings}))
     assert runner.started == []
 
@@ -417,6 +419,12 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     assert page.count("data:image/png;base64,") == 2
     for arm in ARMS.values():
         assert arm.title in page
+    for said in (data["headline"], data["setting"], *data["setbacks"], *data["questions"][0].values()):
+        assert html.escape(said) in page
+    assert data["arms"]["solo"]["changes"]["world.options.view"] == "full"
+    assert data["arms"]["swarm"]["changes"] == {}
+    assert "world.options.view: full" in page
+    assert data["arms"]["random"]["runs"][2]["journal_hash"] in page
 
 
 def test_second_call_reuses_finished_runs_and_gives_the_same_table(tmp_path: Path, runner: FakeRunner) -> None:
@@ -489,5 +497,5 @@ def test_finished_run_of_other_weights_is_not_reused(
 
 
 def test_a_seed_that_is_none_is_one_line_before_anything_runs() -> None:
-    with pytest.raises(SwarmError, match=r"^--seed: seed = -1 is not possible: .* greater than or equal to 0$"):
+    with pytest.raises(SwarmError, match=r"^--seed: seed is -1; allowed: a whole number >= 0 and < [0-9]+$"):
         equal_terms(experiment(), "solo", -1, 5)

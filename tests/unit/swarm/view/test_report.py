@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fakes.synthetic_run import Script, chance, experiment, write_run
 
 from swarm.errors import SwarmError
 from swarm.record.outcomes import read_run
-from swarm.view.report import write_report
+from swarm.view.report import report_data, write_report
 
 CONFIG = experiment(episodes=6, agents={"count": 2, "model": "policies/agent"}, budget={"tokens": 600})
 ALTERNATE = Script(lambda seed, episode: 300.0 if episode % 2 else None)
@@ -47,6 +48,34 @@ def test_report_states_rate_interval_budget_tokens_and_first_solution(tmp_path: 
     assert "w1-policies/agent" in text
 
 
+def test_data_is_plain_and_says_what_the_page_says(tmp_path: Path) -> None:
+    write_run(tmp_path, CONFIG, ALTERNATE._replace(fault_at=2))
+    data = report_data(tmp_path)
+    assert json.loads(json.dumps(data)) == data
+    run = read_run(tmp_path)
+    assert (data["num_solved"], data["episodes"], data["end_reason"]) == (3, 6, "finished")
+    assert data["means"]["tokens until solved"]["largest"] == max(p.tokens for p in run.puzzles if p.solved)
+    assert sum(data["tokens_by_part"].values()) == sum(p.tokens for p in run.puzzles)
+    assert data["ended_by"] == {"budget: tokens": 3, "solved": 3}
+    assert data["faults"] == [{"episode": 2, "tick": 0, "who": "a0", "text": "timeout after 60 s"}]
+    first = data["first_solved"]
+    assert first is not None
+    assert (first["episode"], list(first["observations"])) == (1, ["a0", "a1"])
+    step = {"tick": 0, "agent": "a0", "directive": "100+[45]", "action": "3+7+11", "feedback": "= 21", "report": ""}
+    assert first["steps"][0] == step
+    assert len(first["steps"]) == run.puzzles[1].actions
+
+
+def test_long_puzzle_is_cut_and_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarm.view.report.MAX_TRANSCRIPT_ROUNDS", 2)
+    write_run(tmp_path, CONFIG, ALTERNATE)
+    first = report_data(tmp_path)["first_solved"]
+    assert first is not None
+    assert {step["tick"] for step in first["steps"]} == {0, 1}
+    assert first["rounds"] > 2
+    assert "The first 2 rounds are shown." in visible(write_report(tmp_path).read_text())
+
+
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     write_run(tmp_path, CONFIG, ALTERNATE)
     page = write_report(tmp_path).read_text()
@@ -64,6 +93,7 @@ def test_model_text_never_becomes_markup(tmp_path: Path) -> None:
     assert "\x1b" not in page
     assert "\u202e" not in page
     assert page.count("&lt;script&gt;") >= len(keys)
+    assert "·[2J·" in page
 
 
 def test_lone_surrogates_from_a_model_do_not_break_the_page(tmp_path: Path) -> None:

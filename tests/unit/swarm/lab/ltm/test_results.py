@@ -12,7 +12,6 @@ from swarm.lab.ltm.plots import plot_results
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.ltm.stages import summary
 
-PNG = b"\x89PNG\r\n\x1a\n"
 CONTROLS = ("shuffled_values", "no_reads")
 WINDOW, PAIRS = 128, 4
 DOCUMENTS = 60
@@ -191,7 +190,7 @@ def test_without_distances_beyond_the_window_nothing_is_said_of_recall() -> None
     assert found["with_ltm"]["long_range_recall"] is None
     assert found["verdict"]["recall"] == "no distance beyond the window was scored"
     assert "no recall scored" in summary(found)[0]
-    assert plot_results(found, WINDOW).startswith(PNG)
+    assert not plot_results(found, WINDOW).axes[1].patches
 
 
 def test_the_baseline_alone_is_compared_with_nothing() -> None:
@@ -202,7 +201,7 @@ def test_the_baseline_alone_is_compared_with_nothing() -> None:
     assert "verdict" not in found
     assert "comparison" not in found
     assert len(summary(found)) == 1
-    assert plot_results(found, WINDOW).startswith(PNG)
+    assert labels(plot_results(found, WINDOW).axes[3]) == ["without memory"]
 
 
 def test_speed_is_a_ratio_round_by_round() -> None:
@@ -223,11 +222,35 @@ def test_hits_and_writes_are_shares_of_all_tokens() -> None:
     assert found["n"] == {"documents": DOCUMENTS, "seeds": 3, "bytes": int(SIZES.sum())}
 
 
-def test_results_are_plain_json_and_the_figure_shows_what_they_hold() -> None:
+def test_results_are_plain_json() -> None:
     found = results()
     assert json.loads(json.dumps(found)) == found
+
+
+def labels(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_figure_has_a_bar_for_each_arm_and_a_line_for_each_control() -> None:
+    found = results()
     found["meta"] = {"hit_rate_over_training": {"1": [(10, 0.1), (20, 0.3)], "2": [(10, 0.2), (20, 0.4)]}}
-    first = plot_results(json.loads(json.dumps(found)), WINDOW)
-    assert first.startswith(PNG)
-    assert first == plot_results(found, WINDOW)
-    assert first != plot_results(results(recall=0.3), WINDOW)
+    bits, recall, speed, distance, hits = plot_results(json.loads(json.dumps(found)), WINDOW).axes
+    for axes, measure in ((bits, "bpc"), (recall, "long_range_recall"), (speed, "tokens_per_sec")):
+        values = [found[arm]["details"][measure]["estimate"] for arm in ("baseline", "with_ltm")]
+        assert [bar.get_height() for bar in axes.patches] == values
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["without memory", "with LTM"]
+    assert recall.get_title("left") == f"Recall beyond the window of {WINDOW}"
+    assert labels(distance) == [
+        "without memory",
+        "with LTM",
+        "with LTM, text as filler",
+        "values shuffled",
+        "reads disabled",
+    ]
+    line = distance.get_lines()[1]
+    by_distance = found["with_ltm"]["details"]["recall_by_distance"]["quiet"]
+    assert line.get_xdata().tolist() == [64, 256, 1024]
+    assert line.get_ydata().tolist() == [by_distance[d]["estimate"] for d in ("64", "256", "1024")]
+    assert distance.get_lines()[-1].get_xdata() == [WINDOW, WINDOW]
+    assert labels(hits) == ["seed 1", "seed 2"]
+    assert hits.get_lines()[1].get_ydata().tolist() == [0.2, 0.4]

@@ -1,0 +1,51 @@
+"""An `OpenAIModel` at the fake endpoint, requests to it, and what results must look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fakes.endpoint import Endpoint
+
+from swarm.backends.openai import OpenAIModel
+from swarm.backends.protocol import TextRequest, TextResult
+from swarm.config.backend import BackendConfig
+
+KEY = "sk-0123456789abcdef-secret"
+PLAIN = TextRequest("2 + 2 =", max_new_tokens=7)
+CHAT = TextRequest("hi", system="Be brief.", max_new_tokens=7)
+MOST = (len(PLAIN.prompt), 7)
+"""Tokens that PLAIN is charged when nobody says what it cost."""
+MOST_CHAT = (len("Be brief.") + len("hi") + 2 * 16, 7)
+HELLO = TextResult("hello", 11, 3, "end")
+LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
+
+
+async def at_once(_: float) -> None:
+    """Retry without a wait."""
+
+
+def model_at(
+    at: Endpoint | str, key: str | None = None, sleep: Callable[[float], Any] = at_once, **settings: Any
+) -> OpenAIModel:
+    url = at if isinstance(at, str) else at.url
+    settings = {"retries": 2, "timeout_s": 30.0, "key_env": key and "MY_KEY", **settings}
+    return OpenAIModel("tiny", BackendConfig(url=url, **settings), {"MY_KEY": key} if key else {}, sleep)
+
+
+def ask(at: Endpoint | str, request: TextRequest = PLAIN, limit_s: float | None = None, **settings: Any) -> TextResult:
+    deadline_s = None if limit_s is None else time.monotonic() + limit_s
+    return model_at(at, **settings).generate([request], deadline_s)[0]
+
+
+def fault_of(result: TextResult) -> str:
+    assert (result.text, result.finish) == ("", "fault")
+    assert result.fault
+    assert result.fault.isprintable()
+    assert len(result.fault) < 400
+    return result.fault
+
+
+def cost(result: TextResult) -> tuple[int, int]:
+    return result.prompt_tokens, result.generated_tokens
