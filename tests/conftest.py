@@ -45,7 +45,7 @@ def experiment(tiny_policy: Path, tmp_path: Path) -> Callable[..., tuple[Experim
             "seed": 11,
             "episodes": 2,
             "world": {"id": "split-numbers-v0"},
-            "agents": {"count": 4, "model": str(tiny_policy), "max_new_tokens": 8},
+            "agents": {"count": 4, "engine": {"kind": "ulm", "model": str(tiny_policy)}, "max_new_tokens": 8},
             "coordinator": {"kind": "rules"},
             "budget": {"tokens": 500},
             "runtime": {"pool": "local"},

@@ -51,7 +51,7 @@ class Door:
             return None
         if len(entries) > 1:
             packages = " and ".join(sorted(map(_package, entries)))
-            raise self.error(f"{self.noun} {name} is claimed by {packages}: uninstall all but one")
+            raise self.error(f"{self.noun} {name!r} is claimed by {packages}: uninstall all but one")
         source = self.source(name)
         found = load(entries[0].value, f"{source}, which", self.error)
         if base is not None and not (isinstance(found, type) and issubclass(found, base)):
@@ -63,7 +63,7 @@ class Door:
         """Return the beginning of a line about what is offered under a name: where it comes from."""
         entry = next((entry for entry in self.entries() if entry.name == name), None)
         where = f" comes from the package {_package(entry)} ({entry.value})" if entry else ""
-        return f"{self.noun} {name}{where}"
+        return f"{self.noun} {name!r}{where}"
 
 
 def load(path: str, clause: str, error: type[Exception]) -> Any:
@@ -71,7 +71,7 @@ def load(path: str, clause: str, error: type[Exception]) -> Any:
 
     Args:
         path: what to import.
-        clause: how an error's line begins: ``world maze-v0 comes from the package maze 1.0 (maze:Maze), which``.
+        clause: how an error's line begins: ``world 'maze-v0' comes from the package maze 1.0 (maze:Maze), which``.
         error: the type to raise.
 
     Raises:
@@ -79,13 +79,13 @@ def load(path: str, clause: str, error: type[Exception]) -> Any:
     """
     module_name, colon, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if not (module_name and colon and name):
-        raise error(f"{clause} is given as {path!r:.60}; write 'package.module:Name'")
+        raise error(f"{clause} names nothing; write 'package.module:Name'")
     try:
         found = importlib.import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as problem:  # a foreign package may fail in any way, and the user needs its name
-        raise error(f"{clause} failed to load ({path}: {_line(problem)}); fix or uninstall it") from problem
+        raise error(f"{clause} failed to load: {_line(problem)}; fix or uninstall it") from problem
     return found
 
 
@@ -95,7 +95,7 @@ def instance(path: str, needed: Sequence[str], clause: str, error: type[Exceptio
     Args:
         path: what to import.
         needed: the attributes and methods that the class has to have.
-        clause: as for `load`, such as ``world maze-v0 comes from the package maze 1.0 (maze:Maze), whose playbook``.
+        clause: as for `load`: ``world 'maze-v0' comes from the package maze 1.0 (maze:Maze), whose playbook X``.
         error: the type to raise.
 
     Raises:
@@ -103,13 +103,13 @@ def instance(path: str, needed: Sequence[str], clause: str, error: type[Exceptio
     """
     cls = load(path, clause, error)
     if not isinstance(cls, type):
-        raise error(f"{clause} {path} is no class; fix or uninstall it")
+        raise error(f"{clause} is no class; fix or uninstall it")
     try:
         found = cls()
     except Exception as problem:
-        raise error(f"{clause} {path} cannot be made ({_line(problem)}); fix or uninstall it") from problem
+        raise error(f"{clause} cannot be made: {_line(problem)}; fix or uninstall it") from problem
     if missing := [part for part in needed if not hasattr(found, part)]:
-        raise error(f"{clause} {path} lacks {', '.join(missing)}; add it, or uninstall the package")
+        raise error(f"{clause} lacks {', '.join(missing)}; fix or uninstall it")
     return found
 
 

@@ -76,7 +76,7 @@ def world_class(world_id: str) -> type[World]:
         WorldError: no such id (the line names the nearest one), or the package that provides it is broken.
     """
     if world_id in _BUILT_IN:
-        built_in: type[World] = load(_BUILT_IN[world_id], f"world {world_id}", WorldError)
+        built_in: type[World] = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
         return built_in
     if world_id in _registered:
         return _registered[world_id]
@@ -127,14 +127,14 @@ def _part(cls: type[World], name: str, needed: Sequence[str]) -> Any:
     path = getattr(cls, name, None)
     if path is None:
         return None
-    source = f"world {cls.id}" if cls.id in _BUILT_IN else _source(cls)
-    return instance(path, needed, f"{source}, whose {name}", WorldError)
+    source = f"world {cls.id!r}" if cls.id in _BUILT_IN else _source(cls)
+    return instance(path, needed, f"{source}, whose {name} {path}", WorldError)
 
 
 def _source(cls: type[World]) -> str:
     if cls.id in DOOR.names():
         return DOOR.source(cls.id)
-    return f"world {cls.id} ({cls.__module__}:{cls.__qualname__})"
+    return f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
 
 
 def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = None) -> World:

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
-import threading
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.dag import InputNode
-from ray.exceptions import GetTimeoutError, RayActorError, RayChannelError, RayChannelTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from swarm.actors.shared_memory import protect
-from swarm.actors.trimmer import PauseTrimmer
-from swarm.agents.host import REMOTE, Host, HostSpec, SharedModel, TokenCounter
+from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
 from swarm.config.experiment import FaultsConfig, RuntimeConfig
 from swarm.errors import SwarmError, first_line
@@ -33,9 +30,7 @@ __all__ = ["RayPool", "start_ray"]
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 900.0
-MANY_WEIGHTS = 2**26
-"""A call of a model with so many weights takes seconds."""
-
+PICKLE_PROTOCOL = 5
 GRACE_S = 2.0
 """How much longer than its own limit a host's answer is waited for."""
 
@@ -72,22 +67,20 @@ class HostActor:
         for model in models:
             protect(model.arrays.values())
         self.host = Host(spec, dict(zip(names, models, strict=True)))
-        self._at_work = PauseTrimmer().at_work if models else contextlib.nullcontext
 
     def ping(self) -> int:
         """Return the process id."""
         return self.host.ping()
 
-    def call(self, message: tuple[str, list[Any]]) -> list[_Fields]:
+    def call(self, message: bytes) -> bytes:
         """Run the calls of one message: ("act" or "direct", requests).
 
-        Plain tuples travel, because objects cost more to pickle than to echo.
+        Plain tuples travel, pickled here: objects cost more to pickle than to echo, and Ray's own pickler more still.
         """
-        method, requests = message
-        with self._at_work():
-            return self._act(requests) if method == "act" else self._direct(requests)
+        method, requests = pickle.loads(message)  # noqa: S301 - written by `_Member.submit`
+        return pickle.dumps(self._act(requests) if method == "act" else self._direct(requests), PICKLE_PROTOCOL)
 
-    def _act(self, requests: list[_Fields]) -> list[_Fields]:
+    def _act(self, requests: list[Any]) -> list[_Fields]:
         replies = self.host.act([ActRequest(*fields) for fields in requests])
         return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault, r.memory) for r in replies]
 
@@ -97,11 +90,10 @@ class HostActor:
 
 
 class _Member:
-    """A host in service, or one that will be: its actor, how calls reach it, and whether it is up yet."""
+    """A host in service, or one that will be: its actor, and whether it is up yet."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self._channel: Any = None
         self._started: Any = actor.ping.remote()
 
     @property
@@ -120,26 +112,17 @@ class _Member:
         ray.get(self._started, timeout=timeout_s)
         self._started = None
 
-    def open_channel(self) -> None:
-        """Send further calls through shared memory: a third of the time of two actor tasks (LOG, 2026-11-22)."""
-        with InputNode() as message:
-            self._channel = self.actor.call.bind(message).experimental_compile(_max_inflight_executions=1)
-
     def submit(self, method: str, requests: list[Any]) -> Any:
         """Start a call; return the reference to its answer, or the error when the host is known to be dead."""
-        message = (method, requests)
         try:
-            return self.actor.call.remote(message) if self._channel is None else self._channel.execute(message)
-        except (RayActorError, RayChannelError) as error:
+            return self.actor.call.remote(pickle.dumps((method, requests), PICKLE_PROTOCOL))
+        except RayActorError as error:
             return error
 
     def kill(self) -> None:
-        """End its process, whatever state it is in, and only then its channel: a hung host would never let go of it."""
+        """End its process, whatever state it is in."""
         with contextlib.suppress(Exception):
             ray.kill(self.actor)
-        if self._channel is not None:
-            threading.Thread(target=self._channel.teardown, daemon=True).start()
-            self._channel = None
 
 
 class RayPool:
@@ -152,8 +135,7 @@ class RayPool:
         faults: how many host deaths are survived, and the time limit of a call.
         agents: number of agents, for `agents_per_host`.
         on_event: told about host deaths and replacements: (kind, facts).
-        make_remote: starts the models on `REMOTE` engines, by whose they are; called once Ray is up.
-        waits: whether a person is waited for between calls.
+        make_remote: starts the models in other processes, by whose they are; called once Ray is up.
 
     Raises:
         SwarmError: Ray cannot be started, or no host comes up.
@@ -168,7 +150,6 @@ class RayPool:
         agents: int,
         on_event: Callable[..., None] = lambda kind, **facts: None,
         make_remote: Callable[[], Mapping[str, TextModel]] = dict,
-        waits: bool = False,
     ) -> None:
         start_ray(runtime.address)
         self._spec = spec
@@ -178,9 +159,6 @@ class RayPool:
         self._standby: list[_Member] = []
         self._hosts: list[_Member] = []
         self._remote = make_remote()
-        # A host that waits on a channel keeps a core busy (LOG, 2026-11-26): not for as long as these take.
-        takes_long = waits or bool(self._remote) or bool(spec.folders) or any(map(_is_large, models.values()))
-        self._calls = runtime.calls or ("tasks" if takes_long else "channels")
         # What only waits for other processes needs none of its own.
         self._near: Host | None = None
         try:
@@ -212,11 +190,6 @@ class RayPool:
         try:
             for host in self._hosts:
                 host.wait_until_up(self._start_limit_s)
-            if self._calls == "channels":
-                # A dead host makes its graph log what `_replace` deals with.
-                logging.getLogger("ray.dag.compiled_dag_node").setLevel(logging.CRITICAL)
-                for host in self._hosts:
-                    host.open_channel()
         except RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise SwarmError(f"no agent host came up: {reason}") from error
@@ -281,16 +254,18 @@ class RayPool:
                     if isinstance(reference, RayError):
                         raise reference
                     # Decoding has its own deadline inside the host; this one is for a call that never returns.
-                    answers = ray.get(reference, timeout=self._spec.limit_s(len(part)) + GRACE_S)
+                    answers = pickle.loads(  # noqa: S301 - written by `HostActor.call`
+                        ray.get(reference, timeout=self._spec.limit_s(len(part)) + GRACE_S)
+                    )
                     replies.update(zip(part, answers, strict=True))
                 except SwarmError as error:  # no further call can succeed; Ray adds the traceback
                     line = str(error).strip().splitlines()[-1]
                     raise SwarmError(line.partition("SwarmError: ")[2] or line) from None
-                except (GetTimeoutError, RayChannelTimeoutError):
+                except GetTimeoutError:
                     self._on_event("host_death", host=host, detail="hung; killed")
                     self._replace(host, "a call that never returned")
                     replies.update(dict.fromkeys(part, f"timeout: no answer within {limit:g} s"))
-                except (RayActorError, RayChannelError) as error:
+                except RayActorError as error:
                     died_at = died_at or time.monotonic()
                     detail = first_line(error)[:200]
                     self._on_event("host_death", host=host, detail=detail)
@@ -304,7 +279,7 @@ class RayPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
-        if self._near is not None and self._spec.agents.engine in REMOTE:
+        if self._near is not None and self._spec.agents.engine.is_remote:
             return self._near.act(requests)
         answers = self._run("act", [_asked(request) for request in requests])
         return [
@@ -314,7 +289,8 @@ class RayPool:
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
-        if self._near is not None and (self._spec.coordinator.engine in REMOTE or not self._hosts):
+        engine = self._spec.coordinator.engine
+        if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
         answers = self._run("direct", list(requests))
         return [
@@ -341,10 +317,6 @@ class RayPool:
         self._hosts, self._standby = [], []
         for model in self._remote.values():
             model.close()
-
-
-def _is_large(model: SharedModel) -> bool:
-    return sum(array.size for array in model.arrays.values()) >= MANY_WEIGHTS
 
 
 def _asked(request: ActRequest) -> _Fields:

@@ -31,7 +31,7 @@ from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, require_vllm
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import VllmEngine
 from swarm.errors import SwarmError, first_line
 
 __all__ = ["AdaptedVllm", "EngineLoop", "VllmModel"]
@@ -70,17 +70,17 @@ class _Asked:
     answer: Future[TextResult]
 
 
-def _environment(backend: BackendConfig) -> dict[str, str]:
+def _environment(settings: VllmEngine) -> dict[str, str]:
     """Return the environment that vLLM reads while it is imported."""
     found = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(backend.kv_cache_gb),
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb),
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    if not backend.num_gpus:
-        threads = backend.threads or len(os.sched_getaffinity(0))
+    if not settings.num_gpus:
+        threads = settings.threads or len(os.sched_getaffinity(0))
         found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     return found
 
@@ -167,11 +167,11 @@ class EngineLoop:
 class VllmActor:
     """A vLLM engine and the thread that steps it."""
 
-    def __init__(self, folder: ModelFolder, backend: BackendConfig, adapters: Sequence[str]) -> None:
-        os.environ.update(_environment(backend))
+    def __init__(self, folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) -> None:
+        os.environ.update(_environment(settings))
         self._dead: BaseException | None = None
         started: Future[tuple[EngineLoop, int]] = Future()
-        threading.Thread(target=self._serve, args=(folder, backend, adapters, started), daemon=True).start()
+        threading.Thread(target=self._serve, args=(folder, settings, adapters, started), daemon=True).start()
         self._loop, self._max_length = started.result()
 
     def ready(self) -> tuple[int, int]:
@@ -191,7 +191,7 @@ class VllmActor:
     def _serve(
         self,
         folder: ModelFolder,
-        backend: BackendConfig,
+        settings: VllmEngine,
         adapters: Sequence[str],
         started: Future[tuple[EngineLoop, int]],
     ) -> None:
@@ -201,8 +201,8 @@ class VllmActor:
         they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76, 2026-11-27).
         """
         try:
-            engine = _engine(folder, backend, adapters)
-            loop = EngineLoop(engine, _lora_requests(adapters), None if backend.num_gpus else CPU_SAMPLED_BATCH)
+            engine = _engine(folder, settings, adapters)
+            loop = EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
             started.set_result((loop, engine.model_config.max_model_len))
         except BaseException as error:
             started.set_exception(error)
@@ -215,21 +215,21 @@ class VllmActor:
             os._exit(1)
 
 
-def _engine(folder: ModelFolder, backend: BackendConfig, adapters: Sequence[str]) -> Any:
+def _engine(folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) -> Any:
     """Return vLLM's `LLMEngine` for a model, with places for adapters."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    more: dict[str, Any] = {"max_model_len": backend.max_length} if backend.max_length else {}
+    more: dict[str, Any] = {"max_model_len": settings.max_length} if settings.max_length else {}
     if adapters:
         configs = [json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8")) for a in adapters]
         rank = max(config["r"] for config in configs)
         # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
         # batch has one; a place that is never filled changes nothing.
-        more |= {"enable_lora": True, "max_loras": len(adapters) + (0 if backend.num_gpus else 1)}
+        more |= {"enable_lora": True, "max_loras": len(adapters) + (0 if settings.num_gpus else 1)}
         more |= {"max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
-    if backend.num_gpus:
-        more["gpu_memory_utilization"] = backend.gpu_memory_utilization
+    if settings.num_gpus:
+        more["gpu_memory_utilization"] = settings.gpu_memory_utilization
     else:
         more["max_num_seqs"] = CPU_BATCH
         more["block_size"] = CPU_BLOCK
@@ -237,9 +237,9 @@ def _engine(folder: ModelFolder, backend: BackendConfig, adapters: Sequence[str]
     return LLMEngine.from_engine_args(
         EngineArgs(
             model=folder.path,
-            dtype=backend.dtype,
-            tensor_parallel_size=backend.tensor_parallel_size,
-            enforce_eager=backend.eager,
+            dtype=settings.dtype,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            enforce_eager=settings.eager,
             disable_log_stats=True,
             trust_remote_code=False,
             **more,
@@ -296,7 +296,7 @@ class VllmModel:
 
     Args:
         folder: the model's files.
-        backend: settings.
+        settings: of the engine.
         adapters: folders of PEFT LoRA adapters that may be asked for.
         max_deaths: how often a dead engine is replaced.
         on_event: told about starts, deaths and replacements: (kind, facts).
@@ -308,16 +308,16 @@ class VllmModel:
     def __init__(
         self,
         folder: ModelFolder,
-        backend: BackendConfig,
+        settings: VllmEngine,
         adapters: Sequence[Path] = (),
         max_deaths: int = 3,
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
-        require_vllm(backend.num_gpus)
+        require_vllm(settings.num_gpus)
         from ulm.tokenizer import Tokenizer
 
-        self.num_gpus = backend.num_gpus
-        self._folder, self._backend, self._adapters = folder, backend, [str(adapter) for adapter in adapters]
+        self.num_gpus = settings.num_gpus
+        self._folder, self._settings, self._adapters = folder, settings, [str(adapter) for adapter in adapters]
         self._max_deaths, self._on_event = max_deaths, on_event
         self._deaths = 0
         self.tokenizer = Tokenizer.load(folder.path)
@@ -325,19 +325,19 @@ class VllmModel:
         self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
         # Ray would wait for ever for GPUs that another engine has.
-        self._start(_free_gpus(backend.num_gpus))
+        self._start(_free_gpus(settings.num_gpus))
         self._on_event("engine_start", engine="vllm", pid=self.pid)
 
     def _start(self, num_gpus: float) -> None:
         options: dict[str, Any] = {"num_cpus": 0}
-        if self._backend.num_gpus:
-            if self._backend.num_gpus > num_gpus:
+        if self._settings.num_gpus:
+            if self._settings.num_gpus > num_gpus:
                 raise SwarmError(
-                    f"backend.num_gpus is {self._backend.num_gpus:g}, but this cluster has {num_gpus:g} free; lower "
+                    f"engine.num_gpus is {self._settings.num_gpus:g}, but this cluster has {num_gpus:g} free; lower "
                     f"it, or set it to 0 for vLLM on CPUs"
                 )
-            options["num_gpus"] = self._backend.num_gpus
-        self._actor = VllmActor.options(**options).remote(self._folder, self._backend, self._adapters)  # type: ignore[attr-defined]
+            options["num_gpus"] = self._settings.num_gpus
+        self._actor = VllmActor.options(**options).remote(self._folder, self._settings, self._adapters)  # type: ignore[attr-defined]
         try:
             self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:

@@ -1,8 +1,8 @@
-"""What one host process does: it owns the minds and runs their model calls.
+"""What one host process does: it owns models and runs their calls.
 
 A `Host` knows nothing of Ray: `swarm.agents.local_pool.LocalPool` keeps one in this process, `swarm.actors` wraps many
 in actors.
-Models that answer from elsewhere (`REMOTE`) are handed to it; a host without them leaves their agents to another.
+Models that answer from other processes are handed to it; a host without them leaves their agents to another.
 It holds no state between calls except the reply to the last call of each key, so a retried call is answered, not
 repeated. A model that raises or returns garbage becomes a fault of the request that caused it.
 """
@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,11 @@ import numpy as np
 from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.prompts import CHAT_MARKS, PromptReader
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig
+from swarm.config.coordinator import CoordinatorConfig
+from swarm.config.engine import EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
+from swarm.config.experiment import AgentsConfig
+from swarm.coordinator.minds import make_coordinator
+from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
 from swarm.prompt import STOP
@@ -35,10 +39,7 @@ if TYPE_CHECKING:
     from ulm.memory import LTMState
     from ulm.memory.exact import ExactIndex
 
-__all__ = ["REMOTE", "Host", "HostSpec", "SharedModel", "TokenCounter"]
-
-REMOTE = ("vllm", "openai")
-"""Engines that compute in another process; whoever makes the host hands it the models on them."""
+__all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
 
 AT_ONCE = 8
 """Calls of a pretrained model that are taken to be answered in the time of one."""
@@ -106,13 +107,15 @@ class HostSpec:
     @property
     def needs_hosts(self) -> bool:
         """Whether anything computes in host processes; otherwise one `Host` beside the runtime does all there is."""
-        return self.agents.engine not in REMOTE or self.coordinator.engine in ("ulm", "transformers")
+        engine = self.coordinator.engine
+        return not self.agents.engine.is_remote or (engine is not None and not engine.is_remote)
 
     def calls_limit_s(self, section: AgentsConfig | CoordinatorConfig, count: int) -> float:
         """Return how long so many calls of a section's model may take, some of which may have to wait for others."""
-        if section.engine == "openai":
-            at_once = section.backend.connections
-        elif section.chats or section.engine in ("transformers", "vllm"):
+        engine = section.engine
+        if isinstance(engine, OpenAIEngine):
+            at_once = engine.connections
+        elif isinstance(engine, ModelEngine) and (engine.chats or not isinstance(engine, UlmEngine)):
             at_once = AT_ONCE
         else:
             at_once = max(1, count)
@@ -124,7 +127,7 @@ class HostSpec:
         Directing an episode takes up to two calls of the coordinator's model, a briefing for each part of the swarm.
         A model of transformers looks at the clock between two tokens, and reading prompts is one of those steps.
         """
-        slow = "transformers" in (self.agents.engine, self.coordinator.engine)
+        slow = any(isinstance(each.engine, TransformersEngine) for each in (self.agents, self.coordinator))
         acting, directing = self.calls_limit_s(self.agents, count), self.calls_limit_s(self.coordinator, 2 * count)
         return max(acting, directing) + (self.call_timeout_s if slow else 0.0)
 
@@ -161,12 +164,12 @@ class TokenCounter:
 
 
 class Host:
-    """The minds of some agents, and of the coordinator when it is asked.
+    """The models of some agents, and of the coordinator when it is asked.
 
     Args:
         spec: settings.
         models: shared models by the path that the config names them with.
-        remote: models on `REMOTE` engines, by whose they are: `agents`, `coordinator`.
+        remote: models in other processes (`is_remote`), by whose they are: `agents`, `coordinator`.
         computes: whether models of other engines are its own to load, or those of other hosts.
 
     Raises:
@@ -190,39 +193,35 @@ class Host:
         self._indices: list[tuple[FactsKnown, ExactIndex]] = []
         self._counter = TokenCounter(spec)
         self._chats: PromptReader | None = None
-        self._constraint = lru_cache(maxsize=64)(self._compile_constraint)
         self._agents = self._text_model("agents", spec.agents)
-        if spec.agents.policy == "ulm" and spec.agents.model and computes:
-            self._engine(spec.agents.model, spec.agents.has_ltm)
-        self._coordinator = None
-        if spec.coordinator.kind != "none":
-            from swarm.coordinator.minds import make_coordinator
-
-            model = self._text_model("coordinator", spec.coordinator)
-            if model is not None or spec.coordinator.engine is None:
-                self._coordinator = make_coordinator(
-                    spec.coordinator,
-                    spec.world_id,
-                    model,
-                    self.count_tokens,
-                    spec.tools,
-                    partial(spec.calls_limit_s, spec.coordinator),
-                )
+        if isinstance(spec.agents.engine, UlmEngine) and computes:
+            self._engine(spec.agents.engine.model, spec.agents.has_ltm)
+        self._coordinator: Coordinator | None = None
+        model = self._text_model("coordinator", spec.coordinator)
+        if model is not None or spec.coordinator.engine is None:  # otherwise another host asks its model
+            self._coordinator = make_coordinator(
+                spec.coordinator,
+                spec.world_id,
+                model,
+                self.count_tokens,
+                spec.tools,
+                partial(spec.calls_limit_s, spec.coordinator),
+            )
 
     def _text_model(self, whose: str, section: AgentsConfig | CoordinatorConfig) -> TextModel | None:
         """Return the model of a section, None where it has none or this host is not the one that asks it."""
-        name = str(section.model)
-        if section.engine is None or section.engine in REMOTE:
+        engine = section.engine
+        if not isinstance(engine, UlmEngine | TransformersEngine):
             return self._remote.get(whose)
         if not self._computes:
             return None
-        if section.engine == "ulm":
+        if isinstance(engine, UlmEngine):
             from swarm.backends.ulm import UlmModel
 
             if whose == "agents":  # whose memories are more than text
                 return None
-            return UlmModel(self._engine(name), self._models[name].chat)
-        return self._transformers(name, section.backend.adapter, section.backend.max_length)
+            return UlmModel(self._engine(engine.model), self._models[engine.model].chat)
+        return self._transformers(engine.model, engine.adapter, engine.max_length)
 
     def _transformers(self, name: str, adapter: str | None, max_length: int | None) -> TextModel:
         if (name, adapter, max_length) not in self._pretrained:
@@ -301,7 +300,7 @@ class Host:
 
     def _act(self, requests: list[ActRequest], deadline_s: float | None = None) -> list[ActReply]:
         deadline_s = deadline_s or time.monotonic() + self.spec.calls_limit_s(self.spec.agents, len(requests))
-        if self.spec.agents.policy == "echo":
+        if isinstance(self.spec.agents.engine, EchoEngine):
             return [_echo(request) for request in requests]
         try:
             return self._generate(requests, deadline_s)
@@ -348,10 +347,11 @@ class Host:
     def _generate(self, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
         if self._agents is not None:
             return self._ask(self._agents, requests, deadline_s)
+        from ulm.decode.constraint import Constraint
         from ulm.decode.engine import GenerationRequest
 
         agents = self.spec.agents
-        engine = self._engine(str(agents.model), agents.has_ltm)
+        engine = self._own_engine()
         indices = self._ready(engine, requests)
         chats = self.spec.system is not None
         prompts: Sequence[str | tuple[int, ...]] = [request.prompt for request in requests]
@@ -371,7 +371,9 @@ class Host:
                     agents.temperature,
                     agents.top_p,
                     stop,
-                    self._constraint(request.pattern) if agents.constrained and request.pattern else None,
+                    Constraint.from_regex(f"(?:{request.pattern})\n", engine.tokenizer)
+                    if agents.constrained and request.pattern
+                    else None,
                     _memory(engine, request),
                     indices.get(id(request.facts)),
                     opening,
@@ -414,18 +416,19 @@ class Host:
         del self._indices[max(MAX_INDICES, len(found)) :]
         return found
 
-    def _compile_constraint(self, pattern: str) -> Any:
-        from ulm.decode.constraint import Constraint
-
+    def _own_engine(self) -> Engine:
+        """Return the engine of agents that run on `ulm`."""
         agents = self.spec.agents
-        return Constraint.from_regex(f"(?:{pattern})\n", self._engine(str(agents.model), agents.has_ltm).tokenizer)
+        if not isinstance(agents.engine, UlmEngine):
+            raise TypeError(f"agents on {agents.engine.kind} are not asked here")
+        return self._engine(agents.engine.model, agents.has_ltm)
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
         if self._coordinator is None:
             return [DirectReply(request.key) for request in requests]
         try:
-            return self._coordinator.direct(requests)
+            return checked_replies(requests, self._coordinator.direct(requests))
         except SwarmError:
             raise  # no further call can succeed
         except Exception as error:  # a model is anybody's code

@@ -11,15 +11,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 
 __all__ = ["check_adapter", "check_sizes", "num_weights"]
 
 MAX_HEADER = 100_000_000
 """Bytes of the header of a safetensors file, at most."""
-
-_Section = AgentsConfig | CoordinatorConfig
 
 
 def num_weights(folder: Path) -> int:
@@ -86,17 +85,17 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     needed = {"this machine": 0.0, "its GPU": 0.0}
     told: dict[str, list[str]] = {"this machine": [], "its GPU": []}
     counted: set[object] = set()
-    for section in (config.agents, config.coordinator):
-        name, engine = str(section.model), section.engine
+    for engine in (config.agents.engine, config.coordinator.engine):
+        if not isinstance(engine, ModelEngine) or engine.model not in folders:
+            continue
         # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
-        apart = {"prompt"} if engine == "transformers" else {"prompt", "adapter"}
-        key = (name, engine, section.backend.model_copy(update=dict.fromkeys(apart)).model_dump_json())
-        if name not in folders or engine not in ("ulm", "transformers", "vllm") or key in counted:
+        apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
+        if (key := engine.model_dump_json(exclude=apart)) in counted:
             continue
         counted.add(key)
-        place, size, words = _needs(section, num_weights(folders[name]), config)
+        place, size, words = _needs(engine, num_weights(folders[engine.model]), config)
         needed[place] += size
-        told[place].append(f"{name} needs {size / 1e9:.1f} GB for weights {words}")
+        told[place].append(f"{engine.model} needs {size / 1e9:.1f} GB for weights {words}")
     for place, there in (("this machine", _memory_bytes()), ("its GPU", _gpu_bytes())):
         if there is not None and needed[place] > there:
             raise SwarmError(
@@ -105,14 +104,14 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
             )
 
 
-def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str, float, str]:
+def _needs(engine: ModelEngine, count: int, config: ExperimentConfig) -> tuple[str, float, str]:
     """Return where a model goes, how many bytes its weights take there, and in which copies."""
-    runtime, backend = config.runtime, section.backend
-    if section.engine == "vllm":
-        width = 4 if backend.dtype == "float32" else 2
-        if backend.num_gpus:
-            return "its GPU", width * count / backend.tensor_parallel_size, "on each GPU of its engine"
-        return "this machine", width * count + backend.kv_cache_gb * 1e9, f"and {backend.kv_cache_gb} GB of KV cache"
+    runtime = config.runtime
+    if isinstance(engine, VllmEngine):
+        width = 4 if engine.dtype == "float32" else 2
+        if engine.num_gpus:
+            return "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine"
+        return "this machine", width * count + engine.kv_cache_gb * 1e9, f"and {engine.kv_cache_gb} GB of KV cache"
     on_gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = 1
     if runtime.pool == "ray":
@@ -120,7 +119,7 @@ def _needs(section: _Section, count: int, config: ExperimentConfig) -> tuple[str
         hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
         copies = hosts + runtime.standby
     width = 4 if runtime.dtype == "float32" else 2
-    if section.engine == "ulm" and not on_gpu:  # read once, and shared by all hosts; large ones are packed in each
+    if isinstance(engine, UlmEngine) and not on_gpu:  # read once, shared by all hosts; large ones are packed in each
         from ulm.decode.stepper import PACK_FROM
 
         shared = 2 if runtime.pool == "ray" else 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,14 +17,19 @@ from swarm.agents.host import SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
 from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model, folder_hash, open_model
 from swarm.backends.vllm import require_vllm
-from swarm.config.backend import BackendConfig
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
-from swarm.coordinator.minds import playbook
+from swarm.config.engine import (
+    ModelEngine,
+    OpenAIEngine,
+    RandomEngine,
+    TransformersEngine,
+    UlmEngine,
+    VllmEngine,
+)
+from swarm.config.experiment import ExperimentConfig
+from swarm.coordinator.minds import book_for
 from swarm.errors import SwarmError
 
 __all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters"]
-
-_Section = AgentsConfig | CoordinatorConfig
 
 
 @dataclass(slots=True)
@@ -46,7 +51,7 @@ class LoadedModels:
     adapters: dict[str, Path] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     chats: dict[str, ChatFormat] = field(default_factory=dict)
-    endpoints: dict[str, BackendConfig] = field(default_factory=dict)
+    endpoints: dict[str, OpenAIEngine] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,39 +62,38 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
         SwarmError: one is not there, is damaged, or cannot do what the config asks of it.
     """
     found = LoadedModels()
-    coordinator = config.coordinator
-    if coordinator.menu or (coordinator.mind not in ("none", "human") and not coordinator.chats):
-        playbook(config.world.id, coordinator.menu, coordinator.answers)
-    if config.agents.policy == "random" and config.agents.model:
-        _count_only(found, config.agents, base_dir)
-    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
-    check_sizes(config, _pretrained([section for _, section in sections], base_dir))
-    for whose, section in sections:
-        if section.engine == "openai":
-            _endpoint(found, whose, section, base_dir)
-        elif section.engine is not None:
-            _local(found, whose, section, base_dir, config)
+    book_for(config.coordinator, config.world.id)
+    engines = {"agents": config.agents.engine, "coordinator": config.coordinator.engine}
+    models = {whose: engine for whose, engine in engines.items() if isinstance(engine, ModelEngine)}
+    if isinstance(config.agents.engine, RandomEngine):
+        _count_only(found, config.agents.engine, base_dir)
+    check_sizes(config, _pretrained(models.values(), base_dir))
+    for whose, engine in models.items():
+        if isinstance(engine, OpenAIEngine):
+            _endpoint(found, whose, engine, base_dir)
+        else:
+            _local(found, whose, engine, base_dir, config)
     return found
 
 
-def _pretrained(sections: Sequence[_Section], base_dir: Path) -> dict[str, Path]:
+def _pretrained(engines: Iterable[ModelEngine], base_dir: Path) -> dict[str, Path]:
     """Return the folders of the pretrained models that are computed on this cluster, by name."""
-    found = {}
-    for section in sections:
-        name, engine = str(section.model), section.engine
-        if engine in ("transformers", "vllm") or (engine == "ulm" and not _is_checkpoint(base_dir, name)):
-            found[name] = find_model(name, base_dir)
-    return found
+    return {
+        engine.model: find_model(engine.model, base_dir)
+        for engine in engines
+        if isinstance(engine, TransformersEngine | VllmEngine)
+        or (isinstance(engine, UlmEngine) and not _is_checkpoint(base_dir, engine.model))
+    }
 
 
-def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, config: ExperimentConfig) -> None:
+def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path, config: ExperimentConfig) -> None:
     """Take in a model that is computed on this cluster."""
-    name, engine = str(section.model), section.engine
-    if engine == "vllm":
-        require_vllm(section.backend.num_gpus)
+    name = engine.model
+    if isinstance(engine, VllmEngine):
+        require_vllm(engine.num_gpus)
         if config.runtime.pool == "local":
             raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
-    if engine == "ulm" and _is_checkpoint(base_dir, name):
+    if isinstance(engine, UlmEngine) and _is_checkpoint(base_dir, name):
         needs_ltm = whose == "agents" and config.agents.has_ltm
         found.tokenizers[whose] = _checkpoint(found, name, base_dir, needs_ltm)
     else:
@@ -97,28 +101,28 @@ def _local(found: LoadedModels, whose: str, section: _Section, base_dir: Path, c
         opened = open_model(name, folder)
         _remember(found, whose, opened)
         found.hashes.setdefault(name, folder_hash(folder))
-        if engine == "ulm":
+        if isinstance(engine, UlmEngine):
             _llama(found, opened)
         else:
             found.folders[name] = opened
-            _check_folder(section, opened)
-    if section.chats and whose not in found.chats:
-        raise SwarmError(f"model {name} has no chat format; set {whose}.backend.prompt: plain")
-    if adapter := section.backend.adapter:
+            _check_folder(engine, opened)
+    if engine.chats and whose not in found.chats:
+        raise SwarmError(f"model {name} has no chat format; set {whose}.engine.prompt: plain")
+    if isinstance(engine, TransformersEngine | VllmEngine) and (adapter := engine.adapter):
         place = base_dir / adapter
         if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
             raise SwarmError(
-                f"{whose}.backend.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
+                f"{whose}.engine.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
             )
         check_adapter(place, Path(found.folders[name].path), name)
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
 
 
-def _check_folder(section: _Section, opened: ModelFolder) -> None:
+def _check_folder(engine: ModelEngine, opened: ModelFolder) -> None:
     """Refuse what an engine would find out only in its own process."""
-    opened.refuse_longer(section.backend.max_length)
-    if section.engine != "transformers":
+    opened.refuse_longer(engine.max_tokens)
+    if not isinstance(engine, TransformersEngine):
         return
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -128,8 +132,8 @@ def _check_folder(section: _Section, opened: ModelFolder) -> None:
             f"model {opened.name} is of type {kind!r}, and transformers {metadata.version('transformers')} knows no "
             f"language model of that type"
         )
-    if section.backend.adapter and importlib.util.find_spec("peft") is None:
-        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
+    if engine.adapter and importlib.util.find_spec("peft") is None:
+        raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
 
 
 def _is_checkpoint(base_dir: Path, name: str) -> bool:
@@ -224,11 +228,13 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
     found.shared[opened.name] = SharedModel(shape, tokenizer.to_json(), end, end, arrays, opened.chat)
 
 
-def _count_only(found: LoadedModels, agents: AgentsConfig, base_dir: Path) -> None:
+def _count_only(found: LoadedModels, engine: RandomEngine, base_dir: Path) -> None:
     """Take in the tokenizer of the model whose null control is to be charged alike."""
-    name = str(agents.model)
-    if agents.backend.url is not None:
-        _tokenizer_of_endpoint(found, "agents", agents, base_dir)
+    name = engine.model
+    if engine.tokenizer is not None:
+        found.tokenizers["agents"] = _tokenizer(engine.tokenizer, base_dir)[0]
+    elif name is None:
+        return
     elif _is_checkpoint(base_dir, name):
         found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
     else:
@@ -243,25 +249,23 @@ def _remember(found: LoadedModels, whose: str, opened: ModelFolder) -> None:
         found.chats[whose] = opened.chat
 
 
-def _endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> None:
+def _endpoint(found: LoadedModels, whose: str, engine: OpenAIEngine, base_dir: Path) -> None:
     """Take in a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
     from swarm.backends.openai import OpenAIModel
 
-    backend = _tokenizer_of_endpoint(found, whose, section, base_dir)
-    endpoint = OpenAIModel(str(section.model), backend)
+    if engine.tokenizer is not None:
+        found.tokenizers[whose], folder = _tokenizer(engine.tokenizer, base_dir)
+        engine = engine.model_copy(update={"tokenizer": str(folder)})
+    endpoint = OpenAIModel(engine.model, engine)
     endpoint.check()
     endpoint.close()
-    found.endpoints[whose] = backend
+    found.endpoints[whose] = engine
 
 
-def _tokenizer_of_endpoint(found: LoadedModels, whose: str, section: _Section, base_dir: Path) -> BackendConfig:
-    """Take in the tokenizer; return the settings with the place where it is."""
-    backend = section.backend
-    if not backend.tokenizer:
-        return backend
-    folder = find_model(backend.tokenizer, base_dir)
+def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:
+    """Return a tokenizer as text, and the folder that it is in."""
+    folder = find_model(name, base_dir)
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise SwarmError(f"backend.tokenizer: no tokenizer.json in {folder}")
-    found.tokenizers[whose] = file.read_text(encoding="utf-8")
-    return backend.model_copy(update={"tokenizer": str(folder)})
+        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}")
+    return file.read_text(encoding="utf-8"), folder

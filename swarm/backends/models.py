@@ -93,9 +93,9 @@ class ModelFolder:
     ends: tuple[int, ...]
 
     def refuse_longer(self, max_length: int | None) -> None:
-        """Raise SwarmError if `backend.max_length` is more than the model was made for."""
+        """Raise SwarmError if `engine.max_length` is more than the model was made for."""
         if max_length is not None and max_length > self.max_length:
-            raise SwarmError(f"backend.max_length is {max_length}, and {self.name} was made for {self.max_length}")
+            raise SwarmError(f"engine.max_length is {max_length}, and {self.name} was made for {self.max_length}")
 
 
 def find_model(name: str, base_dir: Path) -> Path:

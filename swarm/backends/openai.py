@@ -25,7 +25,7 @@ from swarm.backends.completion import decode, judge, model_names, read_completio
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Answer, TimedClient
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from swarm.text import one_line
 
@@ -60,23 +60,21 @@ class OpenAIModel:
 
     Args:
         model: its name at the endpoint.
-        config: settings; `url` is needed.
+        config: settings.
         environ: where the variable `config.key_env` is looked up.
         sleep: waits before a retry.
 
     Raises:
-        SwarmError: no URL, no key where one should be, or a proxy that cannot be used.
+        SwarmError: no key where one should be, or a proxy that cannot be used.
     """
 
     def __init__(
         self,
         model: str,
-        config: BackendConfig,
+        config: OpenAIEngine,
         environ: Mapping[str, str] = os.environ,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        if config.url is None:
-            raise SwarmError("engine 'openai' needs `backend.url`, such as http://localhost:8000/v1")
         self.model = model
         self._config = config
         self._url = config.url.rstrip("/")
@@ -93,7 +91,7 @@ class OpenAIModel:
 
     @property
     def max_length(self) -> int:
-        """Tokens of prompt and answer together: `backend.max_length`, or 1 << 20 where it is unknown."""
+        """Tokens of prompt and answer together: `engine.max_length`, or 1 << 20 where it is unknown."""
         return self._config.max_length or UNKNOWN_LENGTH
 
     def check(self) -> None:
@@ -114,7 +112,7 @@ class OpenAIModel:
             raise SwarmError(self._refused(answer))
         if answer.status == 200 and "html" in answer.content_type.lower():
             raise SwarmError(
-                f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct backend.url, "
+                f"what answers at {self._url} is a web page and no OpenAI-compatible endpoint: correct engine.url, "
                 f"which mostly ends in /v1 ({self._quote(decode(answer))})"
             )
         names = model_names(answer)
@@ -123,7 +121,7 @@ class OpenAIModel:
             raise SwarmError(f"the endpoint {self._url} has no model {self.model!r}{self._offer(names)}")
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
-        """Answer every request, `backend.connections` of them at a time.
+        """Answer every request, `engine.connections` of them at a time.
 
         An answer that does not say what it cost is charged the most that it can have: its prompt by `count_tokens`, and
         all tokens that it was allowed. So is every try that was sent and not answered.
@@ -134,7 +132,7 @@ class OpenAIModel:
         return self._client.run(self._answer_all(requests, math.inf if deadline_s is None else deadline_s))
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt: by `backend.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
+        """Return the tokens of each prompt: by `engine.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
 
         Only the endpoint knows its chat template, so each message of a chat is allowed CHAT_MARKS for its marks. What
         an answer is charged is what the endpoint says.
@@ -152,7 +150,7 @@ class OpenAIModel:
         ]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text by `backend.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer."""
+        """Return the tokens of each text by `engine.tokenizer`, or its UTF-8 bytes, which are hardly ever fewer."""
         if self._config.tokenizer is None:
             return [len(text.encode(errors="surrogatepass")) for text in texts]
         return [len(ids) for ids in self._tokenizer.encode_batch(texts)]
@@ -168,7 +166,7 @@ class OpenAIModel:
         try:
             return Tokenizer.load(str(self._config.tokenizer))
         except ValueError as error:
-            raise SwarmError(f"backend.tokenizer: {error}") from error
+            raise SwarmError(f"engine.tokenizer: {error}") from error
 
     async def _answer_all(self, requests: Sequence[TextRequest], deadline_s: float) -> list[TextResult]:
         results: dict[int, TextResult] = {}
@@ -215,7 +213,7 @@ class OpenAIModel:
                 raise SwarmError(
                     f"the endpoint {self._url} knows no model {self.model!r}, or no {path} (HTTP 404)"
                     f"{self._offer(model_names(await self._exchange('GET', '/models', b'', deadline_s)))}; "
-                    "correct the model's name or backend.url"
+                    "correct the model's name or engine.url"
                 )
             trouble = self._trouble(answer)
             if verdict == "bad request":
@@ -235,7 +233,7 @@ class OpenAIModel:
         return charged(TextResult.failed(f"{trouble} (tries: {tries})"))
 
     def _delay_s(self, tries: int, retry_after_s: float, deadline_s: float) -> float:
-        """Return how long to wait after so many tries; without a deadline, Retry-After gets `backend.timeout_s`."""
+        """Return how long to wait after so many tries; without a deadline, Retry-After gets `engine.timeout_s`."""
         limit_s = self._config.timeout_s if deadline_s == math.inf else math.inf
         return max(min(BACKOFF_S * 2.0 ** (tries - 1), MAX_BACKOFF_S), min(retry_after_s, limit_s))
 
@@ -293,15 +291,15 @@ class OpenAIModel:
         if answer.status == 0:
             return self._quote(answer.trouble, 200)
         if 300 <= answer.status < 400:
-            return f"HTTP {answer.status}: a redirect, and those are not followed; give backend.url the final address"
+            return f"HTTP {answer.status}: a redirect, and those are not followed; give engine.url the final address"
         return f"HTTP {answer.status}: {self._quote(decode(answer))}"
 
     def _nobody(self, answer: Answer) -> str:
-        return f"no endpoint at {self._url}: start it or correct backend.url ({self._trouble(answer)})"
+        return f"no endpoint at {self._url}: start it or correct engine.url ({self._trouble(answer)})"
 
     def _refused(self, answer: Answer) -> str:
         variable = self._config.key_env
-        way_out = f"check what is in {variable}" if variable else "set backend.key_env to the variable that holds a key"
+        way_out = f"check what is in {variable}" if variable else "set engine.key_env to the variable that holds a key"
         return f"the endpoint {self._url} refuses the key: {way_out} ({self._trouble(answer)})"
 
     def _offer(self, names: Sequence[str]) -> str:
@@ -318,7 +316,7 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     key = environ.get(variable, "").strip()
     if not key:
         raise SwarmError(
-            f"the environment variable {variable} is not set; put the endpoint's key in it (backend.key_env)"
+            f"the environment variable {variable} is not set; put the endpoint's key in it (engine.key_env)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise SwarmError(f"the environment variable {variable} holds no key: keys are one word of printable ASCII")

@@ -59,7 +59,7 @@ class PromptReader:
 
     def _chat_ids(self, system: str, prompt: str) -> list[int]:
         if self._chat is None:
-            raise SwarmError("this model has no chat format; set backend.prompt: plain")
+            raise SwarmError("this model has no chat format; set engine.prompt: plain")
         text = self._chat.render(system, prompt)
         return list(self._marked.encode(text, add_special_tokens=False).ids)
 

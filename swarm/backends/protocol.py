@@ -27,7 +27,7 @@ class Structure:
         regex: the whole answer matches it (`ulm.decode.constraint.Constraint.from_regex` says what is understood).
         choices: the answer is one of these.
         json_schema: the answer is JSON that fits this schema.
-        grammar: a context-free grammar in the EBNF of the engine (vLLM: that of xgrammar).
+        grammar: a context-free grammar that begins at `root`, in GBNF (vLLM: the EBNF of xgrammar).
     """
 
     regex: str | None = None

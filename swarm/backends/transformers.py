@@ -13,22 +13,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from swarm.backends.constraints import Constraints
+from swarm.backends.constraints import constraint_of
 from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import MAX_BATCH, TextRequest, TextResult
 from swarm.errors import SwarmError, first_line
+from ulm.decode.constraint import Matcher, mask_logits
 from ulm.decode.engine import sample
 from ulm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from ulm.decode.constraint import Constraint
 
 __all__ = ["TransformersModel"]
 
@@ -38,8 +36,7 @@ class _Row:
     request: TextRequest
     ids: list[int]
     uniforms: np.ndarray[Any, Any]
-    constraint: Constraint | None
-    state: int = 0
+    matcher: Matcher | None
     produced: list[int] = field(default_factory=list)
     text: str = ""
     finish: str | None = None
@@ -71,7 +68,6 @@ class TransformersModel:
         self._tokenizer = Tokenizer.load(folder.path)
         self._tokenizer.pad_id = self._tokenizer.eot_id = folder.ends[0]
         self._reader = PromptReader(self._tokenizer, folder.chat)
-        self._constraints = Constraints(self._tokenizer)
         self._device = torch.device(device)
         self._model = _load(folder, self._device, dtype, adapter)
         self._ends = list(folder.ends)
@@ -102,7 +98,7 @@ class TransformersModel:
                 results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
                 continue
             try:
-                constraint = self._constraints.of(request.structure) if request.structure else None
+                constraint = constraint_of(request.structure, self._tokenizer)
             except ValueError as error:
                 results[number] = TextResult.failed(f"the form of the answer cannot be kept: {error}"[:300])
                 continue
@@ -110,7 +106,7 @@ class TransformersModel:
             uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
                 request.max_new_tokens, dtype=np.float32
             )
-            rows.append((number, _Row(request, ids, uniforms, constraint, constraint.start if constraint else 0)))
+            rows.append((number, _Row(request, ids, uniforms, constraint.matcher() if constraint else None)))
         rows.sort(key=lambda pair: len(pair[1].ids))  # little padding
         for start in range(0, len(rows), MAX_BATCH):
             part = rows[start : start + MAX_BATCH]
@@ -176,13 +172,7 @@ class _Choose:
             request = self.rows[i].request
             by_sampling.setdefault((request.temperature, request.top_p), []).append(i)
         for (temperature, top_p), members in by_sampling.items():
-            logits = scores[members].float()
-            for place, i in enumerate(members):
-                row = self.rows[i]
-                if row.constraint is not None:
-                    allowed = row.constraint.allowed(row.state).to(logits.device)
-                    logits[place, : len(allowed)].masked_fill_(~allowed, -torch.inf)
-                    logits[place, len(allowed) :] = -torch.inf
+            logits = mask_logits(scores[members].float(), [self.rows[i].matcher for i in members])
             uniforms = torch.tensor([float(self.rows[i].uniforms[self.step]) for i in members], device=logits.device)
             for i, token in zip(members, sample(logits, uniforms, temperature, top_p).tolist(), strict=True):
                 self._accept(self.rows[i], token)
@@ -199,8 +189,8 @@ class _Choose:
         if token in self.ends:
             row.finish = "end"
             return
-        if row.constraint is not None:
-            row.state = row.constraint.advance(row.state, token)
+        if row.matcher is not None:
+            row.matcher.advance(token)
         row.text = self.tokenizer.decode(row.produced)
         found = [place for stop in row.request.stop if (place := row.text.find(stop)) >= 0]
         if found:
@@ -228,7 +218,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise SwarmError("backend.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
+        raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
     try:
         json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         # Merged, a step costs what it costs without an adapter.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from swarm.backends.constraints import Constraints
+from swarm.backends.constraints import constraint_of
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import TextRequest, TextResult
@@ -29,7 +29,6 @@ class UlmModel:
         self._engine = engine
         self._max_length = max_length
         self._reader = PromptReader(engine.tokenizer, chat)
-        self._constraints = Constraints(engine.tokenizer)
 
     @property
     def max_length(self) -> int:
@@ -46,7 +45,7 @@ class UlmModel:
         openings = self._reader.openings(requests, prompts)
         for number, (request, ids, opening) in enumerate(zip(requests, prompts, openings, strict=True)):
             try:
-                constraint = self._constraints.of(request.structure) if request.structure else None
+                constraint = constraint_of(request.structure, self._engine.tokenizer)
             except ValueError as error:
                 results[number] = TextResult.failed(f"the form of the answer cannot be kept: {error}"[:300])
                 continue

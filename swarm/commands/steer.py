@@ -47,12 +47,13 @@ def steer(
         known = [f"a{number}" for number in range(config.agents.count)]
         if unknown := [name for name in agents if name not in known]:
             raise SwarmError(f"no agent {unknown[0]!r} in this run; there are a0 to {known[-1]}")
-        if config.agents.worker == "time_slice":
+        if config.agents.turns == "one_at_a_time":
             raise SwarmError("one worker plays all agents of this run in turn; a directive for one tick may miss it")
     else:
-        kind, cut_off = config.coordinator.kind, config.topology.kind == "none"
-        if not config.coordinator.reads_hints or (cut_off and kind != "human"):
-            why = "has no coordinator that could hear" if cut_off else f"has coordinator {kind!r}, which cannot read"
+        traits, cut_off = config.coordinator.traits, config.topology.kind == "none"
+        if not traits.reads_hints or (cut_off and traits.needs_reports):
+            kind = config.coordinator.kind
+            why = "has no coordinator that could read" if cut_off else f"has coordinator {kind!r}, which cannot read"
             raise SwarmError(f"this run {why} a hint; direct agents yourself, such as --agent a0")
     post(run_dir, said, agents, episode)
     typer.echo(f"{' '.join(agents)}, in the next tick: {said}" if agents else f"the coordinator, from now on: {said}")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swarm.compare.arms import ARMS, Arm
-from swarm.config.backend import MODEL_KINDS
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes
 from swarm.stats import (
     Interval,
@@ -249,12 +248,12 @@ def _row(
         rounds_ratio=_ratio([puzzles[key].rounds for key in both], [base[key].rounds for key in both]),
         calls=_mean([puzzle.calls for puzzle in ended]) or 0.0,
         gflop_agents=_gflop(
-            agents["model"] if agents["policy"] in MODEL_KINDS else None,
+            agents["engine"].get("model") if agents["engine"]["kind"] != "random" else None,
             [puzzle.agent_tokens for puzzle in ended],
             parameters,
         ),
         gflop_coordinator=_gflop(
-            coordinator["model"] if coordinator["kind"] in (*MODEL_KINDS, "shuffled") else None,
+            coordinator["engine"]["model"] if coordinator["engine"] else None,
             [puzzle.coordinator_tokens for puzzle in ended],
             parameters,
         ),

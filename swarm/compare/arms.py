@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from swarm.config.backend import MODEL_KINDS, BackendConfig
+from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.document import Document, set_key
-from swarm.config.experiment import CoordinatorConfig, EngramSection, ExperimentConfig, TopologyConfig
+from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine
+from swarm.config.experiment import EngramSection, ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.errors import SwarmError
 from worlds.protocol import World, WorldError, WorldOptions
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 _SILENT = {
-    "coordinator": CoordinatorConfig.model_validate({"kind": "none"}),
+    "coordinator": CoordinatorConfig(),
     "topology": TopologyConfig.model_validate({"kind": "none"}),
 }
 
@@ -52,7 +54,8 @@ class Arm:
         won: what it means when the swarm beats this arm.
         not_won: what it means when it ties with this arm or loses to it.
         needs_view: the arm exists only in worlds whose views can be widened (`World.full_view`).
-        needs_coordinator: the arm exists only in worlds with a playbook.
+        needs_playbook: the arm exists only in worlds with a playbook.
+        needs_coordinator: the arm exists only where somebody directs.
         needs_memory: the arm exists only where agents have a memory beside their window.
         needs_engram: the arm exists only where agents have an exact memory.
     """
@@ -63,6 +66,7 @@ class Arm:
     won: str
     not_won: str
     needs_view: bool = False
+    needs_playbook: bool = False
     needs_coordinator: bool = False
     needs_memory: bool = False
     needs_engram: bool = False
@@ -89,26 +93,23 @@ def _rules(config: ExperimentConfig) -> ExperimentConfig:
     rules = config.coordinator.model_copy(
         update={
             "kind": "rules",
-            "model": None,
-            "inner": None,
-            "backend": BackendConfig(),
+            "engine": None,
+            "options": {},
+            "shuffled": False,
             "menu": None,
             "answers": "picks",
-            "offer_again": False,
+            "reoffer_declined": False,
         }
     )
     return config.model_copy(update={"coordinator": rules})
 
 
 def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
-    mind = config.coordinator.mind
-    inner = mind if mind in MODEL_KINDS and mind != "ulm" else None  # the µLM, or rules without a model, go unsaid
-    shuffled = config.coordinator.model_copy(update={"kind": "shuffled", "inner": inner})
-    return config.model_copy(update={"coordinator": shuffled})
+    return config.model_copy(update={"coordinator": config.coordinator.model_copy(update={"shuffled": True})})
 
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:
-    return _seeing_all(_silent(_with_agents(config, count=1, worker="parallel")))
+    return _seeing_all(_silent(_with_agents(config, count=1, turns="parallel")))
 
 
 def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
@@ -126,16 +127,21 @@ def _engram(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]
     return change
 
 
-def _asked_alike(config: ExperimentConfig) -> BackendConfig:
-    """Return backend settings with which a policy without a model is charged the prompts of the base's model."""
-    backend = config.agents.backend
-    if config.agents.engine in ("ulm", None):
-        return backend
-    return backend.model_copy(update={"prompt": "chat" if config.agents.chats else "plain"})
+def _random(config: ExperimentConfig) -> ExperimentConfig:
+    """Let agents act at random, charged the prompts of the base's model."""
+    engine = config.agents.engine
+    if isinstance(engine, RandomEngine):
+        return config
+    if not isinstance(engine, ModelEngine):
+        return _with_agents(config, engine=RandomEngine())
+    prompt: Literal["plain", "chat"] = "chat" if engine.chats else "plain"
+    if isinstance(engine, OpenAIEngine):  # of its model there is only a tokenizer here
+        return _with_agents(config, engine=RandomEngine(tokenizer=engine.tokenizer, prompt=prompt))
+    return _with_agents(config, engine=RandomEngine(model=engine.model, prompt=prompt))
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
-    told = _rules(_with_agents(config, count=2, worker="time_slice"))
+    told = _rules(_with_agents(config, count=2, turns="one_at_a_time"))
     return told.model_copy(update={"topology": TopologyConfig.model_validate({"kind": "star"})})
 
 
@@ -158,7 +164,7 @@ ARMS: dict[str, Arm] = {
     "time_slice": Arm(
         "one worker in turns",
         "Does it beat one worker that plays all of its agents in turn?",
-        lambda config: _with_agents(config, worker="time_slice"),
+        lambda config: _with_agents(config, turns="one_at_a_time"),
         "acting at the same time solves more, not only sooner",
         "acting at the same time is not shown to solve more; what it buys is fewer rounds",
     ),
@@ -183,7 +189,7 @@ ARMS: dict[str, Arm] = {
         _rules,
         "the coordinator directs better than the hand-written rules",
         "the coordinator is not shown to direct better than the hand-written rules",
-        needs_coordinator=True,
+        needs_playbook=True,
     ),
     "swarm": Arm(
         "swarm",
@@ -243,7 +249,7 @@ ARMS: dict[str, Arm] = {
     "random": Arm(
         "random policy",
         "Does it need trained agents (null control)?",
-        lambda config: _with_agents(config, policy="random", backend=_asked_alike(config)),
+        _random,
         "trained agents matter: random legal actions do not get there",
         "a gain that survives random actions is not caused by the trained agents",
     ),
@@ -316,8 +322,9 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
         return "not applicable: its agents have no memory beside their window (agents.memory)"
     if asked.needs_engram and not config.agents.has_engram:
         return "not applicable: its agents have no exact memory (engram in agents.memory)"
-    any_world = arm == "shuffled" and config.coordinator.chats  # a model that is told all in words needs no playbook
-    if asked.needs_coordinator and not any_world and load_playbook(config.world.id) is None:
+    if asked.needs_coordinator and not config.coordinator.traits.directs:
+        return "not applicable: it has no coordinator (coordinator.kind)"
+    if asked.needs_playbook and load_playbook(config.world.id) is None:
         return f"not applicable to {config.world.id}: it has no playbook"
     return None
 
@@ -336,7 +343,7 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
     config = with_settings(config, {"seed": seed}, "--seed")
     changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
-    if "human" in (config.coordinator.kind, changed.coordinator.kind):
+    if config.coordinator.traits.needs_terminal or changed.coordinator.traits.needs_terminal:
         raise SwarmError(
             "a comparison cannot wait for a person: set coordinator.kind to something else than human, "
             "such as --set coordinator.kind=rules"

@@ -2,8 +2,8 @@
 
 Owns the schema and its two halves. The *logical* half (world, agents, topology, coordinator, budget, seed, episodes)
 decides what happens and is hashed into the journal. The *physical* half (`runtime`) says where it runs and may never
-alter a result. What engines of models may be told is in `swarm.config.backend`. It refuses to read files
-(`swarm.config.load`) and to start anything.
+alter a result. Engines are in `swarm.config.engine`, coordinators in `swarm.config.coordinator`; files are read in
+`swarm.config.load`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from swarm.config.backend import MODEL_KINDS, WHAT_MODEL, BackendConfig, ModelKind
+from swarm.config.coordinator import CoordinatorConfig
+from swarm.config.engine import AgentEngine, ModelEngine, OpenAIEngine, UlmEngine
 from swarm.config.section import Section
 
 __all__ = [
@@ -50,48 +51,48 @@ class EngramSection(Section):
 
 
 class AgentsConfig(Section):
-    """The searchers.
-
-    Attributes:
-        count: number of agents.
-        policy: the engine that the model runs on: `ulm` (our own), `transformers`, `vllm`, or `openai` (any endpoint
-            that speaks its protocol); `random` draws legal actions from the world (the null control); `echo` answers
-            with its own prompt (for measuring the machinery).
-        model: checkpoint folder, relative to the YAML file; or `smollm2-135m`, or a folder or GGUF file as transformers
-            has them (of a Llama for `ulm`); for `transformers` and `vllm` also a name of the hub; for `openai` what the
-            endpoint calls it. `random` counts tokens as the model would.
-        backend: settings of the engine.
-        temperature, top_p: sampling; temperature 0 is greedy.
-        max_new_tokens: hard limit of one action.
-        constrained: force actions into the world's action pattern where it has one.
-        history: how many of its own last (action, feedback) pairs an agent reads.
-        worker: `parallel` lets all agents act in every tick; `time_slice` lets one worker play them in turn, one
-            call per tick.
-        max_retries: after this many illegal actions in a row an agent rests for one tick.
-        memory: what an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term
-            memory of a model that was trained with one; `engram`, an exact memory of the facts that the world vouches
-            for, for any model.
-        memory_span: how long `ltm` and `engram` last: an `episode`, or the whole `run`.
-        engram: settings of the exact memory.
-        awake: after the first tick, agents without a directive rest, but for as many in turn as it takes for this many
-            to act; None lets everybody act in every tick.
-    """
+    """The agents that search for the goal."""
 
     count: int = Field(8, ge=1, le=100_000)
-    policy: Literal["ulm", "transformers", "vllm", "openai", "random", "echo"] = "ulm"
-    model: str | None = None
-    backend: BackendConfig = BackendConfig()
+    """Number of agents."""
+
+    engine: AgentEngine
+    """What the agents run on: a language model, or one of the controls `random` and `echo`."""
+
     temperature: float = Field(0.7, ge=0.0, le=5.0)
+    """Sampling temperature; 0 is greedy."""
+
     top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Sample from the most likely tokens that have this probability together."""
+
     max_new_tokens: int = Field(32, ge=1, le=4096)
+    """Hard limit of one action."""
+
     constrained: bool = False
+    """Force actions into the world's action pattern, where it has one."""
+
     history: int = Field(0, ge=0, le=64)
-    worker: Literal["parallel", "time_slice"] = "parallel"
+    """Number of its own last (action, feedback) pairs that an agent reads."""
+
+    turns: Literal["parallel", "one_at_a_time"] = "parallel"
+    """`parallel` lets all agents act in every tick; `one_at_a_time` lets one act per tick, in turn."""
+
     max_retries: int = Field(3, ge=1)
+    """Illegal actions in a row after which an agent rests for one tick."""
+
     memory: tuple[Literal["stm", "ltm", "engram"], ...] = ("stm",)
+    """What an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term memory of a
+    model that was trained with one; `engram`, an exact memory of the facts that the world vouches for."""
+
     memory_span: Literal["episode", "run"] = "episode"
+    """How long `ltm` and `engram` last."""
+
     engram: EngramSection = EngramSection()
-    awake: int | None = Field(None, ge=1)
+    """Settings of the exact memory."""
+
+    min_active: int | None = Field(None, ge=1)
+    """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
+    takes; null lets everybody act in every tick."""
 
     @property
     def has_ltm(self) -> bool:
@@ -103,29 +104,15 @@ class AgentsConfig(Section):
         """Whether agents have an exact memory of facts."""
         return "engram" in self.memory
 
-    @property
-    def engine(self) -> ModelKind | None:
-        """What the agents' model runs on; None for agents without one."""
-        return None if self.policy in ("random", "echo") else self.policy  # type: ignore[return-value]
-
-    @property
-    def chats(self) -> bool:
-        """Whether agents are asked in their model's chat format."""
-        return self.backend.chats(self.engine)
-
     @model_validator(mode="after")
-    def _model_is_named(self) -> AgentsConfig:
-        if self.engine and not self.model:
-            raise ValueError(f"policy {self.policy!r} needs `model`: {WHAT_MODEL[self.engine]}")
-        if self.engine:
-            self.backend.refuse_unused(self.engine, "agents")
-            self.backend.refuse_short(self.max_new_tokens, "agents")
-        elif self.policy == "echo" and self.backend != BackendConfig():
-            raise ValueError("`backend` has settings for a model, and policy 'echo' has none; leave it out")
-        if self.engine == "ulm" and self.chats and self.has_engram:
-            raise ValueError("an exact memory continues plain prompts; set backend.prompt: plain, or leave engram out")
-        if self.engine not in ("ulm", None) and (self.has_ltm or self.has_engram):
-            raise ValueError(f"memories are those of policy 'ulm'; set memory: [stm] for {self.policy!r}")
+    def _engine_fits(self) -> AgentsConfig:
+        if not isinstance(self.engine, ModelEngine):
+            return self
+        self.engine.refuse_short(self.max_new_tokens)
+        if not isinstance(self.engine, UlmEngine) and (self.has_ltm or self.has_engram):
+            raise ValueError(f"memories need engine 'ulm'; set memory: [stm] for {self.engine.kind!r}")
+        if self.engine.chats and self.has_engram:
+            raise ValueError("an exact memory continues plain prompts; set engine.prompt: plain, or leave engram out")
         return self
 
     @model_validator(mode="after")
@@ -155,82 +142,6 @@ class TopologyConfig(Section):
     def _path_is_named(self) -> TopologyConfig:
         if (self.kind == "file") != (self.path is not None):
             raise ValueError("`path` belongs to topology kind 'file', and only to it")
-        return self
-
-
-class CoordinatorConfig(Section):
-    """The mind that reads reports and steers.
-
-    `none` directs nobody, `rules` uses the world's hand-written rules. `ulm`, `transformers`, `vllm` and `openai` are
-    the engine of a model, as in `agents.policy`. `shuffled` gives every agent the directive that `inner` meant for
-    another (the null control). `human` is a person at the terminal of the run, who needs no playbook and can direct
-    without a topology, too, hearing nobody then.
-
-    Attributes:
-        model, backend: as in `agents`.
-        inner: what `shuffled` shuffles; None means the µLM, or the rules without `model`.
-        every: ticks from one time that it is asked to the next.
-        digest_tokens: tokens that a model in a chat reads at most; older reports are left out.
-        menu: directives that one briefing of a model lists at most, in worlds whose playbook lists them; None takes the
-            playbook's own number.
-        answers: what a model that was trained on briefings does with a menu: `picks` lists what it chooses, `marks`
-            goes through it and marks each entry with + or -, kept to that form by the engine.
-        offer_again: whether such a model is offered again what it declined: for one that is often wrong.
-    """
-
-    kind: Literal["none", "rules", "ulm", "transformers", "vllm", "openai", "shuffled", "human"] = "none"
-    model: str | None = None
-    backend: BackendConfig = BackendConfig()
-    inner: Literal["rules", "ulm", "transformers", "vllm", "openai"] | None = None
-    digest_tokens: int = Field(768, ge=64)
-    menu: int | None = Field(None, ge=1, le=100)
-    answers: Literal["picks", "marks"] = "picks"
-    offer_again: bool = False
-    every: int = Field(1, ge=1)
-    temperature: float = Field(0.7, ge=0.0, le=5.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    max_new_tokens: int = Field(64, ge=1, le=4096)
-
-    @property
-    def mind(self) -> str:
-        """What thinks, shuffled or not: `none`, `rules`, `human`, or an engine."""
-        if self.kind != "shuffled":
-            return self.kind
-        return self.inner or ("ulm" if self.model else "rules")
-
-    @property
-    def engine(self) -> ModelKind | None:
-        """What its model runs on; None without one."""
-        return self.mind if self.mind in MODEL_KINDS else None  # type: ignore[return-value]
-
-    @property
-    def chats(self) -> bool:
-        """Whether its model is asked in its chat format."""
-        return self.backend.chats(self.engine)
-
-    @property
-    def reads_hints(self) -> bool:
-        """Whether it understands what a person says to it: people do, and models that are told all in words."""
-        return self.mind == "human" or (self.engine is not None and self.chats)
-
-    @model_validator(mode="after")
-    def _model_is_named(self) -> CoordinatorConfig:
-        if self.inner is not None and self.kind != "shuffled":
-            raise ValueError("`inner` belongs to coordinator 'shuffled', and only to it")
-        for name, is_set in (("answers", self.answers != "picks"), ("offer_again", self.offer_again)):
-            if is_set and (self.engine is None or self.chats):
-                raise ValueError(f"`{name}` is for models trained on briefings (backend.prompt: plain); leave it out")
-        if self.engine:
-            if not self.model:
-                raise ValueError(f"coordinator {self.mind!r} needs `model`: {WHAT_MODEL[self.engine]}")
-            self.backend.refuse_unused(self.engine, "coordinator")
-            self.backend.refuse_short(self.max_new_tokens, "coordinator")
-        elif self.menu is not None and self.kind != "human":
-            raise ValueError(f"`menu` is for models and people, and coordinator {self.kind!r} needs none; leave it out")
-        elif self.backend != BackendConfig():
-            raise ValueError(
-                f"`backend` has settings for a model, and coordinator {self.kind!r} has none; leave it out"
-            )
         return self
 
 
@@ -277,10 +188,6 @@ class RuntimeConfig(Section):
         pool: `ray` or `local` (this process, for tests and debugging).
         hosts: agent host actors; agents_per_host, when set, decides the number of hosts instead.
         standby: spare host actors that are loaded and take over when a host dies.
-        calls: `channels` sends calls to hosts over Ray's compiled graphs (shared memory, one more small process per
-            host, a third of the time of a task), but a host that waits on one keeps a core busy; `tasks` are ordinary
-            actor calls, with the same results. None takes tasks where a large model, another process or a
-            person is waited for, channels otherwise. A host that takes another's place gets tasks.
         durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
             may lose that much, which a deterministic run recomputes on resume.
         device, dtype, compile: torch settings of the hosts. bfloat16 halves what a pretrained model of `ulm` reads per
@@ -292,7 +199,6 @@ class RuntimeConfig(Section):
     hosts: int = Field(2, ge=1, le=1024)
     agents_per_host: int | None = Field(None, ge=1)
     standby: int = Field(1, ge=0, le=16)
-    calls: Literal["channels", "tasks"] | None = None
     durability: Literal["tick", "group"] = "tick"
     group_ms: int = Field(50, ge=1, le=10_000)
     device: str = "auto"
@@ -357,36 +263,19 @@ class ExperimentConfig(Section):
     compare: CompareConfig | None = None
 
     def logical(self) -> dict[str, Any]:
-        """Return the part that decides results, as JSON-able data; the journal's header hashes it."""
+        """Return the part that decides results, defaults included, as JSON-able data for the journal's header."""
         data = self.model_dump(mode="json", exclude={"runtime", "compare"})
         data["faults"] = {"max_faults": self.faults.max_faults}
-        # A run without a memory keeps the header that it had before there was one.
-        if not self.agents.has_engram:
-            del data["agents"]["engram"]
-        if not self.agents.has_ltm and not self.agents.has_engram:
-            del data["agents"]["memory"], data["agents"]["memory_span"]
-        # As does one whose models run on our own engine, as all did once.
-        for name, section in (("agents", self.agents), ("coordinator", self.coordinator)):
-            data[name]["backend"] = section.backend.logical()
-            if section.backend.logical() == BackendConfig().logical():
-                del data[name]["backend"]
-        if self.coordinator.inner is None:
-            del data["coordinator"]["inner"]
-        if not self.coordinator.chats:
-            del data["coordinator"]["digest_tokens"]
-        if self.coordinator.menu is None:
-            del data["coordinator"]["menu"]
-        if self.coordinator.answers == "picks":
-            del data["coordinator"]["answers"]
-        if not self.coordinator.offer_again:
-            del data["coordinator"]["offer_again"]
+        data["agents"]["engine"] = self.agents.engine.logical()
+        if self.coordinator.engine is not None:
+            data["coordinator"]["engine"] = self.coordinator.engine.logical()
         return data
 
     @model_validator(mode="after")
     def _requests_end_before_their_call(self) -> ExperimentConfig:
         for where, section in (("agents", self.agents), ("coordinator", self.coordinator)):
-            if section.engine == "openai":
-                section.backend.refuse_late(self.faults.call_timeout_s, where)
+            if isinstance(section.engine, OpenAIEngine):
+                section.engine.refuse_late(self.faults.call_timeout_s, where)
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from swarm.config.coordinator import COORDINATORS
 from swarm.config.document import (
     Document,
     KeyPath,
@@ -26,6 +27,7 @@ from swarm.config.document import (
     shown,
 )
 from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
 
 __all__ = ["experiment_of", "load_chosen_model", "load_experiment", "load_yaml_model"]
 
@@ -53,7 +55,7 @@ def experiment_of(document: Document, problems: Sequence[Problem] = ()) -> Exper
         SwarmError: one line per mistake, `problems` among them, at most ten.
     """
     config, found = _validate(ExperimentConfig, document, document.data, ())
-    problems = [*problems, *found, *_world_problems(document)]
+    problems = [*problems, *found, *_option_problems(document)]
     if config is None or problems:
         raise problems_error(problems)
     return config
@@ -113,22 +115,27 @@ def _validate(
         return None, list(_explain(error, model_class, document, data, prefix))
 
 
-def _world_problems(document: Document) -> list[Problem]:
-    """Check the world id and its options, as far as the `world` section is readable at all."""
-    world = document.data.get("world")
-    if not isinstance(world, dict) or not isinstance(world.get("id"), str):
-        return []
+def _option_problems(document: Document) -> list[Problem]:
+    """Check the options of world and coordinator, as far as their sections are readable at all."""
     from worlds.protocol import WorldError
     from worlds.registry import world_class
 
-    try:
-        options_class = world_class(world["id"]).Options
-    except WorldError as error:
-        return [document.problem(("world", "id"), str(error))]
-    options = world.get("options", {})
-    if not isinstance(options, dict):
-        return []
-    return _validate(options_class, document, options, ("world", "options"))[1]
+    problems = []
+    for where, tag in (("world", "id"), ("coordinator", "kind")):
+        section = document.data.get(where)
+        if not isinstance(section, dict) or not isinstance(name := section.get(tag), str):
+            continue
+        try:
+            options_class = world_class(name).Options if where == "world" else COORDINATORS.find(name).Options
+        except WorldError as error:
+            problems.append(document.problem((where, tag), str(error)))
+            continue
+        except SwarmError:  # the section's own validator has said so
+            continue
+        options = section.get("options", {})
+        if isinstance(options, dict):
+            problems += _validate(options_class, document, options, (where, "options"))[1]
+    return problems
 
 
 def _explain(
@@ -139,41 +146,62 @@ def _explain(
         (*detail["loc"][:-1], near)
         for detail in details
         if detail["type"] == "extra_forbidden"
-        and (near := _nearest(str(detail["loc"][-1]), _fields_at(model_class, detail["loc"][:-1])))
+        and (near := _nearest(str(detail["loc"][-1]), _fields_of(_models_at(model_class, detail["loc"][:-1]))))
     }
     for detail in details:
-        path = _path_in(data, detail["loc"])
+        loc = detail["loc"]
+        path = _path_in(data, loc)
         kind = detail["type"]
         if kind == "extra_forbidden":
-            message = _unknown_key(model_class, path, prefix)
+            message = _unknown_key(model_class, loc, path, prefix)
         elif kind == "missing":
-            if detail["loc"] in suggested:
+            if loc in suggested:
                 continue  # the misspelt key is already reported with this name
             message = f"missing key '{_dotted((*prefix, *path))}'"
+        elif kind.startswith("union_tag"):
+            path, message = _wrong_tag(path, prefix, detail)
         else:
-            message = _wrong_value(model_class, path, prefix, detail)
+            message = _wrong_value(model_class, loc, path, prefix, detail)
         yield document.problem((*prefix, *path), message)
 
 
-def _unknown_key(model_class: type[BaseModel], path: KeyPath, prefix: KeyPath) -> str:
+def _unknown_key(model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath) -> str:
     key = str(path[-1])
-    known = _fields_at(model_class, path[:-1])
+    models = _models_at(model_class, loc[:-1])
+    known = _fields_of(models)
     section = _dotted((*prefix, *path[:-1]))
     start = f"unknown key '{key}'" + (f" in '{section}'" if section else "")
+    if below := next((home for model in models if (home := _home_of(key, model))), None):
+        return f"{start}; it belongs in '{_dotted((*prefix, *path[:-1], *below))}'"
     if near := _nearest(key, known):
         return f"{start}; did you mean '{near}'?"
     if home := _home_of(key, model_class):
         return f"{start}; it belongs in '{_dotted((*prefix, *home))}'"
-    return f"{start}; known keys: {', '.join(known) or 'none'}"
+    of = f" of kind {tag}" if len(models) == 1 and (tag := _tag_of(models[0])) else ""
+    return f"{start}; known keys{of}: {', '.join(known) or 'none'}"
 
 
-def _wrong_value(model_class: type[BaseModel], path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]) -> str:
+def _wrong_tag(path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]) -> tuple[KeyPath, str]:
+    """Explain a section whose tag, which says what else may stand in it, is missing or unknown."""
+    tag = str(detail["ctx"]["discriminator"]).strip("'")
+    name = _dotted((*prefix, *path, tag))
+    if detail["type"] == "union_tag_not_found":
+        return path, f"missing key '{name}'"
+    given, choices = detail["ctx"]["tag"], str(detail["ctx"]["expected_tags"]).replace("'", "")
+    near = _nearest(given, choices.split(", "))
+    hint = f"; did you mean '{near}'?" if near else ""
+    return (*path, tag), f"{name} is {shown(given)}; allowed: one of {choices}{hint}"
+
+
+def _wrong_value(
+    model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]
+) -> str:
     name = _dotted((*prefix, *path))
     if detail["type"] in ("value_error", "assertion_error"):
         reason = str(detail["msg"]).split("error, ", 1)[-1]
         return f"{name}: {reason}" if name else reason
     given = detail["input"]
-    found = _field_at(model_class, path)
+    found = _field_at(model_class, loc)
     allowed = _allowed(found) if found else None
     if not allowed:
         return f"{name} is {shown(given)}; {str(detail['msg'])[:1].lower()}{str(detail['msg'])[1:]}"
@@ -213,22 +241,35 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _fields_at(model_class: type[BaseModel], path: KeyPath) -> dict[str, FieldInfo]:
-    """Return the fields of the section at `path` (of all members where a section is a union)."""
+def _models_at(model_class: type[BaseModel], loc: KeyPath) -> list[type[BaseModel]]:
+    """Return the section at `loc`: one, or the members of a union whose tag `loc` does not name."""
     models = [model_class]
-    for part in path:
+    for part in loc:
         if isinstance(part, int):
             continue
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        models = [inner for found in fields for inner in _models_in(found.annotation)]
+        if fields:
+            models = list(dict.fromkeys(inner for found in fields for inner in _models_in(found.annotation)))
+        else:  # a tag, or the name that pydantic gives to the member of a plain union
+            models = [model for model in models if _tag_of(model) == part] or models
+    return models
+
+
+def _tag_of(model: type[BaseModel]) -> str | None:
+    """Return the tag of a member of a tagged union, None for other sections."""
+    choices = _choices(model.model_fields["kind"].annotation) if "kind" in model.model_fields else []
+    return choices[0] if len(choices) == 1 else None
+
+
+def _fields_of(models: Sequence[type[BaseModel]]) -> dict[str, FieldInfo]:
     return {name: found for model in models for name, found in model.model_fields.items()}
 
 
-def _field_at(model_class: type[BaseModel], path: KeyPath) -> FieldInfo | None:
-    """Return the field at `path`, or None for items of a list and whatever the schema does not name."""
-    if not path or isinstance(path[-1], int):
+def _field_at(model_class: type[BaseModel], loc: KeyPath) -> FieldInfo | None:
+    """Return the field at `loc`, or None for items of a list and whatever the schema does not name."""
+    if not loc or isinstance(loc[-1], int):
         return None
-    return _fields_at(model_class, path[:-1]).get(path[-1])
+    return _fields_of(_models_at(model_class, loc[:-1])).get(loc[-1])
 
 
 def _home_of(key: str, model_class: type[BaseModel]) -> KeyPath | None:
@@ -258,7 +299,9 @@ def _allowed(found: FieldInfo) -> str | None:
     elif kind in (list, tuple):
         text = "a list"
     elif sections := list(_models_in(kinds[0])):
-        text = f"a section with keys {', '.join(sections[0].model_fields)}"
+        tags = [tag for section in sections if (tag := _tag_of(section))]
+        keys = f"`kind`, one of {', '.join(tags)}" if len(tags) > 1 else f"keys {', '.join(sections[0].model_fields)}"
+        text = f"a section with {keys}"
     elif kind is dict:
         text = "a section of keys and values"
     elif kind in names:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
-from swarm.coordinator.minds import playbook
+from swarm.coordinator.minds import book_for, make_coordinator
+from swarm.coordinator.protocol import Coordinator, CountTokens, Setup, Terminal
 from swarm.errors import SwarmError
-from swarm.messages import Attendant, DirectReply, DirectRequest, Pool
+from swarm.messages import DirectReply, DirectRequest, Operator, Pool
 from swarm.text import checked_text, printable
 from worlds.protocol import Playbook
 
-__all__ = ["Approver", "HumanCoordinator", "Terminal", "at_terminal", "attend"]
+__all__ = ["Approver", "Director", "HumanCoordinator", "Terminal", "at_terminal", "operator_for"]
 
 DIGEST_LINES = 40
 """Of a digest that a person directs by; `more` shows the rest."""
@@ -35,19 +36,6 @@ _EDITING = [
     "none         directs nobody",
 ]
 _ALWAYS = ["more         shows the rest of the digest", "quit         stops the run; `swarm resume` goes on from here"]
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """Where a person reads and writes.
-
-    Attributes:
-        ask: shows a prompt and returns a line; raises EOFError when there will be no more.
-        say: shows a line.
-    """
-
-    ask: Callable[[str], str]
-    say: Callable[[str], None]
 
 
 def at_terminal() -> Terminal:
@@ -72,29 +60,51 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def attend(config: ExperimentConfig, terminal: Terminal | None) -> Attendant | None:
-    """Return what a person at `terminal` does in an experiment, None where there is nobody.
+def operator_for(config: ExperimentConfig, terminal: Terminal | None) -> Operator | None:
+    """Return what the person at `terminal` does in an experiment, None where there is nobody.
 
     Raises:
         SwarmError: the experiment needs a person and there is none, or has nothing to approve.
     """
-    directs = config.coordinator.kind == "human"
+    coordinator = config.coordinator
     if terminal is None:
-        if directs:
-            raise SwarmError("coordinator 'human' is a person at a terminal, and here is none; use `swarm run`")
+        if coordinator.traits.needs_terminal:
+            raise SwarmError(
+                f"coordinator {coordinator.kind!r} is a person at a terminal, and here is none; use `swarm run`"
+            )
         return None
-    try:
-        book = playbook(config.world.id, config.coordinator.menu)
-    except SwarmError:
-        if config.coordinator.menu is not None:
-            raise
-        book = None  # a person needs none
-    if directs:
-        return HumanCoordinator(terminal, book)
-    for section, kind in (("coordinator", config.coordinator.kind), ("topology", config.topology.kind)):
-        if kind == "none":
+    if coordinator.traits.needs_terminal:
+        return Director(config, terminal)
+    for section, directs in (("coordinator", coordinator.traits.directs), ("topology", config.topology.kind != "none")):
+        if not directs:
             raise SwarmError(f"with {section}.kind: none nobody is directed, so there is nothing to approve")
-    return Approver(terminal, book, config.coordinator.reads_hints)
+    return Approver(terminal, book_for(coordinator, config.world.id), coordinator.traits.reads_hints)
+
+
+class Director:
+    """The operator of a run whose coordinator is a person: that coordinator is made and asked beside the tick loop."""
+
+    def __init__(self, config: ExperimentConfig, terminal: Terminal) -> None:
+        self._config, self._terminal = config, terminal
+        self._coordinator: Coordinator | None = None
+
+    def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
+        """Ask the coordinator, whose tokens the pool counts."""
+        if self._coordinator is None:
+            config = self._config
+            self._coordinator = make_coordinator(
+                config.coordinator, config.world.id, None, pool.count_tokens, terminal=self._terminal
+            )
+        return self._coordinator.direct(requests)
+
+    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+        """Tell the person how an episode ended."""
+        self._terminal.say(_ended(record))
+
+
+def _ended(record: Mapping[str, Any]) -> str:
+    cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
+    return printable(f"episode {record['episode']} ended, {record['reason']}: {cost}")
 
 
 class _Draft:
@@ -141,11 +151,6 @@ class _Talk:
         self.book = book
         self._rest: list[str] = []
 
-    def hear(self, record: Mapping[str, Any]) -> None:
-        """Tell how an episode ended."""
-        cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
-        self._say(f"episode {record['episode']} ended, {record['reason']}: {cost}")
-
     def _say(self, *lines: str) -> None:
         for line in lines:
             self.terminal.say(printable(line))
@@ -190,22 +195,31 @@ class _Talk:
         return False
 
 
-class HumanCoordinator(_Talk):
+class HumanCoordinator(_Talk, Coordinator):
     """A person who directs: is shown the digest and writes a line for each agent.
 
     Charged as the rules are: for the reports that arrived since the last time, and for the directives.
     """
 
+    needs_reports = False
+    needs_terminal = True
+    reads_hints = True
     num_lines = DIGEST_LINES
     help = ("Enter        is the end: what was written is directed", *_EDITING, *_ALWAYS)
 
-    def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
-        """Ask the person about one request after the other; who cannot pay for reading is not asked."""
-        return [self._direct(request, pool) for request in requests]
+    def __init__(self, setup: Setup) -> None:
+        if setup.terminal is None:
+            raise SwarmError("coordinator 'human' is a person at a terminal, and here is none")
+        Coordinator.__init__(self, setup)
+        _Talk.__init__(self, setup.terminal, setup.book)
 
-    def _direct(self, request: DirectRequest, pool: Pool) -> DirectReply:
+    def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
+        """Ask the person about one request after the other; who cannot pay for reading is not asked."""
+        return [self._direct(request) for request in requests]
+
+    def _direct(self, request: DirectRequest) -> DirectReply:
         unread = [report.text for report in request.reports[len(request.reports) - request.unread :]]
-        read = _count(pool, unread)
+        read = _count(self.setup.count_tokens, unread)
         if request.max_tokens is not None and read > request.max_tokens:
             return DirectReply(request.key)
         draft = _Draft(request.agents, {})
@@ -222,7 +236,7 @@ class HumanCoordinator(_Talk):
             if line:
                 draft.clear()
             directives = draft.directives()
-            written = _count(pool, list(directives.values()))
+            written = _count(self.setup.count_tokens, list(directives.values()))
             if self._is_paid(request, read + written):
                 return DirectReply(request.key, directives, read, written)
 
@@ -247,6 +261,10 @@ class Approver(_Talk):
         hint = ["hint: TEXT   asks the coordinator again, which reads TEXT now and for the rest of the episode"]
         self.help = ("Enter        approves", *_EDITING, *(hint if reads_hints else []), *_ALWAYS)
 
+    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+        """Tell the person how an episode ended."""
+        self.terminal.say(_ended(record))
+
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
         """Ask the coordinator, then the person about one of its replies after the other."""
         replies = pool.direct(requests)
@@ -265,7 +283,7 @@ class Approver(_Talk):
                 try:
                     if is_hint:
                         hint = self._checked_hint(text)
-                        if not self._is_paid(request, reply.tokens + _count(pool, [*hints, hint])):
+                        if not self._is_paid(request, reply.tokens + _count(pool.count_tokens, [*hints, hint])):
                             continue  # what was said to the coordinator cannot be taken back
                         hints.append(hint)
                     else:
@@ -281,7 +299,7 @@ class Approver(_Talk):
                 draft.clear()
             directives = draft.directives()
             own = [text for agent, text in directives.items() if reply.directives.get(agent) != text]
-            written = _count(pool, [*own, *hints])
+            written = _count(pool.count_tokens, [*own, *hints])
             if not written or self._is_paid(request, reply.tokens + written):
                 return replace(
                     reply,
@@ -308,7 +326,7 @@ class Approver(_Talk):
         """Return what the coordinator says to hints, with the cost of all before; None if it cannot be asked."""
         left = request.max_tokens
         if left is not None:
-            left = max(0, left - reply.tokens - _count(pool, hints))
+            left = max(0, left - reply.tokens - _count(pool.count_tokens, hints))
         (again,) = pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
         if not again.calls and again.fault is None:
             self._say("the coordinator was not asked: nothing is open for it, or the tokens that are left are too few")
@@ -332,5 +350,5 @@ def _review(proposed: Mapping[str, str], directives: Mapping[str, str], hints: S
     return review
 
 
-def _count(pool: Pool, texts: Sequence[str]) -> int:
-    return sum(pool.count_tokens(texts)) if texts else 0
+def _count(count_tokens: CountTokens, texts: Sequence[str]) -> int:
+    return sum(count_tokens(texts)) if texts else 0

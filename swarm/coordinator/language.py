@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config.experiment import CoordinatorConfig
+from swarm.backends.protocol import Structure, TextRequest
+from swarm.config.coordinator import CoordinatorConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.coordinator.digest import bounded, digest_lines, opening
-from swarm.coordinator.protocol import unlimited
+from swarm.coordinator.minds import BriefedCoordinator
+from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
-from worlds.protocol import Briefing, Playbook
+from worlds.protocol import Briefing
 
 __all__ = ["LanguageCoordinator", "read_directives"]
 
@@ -31,7 +33,7 @@ MAX_DIRECTIVE = 80
 FREE = r"[!#-\[\]-~][ !#-\[\]-~]*"
 """A directive where no playbook says what they look like: printable, without what JSON would have to escape.
 
-Its length is cut afterwards: a pattern that counts characters takes minutes to lay over a large vocabulary here.
+Its length is cut afterwards, which keeps the pattern of many agents small.
 """
 
 FREE_SHORT = FREE.replace("*", f"{{0,{MAX_DIRECTIVE - 1}}}")
@@ -49,41 +51,36 @@ _FORMS = {
 }
 
 
-class LanguageCoordinator:
+class LanguageCoordinator(Coordinator):
     """Reads digests and writes directives.
-
-    Args:
-        model: what answers.
-        config: its section.
-        tools: the world's actions.
-        book: the world's playbook, None where it has none.
-        limit_s: how long so many calls may take.
 
     Raises:
         SwarmError: what opens the chat leaves no room for reports.
     """
 
-    def __init__(
-        self,
-        model: TextModel,
-        config: CoordinatorConfig,
-        tools: Sequence[Mapping[str, Any]] = (),
-        book: Playbook | None = None,
-        limit_s: Callable[[int], float] = unlimited,
-    ) -> None:
-        self.model = model
-        self.config = config
-        self.book = book
-        self.limit_s = limit_s
+    needs_model = True
+    reads_hints = True
+
+    @classmethod
+    def variant(cls, config: CoordinatorConfig) -> type[Coordinator]:
+        """Return this class for a model that is asked in its chat format, `BriefedCoordinator` for others."""
+        return cls if config.engine is None or config.engine.chats else BriefedCoordinator
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.model = model = setup.asked
+        self.config = config = setup.config
+        self.book = setup.book
+        self.limit_s = setup.limit_s
         # Endpoints take JSON Schemas; the other engines take patterns too, and lines are fewer tokens.
-        self.form: Literal["lines", "json"] = "json" if config.engine == "openai" else "lines"
-        self.system = opening(tools, book, _FORMS[self.form])
+        self.form: Literal["lines", "json"] = "json" if isinstance(config.engine, OpenAIEngine) else "lines"
+        self.system = opening(setup.tools, setup.book, _FORMS[self.form])
         self._limit = min(config.digest_tokens, model.max_length - config.max_new_tokens)
         (length,) = model.count_prompts([TextRequest("", self.system)])
         if length + FEWEST_TOKENS > self._limit:
             raise SwarmError(
-                f"coordinator {config.model} reads {self._limit} tokens at most, and what its chat opens with are "
-                f"{length}; raise coordinator.digest_tokens (or backend.max_length) above {length + FEWEST_TOKENS}"
+                f"coordinator.engine reads {self._limit} tokens at most, and what its chat opens with are {length}; "
+                f"raise coordinator.digest_tokens (or engine.max_length) above {length + FEWEST_TOKENS}"
             )
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:

@@ -1,7 +1,6 @@
-"""The coordinators that ship: rules, models that read a playbook's briefings, and the shuffled null control.
+"""The coordinators that a playbook is enough for, the shuffled null control, and how any coordinator is made.
 
-Owns how each turns a request into directives and what it is charged: every token a coordinator reads or writes
-counts, for the rules too, which read reports and write directives like any other mind.
+Every token that a coordinator reads or writes is charged, by the rules too.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config.experiment import CoordinatorConfig
-from swarm.coordinator.language import LanguageCoordinator
-from swarm.coordinator.protocol import Coordinator, unlimited
+from swarm.config.coordinator import COORDINATORS, CoordinatorConfig
+from swarm.coordinator.protocol import Coordinator, CountTokens, Setup, Terminal, unlimited
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
@@ -23,9 +21,14 @@ from swarm.seeds import derive_seed
 from worlds.protocol import Briefing, Playbook, WorldError
 from worlds.registry import load_playbook
 
-__all__ = ["ModelCoordinator", "RulesCoordinator", "ShuffledCoordinator", "make_coordinator", "playbook"]
-
-CountTokens = Callable[[Sequence[str]], list[int]]
+__all__ = [
+    "BriefedCoordinator",
+    "RulesCoordinator",
+    "ShuffledCoordinator",
+    "book_for",
+    "make_coordinator",
+    "playbook",
+]
 
 
 def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> Playbook:
@@ -39,11 +42,7 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
     Raises:
         SwarmError: the world has none, or its briefings list no directives.
     """
-    try:
-        book = load_playbook(world_id)
-    except WorldError as error:
-        raise SwarmError(str(error)) from error
-    if book is None:
+    if (book := _loaded(world_id)) is None:
         raise SwarmError(
             f"world {world_id} has no playbook, so rules and models trained on briefings cannot steer it; set "
             "coordinator.kind: none, take a model that chats, or name a playbook in the world's class"
@@ -56,12 +55,22 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
     return book
 
 
-class RulesCoordinator:
+def _loaded(world_id: str) -> Playbook | None:
+    try:
+        return load_playbook(world_id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
+
+
+class RulesCoordinator(Coordinator):
     """Hand-written rules of the world's playbook."""
 
-    def __init__(self, book: Playbook, count_tokens: CountTokens) -> None:
-        self.book = book
-        self.count_tokens = count_tokens
+    needs_playbook = True
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.book = setup.playbook
+        self.count_tokens = setup.count_tokens
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Charge each request for the reports it reads and the directives it writes."""
@@ -78,16 +87,18 @@ class RulesCoordinator:
         return replies
 
 
-class ModelCoordinator:
+class BriefedCoordinator(Coordinator):
     """A model that was trained to read the playbook's briefings and to write directives."""
 
-    def __init__(
-        self, book: Playbook, model: TextModel, config: CoordinatorConfig, limit_s: Callable[[int], float] = unlimited
-    ) -> None:
-        self.book = book
-        self.model = model
-        self.config = config
-        self.limit_s = limit_s
+    needs_model = True
+    needs_playbook = True
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.book = setup.playbook
+        self.model = setup.asked
+        self.config = setup.config
+        self.limit_s = setup.limit_s
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
@@ -124,7 +135,7 @@ class ModelCoordinator:
             cut = result.finish == "length"
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
-            decides = result.fault is None and not config.offer_again
+            decides = result.fault is None and not config.reoffer_declined
             declined = self.book.declined(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
@@ -138,10 +149,11 @@ class ModelCoordinator:
         return replies
 
 
-class ShuffledCoordinator:
+class ShuffledCoordinator(Coordinator):
     """Null control: every agent gets what was meant for another one, at the same cost."""
 
     def __init__(self, inner: Coordinator) -> None:
+        super().__init__(inner.setup)
         self.inner = inner
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
@@ -156,6 +168,16 @@ class ShuffledCoordinator:
         return replies
 
 
+def book_for(config: CoordinatorConfig, world_id: str) -> Playbook | None:
+    """Return the playbook of a coordinator's world, None where the world has none and the coordinator needs none.
+
+    Raises:
+        SwarmError: it needs one, or its settings have no meaning there.
+    """
+    needed = config.traits.needs_playbook or config.menu is not None
+    return playbook(world_id, config.menu, config.answers) if needed or _loaded(world_id) is not None else None
+
+
 def make_coordinator(
     config: CoordinatorConfig,
     world_id: str,
@@ -163,28 +185,39 @@ def make_coordinator(
     count_tokens: CountTokens,
     tools: Sequence[Mapping[str, Any]] = (),
     limit_s: Callable[[int], float] = unlimited,
-) -> Coordinator | None:
-    """Return the coordinator of a config, None for `none`.
+    terminal: Terminal | None = None,
+) -> Coordinator:
+    """Return the coordinator that a config names.
 
     Args:
         config: its section.
         world_id: decides the playbook.
-        model: the coordinator's model, when its mind is one.
-        count_tokens: counts text for coordinators without a model.
-        tools: the world's actions, for models that were not trained on it.
+        model: its model, for a coordinator that asks one.
+        count_tokens: as in `Setup`, like all that follows.
+        tools: the world's actions.
         limit_s: how long so many calls of the model may take.
+        terminal: the person at it.
 
     Raises:
-        SwarmError: no playbook for the world, and the mind needs one.
+        SwarmError: no coordinator has that name, its package is broken, its options are not possible, or it needs a
+            playbook that the world does not have.
     """
-    if config.kind == "none":
-        return None
-    mind: Coordinator
-    if model is None:
-        mind = RulesCoordinator(playbook(world_id), count_tokens)
-    elif config.chats:
-        book = playbook(world_id, config.menu) if config.menu or load_playbook(world_id) else None
-        mind = LanguageCoordinator(model, config, tools, book, limit_s)
-    else:
-        mind = ModelCoordinator(playbook(world_id, config.menu, config.answers), model, config, limit_s)
-    return ShuffledCoordinator(mind) if config.kind == "shuffled" else mind
+    found: type[Coordinator] = COORDINATORS.find(config.kind).variant(config)
+    setup = Setup(
+        config,
+        count_tokens,
+        book_for(config, world_id),
+        model,
+        tools,
+        limit_s,
+        config.checked_options(),
+        terminal,
+    )
+    try:
+        made = found(setup)
+    except SwarmError:
+        raise
+    except Exception as error:  # it may be anybody's code
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SwarmError(f"coordinator {config.kind!r} cannot be made: {text}") from error
+    return ShuffledCoordinator(made) if config.shuffled else made

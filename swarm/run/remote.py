@@ -7,17 +7,15 @@ from typing import Any
 
 from swarm.agents.models import LoadedModels
 from swarm.backends.protocol import TextModel
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.engine import OpenAIEngine, VllmEngine
+from swarm.config.experiment import ExperimentConfig
 
 __all__ = ["start_remote"]
 
-_Section = AgentsConfig | CoordinatorConfig
 
-
-def _engine_key(section: _Section) -> tuple[str, str]:
-    """Return what decides which vLLM engine a section asks."""
-    base = section.backend.model_copy(update={"prompt": None, "adapter": None})
-    return str(section.model), base.model_dump_json()
+def _apart(engine: VllmEngine) -> VllmEngine:
+    """Return what decides which engine is asked: all settings but how it is asked, and with which adapter."""
+    return engine.model_copy(update={"prompt": "chat", "adapter": None})
 
 
 def start_remote(
@@ -32,24 +30,23 @@ def start_remote(
         SwarmError: one cannot be started.
     """
     started: dict[str, TextModel] = {}
-    engines: dict[tuple[str, str], Any] = {}
-    sections: list[tuple[str, _Section]] = [("agents", config.agents), ("coordinator", config.coordinator)]
+    engines: dict[VllmEngine, Any] = {}
+    settings = {"agents": config.agents.engine, "coordinator": config.coordinator.engine}
     try:
-        for whose, section in sections:
-            name, backend = str(section.model), section.backend
-            if section.engine == "openai":
+        for whose, engine in settings.items():
+            if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(name, models.endpoints[whose])
-            elif section.engine == "vllm":
+                started[whose] = OpenAIModel(engine.model, models.endpoints[whose])
+            elif isinstance(engine, VllmEngine):
                 from swarm.actors.vllm_engine import VllmModel
 
-                key = _engine_key(section)
+                key = _apart(engine)
                 if key not in engines:
-                    sharing = [s.backend.adapter for _, s in sections if s.engine == "vllm" and _engine_key(s) == key]
+                    sharing = [e.adapter for e in settings.values() if isinstance(e, VllmEngine) and _apart(e) == key]
                     adapters = [models.adapters[a] for a in dict.fromkeys(sharing) if a]
-                    engines[key] = VllmModel(models.folders[name], backend, adapters, max_deaths, on_event)
-                own = backend.adapter
+                    engines[key] = VllmModel(models.folders[engine.model], engine, adapters, max_deaths, on_event)
+                own = engine.adapter
                 started[whose] = engines[key].adapted(models.adapters[own]) if own else engines[key]
     except BaseException:
         for model in started.values():

@@ -20,10 +20,11 @@ import yaml
 from swarm.agents.host import HostSpec
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.agents.models import LoadedModels, load_models
-from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
-from swarm.coordinator.human import Terminal, attend
+from swarm.config.coordinator import CoordinatorConfig
+from swarm.config.experiment import ExperimentConfig
+from swarm.coordinator.human import Terminal, operator_for
 from swarm.errors import SwarmError
-from swarm.messages import Attendant, Pool
+from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, Record, read_records
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
@@ -89,7 +90,7 @@ def start_run(
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
     """
     base_dir = source.resolve().parent
-    person = attend(config, terminal)
+    operator = operator_for(config, terminal)
     models = load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
@@ -114,7 +115,7 @@ def start_run(
         journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         telemetry.emit("start", **manifest["versions"])
         announce(run_dir)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
@@ -134,7 +135,7 @@ def resume_run(
         base_dir = Path(manifest["base_dir"])
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
-    person = attend(config, terminal)
+    operator = operator_for(config, terminal)
     # A run that is over is only reported: its models may be gone.
     is_over = any(record["kind"] == "end" for record in read_records(run_dir / JOURNAL_NAME))
     models = LoadedModels() if is_over else load_models(config, base_dir)
@@ -149,7 +150,7 @@ def resume_run(
             journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
         else:
             _check_header(header, config, header["checkpoints"] if is_over else models.hashes)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, person)
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         runtime.fold(records)
         telemetry.emit("resume", seq=journal.next_seq)
         announce(run_dir)
@@ -170,8 +171,8 @@ def _but_for_addresses(logical: Record) -> Record:
     """Return a logical config without the endpoints' addresses: a run may go on with a server that moved."""
     found = dict(logical)
     for name in ("agents", "coordinator"):
-        if isinstance(backend := found.get(name, {}).get("backend"), dict):
-            found[name] = {**found[name], "backend": {key: value for key, value in backend.items() if key != "url"}}
+        if engine := found[name]["engine"]:
+            found[name] = {**found[name], "engine": {key: value for key, value in engine.items() if key != "url"}}
     return found
 
 
@@ -187,7 +188,7 @@ def _carry_out(
     if runtime.ended is None:
         pool: Pool | None = None
         try:
-            pool = _make_pool(config, base_dir, models, telemetry, waits=runtime.person is not None)
+            pool = _make_pool(config, base_dir, models, telemetry)
             runtime.play(pool)
         except KeyboardInterrupt:
             telemetry.emit("interrupted")
@@ -208,16 +209,13 @@ def _carry_out(
     )
 
 
-def _make_pool(
-    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, waits: bool
-) -> Pool:
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
     runtime, agents = config.runtime, config.agents
-    chats = agents.chats
     world = _world(config, base_dir)
     spec = HostSpec(
         config.seed,
         agents,
-        CoordinatorConfig() if config.coordinator.kind == "human" else config.coordinator,  # who is in no host
+        CoordinatorConfig() if config.coordinator.traits.needs_terminal else config.coordinator,
         config.world.id,
         config.faults.call_timeout_s,
         runtime.device,
@@ -225,7 +223,7 @@ def _make_pool(
         runtime.compile,
         runtime.threads_per_host,
         tuple(world.tools()) if config.coordinator.chats else (),
-        agent_system(world.tools()) if chats else None,
+        agent_system(world.tools()) if agents.engine.chats else None,
         models.folders,
         {name: str(path) for name, path in models.adapters.items()},
         models.tokenizers.get("agents"),
@@ -246,7 +244,6 @@ def _make_pool(
         agents.count * config.concurrency,
         telemetry.emit,
         lambda: start_remote(config, models, deaths, telemetry.emit),
-        waits,
     )
 
 
@@ -266,13 +263,13 @@ def _runtime(
     run_dir: Path,
     journal: JournalWriter,
     telemetry: TelemetryWriter,
-    person: Attendant | None,
+    operator: Operator | None,
 ) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
     memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
     mailbox = Mailbox(run_dir / STEERING_NAME)
-    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, person)
+    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, operator)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

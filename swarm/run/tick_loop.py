@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 
 from swarm.agents.ltm_files import MemoryStore
 from swarm.agents.shared_facts import SwarmFacts
+from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, ActRequest, Attendant, DirectReply, DirectRequest, Pool
+from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Operator, Pool
 from swarm.prompt import STOP, agent_prompt
 from swarm.record.journal import JournalWriter, Record
 from swarm.record.telemetry import TelemetryWriter
@@ -61,7 +62,7 @@ class Runtime:
         telemetry: where wall-clock facts go.
         memories: where agents' long-term memories go; needed if they have any.
         mailbox: where people leave what they have to say to the run.
-        person: who takes part in it.
+        operator: the person who takes part in it.
     """
 
     def __init__(
@@ -73,11 +74,11 @@ class Runtime:
         telemetry: TelemetryWriter,
         memories: MemoryStore | None = None,
         mailbox: Mailbox | None = None,
-        person: Attendant | None = None,
+        operator: Operator | None = None,
     ) -> None:
         self.config = config
         self.mailbox = mailbox
-        self.person = person
+        self.operator = operator
         self._steered = 0
         self.memories = memories
         self._handed_on: dict[str, bytes] = {}
@@ -243,11 +244,11 @@ class Runtime:
         self, episodes: list[Episode], steered: Mapping[int, tuple[Steer, ...]], pool: Pool
     ) -> dict[int, DirectReply]:
         """Ask the coordinator of every episode whose turn it is."""
-        agents, kind = self.config.agents, self.config.coordinator.kind
+        agents, coordinator = self.config.agents, self.config.coordinator
         deaf = self.config.topology.kind == "none"
-        if kind == "none" or (deaf and kind != "human"):  # a person can speak without having heard
+        if not coordinator.traits.directs or (deaf and coordinator.traits.needs_reports):
             return {}
-        cycle = self.config.coordinator.every * (agents.count if agents.worker == "time_slice" else 1)
+        cycle = coordinator.every_ticks * (agents.count if agents.turns == "one_at_a_time" else 1)
         requests = [
             DirectRequest(
                 episode.goal,
@@ -266,18 +267,18 @@ class Runtime:
         ]
         if not requests:
             return {}
-        replies = pool.direct(requests) if self.person is None else self.person.direct(requests, pool)
+        replies = pool.direct(requests) if self.operator is None else self.operator.direct(requests, pool)
         return {reply.key[0]: reply for reply in replies}
 
     def _turns(self, episode: Episode, orders: Orders, pool: Pool) -> list[_Turn]:
         """Return the turns that the budget admits in this tick, in agent order."""
         agents = self.config.agents
         acting = [agent for agent in episode.world.agents if not episode.rests(agent)]
-        if agents.worker == "time_slice":
+        if agents.turns == "one_at_a_time":
             due = episode.world.possible_agents[episode.ticks % agents.count]
             acting = [due] if due in acting else []
         directives = orders.directives(episode.directives)
-        acting = self._awake(episode, acting, directives)
+        acting = self._active(episode, acting, directives)
         turns = [
             _Turn(
                 agent,
@@ -299,23 +300,23 @@ class Runtime:
         admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
-    def _awake(self, episode: Episode, acting: list[str], directives: Mapping[str, str]) -> list[str]:
-        """Leave agents out that rest: those without a directive, but for `agents.awake` in turn."""
-        least = self.config.agents.awake
+    def _active(self, episode: Episode, acting: list[str], directives: Mapping[str, str]) -> list[str]:
+        """Leave out agents that rest: those without a directive, except as many, in turn, as `min_active` takes."""
+        least = self.config.agents.min_active
         if least is None or episode.ticks == 0 or len(acting) <= least:
             return acting
-        awake = {agent for agent in acting if agent in directives}
+        active = {agent for agent in acting if agent in directives}
         first = episode.ticks * least % len(acting)
         for agent in acting[first:] + acting[:first]:
-            if len(awake) >= least:
+            if len(active) >= least:
                 break
-            awake.add(agent)
-        return [agent for agent in acting if agent in awake]
+            active.add(agent)
+        return [agent for agent in acting if agent in active]
 
     def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
         """Fill in the replies of all turns with one call to the pool."""
         agents = self.config.agents
-        if agents.policy == "random":
+        if isinstance(agents.engine, RandomEngine):
             for episode in episodes:
                 self._act_randomly(episode, turns[episode.index], pool)
             return
@@ -379,5 +380,5 @@ class Runtime:
         self._close(record)
         if self.memories is not None:
             self.memories.end_episode(episode.index, self.live)
-        if self.person is not None:
-            self.person.hear(record)
+        if self.operator is not None:
+            self.operator.on_episode_end(record)

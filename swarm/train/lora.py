@@ -239,7 +239,7 @@ def train_lora(
         _check_compiler(cuda)
     base = open_model(recipe.model, find_model(recipe.model, beside))
     held_out = _held_out(recipe, beside)
-    init = None if recipe.init is None else _checked_init(beside / recipe.init, recipe, Path(base.path))
+    init = None if recipe.init is None else _checked_init(beside, recipe, Path(base.path))
     identity = {**recipe.model_dump(mode="json"), "base": folder_hash(Path(base.path))}
     if init is not None:
         identity["init_sha256"] = folder_hash(init)
@@ -304,12 +304,15 @@ def _check_compiler(cuda: bool) -> None:
         )
 
 
-def _checked_init(folder: Path, recipe: LoraRecipe, base: Path) -> Path:
+def _checked_init(beside: Path, recipe: LoraRecipe, base: Path) -> Path:
     """Return the adapter to go on from.
 
     Raises:
         SwarmError: it is not there, or of another rank or model.
     """
+    folder = beside / str(recipe.init)
+    if not folder.exists() and (maker := _maker(folder, beside)):
+        raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         shape = (config["r"], config["lora_alpha"])
@@ -319,6 +322,15 @@ def _checked_init(folder: Path, recipe: LoraRecipe, base: Path) -> Path:
         raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
     check_adapter(folder, base, recipe.model)
     return folder
+
+
+def _maker(folder: Path, beside: Path) -> Path | None:
+    """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
+    for file in sorted(beside.glob("*.yaml")):
+        out = re.search(r"^out: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if out and (beside / out[1]).resolve() == folder.resolve():
+            return file
+    return None
 
 
 def _seconds(folder: Path) -> float:

@@ -127,7 +127,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     header = next(iter(read_records(run_dir / JOURNAL_NAME)))
-    model = header["config"]["agents"]["model"]
+    model = header["config"]["agents"]["engine"]["model"]
     try:
         base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -114,7 +114,7 @@ def report_data(run_dir: Path) -> RunReport:
         "name": str(config.get("name", run_dir.name)),
         "seed": config["seed"],
         "world": config["world"]["id"],
-        "agents": f"{agents['count']} ({agents['policy']}, {agents['worker'].replace('_', ' ')})",
+        "agents": f"{agents['count']} ({agents['engine']['kind']}, {agents['turns'].replace('_', ' ')})",
         "coordinator": config["coordinator"]["kind"],
         "topology": config["topology"]["kind"],
         "episodes": config["episodes"],

@@ -31,9 +31,10 @@ from fakes.vllm_server import serving
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine, VllmEngine
 from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.language import LanguageCoordinator
+from swarm.coordinator.protocol import Setup
 from swarm.messages import DirectRequest
 from worlds.graph.playbook import GraphPlaybook
 from worlds.protocol import Playbook, Report
@@ -98,15 +99,16 @@ BOOKS: dict[str, Playbook | None] = {"numbers": SplitNumbersPlaybook(), "maze": 
 def measure(model: TextModel, engine: str, answers: int, without_form: bool = False) -> dict[str, int]:
     """Return how many of so many answers fail, how many entries they have, and how many were cut short."""
     watched = Watched(model, without_form)
-    backend = {"url": "http://localhost/v1"} if engine == "openai" else {"prompt": "chat"}  # asked is `model` alone
-    config = CoordinatorConfig.model_validate(
-        {"kind": engine, "model": MODEL, "backend": backend, "temperature": 1.0, "max_new_tokens": NEW_TOKENS}
-    )
+    settings = {"url": "http://localhost/v1"} if engine == "openai" else {"prompt": "chat"}  # asked is `model` alone
+    section = {"kind": "model", "engine": {"kind": engine, "model": MODEL, **settings}}
+    config = CoordinatorConfig.model_validate({**section, "temperature": 1.0, "max_new_tokens": NEW_TOKENS})
     found = {"answers": 0, "failures": 0, "entries": 0, "cut": 0}
     for start in range(0, answers, BATCH):
         for kind, book in BOOKS.items():
             numbers = [n for n in range(start, min(start + BATCH, answers)) if list(BOOKS)[n % 3] == kind]
-            replies = LanguageCoordinator(watched, config, (), book).direct([request(n, kind) for n in numbers])
+            replies = LanguageCoordinator(Setup(config, watched.count_tokens, book, watched)).direct(
+                [request(n, kind) for n in numbers]
+            )
             if len(watched.results) != len(replies):
                 raise RuntimeError("a request had nothing to direct")
             for result, reply in zip(watched.results, replies, strict=True):
@@ -144,7 +146,7 @@ def open_engine(name: str) -> Iterator[TextModel]:
         from swarm.backends.openai import OpenAIModel
 
         with serving(open_model(MODEL, find_model(MODEL, Path())).path, MODEL, KEY, at_once=48) as url:
-            yield OpenAIModel(MODEL, BackendConfig(url=url, key_env="KEY"), {"KEY": KEY})
+            yield OpenAIModel(MODEL, OpenAIEngine(model=MODEL, url=url, key_env="KEY"), {"KEY": KEY})
         return
     with contextlib.closing(open_here(name)) as model:
         yield model
@@ -162,7 +164,7 @@ def open_here(name: str) -> TextModel:
         from swarm.actors.vllm_engine import VllmModel
 
         start_ray()
-        return VllmModel(folder, BackendConfig(dtype="float32", eager=True, max_length=1024))
+        return VllmModel(folder, VllmEngine(model=MODEL, dtype="float32", eager=True, max_length=1024))
     from swarm.backends.ulm import UlmModel
     from ulm.decode.engine import Engine
     from ulm.hf.llama import from_llama

@@ -173,10 +173,10 @@ def asked_side() -> tuple[Side, Callable[[], None]]:
     from swarm.actors.vllm_engine import VllmModel
     from swarm.backends.models import find_model, open_model
     from swarm.backends.protocol import TextRequest
-    from swarm.config.backend import BackendConfig
+    from swarm.config.engine import VllmEngine
 
     start_ray()
-    settings = BackendConfig(dtype="float32", eager=True, max_length=512)
+    settings = VllmEngine(model=MODEL, dtype="float32", eager=True, max_length=512)
     model = VllmModel(open_model(MODEL, find_model(MODEL, Path())), settings)
     threads = ThreadPoolExecutor(AGENTS)
     tokenizer = model.tokenizer

@@ -110,7 +110,7 @@ def _growth(
             "seed": 3,
             "episodes": 1 if episode_ticks is None else -(-2 * ticks // 8),
             "world": {"id": "split-numbers-v0"},
-            "agents": {"count": 8, "policy": policy, "model": model, "max_new_tokens": 24},
+            "agents": {"count": 8, "engine": {"kind": policy, "model": model}, "max_new_tokens": 24},
             "coordinator": {"kind": coordinator},
             "budget": {"ticks": 2 * ticks if episode_ticks is None else episode_ticks},
             "faults": {"max_faults": 10**6},
@@ -137,7 +137,7 @@ def echo_run(out: Path, ticks: int) -> None:
         {
             "name": "echo",
             "world": {"id": "echo-v0", "options": {"max_steps": WARMUP_TICKS + ticks}},
-            "agents": {"count": 64, "policy": "echo"},
+            "agents": {"count": 64, "engine": {"kind": "echo"}},
             "topology": {"kind": "none"},
             "budget": {"ticks": WARMUP_TICKS + ticks},
             "runtime": {"hosts": 2, "standby": 0, "durability": "group"},

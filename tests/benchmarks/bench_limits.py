@@ -76,7 +76,7 @@ def experiment(model: Path, **sections: dict[str, Any]) -> ExperimentConfig:
     """Return a run of the default world on one thread."""
     data: dict[str, Any] = {
         "world": {"id": "split-numbers-v0"},
-        "agents": {"count": 8, "model": str(model), "max_new_tokens": 16},
+        "agents": {"count": 8, "engine": {"kind": "ulm", "model": str(model)}, "max_new_tokens": 16},
         "coordinator": {"kind": "rules"},
         "faults": {"max_faults": 1000},
         "runtime": {"pool": "local", "durability": "group", "threads_per_host": 1},
@@ -93,8 +93,9 @@ def measure_overshoot(model: Path, budgets: int, scratch: Path) -> list[Overshoo
     for number in range(budgets):
         limit = ("tokens", "calls", "actions")[number % 3]
         allowed = rng.randint(50, 3000) if limit == "tokens" else rng.randint(1, 80)
-        policy = "random" if number % 2 else "ulm"  # only legal actions make the coordinator speak
-        config = experiment(model, budget={limit: allowed}, agents={"policy": policy})
+        # Only legal actions make the coordinator speak.
+        engine = {"kind": "random" if number % 2 else "ulm", "model": str(model)}
+        config = experiment(model, budget={limit: allowed}, agents={"engine": engine})
         run_dir = start_run(config, Path(__file__), scratch / f"budget{number}").run_dir
         records = list(read_records(run_dir / JOURNAL_NAME))
         end = next(record for record in records if record["kind"] == "episode_end")

@@ -77,7 +77,7 @@ def experiment(case: Case | None, model: Path, episodes: int) -> ExperimentConfi
             "seed": 5,
             "episodes": episodes,
             "world": {"id": "split-numbers-v0"},
-            "agents": {"count": 8, "model": str(model.resolve()), "max_new_tokens": 24},
+            "agents": {"count": 8, "engine": {"kind": "ulm", "model": str(model.resolve())}, "max_new_tokens": 24},
             "coordinator": {"kind": "rules"},
             "budget": {"tokens": 4000},
             "faults": {"max_host_deaths": 1000},

@@ -27,7 +27,7 @@ def experiment(work: EchoWork) -> ExperimentConfig:
         {
             "name": "echo",
             "world": {"id": "echo-v0", "options": {"max_steps": ticks}},
-            "agents": {"count": work.agents, "policy": "echo"},
+            "agents": {"count": work.agents, "engine": {"kind": "echo"}},
             "topology": {"kind": "none"},
             "budget": {"ticks": ticks},
             "runtime": {"hosts": work.hosts, "standby": 0, "durability": "group"},

@@ -15,7 +15,7 @@ from swarm.commands.watcher import PARENT_VARIABLE
 from swarm.config.experiment import ExperimentConfig
 from swarm.record.journal import JournalWriter
 
-GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\nruntime: {pool: local}\n"
+GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\nruntime: {pool: local}\n"
 
 
 def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
         (GOOD + "seed: x\n", (), 'error: x.yaml:5: seed is "x"; allowed: a whole number >= 0'),
         (GOOD.replace("numbers-v0", "nubmers-v0"), (), "error: x.yaml:2: world 'nubmers-v0' not found"),
         (GOOD, ("--set", "agents.count=0"), "error: --set agents.count=0: agents.count is 0; allowed"),
-        (GOOD, ("--set", "agents.policy=ulm", "--set", "agents.model=nowhere"), "error: no checkpoint at "),
+        (GOOD, ("--set", "agents.engine.kind=ulm", "--set", "agents.engine.model=nowhere"), "error: no checkpoint at "),
         (GOOD, ("--out", "x.yaml/run"), "error: cannot create run folder x.yaml/run"),
         ("", (), "error: x.yaml: the file is empty"),
     ],
@@ -55,25 +55,29 @@ def test_bad_experiment_is_one_line_and_exit_2(tmp_path, text, arguments, expect
     ("settings", "expected"),
     [
         (
-            "kind=openai model=m backend.url=http://127.0.0.1:9/v1",
+            "engine.kind=openai engine.model=m engine.url=http://127.0.0.1:9/v1",
             "error: no endpoint at http://127.0.0.1:9/v1: ",
         ),
         (
-            "kind=openai model=m",
-            "error: --set coordinator.kind=openai: coordinator: coordinator on 'openai' needs ",
+            "engine.kind=openai engine.model=m",
+            "error: --set coordinator.engine.kind=openai: missing key 'coordinator.engine.url'",
         ),
         (
-            "kind=openai model=m backend.url=http://127.0.0.1:9/v1 backend.key_env=NO_SUCH_KEY",
+            "engine.kind=openai engine.model=m engine.url=http://127.0.0.1:9/v1 engine.key_env=NO_SUCH_KEY",
             "error: the environment variable NO_SUCH_KEY is not set",
         ),
-        ("kind=transformers model=./nowhere", "error: no model './nowhere': there is no such folder or GGUF file at "),
-        ("kind=vllm model=smolm2-135m", "error: no model 'smolm2-135m': "),
-        ("kind=vlm model=smollm2-135m", "error: --set coordinator.kind=vlm: "),
+        (
+            "engine.kind=transformers engine.model=./nowhere",
+            "error: no model './nowhere': there is no such folder or GGUF file at ",
+        ),
+        ("engine.kind=vllm engine.model=smolm2-135m", "error: no model 'smolm2-135m': "),
+        ("engine.kind=vlm engine.model=smollm2-135m", "error: --set coordinator.engine.kind=vlm: "),
     ],
 )
 def test_an_engine_that_cannot_be_asked_is_one_line_and_no_run(tmp_path, settings, expected):
     (tmp_path / "x.yaml").write_text(GOOD)
     arguments = [word for setting in settings.split() for word in ("--set", f"coordinator.{setting}")]
+    arguments += ["--set", "coordinator.kind=model"]
     done = swarm(tmp_path, "run", "x.yaml", *arguments, HF_HUB_OFFLINE="1")
     assert done.returncode == 2
     assert done.stderr.startswith(expected)
@@ -105,7 +109,9 @@ def test_watcher_ends_with_the_run_that_started_it(tmp_path):
     run_dir = tmp_path / "runs" / "demo-s0"
     run_dir.mkdir(parents=True)
     with JournalWriter(run_dir / "journal.jsonl") as journal:
-        config = ExperimentConfig.model_validate({"world": {"id": "numbers-v0"}, "agents": {"policy": "echo"}})
+        config = ExperimentConfig.model_validate(
+            {"world": {"id": "numbers-v0"}, "agents": {"engine": {"kind": "echo"}}}
+        )
         journal.append("header", {"format": 1, "config": config.logical(), "checkpoints": {}})
     killed_run = (
         "import os, subprocess, sys, time\n"

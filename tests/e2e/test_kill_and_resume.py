@@ -41,7 +41,7 @@ def test_journal_does_not_depend_on_the_hash_seed(experiment: Experiment, tmp_pa
 def test_driver_killed_at_random_points_and_resumed_writes_the_same_journal(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    _, path = experiment(episodes=40, concurrency=3, agents={"policy": "random"}, budget={"tokens": 3000})
+    _, path = experiment(episodes=40, concurrency=3, agents={"engine": {"kind": "random"}}, budget={"tokens": 3000})
     reference = tmp_path / "reference"
     assert swarm("run", str(path), "--no-live", "--out", str(reference), cwd=tmp_path).returncode == 0
     whole = reference.joinpath("journal.jsonl").read_bytes()

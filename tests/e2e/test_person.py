@@ -18,7 +18,7 @@ from swarm.record.journal import read_records
 SMOKE = str(Path(__file__).parents[2] / "experiments" / "smoke.yaml")
 SWARM = [sys.executable, "-m", "swarm.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-SMALL = ["--set", "episodes=2", "--set", "budget.tokens=400", "--set", "agents.policy=random"]
+SMALL = ["--set", "episodes=2", "--set", "budget.tokens=400", "--set", "agents.engine.kind=random"]
 ASKED = "approve? "
 TIMEOUT_S = 120.0
 

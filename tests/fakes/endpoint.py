@@ -91,7 +91,7 @@ class Endpoint:
     """The server, in threads of this process.
 
     Attributes:
-        url: for `backend.url`.
+        url: for `engine.url`.
         asked: requests so far.
         replies, reply: to POST, in turn and then for ever.
         models: to GET.

@@ -10,7 +10,7 @@ from fakes.endpoint import Endpoint
 
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import TextRequest, TextResult
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 
 KEY = "sk-0123456789abcdef-secret"
 PLAIN = TextRequest("2 + 2 =", max_new_tokens=7)
@@ -31,7 +31,7 @@ def model_at(
 ) -> OpenAIModel:
     url = at if isinstance(at, str) else at.url
     settings = {"retries": 2, "timeout_s": 30.0, "key_env": key and "MY_KEY", **settings}
-    return OpenAIModel("tiny", BackendConfig(url=url, **settings), {"MY_KEY": key} if key else {}, sleep)
+    return OpenAIModel("tiny", OpenAIEngine(model="tiny", url=url, **settings), {"MY_KEY": key} if key else {}, sleep)
 
 
 def ask(at: Endpoint | str, request: TextRequest = PLAIN, limit_s: float | None = None, **settings: Any) -> TextResult:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swarm.config.coordinator import CoordinatorConfig
 from swarm.coordinator.human import Approver, HumanCoordinator, Terminal
+from swarm.coordinator.protocol import Setup
 from swarm.messages import DirectReply, DirectRequest
 from swarm.record.journal import read_records
 from worlds.protocol import Report
 
-RANDOM = {"policy": "random", "model": None}
+RANDOM = {"engine": {"kind": "random"}}
 """Agents that need no model; their tokens are bytes."""
 
 
@@ -86,7 +88,8 @@ def request(**changes: Any) -> DirectRequest:
 
 def direct(lines: Iterable[str], pool: Words | None = None, **changes: Any) -> tuple[DirectReply, Script]:
     script = Script(lines)
-    (reply,) = HumanCoordinator(script.terminal(), None).direct([request(**changes)], pool or Words())  # type: ignore[arg-type]
+    setup = Setup(CoordinatorConfig(kind="human"), (pool or Words()).count_tokens, terminal=script.terminal())
+    (reply,) = HumanCoordinator(setup).direct([request(**changes)])
     return reply, script
 
 

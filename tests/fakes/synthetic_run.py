@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swarm.config.engine import ModelEngine, RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.record.journal import JournalWriter, state_hash
 from swarm.record.telemetry import TelemetryWriter
@@ -45,8 +46,8 @@ def experiment(**changes: Any) -> ExperimentConfig:
         "name": "demo",
         "episodes": 20,
         "world": {"id": "split-numbers-v0"},
-        "agents": {"count": 8, "model": "policies/agent"},
-        "coordinator": {"kind": "ulm", "model": "policies/coordinator"},
+        "agents": {"count": 8, "engine": {"kind": "ulm", "model": "policies/agent"}},
+        "coordinator": {"kind": "model", "engine": {"kind": "ulm", "model": "policies/coordinator"}},
         "budget": {"tokens": 6000},
         "compare": {"seeds": [1, 2, 3], "episodes": 20, "bootstrap": 400},
     }
@@ -67,7 +68,8 @@ def chance(rate: float, mean_tokens: float = 1500.0, salt: str = "") -> Callable
 def write_run(run_dir: Path, config: ExperimentConfig, script: Script, weights: str = "w1") -> None:
     """Write journal and telemetry of one run."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    models = [config.agents.model, config.coordinator.model]
+    engines = (config.agents.engine, config.coordinator.engine)
+    models = [engine.model for engine in engines if isinstance(engine, ModelEngine | RandomEngine)]
     header = {
         "format": 1,
         "config": config.logical(),
@@ -121,7 +123,7 @@ def _write_puzzle(
     spent = {"tokens": 0, "calls": 0, "actions": 0}
     tick = 0
     while spent["tokens"] < goal_tokens:
-        directed = config.coordinator.kind != "none"
+        directed = config.coordinator.traits.directs
         coordinator = None
         if directed:
             coordinator = {
@@ -131,7 +133,7 @@ def _write_puzzle(
             }
             spent["tokens"] += COORDINATOR_READS + COORDINATOR_WRITES
             spent["calls"] += 1
-        turn = agents if config.agents.worker == "parallel" else [agents[tick % len(agents)]]
+        turn = agents if config.agents.turns == "parallel" else [agents[tick % len(agents)]]
         entries = []
         for agent in turn:
             if spent["tokens"] >= goal_tokens and entries:

@@ -79,7 +79,7 @@ def toy_config(*, agents: int = 4, episodes: int = 2, concurrency: int = 1, **se
         "episodes": episodes,
         "concurrency": concurrency,
         "world": {"id": GuessWorld.id, "options": {"high": 12}},
-        "agents": {"count": agents, "policy": "random"},
+        "agents": {"count": agents, "engine": {"kind": "random"}},
         "topology": {"kind": "star", "path": None, "neighbours": 4, "rewire": 0.1},
         "coordinator": {"kind": "rules"},
         "budget": {"tokens": 600, "calls": 80, "actions": None, "ticks": 6, "wall_time_s": None},

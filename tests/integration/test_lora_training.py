@@ -78,6 +78,12 @@ def test_training_goes_on_from_an_adapter(place: Path, tmp_path: Path, monkeypat
         train(place, name="other", init="nowhere")
 
 
+def test_an_adapter_that_is_missing_names_the_recipe_that_makes_it(place: Path) -> None:
+    (place / "first_part.yaml").write_text("name: first\nout: policies/first\n", encoding="utf-8")
+    with pytest.raises(SwarmError, match=r"no LoRA adapter at .*; make it first: swarm train .*first_part\.yaml"):
+        train(place, name="other", init="policies/first")
+
+
 def test_two_workers_with_compiled_layers_in_bfloat16_learn_marks(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

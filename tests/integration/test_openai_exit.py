@@ -12,7 +12,7 @@ SCRIPT = """
 import socket, sys, threading, time
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import TextRequest
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 
 waits = threading.Event()
 
@@ -20,7 +20,7 @@ def look_up(*args, **kwargs):
     waits.set()
     time.sleep(600)
 
-model = OpenAIModel("tiny", BackendConfig(url=sys.argv[1]))
+model = OpenAIModel("tiny", OpenAIEngine(model="tiny", url=sys.argv[1]))
 if "localhost" in sys.argv[1]:
     socket.getaddrinfo = look_up
 else:

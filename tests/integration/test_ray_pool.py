@@ -1,7 +1,6 @@
 """Ray pool and local pool write the same journal, whatever dies on the way. Processes are really killed."""
 
 import contextlib
-import dataclasses
 import os
 import random
 import signal
@@ -19,9 +18,7 @@ from ray.exceptions import RayActorError
 
 from swarm.actors import pool as ray_pool
 from swarm.actors.shared_memory import protect
-from swarm.agents.host import HostSpec, SharedModel
-from swarm.backends.models import ModelFolder
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, FaultsConfig, RuntimeConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.telemetry import read_telemetry
 from swarm.run.runner import start_run
@@ -32,7 +29,7 @@ pytestmark = pytest.mark.ray
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 SECTIONS: dict[str, Any] = {"episodes": 3, "concurrency": 2, "agents": {"count": 6}, "budget": {"tokens": 600}}
 NUM_KILLS = 20
-KILLS_PER_RUN = 4  # a run's first hosts are called over channels, their replacements by tasks: both should die
+KILLS_PER_RUN = 4  # the hosts that a run starts with and their replacements should both die
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,52 +51,12 @@ def ray_run(experiment: Experiment, out: Path, **runtime: Any) -> Path:
     return start_run(config, path, out).run_dir
 
 
-@pytest.mark.parametrize(("hosts", "calls"), [(1, None), (2, "channels"), (4, "channels"), (2, "tasks")])
-def test_journal_is_the_same_for_any_number_of_hosts_and_way_of_calling(
-    experiment: Experiment,
-    tmp_path: Path,
-    reference: bytes,
-    hosts: int,
-    calls: str | None,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_journal_is_the_same_for_any_number_of_hosts(
+    experiment: Experiment, tmp_path: Path, reference: bytes, hosts: int
 ) -> None:
-    opened: list[object] = []
-    real = ray_pool._Member.open_channel
-    monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: (opened.append(self), real(self))[1])
-    run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0, calls=calls)
-    assert len(opened) == (0 if calls == "tasks" else hosts)
+    run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0)
     assert run_dir.joinpath("journal.jsonl").read_bytes() == reference
-
-
-class Elsewhere:
-    """A model in another process; nothing asks it."""
-
-    engine, num_gpus = None, 0.0
-
-    def close(self) -> None: ...
-
-
-def test_hosts_open_no_channels_where_something_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a host that waits on one keeps a core busy, whoever needs it."""
-    opened: list[object] = []
-    monkeypatch.setattr(ray_pool._Member, "open_channel", lambda self: opened.append(self))
-    spec = HostSpec(0, AgentsConfig(policy="random"), CoordinatorConfig(), "split-numbers-v0", 10.0)
-    pretrained = dataclasses.replace(spec, folders={"llama": ModelFolder("llama", "llama", None, 64, (0,))})
-    runtime = RuntimeConfig(hosts=1, standby=0)
-
-    def count(spec: HostSpec, runtime: RuntimeConfig, weights: int = 10, **settings: Any) -> int:
-        opened.clear()
-        model = SharedModel({}, "", 0, 0, {"w": np.zeros(weights, np.float32)})
-        ray_pool.RayPool(spec, {"model": model}, runtime, FaultsConfig(), 1, **settings).close()
-        return len(opened)
-
-    assert count(spec, runtime) == 1
-    assert count(spec, runtime, waits=True) == 0  # for a person
-    assert count(spec, runtime, make_remote=lambda: {"coordinator": Elsewhere()}) == 0
-    assert count(pretrained, runtime) == 0
-    monkeypatch.setattr(ray_pool, "MANY_WEIGHTS", 1000)
-    assert (count(spec, runtime, weights=999), count(spec, runtime, weights=1000)) == (1, 0)
-    assert count(pretrained, runtime.model_copy(update={"calls": "channels"})) == 1  # who asks for them gets them
 
 
 def test_journal_is_the_same_with_two_agents_per_host(experiment: Experiment, tmp_path: Path, reference: bytes) -> None:

@@ -58,8 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         # The real corpus takes a minute; the tokenizer is not what is tested here.
-        corpus = training.traces.corpus
-        patch.setattr(training.traces, "corpus", lambda task: corpus(task, 20))
+        patch.setattr("worlds.split_numbers.lessons.CORPUS", 20)
         train(recipe(), root / "work", root / "policy", lines.append)
     (root / "echo.txt").write_text("\n".join(lines))
     return root
@@ -257,8 +256,7 @@ def test_a_checkpoint_of_another_shape_or_none_is_no_start(
 
 
 def test_a_training_that_diverges_ends_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = training.traces.corpus
-    monkeypatch.setattr(training.traces, "corpus", lambda task: corpus(task, 20))
+    monkeypatch.setattr("worlds.split_numbers.lessons.CORPUS", 20)
     work = tmp_path / "work"
     with pytest.raises(SwarmError, match=r"diverged at step \d: .*nan.*set a lower lr"):
         train(recipe(lr=1e30, warmup=1, save_every=1), work, tmp_path / "policy", lambda line: None)

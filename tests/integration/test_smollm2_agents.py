@@ -47,7 +47,7 @@ def test_logits_in_our_core_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("engine", ["ulm", "transformers"])
 def test_the_model_plays_as_the_agents(tmp_path: Path, engine: str) -> None:
     run = tmp_path / "run"
-    less = ["episodes=1", "budget.tokens=1500", "agents.max_new_tokens=12", f"agents.policy={engine}"]
+    less = ["episodes=1", "budget.tokens=1500", "agents.max_new_tokens=12", f"agents.engine.kind={engine}"]
     if engine == "transformers":
         less.append("runtime.standby=0")
     swarm = [sys.executable, "-m", "swarm.cli"]

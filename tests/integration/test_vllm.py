@@ -19,7 +19,7 @@ from fakes.real_weights import MODEL, needs_smollm2, needs_vllm
 
 from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import Structure, TextRequest
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import VllmEngine
 from swarm.errors import SwarmError
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "puzzle_vllm.yaml"
@@ -62,7 +62,7 @@ def engine(events: list[str], adapter: Path) -> Iterator[Any]:
     from swarm.actors.vllm_engine import VllmModel
 
     start_ray()
-    settings = BackendConfig(dtype="float32", eager=True, max_length=512)
+    settings = VllmEngine(model="m", dtype="float32", eager=True, max_length=512)
     folder = open_model(MODEL, find_model(MODEL, Path()))
     model = VllmModel(folder, settings, [adapter], on_event=lambda kind, **facts: events.append(kind))
     yield model
@@ -102,7 +102,7 @@ def test_a_model_that_vllm_cannot_start_is_one_line_with_its_reason(engine: Any,
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NobodyForCausalLM"]}))
     with pytest.raises(SwarmError, match=r"^vLLM cannot be started with model mine: .*NobodyForCausalLM") as caught:
-        VllmModel(folder, BackendConfig(dtype="float32", eager=True, max_length=512))
+        VllmModel(folder, VllmEngine(model="m", dtype="float32", eager=True, max_length=512))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -181,7 +181,7 @@ def test_a_killed_engine_is_replaced_and_asked_again(engine: Any, events: list[s
 def test_a_run_whose_engine_is_killed_ends_with_the_journal_of_one_that_nobody_disturbed(tmp_path: Path) -> None:
     quiet, run = tmp_path / "quiet", tmp_path / "run"
     swarm = [sys.executable, "-m", "swarm.cli"]
-    less = ["--set", "episodes=1", "--set", "budget.tokens=2500", "--set", "coordinator.backend.dtype=float32"]
+    less = ["--set", "episodes=1", "--set", "budget.tokens=2500", "--set", "coordinator.engine.dtype=float32"]
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*swarm, "run", str(EXPERIMENT), "--no-live", "--out", str(out), *less])

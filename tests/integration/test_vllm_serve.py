@@ -14,7 +14,7 @@ from fakes.vllm_server import serving
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.config.load import load_experiment
 from swarm.errors import SwarmError
 from swarm.record.journal import read_records
@@ -40,7 +40,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def endpoint(url: str) -> OpenAIModel:
-    return OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": KEY})
+    return OpenAIModel("smollm2", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": KEY})
 
 
 def ask(prompt: str, **changes: object) -> TextRequest:
@@ -76,9 +76,9 @@ def test_forms_are_kept(endpoint: OpenAIModel) -> None:
 
 def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
     with pytest.raises(SwarmError, match="refuses the key: check what is in K"):
-        OpenAIModel("smollm2", BackendConfig(url=url, key_env="K"), {"K": "another"}).check()
+        OpenAIModel("smollm2", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": "another"}).check()
     with pytest.raises(SwarmError, match="has no model 'smollm'; it offers smollm2"):
-        OpenAIModel("smollm", BackendConfig(url=url, key_env="K"), {"K": KEY}).check()
+        OpenAIModel("smollm", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": KEY}).check()
 
 
 @pytest.mark.ray
@@ -86,9 +86,9 @@ def test_a_swarm_is_steered_through_the_server_and_its_key_is_written_nowhere(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVER_KEY", KEY)
-    changes = ["coordinator.kind=openai", "coordinator.model=smollm2", "episodes=1", "budget.tokens=2000"]
-    changes += [f"coordinator.backend.url={url}", "coordinator.backend.key_env=SERVER_KEY"]
-    changes += ["coordinator.backend.dtype=auto", "coordinator.backend.eager=false"]  # those of the file are vLLM's own
+    changes = ["coordinator.engine.kind=openai", "coordinator.engine.model=smollm2", "episodes=1", "budget.tokens=2000"]
+    changes += [f"coordinator.engine.url={url}", "coordinator.engine.key_env=SERVER_KEY"]
+    changes += ["coordinator.engine.dtype=auto", "coordinator.engine.eager=false"]  # those of the file are vLLM's own
     config = load_experiment(EXPERIMENT, changes)
     outcome = start_run(config, EXPERIMENT, tmp_path / "run")
     assert (outcome.reason, outcome.faults) == ("finished", 0)

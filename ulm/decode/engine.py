@@ -13,12 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.decode.prompts import read_prompts
 from ulm.decode.stepper import LeanDecoder
 from ulm.memory.exact import ExactIndex, recall
@@ -27,9 +28,6 @@ from ulm.memory.ngrams import NOTHING
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from ulm.decode.constraint import Constraint
 
 __all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 
@@ -50,7 +48,7 @@ class GenerationRequest:
         temperature: 0 takes the most likely token.
         top_p: nucleus sampling (Holtzman et al., arXiv:1904.09751); 1 turns it off.
         stop: generation ends when one of these strings appears; it is cut from the text.
-        constraint: forces the text into a set or a regular language.
+        constraint: what the text may be.
         memory: what the long-term memory of a model that has one holds at the start, one row; None means nothing.
         facts: exact memory: where prompt and answer so far end with a key, its value follows, unless a constraint
             forbids it.
@@ -91,8 +89,8 @@ class _Row:
     ids: list[int]
     uniforms: np.ndarray
     produced: list[int]
+    matcher: Matcher | None
     text: str = ""
-    state: int = 0
     finish: Literal["stop", "end", "length"] | None = None
     memory: LTMState | None = None
 
@@ -188,7 +186,7 @@ class Engine:
             deadline_s: `time.monotonic()` value after which decoding stops.
 
         Raises:
-            ValueError: a request asks for no tokens, its constraint allows nothing, or its opening leaves nothing.
+            ValueError: a request asks for no tokens, its constrained text cannot go on, or its opening leaves nothing.
             TimeoutError: the deadline passed.
         """
         rows: list[_Row] = []
@@ -204,8 +202,8 @@ class Engine:
             uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(
                 request.max_new_tokens, dtype=np.float32
             )
-            start = request.constraint.start if request.constraint else 0
-            rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], state=start))
+            matcher = request.constraint.matcher() if request.constraint else None
+            rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], matcher))
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
             slots = FEWEST_SLOTS
@@ -235,7 +233,7 @@ class Engine:
             if remembering:
                 logits = _recalled(logits, live)
             if constrained:
-                logits = self._mask(logits, live)
+                logits = mask_logits(logits, [row.matcher if row.finish is None else None for row in live])
             chosen_B = sample(logits, uniforms_BN[:, step], temperature, top_p)
             open_rows: list[int] = []
             ended: list[int] = []
@@ -333,24 +331,13 @@ class Engine:
             raise AssertionError("a prompt has at least one token")
         return result
 
-    def _mask(self, logits_BV: Tensor, live: list[_Row]) -> Tensor:
-        masked = logits_BV.clone()
-        for i, row in enumerate(live):
-            if row.request.constraint is not None and row.finish is None:
-                allowed = row.request.constraint.allowed(row.state)
-                if not bool(allowed.any()):
-                    raise ValueError("the constraint allows no token here")
-                masked[i, : allowed.shape[0]].masked_fill_(~allowed.to(masked.device), float("-inf"))
-                masked[i, allowed.shape[0] :] = float("-inf")  # ids that the tokenizer does not have
-        return masked
-
     def _accept(self, row: _Row, token: int) -> None:
         row.produced.append(token)
         if token == self.tokenizer.eot_id:
             row.finish = "end"
             return
-        if row.request.constraint is not None:
-            row.state = row.request.constraint.advance(row.state, token)
+        if row.matcher is not None:
+            row.matcher.advance(token)
         piece = self._texts[token]
         if "\ufffd" in piece or "\ufffd" in row.text:
             row.text = self.tokenizer.decode(row.produced)  # a character spread over several byte tokens

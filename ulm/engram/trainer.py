@@ -45,7 +45,7 @@ BASE_FOLDER = "base"
 """Folder, in that of a checkpoint, of a base model that is trained too, or of its PEFT adapter."""
 
 
-class EngramAdam(torch.optim.Optimizer):
+class EngramAdam(torch.optim.AdamW):
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) for dense gradients, lazy Adam for sparse ones.
 
     Args:
@@ -63,41 +63,26 @@ class EngramAdam(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=False)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Take one step; sparse gradients are used up."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    step = self._touch if parameter.grad.is_sparse else self._update
-                    step(parameter, parameter.grad, group)
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    self._touch(parameter, parameter.grad, group)
+                    parameter.grad = None
+        super().step()
         return loss
 
-    def _state(self, parameter: Tensor, steps: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def _touch(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["steps"] = torch.zeros(steps, device=parameter.device)
+            state["steps"] = torch.zeros(parameter.shape[0], device=parameter.device)
             state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        return state["steps"], state["mean"], state["square"]
-
-    def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        steps, mean, square = self._state(parameter, ())
-        first, second = group["betas"]
-        steps += 1
-        mean.lerp_(grad, 1 - first)
-        square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        scale = (square / (1 - second ** float(steps))).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - first ** float(steps)))
-
-    def _touch(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        steps, mean, square = self._state(parameter, (parameter.shape[0],))
+        steps, mean, square = state["steps"], state["mean"], state["square"]
         (first, second), grad = group["betas"], grad.coalesce()
         row_R, grad_RD = grad.indices()[0], grad.values()
         step_R1 = steps[row_R].add_(1)[:, None]

@@ -38,8 +38,8 @@ def orthogonalise(matrices_NRC: Tensor) -> Tensor:
     return x.mT if wide is not matrices_NRC else x
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon with an AdamW inside.
+class Muon(torch.optim.AdamW):
+    """AdamW whose groups of matrices take Muon's steps instead.
 
     Args:
         matrices: (parameter, rows at which it is cut into the matrices that it fuses); all get Muon.
@@ -63,11 +63,10 @@ class Muon(torch.optim.Optimizer):
         pairs = list(matrices)
         self._cuts = dict(pairs)
         groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter, _ in pairs], "kind": "muon"},
-            {"params": list(others), "kind": "adamw"},
+            {"params": [parameter for parameter, _ in pairs], "momentum": momentum, "weight_decay": weight_decay},
+            {"params": list(others), "momentum": None, "weight_decay": 0.0},
         ]
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
-        super().__init__([group for group in groups if group["params"]], defaults)
+        super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -78,13 +77,15 @@ class Muon(torch.optim.Optimizer):
         """
         if closure is not None:
             raise ValueError("Muon takes no closure")
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if group["kind"] == "muon":
-                self._step_matrices(parameters, group)
-            else:
-                for parameter in parameters:
-                    self._step_adamw(parameter, group)
+        groups = self.param_groups
+        for group in groups:
+            if group["momentum"] is not None:
+                self._step_matrices([p for p in group["params"] if p.grad is not None], group)
+        try:
+            self.param_groups = [group for group in groups if group["momentum"] is None]
+            super().step()
+        finally:
+            self.param_groups = groups
 
     def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         directions: dict[tuple[int, int], list[Tensor]] = {}
@@ -109,17 +110,3 @@ class Muon(torch.optim.Optimizer):
 
     def _split(self, parameter: Tensor, tensor: Tensor) -> tuple[Tensor, ...]:
         return tensor.tensor_split(self._cuts[parameter])  # type: ignore[index]
-
-    def _step_adamw(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        gradient, (beta1, beta2) = parameter.grad, group["betas"]
-        assert gradient is not None  # noqa: S101
-        state["step"] += 1
-        count = float(state["step"])
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
-        scale = (state["exp_avg_sq"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**count))

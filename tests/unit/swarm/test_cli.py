@@ -23,7 +23,7 @@ from swarm.doctor import Finding
 from swarm.errors import SwarmError
 
 COMMANDS = ["run", "baseline", "compare", "watch", "resume", "replay", "report", "train", "worlds", "doctor"]
-EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {policy: echo, count: 2}\n"
+EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\n"
 
 
 @dataclass

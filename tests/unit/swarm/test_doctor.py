@@ -9,7 +9,7 @@ import pytest
 from swarm import doctor
 from swarm.doctor import Finding, examine
 
-EXPERIMENT = "world: {id: numbers-v0}\nagents: {model: policies/agent-1}\n"
+EXPERIMENT = "world: {id: numbers-v0}\nagents: {engine: {kind: ulm, model: policies/agent-1}}\n"
 
 
 @pytest.fixture

@@ -260,14 +260,14 @@ BROKEN = {
         {"world": "from worlds.graph.world import GraphWorld as Maze"},
         "make the two equal",
     ),
-    "whose playbook failed to load": ({"world": _maze("PACKAGE.book:Book")}, "No module named"),
-    "has no attribute 'Buch'": ({"world": _maze("PACKAGE.book:Buch"), "book": BOOK}, "whose playbook failed to load"),
-    "whose playbook is given as 'book'": ({"world": _maze("book")}, "write 'package.module:Name'"),
+    "book:Book failed to load": ({"world": _maze("PACKAGE.book:Book")}, "No module named"),
+    "has no attribute 'Buch'": ({"world": _maze("PACKAGE.book:Buch"), "book": BOOK}, "failed to load: AttributeError"),
+    "whose playbook book names nothing": ({"world": _maze("book")}, "write 'package.module:Name'"),
     "abstract method": ({"world": _maze("PACKAGE.book:Book"), "book": BOOK}, "cannot be made"),
     "is no class": ({"world": _maze("PACKAGE.book:Book"), "book": "Book = 3"}, "whose playbook"),
     "lacks about, menu, rules": (
         {"world": _maze("PACKAGE.book:Book"), "book": "class Book:\n    directive = 'up'"},
-        "add it, or uninstall the package",
+        "fix or uninstall it",
     ),
     "lacks tasks": ({"world": _maze(None, "PACKAGE.lessons:Taught"), "lessons": LESSONS}, "whose lessons"),
     "have no tasks": (
@@ -285,7 +285,7 @@ def test_a_broken_package_is_named_with_what_is_missing(package, words):
     with pytest.raises(WorldError) as caught:
         load("maze-v9")
     line = str(caught.value)
-    assert line.startswith("world maze-v9 comes from the package maze-pack 1.2 (maze_pack_")
+    assert line.startswith("world 'maze-v9' comes from the package maze-pack 1.2 (maze_pack_")
     assert words in line
     assert more in line
     assert "\n" not in line

@@ -12,6 +12,7 @@ import pytest
 from swarm.agents.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
+from swarm.config.engine import UlmEngine
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
@@ -45,7 +46,8 @@ def request(agent: str, prompt: str = "", tick: int = 0) -> ActRequest:
 
 
 def spec(policy: str = "ulm", coordinator: str = "none", **changes: Any) -> HostSpec:
-    agents = AgentsConfig(policy=policy, model="somewhere" if policy == "ulm" else None, temperature=0.3, top_p=0.9)
+    engine = {"kind": policy, **({"model": "somewhere"} if policy == "ulm" else {})}
+    agents = AgentsConfig(engine=engine, temperature=0.3, top_p=0.9)
     return HostSpec(7, agents, CoordinatorConfig(kind=coordinator), "echo-v0", 5.0, **changes)
 
 
@@ -261,7 +263,7 @@ def test_chats_of_agents_tell_the_engine_their_opening(tiny_policy: Path, monkey
 
 
 def test_a_pattern_that_no_token_fits_is_a_fault_of_its_request_alone(tiny_policy: Path) -> None:
-    agents = AgentsConfig(model="somewhere", constrained=True)
+    agents = AgentsConfig(engine=UlmEngine(model="somewhere"), constrained=True)
     host = Host(
         HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"somewhere": shared(tiny_policy)}
     )

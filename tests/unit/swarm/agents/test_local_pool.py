@@ -11,10 +11,11 @@ import pytest
 
 from swarm.agents.host import HostSpec
 from swarm.agents.local_pool import LocalPool
+from swarm.config.engine import EchoEngine
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
-SPEC = HostSpec(0, AgentsConfig(policy="echo"), CoordinatorConfig(), "echo-v0", call_timeout_s=-0.95)
+SPEC = HostSpec(0, AgentsConfig(engine=EchoEngine()), CoordinatorConfig(), "echo-v0", call_timeout_s=-0.95)
 """The pool adds a second to a host's own limit; these tests wait .05 s in all."""
 
 
@@ -127,6 +128,7 @@ def test_without_a_host_of_its_own_the_pool_builds_one() -> None:
 
 SCRIPT = """
 import time
+from swarm.config.engine import EchoEngine
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig
 from swarm.agents.host import HostSpec
 from swarm.messages import ActRequest
@@ -136,7 +138,7 @@ class Host:
     def act(self, requests):
         time.sleep(3600)
 
-spec = HostSpec(0, AgentsConfig(policy="echo"), CoordinatorConfig(), "echo-v0", -0.95)
+spec = HostSpec(0, AgentsConfig(engine=EchoEngine()), CoordinatorConfig(), "echo-v0", -0.95)
 pool = LocalPool(spec, {}, Host())
 print(pool.act([ActRequest((0, 0, "a0"), "x", 1)])[0].fault)
 pool.close()

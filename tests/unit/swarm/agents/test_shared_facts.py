@@ -68,14 +68,16 @@ def test_null_controls_keep_the_keys_and_lose_what_they_say() -> None:
 )
 def test_settings_that_do_not_fit_are_refused(agents: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        AgentsConfig.model_validate({"model": "m", **agents})
+        AgentsConfig.model_validate({"engine": {"kind": "ulm", "model": "m"}, **agents})
 
 
 # ---- one host
 
 
 def test_a_host_recalls_what_each_request_may_know_and_nothing_else(policy: Path) -> None:
-    agents = AgentsConfig.model_validate({"model": "m", "temperature": 0.0, "memory": ["stm", "engram"]})
+    agents = AgentsConfig.model_validate(
+        {"engine": {"kind": "ulm", "model": "m"}, "temperature": 0.0, "memory": ["stm", "engram"]}
+    )
     host = Host(HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"m": shared(policy)})
     short: FactsKnown = (("asked one\n", "answer first\n"),)
     grown: FactsKnown = (*short, ("asked two\n", "answer next room\n"))
@@ -106,7 +108,7 @@ def facts_run(experiment: Experiment, policy: Path, tmp_path: Path) -> Callable[
     def run(name: str, **changes: Any) -> tuple[tuple[ExperimentConfig, Path], Path]:
         agents = {
             "count": 3,
-            "model": str(policy),
+            "engine": {"kind": "ulm", "model": str(policy)},
             "memory": ["stm", "engram"],
             "temperature": 0.0,
             "constrained": True,

@@ -31,7 +31,7 @@ from fakes.endpoint_model import CHAT, HELLO, KEY, MOST, MOST_CHAT, PLAIN, ask, 
 
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest, TextResult
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from ulm.tokenizer import Tokenizer
 
@@ -172,8 +172,8 @@ def test_no_requests_need_no_endpoint() -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"MY_KEY": ""}, {"MY_KEY": " \n"}])
 def test_a_missing_key_is_the_users_mistake(environ: dict[str, str]) -> None:
-    with pytest.raises(SwarmError, match=r"variable MY_KEY is not set; put .* \(backend\.key_env\)"):
-        OpenAIModel("tiny", BackendConfig(url="http://localhost/v1", key_env="MY_KEY"), environ)
+    with pytest.raises(SwarmError, match=r"variable MY_KEY is not set; put .* \(engine\.key_env\)"):
+        OpenAIModel("tiny", OpenAIEngine(model="tiny", url="http://localhost/v1", key_env="MY_KEY"), environ)
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
@@ -324,7 +324,7 @@ def test_with_a_tokenizer_its_tokens_are_counted(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_cannot_be_read_is_the_users_mistake(endpoint: Endpoint, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(SwarmError, match=r"backend\.tokenizer: cannot read tokenizer"):
+    with pytest.raises(SwarmError, match=r"engine\.tokenizer: cannot read tokenizer"):
         model_at(endpoint, tokenizer=str(tmp_path)).check()
 
 
@@ -351,7 +351,7 @@ def test_a_check_passes_if_the_model_is_listed_or_nothing_is(endpoint: Endpoint,
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        (LISTINGS["page"], r"a web page and no OpenAI.* correct backend.url.*·\[2J Please sign in"),
+        (LISTINGS["page"], r"a web page and no OpenAI.* correct engine.url.*·\[2J Please sign in"),
         (
             lists("tinny\x1b", *"abcdefghij"),
             r"has no model 'tiny'; it offers tinny·, a, b, c, d, e, f, g, h, i, \.\.\.;",

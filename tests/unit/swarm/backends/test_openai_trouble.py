@@ -26,7 +26,7 @@ from fakes.endpoint_model import CHAT, HELLO, KEY, LATE, MOST, PLAIN, ask, cost,
 
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import TextRequest, TextResult
-from swarm.config.backend import BackendConfig
+from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 
 
@@ -56,7 +56,7 @@ def test_what_will_not_pass_is_not_tried_again(endpoint: Endpoint, status: int) 
 
 def test_a_redirect_is_a_fault_that_says_what_to_do(endpoint: Endpoint) -> None:
     endpoint.reply = QUIRKS["redirect"].reply
-    assert fault_of(ask(endpoint)).startswith("HTTP 307: a redirect, and those are not followed; give backend.url")
+    assert fault_of(ask(endpoint)).startswith("HTTP 307: a redirect, and those are not followed; give engine.url")
 
 
 @pytest.mark.parametrize("reply", [hangs_up, resets, QUIRKS["cut in the body"].reply, QUIRKS["not HTTP"].reply])
@@ -98,7 +98,7 @@ def test_retry_after_is_obeyed_for_as_long_as_a_request_may_take(
 
 def test_a_retry_after_is_really_waited_for(endpoint: Endpoint) -> None:
     endpoint.replies.append(busy(429, 0.6))
-    assert OpenAIModel("tiny", BackendConfig(url=endpoint.url)).generate([PLAIN]) == [HELLO]
+    assert OpenAIModel("tiny", OpenAIEngine(model="tiny", url=endpoint.url)).generate([PLAIN]) == [HELLO]
     assert endpoint.asked[1].at_s - endpoint.asked[0].at_s >= 0.595
 
 
@@ -124,7 +124,7 @@ def test_a_refused_key_is_the_users_mistake_and_not_tried_again(endpoint: Endpoi
 def test_an_endpoint_that_wants_a_key_says_how_to_give_one(endpoint: Endpoint) -> None:
     endpoint.reply = endpoint.models = fails(401)
     for call in (lambda model: model.generate([PLAIN]), OpenAIModel.check):
-        with pytest.raises(SwarmError, match=r"refuses the key: set backend\.key_env"):
+        with pytest.raises(SwarmError, match=r"refuses the key: set engine\.key_env"):
             call(model_at(endpoint))
 
 
@@ -146,7 +146,7 @@ def test_an_unknown_path_is_the_users_mistake_even_if_no_models_are_listed(endpo
 def test_an_endpoint_that_was_never_there_is_the_users_mistake(closed: Endpoint) -> None:
     for call in (lambda model: model.generate([PLAIN] * 3), OpenAIModel.check):
         with pytest.raises(
-            SwarmError, match=rf"no endpoint at {closed.url}: start it or correct backend\.url .*Refused"
+            SwarmError, match=rf"no endpoint at {closed.url}: start it or correct engine\.url .*Refused"
         ):
             call(model_at(closed))
 
@@ -168,11 +168,6 @@ def test_an_endpoint_that_comes_up_while_it_is_tried_is_found(closed: Endpoint) 
         closed.start()
 
     assert ask(closed, sleep=sleep) == HELLO
-
-
-def test_no_url_is_the_users_mistake() -> None:
-    with pytest.raises(SwarmError, match=r"backend\.url"):
-        OpenAIModel("tiny", BackendConfig())
 
 
 # Time.

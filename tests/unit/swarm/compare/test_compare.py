@@ -17,6 +17,7 @@ from swarm.compare.analysis import Comparison, analyse
 from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
 from swarm.compare.report import table_text
 from swarm.compare.runs import run_comparison
+from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.outcomes import RunOutcomes, read_run
@@ -50,7 +51,8 @@ class FakeRunner(ModuleType):
         self.die_at: str | None = None
 
     def check_files(self, config: ExperimentConfig, source: Path) -> None:
-        if config.coordinator.model == "policies/gone":
+        engine = config.coordinator.engine
+        if engine is not None and engine.model == "policies/gone":
             raise SwarmError("no checkpoint at policies/gone")
 
     def start_run(
@@ -130,19 +132,19 @@ def test_every_arm_keeps_puzzles_seed_and_token_budget() -> None:
 def test_arms_change_what_their_question_needs_and_nothing_else() -> None:
     arms = {arm: equal_terms(experiment(), arm, 1, 20) for arm in ARMS}
     swarm = arms["swarm"]
-    assert swarm.coordinator.kind == "ulm"
+    assert swarm.coordinator.kind == "model"
     assert (arms["solo"].agents.count, arms["solo"].world.options) == (1, {"view": "full"})
     assert (arms["solo"].coordinator.kind, arms["solo"].topology.kind) == ("none", "none")
     split = arms["solo_split"]
-    assert (split.agents.count, split.agents.worker, split.coordinator.kind) == (2, "time_slice", "rules")
+    assert (split.agents.count, split.agents.turns, split.coordinator.kind) == (2, "one_at_a_time", "rules")
     assert split.world.options == {}
     assert arms["time_slice"].model_copy(update={"agents": swarm.agents, "name": swarm.name}) == swarm
-    assert arms["time_slice"].agents.worker == "time_slice"
+    assert arms["time_slice"].agents.turns == "one_at_a_time"
     assert (arms["independent"].agents.count, arms["independent"].world.options) == (8, {"view": "full"})
     assert (arms["no_messages"].coordinator.kind, arms["no_messages"].world) == ("none", swarm.world)
     assert (arms["rules"].coordinator.kind, arms["rules"].agents) == ("rules", swarm.agents)
-    assert arms["shuffled"].coordinator == swarm.coordinator.model_copy(update={"kind": "shuffled"})
-    assert arms["random"].agents == swarm.agents.model_copy(update={"policy": "random"})
+    assert arms["shuffled"].coordinator == swarm.coordinator.model_copy(update={"shuffled": True})
+    assert arms["random"].agents == swarm.agents.model_copy(update={"engine": RandomEngine(model="policies/agent")})
 
 
 def test_tick_limit_is_lifted_so_that_single_workers_can_spend_their_tokens() -> None:
@@ -172,13 +174,15 @@ def test_arm_that_a_world_cannot_express_is_named_not_skipped_in_silence() -> No
 
 def test_arms_that_need_a_coordinator_do_not_apply_to_a_world_that_none_knows() -> None:
     numbers = experiment(world={"id": "numbers-v0"}, coordinator={"kind": "none"})
-    for arm in ("rules", "shuffled"):
-        assert "it has no playbook" in str(not_applicable(arm, numbers))
+    assert "it has no playbook" in str(not_applicable("rules", numbers))
+    assert "it has no coordinator" in str(not_applicable("shuffled", numbers))
     assert not_applicable("no_messages", numbers) is None
 
 
 def test_a_language_model_in_a_world_without_a_playbook_still_has_its_null_control() -> None:
-    words = experiment(world={"id": "numbers-v0"}, coordinator={"kind": "transformers", "model": "any"})
+    words = experiment(
+        world={"id": "numbers-v0"}, coordinator={"kind": "model", "engine": {"kind": "transformers", "model": "any"}}
+    )
     assert not_applicable("shuffled", words) is None
     assert "it has no playbook" in str(not_applicable("rules", words))
 
@@ -195,7 +199,7 @@ def test_misspelt_arm_gets_the_nearest_name() -> None:
     assert chosen_arms([]) == list(ARMS)
 
 
-RULES = {"coordinator.kind": "rules", "coordinator.model": None}
+RULES = {"coordinator.kind": "rules", "coordinator.engine": None}
 
 
 def with_rivals(**rivals: dict[str, object]) -> ExperimentConfig:
@@ -205,7 +209,7 @@ def with_rivals(**rivals: dict[str, object]) -> ExperimentConfig:
 def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
     base = with_rivals(by_hand={**RULES, "world.options.half": 2})
     rival, swarm = equal_terms(base, "by_hand", 5, 20), equal_terms(base, "swarm", 5, 20)
-    assert (rival.coordinator.kind, rival.coordinator.model, rival.world.options) == ("rules", None, {"half": 2})
+    assert (rival.coordinator.kind, rival.coordinator.engine, rival.world.options) == ("rules", None, {"half": 2})
     assert rival.name == "demo-by_hand"
     same = {"coordinator": swarm.coordinator, "world": swarm.world, "name": swarm.name}
     assert rival.model_copy(update=same) == swarm
@@ -222,12 +226,12 @@ def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
         ("typo", {"coordinator.knd": "rules"}, "typo: unknown key 'knd' in 'coordinator'; did you mean 'kind'?"),
         ("deep", {"coordinator.kind.x": "rules"}, "'coordinator.kind' is a single value and holds no keys"),
         ("wrong", {"agents.count": 0}, "wrong: agents.count is 0; allowed: a whole number >= 1"),
-        ("clash", {"coordinator.kind": "none", "coordinator.menu": 3}, "clash: coordinator: `menu` is for models"),
+        ("clash", {**RULES, "coordinator.menu": 3}, "clash: coordinator: `menu` is for models"),
         ("options", {"world.options.halv": 2}, "options: unknown key 'halv' in 'world.options'; did you mean 'half'?"),
         ("rich", {"budget.tokens": 9000}, "budget.tokens cannot differ"),
         ("lucky", {"seed": 9}, "seed cannot differ"),
-        ("gone", {"coordinator.model": "policies/gone"}, "no checkpoint at policies/gone"),
-        ("person", {"coordinator.kind": "human", "coordinator.model": None}, "cannot wait for a person"),
+        ("gone", {"coordinator.engine.model": "policies/gone"}, "no checkpoint at policies/gone"),
+        ("person", {"coordinator.kind": "human", "coordinator.engine": None}, "cannot wait for a person"),
     ],
 )
 def test_a_rival_that_cannot_be_is_refused_before_anything_runs(

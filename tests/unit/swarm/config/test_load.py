@@ -19,7 +19,7 @@ seed: 5
 world:
   id: numbers-v0
 agents:
-  policy: echo
+  engine: {kind: echo}
   count: 2
 """
 
@@ -78,7 +78,7 @@ def test_good_file_becomes_a_config_with_defaults(yaml_file):
             GOOD + "compare:\n  seeds: [1, two]\n",
             'x.yaml:9: compare.seeds[1] is "two"; input should be a valid int',
         ),
-        ("agents: {policy: echo}\nworld:\n  options: {}\n", "x.yaml:2: missing key 'world.id'"),
+        ("agents: {engine: {kind: echo}}\nworld:\n  options: {}\n", "x.yaml:2: missing key 'world.id'"),
         (
             GOOD.replace("numbers-v0", "nmbers-v0"),
             "x.yaml:4: world 'nmbers-v0' not found; did you mean numbers-v0?",
@@ -248,12 +248,80 @@ def test_any_model_gets_the_same_treatment(tmp_path, monkeypatch):
     assert load_yaml_model("t.yaml", Recipe).out == Path("here")
 
 
+ENGINES = GOOD.replace("  engine: {kind: echo}\n", "  engine:\n    kind: transformers\n    model: m\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            ENGINES.replace("model: m", "modle: m"),
+            "x.yaml:8: unknown key 'modle' in 'agents.engine'; did you mean 'model'?",
+        ),
+        (
+            ENGINES.replace("model: m", "model: m\n    num_gpus: 1"),
+            "x.yaml:9: unknown key 'num_gpus' in 'agents.engine'; known keys of kind transformers: kind, model, "
+            "prompt, max_length, adapter",
+        ),
+        (
+            ENGINES.replace("kind: transformers", "kind: echo"),
+            "x.yaml:8: unknown key 'model' in 'agents.engine'; known keys of kind echo: kind",
+        ),
+        (
+            ENGINES.replace("transformers", "transformer"),
+            'x.yaml:7: agents.engine.kind is "transformer"; allowed: one of ulm, transformers, vllm, openai, random, '
+            "echo; did you mean 'transformers'?",
+        ),
+        (ENGINES.replace("    kind: transformers\n", ""), "x.yaml:6: missing key 'agents.engine.kind'"),
+        (ENGINES.replace("    model: m\n", ""), "x.yaml:6: missing key 'agents.engine.model'"),
+        (ENGINES.replace("model: m", "model: 3"), "x.yaml:8: agents.engine.model is 3; allowed: text"),
+        (
+            ENGINES.replace("model: m", "model: m\n    prompt: chatty"),
+            "x.yaml:9: agents.engine.prompt is \"chatty\"; allowed: one of plain, chat; did you mean 'chat'?",
+        ),
+        (
+            GOOD.replace("{kind: echo}", "ulm"),
+            'x.yaml:6: agents.engine is "ulm"; allowed: a section with `kind`, one of ulm, transformers, vllm, openai, '
+            "random, echo",
+        ),
+        (
+            GOOD.replace("{kind: echo}", "null\n  model: m"),
+            "x.yaml:7: unknown key 'model' in 'agents'; it belongs in 'agents.engine'",
+        ),
+        (
+            GOOD + "coordinator:\n  kind: rools\n",
+            "x.yaml:9: coordinator.kind: no coordinator 'rools'; did you mean 'rules'? There are none, rules, model,",
+        ),
+        (
+            GOOD + "coordinator:\n  kind: model\n",
+            "x.yaml:8: coordinator: kind 'model' needs `engine`, such as {kind: ulm, model: policies/my-model}",
+        ),
+        (
+            GOOD + "coordinator:\n  kind: rules\n  options: {greed: 3}\n",
+            "x.yaml:10: unknown key 'greed' in 'coordinator.options'; known keys: none",
+        ),
+        (
+            GOOD + "coordinator:\n  kind: model\n  engine: {kind: openai, model: m, url: localhost}\n",
+            "x.yaml:10: coordinator.engine.url: it must be an http(s) address without a user name or key in it,",
+        ),
+    ],
+)
+def test_settings_of_an_engine_are_explained_by_its_kind(yaml_file, text, expected):
+    assert lines_of(yaml_file(text))[-1].startswith(expected)
+
+
+@pytest.mark.parametrize("kind", ["random", "ulm", "vllm"])
+def test_an_override_changes_the_engine_and_keeps_its_model(yaml_file, kind):
+    config = load_experiment(yaml_file(ENGINES), [f"agents.engine.kind={kind}"])
+    assert (config.agents.engine.kind, config.agents.engine.model) == (kind, "m")
+
+
 def test_how_an_endpoint_is_reached_decides_no_result_and_what_it_is_asked_does() -> None:
-    def logical(**backend: Any) -> dict[str, Any]:
-        settings = {"url": "http://localhost:8000/v1", **backend}
-        coordinator = {"kind": "openai", "model": "m", "backend": settings}
+    def logical(**settings: Any) -> dict[str, Any]:
+        engine = {"kind": "openai", "model": "m", "url": "http://localhost:8000/v1", **settings}
+        coordinator = {"kind": "model", "engine": engine}
         return ExperimentConfig.model_validate(
-            {"world": {"id": "graph-v0"}, "agents": {"policy": "random"}, "coordinator": coordinator}
+            {"world": {"id": "graph-v0"}, "agents": {"engine": {"kind": "random"}}, "coordinator": coordinator}
         ).logical()
 
     assert logical(key_env="KEY", retries=1, connections=2, timeout_s=5) == logical()

@@ -16,6 +16,7 @@ from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.language import LanguageCoordinator, read_directives
 from swarm.coordinator.minds import make_coordinator, playbook
+from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectRequest
 from worlds.protocol import Briefing, Report
@@ -54,14 +55,20 @@ def request(num_reports: int = 4, **changes: Any) -> DirectRequest:
     return DirectRequest(**values, key=(0, 5, "coordinator"))
 
 
-def config(kind: str = "vllm", **changes: Any) -> CoordinatorConfig:
-    backend = {"url": "http://localhost:1/v1"} if kind == "openai" else {}
-    return CoordinatorConfig(kind=kind, model="m", backend=backend, **changes)  # type: ignore[arg-type]
+def config(engine: str = "vllm", **changes: Any) -> CoordinatorConfig:
+    settings = {"url": "http://localhost:1/v1"} if engine == "openai" else {}
+    return CoordinatorConfig(kind="model", engine={"kind": engine, "model": "m", **settings}, **changes)
+
+
+def language(
+    model: Any, config: CoordinatorConfig, tools: Sequence[dict[str, Any]] = (), book: Any = None
+) -> LanguageCoordinator:
+    return LanguageCoordinator(Setup(config, lambda texts: [0 for _ in texts], book, model, tools))
 
 
 def test_directives_reach_the_agents_that_they_name_and_are_paid_for() -> None:
     model = Scripted(lambda r: "a2: look left\na0: wait\n")
-    (reply,) = LanguageCoordinator(model, config(), TOOLS).direct([request()])
+    (reply,) = language(model, config(), TOOLS).direct([request()])
     assert reply.directives == {"a0": "wait", "a2": "look left"}
     assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (model.count_prompts(model.asked)[0], 5, 1)
 
@@ -69,7 +76,7 @@ def test_directives_reach_the_agents_that_they_name_and_are_paid_for() -> None:
 def test_the_model_is_told_goal_actions_reports_and_what_became_of_directives() -> None:
     model = Scripted(lambda r: "")
     told = request(8, directives=((1, "a1", "try seven"), (1, "a0", "rest")))
-    LanguageCoordinator(model, config(), TOOLS).direct([told])
+    language(model, config(), TOOLS).direct([told])
     assert "go {room}: Walk." in str(model.asked[0].system)
     lines = model.asked[0].prompt.splitlines()
     assert lines[0] == "Goal: target 100"
@@ -81,7 +88,7 @@ def test_the_model_is_told_goal_actions_reports_and_what_became_of_directives() 
 
 def test_a_digest_stays_within_its_tokens_and_leaves_out_the_oldest() -> None:
     model = Scripted(lambda r: "")
-    coordinator = LanguageCoordinator(model, config(digest_tokens=150), TOOLS)
+    coordinator = language(model, config(digest_tokens=150), TOOLS)
     coordinator.direct([request(400)])
     assert 120 < model.count_prompts(model.asked)[0] <= 150
     assert "made 419" in model.asked[0].prompt
@@ -90,15 +97,15 @@ def test_a_digest_stays_within_its_tokens_and_leaves_out_the_oldest() -> None:
 
 def test_a_digest_stays_within_the_models_own_length() -> None:
     model = Scripted(lambda r: "", max_length=180)
-    LanguageCoordinator(model, config(digest_tokens=5000, max_new_tokens=64), TOOLS).direct([request(400)])
+    language(model, config(digest_tokens=5000, max_new_tokens=64), TOOLS).direct([request(400)])
     assert model.count_prompts(model.asked)[0] <= 180 - 64
 
 
 def test_a_chat_whose_opening_leaves_no_room_for_reports_is_refused() -> None:
-    opening = Scripted(lambda r: "").count_tokens([LanguageCoordinator(Scripted(str), config(), TOOLS).system])[0]
-    LanguageCoordinator(Scripted(str), config(digest_tokens=opening + 40), TOOLS)
+    opening = Scripted(lambda r: "").count_tokens([language(Scripted(str), config(), TOOLS).system])[0]
+    language(Scripted(str), config(digest_tokens=opening + 40), TOOLS)
     with pytest.raises(SwarmError, match=f"opens with are {opening}; raise coordinator.digest_tokens"):
-        LanguageCoordinator(Scripted(str), config(digest_tokens=opening + 20), TOOLS)
+        language(Scripted(str), config(digest_tokens=opening + 20), TOOLS)
 
 
 @given(st.lists(st.text(st.characters(categories=("L",)), min_size=1), min_size=1, max_size=40), st.integers(1, 60))
@@ -114,7 +121,7 @@ def test_the_same_reports_give_the_same_digest() -> None:
 
 def test_a_request_that_the_budget_cannot_pay_is_not_asked() -> None:
     model = Scripted(lambda r: "a0: wait\n")
-    replies = LanguageCoordinator(model, config(), TOOLS).direct([request(max_tokens=70), request(max_tokens=5000)])
+    replies = language(model, config(), TOOLS).direct([request(max_tokens=70), request(max_tokens=5000)])
     assert [reply.calls for reply in replies] == [0, 1]
     assert replies[0].tokens == 0
 
@@ -126,14 +133,14 @@ def test_only_what_the_playbook_calls_a_directive_is_passed_on() -> None:
     agent = book.briefings(request())[0].agents[0]
     others = [a for a in AGENTS if a != agent]
     model = Scripted(lambda r: f"{agent}: {good}\n{others[0]}: rm -rf /\n{others[1]}: 1+[2]\n")
-    (reply,) = LanguageCoordinator(model, config(), TOOLS, book).direct([request()])
+    (reply,) = language(model, config(), TOOLS, book).direct([request()])
     assert reply.directives == {agent: good}  # 1+[2] has the form, but nothing posted it
 
 
 def test_every_text_of_the_form_is_a_directive_for_everyone_it_names() -> None:
     book = SplitNumbersPlaybook()
     model = Scripted(lambda r: "")
-    LanguageCoordinator(model, config(), TOOLS, book).direct([request()])
+    language(model, config(), TOOLS, book).direct([request()])
     structure = model.asked[0].structure
     assert structure is not None
     assert structure.regex is not None
@@ -147,7 +154,7 @@ def test_every_text_of_the_form_is_a_directive_for_everyone_it_names() -> None:
 
 def test_an_endpoint_is_asked_for_json_and_read_as_json() -> None:
     model = Scripted(lambda r: json.dumps({"a0": "go north", "a1": "", "a7": "x", "a2": 3}))
-    (reply,) = LanguageCoordinator(model, config("openai"), TOOLS).direct([request()])
+    (reply,) = language(model, config("openai"), TOOLS).direct([request()])
     assert reply.directives == {"a0": "go north"}
     schema = model.asked[0].structure.json_schema  # type: ignore[union-attr]
     assert schema["required"] == list(AGENTS)
@@ -172,7 +179,7 @@ def test_what_a_server_makes_of_the_schema_is_what_is_passed_on(
     if book:
         monkeypatch.setattr(type(book), "briefings", lambda self, request: [Briefing(request.agents, "", {})])
     model = Scripted(lambda r: "{}")
-    LanguageCoordinator(model, config("openai"), TOOLS, book).direct([request()])
+    language(model, config("openai"), TOOLS, book).direct([request()])
     compiler = xgrammar.GrammarCompiler(xgrammar.TokenizerInfo([bytes([i]) for i in range(256)]))
     grammar = compiler.compile_json_schema(model.asked[0].structure.json_schema)  # type: ignore[union-attr]
 
@@ -181,7 +188,7 @@ def test_what_a_server_makes_of_the_schema_is_what_is_passed_on(
     for text in sorted(mutants):
         answer = json.dumps(dict.fromkeys(AGENTS, text), ensure_ascii=False)
         reader = Scripted(lambda r, answer=answer: answer)  # type: ignore[misc]
-        (reply,) = LanguageCoordinator(reader, config("openai"), TOOLS, book).direct([request()])
+        (reply,) = language(reader, config("openai"), TOOLS, book).direct([request()])
         is_written = xgrammar.GrammarMatcher(grammar).accept_string(answer)
         assert is_written == (text == "" or reply.directives == dict.fromkeys(AGENTS, text.rstrip())), text
 
@@ -206,7 +213,7 @@ def test_deeply_nested_json_is_no_crash() -> None:
 def test_a_fault_of_the_model_is_the_calls_fault() -> None:
     model = Scripted(lambda r: "")
     model.generate = lambda requests, deadline_s=None: [TextResult.failed("HTTP 500", 9, 0)]  # type: ignore[method-assign]
-    (reply,) = LanguageCoordinator(model, config(), TOOLS).direct([request()])
+    (reply,) = language(model, config(), TOOLS).direct([request()])
     assert (reply.fault, reply.directives, reply.prompt_tokens) == ("HTTP 500", {}, 9)
 
 
@@ -217,9 +224,8 @@ def test_worlds_need_no_playbook_for_a_language_model(world: str, kind: str) -> 
 
 
 def test_shuffled_moves_what_a_language_model_said() -> None:
-    section = CoordinatorConfig(kind="shuffled", inner="vllm", model="m")
-    mind = make_coordinator(section, "numbers-v0", Scripted(lambda r: "a0: wait\n"), lambda texts: [], TOOLS)
-    assert mind is not None
-    (reply,) = mind.direct([request()])
+    model = Scripted(lambda r: "a0: wait\n")
+    coordinator = make_coordinator(config(shuffled=True), "numbers-v0", model, lambda texts: [], TOOLS)
+    (reply,) = coordinator.direct([request()])
     assert list(reply.directives.values()) == ["wait"]
     assert "a0" not in reply.directives

@@ -6,21 +6,24 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import ValidationError
 
 from swarm.backends.protocol import Structure, TextResult
 from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.minds import (
-    ModelCoordinator,
+    BriefedCoordinator,
     RulesCoordinator,
     ShuffledCoordinator,
     make_coordinator,
 )
+from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from worlds.protocol import Briefing, Report
 
 AGENTS = ("a0", "a1", "a2", "a3")
+ULM = {"kind": "ulm", "model": "m"}
 
 
 def _count(texts):
@@ -80,18 +83,24 @@ class _Engine:
         ]
 
 
-@dataclass
-class _Inner:
+class _Inner(Coordinator):
     """A coordinator that says the same to every request, at a cost."""
 
-    directives: dict[str, str]
+    def __init__(self, directives):
+        super().__init__(Setup(CoordinatorConfig(), _count))
+        self.directives = directives
 
     def direct(self, requests):
         return [DirectReply(r.key, dict(self.directives), 7, 5, 2, fault="noted") for r in requests]
 
 
 def _model(engine, book, **config):
-    return ModelCoordinator(book, engine, CoordinatorConfig(kind="ulm", model="m", max_new_tokens=10, **config))
+    section = CoordinatorConfig(kind="model", engine=ULM, max_new_tokens=10, **config)
+    return BriefedCoordinator(Setup(section, _count, book, engine))
+
+
+def _rules(book):
+    return RulesCoordinator(Setup(CoordinatorConfig(kind="rules"), _count, book))
 
 
 _TWO = ((("a0", "a1"), "one"), (("a2", "a3"), "two"))
@@ -105,7 +114,7 @@ def test_what_each_answer_declined_is_kept_under_the_first_agent_of_its_briefing
 
 def test_what_may_be_offered_again_was_not_declined():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
-    (reply,) = _model(engine, _Book(prompts=_TWO), offer_again=True).direct([_request()])
+    (reply,) = _model(engine, _Book(prompts=_TWO), reoffer_declined=True).direct([_request()])
     assert (reply.directives, reply.declined) == ({"a0": "x", "a2": "y"}, {})
 
 
@@ -140,27 +149,29 @@ def test_the_last_word_of_an_answer_that_was_cut_is_not_read():
 
 
 def test_rules_are_charged_for_the_unread_reports_and_the_directives():
-    mind = RulesCoordinator(_Book(table={"a0": "go 7", "a1": "take red"}), _count)
+    mind = RulesCoordinator(
+        Setup(CoordinatorConfig(kind="rules"), _count, _Book(table={"a0": "go 7", "a1": "take red"}))
+    )
     (reply,) = mind.direct([_request(reports=[("a0", "old news"), ("a0", "four"), ("a1", "fives")], unread=2)])
     assert reply.directives == {"a0": "go 7", "a1": "take red"}
     assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (4 + 5, 4 + 8, 0)
 
 
 def test_rules_without_news_and_directives_cost_nothing():
-    (reply,) = RulesCoordinator(_Book(), _count).direct([_request(reports=[("a0", "old news")])])
+    (reply,) = _rules(_Book()).direct([_request(reports=[("a0", "old news")])])
     assert reply == DirectReply((0, 0, "coordinator"))
 
 
 @pytest.mark.parametrize(("max_tokens", "affordable"), [(8, True), (7, False), (0, False)])
 def test_rules_that_the_budget_cannot_pay_direct_nothing_and_cost_nothing(max_tokens, affordable):
-    mind = RulesCoordinator(_Book(table={"a0": "go 7"}), _count)
+    mind = _rules(_Book(table={"a0": "go 7"}))
     (reply,) = mind.direct([_request(reports=[("a0", "four")], unread=1, max_tokens=max_tokens)])
     assert bool(reply.directives) == affordable
     assert reply.prompt_tokens + reply.generated_tokens == (8 if affordable else 0)
 
 
 def test_rules_answer_each_request_by_itself_and_in_order():
-    mind = RulesCoordinator(_Book(table={"a0": "go 7"}), _count)
+    mind = _rules(_Book(table={"a0": "go 7"}))
     rich, poor = _request(tick=1), _request(tick=2, max_tokens=1)
     replies = mind.direct([rich, poor, rich])
     assert [reply.key[1] for reply in replies] == [1, 2, 1]
@@ -281,26 +292,43 @@ def test_shuffled_is_decided_by_the_seed_of_the_request_alone():
     assert len({tuple(_shuffle(meant, meant, seed).directives.items()) for seed in range(10)}) > 5
 
 
-def test_shuffled_costs_what_the_mind_behind_it_costs():
+def test_shuffled_costs_what_the_coordinator_behind_it_costs():
     reply = _shuffle({"a0": "go 7"}, AGENTS, 1)
     assert (reply.prompt_tokens, reply.generated_tokens, reply.calls, reply.fault) == (7, 5, 2, "noted")
 
 
-# Which mind a config asks for
+# Which coordinator a config asks for
 
 
-def test_a_config_gets_the_mind_that_it_names():
-    def made(kind, engine=None, **config):
-        return make_coordinator(CoordinatorConfig(kind=kind, **config), "graph-v0", engine, _count)
+def test_a_config_gets_the_coordinator_that_it_names():
+    def made(kind, model=None, **config):
+        return make_coordinator(CoordinatorConfig(kind=kind, **config), "graph-v0", model, _count)
 
-    assert made("none") is None
+    assert made("none").direct([_request()]) == [DirectReply((0, 0, "coordinator"))]
     assert isinstance(made("rules"), RulesCoordinator)
-    assert isinstance(made("ulm", _Engine(), model="m"), ModelCoordinator)
-    assert isinstance(made("shuffled").inner, RulesCoordinator)
-    assert isinstance(made("shuffled", _Engine(), model="m").inner, ModelCoordinator)
+    assert isinstance(made("model", _Engine(), engine=ULM), BriefedCoordinator)
+    assert isinstance(made("rules", shuffled=True).inner, RulesCoordinator)
+    assert isinstance(made("model", _Engine(), engine=ULM, shuffled=True).inner, BriefedCoordinator)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"kind": "model"}, "kind 'model' needs `engine`"),
+        ({"kind": "rules", "engine": ULM}, "`engine` is for coordinators that ask a model"),
+        ({"kind": "none", "shuffled": True}, "`shuffled` has nothing to shuffle"),
+        ({"kind": "rules", "menu": 3}, "`menu` is for models and people"),
+        ({"kind": "rules", "reoffer_declined": True}, "`reoffer_declined` is for models trained on briefings"),
+        ({"kind": "model", "engine": {**ULM, "prompt": "chat"}, "answers": "marks"}, "`answers` is for models trained"),
+        ({"kind": "roles"}, "no coordinator 'roles'; did you mean 'rules'. There are none, rules, model, human"),
+    ],
+)
+def test_settings_that_do_not_fit_the_kind_are_refused(section, says):
+    with pytest.raises(ValidationError, match=says):
+        CoordinatorConfig.model_validate(section)
 
 
 def test_a_world_without_a_playbook_is_named_with_the_way_out():
     with pytest.raises(SwarmError, match=r"numbers-v0 has no playbook.*kind: none"):
         make_coordinator(CoordinatorConfig(kind="rules"), "numbers-v0", None, _count)
-    assert make_coordinator(CoordinatorConfig(kind="none"), "numbers-v0", None, _count) is None
+    make_coordinator(CoordinatorConfig(kind="none"), "numbers-v0", None, _count)

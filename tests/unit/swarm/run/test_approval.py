@@ -105,7 +105,9 @@ def test_a_hint_that_the_episode_cannot_pay_is_not_given() -> None:
 
 
 def test_approving_everything_changes_nothing_but_that_it_is_on_record(experiment: Experiment, tmp_path: Path) -> None:
-    config, path = experiment(agents=RANDOM, coordinator={"kind": "shuffled"}, concurrency=2, topology={"kind": "ring"})
+    config, path = experiment(
+        agents=RANDOM, coordinator={"kind": "rules", "shuffled": True}, concurrency=2, topology={"kind": "ring"}
+    )
     alone = start_run(config, path, tmp_path / "alone")
     person = Steady(lambda episode, tick: [""])
     seen = start_run(config, path, tmp_path / "seen", terminal=person.terminal())
@@ -149,7 +151,7 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
     monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
     config, path = experiment(
         agents={**RANDOM, "count": 12},  # a10 comes before a2 in a record
-        coordinator={"kind": "openai", "model": "m", "backend": {"url": "http://localhost:1/v1"}},
+        coordinator={"kind": "model", "engine": {"kind": "openai", "model": "m", "url": "http://localhost:1/v1"}},
         budget={"ticks": 4, "tokens": None},
     )
     person = Steady(lambda episode, tick: ["hint: try left", ""] if (episode, tick) == (0, 1) else [""])

@@ -40,7 +40,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> ExperimentConfig:
         {
             "episodes": 2,
             "world": {"id": "ladder-v0", "options": {"max_steps": 2}},
-            "agents": {"count": 2, "policy": "random"},
+            "agents": {"count": 2, "engine": {"kind": "random"}},
             "runtime": {"pool": "local"},
         }
     )

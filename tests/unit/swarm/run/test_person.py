@@ -11,14 +11,14 @@ import pytest
 from fakes.scripted_person import RANDOM, Script, Steady, Words, approve, direct, records, request
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from swarm.commands.watcher import Watcher
 from swarm.compare.arms import equal_terms
 from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
 from swarm.coordinator.digest import digest_lines
-from swarm.coordinator.human import HumanCoordinator, Terminal, at_terminal, attend
+from swarm.coordinator.human import HumanCoordinator, Terminal, at_terminal, operator_for
 from swarm.coordinator.minds import playbook
+from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply
 from swarm.run.runner import resume_run, start_run
@@ -94,7 +94,8 @@ def test_bytes_that_are_no_text_are_asked_again() -> None:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
         return terminal.ask(prompt)
 
-    (reply,) = HumanCoordinator(Terminal(ask, terminal.say), None).direct([request()], Words())  # type: ignore[arg-type]
+    setup = Setup(CoordinatorConfig(kind="human"), Words().count_tokens, terminal=Terminal(ask, terminal.say))
+    (reply,) = HumanCoordinator(setup).direct([request()])
     assert reply.directives == {"a0": "go"}
     assert "that was no text" in script.text
 
@@ -151,7 +152,7 @@ def test_a_person_coordinates_any_world_and_replay_accepts_it(
     config, path = experiment(
         agents=RANDOM,
         world={"id": world},
-        coordinator={"kind": "human", "every": 2},
+        coordinator={"kind": "human", "every_ticks": 2},
         topology={"kind": topology},
         budget={"ticks": 4, "tokens": None},
     )
@@ -240,7 +241,7 @@ def test_there_is_nothing_to_approve_where_nobody_is_directed(
 
 
 def test_nobody_is_asked_who_is_not_there(experiment: Experiment) -> None:
-    assert attend(experiment()[0], None) is None
+    assert operator_for(experiment()[0], None) is None
 
 
 def test_no_watcher_writes_between_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,9 +258,7 @@ def test_a_standard_input_that_is_no_terminal_is_refused(monkeypatch: pytest.Mon
         at_terminal()
 
 
-def test_a_person_cannot_be_shuffled_or_compared() -> None:
-    with pytest.raises(ValidationError):
-        CoordinatorConfig(kind="shuffled", inner="human")  # type: ignore[arg-type]
+def test_a_person_cannot_be_compared() -> None:
     data = {
         "world": {"id": "split-numbers-v0"},
         "agents": RANDOM,
@@ -274,14 +273,14 @@ def test_a_person_cannot_be_shuffled_or_compared() -> None:
 
 def test_who_reads_hints() -> None:
     def reads(kind: str, **fields: Any) -> bool:
-        return CoordinatorConfig(kind=kind, **fields).reads_hints  # type: ignore[arg-type]
+        return CoordinatorConfig(kind=kind, **fields).traits.reads_hints
 
     assert reads("human")
-    assert reads("transformers", model="m")
-    assert reads("shuffled", inner="transformers", model="m")
-    assert reads("ulm", model="m", backend={"prompt": "chat"})
-    assert not reads("ulm", model="m")
-    assert not reads("transformers", model="m", backend={"prompt": "plain"})
+    assert reads("model", engine={"kind": "transformers", "model": "m"})
+    assert reads("model", engine={"kind": "transformers", "model": "m"}, shuffled=True)
+    assert reads("model", engine={"kind": "ulm", "model": "m", "prompt": "chat"})
+    assert not reads("model", engine={"kind": "ulm", "model": "m"})
+    assert not reads("model", engine={"kind": "transformers", "model": "m", "prompt": "plain"})
     assert not reads("rules")
     assert not reads("none")
 

@@ -66,7 +66,7 @@ def directing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[DirectRequ
     return install
 
 
-READER = {"kind": "openai", "model": "m", "backend": {"url": "http://localhost:1/v1"}}
+READER = {"kind": "model", "engine": {"kind": "openai", "model": "m", "url": "http://localhost:1/v1"}}
 """A coordinator that reads hints."""
 
 
@@ -88,8 +88,8 @@ def test_a_directive_reaches_the_agents_it_names_for_one_tick_and_replaces_the_c
         return {"a0": "11-[1]", "a2": "11-[2]"}
 
     directing(says)
-    agents = {"policy": "ulm", "max_retries": 99}
-    run_dir = run(("24-[6]", ["a1", "a0"]), episodes=1, agents=agents, coordinator={"kind": "rules", "every": 2})
+    agents = {"max_retries": 99}
+    run_dir = run(("24-[6]", ["a1", "a0"]), episodes=1, agents=agents, coordinator={"kind": "rules", "every_ticks": 2})
     (entry,) = steered(run_dir)[0, 0]
     assert (entry["line"], entry["agents"], entry["text"]) == (1, ["a0", "a1"], "24-[6]")
     assert entry["instead_of"] == {"a0": "11-[1]"}
@@ -339,13 +339,13 @@ def test_a_hint_where_the_coordinator_is_cut_off_is_refused(
 ) -> None:
     directing(lambda request: {})
     code, said = steer(live(coordinator=READER, topology={"kind": "none"}), "go")
-    assert (code, "no coordinator that could hear a hint" in said) == (2, True)
+    assert (code, "no coordinator that could read a hint" in said) == (2, True)
 
 
 def test_a_worker_that_plays_agents_in_turn_cannot_be_directed(
     live: Callable[..., Path], steer: Callable[..., tuple[int, str]]
 ) -> None:
-    code, said = steer(live(agents={**RANDOM, "worker": "time_slice"}, budget={"ticks": 8}), "go", "--agent", "a0")
+    code, said = steer(live(agents={**RANDOM, "turns": "one_at_a_time"}, budget={"ticks": 8}), "go", "--agent", "a0")
     assert (code, "one worker plays all agents" in said) == (2, True)
 
 

@@ -9,7 +9,8 @@ import pytest
 from swarm.agents.host import Host
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
-from swarm.coordinator.minds import ModelCoordinator
+from swarm.coordinator.minds import BriefedCoordinator
+from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.record.journal import read_records
@@ -66,7 +67,12 @@ def test_concurrency_changes_no_episode(experiment: Experiment, tmp_path: Path, 
 
 def test_resume_from_every_line_gives_the_same_journal(experiment: Experiment, tmp_path: Path) -> None:
     run_dir = run(
-        experiment, tmp_path, episodes=3, concurrency=2, budget={"tokens": 250}, coordinator={"kind": "shuffled"}
+        experiment,
+        tmp_path,
+        episodes=3,
+        concurrency=2,
+        budget={"tokens": 250},
+        coordinator={"shuffled": True},
     )
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
@@ -107,7 +113,8 @@ def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
 
         def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
             section = self.spec.coordinator
-            return ModelCoordinator(SplitNumbersPlaybook(), cast("TextModel", model), section).direct(requests)
+            setup = Setup(section, self.count_tokens, SplitNumbersPlaybook(), cast("TextModel", model))
+            return BriefedCoordinator(setup).direct(requests)
 
     monkeypatch.setattr("swarm.agents.local_pool.Host", Posting)
     run_dir = run(experiment, tmp_path, episodes=1, budget={"tokens": 400})
@@ -116,7 +123,7 @@ def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
     minds = [record["coordinator"] for record in ticks(run_dir)]
     passed = [text for mind in minds for texts in mind.get("declined", {}).values() for text in texts]
     assert len(passed) > 5
-    assert len(passed) == len(set(passed))  # what was declined is not offered, so it cannot be again
+    assert len(passed) == len(set(passed))  # what was passed over is not offered, so it cannot be again
     assert replay(run_dir, check=True).finished
     lines = whole.splitlines(keepends=True)
     for cut in range(2, len(lines), 2):
@@ -135,7 +142,7 @@ def test_unsolved_episode_uses_its_budget_and_overshoots_by_less_than_one_call(
 
 
 def test_time_slicing_worker_plays_one_agent_per_tick(experiment: Experiment, tmp_path: Path) -> None:
-    run_dir = run(experiment, tmp_path, agents={"worker": "time_slice"})
+    run_dir = run(experiment, tmp_path, agents={"turns": "one_at_a_time"})
     acting = [[entry["agent"] for entry in record["agents"]] for record in ticks(run_dir) if record["episode"] == 0]
     assert acting[:5] == [["a0"], ["a1"], ["a2"], ["a3"], ["a0"]]
 
@@ -271,7 +278,7 @@ def test_no_topology_cuts_the_coordinator_off(experiment: Experiment, tmp_path: 
 
 
 def test_random_policy_is_charged_like_a_model(experiment: Experiment, tmp_path: Path) -> None:
-    run_dir = run(experiment, tmp_path, agents={"policy": "random"})
+    run_dir = run(experiment, tmp_path, agents={"engine": {"kind": "random"}})
     for record in ticks(run_dir):
         for entry in record["agents"]:
             assert entry["prompt_tokens"] > 5
@@ -281,14 +288,14 @@ def test_random_policy_is_charged_like_a_model(experiment: Experiment, tmp_path:
 
 def test_wall_time_ends_a_run_and_is_marked(experiment: Experiment, tmp_path: Path) -> None:
     config, path = experiment(
-        budget={"tokens": None, "ticks": 100_000, "wall_time_s": 0.3}, agents={"policy": "random"}
+        budget={"tokens": None, "ticks": 100_000, "wall_time_s": 0.3}, agents={"engine": {"kind": "random"}}
     )
     outcome = start_run(config, path, tmp_path / "run")
     assert outcome.reason == "wall_time"
 
 
 def test_a_damaged_or_missing_checkpoint_leaves_no_run_folder(experiment: Experiment, tmp_path: Path) -> None:
-    config, path = experiment(agents={"model": "policies/nowhere"})
+    config, path = experiment(agents={"engine": {"kind": "ulm", "model": "policies/nowhere"}})
     with pytest.raises(SwarmError, match="nowhere"):
         start_run(config, path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -331,7 +338,7 @@ def test_puzzle_files_are_found_beside_the_experiment(experiment: Experiment, tm
 
 
 def test_after_the_first_tick_agents_without_a_directive_rest_in_turn(experiment: Experiment, tmp_path: Path) -> None:
-    agents = {"count": 8, "policy": "random", "awake": 3}
+    agents = {"count": 8, "engine": {"kind": "random"}, "min_active": 3}
     budget = {"ticks": 6, "tokens": 99_999}
     silent = run(
         experiment,

@@ -38,7 +38,13 @@ def play(folder: Path, **agents: Any) -> Path:
             "seed": 3,
             "episodes": 2,
             "world": {"id": "vault-v0", "options": {"rooms": 2, "pages": 2, "notes": 1, "sentences": 1}},
-            "agents": {"count": 2, "model": "policy", "max_new_tokens": 6, "memory": ["stm", "ltm"], **agents},
+            "agents": {
+                "count": 2,
+                "engine": {"kind": "ulm", "model": "policy"},
+                "max_new_tokens": 6,
+                "memory": ["stm", "ltm"],
+                **agents,
+            },
             "budget": {"ticks": TICKS},
             "runtime": {"pool": "local", "threads_per_host": 1},
         }

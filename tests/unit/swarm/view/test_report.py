@@ -14,7 +14,9 @@ from swarm.errors import SwarmError
 from swarm.record.outcomes import read_run
 from swarm.view.report import report_data, write_report
 
-CONFIG = experiment(episodes=6, agents={"count": 2, "model": "policies/agent"}, budget={"tokens": 600})
+CONFIG = experiment(
+    episodes=6, agents={"count": 2, "engine": {"kind": "ulm", "model": "policies/agent"}}, budget={"tokens": 600}
+)
 ALTERNATE = Script(lambda seed, episode: 300.0 if episode % 2 else None)
 
 

@@ -1,0 +1,239 @@
+"""The engines that write what agents and coordinators say, each with exactly its own settings.
+
+`engine:` is a union tagged by `kind`. This file starts no engine (`swarm.backends`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from swarm.config.section import Section
+
+__all__ = [
+    "AgentEngine",
+    "AnyEngine",
+    "CoordinatorEngine",
+    "EchoEngine",
+    "ModelEngine",
+    "OpenAIEngine",
+    "RandomEngine",
+    "TransformersEngine",
+    "UlmEngine",
+    "VllmEngine",
+]
+
+
+class AnyEngine(Section):
+    """What all engines have in common."""
+
+    is_remote: ClassVar[bool] = False
+    physical: ClassVar[frozenset[str]] = frozenset()
+
+    kind: str
+
+    @property
+    def chats(self) -> bool:
+        """Whether it is asked in the model's chat format."""
+        return bool(getattr(self, "prompt", "plain") == "chat")
+
+    def logical(self) -> dict[str, Any]:
+        """Return what decides results: what is asked of which model, not where and how it is computed."""
+        return self.model_dump(mode="json", exclude=set(self.physical))
+
+
+class RandomEngine(AnyEngine):
+    """Draws legal actions from the world, the null control of trained agents."""
+
+    kind: Literal["random"] = "random"
+
+    model: str | None = None
+    """Model whose tokens are counted, so that random actions cost what this model's would; null counts bytes."""
+
+    tokenizer: str | None = None
+    """Folder or name of a tokenizer to count with where the model itself is behind an endpoint."""
+
+    prompt: Literal["plain", "chat"] = "plain"
+    """Count prompts as plain text, or as the model's chat format lays them out."""
+
+
+class EchoEngine(AnyEngine):
+    """Answers with the last line of its own prompt, for measuring the machinery."""
+
+    kind: Literal["echo"] = "echo"
+
+
+class ModelEngine(AnyEngine):
+    """What all engines of language models have in common."""
+
+    model: str
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of prompt and answer together; None for the model's own limit, or without one."""
+        return None
+
+    def refuse_short(self, max_new_tokens: int) -> None:
+        """Check that there is room for a prompt beside the answer.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_tokens is not None and self.max_tokens <= max_new_tokens:
+            raise ValueError(f"engine.max_length {self.max_tokens} leaves no room beside max_new_tokens")
+
+
+class UlmEngine(ModelEngine):
+    """Our own engine: µLMs trained here, and pretrained models of the Llama family."""
+
+    kind: Literal["ulm"] = "ulm"
+
+    model: str
+    """Checkpoint folder, relative to the YAML file; or a Llama: `smollm2-135m`, a transformers folder, a GGUF file."""
+
+    prompt: Literal["plain", "chat"] = "plain"
+    """`plain` continues the text that our µLMs are trained on; `chat` explains the task in the model's chat format."""
+
+
+class _PretrainedEngine(ModelEngine):
+    """An engine of pretrained models."""
+
+    prompt: Literal["plain", "chat"] = "chat"
+    """`chat` explains the task in the model's chat format; `plain` continues the text that our µLMs are trained on."""
+
+    max_length: int | None = Field(None, ge=16)
+    """Tokens of prompt and answer together; null takes the model's own limit."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of prompt and answer together; None for the model's own limit."""
+        return self.max_length
+
+
+class TransformersEngine(_PretrainedEngine):
+    """The package transformers, inside the agent hosts."""
+
+    kind: Literal["transformers"] = "transformers"
+
+    model: str
+    """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
+
+    adapter: str | None = None
+    """Folder of a PEFT LoRA adapter, relative to the YAML file."""
+
+
+class VllmEngine(_PretrainedEngine):
+    """vLLM, in a Ray actor of its own that agents and coordinator share."""
+
+    is_remote = True
+    physical = frozenset(
+        {"num_gpus", "eager", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gb", "threads"}
+    )
+
+    kind: Literal["vllm"] = "vllm"
+
+    model: str
+    """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
+
+    adapter: str | None = None
+    """Folder of a PEFT LoRA adapter, relative to the YAML file."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of weights and activations; `auto` takes the model's own."""
+
+    eager: bool = False
+    """Skip compilation: a faster start, slower answers."""
+
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs of the engine, or a part of one; 0 uses vLLM's build for CPUs."""
+
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that the model is split over."""
+
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Part of the GPU's memory that the engine may use."""
+
+    kv_cache_gb: int = Field(1, ge=1)
+    """Memory of the KV cache on CPUs."""
+
+    threads: int | None = Field(None, ge=1)
+    """CPU cores to compute on; null takes all."""
+
+    @model_validator(mode="after")
+    def _fits_the_machine(self) -> VllmEngine:
+        place, other = (
+            ("GPUs", ("kv_cache_gb", "threads")),
+            ("a CPU", ("tensor_parallel_size", "gpu_memory_utilization")),
+        )
+        where, unused = place if self.num_gpus else other
+        for name in unused:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` has no meaning for vllm on {where}; leave it out")
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
+        if self.num_gpus and self.tensor_parallel_size > self.num_gpus:
+            raise ValueError(
+                f"tensor_parallel_size {self.tensor_parallel_size} needs as many GPUs; num_gpus is {self.num_gpus:g}"
+            )
+        return self
+
+
+class OpenAIEngine(_PretrainedEngine):
+    """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
+
+    is_remote = True
+    physical = frozenset({"key_env", "timeout_s", "retries", "connections"})
+
+    kind: Literal["openai"] = "openai"
+
+    model: str
+    """Name of the model at the endpoint."""
+
+    url: str
+    """Base address of the endpoint, such as http://localhost:8000/v1."""
+
+    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key, which is never written down; null sends no key."""
+
+    tokenizer: str | None = None
+    """Folder or name of the model's tokenizer, to count prompts before they are sent; null estimates from bytes."""
+
+    timeout_s: float = Field(60.0, gt=0)
+    """Time limit of one request; at most `faults.call_timeout_s`."""
+
+    retries: int = Field(4, ge=0, le=20)
+    """Times that a failed request is sent again, each after a longer wait, within `faults.call_timeout_s`."""
+
+    connections: int = Field(32, ge=1, le=1024)
+    """Requests in flight at once."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")) or set("@?#") & set(url):
+            raise ValueError(
+                "it must be an http(s) address without a user name or key in it, such as http://localhost:8000/v1"
+            )
+        return url
+
+    def refuse_late(self, limit_s: float, where: str) -> None:
+        """Check that a request may take as long as it is given before its call is cut.
+
+        Raises:
+            ValueError: it may not.
+        """
+        if self.timeout_s > max(limit_s, OpenAIEngine.model_fields["timeout_s"].default):
+            raise ValueError(
+                f"{where}.engine.timeout_s {self.timeout_s:g} is never reached: a call is cut after "
+                f"faults.call_timeout_s {limit_s:g}; raise that too"
+            )
+
+
+AgentEngine = Annotated[
+    UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine | RandomEngine | EchoEngine, Field(discriminator="kind")
+]
+"""What agents may run on."""
+
+CoordinatorEngine = Annotated[UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine, Field(discriminator="kind")]
+"""What the model of a coordinator may run on."""
