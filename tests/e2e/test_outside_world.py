@@ -19,6 +19,7 @@ from swarm.record.journal import read_records
 
 ROOT = Path(__file__).parents[2]
 NAME = "lost-key"
+RANDOM = ("--set", "agents.engine.kind=random", "--set", "agents.engine.model=null")
 
 
 class Workshop:
@@ -84,8 +85,8 @@ def test_an_outside_world_goes_from_a_new_package_to_a_finished_comparison(works
     solved = [record["solved"] for record in read_records(place / "rules/journal.jsonl") if "solved" in record]
     assert sum(solved) >= 24
 
-    engine = f"engine={{kind: ulm, model: policies/{NAME}}}"
-    model = [f"coordinator.{key}" for key in ("kind=model", engine, "max_new_tokens=4")]
+    engine = ("kind=model", "engine.kind=ulm", f"engine.model=policies/{NAME}", "max_new_tokens=4")
+    model = [f"coordinator.{key}" for key in engine]
     workshop.swarm(*run, *(word for key in model for word in ("--set", key)), "--out", "ulm")
     ticks = [record for record in read_records(place / "ulm/journal.jsonl") if record["kind"] == "tick"]
     assert sum(tick["coordinator"]["calls"] for tick in ticks) > 0
@@ -136,10 +137,9 @@ def test_a_world_without_playbook_and_lessons_runs_and_says_what_it_lacks(worksh
     workshop.install()
     assert "keeps the contract" in workshop.swarm("worlds", f"{NAME}-v0", "--check")
     experiment = f"{NAME}/experiment.yaml"
-    nobody = ["--set", "agents.engine={kind: random}"]
-    workshop.swarm("run", experiment, "--no-live", *nobody, "--set", "coordinator.kind=none", "--out", "alone")
+    workshop.swarm("run", experiment, "--no-live", *RANDOM, "--set", "coordinator.kind=none", "--out", "alone")
     workshop.swarm("replay", "alone", "--check")
-    assert f"world {NAME}-v0 has no playbook" in workshop.refused("run", experiment, "--no-live", *nobody)
+    assert f"world {NAME}-v0 has no playbook" in workshop.refused("run", experiment, "--no-live", *RANDOM)
     assert f"world {NAME}-v0 has no lessons" in workshop.refused("train", f"{NAME}/train.yaml")
     assert not (workshop.place / "runs").exists()
 
@@ -148,7 +148,7 @@ def test_a_world_without_playbook_and_lessons_runs_and_says_what_it_lacks(worksh
 def test_a_broken_package_is_one_line_that_names_it(workshop: Workshop) -> None:
     (workshop.package / "lost_key/playbook.py").write_text("import no_such_module\n")
     workshop.install()
-    line = workshop.refused("run", f"{NAME}/experiment.yaml", "--no-live", "--set", "agents.engine={kind: echo}")
+    line = workshop.refused("run", f"{NAME}/experiment.yaml", "--no-live", *RANDOM)
     assert f"world '{NAME}-v0' comes from the package {NAME} 0.1.0 (lost_key.world:LostKey)" in line
     assert "lost_key.playbook:LostKeyPlaybook failed to load" in line
     assert "No module named 'no_such_module'" in line
