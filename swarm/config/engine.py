@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 
 __all__ = [
     "AgentEngine",
@@ -29,7 +29,6 @@ class AnyEngine(Section):
     """What all engines have in common."""
 
     is_remote: ClassVar[bool] = False
-    physical: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
 
@@ -37,10 +36,6 @@ class AnyEngine(Section):
     def chats(self) -> bool:
         """Whether it is asked in the model's chat format."""
         return bool(getattr(self, "prompt", "plain") == "chat")
-
-    def logical(self) -> dict[str, Any]:
-        """Return what decides results: what is asked of which model, not where and how it is computed."""
-        return self.model_dump(mode="json", exclude=set(self.physical))
 
 
 class RandomEngine(AnyEngine):
@@ -127,9 +122,6 @@ class VllmEngine(_PretrainedEngine):
     """vLLM, in a Ray actor of its own that agents and coordinator share."""
 
     is_remote = True
-    physical = frozenset(
-        {"num_gpus", "eager", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gb", "threads"}
-    )
 
     kind: Literal["vllm"] = "vllm"
 
@@ -142,22 +134,22 @@ class VllmEngine(_PretrainedEngine):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of weights and activations; `auto` takes the model's own."""
 
-    eager: bool = False
+    eager: Annotated[bool, PHYSICAL] = False
     """Skip compilation: a faster start, slower answers."""
 
-    num_gpus: float = Field(0.0, ge=0)
+    num_gpus: Annotated[float, PHYSICAL] = Field(0.0, ge=0)
     """GPUs of the engine, or a part of one; 0 uses vLLM's build for CPUs."""
 
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: Annotated[int, PHYSICAL] = Field(1, ge=1)
     """GPUs that the model is split over."""
 
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: Annotated[float, PHYSICAL] = Field(0.9, gt=0, le=1)
     """Part of the GPU's memory that the engine may use."""
 
-    kv_cache_gb: int = Field(1, ge=1)
+    kv_cache_gb: Annotated[int, PHYSICAL] = Field(1, ge=1)
     """Memory of the KV cache on CPUs."""
 
-    threads: int | None = Field(None, ge=1)
+    threads: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
     """CPU cores to compute on; null takes all."""
 
     @model_validator(mode="after")
@@ -183,29 +175,28 @@ class OpenAIEngine(_PretrainedEngine):
     """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
 
     is_remote = True
-    physical = frozenset({"key_env", "timeout_s", "retries", "connections"})
 
     kind: Literal["openai"] = "openai"
 
     model: str
     """Name of the model at the endpoint."""
 
-    url: str
+    url: Annotated[str, PHYSICAL]
     """Base address of the endpoint, such as http://localhost:8000/v1."""
 
-    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_env: Annotated[str | None, PHYSICAL] = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the key, which is never written down; null sends no key."""
 
     tokenizer: str | None = None
     """Folder or name of the model's tokenizer, to count prompts before they are sent; null estimates from bytes."""
 
-    timeout_s: float = Field(60.0, gt=0)
+    timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
     """Time limit of one request; at most `faults.call_timeout_s`."""
 
-    retries: int = Field(4, ge=0, le=20)
+    retries: Annotated[int, PHYSICAL] = Field(4, ge=0, le=20)
     """Times that a failed request is sent again, each after a longer wait, within `faults.call_timeout_s`."""
 
-    connections: int = Field(32, ge=1, le=1024)
+    connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
     @field_validator("url")
