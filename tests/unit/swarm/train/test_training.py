@@ -21,6 +21,7 @@ from ulm.checkpoint import load_checkpoint
 RECIPE: dict[str, Any] = {
     "kind": "policy",
     "name": "tiny",
+    "world": "facts-v0",
     "task": "facts-agent",
     "model": {"preset": "tiny", "vocab_size": 300},
     "optimizer": {"steps": 6, "batch_size": 4, "micro_batches": 2, "warmup": 2, "weight_decay": 0.05},
@@ -142,11 +143,19 @@ def test_a_training_starts_from_a_checkpoint_and_says_so() -> None:
 
 
 def test_a_task_without_lessons_is_refused() -> None:
-    refused("unknown task 'chess'; available: puzzle-agent", "task=chess")
+    refused("no task 'chess'; available: facts-agent", "task=chess")
 
 
 def test_a_memory_is_trained_on_episodes_and_scored_with_and_without_it() -> None:
-    recipe = {**RECIPE, "kind": "memory", "name": "memory", "task": "vault-agent", "span": 32, "score_examples": 1}
+    recipe = {
+        **RECIPE,
+        "kind": "memory",
+        "name": "memory",
+        "world": "vault-v0",
+        "task": "vault-agent",
+        "span": 32,
+        "score_examples": 1,
+    }
     recipe["model"] = {"preset": "ltm-1m", "window": 16, "ltm": {"segment": 16}, "vocab_size": 300}
     Path("train.yaml").write_text(json.dumps({**recipe, "optimizer": {"steps": 2, "batch_size": 2}}))
     train()
