@@ -10,10 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["EVICTIONS", "PAIRS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
+__all__ = ["EVICTIONS", "PAIRS", "PARTS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
 
 Eviction = Literal["age", "use", "surprisal"]
 EVICTIONS: tuple[Eviction, ...] = ("age", "use", "surprisal")
+
+PARTS = ("ltm",)
+"""Parts that a model may lack: keys of its config, and the first words of their weights' names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from typing_extensions import TypedDict
 __all__ = [
     "FORMAT",
     "AgentEntry",
+    "Cause",
+    "ChangeRecord",
     "CoordinatorEntry",
     "End",
     "EpisodeEnd",
@@ -40,6 +42,9 @@ FORMAT = 2
 Said: TypeAlias = Annotated[tuple[str, str], Strict(False)]
 """(agent, text); JSON has lists for tuples."""
 
+Cause: TypeAlias = Literal["learn", "share", "consolidate", "merge", "forget", "undo"]
+"""Why what an agent keeps changes."""
+
 _exact = with_config(ConfigDict(extra="forbid", strict=True))
 
 
@@ -64,7 +69,6 @@ class AgentEntry(TypedDict):
     valid: bool
     reward: float
     report: NotRequired[str]
-    facts: NotRequired[list[Said]]
     fault: NotRequired[str]
 
 
@@ -156,12 +160,13 @@ class Told(TypedDict):
 
 @_exact
 class Tick(Told, _Chained):
-    """One step of an episode's world."""
+    """One step of an episode's world. `memory`: kind -> what agents came to keep, of the kinds that say so."""
 
     kind: Literal["tick"]
     episode: int
     tick: int
     agents: list[AgentEntry]
+    memory: dict[str, dict[str, Any]]
     spent: SpentEntry
     state: str
     terminated: bool
@@ -196,7 +201,42 @@ class End(_Chained):
     faults: int
 
 
-Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | End
+@_exact
+class EvidenceEntry(TypedDict):
+    """What a change was made from: `seq` of records, and a hash of what was taken from them."""
+
+    records: list[int]
+    digest: str
+
+
+@_exact
+class TestEntry(TypedDict):
+    """An acceptance test on held-out probes: how far `after` may fall below `before`."""
+
+    before: float
+    after: float
+    limit: float
+
+
+@_exact
+class ChangeRecord(_Chained):
+    """What an agent keeps changes for good; `swarm.record.change.Change` says what the fields mean."""
+
+    kind: Literal["change"]
+    memory: str
+    agent: str | None
+    cause: Cause
+    parent: str
+    result: str
+    evidence: EvidenceEntry
+    settings: dict[str, Any]
+    seed: int
+    cost: dict[str, int]
+    test: TestEntry | None
+    accepted: bool
+
+
+Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | ChangeRecord | End
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 

@@ -16,7 +16,8 @@ from itertools import count
 from pathlib import Path
 
 from swarm.agents.host import HostSpec
-from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
+from swarm.agents.ltm_files import MEMORY_FOLDER
+from swarm.agents.memory import Place, make_memories
 from swarm.agents.models import LoadedModels, load_models
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
@@ -287,7 +288,7 @@ def _runtime(
 ) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
-    memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
+    memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
     mailbox = Mailbox(run_dir / STEERING_NAME)
     return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, operator)
 

@@ -384,7 +384,7 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     assert drawing_runner.started == [
         f"{arm}-s{seed}"
         for arm in ARMS
-        if not ARMS[arm].needs_memory and not ARMS[arm].needs_engram
+        if not ARMS[arm].needs_memory and not ARMS[arm].needs_setting
         for seed in (1, 2, 3)
     ]
     for name in ("table.txt", "comparison.json", "coverage.png", "solve_rate.png", "report.html"):
