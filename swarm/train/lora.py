@@ -139,7 +139,7 @@ class LoraTraining(Training[LoraRecipe]):
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the adapter as bfloat16, without paths of this machine, and its scores."""
         model, base, held_out = self.model("cpu"), self._base(), self._held_out()
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.save_pretrained(str(folder / "adapter"))
         del model
         _ship(folder / "adapter", out)

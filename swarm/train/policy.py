@@ -99,7 +99,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         """Write the checkpoint; scores belong to the weights that ship, so those are rounded to bfloat16 before."""
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         model = Decoder(self.recipe.model.config(tokenizer.vocab_size))
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.to(torch.bfloat16).to(torch.float32)
         scores = self.score(model.to(device), tokenizer)
         meta = self.meta(progress, scores, device)
