@@ -67,8 +67,9 @@ class LongTermMemory(AgentMemory[LtmSection]):
     def handle(self, episode: int, agent: str) -> Handle | None:
         """Return the agent's memory as bytes; its version counts the calls that wrote it."""
         home = self._home(episode)
-        data = self._held.get(home, {}).get(agent)
-        return None if data is None else Handle(self.kind, (f"{home}/{agent}", self._calls[home][agent]), data)
+        written = self._calls[home][agent] if home in self._calls else 0
+        data = b"" if self._store is None else self._held.get(home, {}).get(agent)
+        return Handle(self.kind, (f"{home}/{agent}", written), data) if written and data is not None else None
 
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
         """Keep what the hosts wrote; the last bits of floats depend on the machine and stay out of the record."""
