@@ -14,14 +14,15 @@ from pydantic import Field, model_validator
 
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, OpenAIEngine, UlmEngine
+from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
+from swarm.config.training import Device
 
 __all__ = [
     "AgentsConfig",
     "BudgetConfig",
     "CompareConfig",
     "CoordinatorConfig",
-    "EngramSection",
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
@@ -36,18 +37,6 @@ class WorldConfig(Section):
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
-
-
-class EngramSection(Section):
-    """The exact memory of agents that have one.
-
-    Attributes:
-        shared: whether all agents write to one memory and read it in the next tick, or each has its own.
-        control: null controls: `shuffled` gives each key another key's action, `capacity_1` keeps the last fact alone.
-    """
-
-    shared: bool = True
-    control: Literal["none", "shuffled", "capacity_1"] = "none"
 
 
 class AgentsConfig(Section):
@@ -80,49 +69,27 @@ class AgentsConfig(Section):
     max_retries: int = Field(3, ge=1)
     """Illegal actions in a row after which an agent rests for one tick."""
 
-    memory: tuple[Literal["stm", "ltm", "engram"], ...] = ("stm",)
-    """What an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term memory of a
-    model that was trained with one; `engram`, an exact memory of the facts that the world vouches for."""
-
-    memory_span: Literal["episode", "run"] = "episode"
-    """How long `ltm` and `engram` last."""
-
-    engram: EngramSection = EngramSection()
-    """Settings of the exact memory."""
+    memory: Memories = Field(("stm",), validate_default=True)
+    """What an agent keeps, as names or sections with their `kind` and settings: `stm`, the window, which ends with its
+    prompt; `ltm`, the long-term memory of a model that was trained with one; `facts`, an exact memory of what the world
+    vouches for. A package adds others by entry points in the group `ulm_swarm.memories`."""
 
     min_active: int | None = Field(None, ge=1)
     """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
     takes; null lets everybody act in every tick."""
 
-    @property
-    def has_ltm(self) -> bool:
-        """Whether agents carry a long-term memory from call to call."""
-        return "ltm" in self.memory
-
-    @property
-    def has_engram(self) -> bool:
-        """Whether agents have an exact memory of facts."""
-        return "engram" in self.memory
-
     @model_validator(mode="after")
-    def _engine_fits(self) -> AgentsConfig:
+    def _engine_and_memory_fit(self) -> AgentsConfig:
+        kinds = [memory.kind for memory in self.memory]
+        if "stm" not in kinds or len(set(kinds)) != len(kinds):
+            raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
         if not isinstance(self.engine, ModelEngine):
             return self
         self.engine.refuse_short(self.max_new_tokens)
-        if not isinstance(self.engine, UlmEngine) and (self.has_ltm or self.has_engram):
-            raise ValueError(f"memories need engine 'ulm'; set memory: [stm] for {self.engine.kind!r}")
-        if self.engine.chats and self.has_engram:
-            raise ValueError("an exact memory continues plain prompts; set engine.prompt: plain, or leave engram out")
-        return self
-
-    @model_validator(mode="after")
-    def _memory_fits(self) -> AgentsConfig:
-        if "stm" not in self.memory or len(set(self.memory)) != len(self.memory):
-            raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
-        if self.memory_span == "run" and self.memory == ("stm",):
-            raise ValueError("`memory_span` is that of the long-term memory; add ltm or engram to `memory`")
-        if self.engram != EngramSection() and not self.has_engram:
-            raise ValueError("`engram` has settings, but `memory` does not name it; add engram to `memory`")
+        for memory in self.memory:
+            if not isinstance(self.engine, UlmEngine) and find_memory(memory.kind).Reader is not None:
+                raise ValueError(f"memory {memory.kind} needs engine 'ulm'; leave it out for {self.engine.kind!r}")
+            memory.refuse(self.engine.chats)
         return self
 
 
@@ -201,7 +168,7 @@ class RuntimeConfig(Section):
     standby: int = Field(1, ge=0, le=16)
     durability: Literal["tick", "group"] = "tick"
     group_ms: int = Field(50, ge=1, le=10_000)
-    device: str = "auto"
+    device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     threads_per_host: int | None = Field(None, ge=1)
@@ -271,6 +238,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
-        if self.agents.memory_span == "run" and self.concurrency > 1:
-            raise ValueError("memory_span 'run' hands memories from episode to episode; set concurrency: 1")
+        lasting = [m.kind for m in self.agents.memory if isinstance(m, KeptSection) and m.span == "run"]
+        if lasting and self.concurrency > 1:
+            raise ValueError(f"{lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1")
         return self
