@@ -76,7 +76,8 @@ class HostActor:
     def call(self, message: bytes) -> bytes:
         """Run the calls of one message: ("act" or "direct", requests).
 
-        Plain tuples travel, pickled here: objects cost more to pickle than to echo, and Ray's own pickler more still.
+        Calls of agents, which are many, travel as plain tuples pickled here: objects cost more to pickle than to echo,
+        and Ray's own pickler more still.
         """
         method, requests = pickle.loads(message)  # noqa: S301 - written by `_Member.submit`
         return pickle.dumps(self._act(requests) if method == "act" else self._direct(requests), PICKLE_PROTOCOL)

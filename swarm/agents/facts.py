@@ -138,12 +138,17 @@ class Facts(AgentMemory[FactsSection]):
         span = "run" if self.settings.span == "run" else f"e{episode}"
         return span if self.settings.shared else f"{span}-{quote(agent, safe='')}"
 
+    def version(self, episode: int, agent: str) -> tuple[str, int] | None:
+        """Return whose facts the agent can recall and how many there are."""
+        home = self._home(episode, agent)
+        return (home, len(known)) if (known := self._known.get(home)) else None
+
     def handle(self, episode: int, agent: str) -> Handle | None:
         """Return what the agent can recall: the path of a file, and how many of its lines count."""
-        home = self._home(episode, agent)
-        if not (known := self._known.get(home)):
+        version = self.version(episode, agent)
+        if version is None:
             return None
-        return Handle(self.kind, (home, len(known)), self._written(home, known))
+        return Handle(self.kind, version, self._written(version[0], self._known[version[0]]))
 
     def _written(self, home: str, known: Mapping[str, str]) -> Path | bytes:
         """Return the file after adding what it lacks, or the bytes that it would have."""

@@ -58,6 +58,10 @@ class AgentMemory(Generic[SectionT]):
         self.settings = settings
         self.place = place
 
+    def version(self, episode: int, agent: str) -> tuple[str, int] | None:
+        """Return which memory the agent's next call is given and how often it has changed, by what was folded alone."""
+        return None
+
     def handle(self, episode: int, agent: str) -> Handle | None:
         """Return what the agent's next call is given, None where it holds nothing yet."""
         return None

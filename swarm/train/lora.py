@@ -76,20 +76,22 @@ class LoraTraining(Training[LoraRecipe]):
     def _held_out(self) -> list[lessons.Text]:
         """Return what the adapter is scored on: examples of the task's first kind."""
         recipe = self.recipe
-        if recipe.task != "runs":
-            kind = lessons.open_lessons(recipe.world, recipe.task).tasks[recipe.task][0]
-            place = (recipe.world, recipe.task, kind, recipe.seed)
-            return [lessons.pair(lessons.held_out_example(*place, i)) for i in range(recipe.score_examples)]
-        _, found = run_examples([self.beside / run for run in recipe.runs])
-        return found[: recipe.score_examples]
+        if recipe.task == "runs":
+            _, found = run_examples([self.beside / run for run in recipe.runs])
+            return found[: recipe.score_examples]
+        kind = lessons.open_lessons(recipe.world, recipe.task).tasks[recipe.task][0]
+        return [
+            lessons.pair(lessons.held_out_example(recipe.world, recipe.task, kind, recipe.seed, number))
+            for number in range(recipe.score_examples)
+        ]
 
     def _examples(self) -> Callable[[int], lessons.Text]:
         """Return number -> training text."""
         recipe = self.recipe
-        if recipe.task != "runs":
-            return lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))
-        found, _ = run_examples([self.beside / run for run in self.recipe.runs])
-        return lambda number: found[number % len(found)]
+        if recipe.task == "runs":
+            found, _ = run_examples([self.beside / run for run in recipe.runs])
+            return lambda number: found[number % len(found)]
+        return lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))
 
     def model(self, device: str) -> Any:
         """Return the base with the adapter before the first step."""
@@ -137,7 +139,7 @@ class LoraTraining(Training[LoraRecipe]):
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the adapter as bfloat16, without paths of this machine, and its scores."""
         model, base, held_out = self.model("cpu"), self._base(), self._held_out()
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.save_pretrained(str(folder / "adapter"))
         del model
         _ship(folder / "adapter", out)

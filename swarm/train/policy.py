@@ -99,7 +99,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         """Write the checkpoint; scores belong to the weights that ship, so those are rounded to bfloat16 before."""
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         model = Decoder(self.recipe.model.config(tokenizer.vocab_size))
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.to(torch.bfloat16).to(torch.float32)
         scores = self.score(model.to(device), tokenizer)
         meta = self.meta(progress, scores, device)
@@ -132,9 +132,8 @@ def score_policy(
         kind -> n, `held_out` (false for kinds without a puzzle to hold out), `greedy` (share solved by one greedy
         attempt) and `sampled` (by one attempt at temperature .7).
     """
-    engine = Engine(model, tokenizer)
+    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
     scores: dict[str, dict[str, Any]] = {}
-    taught = lessons.open_lessons(world, task)
     for kind in taught.tasks[task]:
         cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(examples)]
         row: dict[str, Any] = {"n": len(cases), "held_out": kind not in taught.practice}

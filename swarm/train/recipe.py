@@ -32,10 +32,10 @@ class Recipe(TrainingFile):
     """Names the work folder, runs/train-NAME."""
 
     world: str
-    """The world whose lessons are learned."""
+    """World whose lessons are learned."""
 
     task: str
-    """One of the tasks of these lessons."""
+    """Which of its lessons."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Of weights and examples."""

@@ -94,8 +94,17 @@ def test_the_same_command_goes_on_and_ends_bit_equal(monkeypatch: pytest.MonkeyP
 
 def test_what_is_trained_is_not_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     train()
-    monkeypatch.setattr("swarm.train.loop.run_workers", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("swarm.train.loop.train_step", lambda *_: pytest.fail("trained again"))
     train(out="again")
+    assert Path("policy", "model.safetensors").read_bytes() == Path("again", "model.safetensors").read_bytes()
+
+
+def test_a_training_whose_last_state_is_damaged_does_not_ship_the_one_before() -> None:
+    train()
+    newest = max(Path("runs/train-tiny/states").glob("step-*"))
+    (newest / "state.safetensors").write_bytes(b"")
+    lines = train(out="again")
+    assert any("is damaged" in line for line in lines)
     assert Path("policy", "model.safetensors").read_bytes() == Path("again", "model.safetensors").read_bytes()
 
 
