@@ -24,7 +24,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a µLM through Ray Train; prints progress, rate and ETA, and ends with the checkpoint's folder."""
+    from swarm.config.shipped import find_file
     from swarm.train.policy import train_from_file
 
-    folder = train_from_file(file, list(overrides or []), out, workers, resume)
+    folder = train_from_file(find_file(file), list(overrides or []), out, workers, resume)
     typer.echo(f"checkpoint    {folder}")
