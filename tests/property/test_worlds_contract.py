@@ -93,6 +93,7 @@ def test_random_policy_speaks_the_worlds_grammar_under_any_directive(world_id, s
         assert pattern is None or re.fullmatch(pattern, action)
 
 
+@pytest.mark.process
 def test_episodes_do_not_depend_on_the_hash_seed_of_the_process():
     program = f"""
 import hashlib, random, sys

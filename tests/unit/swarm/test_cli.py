@@ -118,6 +118,7 @@ def test_help_of_each_command_ends_with_an_example(swarm, capsys, command):
     assert f"Example: swarm {command}" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['swarm', '--help']\n"
@@ -259,6 +260,7 @@ def test_terminal_gets_the_dashboard_unless_refused(swarm, provide, monkeypatch,
     assert ("--plain" in FakeProcess.started[0].command) is plain
 
 
+@pytest.mark.process
 def test_watcher_that_ignores_the_end_is_ended(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(watcher, "_CATCH_UP_S", 0.0)

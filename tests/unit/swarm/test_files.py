@@ -31,6 +31,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_beside_it(tmp_path: Pa
     assert path.read_bytes() == "µ and \\ud800".encode()
 
 
+@pytest.mark.process
 def test_a_writer_that_is_killed_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     write_whole(path, "old")
@@ -52,6 +53,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monke
     assert happened == ["sync", "rename", "sync"] * 2
 
 
+@pytest.mark.process
 def test_of_several_that_create_a_file_one_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "mine"
 

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from swarm.seeds import derive_seed
 
 
@@ -23,6 +25,7 @@ def test_seed_is_a_fixed_function() -> None:
     assert derive_seed(7, "act", 0, 3, "a1") == 7038612984108527394
 
 
+@pytest.mark.process
 def test_seed_does_not_depend_on_the_hash_seed() -> None:
     code = "from swarm.seeds import derive_seed; print(derive_seed(7, 'act', 0, 'a1'))"
     outputs = {

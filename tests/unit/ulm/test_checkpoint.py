@@ -94,6 +94,7 @@ def test_loaded_model_gives_the_same_logits(tmp_path: Path, tokenizer: Tokenizer
     assert all(p.requires_grad for p in loaded.model.parameters())
 
 
+@pytest.mark.process
 def test_loads_in_another_process_without_transformers(saved: Path) -> None:
     script = (
         "import sys, torch; from pathlib import Path; from ulm.checkpoint import load_checkpoint\n"
@@ -190,6 +191,7 @@ def test_replacing_through_a_link_keeps_the_link(saved: Path, tokenizer: Tokeniz
     assert names(saved.parent) == ["agent", "latest"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fatal_call", [4, 7, 11, *range(13, 20), 22, 99])
 def test_a_writer_killed_anywhere_leaves_the_old_or_the_new_one(
     saved: Path, tokenizer: Tokenizer, fatal_call: int

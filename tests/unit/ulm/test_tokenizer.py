@@ -99,6 +99,7 @@ def test_batches_encode_like_single_texts(trained: Tokenizer) -> None:
     assert trained.encode_batch(texts) == [trained.encode(text) for text in texts]
 
 
+@pytest.mark.process
 def test_training_is_deterministic_across_processes(trained: Tokenizer) -> None:
     script = (
         f"from ulm.tokenizer import Tokenizer\nprint(Tokenizer.train({CORPUS!r}, vocab_size=290).to_json(), end='')"

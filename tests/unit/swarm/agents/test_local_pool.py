@@ -145,6 +145,7 @@ pool.close()
 """
 
 
+@pytest.mark.process
 def test_a_call_that_never_returns_does_not_keep_the_process_alive() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
     assert "timeout" in done.stdout

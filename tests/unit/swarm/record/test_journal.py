@@ -298,6 +298,7 @@ def test_two_writers_of_one_run_exclude_each_other(path: Path) -> None:
     JournalWriter.resume(path).close()
 
 
+@pytest.mark.process
 def test_a_killed_writer_leaves_the_lock_free_and_its_records_readable(path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from swarm.record.journal import JournalWriter\n"

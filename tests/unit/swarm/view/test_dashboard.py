@@ -308,6 +308,7 @@ def test_a_missing_or_broken_journal_is_one_line(tmp_path: Path) -> None:
             watch(tmp_path, follow=False, console=plain_console())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_watching_quietly(tmp_path: Path, number: int) -> None:
     write_toy_run(tmp_path, finish=False)

@@ -207,6 +207,7 @@ def test_the_transcript_tells_what_was_read(tmp_path: Path) -> None:
     assert lines[-1].startswith("finished: ")
 
 
+@pytest.mark.process
 def test_replaying_loads_neither_torch_nor_ray() -> None:
     script = "import sys, json, swarm.view.replay; print(json.dumps([m for m in ('torch', 'ray') if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)

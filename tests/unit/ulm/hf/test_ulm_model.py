@@ -213,6 +213,7 @@ def test_same_seed_gives_the_same_weights_whatever_the_global_generator() -> Non
     assert not torch.equal(first["embed.weight"], other["embed.weight"])
 
 
+@pytest.mark.process
 def test_same_seed_gives_the_same_weights_in_another_process() -> None:
     script = (
         "from ulm import Decoder, ModelConfig\n"

@@ -43,6 +43,7 @@ def _write_own_values(path: Path, name: str, won: Any) -> None:
             pass
 
 
+@pytest.mark.process
 def test_of_several_writers_at_once_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
     path = tmp_path / "facts.sqlite"
     ExactMemory(BYTES.encode, "bytes", path).close()

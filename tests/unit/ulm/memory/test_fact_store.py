@@ -131,6 +131,7 @@ def _write_until_killed(path: Path, first: int, told: Connection) -> None:
         told.send(number)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_killing_the_writer_a_hundred_times_loses_and_tears_nothing(tmp_path: Path) -> None:
     path = tmp_path / "m.sqlite"
@@ -189,6 +190,7 @@ def _open_often(folder: Path, start: Any, failed: Any) -> None:
             failed.put(str(error))
 
 
+@pytest.mark.process
 def test_several_may_make_a_new_file_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     start, failed = context.Event(), context.SimpleQueue()

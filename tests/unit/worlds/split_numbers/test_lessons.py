@@ -226,6 +226,7 @@ digest = hashlib.sha256(chr(0).join(texts).encode()).hexdigest()
 """
 
 
+@pytest.mark.process
 def test_another_process_makes_the_same_texts() -> None:
     here: dict[str, str] = {}
     exec(DIGEST, here)  # noqa: S102 - the same lines here and there
