@@ -29,7 +29,7 @@ from swarm.run.experience import experience
 from swarm.run.runner import resume_run, start_run
 from swarm.run.tick_loop import Runtime
 from swarm.view.memory import view_facts
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from ulm.memory.exact import NOTHING
 from ulm.tokenizer import Tokenizer
 
@@ -266,7 +266,7 @@ def test_what_others_have_read_is_answered_only_where_facts_are_shared(facts_run
         memory = ["stm"] if agents is None else ["stm", {"kind": "facts", **agents}]
         made, folder = facts_run(name, agents={"memory": memory})
         start_run(*made, folder)
-        assert replay(folder, check=True).finished
+        assert replay_run(folder, check=True).finished
         found[name] = right(folder)
     assert found == {"shared": 12, "private": 6, "shuffled": 0, "off": 0}
 

@@ -22,7 +22,7 @@ from swarm.messages import ActReply, ActRequest, Handle
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
 from swarm.run.runner import RunOutcome, check_files, resume_run, start_run
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTMState
 from worlds.echo.world import EchoOptions, EchoWorld
@@ -272,7 +272,7 @@ def test_a_run_killed_anywhere_and_resumed_writes_the_same_journal(
 ) -> None:
     made = vault(**sections)
     whole = play(made, tmp_path / "whole")
-    assert replay(whole.run_dir, check=True).finished
+    assert replay_run(whole.run_dir, check=True).finished
     assert whole.faults == 0
     for number in kills:
         folder = killed(made, tmp_path / f"killed-{number}", number)
@@ -381,4 +381,4 @@ def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"engine": {"kind": "random"}}), tmp_path / "run").run_dir
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
