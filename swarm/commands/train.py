@@ -11,7 +11,7 @@ from swarm.commands.options import Overrides
 
 __all__ = ["EXAMPLE", "train"]
 
-EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set seed=2"
+EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --set seed=2"
 
 
 def train(
