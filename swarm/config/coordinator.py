@@ -81,9 +81,6 @@ class CoordinatorConfig(Section):
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     """Sampling temperature of its model; 0 is greedy."""
 
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    """Sample from the most likely tokens that have this probability together."""
-
     max_new_tokens: int = Field(64, ge=1, le=4096)
     """Hard limit of one answer of its model."""
 

@@ -43,27 +43,6 @@ class AnyEngine(Section):
         return self.model_dump(mode="json", exclude=set(self.physical))
 
 
-class RandomEngine(AnyEngine):
-    """Draws legal actions from the world, the null control of trained agents."""
-
-    kind: Literal["random"] = "random"
-
-    model: str | None = None
-    """Model whose tokens are counted, so that random actions cost what this model's would; null counts bytes."""
-
-    tokenizer: str | None = None
-    """Folder or name of a tokenizer to count with where the model itself is behind an endpoint."""
-
-    prompt: Literal["plain", "chat"] = "plain"
-    """Count prompts as plain text, or as the model's chat format lays them out."""
-
-
-class EchoEngine(AnyEngine):
-    """Answers with the last line of its own prompt, for measuring the machinery."""
-
-    kind: Literal["echo"] = "echo"
-
-
 class ModelEngine(AnyEngine):
     """What all engines of language models have in common."""
 
@@ -127,9 +106,7 @@ class VllmEngine(_PretrainedEngine):
     """vLLM, in a Ray actor of its own that agents and coordinator share."""
 
     is_remote = True
-    physical = frozenset(
-        {"num_gpus", "eager", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gb", "threads"}
-    )
+    physical = frozenset({"num_gpus", "eager", "tensor_parallel_size", "gpu_memory_utilization"})
 
     kind: Literal["vllm"] = "vllm"
 
@@ -146,7 +123,8 @@ class VllmEngine(_PretrainedEngine):
     """Skip compilation: a faster start, slower answers."""
 
     num_gpus: float = Field(0.0, ge=0)
-    """GPUs of the engine, or a part of one; 0 uses vLLM's build for CPUs."""
+    """GPUs of the engine, or a part of one. 0 uses vLLM's build for CPUs, on all cores with a KV cache of 1 GB, unless
+    vLLM's own variables VLLM_CPU_OMP_THREADS_BIND and VLLM_CPU_KVCACHE_SPACE say otherwise."""
 
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs that the model is split over."""
@@ -154,22 +132,11 @@ class VllmEngine(_PretrainedEngine):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Part of the GPU's memory that the engine may use."""
 
-    kv_cache_gb: int = Field(1, ge=1)
-    """Memory of the KV cache on CPUs."""
-
-    threads: int | None = Field(None, ge=1)
-    """CPU cores to compute on; null takes all."""
-
     @model_validator(mode="after")
     def _fits_the_machine(self) -> VllmEngine:
-        place, other = (
-            ("GPUs", ("kv_cache_gb", "threads")),
-            ("a CPU", ("tensor_parallel_size", "gpu_memory_utilization")),
-        )
-        where, unused = place if self.num_gpus else other
-        for name in unused:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no meaning for vllm on {where}; leave it out")
+        for name in ("tensor_parallel_size", "gpu_memory_utilization"):
+            if not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` has no meaning for vllm on a CPU; leave it out")
         if self.num_gpus > 1 and self.num_gpus % 1:
             raise ValueError(f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
         if self.num_gpus and self.tensor_parallel_size > self.num_gpus:
@@ -183,7 +150,7 @@ class OpenAIEngine(_PretrainedEngine):
     """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
 
     is_remote = True
-    physical = frozenset({"key_env", "timeout_s", "retries", "connections"})
+    physical = frozenset({"key_env", "connections"})
 
     kind: Literal["openai"] = "openai"
 
@@ -199,12 +166,6 @@ class OpenAIEngine(_PretrainedEngine):
     tokenizer: str | None = None
     """Folder or name of the model's tokenizer, to count prompts before they are sent; null estimates from bytes."""
 
-    timeout_s: float = Field(60.0, gt=0)
-    """Time limit of one request; at most `faults.call_timeout_s`."""
-
-    retries: int = Field(4, ge=0, le=20)
-    """Times that a failed request is sent again, each after a longer wait, within `faults.call_timeout_s`."""
-
     connections: int = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
@@ -217,23 +178,33 @@ class OpenAIEngine(_PretrainedEngine):
             )
         return url
 
-    def refuse_late(self, limit_s: float, where: str) -> None:
-        """Check that a request may take as long as it is given before its call is cut.
 
-        Raises:
-            ValueError: it may not.
-        """
-        if self.timeout_s > max(limit_s, OpenAIEngine.model_fields["timeout_s"].default):
-            raise ValueError(
-                f"{where}.engine.timeout_s {self.timeout_s:g} is never reached: a call is cut after "
-                f"faults.call_timeout_s {limit_s:g}; raise that too"
-            )
+CoordinatorEngine = Annotated[UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine, Field(discriminator="kind")]
+"""What the model of a coordinator may run on."""
+
+
+class RandomEngine(AnyEngine):
+    """Draws legal actions from the world, the null control of trained agents."""
+
+    kind: Literal["random"] = "random"
+
+    charged_as: CoordinatorEngine | None = None
+    """The engine of a model whose prompts and tokens are counted, so that random actions cost what its would; null
+    counts bytes."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts are counted as a chat."""
+        return self.charged_as is not None and self.charged_as.chats
+
+
+class EchoEngine(AnyEngine):
+    """Answers with the last line of its own prompt, for measuring the machinery."""
+
+    kind: Literal["echo"] = "echo"
 
 
 AgentEngine = Annotated[
     UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine | RandomEngine | EchoEngine, Field(discriminator="kind")
 ]
 """What agents may run on."""
-
-CoordinatorEngine = Annotated[UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine, Field(discriminator="kind")]
-"""What the model of a coordinator may run on."""

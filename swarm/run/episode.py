@@ -18,6 +18,9 @@ from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, StepResult, World
 
+MAX_RETRIES = 3
+"""Illegal actions in a row after which an agent rests for one tick."""
+
 __all__ = ["Episode", "WorldFaultError", "tokens_of"]
 
 
@@ -89,7 +92,7 @@ class Episode:
 
     def rests(self, agent: str) -> bool:
         """Return whether the agent sits this tick out after too many illegal actions in a row."""
-        return self.illegal_streak.get(agent, 0) >= self.config.agents.max_retries
+        return self.illegal_streak.get(agent, 0) >= MAX_RETRIES
 
     def step(self, actions: Mapping[str, str]) -> tuple[StepResult, str]:
         """Step the world; return its answer and the hash of its new state.
@@ -119,7 +122,7 @@ class Episode:
         self._take_orders(record)
         acted = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
-            if agent not in acted and streak >= self.config.agents.max_retries:
+            if agent not in acted and streak >= MAX_RETRIES:
                 self.illegal_streak[agent] = 0
         for entry in record["agents"]:
             agent = entry["agent"]

@@ -109,7 +109,7 @@ def start_run(
     (run_dir / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     runtime_config = config.runtime
     with (
-        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
+        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
         journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
@@ -141,7 +141,7 @@ def resume_run(
     models = LoadedModels() if is_over else load_models(config, base_dir)
     runtime_config = config.runtime
     with (
-        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
+        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
         records = read_records(run_dir / JOURNAL_NAME)
@@ -229,21 +229,19 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         models.tokenizers.get("agents"),
         models.chats.get("agents"),
     )
-    deaths = config.faults.max_host_deaths
     if runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
 
-        return LocalPool(spec, models.shared, remote=start_remote(config, models, deaths, telemetry.emit))
+        return LocalPool(spec, models.shared, remote=start_remote(config, models, telemetry.emit))
     from swarm.actors.pool import RayPool
 
     return RayPool(
         spec,
         models.shared,
         runtime,
-        config.faults,
         agents.count * config.concurrency,
         telemetry.emit,
-        lambda: start_remote(config, models, deaths, telemetry.emit),
+        lambda: start_remote(config, models, telemetry.emit),
     )
 
 
