@@ -130,7 +130,7 @@ class DirectReply:
     generated_tokens: int = 0
     calls: int = 0
     fault: str | None = None
-    review: dict[str, Any] | None = None
+    review: Mapping[str, Any] | None = None
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -178,6 +178,6 @@ class Operator(Protocol):
         """
         ...
 
-    def on_episode_end(self, record: Mapping[str, Any]) -> None:
-        """Show the person the `episode_end` record of an episode."""
+    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
+        """Tell the person how an episode ended."""
         ...

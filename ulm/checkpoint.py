@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ulm.config import ModelConfig
+from ulm.files import sync, sync_tree
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -126,16 +126,14 @@ def save_checkpoint(
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"checkpoint meta is not JSON: {error}; keep to strings, numbers, lists") from error
         (incoming / CONFIG).write_text(text + "\n", encoding="utf-8")
-        for name in (*_HASHED, CONFIG):
-            _sync(incoming / name)
-        _sync(incoming)
+        sync_tree(incoming)
         # A folder cannot be renamed over a full one. Between these two renames `folder` is absent and readers
         # take `previous`, so there is always one complete checkpoint to find.
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
             target.rename(previous)
         incoming.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {folder}: {error}; check space and write permission") from error
@@ -303,14 +301,6 @@ def _verify(path: Path, expected: str) -> None:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if digest != expected:
         raise CheckpointError(f"{path} was altered: its sha256 is not the one in {CONFIG}; {_REMEDY}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_tokenizer(folder: Path, config: CheckpointConfig) -> Tokenizer:

@@ -260,7 +260,6 @@ def _sampling(request: TextRequest) -> Any:
 
     return SamplingParams(
         temperature=request.temperature,
-        top_p=request.top_p,
         seed=request.seed % 2**63,
         max_tokens=request.max_new_tokens,
         stop=list(request.stop),

@@ -331,7 +331,6 @@ class Host:
                     derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
-                    agents.top_p,
                     stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
                 )
@@ -369,14 +368,13 @@ class Host:
                     derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
-                    agents.top_p,
-                    stop,
-                    Constraint.from_regex(f"(?:{request.pattern})\n", engine.tokenizer)
+                    stop=stop,
+                    constraint=Constraint.from_regex(f"(?:{request.pattern})\n", engine.tokenizer)
                     if agents.constrained and request.pattern
                     else None,
-                    _memory(engine, request),
-                    indices.get(id(request.facts)),
-                    opening,
+                    memory=_memory(engine, request),
+                    facts=indices.get(id(request.facts)),
+                    opening=opening,
                 )
                 for request, prompt, opening in zip(requests, prompts, openings, strict=True)
             ],

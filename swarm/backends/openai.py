@@ -10,8 +10,8 @@ Whether an answer has the wanted structure is for the caller to judge: endpoints
 from __future__ import annotations
 
 import asyncio
-import functools
 import difflib
+import functools
 import json
 import math
 import os
@@ -257,7 +257,7 @@ class OpenAIModel:
             "model": self.model,
             "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
-            "top_p": request.top_p,
+            "top_p": 1.0,  # servers have defaults of their own
             "seed": request.seed & MAX_SEED,
         }
         if request.stop:

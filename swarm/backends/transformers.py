@@ -167,14 +167,13 @@ class _Choose:
                 row.finish = row.finish or "timeout"
         forced = torch.full_like(scores, -torch.inf)
         live = [i for i, row in enumerate(self.rows) if row.finish is None]
-        by_sampling: dict[tuple[float, float], list[int]] = {}
+        by_temperature: dict[float, list[int]] = {}
         for i in live:
-            request = self.rows[i].request
-            by_sampling.setdefault((request.temperature, request.top_p), []).append(i)
-        for (temperature, top_p), members in by_sampling.items():
+            by_temperature.setdefault(self.rows[i].request.temperature, []).append(i)
+        for temperature, members in by_temperature.items():
             logits = mask_logits(scores[members].float(), [self.rows[i].matcher for i in members])
             uniforms = torch.tensor([float(self.rows[i].uniforms[self.step]) for i in members], device=logits.device)
-            for i, token in zip(members, sample(logits, uniforms, temperature, top_p).tolist(), strict=True):
+            for i, token in zip(members, sample(logits, uniforms, temperature, 1.0).tolist(), strict=True):
                 self._accept(self.rows[i], token)
                 # What ends an answer here ends it for transformers, too.
                 forced[i, token if self.rows[i].finish is None else self.tokenizer.eot_id] = 0.0

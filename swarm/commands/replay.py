@@ -19,10 +19,11 @@ def replay(
     check: Annotated[
         bool, typer.Option("--check", help="Recompute every world state and verify the hash chain.")
     ] = False,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Tell what agents and coordinator read, too.")] = False,
 ) -> None:
     """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash."""
     from swarm.commands.failure import WorkFailedError
-    from swarm.commands.run_folder import base_dir_of, existing_run
+    from swarm.commands.run_folder import existing_run
 
     run_dir = existing_run(run_folder)
 
@@ -33,7 +34,7 @@ def replay(
         if check:
             _check(run_dir)
         else:
-            for line in transcript(run_dir, base_dir=base_dir_of(run_dir)):
+            for line in transcript(run_dir, prompts=prompts):
                 typer.echo(line)
     except (JournalError, ReplayError) as error:
         raise WorkFailedError(str(error)) from error
@@ -43,7 +44,6 @@ def _check(run_dir: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from swarm.commands.run_folder import base_dir_of
     from swarm.view.replay import replay as recompute
 
     console = Console(stderr=True)
@@ -53,7 +53,7 @@ def _check(run_dir: Path) -> None:
         def show(done: int, size: int) -> None:
             bar.update(task, completed=done, total=size)
 
-        result = recompute(run_dir, check=True, base_dir=base_dir_of(run_dir), progress=show)
+        result = recompute(run_dir, check=True, progress=show)
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")

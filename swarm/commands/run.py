@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
 from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed
+
+if TYPE_CHECKING:
+    from swarm.coordinator.human import Terminal
+    from swarm.run.runner import Announce, RunOutcome
 
 __all__ = ["EXAMPLE", "run"]
 
@@ -19,7 +28,8 @@ def run(
 ) -> None:
     """Run an experiment to its end, live on a dashboard and recorded in a run folder.
 
-    Ctrl-C closes the journal; `swarm resume` continues exactly there. `swarm steer` speaks to a run from elsewhere.
+    Ctrl-C closes the journal. The same command with --out, or `swarm resume RUN`, continues exactly there. `swarm
+    steer` speaks to a run from elsewhere.
     """
     from functools import partial
 
@@ -30,7 +40,16 @@ def run(
 
     from swarm.run.runner import start_run
 
-    start = partial(start_run, config, file, out)
+    goes_on = out is not None and (out / "journal.jsonl").is_file()
+
+    def start(announce: Announce, **person: Terminal) -> RunOutcome:
+        def begin(run_dir: Path) -> None:
+            if goes_on:
+                typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
+            announce(run_dir)
+
+        return start_run(config, file, out, begin, **person)
+
     if approve or config.coordinator.traits.needs_terminal:
         from swarm.coordinator.human import at_terminal
 

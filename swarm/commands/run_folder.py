@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
 
-__all__ = ["base_dir_of", "existing_run", "newest_runs", "recorded_config"]
+__all__ = ["existing_run", "newest_runs", "recorded_config"]
 
 _JOURNAL = "journal.jsonl"
 
@@ -46,23 +45,12 @@ def existing_run(run_dir: Path) -> Path:
     raise SwarmError(f"{problem}; {hint}")
 
 
-def base_dir_of(run_dir: Path) -> Path | None:
-    """Return the folder that relative paths of the run's experiment start from, or None if it is gone."""
-    try:
-        base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return base_dir if base_dir.is_dir() else None
-
-
 def recorded_config(run_dir: Path) -> ExperimentConfig | None:
     """Return the experiment that a run folder keeps, or None if it cannot be read."""
-    import yaml
-
     from swarm.config.experiment import ExperimentConfig
+    from swarm.record.folder import read_experiment
 
     try:
-        text = (run_dir / "experiment.yaml").read_text(encoding="utf-8")
-        return ExperimentConfig.model_validate(yaml.safe_load(text))
-    except (OSError, ValueError, yaml.YAMLError):
+        return ExperimentConfig.model_validate(read_experiment(run_dir))
+    except (SwarmError, ValueError):
         return None

@@ -65,21 +65,18 @@ def _running(run_dir: Path) -> list[int]:
     Raises:
         SwarmError: the run is over, or no process carries it on.
     """
-    import json
-
     from swarm.errors import SwarmError
-    from swarm.record.journal import JOURNAL_NAME, LineTail
-    from swarm.run.steering import is_live
+    from swarm.files import is_locked
+    from swarm.record.journal import JOURNAL_NAME, read_records
 
     running: list[int] = []
-    for line in LineTail(run_dir / JOURNAL_NAME).poll():
-        # A quote inside a text is escaped, so that these bytes are keys; ticks, the most by far, are not parsed.
-        if b',"kind":"end",' in line:
+    for record in read_records(run_dir / JOURNAL_NAME, verify=False):
+        if record["kind"] == "end":
             raise SwarmError(f"the run in {run_dir} is over; see it with: swarm replay {run_dir}")
-        if b',"kind":"episode",' in line:
-            running.append(json.loads(line)["episode"])
-        elif b',"kind":"episode_end",' in line:
-            running.remove(json.loads(line)["episode"])
-    if not is_live(run_dir):
+        if record["kind"] == "episode":
+            running.append(record["episode"])
+        elif record["kind"] == "episode_end":
+            running.remove(record["episode"])
+    if not is_locked(run_dir):
         raise SwarmError(f"nobody runs {run_dir} now; continue it with: swarm resume {run_dir}")
     return running

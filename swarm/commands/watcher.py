@@ -129,7 +129,7 @@ def _summary(outcome: RunOutcome, wall_s: float) -> list[tuple[str, str]]:
     run_dir = outcome.run_dir
     return [
         ("solved", f"{outcome.solved} of {outcome.episodes}"),
-        ("ended", outcome.reason),
+        ("ended", outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run"),
         ("tokens", f"{outcome.tokens:,}"),
         ("faults", str(outcome.faults)),
         ("wall time", f"{wall_s:.1f} s"),

@@ -17,9 +17,11 @@ from swarm.compare.analysis import Comparison, analyse
 from swarm.compare.arms import ARMS, Arm, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
 from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
+from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
-from swarm.record.journal import JOURNAL_NAME, LineTail
+from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
+from swarm.record.records import refuse_other_experiment
 
 __all__ = ["ARMS", "Arm", "compare_arms", "run_comparison", "solo_config"]
 
@@ -128,10 +130,10 @@ def _finished_run(
     config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None]
 ) -> tuple[RunOutcomes, bool]:
     """Return the outcomes of a finished run, and whether nothing had to be run for them."""
-    from swarm.run.runner import resume_run, start_run
+    from swarm.run.runner import start_run
 
     journal = run_dir / JOURNAL_NAME
-    before = _read_own(config, run_dir) if any(LineTail(journal).poll()) else None
+    before = _read_own(config, run_dir) if journal.is_file() and read_header(journal) is not None else None
     if before is not None and before.end_reason is not None:
         _check_weights(before, source)
         return before, True
@@ -139,9 +141,7 @@ def _finished_run(
         if journal.exists():
             done = 0 if before is None else len(before.puzzles)
             echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-            outcome = resume_run(run_dir, progress.follow)
-        else:
-            outcome = start_run(config, source, run_dir, progress.follow)
+        outcome = start_run(config, source, run_dir, progress.follow)
     run = _read_own(config, run_dir)
     if run.end_reason is None:
         raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
@@ -155,13 +155,7 @@ def _read_own(config: ExperimentConfig, run_dir: Path) -> RunOutcomes:
         SwarmError: the folder holds a run of another experiment.
     """
     run = read_run(run_dir)
-    wanted = config.logical()
-    keys = sorted(key for key in wanted.keys() | run.config.keys() if wanted.get(key) != run.config.get(key))
-    if keys:
-        raise SwarmError(
-            f"{run_dir} holds a run of another experiment (other {', '.join(keys)}): "
-            "choose another folder with --out, or delete it"
-        )
+    refuse_other_experiment(run_dir, run.config, logical_settings(config))
     return run
 
 
@@ -188,16 +182,16 @@ class _Progress:
 
     def follow(self, run_dir: Path) -> None:
         """Start to report on the run in `run_dir`; its journal exists by now."""
-        tail = LineTail(run_dir / JOURNAL_NAME)
-        ended = _count_ended(tail)
-        self._thread = threading.Thread(target=self._report, args=(tail, ended), daemon=True)
+        reader = JournalReader(run_dir / JOURNAL_NAME, verify=False)
+        ended = _count_ended(reader)
+        self._thread = threading.Thread(target=self._report, args=(reader, ended), daemon=True)
         self._thread.start()
 
-    def _report(self, tail: LineTail, before: int) -> None:
+    def _report(self, reader: JournalReader, before: int) -> None:
         began_s = time.monotonic()
         ended = before
         while not self._done.wait(_PROGRESS_EVERY_S):
-            ended += _count_ended(tail)
+            ended += _count_ended(reader)
             rate = (ended - before) / (time.monotonic() - began_s)
             eta = f", about {_duration((self._episodes - ended) / rate)} left" if rate else ""
             self._echo(f"{self._label}: {ended} of {self._episodes} puzzles, {rate:.2f}/s{eta}")
@@ -211,8 +205,8 @@ class _Progress:
             self._thread.join(1.0)
 
 
-def _count_ended(tail: LineTail) -> int:
-    return sum(b'"kind":"episode_end"' in line for line in tail.poll())
+def _count_ended(reader: JournalReader) -> int:
+    return sum(record["kind"] == "episode_end" for record in reader.poll())
 
 
 def _duration(seconds: float) -> str:

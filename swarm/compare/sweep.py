@@ -18,6 +18,7 @@ from swarm.compare.runs import compare_arms
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.figures import to_png
+from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
 
 __all__ = ["crossover", "run_sweep"]
@@ -61,8 +62,8 @@ def run_sweep(
         "swarm_minus": _json(differences),
         "crossover": crossover(differences),
     }
-    (out / "sweep.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    (out / "sweep.png").write_bytes(to_png(plot_sweep(rates, key.rpartition(".")[2])))
+    write_whole(out / "sweep.json", json.dumps(summary, indent=1))
+    write_whole(out / "sweep.png", to_png(plot_sweep(rates, key.rpartition(".")[2])))
     for line in _table(key, rates, differences):
         echo(line)
     echo(str(summary["crossover"]))

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 
 __all__ = [
     "AgentEngine",
@@ -29,7 +29,6 @@ class AnyEngine(Section):
     """What all engines have in common."""
 
     is_remote: ClassVar[bool] = False
-    physical: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
 
@@ -37,10 +36,6 @@ class AnyEngine(Section):
     def chats(self) -> bool:
         """Whether it is asked in the model's chat format."""
         return bool(getattr(self, "prompt", "plain") == "chat")
-
-    def logical(self) -> dict[str, Any]:
-        """Return what decides results: what is asked of which model, not where and how it is computed."""
-        return self.model_dump(mode="json", exclude=set(self.physical))
 
 
 class ModelEngine(AnyEngine):
@@ -106,7 +101,6 @@ class VllmEngine(_PretrainedEngine):
     """vLLM, in a Ray actor of its own that agents and coordinator share."""
 
     is_remote = True
-    physical = frozenset({"num_gpus", "eager", "tensor_parallel_size", "gpu_memory_utilization"})
 
     kind: Literal["vllm"] = "vllm"
 
@@ -119,17 +113,17 @@ class VllmEngine(_PretrainedEngine):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of weights and activations; `auto` takes the model's own."""
 
-    eager: bool = False
+    eager: Annotated[bool, PHYSICAL] = False
     """Skip compilation: a faster start, slower answers."""
 
-    num_gpus: float = Field(0.0, ge=0)
+    num_gpus: Annotated[float, PHYSICAL] = Field(0.0, ge=0)
     """GPUs of the engine, or a part of one. 0 uses vLLM's build for CPUs, on all cores with a KV cache of 1 GB, unless
     vLLM's own variables VLLM_CPU_OMP_THREADS_BIND and VLLM_CPU_KVCACHE_SPACE say otherwise."""
 
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: Annotated[int, PHYSICAL] = Field(1, ge=1)
     """GPUs that the model is split over."""
 
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: Annotated[float, PHYSICAL] = Field(0.9, gt=0, le=1)
     """Part of the GPU's memory that the engine may use."""
 
     @model_validator(mode="after")
@@ -150,23 +144,22 @@ class OpenAIEngine(_PretrainedEngine):
     """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
 
     is_remote = True
-    physical = frozenset({"key_env", "connections"})
 
     kind: Literal["openai"] = "openai"
 
     model: str
     """Name of the model at the endpoint."""
 
-    url: str
+    url: Annotated[str, PHYSICAL]
     """Base address of the endpoint, such as http://localhost:8000/v1."""
 
-    key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_env: Annotated[str | None, PHYSICAL] = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the key, which is never written down; null sends no key."""
 
     tokenizer: str | None = None
     """Folder or name of the model's tokenizer, to count prompts before they are sent; null estimates from bytes."""
 
-    connections: int = Field(32, ge=1, le=1024)
+    connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
     @field_validator("url")

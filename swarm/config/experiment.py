@@ -1,9 +1,9 @@
 """The experiment: what a YAML file may say, with types, ranges and defaults.
 
 Owns the schema and its two halves. The *logical* half (world, agents, topology, coordinator, budget, seed, episodes)
-decides what happens and is hashed into the journal. The *physical* half (`runtime`) says where it runs and may never
-alter a result. Engines are in `swarm.config.engine`, coordinators in `swarm.config.coordinator`; files are read in
-`swarm.config.load`.
+decides what happens and stands in the journal. The *physical* half (`runtime`, and what is marked PHYSICAL) says where
+it runs and may never alter a result. Engines are in `swarm.config.engine`, coordinators in `swarm.config.coordinator`;
+files are read in `swarm.config.load`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
 
 __all__ = [
     "AgentsConfig",
@@ -171,7 +171,7 @@ class FaultsConfig(Section):
     max_faults: int = Field(20, ge=0)
     """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
 
-    call_timeout_s: float = Field(60.0, gt=0)
+    call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
     """Seconds after which a model call is cut and recorded as a fault."""
 
 
@@ -269,20 +269,11 @@ class ExperimentConfig(Section):
     faults: FaultsConfig = FaultsConfig()
     """How much may go wrong."""
 
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
     """Where it is computed."""
 
-    compare: CompareConfig | None = None
+    compare: Annotated[CompareConfig | None, PHYSICAL] = None
     """What `swarm compare` compares."""
-
-    def logical(self) -> dict[str, Any]:
-        """Return the part that decides results, defaults included, as JSON-able data for the journal's header."""
-        data = self.model_dump(mode="json", exclude={"runtime", "compare"})
-        data["faults"] = {"max_faults": self.faults.max_faults}
-        data["agents"]["engine"] = self.agents.engine.logical()
-        if self.coordinator.engine is not None:
-            data["coordinator"]["engine"] = self.coordinator.engine.logical()
-        return data
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:

@@ -1,13 +1,33 @@
-"""What all parts of experiment files have in common."""
+"""What all parts of experiment files have in common, and which of their settings decide results."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Final
 
-__all__ = ["Section"]
+from pydantic import BaseModel, ConfigDict, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+
+__all__ = ["PHYSICAL", "Section", "logical_settings"]
+
+PHYSICAL: Final = "physical"
+"""Marks a setting that says where, how fast or how patiently a run is carried out: `Annotated[str, PHYSICAL]`.
+
+Such a setting stays out of the journal and may differ when a run goes on."""
 
 
 class Section(BaseModel):
     """A part of an experiment file: no key that is not in it, and nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_serializer(mode="wrap")
+    def _only_logical(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        if info.context != PHYSICAL:
+            return data
+        fields = type(self).model_fields
+        return {name: value for name, value in data.items() if PHYSICAL not in fields[name].metadata}
+
+
+def logical_settings(section: Section) -> dict[str, Any]:
+    """Return the settings that decide results, defaults included, as JSON-able data; the journal begins with them."""
+    return section.model_dump(mode="json", context=PHYSICAL)

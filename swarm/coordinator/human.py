@@ -11,7 +11,6 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
@@ -19,6 +18,7 @@ from swarm.coordinator.minds import book_for, make_coordinator
 from swarm.coordinator.protocol import Coordinator, CountTokens, Playbook, Setup, Terminal
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest, Operator, Pool
+from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
 
 __all__ = ["Approver", "Director", "HumanCoordinator", "Terminal", "at_terminal", "operator_for"]
@@ -96,14 +96,13 @@ class Director:
             )
         return self._coordinator.direct(requests)
 
-    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
         """Tell the person how an episode ended."""
-        self._terminal.say(_ended(record))
+        self._terminal.say(_ended(episode, reason, ticks, tokens))
 
 
-def _ended(record: Mapping[str, Any]) -> str:
-    cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
-    return printable(f"episode {record['episode']} ended, {record['reason']}: {cost}")
+def _ended(episode: int, reason: str, ticks: int, tokens: int) -> str:
+    return printable(f"episode {episode} ended, {reason}: {ticks} ticks, {tokens:,} tokens")
 
 
 class _Draft:
@@ -260,9 +259,9 @@ class Approver(_Talk):
         hint = ["hint: TEXT   asks the coordinator again, which reads TEXT now and for the rest of the episode"]
         self.help = ("Enter        approves", *_EDITING, *(hint if reads_hints else []), *_ALWAYS)
 
-    def on_episode_end(self, record: Mapping[str, Any]) -> None:
+    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
         """Tell the person how an episode ended."""
-        self.terminal.say(_ended(record))
+        self.terminal.say(_ended(episode, reason, ticks, tokens))
 
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
         """Ask the coordinator, then the person about one of its replies after the other."""
@@ -304,7 +303,7 @@ class Approver(_Talk):
                     reply,
                     directives=directives,
                     generated_tokens=reply.generated_tokens + written,
-                    review=_review(reply.directives, directives, hints),
+                    review=_review(request, reply.directives, directives, hints),
                 )
 
     def _present(self, draft: _Draft, fault: str | None) -> None:
@@ -339,13 +338,13 @@ class Approver(_Talk):
         )
 
 
-def _review(proposed: Mapping[str, str], directives: Mapping[str, str], hints: Sequence[str]) -> dict[str, Any]:
+def _review(request: DirectRequest, proposed: Mapping[str, str], told: Mapping[str, str], hints: list[str]) -> Review:
     """Return what a person did, for the journal."""
-    review: dict[str, Any] = {"answer": "approved"}
-    if directives != proposed:
-        review = {"answer": "replaced", "proposed": dict(proposed)}
+    review: Review = {"answer": "approved"}
+    if told != proposed:
+        review = {"answer": "replaced", "proposed": in_agent_order(proposed, request.agents)}
     if hints:
-        review["hints"] = list(hints)
+        review["hints"] = hints
     return review
 
 

@@ -121,7 +121,6 @@ class LanguageCoordinator(Coordinator):
                 request.seed,
                 self.config.max_new_tokens,
                 self.config.temperature,
-                self.config.top_p,
                 structure=structure,
             )
 

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
-from swarm.record.journal import RunLock
+from swarm.files import FolderLock, write_whole
 
 __all__ = ["read_measured", "refuse_other_identity", "work_folder", "write_json", "write_measured"]
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, whenever the writer is killed."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, json.dumps(data, indent=1, sort_keys=True))
 
 
 def write_measured(path: Path, identity: dict[str, Any], measured: Any) -> None:
@@ -56,7 +54,7 @@ def work_folder(folder: Path, known: Sequence[str]) -> Iterator[None]:
     there = sorted(path.name for path in folder.iterdir() if path.name != "lock")
     if there and not any(path.match(name) for path in folder.iterdir() for name in known):
         raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
-    lock = RunLock(folder)
+    lock = FolderLock(folder)
     try:
         yield
     finally:

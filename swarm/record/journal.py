@@ -1,30 +1,28 @@
 """The journal: an append-only, hash-chained file of what happened in a run, one JSON record per line.
 
-Owns the bytes on disk: the canonical form and hash of a record, the durable writer with its lock on the run
-folder, the streaming reader, and the line between a torn tail (a write that was cut short: harmless, dropped)
-and corruption (anything else that does not verify: an error that names the line). It refuses to know what the
-records mean, worlds, models, and the clock; wall-clock facts belong to `swarm.record.telemetry`.
+Owns the bytes on disk: the form and hash of a line, the durable writer, the streaming reader, and the line between a
+torn tail (a write that was cut short: harmless, dropped) and corruption (anything else that does not verify: an error
+that names the line). What a record holds is in `swarm.record.records`, wall-clock facts in `swarm.record.telemetry`.
 
-A record has the keys of its body plus `seq`, `kind`, `prev` and `hash`, sorted, without spaces. `hash` is the
-sha256 of the same text without the `hash` entry. The writer serialises the keys before and after the place of
-`hash` once each and splices the hash between them; the reader cuts it out of the raw line again, so neither
-serialises a record twice.
+A line is `{"hash":"...",` and then the record's other keys, sorted, without spaces; `hash` is the sha256 of those bytes
+behind the comma. So a line is checked as it stands, and written and read without a second look at its keys.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from swarm.errors import SwarmError
+from swarm.files import FolderLock, LineTail, sync
+from swarm.record.records import FORMAT, Header, Record, check_record
 
 __all__ = [
     "GENESIS",
@@ -32,22 +30,23 @@ __all__ = [
     "JournalError",
     "JournalReader",
     "JournalWriter",
-    "LineTail",
-    "Record",
-    "RunLock",
     "canonical_json",
+    "read_header",
     "read_records",
     "state_hash",
 ]
 
-Record = dict[str, Any]
 JOURNAL_NAME = "journal.jsonl"
 GENESIS = "0" * 64
-GROUP_S = 0.05
-"""How much a power cut may lose of a journal that is written in groups."""
 """`prev` of the first record."""
 
-_CHAIN_KEYS = ("seq", "kind", "prev", "hash")
+GROUP_S = 0.05
+"""How much a power cut may lose of a journal that is written in groups."""
+
+_OPENING, _CLOSING = b'{"hash":"', b'",'
+_HASHED = len(_OPENING) + len(GENESIS) + len(_CLOSING)
+"""Where the hashed bytes of a line begin."""
+
 _COMMIT_KINDS = frozenset({"tick", "episode_end", "end"})
 """Made durable at once under `tick` durability; `header` and `episode` ride with the next of these."""
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -76,82 +75,6 @@ def state_hash(state: Any) -> str:
         TypeError, ValueError: the state is not JSON-able or holds NaN or infinity.
     """
     return hashlib.sha256(canonical_json(state)).hexdigest()
-
-
-class RunLock:
-    """The exclusive right to write in a run folder, held until `release` or the end of the process.
-
-    The file stays behind on purpose: removing it would let two processes lock two different files.
-
-    Raises:
-        SwarmError: another process holds it, or the folder is missing or not writable.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        path = run_dir / "lock"
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise SwarmError(f"cannot write in {run_dir}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._fd)
-            raise SwarmError(
-                f"{run_dir} is being written by another process (pid {holder}); wait for it or stop it first"
-            ) from error
-        except OSError as error:
-            os.close(self._fd)
-            raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
-        try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        except OSError:
-            # The pid only makes the message above friendlier; on a full disk the lock itself still holds.
-            pass
-
-    def release(self) -> None:
-        """Let others write; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class LineTail:
-    """Reads the whole lines of a growing file, remembering where it stopped.
-
-    Attributes:
-        offset: bytes read so far, always at the start of a line.
-        num_lines: whole lines read so far.
-        torn: whether the last poll met bytes after the last newline.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        self.num_lines = 0
-        self.torn = False
-
-    def poll(self) -> Iterator[bytes]:
-        """Yield the lines that are complete by now, newline included; none when the file does not exist yet.
-
-        A line without its newline is left for a later poll, which reads it anew: its writer may cut it back.
-        """
-        self.torn = False
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    self.torn = True
-                    return
-                self.offset += len(line)
-                self.num_lines += 1
-                yield line
 
 
 class JournalReader:
@@ -187,36 +110,52 @@ class JournalReader:
 
     def _admit(self, line: bytes) -> Record:
         try:
-            record = json.loads(line)
+            data = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise self._broken("is not JSON") from error
-        if not isinstance(record, dict):
+        if not isinstance(data, dict):
             raise self._broken("is not a JSON object")
+        is_first = self.tail.num_lines == 1
+        if is_first and data.get("kind") == "header" and data.get("format") != FORMAT:
+            raise JournalError(
+                f"{self.path} has journal format {data.get('format')!r}, and this version of swarm reads and writes "
+                f"{FORMAT} alone (see CHANGELOG.md): start the run anew in another folder"
+            )
         if self.verify:
-            self._verify(record, line)
+            self._verify(data, line)
+        try:
+            record = check_record(data)
+        except ValueError as error:
+            raise self._broken(f"is none of this version: {error}") from error
+        if is_first != (record["kind"] == "header"):
+            raise self._broken("is out of place: a journal has one header, first")
         self.last_hash = str(record.get("hash"))
         return record
 
-    def _verify(self, record: Record, line: bytes) -> None:
+    def _verify(self, data: dict[str, Any], line: bytes) -> None:
+        actual = hashlib.sha256(line[_HASHED:-1]).hexdigest()
+        if line[:_HASHED] != b"".join((_OPENING, actual.encode(), _CLOSING)):
+            raise self._broken(f"was altered: its hash is {actual}, it says {data.get('hash')}")
         seq = self.tail.num_lines - 1
-        if type(record.get("seq")) is not int or record["seq"] != seq:
-            raise self._broken(f"has seq {record.get('seq')!r} where {seq} must stand")
-        if not isinstance(record.get("kind"), str):
-            raise self._broken("has no kind")
-        if record.get("prev") != self.last_hash:
-            prev = record.get("prev")
+        if type(data.get("seq")) is not int or data["seq"] != seq:
+            raise self._broken(f"has seq {data.get('seq')!r} where {seq} must stand")
+        if data.get("prev") != self.last_hash:
+            prev = data.get("prev")
             raise self._broken(f"does not follow the one before it: prev is {prev!r}, not {self.last_hash!r}")
-        claimed = record.get("hash")
-        if not isinstance(claimed, str):
-            raise self._broken("has no hash")
-        entry = canonical_json({"hash": claimed})[1:-1] + b","
-        bare, found, rest = line.rstrip(b"\n").partition(entry)
-        actual = hashlib.sha256(bare + rest).hexdigest()
-        if not found or actual != claimed:
-            raise self._broken(f"was altered: its hash is {actual}, it says {claimed}")
 
     def _broken(self, what: str) -> JournalError:
         return JournalError(f"{self.path}, line {self.tail.num_lines}: the record {what}")
+
+
+def read_header(path: Path) -> Header | None:
+    """Return the first record of a journal, None where not even that is whole.
+
+    Raises:
+        JournalError: it is damaged, or of another version.
+        SwarmError: there is no such file, or it cannot be read.
+    """
+    header = next(read_records(path), None)
+    return header if header is not None and header["kind"] == "header" else None
 
 
 def read_records(
@@ -274,7 +213,7 @@ class JournalWriter:
     """
 
     def __init__(self, path: Path, durability: Literal["tick", "group"] = "tick") -> None:
-        lock = RunLock(path.parent)
+        lock = FolderLock(path.parent)
         try:
             if path.exists() and path.stat().st_size:
                 raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
@@ -293,7 +232,7 @@ class JournalWriter:
         """
         if not path.is_file():
             raise SwarmError(f"no journal at {path}; name the folder of a run")
-        lock = RunLock(path.parent)
+        lock = FolderLock(path.parent)
         try:
             reader = JournalReader(path)
             for _ in reader.poll():
@@ -309,7 +248,7 @@ class JournalWriter:
     def _open(
         self,
         path: Path,
-        lock: RunLock,
+        lock: FolderLock,
         durability: str,
         next_seq: int,
         last_hash: str,
@@ -325,11 +264,7 @@ class JournalWriter:
             try:
                 os.ftruncate(self._fd, size)
                 os.fsync(self._fd)
-                folder = os.open(path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)  # a new file is only durable once its folder entry is
-                finally:
-                    os.close(folder)
+                sync(path.parent)  # a new file is only durable once its folder entry is
             except OSError:
                 os.close(self._fd)
                 raise
@@ -344,36 +279,29 @@ class JournalWriter:
             self._syncer = threading.Thread(target=self._sync_in_groups, name="journal-sync", daemon=True)
             self._syncer.start()
 
-    def append(self, kind: str, body: Mapping[str, Any]) -> str:
+    def append(self, record: Record) -> str:
         """Write one record and return its hash.
 
         If it fails, nothing of the record stays in the file and the writer may be used again; only a failed
         sync leaves the record, whole but perhaps not yet durable.
 
         Args:
-            kind: kind of the record.
-            body: JSON-able data without the keys `seq`, `kind`, `prev` and `hash`.
+            record: without `seq`, `prev` and `hash`, which are added here.
 
         Raises:
             SwarmError: no space, no permission, or a failing disk.
-            TypeError, ValueError: the body is not JSON-able, holds NaN, or uses a reserved key.
+            TypeError, ValueError: the record is not JSON-able or holds NaN.
         """
         if self._closed:
             raise SwarmError(f"{self.path} is closed; nothing more can be recorded")
         if self._sync_error is not None:
             raise self._cannot_write(self._sync_error) from self._sync_error
-        if any(key in body for key in _CHAIN_KEYS):
-            raise ValueError(f"a record body may not use the keys {', '.join(_CHAIN_KEYS)}")
-        after = {key: value for key, value in body.items() if key > "hash"}
-        after.update(kind=kind, prev=self.last_hash, seq=self.next_seq)
-        before = {key: value for key, value in body.items() if key < "hash"}
-        head = canonical_json(before)[:-1] + (b"," if before else b"")
-        tail = canonical_json(after)[1:]
-        digest = hashlib.sha256(head + tail).hexdigest()
-        self._write(b"".join((head, b'"hash":"', digest.encode("ascii"), b'",', tail, b"\n")), digest)
+        hashed = canonical_json({**record, "prev": self.last_hash, "seq": self.next_seq})[1:]
+        digest = hashlib.sha256(hashed).hexdigest()
+        self._write(b"".join((_OPENING, digest.encode("ascii"), _CLOSING, hashed, b"\n")), digest)
         if self._syncer is not None:
             self._dirty.set()
-        elif kind in _COMMIT_KINDS:
+        elif record["kind"] in _COMMIT_KINDS:
             self._sync()
         return digest
 

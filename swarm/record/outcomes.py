@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
-from swarm.record.journal import JOURNAL_NAME, JournalError, Record, read_records
+from swarm.record.journal import JOURNAL_NAME, JournalError, read_records
+from swarm.record.records import Record, Tick, faults_in
 from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
 
 __all__ = ["Fault", "PuzzleOutcome", "RunOutcomes", "Telemetry", "read_run"]
@@ -91,7 +92,7 @@ class RunOutcomes:
     """One run folder, read.
 
     Attributes:
-        config: the logical config from the header. checkpoints: path -> sha256.
+        config: the logical settings from the header. checkpoints: path -> sha256.
         puzzles: ended puzzles in the order they ended. running: puzzles that had not ended.
         end_reason: of the `end` record; None for a run that has not finished.
         num_faults: faults of the run; faults: the first of them.
@@ -115,52 +116,46 @@ def read_run(run_dir: Path) -> RunOutcomes:
     """Return the outcomes of a run folder; verifies the hash chain on the way.
 
     Raises:
-        SwarmError: there is no journal, it is damaged, or it does not start with a header.
+        SwarmError: there is no journal, or it is damaged or empty.
     """
     path = run_dir / JOURNAL_NAME
-    if not path.is_file():
-        raise SwarmError(f"{run_dir} holds no {JOURNAL_NAME}: name the folder of a run")
     records = read_records(path)
     header = next(records, None)
-    if header is None or header.get("kind") != "header":
+    if header is None or header["kind"] != "header":
         raise SwarmError(f"{path} has no header: the run died before it began; delete the folder to start anew")
-    try:
-        run = RunOutcomes(run_dir, header["config"], header.get("checkpoints") or {})
-        run.num_records, run.journal_hash = 1, header["hash"]
-        running: dict[int, PuzzleOutcome] = {}
-        for record in records:
+    run = RunOutcomes(run_dir, header["config"], header["checkpoints"])
+    run.num_records, run.journal_hash = 1, header["hash"]
+    running: dict[int, PuzzleOutcome] = {}
+    for record in records:
+        try:
             _take(record, run, running)
-    except (AttributeError, KeyError, TypeError) as error:
-        where = f"{path}, line {run.num_records + 1}"
-        raise JournalError(
-            f"{where}: not a record of this version ({error!r:.80}); was it written by another?"
-        ) from error
+        except KeyError as error:
+            raise JournalError(f"{path}, line {run.num_records + 1}: episode {error} is not running") from error
     run.running = list(running.values())
     _add_telemetry(run.telemetry, run_dir / TELEMETRY_NAME)
     return run
 
 
 def _take(record: Record, run: RunOutcomes, running: dict[int, PuzzleOutcome]) -> None:
-    kind = record["kind"]
-    if kind == "episode":
+    if record["kind"] == "episode":
         number = record["episode"]
         running[number] = PuzzleOutcome(number, record["seed"], record["goal"], record["state"])
-    elif kind == "tick":
+    elif record["kind"] == "tick":
         _count_tick(running[record["episode"]], record, run)
-    elif kind == "episode_end":
+    elif record["kind"] == "episode_end":
         puzzle = running.pop(record["episode"])
         puzzle.solved, puzzle.reason = record["solved"], record["reason"]
         puzzle.rounds, puzzle.tokens = record["ticks"], record["tokens"]
         puzzle.calls, puzzle.actions = record["calls"], record["actions"]
-        puzzle.solution = record.get("solution") or ""
+        puzzle.solution = record.get("solution", "")
         run.puzzles.append(puzzle)
-    elif kind == "end":
+    elif record["kind"] == "end":
         run.end_reason, run.num_faults = record["reason"], record["faults"]
     run.num_records += 1
     run.journal_hash = record["hash"]
 
 
-def _count_tick(puzzle: PuzzleOutcome, record: Record, run: RunOutcomes) -> None:
+def _count_tick(puzzle: PuzzleOutcome, record: Tick, run: RunOutcomes) -> None:
     puzzle.rounds += 1
     spent = record["spent"]
     puzzle.tokens, puzzle.calls, puzzle.actions = spent["tokens"], spent["calls"], spent["actions"]
@@ -169,8 +164,6 @@ def _count_tick(puzzle: PuzzleOutcome, record: Record, run: RunOutcomes) -> None
         puzzle.agent_generated_tokens += entry["generated_tokens"]
         puzzle.invalid_actions += not entry["valid"]
         puzzle.largest_call = max(puzzle.largest_call, entry["prompt_tokens"] + entry["generated_tokens"])
-        if entry.get("fault"):
-            _note_fault(run, record, entry["agent"], entry["fault"])
     coordinator = record["coordinator"]
     if coordinator is not None:
         read, wrote = coordinator["prompt_tokens"], coordinator["generated_tokens"]
@@ -178,14 +171,10 @@ def _count_tick(puzzle: PuzzleOutcome, record: Record, run: RunOutcomes) -> None
         puzzle.coordinator_generated_tokens += wrote
         # A record sums the coordinator's calls of a tick; their mean, rounded up, stands for the largest.
         puzzle.largest_call = max(puzzle.largest_call, -(-(read + wrote) // max(1, coordinator["calls"])))
-        if coordinator.get("fault"):
-            _note_fault(run, record, "coordinator", coordinator["fault"])
-
-
-def _note_fault(run: RunOutcomes, record: Record, who: str, text: str) -> None:
-    run.num_faults += 1
-    if len(run.faults) < MAX_FAULTS_KEPT:
-        run.faults.append(Fault(record["episode"], record["tick"], who, text))
+    for who, fault in faults_in(record):
+        run.num_faults += 1
+        if len(run.faults) < MAX_FAULTS_KEPT:
+            run.faults.append(Fault(record["episode"], record["tick"], who, fault))
 
 
 def _add_telemetry(telemetry: Telemetry, path: Path) -> None:

@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from swarm.record.journal import LineTail, Record, canonical_json
+from swarm.files import LineTail
+from swarm.record.journal import canonical_json
 
-__all__ = ["TELEMETRY_NAME", "TelemetryWriter", "parse_telemetry", "read_telemetry"]
+__all__ = ["TELEMETRY_NAME", "Fact", "TelemetryWriter", "parse_telemetry", "read_telemetry"]
 
 TELEMETRY_NAME = "telemetry.jsonl"
+Fact: TypeAlias = dict[str, Any]
+"""One line: `at_s`, `kind`, and whatever that kind tells."""
 
 
 class TelemetryWriter:
@@ -70,7 +73,7 @@ class TelemetryWriter:
         self.close()
 
 
-def parse_telemetry(line: bytes) -> Record | None:
+def parse_telemetry(line: bytes) -> Fact | None:
     """Return the fact on one line, or None when the line is no JSON object with a kind and a time."""
     try:
         fact = json.loads(line)
@@ -81,7 +84,7 @@ def parse_telemetry(line: bytes) -> Record | None:
     return fact if isinstance(fact.get("at_s"), int | float) else None
 
 
-def read_telemetry(path: Path) -> Iterator[Record]:
+def read_telemetry(path: Path) -> Iterator[Fact]:
     """Yield the facts of a telemetry file in order; unreadable lines are skipped, a missing file is empty."""
     for line in LineTail(path).poll():
         fact = parse_telemetry(line)

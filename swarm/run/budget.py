@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swarm.config.experiment import BudgetConfig
+from swarm.record.records import SpentEntry, Tick, acted
 
 __all__ = ["Spent"]
 
@@ -22,13 +23,24 @@ class Spent:
     calls: int = 0
     actions: int = 0
 
+    @classmethod
+    def of(cls, record: Tick) -> Spent:
+        """Return what a tick record charges: agents, coordinator, and what a person said."""
+        calls = [*record["agents"], *([] if record["coordinator"] is None else [record["coordinator"]])]
+        return cls(
+            sum(call["prompt_tokens"] + call["generated_tokens"] for call in calls)
+            + sum(said["tokens"] for said in record.get("steered", ())),
+            len(record["agents"]) + (0 if record["coordinator"] is None else record["coordinator"]["calls"]),
+            sum(acted(entry) for entry in record["agents"]),
+        )
+
     def add(self, other: Spent) -> None:
         """Count what another account holds, too."""
         self.tokens += other.tokens
         self.calls += other.calls
         self.actions += other.actions
 
-    def as_dict(self) -> dict[str, int]:
+    def entry(self) -> SpentEntry:
         """Return the journal's form."""
         return {"tokens": self.tokens, "calls": self.calls, "actions": self.actions}
 

@@ -7,25 +7,45 @@ when a resumed run folds its journal back in. So a resumed run continues from ex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from swarm.agents.shared_facts import SwarmFacts
 from swarm.config.experiment import ExperimentConfig
-from swarm.messages import ActReply, Report
-from swarm.record.journal import Record, state_hash
+from swarm.errors import SwarmError
+from swarm.messages import ActReply, DirectRequest, Report
+from swarm.prompt import agent_prompt
+from swarm.record.journal import state_hash
+from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, Tick, acted
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
-from worlds.protocol import Info, StepResult, World
+from worlds.protocol import Info, StepResult, World, WorldError
+from worlds.registry import make
+
+__all__ = ["Episode", "WorldFaultError", "open_world"]
 
 MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
 
-__all__ = ["Episode", "WorldFaultError", "tokens_of"]
-
 
 class WorldFaultError(Exception):
     """A world that raised or returned something that is no result."""
+
+
+def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_dir: Path) -> World:
+    """Return a world that is not reset yet; a relative path in its option `file` starts from `base_dir`.
+
+    Raises:
+        SwarmError: there is no such world, or it refuses its options.
+    """
+    options = dict(options)
+    if isinstance(options.get("file"), str):
+        options["file"] = str(base_dir / options["file"])
+    try:
+        return make(world_id, num_agents, options)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
 
 
 class Episode:
@@ -70,17 +90,22 @@ class Episode:
             raise WorldFaultError(f"world {world.id} raised {type(error).__name__} in reset: {error}") from error
         for agent in world.possible_agents:
             self._hear(-1, agent, infos.get(agent, Info()))
-        self.first_reports = {report.agent: report.text for report in self.reports}
 
-    def opening(self) -> Record:
-        """Return the body of the `episode` record."""
+    def opening(self) -> EpisodeStart:
+        """Return the `episode` record; only before the first tick."""
+        agents: list[Opening] = []
+        for agent in self.world.possible_agents:
+            opening: Opening = {"agent": agent, "observation": self.observations[agent]}
+            if agent in self.latest:
+                opening["report"] = self.latest[agent]
+            agents.append(opening)
         return {
+            "kind": "episode",
             "episode": self.index,
             "world": self.world.id,
             "seed": self.seed,
             "goal": self.goal,
-            "observations": self.observations,
-            "reports": self.first_reports,
+            "agents": agents,
             "state": self.first_state,
         }
 
@@ -89,6 +114,34 @@ class Episode:
             self.reports.append(Report(tick, agent, report))
             self.latest[agent] = report
             self.unread += 1
+
+    def prompt(self, agent: str, directives: Mapping[str, str], sources: Sequence[str]) -> str:
+        """Return what an agent reads before it acts.
+
+        Args:
+            agent: its id.
+            directives: agent -> text, for this tick.
+            sources: agents whose latest reports it reads.
+        """
+        reports = [self.latest[source] for source in sources if source in self.latest]
+        directive = directives.get(agent, "")
+        return agent_prompt(self.observations[agent], directive, reports, self.history.get(agent, ()))
+
+    def request(self, hints: Sequence[str] = ()) -> DirectRequest:
+        """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
+        cut_off = self.config.topology.kind == "none"
+        return DirectRequest(
+            (self.index, self.ticks, "coordinator"),
+            self.goal,
+            tuple(self.world.agents),
+            () if cut_off else tuple(self.reports),
+            tuple(self.directed),
+            derive_seed(self.config.seed, "direct", self.index, self.ticks),
+            self.spent.tokens_left(self.config.budget),
+            0 if cut_off else self.unread,
+            (*self.hints, *hints),
+            tuple(self.passed_over),
+        )
 
     def rests(self, agent: str) -> bool:
         """Return whether the agent sits this tick out after too many illegal actions in a row."""
@@ -116,20 +169,19 @@ class Episode:
             raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
         return result, state
 
-    def commit(self, record: Record, result: StepResult) -> None:
-        """Take over what a tick record says happened; `result` is the world's answer to its actions."""
-        self.spent.tokens += tokens_of(record)
+    def commit(self, record: Tick, result: StepResult) -> Spent:
+        """Take in what a tick record says and return its cost; `result` is the world's answer to its actions."""
+        cost = Spent.of(record)
+        self.spent.add(cost)
         self._take_orders(record)
-        acted = {entry["agent"] for entry in record["agents"]}
+        asked = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
-            if agent not in acted and streak >= MAX_RETRIES:
+            if agent not in asked and streak >= MAX_RETRIES:
                 self.illegal_streak[agent] = 0
         for entry in record["agents"]:
             agent = entry["agent"]
-            self.spent.calls += 1
-            if entry.get("fault") is not None:
+            if not acted(entry):
                 continue
-            self.spent.actions += 1
             self.illegal_streak[agent] = 0 if entry["valid"] else self.illegal_streak.get(agent, 0) + 1
             if self.config.agents.history:
                 pairs = [*self.history.get(agent, []), (entry["action"], entry["feedback"])]
@@ -142,28 +194,27 @@ class Episode:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
         self.ticks += 1
+        return cost
 
-    def _take_orders(self, record: Record) -> None:
-        """Take over what coordinator and people said."""
-        directives, steered = record["directives"], record.get("steered", ())
+    def _take_orders(self, record: Tick) -> None:
+        """Take in what coordinator and people said."""
+        directives, steered = dict(record["directives"]), record.get("steered", [])
         if record["coordinator"] is not None:
-            self.spent.calls += record["coordinator"]["calls"]
             self.unread = 0
-            # A record that was read has its agents in another order than one that was just made.
-            for agent, texts in sorted(record["coordinator"].get("passed_over", {}).items()):
+            for agent, texts in record["coordinator"].get("passed_over", []):
                 self.passed_over += [(agent, text) for text in texts]
             self.directives = dict(directives)
             for entry in steered:  # holds for this tick; after it the coordinator's word does
                 for agent in entry.get("agents", ()):
                     self.directives.pop(agent, None)
-                self.directives.update(entry.get("instead_of", {}))
-        # A record that was read has its agents in another order than one that was just made.
-        self.directed += [(record["tick"], a, directives[a]) for a in self.world.possible_agents if a in directives]
+                self.directives.update(entry.get("instead_of", []))
+        self.directed += [(record["tick"], agent, text) for agent, text in record["directives"]]
         self.hints += [entry["hint"] for entry in steered if "hint" in entry]
-        self.hints += record.get("review", {}).get("hints", [])
+        if "review" in record:
+            self.hints += record["review"].get("hints", [])
         self.steered = max(self.steered, *(entry["line"] for entry in steered), 0)
 
-    def end_reason(self, last: Record | None) -> str | None:
+    def end_reason(self, last: Tick | None) -> str | None:
         """Return why the episode is over after its last tick record, None while it goes on."""
         if self.world.solved:
             return "solved"
@@ -173,8 +224,8 @@ class Episode:
             return f"budget: {name}"
         return None
 
-    def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Record:
-        """Return the body of a `tick` record, but for `spent`, which `commit` makes known.
+    def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Tick:
+        """Return the `tick` record, which `commit` then takes in.
 
         Args:
             orders: what the episode was told.
@@ -182,62 +233,73 @@ class Episode:
             result: the world's answer to their actions.
             state: hash of the world's state after it.
         """
-        entries: list[Record] = []
-        for reply in replies:
-            agent = reply.key[2]
-            entry: Record = {
-                "agent": agent,
-                "action": reply.text,
-                "prompt_tokens": reply.prompt_tokens,
-                "generated_tokens": reply.generated_tokens,
-            }
-            if reply.fault is not None:
-                entry.update(feedback="", valid=False, reward=0.0, fault=reply.fault)
-            else:
-                info = result.infos[agent]
-                entry.update(feedback=info["feedback"], valid=info["valid"], reward=float(result.rewards[agent]))
-                if report := info.get("report"):
-                    entry["report"] = report
-                if self.facts is not None and info.get("facts"):
-                    entry["facts"] = [list(fact) for fact in info["facts"]]
-            entries.append(entry)
-        return {
+        told = orders.fields(self.world.possible_agents)
+        record: Tick = {
+            "kind": "tick",
             "episode": self.index,
             "tick": self.ticks,
-            **orders.fields(),
-            "agents": entries,
+            "coordinator": told["coordinator"],
+            "directives": told["directives"],
+            "agents": [self._entry(reply, result) for reply in replies],
+            "spent": self.spent.entry(),
             "state": state,
             "terminated": bool(result.terminations) and all(result.terminations.values()),
             "truncated": bool(result.truncations) and all(result.truncations.values()),
         }
+        if "review" in told:
+            record["review"] = told["review"]
+        if "steered" in told:
+            record["steered"] = told["steered"]
+        spent = Spent.of(record)
+        spent.add(self.spent)
+        record["spent"] = spent.entry()
+        return record
 
-    def closing(self, reason: str, unrecorded: Spent | None = None) -> Record:
-        """Return the body of the `episode_end` record.
+    def _entry(self, reply: ActReply, result: StepResult) -> AgentEntry:
+        agent = reply.key[2]
+        entry: AgentEntry = {
+            "agent": agent,
+            "action": reply.text,
+            "prompt_tokens": reply.prompt_tokens,
+            "generated_tokens": reply.generated_tokens,
+            "feedback": "",
+            "valid": False,
+            "reward": 0.0,
+        }
+        if reply.fault is not None:
+            entry["fault"] = reply.fault
+            return entry
+        info = result.infos[agent]
+        entry["feedback"], entry["valid"] = info["feedback"], info["valid"]
+        entry["reward"] = float(result.rewards[agent])
+        if report := info.get("report"):
+            entry["report"] = report
+        if self.facts is not None and info.get("facts"):
+            entry["facts"] = [(observation, action) for observation, action in info["facts"]]
+        return entry
+
+    def closing(self, reason: str, unrecorded: Spent | None = None) -> EpisodeEnd:
+        """Return the `episode_end` record.
 
         Args:
             reason: why the episode is over.
             unrecorded: the part of `spent` that went into a step without a record, for the world raised in it.
         """
-        body: dict[str, Any] = {
+        record: EpisodeEnd = {
+            "kind": "episode_end",
             "episode": self.index,
             "solved": self.world.solved,
             "reason": reason,
             "ticks": self.ticks,
-            **self.spent.as_dict(),
+            "tokens": self.spent.tokens,
+            "calls": self.spent.calls,
+            "actions": self.spent.actions,
         }
         if self.world.solved:
-            body["solution"] = self.solution
+            record["solution"] = self.solution
         if unrecorded is not None:
-            body["unrecorded"] = {"tokens": unrecorded.tokens, "calls": unrecorded.calls}
-        return body
-
-
-def tokens_of(record: Record) -> int:
-    """Return what a tick record charges: agents, coordinator, and what a person said."""
-    entries = [*record["agents"]] + ([record["coordinator"]] if record["coordinator"] is not None else [])
-    tokens: int = sum(entry["prompt_tokens"] + entry["generated_tokens"] for entry in entries)
-    tokens += sum(entry["tokens"] for entry in record.get("steered", ()))
-    return tokens
+            record["unrecorded"] = unrecorded.entry()
+        return record
 
 
 def _text(value: object) -> str:

@@ -6,44 +6,50 @@ before the folder exists.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import count
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from swarm.agents.host import HostSpec
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.agents.models import LoadedModels, load_models
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
+from swarm.config.section import logical_settings
 from swarm.coordinator.human import Terminal, operator_for
 from swarm.errors import SwarmError
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
-from swarm.record.journal import JOURNAL_NAME, JournalWriter, Record, read_records
+from swarm.record.folder import read_experiment, read_manifest, write_folder
+from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_records
+from swarm.record.records import FORMAT, refuse_other_experiment
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
+from swarm.run.episode import open_world
 from swarm.run.remote import start_remote
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
-from worlds.protocol import World, WorldError
-from worlds.registry import make
+from worlds.protocol import World
 
 __all__ = ["RunOutcome", "check_files", "resume_run", "start_run"]
 
-FORMAT = 1
 Announce = Callable[[Path], None]
+_OURS = ("lock", STEERING_NAME)
+"""What a run folder may hold before there is a journal: a killed start, and what people already left for the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `exit_code` is 0 only for a run that finished or used up its wall time as asked."""
+    """How a run ended. `exit_code` is 0 only for a run that finished or used up its wall time as asked.
+
+    Attributes:
+        played: False when the run had ended before, so that nothing was left to do.
+    """
 
     run_dir: Path
     reason: str
@@ -52,6 +58,7 @@ class RunOutcome:
     tokens: int
     faults: int
     journal_hash: str
+    played: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -77,13 +84,13 @@ def start_run(
     announce: Announce = lambda run_dir: None,
     terminal: Terminal | None = None,
 ) -> RunOutcome:
-    """Run an experiment from the start.
+    """Run an experiment, or go on with it: an unfinished run of it in `out` is continued, a finished one reported.
 
     Args:
         config: the experiment.
         source: its YAML file; paths in it are relative to that file's folder.
-        out: run folder to create; None makes `runs/<name>-s<seed>`, with a number where that exists.
-        announce: called with the run folder once its journal exists.
+        out: the run folder; None makes `runs/<name>-s<seed>`, with a number where that exists.
+        announce: called with the run folder once its journal exists and something will be played.
         terminal: where a person takes part, as the coordinator `human` or as the one who approves what another says.
 
     Raises:
@@ -91,29 +98,18 @@ def start_run(
     """
     base_dir = source.resolve().parent
     operator = operator_for(config, terminal)
+    if out is not None and (out / JOURNAL_NAME).is_file():
+        return _go_on(config, source, base_dir, out, announce, operator)
     models = load_models(config, base_dir)
     _world(config, base_dir)
     run_dir = _create_folder(config, out)
-    manifest: dict[str, Any] = {
-        "base_dir": str(base_dir),
-        "source": str(source),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")},
-        "checkpoints": models.hashes,
-    }
-    (run_dir / "experiment.yaml").write_text(
-        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-    )
-    (run_dir / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     runtime_config = config.runtime
     with (
         JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
-        journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
-        telemetry.emit("start", **manifest["versions"])
+        _begin(config, source, base_dir, run_dir, models, journal)
+        telemetry.emit("start", **_versions())
         announce(run_dir)
         runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
@@ -122,58 +118,83 @@ def start_run(
 def resume_run(
     run_dir: Path, announce: Announce = lambda run_dir: None, terminal: Terminal | None = None
 ) -> RunOutcome:
-    """Continue a run where its journal ends; a finished one is reported as it is. `terminal` is as in `start_run`.
+    """Continue a run with the settings in its folder; arguments and result are those of `start_run`.
 
     Raises:
         SwarmError: the folder is no run, is in use, is damaged, or its checkpoints changed.
     """
     try:
-        config = ExperimentConfig.model_validate(
-            yaml.safe_load((run_dir / "experiment.yaml").read_text(encoding="utf-8"))
-        )
-        manifest: dict[str, Any] = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-        base_dir = Path(manifest["base_dir"])
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-        raise SwarmError(f"{run_dir} cannot be resumed: {error}") from error
-    operator = operator_for(config, terminal)
-    # A run that is over is only reported: its models may be gone.
-    is_over = any(record["kind"] == "end" for record in read_records(run_dir / JOURNAL_NAME))
-    models = LoadedModels() if is_over else load_models(config, base_dir)
+        config = ExperimentConfig.model_validate(read_experiment(run_dir))
+        manifest = read_manifest(run_dir)
+    except (SwarmError, ValueError) as error:
+        raise SwarmError(f"{run_dir} cannot be resumed: {' '.join(str(error).split())}") from error
+    source, base_dir = Path(manifest["source"]), Path(manifest["base_dir"])
+    return _go_on(config, source, base_dir, run_dir, announce, operator_for(config, terminal))
+
+
+def _go_on(
+    config: ExperimentConfig,
+    source: Path,
+    base_dir: Path,
+    run_dir: Path,
+    announce: Announce,
+    operator: Operator | None,
+) -> RunOutcome:
     runtime_config = config.runtime
     with (
         JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
+        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
         records = read_records(run_dir / JOURNAL_NAME)
         header = next(records, None)
-        if header is None:  # killed before the first record was durable
-            journal.append("header", {"format": FORMAT, "config": config.logical(), "checkpoints": models.hashes})
+        if header is not None and header["kind"] == "header":
+            refuse_other_experiment(run_dir, header["config"], logical_settings(config))
+            runtime.fold(records)
+        if runtime.ended is not None:  # only reported: its models may be gone
+            return _outcome(run_dir, runtime, journal, played=False)
+        models = load_models(config, base_dir)
+        if header is None or header["kind"] != "header":  # killed before the first record was durable
+            _begin(config, source, base_dir, run_dir, models, journal)
         else:
-            _check_header(header, config, header["checkpoints"] if is_over else models.hashes)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
-        runtime.fold(records)
+            _refuse_other_weights(header["checkpoints"], models.hashes)
         telemetry.emit("resume", seq=journal.next_seq)
         announce(run_dir)
         return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
 
 
-def _check_header(header: Record, config: ExperimentConfig, hashes: dict[str, str]) -> None:
-    if header["format"] != FORMAT:
-        raise SwarmError(f"journal format {header['format']} is not the format {FORMAT} that this version writes")
-    if _but_for_addresses(header["config"]) != _but_for_addresses(config.logical()):
-        raise SwarmError("experiment.yaml of the run folder no longer fits its journal; restore it or start a new run")
-    for path, digest in header["checkpoints"].items():
+def _begin(
+    config: ExperimentConfig,
+    source: Path,
+    base_dir: Path,
+    run_dir: Path,
+    models: LoadedModels,
+    journal: JournalWriter,
+) -> None:
+    """Write what resume needs, then the journal's first record; nobody else writes here, for the journal is locked."""
+    manifest = {
+        "base_dir": str(base_dir),
+        "source": str(source),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": _versions(),
+        "checkpoints": models.hashes,
+    }
+    write_folder(run_dir, config.model_dump(mode="json"), manifest)
+    journal.append(
+        {"kind": "header", "format": FORMAT, "config": logical_settings(config), "checkpoints": models.hashes}
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")}
+
+
+def _refuse_other_weights(recorded: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    for path, digest in recorded.items():
         if hashes.get(path) != digest:
             raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
-
-
-def _but_for_addresses(logical: Record) -> Record:
-    """Return a logical config without the endpoints' addresses: a run may go on with a server that moved."""
-    found = dict(logical)
-    for name in ("agents", "coordinator"):
-        if engine := found[name]["engine"]:
-            found[name] = {**found[name], "engine": {key: value for key, value in engine.items() if key != "url"}}
-    return found
 
 
 def _carry_out(
@@ -185,27 +206,31 @@ def _carry_out(
     journal: JournalWriter,
     telemetry: TelemetryWriter,
 ) -> RunOutcome:
-    if runtime.ended is None:
-        pool: Pool | None = None
-        try:
-            pool = _make_pool(config, base_dir, models, telemetry)
-            runtime.play(pool)
-        except KeyboardInterrupt:
-            telemetry.emit("interrupted")
-            raise
-        finally:
-            if pool is not None:
-                pool.close()
-    totals = runtime.totals
+    pool: Pool | None = None
+    try:
+        pool = _make_pool(config, base_dir, models, telemetry)
+        runtime.play(pool)
+    except KeyboardInterrupt:
+        telemetry.emit("interrupted")
+        raise
+    finally:
+        if pool is not None:
+            pool.close()
     telemetry.emit("finish", reason=runtime.ended)
+    return _outcome(run_dir, runtime, journal, played=True)
+
+
+def _outcome(run_dir: Path, runtime: Runtime, journal: JournalWriter, played: bool) -> RunOutcome:
+    totals, reason = runtime.totals, str(runtime.ended)
     return RunOutcome(
         run_dir,
-        str(runtime.ended),
+        reason,
         totals.episodes,
         totals.solved,
         totals.tokens,
         totals.faults,
         journal.last_hash,
+        played,
     )
 
 
@@ -246,13 +271,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
-    options = dict(config.world.options)
-    if isinstance(options.get("file"), str):
-        options["file"] = str(base_dir / options["file"])
-    try:
-        return make(config.world.id, config.agents.count, options)
-    except WorldError as error:
-        raise SwarmError(str(error)) from error
+    return open_world(config.world.id, config.agents.count, config.world.options, base_dir)
 
 
 def _runtime(
@@ -271,20 +290,20 @@ def _runtime(
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
-    if out is not None:
-        run_dir = out
-        if (run_dir / JOURNAL_NAME).exists():
-            raise SwarmError(
-                f"{run_dir} already holds a run; resume it with `swarm resume {run_dir}` or choose another --out"
-            )
-    else:
-        stem = Path("runs") / f"{config.name}-s{config.seed}"
-        run_dir, number = stem, 1
-        while run_dir.exists():
-            number += 1
-            run_dir = stem.with_name(f"{stem.name}-{number}")
+    """Return a folder that is new, or empty; two runs that are started together get two."""
+    stem = out or Path("runs") / f"{config.name}-s{config.seed}"
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            if there := sorted(path.name for path in out.iterdir() if path.name not in _OURS):
+                raise SwarmError(f"{out} holds no run but {', '.join(there[:3])}; choose another folder with --out")
+            return out
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            run_dir = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                run_dir.mkdir()
+                return run_dir
+        raise AssertionError
     except OSError as error:
-        raise SwarmError(f"cannot create run folder {run_dir}: {error.strerror}; choose another with --out") from error
-    return run_dir
+        raise SwarmError(f"cannot create run folder {stem}: {error.strerror}; choose another with --out") from error

@@ -13,19 +13,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from swarm.errors import SwarmError
+from swarm.files import LineTail
 from swarm.messages import DirectReply
-from swarm.record.journal import LineTail, Record, canonical_json
+from swarm.record.journal import canonical_json
+from swarm.record.records import CoordinatorEntry, Review, Steered, Told, in_agent_order
 from swarm.text import checked_text
 
-__all__ = ["STEERING_NAME", "Mailbox", "Orders", "Steer", "is_live", "post"]
+__all__ = ["STEERING_NAME", "Mailbox", "Orders", "Steer", "post"]
 
 STEERING_NAME = "steer.jsonl"
-
-LOCK_NAME = "lock"
-"""What `swarm.record.journal.RunLock` locks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +44,6 @@ class Steer:
     agents: tuple[str, ...] = ()
     episode: int | None = None
     tokens: int = 0
-
-
-def is_live(run_dir: Path) -> bool:
-    """Return whether a process is carrying on the run in `run_dir`."""
-    try:
-        lock = os.open(run_dir / LOCK_NAME, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def post(run_dir: Path, text: str, agents: Sequence[str] = (), episode: int | None = None) -> None:
@@ -186,35 +170,37 @@ class Orders:
             told.update(dict.fromkeys(steer.agents, steer.text))
         return told
 
-    def fields(self) -> Record:
+    def fields(self, agents: Sequence[str]) -> Told:
         """Return what a tick record says about it; without a person that is what it always was."""
-        body: Record = {"coordinator": None, "directives": self.directives({})}
-        if self.reply is not None:
-            body["coordinator"] = {
-                "prompt_tokens": self.reply.prompt_tokens,
-                "generated_tokens": self.reply.generated_tokens,
-                "calls": self.reply.calls,
+        reply = self.reply
+        fields: Told = {"coordinator": None, "directives": in_agent_order(self.directives({}), agents)}
+        if reply is not None:
+            called: CoordinatorEntry = {
+                "prompt_tokens": reply.prompt_tokens,
+                "generated_tokens": reply.generated_tokens,
+                "calls": reply.calls,
             }
-            if self.reply.fault is not None:
-                body["coordinator"]["fault"] = self.reply.fault
-            if self.reply.passed_over:
-                body["coordinator"]["passed_over"] = self.reply.passed_over
-            if self.reply.review is not None:
-                body["review"] = self.reply.review
+            if reply.fault is not None:
+                called["fault"] = reply.fault
+            if reply.passed_over:
+                called["passed_over"] = [(a, reply.passed_over[a]) for a in agents if a in reply.passed_over]
+            fields["coordinator"] = called
+            if reply.review is not None:
+                fields["review"] = cast(Review, reply.review)
         if self.steers:
-            body["steered"] = [self._entry(steer) for steer in self.steers]
-        return body
+            fields["steered"] = [self._entry(steer) for steer in self.steers]
+        return fields
 
-    def _entry(self, steer: Steer) -> Record:
+    def _entry(self, steer: Steer) -> Steered:
         if not steer.agents:
             return {"line": steer.line, "hint": steer.text, "tokens": steer.tokens}
-        entry: Record = {
+        entry: Steered = {
             "line": steer.line,
             "agents": list(steer.agents),
             "text": steer.text,
             "tokens": steer.tokens,
         }
         said = {} if self.reply is None else self.reply.directives
-        if instead_of := {agent: said[agent] for agent in steer.agents if agent in said}:
+        if instead_of := in_agent_order(said, steer.agents):
             entry["instead_of"] = instead_of
         return entry

@@ -10,19 +10,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from swarm.agents.ltm_files import MemoryStore
 from swarm.agents.shared_facts import SwarmFacts
 from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest, Operator, Pool
-from swarm.prompt import STOP, agent_prompt
-from swarm.record.journal import JournalWriter, Record
+from swarm.messages import ActReply, ActRequest, DirectReply, Operator, Pool
+from swarm.prompt import STOP
+from swarm.record.journal import JournalWriter
+from swarm.record.records import EpisodeEnd, Record, Tick, acted, faults_in
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
-from swarm.run.episode import Episode, WorldFaultError, tokens_of
+from swarm.run.episode import Episode, WorldFaultError
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
@@ -93,7 +94,7 @@ class Runtime:
         self.next_episode = 0
         self.ended: str | None = None
         self._resume_after = -1
-        self._last: dict[int, Record] = {}
+        self._last: dict[int, Tick] = {}
         self._committed_at = time.monotonic()
 
     # Folding a journal back in.
@@ -105,17 +106,16 @@ class Runtime:
             SwarmError: the journal does not fit the worlds of this installation.
         """
         for record in records:
-            kind = record["kind"]
-            if kind == "episode":
+            if record["kind"] == "episode":
                 episode = self._open(record["episode"])
-                if episode.opening()["state"] != record["state"]:
+                if episode.first_state != record["state"]:
                     raise SwarmError(
                         f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
                     )
                 self._resume_after = -1
-            elif kind == "tick":
+            elif record["kind"] == "tick":
                 episode = self.live[record["episode"]]
-                actions = {e["agent"]: e["action"] for e in record["agents"] if e.get("fault") is None}
+                actions = {entry["agent"]: entry["action"] for entry in record["agents"] if acted(entry)}
                 try:
                     result, state = episode.step(actions)
                 except WorldFaultError as error:
@@ -124,10 +124,10 @@ class Runtime:
                 if state != record["state"]:
                     raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
                 self._resume_after = episode.index
-            elif kind == "episode_end":
+            elif record["kind"] == "episode_end":
                 self._close(record)
                 self._resume_after = record["episode"]
-            elif kind == "end":
+            elif record["kind"] == "end":
                 self.ended = record["reason"]
         self._recall()
 
@@ -157,16 +157,14 @@ class Runtime:
         self.next_episode = index + 1
         return episode
 
-    def _take(self, episode: Episode, record: Record, result: StepResult) -> None:
-        """Take a tick over: into its episode, and into what is known of the run."""
-        episode.commit(record, result)
+    def _take(self, episode: Episode, record: Tick, result: StepResult) -> None:
+        """Take in a tick: into its episode, and into what is known of the run."""
+        self.totals.tokens += episode.commit(record, result).tokens
         self._steered = max(self._steered, episode.steered)
         self._last[episode.index] = record
-        self.totals.tokens += tokens_of(record)
-        asked = [*record["agents"], record["coordinator"] or {}]
-        self.totals.faults += sum(entry.get("fault") is not None for entry in asked)
+        self.totals.faults += len(faults_in(record))
 
-    def _close(self, record: Record) -> None:
+    def _close(self, record: EpisodeEnd) -> None:
         ended = self.live.pop(record["episode"])
         if self.config.agents.memory_span == "run":
             self._handed_on, self._facts = ended.memories, ended.facts
@@ -175,7 +173,8 @@ class Runtime:
         self._last.pop(record["episode"], None)
         self.totals.episodes += 1
         self.totals.solved += record["solved"]
-        self.totals.tokens += record.get("unrecorded", {}).get("tokens", 0)
+        if "unrecorded" in record:
+            self.totals.tokens += record["unrecorded"]["tokens"]
         self.totals.faults += record["reason"].startswith("world fault")
 
     # Playing.
@@ -193,7 +192,7 @@ class Runtime:
         while self.ended is None:
             if self._resume_after < 0:
                 while self.next_episode < self.config.episodes and len(self.live) < self.config.concurrency:
-                    self.journal.append("episode", self._open(self.next_episode).opening())
+                    self.journal.append(self._open(self.next_episode).opening())
             todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
             self._resume_after = -1
             if todo:
@@ -208,7 +207,17 @@ class Runtime:
 
     def _end(self, reason: str) -> None:
         self.ended = reason
-        self.journal.append("end", {"reason": reason, **asdict(self.totals)})
+        done = self.totals
+        self.journal.append(
+            {
+                "kind": "end",
+                "reason": reason,
+                "episodes": done.episodes,
+                "solved": done.solved,
+                "tokens": done.tokens,
+                "faults": done.faults,
+            }
+        )
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
         steered = self._listen(episodes, pool)
@@ -245,23 +254,12 @@ class Runtime:
     ) -> dict[int, DirectReply]:
         """Ask the coordinator of every episode whose turn it is."""
         agents, coordinator = self.config.agents, self.config.coordinator
-        deaf = self.config.topology.kind == "none"
-        if not coordinator.traits.directs or (deaf and coordinator.traits.needs_reports):
+        cut_off = self.config.topology.kind == "none"
+        if not coordinator.traits.directs or (cut_off and coordinator.traits.needs_reports):
             return {}
         cycle = coordinator.every_ticks * (agents.count if agents.turns == "one_at_a_time" else 1)
         requests = [
-            DirectRequest(
-                (episode.index, episode.ticks, "coordinator"),
-                episode.goal,
-                tuple(episode.world.agents),
-                () if deaf else tuple(episode.reports),
-                tuple(episode.directed),
-                derive_seed(self.config.seed, "direct", episode.index, episode.ticks),
-                episode.spent.tokens_left(self.config.budget),
-                0 if deaf else episode.unread,
-                (*episode.hints, *(steer.text for steer in steered.get(episode.index, ()) if not steer.agents)),
-                tuple(episode.passed_over),
-            )
+            episode.request([steer.text for steer in steered.get(episode.index, ()) if not steer.agents])
             for episode in episodes
             if episode.ticks % cycle == 0
         ]
@@ -280,16 +278,7 @@ class Runtime:
         directives = orders.directives(episode.directives)
         acting = self._active(episode, acting, directives)
         turns = [
-            _Turn(
-                agent,
-                directives.get(agent, ""),
-                agent_prompt(
-                    episode.observations[agent],
-                    directives.get(agent, ""),
-                    [episode.latest[other] for other in self.heard_by[agent] if other in episode.latest],
-                    episode.history.get(agent, ()),
-                ),
-            )
+            _Turn(agent, directives.get(agent, ""), episode.prompt(agent, directives, self.heard_by[agent]))
             for agent in acting
         ]
         for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
@@ -343,7 +332,7 @@ class Runtime:
             turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
 
     def _commit(self, episode: Episode, orders: Orders, turns: list[_Turn]) -> int:
-        """Step the world, write the tick record, then take it over; return the number of agent steps."""
+        """Step the world, take the tick in, then write its record; return the number of agent steps."""
         replies = [turn.reply for turn in turns if turn.reply is not None]
         actions = {reply.key[2]: reply.text for reply in replies if reply.fault is None}
         try:
@@ -357,9 +346,8 @@ class Runtime:
             return 0
         record = episode.ticking(orders, replies, result, state)
         self._take(episode, record, result)
-        record["spent"] = episode.spent.as_dict()
         self._remember(episode, replies)
-        self.journal.append("tick", record)
+        self.journal.append(record)
         self._end_if_over(episode)
         return len(actions)
 
@@ -376,9 +364,9 @@ class Runtime:
 
     def _finish(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
         record = episode.closing(reason, unrecorded)
-        self.journal.append("episode_end", record)
+        self.journal.append(record)
         self._close(record)
         if self.memories is not None:
             self.memories.end_episode(episode.index, self.live)
         if self.operator is not None:
-            self.operator.on_episode_end(record)
+            self.operator.on_episode_end(episode.index, reason, episode.ticks, episode.spent.tokens)

@@ -1,21 +1,22 @@
 """Training texts from runs that were won: what a coordinator could choose from, and what it chose.
 
-Owns how a journal becomes (prompt, completion) pairs in the layout of play, whoever directed: rules, a model or a
-person. Only episodes that were solved count, and of those no puzzle that is kept for evaluation. Every tenth solved
-episode is put aside for scoring. Knows no torch.
+Owns which calls of a run are lessons for a coordinator, whoever directed: rules, a model or a person. Only episodes
+that were solved count, and of those no puzzle that is kept for evaluation. Every tenth solved episode is put aside for
+scoring. Knows no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from swarm.coordinator.minds import playbook
-from swarm.coordinator.protocol import Playbook
 from swarm.errors import SwarmError
-from swarm.messages import DirectRequest, Report
 from swarm.prompt import STOP
-from swarm.record.journal import JOURNAL_NAME, Record, read_records
+from swarm.record.journal import JOURNAL_NAME, read_header
+from swarm.run.experience import experience
 from swarm.train.traces import Example
 
 __all__ = ["run_examples"]
@@ -48,65 +49,24 @@ def run_examples(folders: Sequence[Path]) -> tuple[list[Example], list[Example]]
 
 def _won(folder: Path) -> Iterator[list[Example]]:
     """Yield the examples of each solved episode that has some."""
-    journal = folder / JOURNAL_NAME
-    if not journal.is_file():
-        raise SwarmError(f"{folder} is no run folder: it has no {JOURNAL_NAME}")
-    records = read_records(journal)
-    config = next(records)["config"]
-    book = _playbook(config, folder)
-    live: dict[int, _Episode] = {}
-    for record in records:
-        kind = record["kind"]
-        if kind == "episode":
-            live[record["episode"]] = _Episode(record)
-        elif kind == "tick":
-            live[record["episode"]].hear(record, book)
-        elif kind == "episode_end":
-            ended = live.pop(record["episode"])
-            if record["solved"] and ended.examples:
-                yield ended.examples
+    header = read_header(folder / JOURNAL_NAME)
+    if header is None:
+        raise SwarmError(f"{folder} holds no run that has begun")
+    _refuse_unfit(header["config"]["world"], folder)
+    for _, calls in groupby(experience(folder), key=lambda call: call.key[0]):
+        examples = [
+            ("run", call.prompt, f" {call.answer}{STOP}")
+            for call in calls
+            if call.role == "coordinator" and call.solved and call.answer
+        ]
+        if examples:
+            yield examples
 
 
-def _playbook(config: Record, folder: Path) -> Playbook:
-    world = config["world"]
-    book = playbook(world["id"])
-    if book.menu is None:
+def _refuse_unfit(world: Mapping[str, Any], folder: Path) -> None:
+    if playbook(world["id"]).menu is None:
         raise SwarmError(f"{folder}: coordinators of {world['id']} choose from no menu, so there is nothing to learn")
     if world["options"].get("split") != "train":
         raise SwarmError(
             f"{folder} may hold puzzles that are kept for evaluation; make the run with --set world.options.split=train"
         )
-    return playbook(world["id"], config["coordinator"].get("menu"))
-
-
-class _Episode:
-    """What a coordinator knew, tick by tick, and the examples so far."""
-
-    def __init__(self, record: Record) -> None:
-        self.number: int = record["episode"]
-        self.goal: str = record["goal"]
-        self.agents = tuple(sorted(record["observations"], key=lambda agent: (len(agent), agent)))
-        self.reports = [
-            Report(-1, agent, record["reports"][agent]) for agent in self.agents if agent in record["reports"]
-        ]
-        self.directives: list[tuple[int, str, str]] = []
-        self.passed_over: list[tuple[str, str]] = []
-        self.examples: list[Example] = []
-
-    def hear(self, record: Record, book: Playbook) -> None:
-        """Take in a tick; what was chosen from a menu in it becomes an example."""
-        tick, told = record["tick"], record["directives"]
-        if told:
-            key = (self.number, tick, "coordinator")
-            known = (self.goal, self.agents, tuple(self.reports), tuple(self.directives))
-            request = DirectRequest(key, *known, seed=0, passed_over=tuple(self.passed_over))
-            for briefing in book.briefings(request):
-                given = {told[agent] for agent in briefing.agents if agent in told}
-                if chosen := [word for word, text in briefing.options.items() if text in given]:
-                    self.examples.append(("run", briefing.prompt, f" {' '.join(chosen)}{STOP}"))
-        self.directives += [(tick, agent, told[agent]) for agent in self.agents if agent in told]
-        for agent, texts in sorted((record["coordinator"] or {}).get("passed_over", {}).items()):
-            self.passed_over += [(agent, text) for text in texts]
-        for entry in record["agents"]:
-            if entry.get("report") and entry.get("fault") is None:
-                self.reports.append(Report(tick, entry["agent"], entry["report"]))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from swarm.files import write_whole
 from ulm.train.documents import LanguageModelTraining, StepReport
 from ulm.train.states import RollingStates
 
@@ -102,9 +103,7 @@ def _rewind(metrics: Path, step: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] > step:
             break
         kept.append(line)
-    fresh = metrics.with_suffix(".new")
-    fresh.write_text("".join(kept), encoding="utf-8")
-    fresh.replace(metrics)
+    write_whole(metrics, "".join(kept))
 
 
 class _Since:

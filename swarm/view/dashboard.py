@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.live import Live
 
 from swarm.errors import SwarmError
-from swarm.record.journal import JOURNAL_NAME, LineTail
+from swarm.files import LineTail
+from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
 from swarm.view.dashboard_state import DashboardState, EndedEpisode
@@ -37,7 +38,7 @@ class RunPoller:
 
     def __init__(self, run_dir: Path) -> None:
         self.state = DashboardState()
-        self._journal = LineTail(run_dir / JOURNAL_NAME)
+        self._journal = JournalReader(run_dir / JOURNAL_NAME, verify=False)
         self._telemetry = LineTail(run_dir / TELEMETRY_NAME)
 
     def poll(self) -> bool:
@@ -46,12 +47,20 @@ class RunPoller:
         Raises:
             SwarmError: a file cannot be read or a journal line is no record.
         """
+        changed = False
         try:
-            changed = self.state.fold_lines(self._journal.poll())
+            for record in self._journal.poll():
+                self.state.fold(record)
+                changed = True
             for line in self._telemetry.poll():
                 if (fact := parse_telemetry(line)) is not None:
                     self.state.fold_telemetry(fact)
                     changed = True
+        except KeyError as error:
+            raise SwarmError(
+                f"{self._journal.path}, line {self._journal.tail.num_lines}: there is no episode or agent {error}; "
+                "`swarm replay RUN --check` says more"
+            ) from error
         except OSError as error:
             raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error
         return changed

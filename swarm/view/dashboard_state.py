@@ -1,26 +1,21 @@
 """What a dashboard knows about a run: a pure fold over journal and telemetry records.
 
-Owns the picture (progress, the shown episode, budgets, rates, faults) and the cheap way to keep it current:
-of the new tick lines only the last one of the shown episode is parsed whole, of the others just the few bytes
-that hold their totals. It refuses to read files, to look at a clock and to draw (`swarm.view.dashboard_view`).
+Owns the picture: progress, the shown episode, budgets, rates, faults. It refuses to read files, to look at a clock and
+to draw (`swarm.view.dashboard_view`).
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarm.errors import SwarmError
-from swarm.record.journal import Record
+from swarm.record.records import End, EpisodeEnd, EpisodeStart, Record, Tick, faults_in
 
 __all__ = ["AgentView", "DashboardState", "EndedEpisode", "EpisodeView"]
 
 RATE_WINDOW_S = 10.0
-_EPISODE = re.compile(rb'"episode":(\d+),"hash":"[0-9a-f]{64}"$')
 
 
 @dataclass(slots=True)
@@ -100,7 +95,7 @@ class DashboardState:
     num_faults: int = 0
     num_events: int = 0
     events: deque[str] = field(default_factory=lambda: deque(maxlen=20))
-    end: Record | None = None
+    end: End | None = None
     work_s: float = 0.0
     steps: int = 0
     started_at_s: float | None = None
@@ -123,51 +118,23 @@ class DashboardState:
         return len(self._open)
 
     def fold(self, record: Record) -> None:
-        """Take in one journal record."""
-        kind = record["kind"]
-        if kind == "header":
-            self.config = record["config"]
-        elif kind == "episode":
-            self._begin(record)
-        elif kind == "tick":
-            self._count(record)
-            self._note_faults(record)
-            if self.shown is not None and self.shown.index == record["episode"]:
-                self._show(record)
-        elif kind == "episode_end":
-            self._end_episode(record)
-        elif kind == "end":
-            self.end = record
-
-    def fold_lines(self, lines: Iterable[bytes]) -> bool:
-        """Take in journal lines, parsing as little as the picture needs; return whether there were any.
+        """Take in one journal record.
 
         Raises:
-            SwarmError: a whole line is no record.
+            KeyError: it is of an episode, or an agent, that has not begun.
         """
-        newest: bytes | None = None
-        any_line = False
-        try:
-            for line in lines:
-                any_line = True
-                tick = _skim(line)
-                if tick is None:
-                    if newest is not None:
-                        self._show(json.loads(newest))
-                        newest = None
-                    self.fold(json.loads(line))
-                    continue
-                self._count(tick)
-                if self.shown is not None and self.shown.index == tick["episode"]:
-                    newest = line
-            if newest is not None:
-                self._show(json.loads(newest))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SwarmError(
-                f"the journal has a line that is no record ({type(error).__name__}: {error}); "
-                "`swarm replay RUN --check` names it"
-            ) from error
-        return any_line
+        if record["kind"] == "header":
+            self.config = record["config"]
+        elif record["kind"] == "episode":
+            self._begin(record)
+        elif record["kind"] == "tick":
+            self._count(record)
+            if self.shown is not None and self.shown.index == record["episode"]:
+                self._show(record)
+        elif record["kind"] == "episode_end":
+            self._end_episode(record)
+        elif record["kind"] == "end":
+            self.end = record
 
     def fold_telemetry(self, fact: Mapping[str, Any]) -> None:
         """Take in one telemetry fact; unknown kinds and missing details are no error."""
@@ -212,51 +179,44 @@ class DashboardState:
         self.num_events += 1
         self.events.append(event)
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, record: EpisodeStart) -> None:
         episode = EpisodeView(record["episode"], record["goal"])
-        seen, reports = record["observations"], record["reports"]
-        for agent in _numbered(seen):
-            episode.agents[agent] = AgentView(report=reports.get(agent, ""))
-        episode.views = list(dict.fromkeys(seen[agent] for agent in episode.agents))
+        episode.agents = {entry["agent"]: AgentView(report=entry.get("report", "")) for entry in record["agents"]}
+        episode.views = list(dict.fromkeys(entry["observation"] for entry in record["agents"]))
         self._open[episode.index] = episode
         if self.shown is None or self.shown.outcome:
             self.shown = episode
 
-    def _count(self, tick: Mapping[str, Any]) -> None:
+    def _count(self, tick: Tick) -> None:
         episode, spent = self._open[tick["episode"]], tick["spent"]
         self.tokens += spent["tokens"] - episode.tokens
         episode.tick, episode.tokens = tick["tick"] + 1, spent["tokens"]
         episode.calls, episode.actions = spent["calls"], spent["actions"]
         if tick["directives"]:
-            episode.directives = {agent: tick["directives"][agent] for agent in _numbered(tick["directives"])}
-            for agent, text in episode.directives.items():
-                episode.agents.setdefault(agent, AgentView()).directive = text
-        for entry in tick.get("steered", ()):
-            whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint") or entry["text"]
-            self._note(f"a person says to {whom}: {text} (episode {episode.index}, tick {tick['tick']})")
+            episode.directives = dict(tick["directives"])
+            for agent, text in tick["directives"]:
+                episode.agents[agent].directive = text
+        where = f"(episode {episode.index}, tick {tick['tick']})"
+        for entry in tick.get("steered", []):
+            whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint", entry.get("text", ""))
+            self._note(f"a person says to {whom}: {text} {where}")
+        for who, fault in faults_in(tick):
+            self.num_faults += 1
+            self._note(f"{who}: {fault} {where}")
         self._tokens_at.append((tick["seq"], self.tokens))
 
-    def _show(self, record: Record) -> None:
-        # Ticks between two looks at the journal are not read whole, so nothing of an earlier tick may stay.
-        episode = self._open[record["episode"]]
-        for name, agent in episode.agents.items():
-            episode.agents[name] = AgentView(directive=agent.directive, rests=True)
+    def _show(self, record: Tick) -> None:
+        agents = self._open[record["episode"]].agents
+        for name, agent in agents.items():
+            agents[name] = AgentView(directive=agent.directive, rests=True)
         for entry in record["agents"]:
-            agent = episode.agents[entry["agent"]]
+            agent = agents[entry["agent"]]
             agent.action, agent.feedback, agent.valid = entry["action"], entry["feedback"], entry["valid"]
             agent.report, agent.fault = entry.get("report", ""), entry.get("fault", "")
             agent.tokens = entry["prompt_tokens"] + entry["generated_tokens"]
             agent.rests = False
 
-    def _note_faults(self, record: Record) -> None:
-        entries = [(entry["agent"], entry.get("fault")) for entry in record["agents"]]
-        entries.append(("coordinator", (record["coordinator"] or {}).get("fault")))
-        for who, fault in entries:
-            if fault:
-                self.num_faults += 1
-                self._note(f"{who}: {fault} (episode {record['episode']}, tick {record['tick']})")
-
-    def _end_episode(self, record: Record) -> None:
+    def _end_episode(self, record: EpisodeEnd) -> None:
         episode = self._open.pop(record["episode"])
         episode.outcome = record["reason"]
         self.num_ended += 1
@@ -268,7 +228,7 @@ class DashboardState:
                 record["reason"],
                 record["ticks"],
                 record["tokens"],
-                record.get("solution") or "",
+                record.get("solution", ""),
             )
         )
         if self.shown is episode and self._open:
@@ -280,27 +240,3 @@ class DashboardState:
         while self._tokens_at and self._tokens_at[0][0] <= seq:
             tokens = self._tokens_at.popleft()[1]
         return tokens
-
-
-def _numbered(agents: Iterable[str]) -> list[str]:
-    """Return a0, a1, ... a10: the keys of a record are sorted as text, which puts a10 before a2."""
-    return sorted(agents, key=lambda agent: (len(agent), agent))
-
-
-def _skim(line: bytes) -> Record | None:
-    """Return the totals of a tick line without parsing its agents; None for a line that must be parsed whole.
-
-    Keys are sorted, so what follows `kind` is short, and a quote inside a text is always escaped, so these
-    patterns cannot occur inside one.
-    """
-    cut = line.rfind(b',"kind":"tick","prev":"')
-    if cut < 0 or b'"fault":"' in line:
-        return None
-    episode = _EPISODE.search(line, max(0, cut - 120), cut)
-    start = line.rfind(b',"directives":{', 0, cut)
-    if episode is None or start < 0:
-        return None
-    tick: Record = json.loads(b"{" + line[cut + 1 :])
-    tick["episode"] = int(episode[1])
-    tick["directives"] = json.loads(line[start + len(b',"directives":') : episode.start() - 1])
-    return tick

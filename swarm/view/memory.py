@@ -6,14 +6,14 @@ was read) and the tokenizer; loads no model.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
-from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.folder import base_dir_of
+from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 
 __all__ = ["FactItem", "MemoryItem", "MemoryView", "kinds_of_memory", "view_facts", "view_memory"]
 
@@ -64,8 +64,16 @@ class FactItem(NamedTuple):
 
 def kinds_of_memory(run_dir: Path) -> tuple[str, ...]:
     """Return what the agents of a run remember with beside their window: `ltm`, `engram`, both or neither."""
-    config = next(iter(read_records(run_dir / JOURNAL_NAME)))["config"]["agents"]
-    return tuple(kind for kind in config.get("memory", ()) if kind != "stm")
+    return tuple(kind for kind in _agents(run_dir)["memory"] if kind != "stm")
+
+
+def _agents(run_dir: Path) -> dict[str, Any]:
+    """Return the section `agents` of a run's header."""
+    header = read_header(run_dir / JOURNAL_NAME)
+    if header is None:
+        raise SwarmError(f"{run_dir}: the run died before it began")
+    section: dict[str, Any] = header["config"]["agents"]
+    return section
 
 
 def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[FactItem]:
@@ -81,16 +89,20 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
     Raises:
         SwarmError: there is no such agent or episode.
     """
+    config = _agents(run_dir)
     records = list(read_records(run_dir / JOURNAL_NAME))
-    config = records[0]["config"]["agents"]
-    opened = {record["episode"]: record for record in records if record["kind"] == "episode"}
+    opened = {
+        record["episode"]: [entry["agent"] for entry in record["agents"]]
+        for record in records
+        if record["kind"] == "episode"
+    }
     if not opened:
         raise SwarmError(f"{run_dir}: no episode has begun yet")
     episode = max(opened) if episode is None else episode
     if episode not in opened:
         raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
-    if agent not in opened[episode]["observations"]:
-        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode]['observations'])}")
+    if agent not in opened[episode]:
+        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode])}")
     first = 0 if config["memory_span"] == "run" else episode
     found: dict[str, FactItem] = {}
     for record in records:
@@ -126,14 +138,8 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     memories = store.load(episode, tick)
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
-    header = next(iter(read_records(run_dir / JOURNAL_NAME)))
-    model = header["config"]["agents"]["engine"]["model"]
-    try:
-        base_dir = Path(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["base_dir"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SwarmError(
-            f"{run_dir / 'manifest.json'} is missing or damaged ({error}); it says where the model is"
-        ) from error
+    agents, base_dir = _agents(run_dir), base_dir_of(run_dir)
+    model = agents["engine"]["model"]
 
     from ulm.checkpoint import read_checkpoint_config
     from ulm.memory import LTMState
@@ -147,7 +153,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
         state = LTMState.from_bytes(memories[agent], config)
     except ValueError as error:
         raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
-    ends, places = _clock(run_dir, agent, episode, header["config"]["agents"]["memory_span"] == "run")
+    ends, places = _clock(run_dir, agent, episode, agents["memory_span"] == "run")
     items = []
     for position, surprisal, reads, tokens in zip(
         state.position_BM[0].tolist(),

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from swarm.errors import SwarmError
+from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
 from swarm.text import printable
 
@@ -58,12 +59,9 @@ def write(path: Path, content: str | bytes) -> Path:
     Raises:
         SwarmError: no permission or no space.
     """
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise SwarmError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
     return path

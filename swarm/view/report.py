@@ -168,13 +168,13 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> Transcript:
     steps: list[dict[str, Any]] = []
     directives: dict[str, str] = {}
     for record in read_records(run.run_dir / JOURNAL_NAME, verify=False):
-        if record.get("episode") != puzzle.episode:
+        if record["kind"] == "header" or record["kind"] == "end" or record["episode"] != puzzle.episode:
             continue
         if record["kind"] == "episode":
-            observations = record["observations"]
+            observations = {entry["agent"]: entry["observation"] for entry in record["agents"]}
         elif record["kind"] == "tick" and record["tick"] < MAX_TRANSCRIPT_ROUNDS:
             if record["coordinator"] is not None:
-                directives = record["directives"]  # they stay in force until the coordinator's next turn
+                directives = dict(record["directives"])  # they stay in force until the coordinator's next turn
             steps += [
                 {
                     "tick": record["tick"],
@@ -182,7 +182,7 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> Transcript:
                     "directive": directives.get(entry["agent"], ""),
                     "action": entry["action"],
                     "feedback": f"fault: {entry['fault']}" if entry.get("fault") else entry["feedback"],
-                    "report": entry.get("report") or "",
+                    "report": entry.get("report", ""),
                 }
                 for entry in record["agents"]
             ]

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes.records import header
 
 from swarm.commands.watcher import PARENT_VARIABLE
 from swarm.config.experiment import ExperimentConfig
+from swarm.config.section import logical_settings
 from swarm.record.journal import JournalWriter
 
 GOOD = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\nruntime: {pool: local}\n"
@@ -112,7 +114,7 @@ def test_watcher_ends_with_the_run_that_started_it(tmp_path):
         config = ExperimentConfig.model_validate(
             {"world": {"id": "numbers-v0"}, "agents": {"engine": {"kind": "echo"}}}
         )
-        journal.append("header", {"format": 1, "config": config.logical(), "checkpoints": {}})
+        journal.append(header(**logical_settings(config)))
     killed_run = (
         "import os, subprocess, sys, time\n"
         f"os.environ['{PARENT_VARIABLE}'] = str(os.getpid())\n"

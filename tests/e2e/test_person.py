@@ -132,12 +132,12 @@ def test_a_person_approves_edits_is_steered_from_elsewhere_leaves_and_comes_back
     assert (tmp_path / "run" / "journal.jsonl").read_bytes().startswith(before)
 
     ticks = {(r["episode"], r["tick"]): r for r in read_records(tmp_path / "run" / "journal.jsonl") if "tick" in r}
-    assert ticks[0, 0]["directives"]["a0"] == "[6]"
+    assert dict(ticks[0, 0]["directives"])["a0"] == "[6]"
     assert ticks[0, 0]["review"]["answer"] == "replaced"
-    assert ticks[1, 0]["directives"] == {}
+    assert ticks[1, 0]["directives"] == []
     for episode in (0, 1):  # said during tick 0, on record neither when the person left nor when the run was killed
         assert [entry["text"] for entry in ticks[episode, 1]["steered"]] == ["5+[1]"]
-        assert ticks[episode, 1]["directives"]["a1"] == "5+[1]"
+        assert dict(ticks[episode, 1]["directives"])["a1"] == "5+[1]"
         assert "review" not in ticks[episode, 1]
     assert [place for place, tick in sorted(ticks.items()) if "steered" in tick] == [(0, 1), (1, 1)]
     checked = swarm("replay", "run", "--check", cwd=tmp_path)

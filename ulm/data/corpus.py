@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulm.data.documents import CorpusError, CorpusSource, corpus_files, read_documents
+from ulm.files import sync_tree
 from ulm.tokenizer import Tokenizer
 
 __all__ = ["BIN_TYPES", "Corpus", "prepare_corpus"]
@@ -122,9 +122,7 @@ def prepare_corpus(
             "sha256": {file.name: _digest(file) for file in sorted(fresh.iterdir())},
         }
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-        for file in fresh.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        sync_tree(fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except OSError as error:

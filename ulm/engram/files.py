@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ulm.engram.adapter import EngramAdapter
 from ulm.engram.tables import EngramConfig
+from ulm.files import write_whole
 
 __all__ = ["fill_adapter", "load_tables", "read_about", "read_weights", "write_adapter"]
 
@@ -41,16 +42,15 @@ def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, ta
         weights = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
     if adapter.content is not None:
         weights |= adapter.content.tensors()
-    part = folder / f"{_WEIGHTS}.part"
-    save_file(weights, part)
-    part.replace(folder / _WEIGHTS)
+    write_whole(folder / _WEIGHTS, lambda fresh: save_file(weights, fresh))
     if adapter.tables is not None and config.table == "disk":
         for i, layer in enumerate(adapter.tables):
             layer.table.save_file(folder / _TABLE.format(i))
     if adapter.memory is not None:
         adapter.memory.copy_to(folder / _FACTS)
     about = {"format": FORMAT, "kind": "engram", **base, "engram": config.to_dict()}
-    (folder / _CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(about, indent=1) + "\n"
+    write_whole(folder / _CONFIG, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
 
 def read_about(folder: Path, base: dict[str, Any]) -> EngramConfig:

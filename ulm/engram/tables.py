@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ulm.files import write_whole
 from ulm.memory.ngrams import NgramHash
 
 __all__ = ["EngramConfig", "EngramLayer", "EngramTables", "Table"]
@@ -155,10 +156,12 @@ class Table(nn.Module):
         rows = self._mapped if self.weight is None else self.weight.detach().cpu().float().numpy()
         if rows is None:
             raise ValueError("this table on disk has no file yet")
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            np.save(file, rows)
-        part.replace(path)
+
+        def write(fresh: Path) -> None:
+            with fresh.open("wb") as file:  # numpy adds an ending to names that have none
+                np.save(file, rows)
+
+        write_whole(path, write)
 
     def forward(self, rows_BTH: Tensor) -> Tensor:
         """Return the rows, (B, T, H * D), on the device of the indices."""

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ulm.files import write_whole
+
 __all__ = ["Fact", "FactStore"]
 
 FORMAT = 1
@@ -218,12 +220,13 @@ class FactStore:
         """Write everything to a new file, which takes its name when it is whole; one's own file is left as it is."""
         if self.path is not None and path.exists() and path.samefile(self.path):
             return
-        part = path.with_name(path.name + ".part")
-        part.unlink(missing_ok=True)
-        with self._reported(), closing(sqlite3.connect(part)) as other:
-            self._connection.backup(other)
-            other.execute("PRAGMA journal_mode = DELETE")  # one file, readable where nothing is written
-        part.replace(path)
+
+        def write(fresh: Path) -> None:
+            with self._reported(), closing(sqlite3.connect(fresh)) as other:
+                self._connection.backup(other)
+                other.execute("PRAGMA journal_mode = DELETE")  # one file, readable where nothing is written
+
+        write_whole(path, write)
 
     def copy_from(self, path: Path) -> None:
         """Become a copy of another file; what was here is gone.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -15,12 +14,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from fakes.records import end, header
 
 from swarm import cli
 from swarm.commands import watcher
-from swarm.commands.run_folder import base_dir_of, existing_run
+from swarm.commands.run_folder import existing_run
 from swarm.doctor import Finding
 from swarm.errors import SwarmError
+from swarm.record.journal import JournalWriter
 
 COMMANDS = ["run", "baseline", "compare", "watch", "resume", "replay", "report", "train", "worlds", "doctor"]
 EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\n"
@@ -36,6 +37,7 @@ class Outcome:
     faults: int = 0
     exit_code: int = 0
     journal_hash: str = "c0ffee"
+    played: bool = True
 
 
 class FakeProcess:
@@ -314,15 +316,6 @@ def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
     assert "policies/agent" in capsys.readouterr().out
 
 
-def test_relative_paths_of_a_run_start_where_its_experiment_was(workplace):
-    folder = make_run()
-    assert base_dir_of(folder) is None
-    (folder / "manifest.json").write_text(json.dumps({"base_dir": str(workplace)}))
-    assert base_dir_of(folder) == workplace
-    (folder / "manifest.json").write_text(json.dumps({"base_dir": str(workplace / "moved")}))
-    assert base_dir_of(folder) is None
-
-
 def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
     (make_run() / "journal.jsonl").write_text('{"seq":7}\n')
     assert swarm("replay", "runs/demo-s0", "--check") == 1
@@ -330,16 +323,12 @@ def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
 
 
 def test_replay_check_prints_the_hash_last(swarm, capsys):
-    from swarm.record.journal import JournalWriter
-
     folder = Path("runs/demo-s0")
     folder.mkdir(parents=True)
-    config = {"seed": 0, "world": {"id": "numbers-v0"}, "agents": {"count": 1}}
+    config = {"seed": 0, "world": {"id": "numbers-v0", "options": {}}, "agents": {"count": 1}}
     with JournalWriter(folder / "journal.jsonl") as journal:
-        journal.append("header", {"format": 1, "config": config, "checkpoints": {}})
-        last = journal.append(
-            "end", dict.fromkeys(("episodes", "solved", "tokens", "faults"), 0) | {"reason": "finished"}
-        )
+        journal.append(header(**config))
+        last = journal.append({**end(), "episodes": 0, "solved": 0, "tokens": 0})
     assert swarm("replay", str(folder), "--check") == 0
     assert capsys.readouterr().out.splitlines()[-1] == last
     assert swarm("replay", str(folder)) == 0

@@ -6,12 +6,12 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from fakes.synthetic_run import Script, chance, experiment, write_run
+from fakes.scripted_run import Script, ScriptedPool, chance, experiment, standing_in, write_run
 
 from swarm.compare.analysis import Comparison, analyse
 from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
@@ -39,40 +39,25 @@ def arm_of(config: ExperimentConfig) -> str:
     return config.name.removeprefix("demo-")
 
 
-class FakeRunner(ModuleType):
-    """Stands in for `swarm.run.runner`: writes synthetic journals and remembers its calls."""
+class Played:
+    """Plays each arm by a script, with the real runtime, and remembers what it was asked for."""
 
     def __init__(self, scripts: Callable[[ExperimentConfig], Script]) -> None:
-        super().__init__("swarm.run.runner")
         self.scripts = scripts
         self.started: list[str] = []
         self.resumed: list[str] = []
-        self.configs: dict[str, ExperimentConfig] = {}
         self.die_at: str | None = None
-
-    def check_files(self, config: ExperimentConfig, source: Path) -> None:
-        engine = config.coordinator.engine
-        if engine is not None and engine.model == "policies/gone":
-            raise SwarmError("no checkpoint at policies/gone")
 
     def start_run(
         self, config: ExperimentConfig, source: Path, out: Path, announce: Callable[[Path], None]
     ) -> SimpleNamespace:
-        self.started.append(out.name)
-        self.configs[out.name] = config
-        if out.name == self.die_at:
-            write_run(out, config, self.scripts(config)._replace(stop_after=2))
-            raise KeyboardInterrupt
-        write_run(out, config, self.scripts(config))
+        (self.resumed if (out / "journal.jsonl").exists() else self.started).append(out.name)
+        script = self.scripts(config)
+        write_run(out, config, script._replace(stop_after=2) if out.name == self.die_at else script)
         announce(out)
+        if out.name == self.die_at:
+            raise KeyboardInterrupt
         return SimpleNamespace(run_dir=out, reason="finished", exit_code=0)
-
-    def resume_run(self, run_dir: Path, announce: Callable[[Path], None]) -> SimpleNamespace:
-        self.resumed.append(run_dir.name)
-        (run_dir / "journal.jsonl").unlink()
-        write_run(run_dir, self.configs[run_dir.name], self.scripts(self.configs[run_dir.name]))
-        announce(run_dir)
-        return SimpleNamespace(run_dir=run_dir, reason="finished", exit_code=0)
 
 
 def honest(config: ExperimentConfig) -> Script:
@@ -80,14 +65,15 @@ def honest(config: ExperimentConfig) -> Script:
 
 
 @pytest.fixture
-def drawing_runner(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
-    fake = FakeRunner(honest)
-    monkeypatch.setitem(sys.modules, "swarm.run.runner", fake)
-    return fake
+def drawing_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
+    played = Played(honest)
+    with standing_in(ScriptedPool()):
+        monkeypatch.setattr("swarm.run.runner.start_run", played.start_run)
+        yield played
 
 
 @pytest.fixture
-def runner(drawing_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
+def runner(drawing_runner: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
     for step in ("plot_coverage", "plot_rates", "to_png"):
         monkeypatch.setattr(f"swarm.compare.report.{step}", lambda *_: b"not drawn")
     return drawing_runner
@@ -235,17 +221,15 @@ def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
     ],
 )
 def test_a_rival_that_cannot_be_is_refused_before_anything_runs(
-    tmp_path: Path, runner: FakeRunner, name: str, settings: dict[str, object], message: str
+    tmp_path: Path, runner: Played, name: str, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SwarmError, match=re.escape(message)):
         compare_in(tmp_path / "c", (), config=with_rivals(**{name: settings}))
     assert runner.started == []
 
 
-def test_a_comparison_in_which_a_run_ended_by_faults_says_so_and_fails(tmp_path: Path, runner: FakeRunner) -> None:
-    runner.scripts = lambda config: honest(config)._replace(
-        end_reason="faults" if arm_of(config) == "solo" else "finished"
-    )
+def test_a_comparison_in_which_a_run_ended_by_faults_says_so_and_fails(tmp_path: Path, runner: Played) -> None:
+    runner.scripts = lambda config: honest(config)._replace(broken=arm_of(config) == "solo")
     lines: list[str] = []
     with pytest.raises(SwarmError, match=r"too many faults ended .*solo-s1"):
         compare_in(tmp_path / "c", ("swarm", "solo"), echo=lines.append)
@@ -253,7 +237,7 @@ def test_a_comparison_in_which_a_run_ended_by_faults_says_so_and_fails(tmp_path:
     assert any("solved" in line for line in lines)
 
 
-def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runner: FakeRunner) -> None:
+def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runner: Played) -> None:
     runner.scripts = lambda config: Script(chance({"by_hand": 0.2, "twin": 0.9}.get(arm_of(config), 0.9)))
     config = experiment(
         compare={
@@ -316,10 +300,10 @@ def test_rounds_ratio_pairs_the_puzzles_that_both_solved(tmp_path: Path) -> None
     fast = Script(lambda seed, episode: 2600.0)
     sometimes = Script(lambda seed, episode: 2600.0 if episode % 2 else None)
     rows = {row.arm: row for row in compared(tmp_path, {"swarm": fast, "time_slice": sometimes}).rows}
-    # 260 tokens a round for eight agents and their coordinator against 50 for one of them and the coordinator
+    # 260 tokens buy a round of eight agents and their coordinator, or eight rounds in which one of them acts
     assert rows["swarm"].rounds == 10
-    assert rows["time_slice"].rounds == 52
-    assert rows["time_slice"].rounds_ratio == pytest.approx(5.2)
+    assert rows["time_slice"].rounds == 80
+    assert rows["time_slice"].rounds_ratio == pytest.approx(8)
 
 
 def test_compute_counts_each_model_by_its_own_size_and_random_as_none(tmp_path: Path) -> None:
@@ -344,8 +328,8 @@ def test_fair_arms_carry_no_flags(tmp_path: Path) -> None:
         (Script(chance(0.5), puzzle=lambda seed, episode: [episode, seed, 1]), "differ from those of swarm"),
         (Script(chance(0.5), give_up_at=0.9), "below 98 % of the budget"),
         (Script(chance(0.5), give_up_at=1.2), "overshot the budget by more than one call"),
-        (Script(chance(0.0), give_up_at=0.5, end_by="truncated"), "ended by 'truncated'"),
-        (Script(lambda seed, episode: 6100.0), "solved past the budget and count as unsolved"),
+        (Script(chance(0.0), give_up_at=0.5, truncates=True), "ended by 'truncated'"),
+        (Script(lambda seed, episode: 6100.0, give_up_at=1.1), "solved past the budget and count as unsolved"),
         (Script(chance(0.5), stop_after=3), "only 6 of 20 puzzles ended"),
         (Script(chance(0.5), fault_at=1), "2 faults"),
     ],
@@ -391,7 +375,7 @@ def test_repeated_puzzles_widen_the_interval(tmp_path: Path) -> None:
 # --- the whole command ---
 
 
-def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path, drawing_runner: FakeRunner) -> None:
+def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path, drawing_runner: Played) -> None:
     lines: list[str] = []
     policies = tmp_path / "policies" / "agent"
     policies.mkdir(parents=True)
@@ -431,7 +415,7 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     assert data["arms"]["random"]["runs"][2]["journal_hash"] in page
 
 
-def test_second_call_reuses_finished_runs_and_gives_the_same_table(tmp_path: Path, runner: FakeRunner) -> None:
+def test_second_call_reuses_finished_runs_and_gives_the_same_table(tmp_path: Path, runner: Played) -> None:
     out = compare_in(tmp_path / "out", ("solo", "swarm"), (1, 2))
     first = (out / "table.txt").read_text()
     lines: list[str] = []
@@ -442,7 +426,7 @@ def test_second_call_reuses_finished_runs_and_gives_the_same_table(tmp_path: Pat
     assert (out / "table.txt").read_text() == first
 
 
-def test_killed_comparison_resumes_where_it_stopped(tmp_path: Path, runner: FakeRunner) -> None:
+def test_killed_comparison_resumes_where_it_stopped(tmp_path: Path, runner: Played) -> None:
     runner.die_at = "swarm-s1"
     with pytest.raises(KeyboardInterrupt):
         compare_in(tmp_path / "out", ("solo", "swarm"), (1, 2))
@@ -455,13 +439,13 @@ def test_killed_comparison_resumes_where_it_stopped(tmp_path: Path, runner: Fake
     assert [{**row, "wall_s": 0} for row in rows[0]] == [{**row, "wall_s": 0} for row in rows[1]]
 
 
-def test_folder_with_runs_of_another_experiment_is_refused(tmp_path: Path, runner: FakeRunner) -> None:
+def test_folder_with_runs_of_another_experiment_is_refused(tmp_path: Path, runner: Played) -> None:
     compare_in(tmp_path / "out", ("solo",))
-    with pytest.raises(SwarmError, match=r"another experiment \(other budget\).*--out"):
+    with pytest.raises(SwarmError, match=r"another experiment \(budget.tokens is 6000 there and 5000 here\).*--out"):
         compare_in(tmp_path / "out", ("solo",), config=experiment(budget={"tokens": 5000}))
 
 
-def test_arms_that_do_not_apply_are_reported_in_every_output(tmp_path: Path, runner: FakeRunner) -> None:
+def test_arms_that_do_not_apply_are_reported_in_every_output(tmp_path: Path, runner: Played) -> None:
     lines: list[str] = []
     graph = experiment(world={"id": "graph-v0"})
     arms = ("independent", "no_messages", "swarm")
@@ -472,22 +456,21 @@ def test_arms_that_do_not_apply_are_reported_in_every_output(tmp_path: Path, run
     assert not (out / "independent-s1").exists()
 
 
-def test_run_that_stops_without_an_end_stops_the_comparison(tmp_path: Path, runner: FakeRunner) -> None:
+def test_run_that_stops_without_an_end_stops_the_comparison(tmp_path: Path, runner: Played) -> None:
     runner.scripts = lambda config: Script(chance(0.5), stop_after=3)
     with pytest.raises(SwarmError, match="give the same command to continue"):
         compare_in(tmp_path / "out", ("swarm",))
 
 
-def test_run_killed_before_its_first_record_is_resumed(tmp_path: Path, runner: FakeRunner) -> None:
+def test_run_killed_before_its_first_record_is_resumed(tmp_path: Path, runner: Played) -> None:
     (tmp_path / "out" / "solo-s1").mkdir(parents=True)
     (tmp_path / "out" / "solo-s1" / "journal.jsonl").touch()
-    runner.configs["solo-s1"] = equal_terms(experiment(), "solo", 1, 20)
     compare_in(tmp_path / "out", ("solo",))
     assert (runner.started, runner.resumed) == ([], ["solo-s1"])
 
 
 def test_finished_run_of_other_weights_is_not_reused(
-    tmp_path: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runner: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare_in(tmp_path / "out", ("solo",))
     (tmp_path / "policies" / "agent").mkdir(parents=True)

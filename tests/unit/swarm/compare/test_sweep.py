@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.synthetic_run import experiment
+from fakes.scripted_run import experiment
 
 from swarm.compare import sweep as module
 from swarm.compare.analysis import ArmRow, Comparison, Difference

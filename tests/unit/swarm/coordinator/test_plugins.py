@@ -96,7 +96,7 @@ def made(kind: str, **settings: Any) -> Coordinator:
 
 
 def directives(journal: Path) -> list[dict[str, str]]:
-    return [record["directives"] for record in read_records(journal) if record["kind"] == "tick"]
+    return [dict(record["directives"]) for record in read_records(journal) if record["kind"] == "tick"]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

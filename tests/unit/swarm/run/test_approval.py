@@ -35,14 +35,14 @@ def test_an_empty_line_approves_and_costs_nothing() -> None:
 def test_a_person_replaces_removes_and_adds_directives_and_pays_for_their_own_words() -> None:
     reply, _, _ = approve(["a0: go far away", "a1:", "a2: wait", ""])
     assert reply.directives == {"a0": "go far away", "a2": "wait"}
-    assert reply.review == {"answer": "replaced", "proposed": {"a0": "go", "a1": "wait"}}
+    assert reply.review == {"answer": "replaced", "proposed": [("a0", "go"), ("a1", "wait")]}
     assert (reply.prompt_tokens, reply.generated_tokens) == (7, 2 + 3 + 1)
 
 
 def test_nobody_is_directed_when_the_person_says_so() -> None:
     reply, _, _ = approve(["none"])
     assert (reply.directives, reply.tokens) == ({}, 9)
-    assert reply.review == {"answer": "replaced", "proposed": {"a0": "go", "a1": "wait"}}
+    assert reply.review == {"answer": "replaced", "proposed": [("a0", "go"), ("a1", "wait")]}
 
 
 def test_words_that_come_back_to_what_was_proposed_are_an_approval() -> None:

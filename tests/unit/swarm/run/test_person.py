@@ -161,7 +161,7 @@ def test_a_person_coordinates_any_world_and_replay_accepts_it(
             assert tick["coordinator"] is None
             continue
         text = f"go {tick['episode']}.{tick['tick']}"
-        assert tick["directives"] == {f"a{tick['tick'] % 4}": text}
+        assert tick["directives"] == [(f"a{tick['tick'] % 4}", text)]
         assert (tick["coordinator"]["generated_tokens"], tick["coordinator"]["calls"]) == (len(text), 0)
         assert (tick["coordinator"]["prompt_tokens"] > 0) is (topology == "star" and world == "split-numbers-v0")
         assert "review" not in tick

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.records import rewrite
 from fakes.scripted_person import RANDOM
 
 from swarm import cli
 from swarm.agents.host import Host
 from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.files import FolderLock, is_locked
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.record.journal import JournalWriter, LineTail, RunLock, read_records
+from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
-from swarm.run.steering import STEERING_NAME, is_live, post
+from swarm.run.steering import STEERING_NAME, post
 from swarm.view.dashboard_state import DashboardState
-from swarm.view.replay import ReplayError, replay, transcript
+from swarm.view.replay import replay, transcript
 from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
@@ -92,9 +95,9 @@ def test_a_directive_reaches_the_agents_it_names_for_one_tick_and_replaces_the_c
     run_dir = run(("24-[6]", ["a1", "a0"]), episodes=1, agents=agents, coordinator={"kind": "rules", "every_ticks": 2})
     (entry,) = steered(run_dir)[0, 0]
     assert (entry["line"], entry["agents"], entry["text"]) == (1, ["a0", "a1"], "24-[6]")
-    assert entry["instead_of"] == {"a0": "11-[1]"}
+    assert entry["instead_of"] == [("a0", "11-[1]")]
     played = ticks(run_dir)
-    assert played[0]["directives"] == {"a0": "24-[6]", "a1": "24-[6]", "a2": "11-[2]"}
+    assert dict(played[0]["directives"]) == {"a0": "24-[6]", "a1": "24-[6]", "a2": "11-[2]"}
     heard = [[e["action"] for e in tick["agents"]][:3] for tick in played]  # agents say what they read last
     assert heard[0] == ["24-[6]", "24-[6]", "11-[2]"]
     assert heard[1][0::2] == ["11-[1]", "11-[2]"]  # the coordinator's word, which was given two ticks ago
@@ -107,7 +110,7 @@ def test_a_person_can_direct_where_there_is_no_coordinator(run: Callable[..., Pa
     run_dir = run(("[7]", ["a3"]), coordinator={"kind": "none"}, topology={"kind": "none"}, concurrency=2)
     for tick in ticks(run_dir):
         assert tick["coordinator"] is None
-        assert tick["directives"] == ({"a3": "[7]"} if tick["tick"] == 0 else {})
+        assert tick["directives"] == ([("a3", "[7]")] if tick["tick"] == 0 else [])
     assert set(steered(run_dir)) == {(0, 0), (1, 0)}
 
 
@@ -216,17 +219,13 @@ def test_replay_tells_what_was_said_and_the_dashboard_shows_it(run: Callable[...
     story = list(transcript(run_dir))
     assert "  a person says to a3: [7]" in story
     assert "  a person says to coordinator: hear me" in story
-    for fold in ("lines", "records"):
-        state = DashboardState()
-        if fold == "lines":
-            state.fold_lines(LineTail(run_dir / "journal.jsonl").poll())
-        else:
-            for record in read_records(run_dir / "journal.jsonl"):
-                state.fold(record)
-        assert "a person says to a3: [7] (episode 0, tick 0)" in state.events
-        assert "a person says to coordinator: hear me (episode 0, tick 0)" in state.events
-        assert state.end is not None
-        assert state.tokens == state.end["tokens"]
+    state = DashboardState()
+    for record in read_records(run_dir / "journal.jsonl"):
+        state.fold(record)
+    assert "a person says to a3: [7] (episode 0, tick 0)" in state.events
+    assert "a person says to coordinator: hear me (episode 0, tick 0)" in state.events
+    assert state.end is not None
+    assert state.tokens == state.end["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -235,22 +234,20 @@ def test_replay_tells_what_was_said_and_the_dashboard_shows_it(run: Callable[...
         (lambda said: said[0].update(tokens=0), "spent differs"),
         (lambda said: said[0].update(text="[8]"), "agent a3: directive of a person differs"),
         (lambda said: said.append({**said[0], "tokens": 0}), "line 1 of steer.jsonl was taken twice"),
-        (lambda said: said[0].pop("line"), "a field is missing"),
+        (lambda said: said[0].pop("line"), "steered.0.line: Field required"),
     ],
 )
 def test_replay_names_what_was_never_said(
     run: Callable[..., Path], change: Callable[[list[dict[str, Any]]], Any], message: str
 ) -> None:
     run_dir = run(("[7]", ["a3"]))
-    records = list(read_records(run_dir / "journal.jsonl"))
-    (run_dir / "journal.jsonl").unlink()
-    with JournalWriter(run_dir / "journal.jsonl") as journal:
-        for record in records:
-            if "steered" in record:
-                change(record["steered"])
-            body = {k: v for k, v in record.items() if k not in ("seq", "kind", "prev", "hash")}
-            journal.append(record["kind"], body)
-    with pytest.raises(ReplayError, match=message):
+
+    def forge(record: dict[str, Any]) -> None:
+        if "steered" in record:
+            change(record["steered"])
+
+    rewrite(run_dir, forge)
+    with pytest.raises(SwarmError, match=message):
         replay(run_dir, check=True)
 
 
@@ -274,7 +271,7 @@ def steer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture
 def live(run: Callable[..., Path]) -> Iterator[Callable[..., Path]]:
     """Return a function that makes a folder in which a run seems to be going on, in its episodes 1 and 2."""
-    locks: list[RunLock] = []
+    locks: list[FolderLock] = []
 
     def make(**sections: Any) -> Path:
         run_dir = run(episodes=3, concurrency=2, **sections)
@@ -283,7 +280,7 @@ def live(run: Callable[..., Path]) -> Iterator[Callable[..., Path]]:
         last = next(i for i, line in enumerate(lines) if b'"kind":"episode",' in line and b'"episode":2,' in line)
         ended = next(line for line in lines if b'"kind":"episode_end"' in line and b'"episode":1,' in line)
         journal.write_bytes(b"".join(line for line in lines[: last + 1] if line != ended))
-        locks.append(RunLock(run_dir))
+        locks.append(FolderLock(run_dir))
         return run_dir
 
     yield make
@@ -301,7 +298,7 @@ def test_the_command_leaves_directives_and_hints(
 ) -> None:
     directing(lambda request: {})
     run_dir = live(coordinator=READER)
-    assert is_live(run_dir)
+    assert is_locked(run_dir)
     assert steer(run_dir, " look  left ") == (0, "the coordinator, from now on: look left\n")
     assert steer(run_dir, "24-[6]", "--agent", "a1", "--agent", "a0", "--episode", 2)[0] == 0
     assert left(run_dir) == [{"text": "look left"}, {"text": "24-[6]", "agents": ["a1", "a0"], "episode": 2}]
@@ -357,7 +354,7 @@ def test_a_run_that_nobody_runs_or_that_is_over_or_is_none_is_refused(
     assert over == (2, f"error: the run in {run_dir} is over; see it with: swarm replay {run_dir}\n")
     journal = run_dir / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
-    assert not is_live(run_dir)
+    assert not is_locked(run_dir)
     left_alone = steer(run_dir, "[7]", "--agent", "a0")
     assert left_alone == (2, f"error: nobody runs {run_dir} now; continue it with: swarm resume {run_dir}\n")
     code, said = steer(tmp_path / "nowhere", "[7]", "--agent", "a0")

@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from swarm.coordinator.protocol import Setup
 from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.record.journal import read_records
+from swarm.record.journal import JournalWriter, read_records
 from swarm.run.runner import resume_run, start_run
 from swarm.view.replay import replay
 from worlds.numbers.world import NumbersWorld
@@ -121,7 +122,7 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
     minds = [record["coordinator"] for record in ticks(run_dir)]
-    passed = [text for mind in minds for texts in mind.get("passed_over", {}).values() for text in texts]
+    passed = [text for mind in minds for _, texts in mind.get("passed_over", []) for text in texts]
     assert len(passed) > 5
     assert len(passed) == len(set(passed))  # what was passed over is not offered, so it cannot be again
     assert replay(run_dir, check=True).finished
@@ -308,20 +309,58 @@ def test_a_changed_checkpoint_refuses_to_resume(experiment: Experiment, tmp_path
     first = json.loads(lines[0])
     path = next(iter(first["checkpoints"]))
     first["checkpoints"][path] = "0" * 64
-    from swarm.record.journal import JournalWriter
-
     journal.unlink()
     with JournalWriter(journal) as writer:
-        writer.append("header", {k: first[k] for k in ("format", "config", "checkpoints")})
+        writer.append({k: first[k] for k in ("kind", "format", "config", "checkpoints")})
     with pytest.raises(SwarmError, match="changed since the run began"):
         resume_run(run_dir)
 
 
-def test_a_second_start_in_the_same_folder_is_refused(experiment: Experiment, tmp_path: Path) -> None:
-    run(experiment, tmp_path)
+def test_the_same_command_goes_on_with_an_unfinished_run_and_reports_a_finished_one(
+    experiment: Experiment, tmp_path: Path
+) -> None:
     config, path = experiment()
-    with pytest.raises(SwarmError, match="already holds a run"):
+    whole = start_run(config, path, tmp_path / "run")
+    journal = tmp_path / "run" / "journal.jsonl"
+    raw = journal.read_bytes()
+    elsewhere = config.model_copy(update={"runtime": config.runtime.model_copy(update={"durability": "group"})})
+    for cut in (0, 1, 4):
+        journal.write_bytes(b"".join(raw.splitlines(keepends=True)[:cut]) + b'{"hash":"torn')
+        outcome = start_run(elsewhere, path, tmp_path / "run")
+        assert (outcome.played, outcome.journal_hash, journal.read_bytes()) == (True, whole.journal_hash, raw)
+    announced: list[Path] = []
+    again = start_run(config, path, tmp_path / "run", announced.append)
+    assert (again.played, again.journal_hash, announced) == (False, whole.journal_hash, [])
+
+
+def test_a_run_of_another_experiment_is_named_by_the_first_setting_that_differs(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    run(experiment, tmp_path)
+    before = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    config, path = experiment(agents={"temperature": 0.2}, seed=12)
+    with pytest.raises(SwarmError, match=r"another experiment \(agents.temperature is 0.7 there and 0.2 here\)"):
         start_run(config, path, tmp_path / "run")
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(experiment: Experiment, tmp_path: Path) -> None:
+    config, path = experiment()
+    before = path.read_bytes()
+    with pytest.raises(SwarmError, match=r"holds no run but .*experiment.yaml.*--out"):
+        start_run(config, path, path.parent)
+    assert path.read_bytes() == before
+    assert not (path.parent / "journal.jsonl").exists()
+
+
+def test_runs_that_start_together_get_folders_of_their_own(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, path = experiment(agents={"engine": {"kind": "echo"}})
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(lambda _: start_run(config, path, None), range(8)))
+    assert len({outcome.run_dir for outcome in outcomes}) == 8
 
 
 def test_puzzle_files_are_found_beside_the_experiment(experiment: Experiment, tmp_path: Path) -> None:
@@ -366,7 +405,7 @@ def test_after_the_first_tick_agents_without_a_directive_rest_in_turn(experiment
     counts = set()
     for tick in ticks(directed):
         names = {entry["agent"] for entry in tick["agents"]}
-        assert set(tick["directives"]) <= names  # nobody who was told to do something rests
+        assert set(dict(tick["directives"])) <= names  # nobody who was told to do something rests
         assert len(names) >= 3
         counts.add(len(names))
     assert max(counts) > 3

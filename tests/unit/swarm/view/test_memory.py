@@ -95,7 +95,7 @@ def test_every_item_is_shown_with_the_tick_at_which_its_token_was_read(run_dir: 
 def test_an_item_shows_what_was_stored_and_the_words_before_it(run_dir: Path, place: Path) -> None:
     tokenizer = Tokenizer.load(place / "policy")
     first = next(record for record in read_records(run_dir / "journal.jsonl") if record["kind"] == "episode")
-    read = tokenizer.encode(first["observations"]["a0"] + "\n")  # the first prompt of the agent
+    read = tokenizer.encode(first["agents"][0]["observation"] + "\n")  # the first prompt of the agent
     state = stored(run_dir, "a0", 0)
     order = state.position_BM[0].argsort()
     order = order[state.position_BM[0][order] >= 0]

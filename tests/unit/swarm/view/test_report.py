@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes.synthetic_run import Script, chance, experiment, write_run
+from fakes.scripted_run import Script, chance, experiment, write_run
 
 from swarm.errors import SwarmError
 from swarm.record.outcomes import read_run
@@ -45,7 +45,7 @@ def test_report_states_rate_interval_budget_tokens_and_first_solution(tmp_path: 
     assert ".500 [" in text
     assert "of the budget of 600" in text
     assert "The first solved puzzle: number 1" in text
-    assert "100+(3+7+35)" in text
+    assert "3+7+11" in text
     assert run.journal_hash in text
     assert "w1-policies/agent" in text
 
@@ -87,7 +87,7 @@ def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 def test_model_text_never_becomes_markup(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script><img src=x onerror=1>\x1b[2J\u202e'
-    keys = ("action", "feedback", "directive", "observation", "goal", "solution", "fault")
+    keys = ("action", "feedback", "directive", "observation", "goal", "fault")
     write_run(tmp_path, CONFIG, ALTERNATE._replace(texts=dict.fromkeys(keys, evil), fault_at=1))
     page = write_report(tmp_path).read_text()
     assert "<script" not in page
@@ -110,11 +110,11 @@ def test_interrupted_run_is_reported_as_unfinished(tmp_path: Path) -> None:
 
 
 def test_run_stopped_by_faults_names_the_reason_and_the_fault(tmp_path: Path) -> None:
-    write_run(tmp_path, CONFIG, ALTERNATE._replace(end_reason="faults", fault_at=0))
+    write_run(tmp_path, CONFIG, ALTERNATE._replace(broken=True))
     text = visible(write_report(tmp_path).read_text())
     assert "stopped by 'faults'" in text
     assert "timeout after 60 s" in text
-    assert "1 faults" in text
+    assert "21 faults" in text
 
 
 def test_run_that_solved_nothing_still_has_a_report(tmp_path: Path) -> None:

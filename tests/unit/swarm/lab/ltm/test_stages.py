@@ -13,12 +13,12 @@ import pytest
 from fakes.tiny_lab import lab
 
 from swarm.errors import SwarmError
+from swarm.files import FolderLock
 from swarm.lab.ltm import evaluator as lm_evaluator
 from swarm.lab.ltm import speed as lab_speed
 from swarm.lab.ltm import trainer as lm_trainer
 from swarm.lab.ltm.config import LabConfig
 from swarm.lab.ltm.stages import run_lab
-from swarm.record.journal import RunLock
 from swarm.train.loop import METRICS, NOTICES
 from ulm.checkpoint import save_checkpoint
 from ulm.data.corpus import Corpus
@@ -248,7 +248,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(run: Lab) -> None:
     with pytest.raises(SwarmError, match=r"holds something else \(journal.jsonl\); choose another --out"):
         run("prepare")
     (run.folder / "journal.jsonl").unlink()
-    lock = RunLock(run.folder)
+    lock = FolderLock(run.folder)
     with pytest.raises(SwarmError, match="being written by another process"):
         run("prepare")
     lock.release()

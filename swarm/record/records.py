@@ -1,0 +1,267 @@
+"""The records of a journal, one type per kind, and the check that a line of JSON is one of them.
+
+Owns what a record may hold; `FORMAT` counts the changes of it. What belongs to agents stands in lists, in the order of
+the agents, so nobody sorts names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
+
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from swarm.errors import SwarmError
+
+__all__ = [
+    "FORMAT",
+    "AgentEntry",
+    "CoordinatorEntry",
+    "End",
+    "EpisodeEnd",
+    "EpisodeStart",
+    "Header",
+    "Opening",
+    "Record",
+    "Review",
+    "Said",
+    "SpentEntry",
+    "Steered",
+    "Tick",
+    "Told",
+    "acted",
+    "check_record",
+    "faults_in",
+    "in_agent_order",
+    "refuse_other_experiment",
+]
+
+FORMAT = 2
+"""Number of the journal's format; a reader refuses all others."""
+
+Said: TypeAlias = Annotated[tuple[str, str], Strict(False)]
+"""(agent, text); JSON has lists for tuples."""
+
+_exact = with_config(ConfigDict(extra="forbid", strict=True))
+
+
+@_exact
+class Opening(TypedDict):
+    """What one agent reads as an episode begins, and its first report."""
+
+    agent: str
+    observation: str
+    report: NotRequired[str]
+
+
+@_exact
+class AgentEntry(TypedDict):
+    """One agent's call in a tick and what came of it; after a fault the world saw no action."""
+
+    agent: str
+    action: str
+    prompt_tokens: int
+    generated_tokens: int
+    feedback: str
+    valid: bool
+    reward: float
+    report: NotRequired[str]
+    facts: NotRequired[list[Said]]
+    fault: NotRequired[str]
+
+
+@_exact
+class CoordinatorEntry(TypedDict):
+    """The coordinator's calls in a tick; `passed_over`: what it was offered for an agent's group and did not choose."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    calls: int
+    passed_over: NotRequired[list[Annotated[tuple[str, list[str]], Strict(False)]]]
+    fault: NotRequired[str]
+
+
+@_exact
+class Review(TypedDict):
+    """What a person who approves directives did."""
+
+    answer: Literal["approved", "replaced"]
+    proposed: NotRequired[list[Said]]
+    hints: NotRequired[list[str]]
+
+
+@_exact
+class Steered(TypedDict):
+    """What a person left for the run: a directive (`agents`, `text`) or a `hint` for the coordinator.
+
+    `line` is its number in steer.jsonl; `instead_of` are the coordinator's directives that it replaced.
+    """
+
+    line: int
+    tokens: int
+    agents: NotRequired[list[str]]
+    text: NotRequired[str]
+    hint: NotRequired[str]
+    instead_of: NotRequired[list[Said]]
+
+
+@_exact
+class SpentEntry(TypedDict):
+    """What an episode has used so far."""
+
+    tokens: int
+    calls: int
+    actions: int
+
+
+@_exact
+class _Chained(TypedDict):
+    """What the journal adds to each record: its number, the hash of the record before it, and its own."""
+
+    seq: NotRequired[int]
+    prev: NotRequired[str]
+    hash: NotRequired[str]
+
+
+@_exact
+class Header(_Chained):
+    """The first record: every setting that decides results, defaults included, and path -> sha256 of checkpoints."""
+
+    kind: Literal["header"]
+    format: int
+    config: dict[str, Any]
+    checkpoints: dict[str, str]
+
+
+@_exact
+class EpisodeStart(_Chained):
+    """An episode begins. `state` is the hash of the world's state after its reset."""
+
+    kind: Literal["episode"]
+    episode: int
+    world: str
+    seed: int
+    goal: str
+    agents: list[Opening]
+    state: str
+
+
+@_exact
+class Told(TypedDict):
+    """What an episode was told in a tick, and by whom. `coordinator` is None where it was not asked."""
+
+    coordinator: CoordinatorEntry | None
+    directives: list[Said]
+    review: NotRequired[Review]
+    steered: NotRequired[list[Steered]]
+
+
+@_exact
+class Tick(Told, _Chained):
+    """One step of an episode's world."""
+
+    kind: Literal["tick"]
+    episode: int
+    tick: int
+    agents: list[AgentEntry]
+    spent: SpentEntry
+    state: str
+    terminated: bool
+    truncated: bool
+
+
+@_exact
+class EpisodeEnd(_Chained):
+    """An episode is over. `unrecorded` is the cost of a step that has no record, for the world raised in it."""
+
+    kind: Literal["episode_end"]
+    episode: int
+    solved: bool
+    reason: str
+    ticks: int
+    tokens: int
+    calls: int
+    actions: int
+    solution: NotRequired[str]
+    unrecorded: NotRequired[SpentEntry]
+
+
+@_exact
+class End(_Chained):
+    """The run is over."""
+
+    kind: Literal["end"]
+    reason: str
+    episodes: int
+    solved: int
+    tokens: int
+    faults: int
+
+
+Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | End
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
+def check_record(data: object) -> Record:
+    """Return parsed JSON as the record that it is.
+
+    Raises:
+        ValueError: it is none; the message says what is wrong where.
+    """
+    try:
+        return _RECORD.validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def in_agent_order(told: Mapping[str, str], agents: Iterable[str]) -> list[Said]:
+    """Return agent -> text as a record holds it; names that are no agents are left out."""
+    return [(agent, told[agent]) for agent in agents if agent in told]
+
+
+def acted(entry: AgentEntry) -> bool:
+    """Return whether the world saw an action of this agent: one whose call failed passed the tick."""
+    return entry.get("fault") is None
+
+
+def faults_in(record: Tick) -> list[tuple[str, str]]:
+    """Return (who, what went wrong) of a tick, in agent order, the coordinator last."""
+    asked = [(entry["agent"], entry.get("fault")) for entry in record["agents"]]
+    if record["coordinator"] is not None:
+        asked.append(("coordinator", record["coordinator"].get("fault")))
+    return [(who, fault) for who, fault in asked if fault is not None]
+
+
+def refuse_other_experiment(run_dir: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Check that a run folder holds a run of this experiment.
+
+    Args:
+        run_dir: the folder, for the message.
+        recorded: settings of its header.
+        wanted: settings of the experiment, as a header has them.
+
+    Raises:
+        SwarmError: naming the first setting that differs.
+    """
+    if (difference := _first_difference(recorded, wanted)) is not None:
+        raise SwarmError(
+            f"{run_dir} holds a run of another experiment ({difference}): choose another folder with --out, or restore "
+            "what was changed"
+        )
+
+
+def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any], where: str = "") -> str | None:
+    for name in sorted(there.keys() | here.keys()):
+        one, other = there.get(name), here.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            if (found := _first_difference(one, other, f"{where}{name}.")) is not None:
+                return found
+        elif one != other:
+            return f"{where}{name} is {json.dumps(one):.60} there and {json.dumps(other):.60} here"
+    return None

@@ -1,0 +1,174 @@
+"""Every call of a run with what was read, what was answered and what came of it, rebuilt from its journal.
+
+Owns the way from records to calls: recorded actions are played into fresh worlds, no model is loaded, and the prompts
+are put together by the code that puts them together in play (`swarm.run.episode`). So it stands here: `swarm.record`
+is below the worlds and knows none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from swarm.config.experiment import ExperimentConfig
+from swarm.config.section import logical_settings
+from swarm.coordinator.minds import book_for
+from swarm.coordinator.protocol import Briefing, Playbook
+from swarm.errors import SwarmError
+from swarm.messages import CallKey
+from swarm.record.folder import base_dir_of, read_experiment
+from swarm.record.journal import JOURNAL_NAME, read_header, read_records
+from swarm.record.records import Record, Tick, acted, refuse_other_experiment
+from swarm.run.episode import Episode, WorldFaultError, open_world
+from swarm.run.topology import neighbours
+
+__all__ = ["Call", "Retelling", "experience"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an agent, or one briefing of the coordinator.
+
+    Attributes:
+        key: (episode, tick, agent id or "coordinator"); briefings of one tick share it.
+        role: `agent` or `coordinator`.
+        prompt: what was read, in the layout of play; of an engine that chats, without its system message.
+        answer: the action; of a coordinator, an answer that directs agents as they were directed, by whomever: words of
+            the briefing's menu in their order, or `AGENT TEXT; ...`. Briefings without such an answer are left out.
+        feedback: the world's answer to the action; empty for a coordinator and after a fault.
+        reward: the agent's own in this tick; of a coordinator, that of the agents that it briefed, summed.
+        solved: whether the episode was solved in the end.
+        versions: kind of memory -> version of what the agent kept at the time of the call.
+        fault: what went wrong with the call; the world saw no action then.
+    """
+
+    key: CallKey
+    role: str
+    prompt: str
+    answer: str
+    feedback: str
+    reward: float
+    solved: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def experience(run_dir: Path) -> Iterator[Call]:
+    """Yield the calls of each ended episode of a run, in the order in which episodes ended, then in that of the calls.
+
+    Raises:
+        SwarmError: the folder holds no run, or one that the worlds of this installation do not follow.
+    """
+    retelling = Retelling(run_dir)
+    calls: dict[int, list[Call]] = {}
+    for record in read_records(run_dir / JOURNAL_NAME):
+        if record["kind"] == "tick":
+            calls.setdefault(record["episode"], []).extend(retelling.calls(record))
+        elif record["kind"] == "episode_end":
+            for call in calls.pop(record["episode"], ()):
+                yield replace(call, solved=record["solved"])
+        retelling.take(record)
+
+
+class Retelling:
+    """The episodes of a run as they were before its next record.
+
+    Args:
+        run_dir: the run folder.
+
+    Raises:
+        SwarmError: the folder holds no run, or its experiment is not that of its journal.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        header = read_header(run_dir / JOURNAL_NAME)
+        try:
+            self.config = ExperimentConfig.model_validate(read_experiment(run_dir))
+        except ValueError as error:
+            raise SwarmError(f"{run_dir}: {' '.join(str(error).split())}") from error
+        if header is not None:
+            refuse_other_experiment(run_dir, header["config"], logical_settings(self.config))
+        self.base_dir = base_dir_of(run_dir)
+        self.live: dict[int, Episode] = {}
+        self._sources: Mapping[str, tuple[str, ...]] | None = None
+        self._book: Playbook | None = None
+        with contextlib.suppress(SwarmError):  # whoever directed had no playbook
+            self._book = book_for(self.config.coordinator, self.config.world.id)
+
+    def take(self, record: Record) -> None:
+        """Go on by one record.
+
+        Raises:
+            SwarmError: the world goes another way than recorded.
+        """
+        try:
+            if record["kind"] == "episode":
+                world = self.config.world
+                fresh = open_world(world.id, self.config.agents.count, world.options, self.base_dir)
+                self.live[record["episode"]] = episode = Episode(record["episode"], self.config, fresh)
+                if episode.first_state != record["state"]:
+                    raise WorldFaultError("the world resets differently here")
+            elif record["kind"] == "tick":
+                episode = self.live[record["episode"]]
+                result, state = episode.step({e["agent"]: e["action"] for e in record["agents"] if acted(e)})
+                if state != record["state"]:
+                    raise WorldFaultError("the world went another way than recorded")
+                episode.commit(record, result)
+            elif record["kind"] == "episode_end":
+                del self.live[record["episode"]]
+        except (WorldFaultError, KeyError) as error:
+            raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
+
+    def calls(self, record: Tick) -> Iterator[Call]:
+        """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""
+        episode = self.live[record["episode"]]
+        told = dict(record["directives"])
+        if record["coordinator"] is None:  # what was said before still holds
+            told = {**episode.directives, **told}
+        else:
+            yield from self._briefed(episode, record, told)
+        if self._sources is None:
+            agents = episode.world.possible_agents
+            self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
+        for entry in record["agents"]:
+            agent = entry["agent"]
+            yield Call(
+                (episode.index, episode.ticks, agent),
+                "agent",
+                episode.prompt(agent, told, self._sources[agent]),
+                entry["action"],
+                entry["feedback"],
+                entry["reward"],
+                fault=entry.get("fault"),
+            )
+
+    def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:
+        if self._book is None or record["coordinator"] is None:
+            return
+        hints = [entry["hint"] for entry in record.get("steered", []) if "hint" in entry]
+        rewards = {entry["agent"]: entry["reward"] for entry in record["agents"]}
+        for briefing in self._book.briefings(episode.request(hints)):
+            directed = {agent: told[agent] for agent in briefing.agents if agent in told}
+            answer = _answer(briefing, directed)
+            if briefing.options or self._book.parse(answer, briefing) == directed:
+                yield Call(
+                    (episode.index, episode.ticks, "coordinator"),
+                    "coordinator",
+                    briefing.prompt,
+                    answer,
+                    "",
+                    sum(rewards.get(agent, 0.0) for agent in briefing.agents),
+                    fault=record["coordinator"].get("fault"),
+                )
+
+
+def _answer(briefing: Briefing, directed: Mapping[str, str]) -> str:
+    """Return the answer that would have directed agents as they were."""
+    given = set(directed.values())
+    if not briefing.options:
+        return "; ".join(f"{agent} {text}" for agent, text in directed.items())
+    if briefing.pattern is not None:
+        return "".join(f"{word}{'+' if text in given else '-'}" for word, text in briefing.options.items())
+    return " ".join(word for word, text in briefing.options.items() if text in given)
