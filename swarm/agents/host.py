@@ -188,7 +188,7 @@ class Host:
         self._remote = remote or {}
         self._computes = computes
         self._engines: dict[tuple[str, bool], Engine] = {}
-        self._pretrained: dict[tuple[str, str | None, int | None], TextModel] = {}
+        self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
         self._indices: list[tuple[FactsKnown, ExactIndex]] = []
         self._counter = TokenCounter(spec)
@@ -221,10 +221,10 @@ class Host:
             if whose == "agents":  # whose memories are more than text
                 return None
             return UlmModel(self._engine(engine.model), self._models[engine.model].chat)
-        return self._transformers(engine.model, engine.adapter, engine.max_length)
+        return self._transformers(engine.model, engine.adapter)
 
-    def _transformers(self, name: str, adapter: str | None, max_length: int | None) -> TextModel:
-        if (name, adapter, max_length) not in self._pretrained:
+    def _transformers(self, name: str, adapter: str | None) -> TextModel:
+        if (name, adapter) not in self._pretrained:
             import torch
 
             from swarm.backends.transformers import TransformersModel
@@ -233,10 +233,8 @@ class Host:
             if self.spec.threads:
                 torch.set_num_threads(self.spec.threads)
             place = Path(self.spec.adapters[adapter]) if adapter else None
-            self._pretrained[name, adapter, max_length] = TransformersModel(
-                self.spec.folders[name], device, dtype, place, max_length
-            )
-        return self._pretrained[name, adapter, max_length]
+            self._pretrained[name, adapter] = TransformersModel(self.spec.folders[name], device, dtype, place)
+        return self._pretrained[name, adapter]
 
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
         import torch

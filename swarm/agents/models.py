@@ -65,8 +65,8 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     book_for(config.coordinator, config.world.id)
     engines = {"agents": config.agents.engine, "coordinator": config.coordinator.engine}
     models = {whose: engine for whose, engine in engines.items() if isinstance(engine, ModelEngine)}
-    if isinstance(config.agents.engine, RandomEngine) and config.agents.engine.charged_as is not None:
-        _count_only(found, config.agents.engine.charged_as, base_dir)
+    if isinstance(config.agents.engine, RandomEngine):
+        _count_only(found, config.agents.engine, base_dir)
     check_sizes(config, _pretrained(models.values(), base_dir))
     for whose, engine in models.items():
         if isinstance(engine, OpenAIEngine):
@@ -121,7 +121,8 @@ def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path,
 
 def _check_folder(engine: ModelEngine, opened: ModelFolder) -> None:
     """Refuse what an engine would find out only in its own process."""
-    opened.refuse_longer(engine.max_tokens)
+    if isinstance(engine, VllmEngine):
+        opened.refuse_longer(engine.max_length)
     if not isinstance(engine, TransformersEngine):
         return
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -228,13 +229,14 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
     found.shared[opened.name] = SharedModel(shape, tokenizer.to_json(), end, end, arrays, opened.chat)
 
 
-def _count_only(found: LoadedModels, engine: ModelEngine, base_dir: Path) -> None:
+def _count_only(found: LoadedModels, engine: RandomEngine, base_dir: Path) -> None:
     """Take in the tokenizer of the model whose null control is to be charged alike."""
     name = engine.model
-    if isinstance(engine, OpenAIEngine):  # of its model there is only a tokenizer here
-        if engine.tokenizer is not None:
-            found.tokenizers["agents"] = _tokenizer(engine.tokenizer, base_dir)[0]
-    elif isinstance(engine, UlmEngine) and _is_checkpoint(base_dir, name):
+    if engine.tokenizer is not None:
+        found.tokenizers["agents"] = _tokenizer(engine.tokenizer, base_dir)[0]
+    elif name is None:
+        return
+    elif _is_checkpoint(base_dir, name):
         found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
     else:
         folder = find_model(name, base_dir)

@@ -99,8 +99,8 @@ class OpenAIModel:
 
     @property
     def max_length(self) -> int:
-        """Tokens of prompt and answer together: `engine.max_length`, or 1 << 20 where it is unknown."""
-        return self._config.max_length or UNKNOWN_LENGTH
+        """Tokens of prompt and answer together, which only the endpoint knows."""
+        return UNKNOWN_LENGTH
 
     def check(self) -> None:
         """Look whether the endpoint is there and has the model; to be called once, before a run.
@@ -195,13 +195,10 @@ class OpenAIModel:
     async def _answer(self, request: TextRequest, deadline_s: float) -> TextResult:
         """Ask until there is an answer, or no use in asking again."""
         try:
-            (num_prompt,) = self.count_prompts([request])
             most = self._count_prompts([request], 1)[0], request.max_new_tokens
             path, body = self._body(request)
         except Exception as error:  # a request that cannot even be written must not take its neighbours down
             return TextResult.failed(self._quote(f"cannot ask the endpoint: {type(error).__name__}: {error}", 300))
-        if self._config.max_length is not None and num_prompt + request.max_new_tokens > self._config.max_length:
-            return TextResult.too_long(num_prompt, request.max_new_tokens, self._config.max_length)
         unanswered = 0
 
         def charged(result: TextResult) -> TextResult:

@@ -49,7 +49,6 @@ class TransformersModel:
         folder: the model's files.
         device, dtype: where and in which type it computes.
         adapter: folder of a PEFT LoRA adapter, or None.
-        max_length: tokens of prompt and answer; None takes what the model was made for.
 
     Raises:
         SwarmError: transformers cannot load it, the adapter does not fit, or it was made for fewer tokens.
@@ -61,10 +60,8 @@ class TransformersModel:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         adapter: Path | None = None,
-        max_length: int | None = None,
     ) -> None:
-        folder.refuse_longer(max_length)
-        self._max_length = max_length or folder.max_length
+        self._max_length = folder.max_length
         self._tokenizer = Tokenizer.load(folder.path)
         self._tokenizer.pad_id = self._tokenizer.eot_id = folder.ends[0]
         self._reader = PromptReader(self._tokenizer, folder.chat)

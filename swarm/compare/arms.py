@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.document import Document, set_key
-from swarm.config.engine import ModelEngine, RandomEngine
+from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine
 from swarm.config.experiment import EngramSection, ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.errors import SwarmError
@@ -130,8 +131,12 @@ def _random(config: ExperimentConfig) -> ExperimentConfig:
     engine = config.agents.engine
     if isinstance(engine, RandomEngine):
         return config
-    charged_as = engine if isinstance(engine, ModelEngine) else None
-    return _with_agents(config, engine=RandomEngine(charged_as=charged_as))
+    if not isinstance(engine, ModelEngine):
+        return _with_agents(config, engine=RandomEngine())
+    prompt: Literal["plain", "chat"] = "chat" if engine.chats else "plain"
+    if isinstance(engine, OpenAIEngine):  # of its model there is only a tokenizer here
+        return _with_agents(config, engine=RandomEngine(tokenizer=engine.tokenizer, prompt=prompt))
+    return _with_agents(config, engine=RandomEngine(model=engine.model, prompt=prompt))
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:

@@ -38,15 +38,31 @@ class AnyEngine(Section):
         return bool(getattr(self, "prompt", "plain") == "chat")
 
 
+class RandomEngine(AnyEngine):
+    """Draws legal actions from the world, the null control of trained agents."""
+
+    kind: Literal["random"] = "random"
+
+    model: str | None = None
+    """Model whose tokens are counted, so that random actions cost what this model's would; null counts bytes."""
+
+    tokenizer: str | None = None
+    """Folder or name of a tokenizer to count with, where the model itself is behind an endpoint."""
+
+    prompt: Literal["plain", "chat"] = "plain"
+    """Count prompts as plain text, or as the model's chat format lays them out."""
+
+
+class EchoEngine(AnyEngine):
+    """Answers with the last line of its own prompt, for measuring the machinery."""
+
+    kind: Literal["echo"] = "echo"
+
+
 class ModelEngine(AnyEngine):
     """What all engines of language models have in common."""
 
     model: str
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of prompt and answer together; None for the model's own limit, or without one."""
-        return None
 
     def refuse_short(self, max_new_tokens: int) -> None:
         """Check that there is room for a prompt beside the answer.
@@ -54,8 +70,6 @@ class ModelEngine(AnyEngine):
         Raises:
             ValueError: there is none.
         """
-        if self.max_tokens is not None and self.max_tokens <= max_new_tokens:
-            raise ValueError(f"engine.max_length {self.max_tokens} leaves no room beside max_new_tokens")
 
 
 class UlmEngine(ModelEngine):
@@ -75,14 +89,6 @@ class _PretrainedEngine(ModelEngine):
 
     prompt: Literal["plain", "chat"] = "chat"
     """`chat` explains the task in the model's chat format; `plain` continues the text that our µLMs are trained on."""
-
-    max_length: int | None = Field(None, ge=16)
-    """Tokens of prompt and answer together; null takes the model's own limit."""
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of prompt and answer together; None for the model's own limit."""
-        return self.max_length
 
 
 class TransformersEngine(_PretrainedEngine):
@@ -110,6 +116,9 @@ class VllmEngine(_PretrainedEngine):
     adapter: str | None = None
     """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
+    max_length: int | None = Field(None, ge=16)
+    """Tokens of prompt and answer together, for which memory is set aside; null takes the model's own limit."""
+
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of weights and activations; `auto` takes the model's own."""
 
@@ -125,6 +134,15 @@ class VllmEngine(_PretrainedEngine):
 
     gpu_memory_utilization: Annotated[float, PHYSICAL] = Field(0.9, gt=0, le=1)
     """Part of the GPU's memory that the engine may use."""
+
+    def refuse_short(self, max_new_tokens: int) -> None:
+        """Check that there is room for a prompt beside the answer.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_length is not None and self.max_length <= max_new_tokens:
+            raise ValueError(f"engine.max_length {self.max_length} leaves no room beside max_new_tokens")
 
     @model_validator(mode="after")
     def _fits_the_machine(self) -> VllmEngine:
@@ -172,32 +190,10 @@ class OpenAIEngine(_PretrainedEngine):
         return url
 
 
-CoordinatorEngine = Annotated[UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine, Field(discriminator="kind")]
-"""What the model of a coordinator may run on."""
-
-
-class RandomEngine(AnyEngine):
-    """Draws legal actions from the world, the null control of trained agents."""
-
-    kind: Literal["random"] = "random"
-
-    charged_as: CoordinatorEngine | None = None
-    """The engine of a model whose prompts and tokens are counted, so that random actions cost what its would; null
-    counts bytes."""
-
-    @property
-    def chats(self) -> bool:
-        """Whether prompts are counted as a chat."""
-        return self.charged_as is not None and self.charged_as.chats
-
-
-class EchoEngine(AnyEngine):
-    """Answers with the last line of its own prompt, for measuring the machinery."""
-
-    kind: Literal["echo"] = "echo"
-
-
 AgentEngine = Annotated[
     UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine | RandomEngine | EchoEngine, Field(discriminator="kind")
 ]
 """What agents may run on."""
+
+CoordinatorEngine = Annotated[UlmEngine | TransformersEngine | VllmEngine | OpenAIEngine, Field(discriminator="kind")]
+"""What the model of a coordinator may run on."""

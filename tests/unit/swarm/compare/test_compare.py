@@ -189,7 +189,7 @@ RULES = {"coordinator.kind": "rules", "coordinator.engine": None}
 
 
 def with_rivals(**rivals: dict[str, object]) -> ExperimentConfig:
-    return experiment(compare={"seeds": [1], "episodes": 4, "bootstrap": 400, "rivals": rivals})
+    return experiment(compare={"seeds": [1], "episodes": 4, "rivals": rivals})
 
 
 def test_a_rival_differs_in_its_settings_and_nothing_else() -> None:
@@ -243,7 +243,6 @@ def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runne
         compare={
             "seeds": [1, 2, 3],
             "episodes": 40,
-            "bootstrap": 400,
             "arms": ["swarm", "by_hand", "twin"],
             "rivals": {"by_hand": RULES, "twin": {"coordinator.temperature": 0.1}},
         }

@@ -68,7 +68,7 @@ def test_without_the_solo_nothing_is_said_of_a_crossover() -> None:
 
 
 def swept(key: str = "agents.count", values: Sequence[Any] = (2, 4), **changes: Any) -> ExperimentConfig:
-    compare = {"seeds": [1], "episodes": 3, "sweep": {"key": key, "values": list(values)}}
+    compare = {"seeds": [1], "episodes": 3, "sweep": {key: list(values)}}
     return experiment(compare=compare, **changes)
 
 
