@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 __all__ = [
     "ActReply",
@@ -16,18 +17,37 @@ __all__ = [
     "CallKey",
     "DirectReply",
     "DirectRequest",
-    "FactsKnown",
+    "Handle",
     "Operator",
     "Pool",
     "Report",
+    "Update",
 ]
 
 CallKey = tuple[int, int, str]
 """(episode, tick, agent id): the idempotency key of a call within its run."""
 
 
-FactsKnown = tuple[tuple[str, str], ...]
-"""What an exact memory holds: prompts and the actions that are right there, in the order in which they were written."""
+Update = tuple[str, bytes]
+"""(kind of memory, what it holds after a call)."""
+
+
+class Handle(NamedTuple):
+    """What a call needs to know of one memory of its agent: small ones travel as bytes, large ones as a path.
+
+    Attributes:
+        kind: as in `agents.memory`.
+        version: which memory, and how often it has changed: equal versions of a kind hold the same.
+        content: all of it, or the file that holds it and may grow later.
+    """
+
+    kind: str
+    version: tuple[str, int]
+    content: bytes | Path
+
+    def packed(self) -> Handle:
+        """Return the same with all bytes in it, for a host that cannot read the files of this machine."""
+        return self if isinstance(self.content, bytes) else self._replace(content=self.content.read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +59,21 @@ class ActRequest:
         prompt: the full text the agent reads. The call's randomness follows from the run's seed and the key.
         max_new_tokens: hard limit on generated tokens.
         pattern: regular expression the action must match, or None for free text.
-        memory: what the agent's long-term memory holds, as the host wrote it; None when empty or without one.
-        facts: what the exact memory that the agent reads holds; equal ones should be one object.
+        memories: those of the agent that hold anything.
     """
 
     key: CallKey
     prompt: str
     max_new_tokens: int
     pattern: str | None = None
-    memory: bytes | None = None
-    facts: FactsKnown = ()
+    memories: tuple[Handle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ActReply:
     """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty.
 
-    `memory` is what the agent's long-term memory holds after the call; None after a fault, or without one.
+    `updates` are the memories that the call has changed; none after a fault.
     """
 
     key: CallKey
@@ -63,7 +81,7 @@ class ActReply:
     prompt_tokens: int
     generated_tokens: int
     fault: str | None = None
-    memory: bytes | None = None
+    updates: tuple[Update, ...] = ()
 
     @property
     def tokens(self) -> int:

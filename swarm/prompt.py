@@ -19,6 +19,7 @@ def agent_prompt(
     directive: str = "",
     heard: Sequence[str] = (),
     history: Sequence[tuple[str, str]] = (),
+    kept: Sequence[str] = (),
 ) -> str:
     """Return the text an agent reads before it acts.
 
@@ -27,8 +28,9 @@ def agent_prompt(
         directive: the coordinator's text for this agent, if any.
         heard: the latest reports of its neighbours.
         history: its own last (action, feedback) pairs, oldest first.
+        kept: what its memories have to say.
     """
-    lines = [observation]
+    lines = [observation, *kept]
     lines += [f"heard {text}" for text in heard]
     lines += [f"{action} {feedback}" for action, feedback in history]
     if directive:

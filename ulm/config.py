@@ -10,10 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["EVICTIONS", "PAIRS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
+__all__ = ["EVICTIONS", "PAIRS", "PARTS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
 
 Eviction = Literal["age", "use", "surprisal"]
 EVICTIONS: tuple[Eviction, ...] = ("age", "use", "surprisal")
+
+PARTS = ("ltm",)
+"""Parts that a model may lack: keys of its config, and the first words of their weights' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,9 @@ class ModelConfig:
                 raise ValueError(f"ltm: segment {self.ltm.segment} must not exceed the window {self.window}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able data; without `ltm` where there is none."""
+        """Return the fields as JSON-able data."""
         data = dataclasses.asdict(self)
-        if self.ltm is None:  # a model without memory keeps the hash that it always had
-            del data["ltm"]
-        else:
+        if self.ltm is not None:
             data["ltm"]["layers"] = list(self.ltm.layers)
         return data
 
@@ -210,7 +211,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Pairs that differ in memory alone, named by their parameters: the small ones with 4,096 tokens, 70m with GPT-2's
-# 50,257. `revena-*` has the memory, `gpt-*` is the same without it and wider in its SwiGLUs by as many parameters.
+# 50,257. `ltm-*` has the memory, `gpt-*` is the same without it and wider in its SwiGLUs by as many parameters.
 PAIRS: dict[str, dict[str, Any]] = {
     "1m": {
         "n_layer": 5,
@@ -238,7 +239,7 @@ def preset(name: str, vocab_size: int, **changes: Any) -> ModelConfig:
     """Return the preset `name` with the vocabulary filled in and `changes` applied.
 
     Args:
-        name: one of `PRESETS`, or `gpt-` or `revena-` and one of `PAIRS`.
+        name: one of `PRESETS`, or `gpt-` or `ltm-` and one of `PAIRS`.
         vocab_size: tokens in the vocabulary.
         changes: fields of `ModelConfig`; `ltm` may be fields of `LTMConfig` to change.
 
@@ -246,12 +247,12 @@ def preset(name: str, vocab_size: int, **changes: Any) -> ModelConfig:
         ValueError: no such preset, or the changes do not fit.
     """
     kind, _, size = name.partition("-")
-    if kind in ("gpt", "revena") and size in PAIRS:
+    if kind in ("gpt", "ltm") and size in PAIRS:
         fields = {**PAIRS[size], **changes, "ltm": {**PAIRS[size]["ltm"], **(changes.get("ltm") or {})}}
         with_memory = ModelConfig.from_dict({"vocab_size": vocab_size, **fields})
-        return with_memory if kind == "revena" else matched_without_memory(with_memory)
+        return with_memory if kind == "ltm" else matched_without_memory(with_memory)
     if name not in PRESETS:
-        known = [*PRESETS, *(f"{kind}-{size}" for size in PAIRS for kind in ("gpt", "revena"))]
+        known = [*PRESETS, *(f"{kind}-{size}" for size in PAIRS for kind in ("gpt", "ltm"))]
         raise ValueError(f"unknown model preset {name!r}; available: {', '.join(known)}")
     return ModelConfig.from_dict({"vocab_size": vocab_size, **PRESETS[name], **changes})
 

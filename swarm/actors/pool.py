@@ -13,7 +13,8 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, get_args
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
@@ -81,12 +82,10 @@ class HostActor:
         return pickle.dumps(self._act(requests) if method == "act" else self._direct(requests), PICKLE_PROTOCOL)
 
     def _act(self, requests: list[_Fields]) -> list[_Fields]:
-        replies = self.host.act([ActRequest(*fields) for fields in requests])
-        return [(r.key, r.text, r.prompt_tokens, r.generated_tokens, r.fault, r.memory) for r in replies]
+        return [_fields(reply) for reply in self.host.act([ActRequest(*fields) for fields in requests])]
 
     def _direct(self, requests: list[_Fields]) -> list[_Fields]:
-        replies = self.host.direct([DirectRequest(*fields) for fields in requests])
-        return [_fields(reply) for reply in replies]
+        return [_fields(reply) for reply in self.host.direct([DirectRequest(*fields) for fields in requests])]
 
 
 class _Member:
@@ -166,6 +165,7 @@ class RayPool:
         except BaseException:
             self.close()
             raise
+        self._far = _has_other_machines(runtime.address)
 
     def _start_hosts(self, models: dict[str, SharedModel], runtime: RuntimeConfig, agents: int) -> None:
         spec = self._spec
@@ -278,7 +278,9 @@ class RayPool:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
         if self._near is not None and self._spec.agents.engine.is_remote:
             return self._near.act(requests)
-        answers = self._run("act", [_asked(request) for request in requests])
+        if self._far:
+            requests = [dataclasses.replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
+        answers = self._run("act", [_fields(request) for request in requests])
         return [
             ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -316,9 +318,19 @@ class RayPool:
             model.close()
 
 
-def _asked(request: ActRequest) -> _Fields:
-    return (request.key, request.prompt, request.max_new_tokens, request.pattern, request.memory, request.facts)
+def _has_other_machines(address: str | None) -> bool:
+    """Return whether hosts may be where the files of this machine cannot be read."""
+    if address is not None and address.startswith("ray://"):
+        return True
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
 
 
-def _fields(message: DirectRequest | DirectReply) -> _Fields:
-    return tuple(getattr(message, field.name) for field in dataclasses.fields(message))
+_Message = ActRequest | ActReply | DirectRequest | DirectReply
+_GETTERS = {kind: attrgetter(*(f.name for f in dataclasses.fields(kind))) for kind in get_args(_Message)}
+
+
+def _fields(message: _Message) -> _Fields:
+    """Return all fields, in the order in which its class takes them."""
+    fields: _Fields = _GETTERS[type(message)](message)
+    return fields

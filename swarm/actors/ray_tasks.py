@@ -12,7 +12,7 @@ from typing import Any
 
 from swarm.errors import SwarmError
 
-__all__ = ["ray_started", "require_device", "run_tasks"]
+__all__ = ["ray_started", "run_tasks"]
 
 
 @contextlib.contextmanager
@@ -38,18 +38,6 @@ def ray_started() -> Iterator[None]:
                 ray.shutdown()
 
 
-def require_device(device: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        SwarmError: `cuda` without a GPU.
-    """
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SwarmError("device 'cuda' was asked for but torch sees no GPU; set device: cpu or auto")
-
-
 def run_tasks(
     work: Callable[..., Any],
     calls: Sequence[tuple[Any, ...]],
@@ -65,7 +53,7 @@ def run_tasks(
         calls: arguments of each call but the last.
         done: receives the index of a call and what it gave, as soon as it is there.
         titles: what each call does, for the message when it fails.
-        device: `cpu`, or `auto` or `cuda` to give each task one GPU where Ray has any.
+        device: `cpu` or `mps`; or `auto` or `cuda` to give each task one GPU where Ray has any.
 
     Raises:
         SwarmError: Ray cannot be started, or a call failed.
@@ -73,8 +61,8 @@ def run_tasks(
     import ray
 
     with ray_started():
-        use_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-        where = "cuda" if use_gpu else "cpu"
+        use_gpu = device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) >= 1
+        where = "cuda" if use_gpu else "mps" if device == "mps" else "cpu"
 
         @ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)
         def task(*arguments: Any) -> Any:

@@ -1,63 +1,63 @@
-"""Runs a training loop on the workers of Ray Train, and turns what goes wrong into one line.
+"""Runs a training on the workers of Ray Train, and turns what goes wrong into one line.
 
-Owns the check that the workers fit, retries after a worker's death, and the file by which a worker says
-that the training cannot go on. It refuses to know what the loop does.
+The loop that is run is handed a `Worker` and knows no Ray. What rank 0 reports is appended to `METRICS` in the work
+folder, one JSON object per line, where whoever waits can follow it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarm.actors.ray_tasks import ray_started
+from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError
 
-__all__ = ["give_up", "run_workers"]
+if TYPE_CHECKING:
+    from ulm.train.step import Worker
 
+__all__ = ["METRICS", "appending", "run_workers"]
+
+METRICS = "metrics.jsonl"
 GAVE_UP = "gave-up.txt"
 MAX_FAILURES = 3
 """Deaths of workers after which a training ends."""
 
 
-def give_up(folder: Path, reason: str) -> None:
-    """Say from within a loop that every retry would fail in the same way; the loop then returns."""
-    (folder / GAVE_UP).write_text(reason, encoding="utf-8")
-
-
 def run_workers(
-    loop: Callable[[dict[str, Any]], None],
+    loop: Callable[[dict[str, Any], Worker], None],
     settings: dict[str, Any],
     *,
     name: str,
     folder: Path,
-    workers: int,
-    threads: int | None,
-    use_gpu: bool,
+    place: PlaceSection,
 ) -> None:
-    """Run `loop(settings)` on every worker until all are done.
+    """Run `loop(settings, worker)` on every worker until all are done.
 
     Args:
-        loop: the training; a worker that died runs it again, so it starts from its last saved state.
+        loop: the training; a worker that died runs it again, so it starts from its last saved state. A SwarmError
+            that it raises would be raised in every try, and ends all.
         settings: given to it; must be picklable.
         name: of the run, for Ray's own records.
-        folder: where those records go, and where `give_up` writes.
-        workers: how many.
-        threads: CPUs per worker; None takes one.
-        use_gpu: one GPU per worker.
+        folder: of the training; those records and `METRICS` go there.
+        place: workers, threads and device.
 
     Raises:
-        SwarmError: Ray cannot be started, the workers do not fit, the loop gave up, or workers died too often.
+        SwarmError: the device or Ray is not there, the workers do not fit, the loop gave up, or workers died too often.
     """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    device = resolve_device(place.device)
+    workers = place.workers
+    cpus = max(1, min(place.threads or 1, (os.cpu_count() or 1) // workers))
+    gpus = workers if device == "cuda" else 0
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    cpus = max(1, min(threads or 1, (os.cpu_count() or 1) // workers))
-    gpus = workers if use_gpu else 0
     with ray_started():
         there = ray.cluster_resources()
         # Ray Train would wait for ever for what does not exist.
@@ -67,9 +67,15 @@ def run_workers(
                 f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
             )
         trainer = TorchTrainer(
-            loop,
-            train_loop_config=settings,
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}),
+            _in_worker,
+            train_loop_config={
+                "loop": loop,
+                "settings": settings,
+                "folder": folder.resolve(),
+                "threads": place.threads,
+                "device": device,
+            },
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 name=name,
                 storage_path=str((folder / "ray").resolve()),
@@ -82,8 +88,39 @@ def run_workers(
         except Exception as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise SwarmError(
-                f"training failed: {reason}; the last saved state is in {folder}, go on from it with "
-                "`swarm train --resume` or the same `swarm lab`"
+                f"training failed: {reason}; the last saved state is in {folder}, the same command goes on from it"
             ) from error
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
+
+
+def _in_worker(given: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from ulm.train.step import Worker
+
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    context, folder = ray.train.get_context(), given["folder"]
+    rank = context.get_world_rank()
+    device = ray.train.torch.get_device() if given["device"] == "cuda" else torch.device(given["device"])
+    report = appending(folder / METRICS) if rank == 0 else lambda record: None
+    try:
+        given["loop"](given["settings"], Worker(rank, context.get_world_size(), device, report))
+    except SwarmError as error:
+        (folder / GAVE_UP).write_text(str(error), encoding="utf-8")
+
+
+def appending(path: Path) -> Callable[[dict[str, Any]], None]:
+    """Return a function that appends records to a file, one JSON object per line; it ends a line that was torn."""
+
+    def append(record: dict[str, Any]) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n")
+    return append

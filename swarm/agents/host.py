@@ -25,10 +25,12 @@ from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
 from swarm.config.experiment import AgentsConfig
+from swarm.config.memory import find_memory
+from swarm.config.training import resolve_device
 from swarm.coordinator.minds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest, FactsKnown
+from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     import torch
 
     from ulm.decode.engine import Engine
-    from ulm.memory import LTMState
-    from ulm.memory.exact import ExactIndex
 
 __all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
 
@@ -45,9 +45,6 @@ AT_ONCE = 8
 """Calls of a pretrained model that are taken to be answered in the time of one."""
 
 MAX_ACTION_CHARACTERS = 4096
-
-MAX_INDICES = 64
-"""Exact memories that a host keeps ready: of so many agents, or episodes in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +184,11 @@ class Host:
         self._models = models
         self._remote = remote or {}
         self._computes = computes
-        self._engines: dict[tuple[str, bool], Engine] = {}
+        self._engines: dict[tuple[str, frozenset[str]], Engine] = {}
         self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
-        self._indices: list[tuple[FactsKnown, ExactIndex]] = []
         self._counter = TokenCounter(spec)
-        self._chats: PromptReader | None = None
         self._agents = self._text_model("agents", spec.agents)
-        if isinstance(spec.agents.engine, UlmEngine) and computes:
-            self._engine(spec.agents.engine.model, spec.agents.has_ltm)
         self._coordinator: Coordinator | None = None
         model = self._text_model("coordinator", spec.coordinator)
         if model is not None or spec.coordinator.engine is None:  # otherwise another host asks its model
@@ -218,9 +211,11 @@ class Host:
         if isinstance(engine, UlmEngine):
             from swarm.backends.ulm import UlmModel
 
-            if whose == "agents":  # whose memories are more than text
-                return None
-            return UlmModel(self._engine(engine.model), self._models[engine.model].chat)
+            sections = section.memory if isinstance(section, AgentsConfig) else ()
+            kinds = [(find_memory(memory.kind), memory) for memory in sections]
+            own = self._engine(engine.model, frozenset(kind.part for kind, _ in kinds if kind.part))
+            readers = {kind.kind: kind.Reader(memory, own) for kind, memory in kinds if kind.Reader}
+            return UlmModel(own, self._models[engine.model].chat, readers=readers)
         return self._transformers(engine.model, engine.adapter)
 
     def _transformers(self, name: str, adapter: str | None) -> TextModel:
@@ -239,23 +234,19 @@ class Host:
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
         import torch
 
-        device = self.spec.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SwarmError(f"runtime.device {device!r} was asked for but torch sees no GPU here; set device: cpu")
-        return device, getattr(torch, self.spec.dtype)
+        return resolve_device(self.spec.device), getattr(torch, self.spec.dtype)
 
     def ping(self) -> int:
         """Return the process id: the host is up."""
         return os.getpid()
 
-    def _engine(self, path: str, with_ltm: bool = False) -> Engine:
-        if (path, with_ltm) not in self._engines:
+    def _engine(self, path: str, parts: frozenset[str]) -> Engine:
+        """Return the engine of a model with these of its optional parts (`ulm.config.PARTS`) and no other."""
+        if (path, parts) not in self._engines:
             import torch
 
             from ulm.checkpoint import build_model
-            from ulm.config import ModelConfig
+            from ulm.config import PARTS, ModelConfig
             from ulm.decode.engine import Engine
             from ulm.tokenizer import Tokenizer
 
@@ -263,13 +254,10 @@ class Host:
                 torch.set_num_threads(self.spec.threads)
             shared = self._models[path]
             config, arrays = shared.config, shared.arrays
-            if with_ltm and "ltm" not in config:
-                raise SwarmError(
-                    f"agents.memory names ltm, but {path} was trained without one; leave it out or take another model"
-                )
-            if not with_ltm:  # a memory that was not asked for is not there at all
-                config = {key: value for key, value in config.items() if key != "ltm"}
-                arrays = {name: array for name, array in arrays.items() if not name.startswith("ltm.")}
+            for part in PARTS:
+                if part not in parts:  # a memory that was not asked for is not there at all
+                    config = {key: value for key, value in config.items() if key != part}
+                    arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{part}.")}
             model = build_model(ModelConfig.from_dict(config), arrays)
             device, dtype = self._device_and_dtype()
             if device != "cpu" or dtype != torch.float32:
@@ -277,8 +265,8 @@ class Host:
                     model = model.to(device=device, dtype=dtype)
             tokenizer = Tokenizer.from_json(shared.tokenizer)
             tokenizer.pad_id, tokenizer.eot_id = shared.pad_id, shared.eot_id
-            self._engines[path, with_ltm] = Engine(model, tokenizer, compile=self.spec.compile)
-        return self._engines[path, with_ltm]
+            self._engines[path, parts] = Engine(model, tokenizer, compile=self.spec.compile)
+        return self._engines[path, parts]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text under the agents' tokenizer."""
@@ -300,12 +288,10 @@ class Host:
         deadline_s = deadline_s or time.monotonic() + self.spec.calls_limit_s(self.spec.agents, len(requests))
         if isinstance(self.spec.agents.engine, EchoEngine):
             return [_echo(request) for request in requests]
+        if self._agents is None:
+            raise SwarmError("these agents are asked by another host")
         try:
-            return self._generate(requests, deadline_s)
-        except TimeoutError:
-            fault = f"timeout: no answer within {self.spec.call_timeout_s:g} s"
-            read, written = self.count_prompts([r.prompt for r in requests]), self.spec.agents.max_new_tokens
-            return [ActReply(r.key, "", count, written, fault) for r, count in zip(requests, read, strict=True)]
+            return self._ask(self._agents, requests, deadline_s)
         except SwarmError:
             raise  # no further call can succeed
         except Exception as error:  # a model is anybody's code
@@ -315,7 +301,7 @@ class Host:
             return [reply for request in requests for reply in self._act([request], deadline_s)]
 
     def _ask(self, model: TextModel, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
-        """Ask a model that is not our own engine.
+        """Ask the agents' model.
 
         A chat may open with an empty line, so what it is asked is a line only where a pattern keeps it to one.
         """
@@ -331,93 +317,27 @@ class Host:
                     agents.temperature,
                     stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
+                    request.memories,
                 )
                 for request in requests
             ],
             deadline_s=deadline_s,
         )
+        # Our own engine continues a plain prompt up to the end of its line; others may begin with blanks.
+        is_line = isinstance(agents.engine, UlmEngine) and self.spec.system is None
         return [
-            _checked(ActReply(r.key, _action(found.text), found.prompt_tokens, found.generated_tokens, found.fault))
-            for r, found in zip(requests, results, strict=True)
-        ]
-
-    def _generate(self, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
-        if self._agents is not None:
-            return self._ask(self._agents, requests, deadline_s)
-        from ulm.decode.constraint import Constraint
-        from ulm.decode.engine import GenerationRequest
-
-        agents = self.spec.agents
-        engine = self._own_engine()
-        indices = self._ready(engine, requests)
-        chats = self.spec.system is not None
-        prompts: Sequence[str | tuple[int, ...]] = [request.prompt for request in requests]
-        openings = [0] * len(requests)
-        if chats:
-            asked = [TextRequest(request.prompt, self.spec.system) for request in requests]
-            self._chats = self._chats or PromptReader(engine.tokenizer, self.spec.chat)  # takes a tenth of a second
-            read = self._chats.read(asked)
-            prompts, openings = [tuple(ids) for ids in read], self._chats.openings(asked, read)
-        stop = () if chats and not agents.constrained else (STOP,)
-        results = engine.generate(
-            [
-                GenerationRequest(
-                    prompt,
-                    derive_seed(self.spec.seed, "act", *request.key),
-                    request.max_new_tokens,
-                    agents.temperature,
-                    stop=stop,
-                    constraint=Constraint.from_regex(f"(?:{request.pattern})\n", engine.tokenizer)
-                    if agents.constrained and request.pattern
-                    else None,
-                    memory=_memory(engine, request),
-                    facts=indices.get(id(request.facts)),
-                    opening=opening,
+            _checked(
+                ActReply(
+                    request.key,
+                    found.text if is_line else _action(found.text),
+                    found.prompt_tokens,
+                    found.generated_tokens,
+                    found.fault,
+                    found.updates,
                 )
-                for request, prompt, opening in zip(requests, prompts, openings, strict=True)
-            ],
-            deadline_s=deadline_s,
-        )
-        replies: list[ActReply] = []
-        for request, result in zip(requests, results, strict=True):
-            text = _action(result.text) if chats else result.text
-            memory = result.memory.to_bytes() if result.memory is not None else None
-            reply = ActReply(request.key, text, result.prompt_tokens, result.generated_tokens, None, memory)
-            replies.append(_checked(reply))
-        return replies
-
-    def _ready(self, engine: Engine, requests: Sequence[ActRequest]) -> dict[int, ExactIndex]:
-        """Return the exact memory of every set of facts that requests name, by the identity of the set.
-
-        One that was only added to since it was last used is extended, unless another request of the batch needs it as
-        it was.
-        """
-        from ulm.memory.exact import ExactIndex
-        from ulm.tokenizer import encode_after
-
-        by_id = {id(request.facts): request.facts for request in requests if request.facts}
-        found: dict[int, ExactIndex] = {}
-        for facts in sorted(by_id.values(), key=len, reverse=True):
-            same = [i for i, (known, _) in enumerate(self._indices) if known == facts]
-            shorter = [
-                i
-                for i, (known, index) in enumerate(self._indices)
-                if index not in found.values() and facts[: len(known)] == known
-            ]
-            known, index = self._indices.pop((same or shorter)[0]) if same or shorter else ((), ExactIndex())
-            for key, action in facts[len(known) :]:
-                index.add(*encode_after(engine.tokenizer.encode, key, action))
-            self._indices.insert(0, (facts, index))
-            found[id(facts)] = index
-        del self._indices[max(MAX_INDICES, len(found)) :]
-        return found
-
-    def _own_engine(self) -> Engine:
-        """Return the engine of agents that run on `ulm`."""
-        agents = self.spec.agents
-        if not isinstance(agents.engine, UlmEngine):
-            raise TypeError(f"agents on {agents.engine.kind} are not asked here")
-        return self._engine(agents.engine.model, agents.has_ltm)
+            )
+            for request, found in zip(requests, results, strict=True)
+        ]
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
@@ -431,15 +351,6 @@ class Host:
             if len(requests) == 1:
                 return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
             return [reply for request in requests for reply in self.direct([request])]
-
-
-def _memory(engine: Engine, request: ActRequest) -> LTMState | None:
-    """Return the agent's long-term memory as the engine wants it."""
-    if request.memory is None or (ltm := engine.model.config.ltm) is None:
-        return None
-    from ulm.memory import LTMState
-
-    return LTMState.from_bytes(request.memory, ltm, engine.model.device)
 
 
 def _action(text: str) -> str:

@@ -113,7 +113,7 @@ def _needs(engine: ModelEngine, count: int, config: ExperimentConfig) -> tuple[s
         if engine.num_gpus:
             return "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine"
         return "this machine", width * count + cpu_cache_gb() * 1e9, f"and {cpu_cache_gb()} GB of KV cache"
-    on_gpu = runtime.device.startswith("cuda") or (runtime.device == "auto" and _gpu_bytes() is not None)
+    on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = 1
     if runtime.pool == "ray":
         agents = config.agents.count * config.concurrency

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from swarm.agents.host import SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
@@ -25,7 +26,8 @@ from swarm.config.engine import (
     UlmEngine,
     VllmEngine,
 )
-from swarm.config.experiment import ExperimentConfig
+from swarm.config.experiment import AgentsConfig, ExperimentConfig
+from swarm.config.memory import find_memory
 from swarm.coordinator.minds import book_for
 from swarm.errors import SwarmError
 
@@ -94,8 +96,7 @@ def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path,
         if config.runtime.pool == "local":
             raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
     if isinstance(engine, UlmEngine) and _is_checkpoint(base_dir, name):
-        needs_ltm = whose == "agents" and config.agents.has_ltm
-        found.tokenizers[whose] = _checkpoint(found, name, base_dir, needs_ltm)
+        found.tokenizers[whose] = _checkpoint(found, name, base_dir)
     else:
         folder = find_model(name, base_dir)
         opened = open_model(name, folder)
@@ -106,6 +107,8 @@ def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path,
         else:
             found.folders[name] = opened
             _check_folder(engine, opened)
+    if isinstance(engine, UlmEngine) and whose == "agents":
+        _check_parts(config.agents, name, found.shared[name].config)
     if engine.chats and whose not in found.chats:
         raise SwarmError(f"model {name} has no chat format; set {whose}.engine.prompt: plain")
     if isinstance(engine, TransformersEngine | VllmEngine) and (adapter := engine.adapter):
@@ -117,6 +120,17 @@ def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path,
         check_adapter(place, Path(found.folders[name].path), name)
         found.adapters[adapter] = place
         found.hashes.setdefault(adapter, folder_hash(place))
+
+
+def _check_parts(agents: AgentsConfig, model: str, shape: Mapping[str, Any]) -> None:
+    """Refuse a memory that is part of a model where the model has no such part."""
+    for memory in agents.memory:
+        part = find_memory(memory.kind).part
+        if part is not None and not shape.get(part):
+            raise SwarmError(
+                f"agents.memory names {memory.kind}, but {model} was trained without one; leave it out or take another "
+                f"model"
+            )
 
 
 def _check_folder(engine: ModelEngine, opened: ModelFolder) -> None:
@@ -191,17 +205,13 @@ def _has_weights(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _checkpoint(found: LoadedModels, name: str, base_dir: Path, needs_ltm: bool) -> str:
+def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
     """Take in a checkpoint of ours; return its tokenizer."""
     from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
 
     folder = base_dir / name
     try:
         shape = read_checkpoint_config(folder)
-        if needs_ltm and shape.model.ltm is None:
-            raise SwarmError(
-                f"agents.memory names ltm, but {name} was trained without one; leave it out or take another model"
-            )
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
         if name not in found.shared:
             found.hashes[name] = checkpoint_hash(folder)
@@ -237,7 +247,7 @@ def _count_only(found: LoadedModels, engine: RandomEngine, base_dir: Path) -> No
     elif name is None:
         return
     elif _is_checkpoint(base_dir, name):
-        found.tokenizers["agents"] = _checkpoint(found, name, base_dir, needs_ltm=False)
+        found.tokenizers["agents"] = _checkpoint(found, name, base_dir)
     else:
         folder = find_model(name, base_dir)
         _remember(found, "agents", open_model(name, folder))

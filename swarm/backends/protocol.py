@@ -7,11 +7,16 @@ any engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-__all__ = ["MAX_BATCH", "Structure", "TextModel", "TextRequest", "TextResult"]
+from swarm.messages import Handle, Update
+
+if TYPE_CHECKING:
+    from ulm.decode.engine import Engine
+
+__all__ = ["MAX_BATCH", "MemoryReader", "Structure", "TextModel", "TextRequest", "TextResult"]
 
 MAX_BATCH = 64
 """Rows that `transformers` decodes at once."""
@@ -51,7 +56,8 @@ class TextRequest:
         max_new_tokens: at least 1.
         temperature: 0 takes the most likely token.
         stop: the answer ends before the first of these strings.
-        structure: form of the answer, None for any.
+        structure: form of the answer, None for any; what is to be followed by a stop is written without it.
+        memories: what the one who is asked keeps, for engines with a `MemoryReader` of each kind (`ulm`).
     """
 
     prompt: str
@@ -61,6 +67,7 @@ class TextRequest:
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
     structure: Structure | None = None
+    memories: tuple[Handle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class TextResult:
         generated_tokens: tokens that were sampled, the one that ended the answer included.
         finish: `stop` (a stop string), `end` (end of text) or `length`; `fault` when there is no answer.
         fault: what went wrong, in a line.
+        updates: the memories that the call has changed.
     """
 
     text: str
@@ -80,6 +88,7 @@ class TextResult:
     generated_tokens: int
     finish: Literal["stop", "end", "length", "fault"]
     fault: str | None = None
+    updates: tuple[Update, ...] = ()
 
     @classmethod
     def failed(cls, fault: str, prompt_tokens: int = 0, generated_tokens: int = 0) -> TextResult:
@@ -128,3 +137,31 @@ class TextModel(Protocol):
     def close(self) -> None:
         """Give back what it holds; idempotent."""
         ...
+
+
+class MemoryReader:
+    """The host's half of a kind of memory, one for each engine; the driver's is `swarm.agents.memory.AgentMemory`.
+
+    Args:
+        settings: the section of `agents.memory`.
+        engine: whose calls it reads for.
+    """
+
+    def __init__(self, settings: Any, engine: Engine) -> None:
+        self.settings = settings
+        self.engine = engine
+
+    def open(self, handle: Handle) -> Mapping[str, Any]:
+        """Return fields of `ulm.decode.engine.GenerationRequest`: what the engine takes for this memory.
+
+        Asked once for each version in a batch. What it returns is used until the batch is answered; a batch never has
+        two versions of one memory.
+
+        Raises:
+            ValueError, OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def update(self, result: Any) -> bytes | None:
+        """Return what the memory holds after a call (a `GenerationResult`), None where it has not changed."""
+        return None

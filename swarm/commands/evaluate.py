@@ -11,7 +11,7 @@ from swarm.commands.options import Overrides, WorkFolder
 
 __all__ = ["EXAMPLE", "evaluate"]
 
-EXAMPLE = "swarm eval experiments/engram.yaml --set learn.steps=100"
+EXAMPLE = "swarm eval experiments/engram.yaml --set learn.optimizer.steps=100"
 
 
 def evaluate(
@@ -26,8 +26,8 @@ def evaluate(
     from swarm.errors import SwarmError
     from swarm.lab.engram.config import EngramEvalConfig
 
-    if missing := [name for name in ("accelerate", "peft") if importlib.util.find_spec(name) is None]:
-        raise SwarmError(f"`swarm eval` needs {' and '.join(missing)}: pip install 'ulm-swarm[hf]'")
+    if importlib.util.find_spec("peft") is None:
+        raise SwarmError("`swarm eval` needs peft: pip install 'ulm-swarm[hf]'")
     config = load_yaml_model(file, EngramEvalConfig, list(overrides or []))
     from swarm.lab.engram.evaluation import run_evaluation
     from swarm.lab.engram.results import summary

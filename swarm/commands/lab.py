@@ -73,6 +73,9 @@ def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
         task = progress.add_task(title, total=steps, measured="starting")
 
         def report(line: dict[str, Any]) -> None:
+            if "notice" in line:
+                progress.console.print(f"{title}: {line['notice']}")
+                return
             words = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
             if line["LTM_enabled"]:
                 words += f"  routed {line['routed_token_ratio']:.2f}  hits {line['ltm_hit_rate']:.2f}"

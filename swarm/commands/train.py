@@ -1,4 +1,4 @@
-"""`swarm train FILE`: train a µLM from a training recipe."""
+"""`swarm train FILE`: train a µLM or an adapter from a recipe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the checkpoint here.")] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Ray Train workers. Default: the file's.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the last saved step of this output folder.")
-    ] = False,
 ) -> None:
-    """Train a µLM through Ray Train; prints progress, rate and ETA, and ends with the checkpoint's folder."""
-    from swarm.train.policy import train_from_file
+    """Train what a recipe describes with Ray Train; the same command again goes on where it was."""
+    from swarm.train.training import train_policy
 
-    folder = train_from_file(file, list(overrides or []), out, workers, resume)
+    try:
+        folder = train_policy(file, overrides or [], out=out, workers=workers, echo=typer.echo)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command continues where it was", err=True)
+        raise
     typer.echo(f"checkpoint    {folder}")

@@ -16,8 +16,9 @@ from typing import Literal
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.document import Document, set_key
 from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine
-from swarm.config.experiment import EngramSection, ExperimentConfig, TopologyConfig
+from swarm.config.experiment import ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
+from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
 from worlds.protocol import World, WorldError
 from worlds.registry import world_class
@@ -57,7 +58,7 @@ class Arm:
         needs_playbook: the arm exists only in worlds with a playbook.
         needs_coordinator: the arm exists only where somebody directs.
         needs_memory: the arm exists only where agents have a memory beside their window.
-        needs_engram: the arm exists only where agents have an exact memory.
+        needs_setting: the arm exists only where agents have a memory with this setting.
     """
 
     title: str
@@ -69,7 +70,7 @@ class Arm:
     needs_playbook: bool = False
     needs_coordinator: bool = False
     needs_memory: bool = False
-    needs_engram: bool = False
+    needs_setting: str | None = None
 
 
 def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
@@ -112,18 +113,21 @@ def _solo(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
-    return _with_agents(config, memory=("stm",), memory_span="episode", engram=EngramSection())
+    return _with_agents(config, memory=tuple(memory for memory in config.agents.memory if memory.kind == "stm"))
 
 
-def _engram(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]:
-    """Return an override that changes settings of the exact memory, where there is one."""
+def _memories(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]:
+    """Return an override that changes settings of all memories that have them."""
 
     def change(config: ExperimentConfig) -> ExperimentConfig:
-        if not config.agents.has_engram:
-            return config
-        return _with_agents(config, engram=config.agents.engram.model_copy(update=changes))
+        memories = (m.model_copy(update=changes) if _has(m, *changes) else m for m in config.agents.memory)
+        return _with_agents(config, memory=tuple(memories))
 
     return change
+
+
+def _has(memory: MemorySection, *settings: str) -> bool:
+    return set(settings) <= type(memory).model_fields.keys()
 
 
 def _random(config: ExperimentConfig) -> ExperimentConfig:
@@ -224,26 +228,26 @@ ARMS: dict[str, Arm] = {
     "private_memory": Arm(
         "memories private",
         "Does it matter that facts are shared?",
-        _engram(shared=False),
+        _memories(shared=False),
         "sharing facts matters",
         "sharing facts is not shown to add anything to each agent's own",
-        needs_engram=True,
+        needs_setting="shared",
     ),
     "shuffled_memory": Arm(
         "memory shuffled",
         "Does it matter what the memory says (null control)?",
-        _engram(control="shuffled"),
+        _memories(control="shuffled"),
         "what the memory says matters",
         "a gain that survives a shuffled memory is not caused by what it holds",
-        needs_engram=True,
+        needs_setting="control",
     ),
     "capacity_1": Arm(
         "memory of one fact",
         "Does it matter how much the memory holds (null control)?",
-        _engram(control="capacity_1"),
+        _memories(control="capacity_1"),
         "a memory of the last fact alone does not get there",
         "a gain that survives with room for one fact does not come from remembering",
-        needs_engram=True,
+        needs_setting="control",
     ),
     "random": Arm(
         "random policy",
@@ -317,10 +321,10 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     asked = arms_of(config)[arm]
     if asked.needs_view and not _has_view(config):
         return f"not applicable to {config.world.id}: it has no option `view`"
-    if asked.needs_memory and config.agents.memory == ("stm",):
+    if asked.needs_memory and [memory.kind for memory in config.agents.memory] == ["stm"]:
         return "not applicable: its agents have no memory beside their window (agents.memory)"
-    if asked.needs_engram and not config.agents.has_engram:
-        return "not applicable: its agents have no exact memory (engram in agents.memory)"
+    if asked.needs_setting and not any(_has(memory, asked.needs_setting) for memory in config.agents.memory):
+        return f"not applicable: its agents have no memory with the setting `{asked.needs_setting}`, such as facts"
     if asked.needs_coordinator and not config.coordinator.traits.directs:
         return "not applicable: it has no coordinator (coordinator.kind)"
     if asked.needs_playbook:

@@ -19,9 +19,9 @@ from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
+from swarm.identity import refuse_other
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
-from swarm.record.records import refuse_other_experiment
 
 __all__ = ["ARMS", "Arm", "compare_arms", "run_comparison", "solo_config"]
 
@@ -155,7 +155,7 @@ def _read_own(config: ExperimentConfig, run_dir: Path) -> RunOutcomes:
         SwarmError: the folder holds a run of another experiment.
     """
     run = read_run(run_dir)
-    refuse_other_experiment(run_dir, run.config, logical_settings(config))
+    refuse_other(run_dir, run.config, logical_settings(config))
     return run
 
 

@@ -14,14 +14,15 @@ from pydantic import Field, model_validator
 
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
+from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
+from swarm.config.training import Device
 
 __all__ = [
     "AgentsConfig",
     "BudgetConfig",
     "CompareConfig",
     "CoordinatorConfig",
-    "EngramSection",
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
@@ -38,16 +39,6 @@ class WorldConfig(Section):
 
     options: dict[str, Any] = Field(default_factory=dict)
     """The world's own settings; `swarm worlds ID` lists them."""
-
-
-class EngramSection(Section):
-    """The exact memory of agents that have one."""
-
-    shared: bool = True
-    """Whether all agents write to one memory and read it in the next tick, or each has its own."""
-
-    control: Literal["none", "shuffled", "capacity_1"] = "none"
-    """Null controls: `shuffled` gives each key another key's action, `capacity_1` keeps the last fact alone."""
 
 
 class AgentsConfig(Section):
@@ -74,49 +65,27 @@ class AgentsConfig(Section):
     turns: Literal["parallel", "one_at_a_time"] = "parallel"
     """`parallel` lets all agents act in every tick; `one_at_a_time` lets one act per tick, in turn."""
 
-    memory: tuple[Literal["stm", "ltm", "engram"], ...] = ("stm",)
-    """What an agent remembers with: `stm`, the window, which ends with its prompt; `ltm`, the long-term memory of a
-    model that was trained with one; `engram`, an exact memory of the facts that the world vouches for."""
-
-    memory_span: Literal["episode", "run"] = "episode"
-    """How long `ltm` and `engram` last."""
-
-    engram: EngramSection = EngramSection()
-    """Settings of the exact memory."""
+    memory: Memories = Field(("stm",), validate_default=True)
+    """What an agent keeps, as names or sections with their `kind` and settings: `stm`, the window, which ends with its
+    prompt; `ltm`, the long-term memory of a model that was trained with one; `facts`, an exact memory of what the world
+    vouches for. A package adds others by entry points in the group `ulm_swarm.memories`."""
 
     min_active: int | None = Field(None, ge=1)
     """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
     takes; null lets everybody act in every tick."""
 
-    @property
-    def has_ltm(self) -> bool:
-        """Whether agents carry a long-term memory from call to call."""
-        return "ltm" in self.memory
-
-    @property
-    def has_engram(self) -> bool:
-        """Whether agents have an exact memory of facts."""
-        return "engram" in self.memory
-
     @model_validator(mode="after")
-    def _engine_fits(self) -> AgentsConfig:
+    def _engine_and_memory_fit(self) -> AgentsConfig:
+        kinds = [memory.kind for memory in self.memory]
+        if "stm" not in kinds or len(set(kinds)) != len(kinds):
+            raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
         if not isinstance(self.engine, ModelEngine):
             return self
         self.engine.refuse_short(self.max_new_tokens)
-        if not isinstance(self.engine, UlmEngine) and (self.has_ltm or self.has_engram):
-            raise ValueError(f"memories need engine 'ulm'; set memory: [stm] for {self.engine.kind!r}")
-        if self.engine.chats and self.has_engram:
-            raise ValueError("an exact memory continues plain prompts; set engine.prompt: plain, or leave engram out")
-        return self
-
-    @model_validator(mode="after")
-    def _memory_fits(self) -> AgentsConfig:
-        if "stm" not in self.memory or len(set(self.memory)) != len(self.memory):
-            raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
-        if self.memory_span == "run" and self.memory == ("stm",):
-            raise ValueError("`memory_span` is that of the long-term memory; add ltm or engram to `memory`")
-        if self.engram != EngramSection() and not self.has_engram:
-            raise ValueError("`engram` has settings, but `memory` does not name it; add engram to `memory`")
+        for memory in self.memory:
+            if not isinstance(self.engine, UlmEngine) and find_memory(memory.kind).Reader is not None:
+                raise ValueError(f"memory {memory.kind} needs engine 'ulm'; leave it out for {self.engine.kind!r}")
+            memory.refuse(self.engine.chats)
         return self
 
 
@@ -194,9 +163,9 @@ class RuntimeConfig(Section):
     """`tick` has every tick on disk before the next. `group` writes every 50 ms: faster, and a power cut may lose so
     much, which resuming recomputes."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$")
-    """Where hosts compute: `cpu`, `cuda`, one GPU such as `cuda:1`, or `mps` (Apple). `auto` takes a CUDA GPU where
-    there is one, else the CPU."""
+    device: Device = "auto"
+    """Where hosts compute: `cpu`, `cuda` or `mps` (Apple's GPU). `auto` takes a CUDA GPU where there is one, else the
+    CPU."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of weights in hosts. `bfloat16` halves what a pretrained model reads per token; then a text may
@@ -277,6 +246,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
-        if self.agents.memory_span == "run" and self.concurrency > 1:
-            raise ValueError("memory_span 'run' hands memories from episode to episode; set concurrency: 1")
+        lasting = [m.kind for m in self.agents.memory if isinstance(m, KeptSection) and m.span == "run"]
+        if lasting and self.concurrency > 1:
+            raise ValueError(f"{lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1")
         return self

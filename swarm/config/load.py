@@ -10,7 +10,6 @@ import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -75,20 +74,18 @@ def load_chosen_model(
     path: str | Path,
     choose: Callable[[Mapping[str, Any]], type[ModelT]],
     overrides: Sequence[str] = (),
-    options: Mapping[str, object] = MappingProxyType({}),
 ) -> ModelT:
     """Read a YAML file into the model that its content asks for, with the same care and messages as an experiment.
 
     Args:
         path: the YAML file.
-        choose: data of the file, overrides and options applied -> model class.
+        choose: data of the file, overrides applied -> model class.
         overrides: as for `load_experiment`.
-        options: key -> value from the command-line option of that name; None where it was not given.
 
     Raises:
-        SwarmError: one line per mistake of the file, the overrides and the options, at most ten.
+        SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document, problems = _read(path, overrides, options)
+    document, problems = _read(path, overrides, {})
     model, found = _validate(choose(document.data), document, document.data, ())
     problems += found
     if model is None or problems:

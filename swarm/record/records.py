@@ -6,19 +6,17 @@ the agents, so nobody sorts names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from swarm.errors import SwarmError
-
 __all__ = [
     "FORMAT",
     "AgentEntry",
+    "Cause",
+    "ChangeRecord",
     "CoordinatorEntry",
     "End",
     "EpisodeEnd",
@@ -36,7 +34,6 @@ __all__ = [
     "check_record",
     "faults_in",
     "in_agent_order",
-    "refuse_other_experiment",
 ]
 
 FORMAT = 2
@@ -44,6 +41,9 @@ FORMAT = 2
 
 Said: TypeAlias = Annotated[tuple[str, str], Strict(False)]
 """(agent, text); JSON has lists for tuples."""
+
+Cause: TypeAlias = Literal["learn", "share", "consolidate", "merge", "forget", "undo"]
+"""Why what an agent keeps changes."""
 
 _exact = with_config(ConfigDict(extra="forbid", strict=True))
 
@@ -69,7 +69,6 @@ class AgentEntry(TypedDict):
     valid: bool
     reward: float
     report: NotRequired[str]
-    facts: NotRequired[list[Said]]
     fault: NotRequired[str]
 
 
@@ -161,12 +160,13 @@ class Told(TypedDict):
 
 @_exact
 class Tick(Told, _Chained):
-    """One step of an episode's world."""
+    """One step of an episode's world. `memory`: kind -> what agents came to keep, of the kinds that say so."""
 
     kind: Literal["tick"]
     episode: int
     tick: int
     agents: list[AgentEntry]
+    memory: dict[str, dict[str, Any]]
     spent: SpentEntry
     state: str
     terminated: bool
@@ -201,7 +201,42 @@ class End(_Chained):
     faults: int
 
 
-Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | End
+@_exact
+class EvidenceEntry(TypedDict):
+    """What a change was made from: `seq` of records, and a hash of what was taken from them."""
+
+    records: list[int]
+    digest: str
+
+
+@_exact
+class TestEntry(TypedDict):
+    """An acceptance test on held-out probes: how far `after` may fall below `before`."""
+
+    before: float
+    after: float
+    limit: float
+
+
+@_exact
+class ChangeRecord(_Chained):
+    """What an agent keeps changes for good; `swarm.record.change.Change` says what the fields mean."""
+
+    kind: Literal["change"]
+    memory: str
+    agent: str | None
+    cause: Cause
+    parent: str
+    result: str
+    evidence: EvidenceEntry
+    settings: dict[str, Any]
+    seed: int
+    cost: dict[str, int]
+    test: TestEntry | None
+    accepted: bool
+
+
+Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | ChangeRecord | End
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
@@ -236,32 +271,3 @@ def faults_in(record: Tick) -> list[tuple[str, str]]:
     if record["coordinator"] is not None:
         asked.append(("coordinator", record["coordinator"].get("fault")))
     return [(who, fault) for who, fault in asked if fault is not None]
-
-
-def refuse_other_experiment(run_dir: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Check that a run folder holds a run of this experiment.
-
-    Args:
-        run_dir: the folder, for the message.
-        recorded: settings of its header.
-        wanted: settings of the experiment, as a header has them.
-
-    Raises:
-        SwarmError: naming the first setting that differs.
-    """
-    if (difference := _first_difference(recorded, wanted)) is not None:
-        raise SwarmError(
-            f"{run_dir} holds a run of another experiment ({difference}): choose another folder with --out, or restore "
-            "what was changed"
-        )
-
-
-def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any], where: str = "") -> str | None:
-    for name in sorted(there.keys() | here.keys()):
-        one, other = there.get(name), here.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            if (found := _first_difference(one, other, f"{where}{name}.")) is not None:
-                return found
-        elif one != other:
-            return f"{where}{name} is {json.dumps(one):.60} there and {json.dumps(other):.60} here"
-    return None

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swarm.agents.shared_facts import SwarmFacts
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, DirectRequest, Report
@@ -79,8 +78,6 @@ class Episode:
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
-        self.memories: dict[str, bytes] = {}
-        self.facts = SwarmFacts(config.agents.engram) if config.agents.has_engram else None
         try:
             observations, infos = world.reset(self.seed, options={"episode": index})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
@@ -115,17 +112,20 @@ class Episode:
             self.latest[agent] = report
             self.unread += 1
 
-    def prompt(self, agent: str, directives: Mapping[str, str], sources: Sequence[str]) -> str:
+    def prompt(
+        self, agent: str, directives: Mapping[str, str], sources: Sequence[str], kept: Sequence[str] = ()
+    ) -> str:
         """Return what an agent reads before it acts.
 
         Args:
             agent: its id.
             directives: agent -> text, for this tick.
             sources: agents whose latest reports it reads.
+            kept: the lines that its memories add.
         """
         reports = [self.latest[source] for source in sources if source in self.latest]
         directive = directives.get(agent, "")
-        return agent_prompt(self.observations[agent], directive, reports, self.history.get(agent, ()))
+        return agent_prompt(self.observations[agent], directive, reports, self.history.get(agent, ()), kept)
 
     def request(self, hints: Sequence[str] = ()) -> DirectRequest:
         """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
@@ -188,8 +188,6 @@ class Episode:
                 self.history[agent] = pairs[-self.config.agents.history :]
             info = result.infos.get(agent, Info())
             self._hear(record["tick"], agent, info)
-            if self.facts is not None:
-                self.facts.write(agent, info.get("facts", []))
             if self.world.solved and not self.solution and entry["reward"] > 0:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
@@ -225,7 +223,7 @@ class Episode:
         return None
 
     def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Tick:
-        """Return the `tick` record, which `commit` then takes in.
+        """Return the `tick` record, but for `memory`; `commit` then takes it in.
 
         Args:
             orders: what the episode was told.
@@ -241,6 +239,7 @@ class Episode:
             "coordinator": told["coordinator"],
             "directives": told["directives"],
             "agents": [self._entry(reply, result) for reply in replies],
+            "memory": {},
             "spent": self.spent.entry(),
             "state": state,
             "terminated": bool(result.terminations) and all(result.terminations.values()),
@@ -274,8 +273,6 @@ class Episode:
         entry["reward"] = float(result.rewards[agent])
         if report := info.get("report"):
             entry["report"] = report
-        if self.facts is not None and info.get("facts"):
-            entry["facts"] = [(observation, action) for observation, action in info["facts"]]
         return entry
 
     def closing(self, reason: str, unrecorded: Spent | None = None) -> EpisodeEnd:

@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.minds import book_for
 from swarm.coordinator.protocol import Briefing, Playbook
 from swarm.errors import SwarmError
+from swarm.identity import refuse_other
 from swarm.messages import CallKey
 from swarm.record.folder import base_dir_of, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
-from swarm.record.records import Record, Tick, acted, refuse_other_experiment
+from swarm.record.records import Record, Tick, acted
 from swarm.run.episode import Episode, WorldFaultError, open_world
 from swarm.run.topology import neighbours
 
@@ -89,9 +91,10 @@ class Retelling:
         except ValueError as error:
             raise SwarmError(f"{run_dir}: {' '.join(str(error).split())}") from error
         if header is not None:
-            refuse_other_experiment(run_dir, header["config"], logical_settings(self.config))
+            refuse_other(run_dir, header["config"], logical_settings(self.config))
         self.base_dir = base_dir_of(run_dir)
         self.live: dict[int, Episode] = {}
+        self.memories = make_memories(self.config.agents.memory, Place())
         self._sources: Mapping[str, tuple[str, ...]] | None = None
         self._book: Playbook | None = None
         with contextlib.suppress(SwarmError):  # whoever directed had no playbook
@@ -120,6 +123,8 @@ class Retelling:
                 del self.live[record["episode"]]
         except (WorldFaultError, KeyError) as error:
             raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
+        for memory in self.memories:
+            memory.fold(record)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""
@@ -137,12 +142,16 @@ class Retelling:
             yield Call(
                 (episode.index, episode.ticks, agent),
                 "agent",
-                episode.prompt(agent, told, self._sources[agent]),
+                episode.prompt(agent, told, self._sources[agent], self._kept(agent, episode.index)),
                 entry["action"],
                 entry["feedback"],
                 entry["reward"],
                 fault=entry.get("fault"),
             )
+
+    def _kept(self, agent: str, episode: int) -> list[str]:
+        """Return the lines that its memories add to an agent's prompt."""
+        return [line for memory in self.memories for line in memory.lines(episode, agent)]
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:
         if self._book is None or record["coordinator"] is None:

@@ -16,18 +16,20 @@ from itertools import count
 from pathlib import Path
 
 from swarm.agents.host import HostSpec
-from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
+from swarm.agents.ltm_files import MEMORY_FOLDER
+from swarm.agents.memory import Place, make_memories
 from swarm.agents.models import LoadedModels, load_models
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.human import Terminal, operator_for
 from swarm.errors import SwarmError
+from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
 from swarm.record.folder import read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_records
-from swarm.record.records import FORMAT, refuse_other_experiment
+from swarm.record.records import FORMAT
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.run.episode import open_world
 from swarm.run.remote import start_remote
@@ -149,7 +151,7 @@ def _go_on(
         records = read_records(run_dir / JOURNAL_NAME)
         header = next(records, None)
         if header is not None and header["kind"] == "header":
-            refuse_other_experiment(run_dir, header["config"], logical_settings(config))
+            refuse_other(run_dir, header["config"], logical_settings(config))
             runtime.fold(records)
         if runtime.ended is not None:  # only reported: its models may be gone
             return _outcome(run_dir, runtime, journal, played=False)
@@ -284,7 +286,7 @@ def _runtime(
 ) -> Runtime:
     agents = _world(config, base_dir).possible_agents
     heard_by = neighbours(config.topology, agents, config.seed, base_dir)
-    memories = MemoryStore(run_dir / MEMORY_FOLDER, config.runtime.durability) if config.agents.has_ltm else None
+    memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
     mailbox = Mailbox(run_dir / STEERING_NAME)
     return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, operator)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from swarm.agents.ltm_files import MemoryStore
-from swarm.agents.shared_facts import SwarmFacts
+from swarm.agents.memory import AgentMemory
 from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -61,7 +61,7 @@ class Runtime:
         heard_by: agent -> agents whose reports it reads.
         journal: where records go.
         telemetry: where wall-clock facts go.
-        memories: where agents' long-term memories go; needed if they have any.
+        memories: what agents keep, empty: one for each kind.
         mailbox: where people leave what they have to say to the run.
         operator: the person who takes part in it.
     """
@@ -73,7 +73,7 @@ class Runtime:
         heard_by: dict[str, tuple[str, ...]],
         journal: JournalWriter,
         telemetry: TelemetryWriter,
-        memories: MemoryStore | None = None,
+        memories: Sequence[AgentMemory[Any]] = (),
         mailbox: Mailbox | None = None,
         operator: Operator | None = None,
     ) -> None:
@@ -82,9 +82,6 @@ class Runtime:
         self.operator = operator
         self._steered = 0
         self.memories = memories
-        self._handed_on: dict[str, bytes] = {}
-        self._facts: SwarmFacts | None = None
-        self._last_remembered: tuple[int, int] | None = None
         self.make_world = make_world
         self.heard_by = heard_by
         self.journal = journal
@@ -129,30 +126,18 @@ class Runtime:
                 self._resume_after = record["episode"]
             elif record["kind"] == "end":
                 self.ended = record["reason"]
-        self._recall()
-
-    def _recall(self) -> None:
-        """Give agents back what they remembered after the last record."""
-        if self.memories is None or self.ended is not None:
-            return
-        for episode in self.live.values():
-            if episode.ticks:
-                episode.memories = self.memories.load(episode.index, episode.ticks - 1)
-        if self.config.agents.memory_span == "run":
-            if self._last_remembered is not None:
-                self._handed_on = self.memories.load(*self._last_remembered)
-            for episode in self.live.values():
-                episode.memories = episode.memories or dict(self._handed_on)
+            for memory in self.memories:
+                memory.fold(record)
+        if self.ended is None:
+            for memory in self.memories:
+                memory.load()
 
     def _open(self, index: int) -> Episode:
         try:
             episode = Episode(index, self.config, self.make_world())
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
-        episode.memories = dict(self._handed_on)
         episode.steered = self._steered
-        if self._facts is not None:
-            episode.facts = self._facts
         self.live[index] = episode
         self.next_episode = index + 1
         return episode
@@ -165,11 +150,7 @@ class Runtime:
         self.totals.faults += len(faults_in(record))
 
     def _close(self, record: EpisodeEnd) -> None:
-        ended = self.live.pop(record["episode"])
-        if self.config.agents.memory_span == "run":
-            self._handed_on, self._facts = ended.memories, ended.facts
-            if ended.ticks:
-                self._last_remembered = (ended.index, ended.ticks - 1)
+        del self.live[record["episode"]]
         self._last.pop(record["episode"], None)
         self.totals.episodes += 1
         self.totals.solved += record["solved"]
@@ -192,7 +173,7 @@ class Runtime:
         while self.ended is None:
             if self._resume_after < 0:
                 while self.next_episode < self.config.episodes and len(self.live) < self.config.concurrency:
-                    self.journal.append(self._open(self.next_episode).opening())
+                    self._write(self._open(self.next_episode).opening())
             todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
             self._resume_after = -1
             if todo:
@@ -208,7 +189,7 @@ class Runtime:
     def _end(self, reason: str) -> None:
         self.ended = reason
         done = self.totals
-        self.journal.append(
+        self._write(
             {
                 "kind": "end",
                 "reason": reason,
@@ -218,6 +199,13 @@ class Runtime:
                 "faults": done.faults,
             }
         )
+
+    def _write(self, record: Record) -> None:
+        """Put something on record and let the memories take it in."""
+        record["seq"] = self.journal.next_seq
+        self.journal.append(record)
+        for memory in self.memories:
+            memory.fold(record)
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
         steered = self._listen(episodes, pool)
@@ -278,7 +266,16 @@ class Runtime:
         directives = orders.directives(episode.directives)
         acting = self._active(episode, acting, directives)
         turns = [
-            _Turn(agent, directives.get(agent, ""), episode.prompt(agent, directives, self.heard_by[agent]))
+            _Turn(
+                agent,
+                directives.get(agent, ""),
+                episode.prompt(
+                    agent,
+                    directives,
+                    self.heard_by[agent],
+                    [line for memory in self.memories for line in memory.lines(episode.index, agent)],
+                ),
+            )
             for agent in acting
         ]
         for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
@@ -316,9 +313,9 @@ class Runtime:
                 key = (episode.index, episode.ticks, turn.agent)
                 pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
                 asked.append(turn)
-                memory = episode.memories.get(turn.agent)
-                facts = () if episode.facts is None else episode.facts.known(turn.agent)
-                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, memory, facts))
+                handles = (memory.handle(episode.index, turn.agent) for memory in self.memories)
+                held = tuple(handle for handle in handles if handle is not None)
+                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, held))
         if requests:
             for turn, reply in zip(asked, pool.act(requests), strict=True):
                 turn.reply = reply
@@ -345,18 +342,22 @@ class Runtime:
             self._finish(episode, f"world fault: {error}"[:300], unrecorded)
             return 0
         record = episode.ticking(orders, replies, result, state)
+        record["memory"] = self._remembered(record, result, replies)
         self._take(episode, record, result)
-        self._remember(episode, replies)
-        self.journal.append(record)
+        for memory in self.memories:
+            memory.save(record["episode"], record["tick"])
+        self._write(record)
         self._end_if_over(episode)
         return len(actions)
 
-    def _remember(self, episode: Episode, replies: list[ActReply]) -> None:
-        """Keep what agents remember after this tick, on disk before the tick is on record."""
-        if self.memories is None:
-            return
-        episode.memories |= {reply.key[2]: reply.memory for reply in replies if reply.memory is not None}
-        self.memories.save(episode.index, episode.ticks - 1, episode.memories)
+    def _remembered(self, record: Tick, result: StepResult, replies: Sequence[ActReply]) -> dict[str, Any]:
+        """Let the memories take in a tick; return what of it goes on record, by kind."""
+        found = {}
+        for memory in self.memories:
+            updates = {r.key[2]: data for r in replies for kind, data in r.updates if kind == memory.kind}
+            if body := memory.after_tick(record, result, updates):
+                found[memory.kind] = body
+        return found
 
     def _end_if_over(self, episode: Episode) -> None:
         if reason := episode.end_reason(self._last.get(episode.index)):
@@ -364,9 +365,10 @@ class Runtime:
 
     def _finish(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
         record = episode.closing(reason, unrecorded)
-        self.journal.append(record)
+        for memory in self.memories:
+            for change in memory.after_episode(record, self.live):
+                self._write(change.as_record())
+        self._write(record)
         self._close(record)
-        if self.memories is not None:
-            self.memories.end_episode(episode.index, self.live)
         if self.operator is not None:
             self.operator.on_episode_end(episode.index, reason, episode.ticks, episode.spent.tokens)

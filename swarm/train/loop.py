@@ -1,113 +1,123 @@
-"""Drives a training on documents step by step: logs, saves, and says in words why it cannot go on.
+"""The one training loop: from the last saved state on, step by step, to the last step or to a clear reason why not.
 
-Owns what every Ray Train worker does once its training is built. It refuses to know what is learned, and Ray.
+Policies, agents with memory, adapters, the lab's language models, MQAR and the learned arms of the Engram evaluation
+are objectives of it. With a `Worker(0, 1, device, report)` it needs no Ray; `train_on_workers` calls it in each worker
+of Ray Train.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from swarm.files import write_whole
-from ulm.train.documents import LanguageModelTraining, StepReport
+from swarm.actors.ray_train import run_workers
+from swarm.config.training import OptimizerSection, PlaceSection, resolve_device
+from swarm.errors import SwarmError
 from ulm.train.states import RollingStates
+from ulm.train.step import Objective, StepReport, Worker, learning_rate, train_step
 
-__all__ = ["METRICS", "NOTICES", "run_training"]
+__all__ = ["STATES", "run_training", "train_on_workers", "trained"]
 
-METRICS, NOTICES = "metrics.jsonl", "notices.txt"
+STATES = "states"
 
 
 def run_training(
-    training: LanguageModelTraining,
-    states: RollingStates,
-    folder: Path,
+    objective: Objective,
+    optimizer: OptimizerSection,
     *,
-    save_every: int,
-    log_every: int,
-    track: Callable[[dict[str, Any]], None] | None = None,
-) -> str | None:
+    states: RollingStates | None = None,
+    save_every: int = 100,
+    log_every: int = 50,
+) -> dict[str, Any]:
     """Train from the last saved state to the last step.
 
+    Every `log_every` steps the worker reports a line of metrics: `step`, `loss` (mean nats per learned token since the
+    line before), `lr`, `grad_norm`, `tokens_per_s`, `eta_s`, `seconds`, and what the objective measures.
+
     Args:
-        training: of this worker.
-        states: where states are kept.
-        folder: where the first worker appends to `METRICS` and `NOTICES`.
+        objective: what is trained, as this worker sees it.
+        optimizer: rate and length.
+        states: where states are kept; None keeps none.
         save_every: steps.
         log_every: steps.
-        track: also receives each line of metrics.
 
     Returns:
-        None, or why every further try would fail.
-    """
-    steps, first_worker = training.steps, training.rank == 0
+        Progress: `step`, `seconds` and learned `tokens` of all tries, and the `schedule`: from which step on the
+        training was to have how many steps.
 
-    def notice(line: str) -> None:
-        if first_worker:
-            with (folder / NOTICES).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    Raises:
+        SwarmError: the training cannot go on, and would not in another try: loss or gradient are not finite, memory is
+            full, or the saved states are damaged or of other data.
+    """
+    worker, steps = objective.worker, optimizer.steps
+    progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0, "schedule": []}
+    if states is not None:
+        progress |= _restored(objective, states)
+    if 0 < progress["step"] < steps:
+        worker.report({"notice": f"going on from step {progress['step']}"})
+    if not progress["schedule"] or progress["schedule"][-1]["steps"] != steps:
+        progress["schedule"] = [*progress["schedule"], {"from_step": progress["step"], "steps": steps}]
+    before, started = progress["seconds"], time.monotonic()
+    since = _Since()
+    for step in range(progress["step"], steps):
+        rate = learning_rate(step, peak=optimizer.lr, warmup=optimizer.warmup, steps=steps, schedule=optimizer.schedule)
+        report = _step(objective, step, rate, optimizer.clip, states)
+        since.add(report)
+        done, last = step + 1, step + 1 == steps
+        progress |= {"step": done, "seconds": before + time.monotonic() - started}
+        progress["tokens"] += report.tokens
+        if done % log_every == 0 or last:
+            worker.report(since.metrics(objective, progress, steps, rate))
+            since = _Since()
+        if states is not None and (done % save_every == 0 or last):
+            more, tensors = objective.state()
+            if worker.rank == 0:
+                states.save(done, objective.model, objective.optimizer, {**progress, **more}, tensors)
+    return progress
+
+
+def _restored(objective: Objective, states: RollingStates) -> dict[str, Any]:
+    """Return the progress of the newest whole state, after going back to it; empty where there is none."""
+
+    def warn(line: str) -> None:
+        objective.worker.report({"notice": line})
 
     try:
-        progress = training.restore(states, notice) or {"seconds": 0.0, "tokens": 0}
+        saved = states.load(objective.model, objective.optimizer, warn)
+        if saved is None:
+            return {}
+        objective.restore(saved.progress, saved.extra)
     except ValueError as error:
-        return str(error)
-    if first_worker:
-        if 0 < training.next_step < steps:
-            notice(f"going on from step {training.next_step}")
-        _rewind(folder / METRICS, training.next_step)
-    before, start = float(progress["seconds"]), time.monotonic()
-    tokens = int(progress["tokens"])
-    since = _Since()
-    while training.next_step < steps:
-        try:
-            since.add(training.train_step())
-        except FloatingPointError as error:
-            return (
-                f"training diverged at step {training.next_step} ({error}); the last good state is kept in "
-                f"{states.folder}; set a lower lr"
-            )
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            return (
-                f"out of memory at step {training.next_step}; raise train.micro_batches, or lower train.batch_size or "
-                "train.span"
-            )
-        done = training.next_step
-        last = done == steps
-        seconds = before + time.monotonic() - start
-        if first_worker and (done % log_every == 0 or last):
-            line = since.metrics(done, steps, seconds, training.model.ltm is not None)
-            with (folder / METRICS).open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
-            if track is not None:
-                track(line)
-        if done % log_every == 0:
-            tokens += since.tokens
-            since = _Since()
-        if done % save_every == 0 or last:
-            training.save(states, {"seconds": seconds, "tokens": tokens + since.tokens})
-    return None
+        raise SwarmError(str(error)) from error
+    return {name: saved.progress[name] for name in ("step", "seconds", "tokens", "schedule")}
 
 
-def _rewind(metrics: Path, step: int) -> None:
-    """Drop what was logged after a step, for it will be done and logged again; a torn last line goes too."""
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    write_whole(metrics, "".join(kept))
+def _step(objective: Objective, step: int, rate: float, clip: float, states: RollingStates | None) -> StepReport:
+    """Take a step; what would happen again in every try is a SwarmError."""
+    try:
+        return train_step(objective, step, rate, clip)
+    except FloatingPointError as error:
+        kept = "" if states is None else f"the last good state is kept in {states.folder}; "
+        raise SwarmError(f"training diverged at step {step} ({error}); {kept}set a lower lr") from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise SwarmError(
+            f"out of memory at step {step}; raise optimizer.micro_batches, or lower optimizer.batch_size or the span"
+        ) from error
 
 
 class _Since:
-    """Measurements since the last line of the log."""
+    """Measurements since the last line of metrics."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -116,30 +126,70 @@ class _Since:
     def add(self, report: StepReport) -> None:
         self.reports.append(report)
 
-    @property
-    def tokens(self) -> int:
-        return sum(report.tokens for report in self.reports)
-
-    def metrics(self, step: int, steps: int, seconds: float, with_ltm: bool) -> dict[str, Any]:
-        """Return one line of the log; all ratios are over the tokens since the line before."""
-        rate = self.tokens / max(1e-9, time.monotonic() - self.started)
-        written = sum(report.written for report in self.reports)
-        per_step = (time.monotonic() - self.started) / len(self.reports)
-        line: dict[str, Any] = {
-            "step": step,
-            "loss": round(sum(r.loss * r.tokens for r in self.reports) / self.tokens, 5),
+    def metrics(self, objective: Objective, progress: dict[str, Any], steps: int, rate: float) -> dict[str, Any]:
+        """Return a line; ratios are over the tokens since the line before."""
+        passed = max(1e-9, time.monotonic() - self.started)
+        tokens = sum(report.tokens for report in self.reports)
+        sums = {name: sum(report.sums[name] for report in self.reports) for name in self.reports[-1].sums}
+        return {
+            "step": progress["step"],
+            "loss": round(sum(report.loss * report.tokens for report in self.reports) / tokens, 5),
+            "lr": rate,
             "grad_norm": round(self.reports[-1].grad_norm, 4),
-            "tokens_per_s": round(rate, 1),
-            "eta_s": round(per_step * (steps - step), 1),
-            "seconds": round(seconds, 2),
-            "LTM_enabled": with_ltm,
+            "tokens_per_s": round(tokens / passed, 1),
+            "eta_s": round(passed / len(self.reports) * (steps - progress["step"]), 1),
+            "seconds": round(progress["seconds"], 2),
+            **objective.metrics(sums, tokens),
         }
-        if with_ltm:
-            line["routed_token_ratio"] = round(written / self.tokens, 5)
-            line["avg_surprisal_routed"] = round(sum(r.written_bits for r in self.reports) / max(1, written), 4)
-            line["ltm_hit_rate"] = round(sum(r.readings for r in self.reports) / self.tokens, 5)
-        return line
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def train_on_workers(
+    loop: Callable[[dict[str, Any], Worker], None],
+    settings: dict[str, Any],
+    folder: Path,
+    *,
+    name: str,
+    optimizer: OptimizerSection,
+    place: PlaceSection,
+) -> None:
+    """Run a loop around `run_training` on the workers of Ray Train, unless `folder` holds its last state.
+
+    Args:
+        loop: builds an objective from `settings` and calls `run_training`; states are in `STATES`.
+        settings: picklable.
+        folder: of the training.
+        name: of the run, for Ray's own records.
+        optimizer: says which step is the last.
+        place: where it runs.
+
+    Raises:
+        SwarmError: see `run_workers` and `run_training`.
+    """
+    if place.compile:
+        _require_compiler(resolve_device(place.device))
+    if RollingStates(folder / STATES).steps()[-1:] != [optimizer.steps]:
+        run_workers(loop, settings, name=name, folder=folder, place=place)
+
+
+def _require_compiler(device: str) -> None:
+    """Raise SwarmError if torch.compile lacks what it writes code for."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise SwarmError("compile: torch.compile needs Triton on CUDA: pip install triton, or set place.compile=false")
+    if device != "cuda" and shutil.which(compiler) is None:
+        raise SwarmError(
+            f"compile: torch.compile needs the C++ compiler {compiler}, which is not here; install it, name another "
+            f"in CXX, or set place.compile=false"
+        )
+
+
+def trained(folder: Path, model: nn.Module) -> dict[str, Any]:
+    """Give a model the weights of a finished training and return its progress.
+
+    Raises:
+        SwarmError: the training has not ended.
+    """
+    saved = RollingStates(folder / STATES).load(model)
+    if saved is None:
+        raise SwarmError(f"no training state in {folder}; give the same command again")
+    return saved.progress

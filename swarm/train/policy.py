@@ -1,272 +1,122 @@
-"""`swarm train`: trains a policy on solver traces with Ray Train, resumably, and ships it with its scores.
+"""Recipes of kind `policy`: a µLM learns a solver's completions, and is scored on puzzles that no training text holds.
 
-Owns the training recipe (`TrainConfig`), the loop around `ulm.train.pairs.train_step`, and the scoring on held-out
-puzzles. One worker or many, CPU or GPU: the loop is the same; with N workers each takes every N-th example of a batch
-and gradients are averaged. Batches follow from (seed, step) alone, so a resumed run is bit-equal to an undisturbed one.
+Examples follow from (seed, number) alone, so the cursor of a training is its step.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
-from swarm.actors.ray_tasks import require_device
-from swarm.actors.ray_train import give_up, run_workers
-from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import traces
-from swarm.train.progress import following, progress_lines
-from ulm.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_config, save_checkpoint
-from ulm.config import PRESETS, preset
+from swarm.train.loop import trained
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe
+from swarm.train.training import Scores, Training
+from ulm.checkpoint import CheckpointConfig, load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.train.pairs import learning_rate, make_optimizer, micro_batches, train_step
-from ulm.train.states import load_state, save_state
+from ulm.train.pairs import PairObjective
+from ulm.train.step import Objective, Worker, make_optimizer
 from worlds.numbers.arithmetic import ExpressionError, parse
 
-__all__ = ["TrainConfig", "score_policy", "train", "train_from_file"]
+__all__ = ["PolicyTraining", "score_policy"]
 
 
-class TrainConfig(Section):
-    """What a training file may say.
+class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
+    """A µLM and the tokenizer that it is trained with."""
 
-    Attributes:
-        name: names the run folder and the policy.
-        task: one of `swarm.train.traces.TASKS`.
-        preset: model size, from `ulm.config.PRESETS`; window: STM in tokens.
-        vocab_size: upper limit of the trained BPE tokenizer.
-        spell_numbers: numbers after a space are read digit by digit (`Tokenizer.spelled`).
-        steps, batch_size, lr, warmup, weight_decay, betas, clip: the optimizer, with a cosine schedule.
-        optimizer: `adamw`, or `muon` for the matrices with AdamW for embeddings and norms.
-        micro_batches: parts of similar length a batch is computed in.
-        save_every, log_every: in steps.
-        workers, threads, device, dtype: where it runs; `dtype` bfloat16 computes under autocast.
-        score_examples: held-out examples per kind that the finished policy is scored on.
-        init: checkpoint folder whose weights and tokenizer the training starts from, relative to the YAML file.
-        out: checkpoint folder, relative to the YAML file.
-    """
+    def inputs(self) -> dict[str, Any]:
+        """Return the hashes of the checkpoint that the training starts from."""
+        self.check_task()
+        if self.init is None:
+            return {}
+        parent, recipe = self._parent(self.init), self.recipe
+        if parent.model != recipe.model.config(parent.model.vocab_size):
+            raise SwarmError(
+                f"init: {recipe.init} is no {recipe.model.preset} of window {recipe.model.window}; set model.preset "
+                "and model.window"
+            )
+        return {"init_sha256": parent.sha256}
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    task: str
-    seed: int = Field(0, ge=0, lt=2**63)
-    preset: str = "1m"
-    window: int = Field(128, ge=8)
-    vocab_size: int = Field(512, ge=259)
-    spell_numbers: bool = False
-    steps: int = Field(ge=1)
-    batch_size: int = Field(128, ge=1)
-    micro_batches: int = Field(4, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    warmup: int = Field(200, ge=1)
-    weight_decay: float = Field(0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    clip: float = Field(1.0, gt=0)
-    save_every: int = Field(500, ge=1)
-    log_every: int = Field(50, ge=1)
-    workers: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    score_examples: int = Field(500, ge=0)
-    init: str | None = None
-    out: str
-
-    @model_validator(mode="after")
-    def _shares_evenly(self) -> TrainConfig:
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly by {self.workers} workers")
-        return self
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    require_device(name)
-    return torch.device(name)
-
-
-def _loop(settings: dict[str, Any]) -> None:
-    """Run in every Ray Train worker: the whole training, from the last saved state on."""
-    import ray.train
-    import ray.train.torch
-
-    config = TrainConfig.model_validate(settings["config"])
-    folder = Path(settings["folder"])
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = ray.train.torch.get_device() if config.device != "cpu" else torch.device("cpu")
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed).to(device)
-    if config.init is not None:
-        model.load_state_dict(load_checkpoint(Path(config.init)).model.state_dict())
-    optimizer = make_optimizer(model, config.lr, config.weight_decay, config.betas, config.optimizer)
-    saved = load_state(folder / "state", model, optimizer)
-    progress: dict[str, Any] = saved.progress if saved else {"step": 0, "seconds": 0.0, "examples": 0}
-    schedule = list(progress.get("schedule", []))
-    if not schedule or schedule[-1]["steps"] != config.steps:
-        schedule.append({"from_step": progress["step"], "steps": config.steps})
-    wrapped = torch.nn.parallel.DistributedDataParallel(model) if world_size > 1 else model
-    per_worker = config.batch_size // world_size
-    autocast = torch.bfloat16 if config.dtype == "bfloat16" else None
-    start, before = time.monotonic(), float(progress["seconds"])
-    for step in range(int(progress["step"]), config.steps):
-        first = step * config.batch_size + rank * per_worker
-        pairs = [traces.example(config.task, config.seed, i)[1:] for i in range(first, first + per_worker)]
-        rate = learning_rate(step, peak=config.lr, warmup=config.warmup, steps=config.steps)
-        batches = [batch.to(device) for batch in micro_batches(pairs, tokenizer, config.micro_batches)]
+    def _parent(self, init: Path) -> CheckpointConfig:
         try:
-            stats = train_step(wrapped, optimizer, batches, rate, clip=config.clip, autocast=autocast)
-        except FloatingPointError as error:  # the same on every worker and in every retry: end, and say so
-            reason = str(error).partition(";")[0]
-            give_up(folder, f"training diverged at step {step}: {reason}; remove {folder} and set a lower lr")
-            break
-        done = step + 1
-        if rank == 0 and (done % config.log_every == 0 or done == config.steps):
-            line = {
-                "step": done,
-                "loss": round(stats.loss, 5),
-                "lr": rate,
-                "seconds": before + time.monotonic() - start,
-            }
-            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
-        if rank == 0 and (done % config.save_every == 0 or done == config.steps):
-            seconds = before + time.monotonic() - start
-            examples = done * per_worker * world_size
-            state = {"step": done, "seconds": seconds, "examples": examples, "schedule": schedule}
-            save_state(folder / "state", model, optimizer, state)
-    ray.train.report({"step": config.steps})
-
-
-def train(config: TrainConfig, folder: Path, out: Path, echo: Callable[[str], None], resume: bool = False) -> Path:
-    """Train, score and save a policy.
-
-    Args:
-        config: the recipe.
-        folder: working folder: tokenizer, metrics and resumable state.
-        out: checkpoint folder to write.
-        echo: receives progress lines.
-        resume: continue from the state in `folder`; otherwise an unfinished state there is an error.
-
-    Returns:
-        `out`.
-
-    Raises:
-        SwarmError: bad recipe, unfinished state without `resume`, Ray not startable, or training failed.
-    """
-    if config.task not in traces.TASKS:
-        raise SwarmError(f"unknown task {config.task!r}; available: {', '.join(traces.TASKS)}")
-    if config.preset not in PRESETS:
-        raise SwarmError(f"unknown preset {config.preset!r}; available: {', '.join(PRESETS)}")
-    device = _device(config.device)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SwarmError(f"cannot write to {folder}: {error}") from error
-    recipe = config.model_dump(mode="json")
-    recipe_file = folder / "recipe.json"
-    if recipe_file.exists():
-        if not resume:
-            raise SwarmError(f"{folder} holds an earlier training; add --resume to go on, or remove the folder")
-        try:
-            earlier = TrainConfig.model_validate(json.loads(recipe_file.read_text())).model_dump(mode="json")
-            compared = {k: v for k, v in earlier.items() if k in _IDENTITY}
-        except (OSError, ValueError) as error:
-            raise SwarmError(f"{recipe_file} is damaged ({error}); remove the folder to start over") from error
-        if compared != {k: v for k, v in recipe.items() if k in _IDENTITY}:
-            raise SwarmError(f"{folder} was started with another recipe; remove the folder to start over")
-    else:
-        parent = _parent(config)
-        tokenizer = (
-            Tokenizer.train(traces.corpus(config.task), config.vocab_size) if parent is None else parent.tokenizer
-        )
-        if config.spell_numbers:
-            tokenizer = tokenizer.spelled()
-        tokenizer.save(folder / "tokenizer.json")
-        recipe_file.write_text(json.dumps(recipe, indent=1, sort_keys=True))
-    with following(folder / "metrics.jsonl", progress_lines(config.steps, echo)):
-        _fit(config, folder, device)
-    return _finish(config, folder, out, device, echo)
-
-
-# What a resumed training may not change. Where it runs may; so may its length, which the checkpoint then records.
-_IDENTITY = frozenset(TrainConfig.model_fields) - {
-    "name", "steps", "workers", "threads", "device", "save_every", "log_every", "score_examples", "out",
-}  # fmt: skip
-
-
-def _parent(config: TrainConfig) -> Checkpoint | None:
-    """Return the checkpoint that a training starts from.
-
-    Raises:
-        SwarmError: it is missing, damaged, or of another shape.
-    """
-    if config.init is None:
-        return None
-    try:
-        parent = load_checkpoint(Path(config.init))
-    except ValueError as error:
-        raise SwarmError(f"init: {error}") from error
-    wanted = preset(config.preset, parent.tokenizer.vocab_size, window=config.window)
-    if parent.config != wanted:
-        raise SwarmError(f"init: {config.init} is no {config.preset} of window {config.window}; set preset and window")
-    return parent
-
-
-def _fit(config: TrainConfig, folder: Path, device: torch.device) -> None:
-    run_workers(
-        _loop,
-        {"config": config.model_dump(mode="json"), "folder": str(folder.resolve())},
-        name=config.name,
-        folder=folder,
-        workers=config.workers,
-        threads=config.threads,
-        use_gpu=device.type == "cuda",
-    )
-
-
-def _finish(config: TrainConfig, folder: Path, out: Path, device: torch.device, echo: Callable[[str], None]) -> Path:
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    model = Decoder(preset(config.preset, tokenizer.vocab_size, window=config.window), seed=config.seed)
-    saved = load_state(folder / "state", model, make_optimizer(model, 1.0, 0.0, (0.9, 0.99), config.optimizer))
-    if saved is None:
-        raise SwarmError(f"no training state in {folder}")
-    progress = saved.progress
-    # Scores belong to the weights that ship, so they are rounded to bfloat16 before they are scored.
-    model.to(torch.bfloat16).to(torch.float32)
-    scores = score_policy(model.to(device), tokenizer, config.task, config.seed, config.score_examples)
-    for kind, score in scores.items():
-        echo(f"score of {kind}: {score}")
-    meta = {
-        "recipe": config.model_dump(mode="json"),
-        "training_seconds": round(float(progress["seconds"]), 1),
-        "examples": progress["examples"],
-        "schedule": progress.get("schedule", []),
-        "scores": scores,
-        "hardware": f"{os.cpu_count()} CPU cores, {device.type}",
-    }
-    if config.init is not None:
-        try:
-            parent = read_checkpoint_config(Path(config.init))
+            return read_checkpoint_config(init)
         except ValueError as error:
             raise SwarmError(f"init: {error}") from error
-        meta["recipe"]["init"] = Path(config.init).name
-        meta["started_from"] = {"sha256": parent.sha256, "meta": parent.meta}
-    save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
-    return out
+
+    def check_task(self) -> None:
+        """Refuse a task without lessons."""
+        if self.recipe.task not in traces.TASKS:
+            raise SwarmError(f"unknown task {self.recipe.task!r}; available: {', '.join(traces.TASKS)}")
+
+    def corpus(self) -> Iterable[str]:
+        """Return the texts that the tokenizer is trained on."""
+        return traces.corpus(self.recipe.task)
+
+    def prepare(self, folder: Path) -> None:
+        """Write the tokenizer: that of the checkpoint to start from, or a new one."""
+        model = self.recipe.model
+        try:
+            found = (
+                load_checkpoint(self.init).tokenizer if self.init else Tokenizer.train(self.corpus(), model.vocab_size)
+            )
+            (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
+        except (ValueError, OSError) as error:
+            raise SwarmError(f"cannot make the tokenizer in {folder}: {error}") from error
+
+    def weights_seed(self) -> int:
+        """Return the seed of the first weights."""
+        return self.recipe.seed
+
+    def model(self, tokenizer: Tokenizer, device: torch.device) -> tuple[Decoder, torch.optim.Optimizer]:
+        """Return the µLM before the first step, and its optimizer."""
+        model = Decoder(self.recipe.model.config(tokenizer.vocab_size), seed=self.weights_seed()).to(device)
+        if self.init is not None:
+            model.load_state_dict(load_checkpoint(self.init).model.state_dict())
+        optimizer = self.recipe.optimizer
+        return model, make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind)
+
+    def objective(self, folder: Path, worker: Worker) -> Objective:
+        """Return what a worker trains."""
+        recipe, tokenizer = self.recipe, Tokenizer.load(folder / "tokenizer.json")
+        return PairObjective(
+            *self.model(tokenizer, worker.device),
+            worker,
+            tokenizer,
+            lambda number: traces.example(recipe.task, recipe.seed, number)[1:],
+            batch_size=recipe.optimizer.batch_size,
+            parts=recipe.optimizer.micro_batches,
+            dtype=recipe.place.compute_dtype,
+            compile=recipe.place.compile,
+        )
+
+    def ship(self, folder: Path, out: Path, device: str) -> Scores:
+        """Write the checkpoint; scores belong to the weights that ship, so those are rounded to bfloat16 before."""
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        model = Decoder(self.recipe.model.config(tokenizer.vocab_size))
+        progress = trained(folder, model)
+        model.to(torch.bfloat16).to(torch.float32)
+        scores = self.score(model.to(device), tokenizer)
+        meta = self.meta(progress, scores, device)
+        if self.init is not None:
+            parent = self._parent(self.init)
+            meta["started_from"] = {"sha256": parent.sha256, "meta": parent.meta}
+        try:
+            save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
+        return scores
+
+    def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
+        """Return the scores of the finished policy."""
+        return score_policy(model, tokenizer, self.recipe.task, self.recipe.seed, self.recipe.score_examples)
 
 
 def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
@@ -312,8 +162,6 @@ def score_policy(
     scores: dict[str, dict[str, Any]] = {}
     for index in range(len(traces.TASKS[task])):
         cases = [traces.held_out_example(task, index, seed, i) for i in range(examples)]
-        if not cases:
-            continue
         row: dict[str, Any] = {"n": len(cases), "held_out": cases[0][0] not in traces.WITHOUT_PUZZLE}
         for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
             requests = [
@@ -325,38 +173,3 @@ def score_policy(
             row[name] = round(solved / len(cases), 4)
         scores[cases[0][0]] = row
     return scores
-
-
-def train_from_file(
-    path: Path,
-    overrides: list[str],
-    out: Path | None,
-    workers: int | None,
-    resume: bool,
-    echo: Callable[[str], None] = print,
-) -> Path:
-    """Train what a YAML file describes; the working folder is `runs/train-<name>`.
-
-    Raises:
-        SwarmError: see `train`.
-    """
-    from swarm.config.load import load_chosen_model
-    from swarm.train.episode_traces import EPISODE_TASKS
-    from swarm.train.lora import LoraRecipe, train_lora
-    from swarm.train.memory_agent import MemoryAgentConfig, train_memory_agent
-
-    def schema(data: Mapping[str, Any]) -> type[LoraRecipe | MemoryAgentConfig | TrainConfig]:
-        if "model" in data:
-            return LoraRecipe
-        return MemoryAgentConfig if data.get("task") in list(EPISODE_TASKS) else TrainConfig
-
-    recipe = load_chosen_model(path, schema, overrides, {"workers": workers})
-    work = Path("runs") / f"train-{recipe.name}"
-    target = out if out is not None else path.parent / recipe.out
-    if isinstance(recipe, LoraRecipe):
-        return train_lora(recipe, path.parent, work, target, echo, resume)
-    if isinstance(recipe, MemoryAgentConfig):
-        return train_memory_agent(recipe, work, target, echo, resume)
-    if recipe.init is not None:
-        recipe = recipe.model_copy(update={"init": str((path.parent / recipe.init).resolve())})
-    return train(recipe, work, target, echo, resume)

@@ -1,7 +1,4 @@
-"""Follows a training's metrics file while it grows, and says how fast it goes and how long it will take.
-
-Owns reading the file and the words; who trains appends one JSON object per line. Knows no model and no Ray.
-"""
+"""Follows the file of records that a training appends to, and says how fast it goes and how long it will take."""
 
 from __future__ import annotations
 
@@ -13,50 +10,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["following", "following_lines", "progress_lines"]
+from swarm.files import LineTail
 
-Metrics = dict[str, Any]
+__all__ = ["following", "progress_lines", "read_metrics"]
+
+Record = dict[str, Any]
+
+
+def _record(line: bytes) -> Record:
+    """Return the record of a line; an empty one where a kill has torn it."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        return {}
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Return the lines of metrics by step; of steps that were taken again after a kill, the last ones."""
+    found = {record["step"]: record for record in map(_record, LineTail(path).poll()) if "step" in record}
+    return [found[step] for step in sorted(found)]
 
 
 @contextmanager
-def following(path: Path, report: Callable[[Metrics], None], every_s: float = 1.0) -> Iterator[None]:
-    """Report the newest line of a growing file about once per `every_s`, from another thread.
+def following(path: Path, report: Callable[[Record], None], every_s: float = 1.0) -> Iterator[None]:
+    """Report from another thread what a growing file gets: notices, and about once per `every_s` the newest metrics.
 
-    Lines that were there before are not reported. A file that becomes shorter is read from its new end on.
+    Records that were there before are not reported.
     """
-    with _following(path, lambda lines: report(json.loads(lines[-1])), every_s):
-        yield
-
-
-@contextmanager
-def following_lines(path: Path, report: Callable[[str], None], every_s: float = 1.0) -> Iterator[None]:
-    """Report every line that a growing text file gets, the last ones at the end at the latest."""
-
-    def each(lines: list[str]) -> None:
-        for line in lines:
-            report(line.rstrip("\n"))
-
-    with _following(path, each, every_s):
-        yield
-
-
-@contextmanager
-def _following(path: Path, report: Callable[[list[str]], None], every_s: float) -> Iterator[None]:
-    stop = threading.Event()
-    seen = path.stat().st_size if path.exists() else 0
+    stop, tail = threading.Event(), LineTail(path)
+    list(tail.poll())
 
     def look() -> None:
-        nonlocal seen
-        size = path.stat().st_size if path.exists() else 0
-        if size < seen:
-            seen = size
-        elif size > seen:
-            with path.open(encoding="utf-8") as handle:
-                handle.seek(seen)
-                lines = [line for line in handle if line.endswith("\n")]
-            seen += sum(len(line.encode()) for line in lines)
-            if lines:
-                report(lines)
+        records = [record for line in tail.poll() if (record := _record(line))]
+        for number, record in enumerate(records, 1):
+            if "notice" in record or number == len(records):
+                report(record)
 
     def follow() -> None:
         while not stop.wait(every_s):
@@ -72,17 +60,20 @@ def _following(path: Path, report: Callable[[list[str]], None], every_s: float) 
         look()
 
 
-def progress_lines(steps: int, echo: Callable[[str], None], title: str = "") -> Callable[[Metrics], None]:
-    """Return what turns metrics with `step` and `loss` into plain lines with rate and remaining time."""
+def progress_lines(steps: int, echo: Callable[[str], None], title: str = "") -> Callable[[Record], None]:
+    """Return what turns records of a training into plain lines; metrics with rate and remaining time."""
     first: list[tuple[int, float]] = []
 
-    def report(metrics: Metrics) -> None:
+    def report(record: Record) -> None:
+        if "notice" in record:
+            echo(f"{title}{record['notice']}")
+            return
         now = time.monotonic()
-        first.append((metrics["step"], now))
+        first.append((record["step"], now))
         step, at = first[0]
-        rate = (metrics["step"] - step) / (now - at) if now > at + 0.5 else 0.0
-        eta = f"{(steps - metrics['step']) / rate / 60:.1f} min left" if rate else "estimating"
-        echo(f"{title}step {metrics['step']}/{steps}  loss {metrics['loss']:.4f}  {rate:.1f} steps/s  {eta}")
+        rate = (record["step"] - step) / (now - at) if now > at + 0.5 else 0.0
+        eta = f"{(steps - record['step']) / rate / 60:.1f} min left" if rate else "estimating"
+        echo(f"{title}step {record['step']}/{steps}  loss {record['loss']:.4f}  {rate:.1f} steps/s  {eta}")
         del first[1:]
 
     return report

@@ -15,7 +15,15 @@ from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 
-__all__ = ["FactItem", "MemoryItem", "MemoryView", "kinds_of_memory", "view_facts", "view_memory"]
+__all__ = [
+    "FactItem",
+    "MemoryItem",
+    "MemoryView",
+    "kinds_of_memory",
+    "view_facts",
+    "view_memory",
+    "view_records",
+]
 
 
 class MemoryItem(NamedTuple):
@@ -62,9 +70,9 @@ class FactItem(NamedTuple):
     action: str
 
 
-def kinds_of_memory(run_dir: Path) -> tuple[str, ...]:
-    """Return what the agents of a run remember with beside their window: `ltm`, `engram`, both or neither."""
-    return tuple(kind for kind in _agents(run_dir)["memory"] if kind != "stm")
+def kinds_of_memory(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """Return what the agents of a run keep beside their window: settings by kind."""
+    return {memory["kind"]: memory for memory in _agents(run_dir)["memory"] if memory["kind"] != "stm"}
 
 
 def _agents(run_dir: Path) -> dict[str, Any]:
@@ -87,10 +95,12 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
         episode: which one; None takes the last one that began.
 
     Raises:
-        SwarmError: there is no such agent or episode.
+        SwarmError: its agents know no facts, or there is no such agent or episode.
     """
-    config = _agents(run_dir)
     records = list(read_records(run_dir / JOURNAL_NAME))
+    settings = kinds_of_memory(run_dir).get("facts")
+    if settings is None:
+        raise SwarmError(f"agents of {run_dir} keep no facts; run with agents.memory: [stm, facts]")
     opened = {
         record["episode"]: [entry["agent"] for entry in record["agents"]]
         for record in records
@@ -103,17 +113,24 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
         raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
     if agent not in opened[episode]:
         raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode])}")
-    first = 0 if config["memory_span"] == "run" else episode
+    first = 0 if settings["span"] == "run" else episode
     found: dict[str, FactItem] = {}
     for record in records:
         if record["kind"] != "tick" or not first <= record["episode"] <= episode:
             continue
-        for entry in record["agents"]:
-            if config["engram"]["shared"] or entry["agent"] == agent:
-                for observation, action in entry.get("facts", ()):
-                    item = FactItem(record["episode"], record["tick"], entry["agent"], observation, action)
-                    found.setdefault(observation, item)
+        for source, observation, action in record["memory"].get("facts", {}).get("learned", ()):
+            if settings["shared"] or source == agent:
+                found.setdefault(observation, FactItem(record["episode"], record["tick"], source, observation, action))
     return list(found.values())
+
+
+def view_records(run_dir: Path, kind: str, episode: int | None = None) -> list[tuple[int, int, dict[str, Any]]]:
+    """Return what a memory of any kind put on record: (episode, tick, body), of one episode or of all."""
+    return [
+        (record["episode"], record["tick"], record["memory"][kind])
+        for record in read_records(run_dir / JOURNAL_NAME)
+        if record["kind"] == "tick" and kind in record["memory"] and episode in (None, record["episode"])
+    ]
 
 
 def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> MemoryView:
@@ -130,7 +147,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     store = MemoryStore(run_dir / MEMORY_FOLDER)
     there = store.episodes()
     if not there:
-        raise SwarmError(f"{run_dir} holds no memories; run with agents.memory: [stm, ltm] or [stm, engram]")
+        raise SwarmError(f"{run_dir} holds no memories; run with agents.memory: [stm, ltm]")
     episode = max(there) if episode is None else episode
     if episode not in there:
         raise SwarmError(f"no memories of episode {episode} in {run_dir}; there are: {', '.join(map(str, there))}")
@@ -153,7 +170,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
         state = LTMState.from_bytes(memories[agent], config)
     except ValueError as error:
         raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
-    ends, places = _clock(run_dir, agent, episode, agents["memory_span"] == "run")
+    ends, places = _clock(run_dir, agent, episode, kinds_of_memory(run_dir)["ltm"]["span"] == "run")
     items = []
     for position, surprisal, reads, tokens in zip(
         state.position_BM[0].tolist(),

@@ -261,7 +261,7 @@ class _Replayer:
 
 def _place(record: Record) -> str:
     place = f"seq {record['seq']}"
-    if record["kind"] != "header" and record["kind"] != "end":
+    if record["kind"] in ("episode", "tick", "episode_end"):
         place += f", episode {record['episode']}"
     return f"{place}, tick {record['tick']}" if record["kind"] == "tick" else place
 

@@ -168,7 +168,7 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> Transcript:
     steps: list[dict[str, Any]] = []
     directives: dict[str, str] = {}
     for record in read_records(run.run_dir / JOURNAL_NAME, verify=False):
-        if record["kind"] == "header" or record["kind"] == "end" or record["episode"] != puzzle.episode:
+        if record["kind"] not in ("episode", "tick", "episode_end") or record["episode"] != puzzle.episode:
             continue
         if record["kind"] == "episode":
             observations = {entry["agent"]: entry["observation"] for entry in record["agents"]}

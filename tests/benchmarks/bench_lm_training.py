@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from ulm.config import ModelConfig, preset
 from ulm.data.document_stream import DocumentStream, Windows
 from ulm.model import Decoder
-from ulm.train.documents import LanguageModelTraining
-from ulm.train.pairs import make_optimizer
+from ulm.train.documents import DocumentObjective
+from ulm.train.step import Worker, make_optimizer, train_step
 
 VOCAB, ROWS, WINDOW = 4096, 8, 128
+ALONE = Worker(0, 1, torch.device("cpu"), lambda record: None)
 WANTED_OVER_GPT2, WANTED_MEMORY_COST, WANTED_WORKERS = 1.3, 1.25, 0.9
 
 
@@ -45,10 +46,14 @@ def tokens(count: int, seed: int = 0) -> NDArray[np.int64]:
     return generator.choice(ranks, count, p=(1 / ranks) / (1 / ranks).sum()) + 3
 
 
-def training(config: ModelConfig, stream: Any, segments: int) -> LanguageModelTraining:
+def training(config: ModelConfig, stream: Any, segments: int) -> DocumentObjective:
     model = Decoder(config)
     optimizer = make_optimizer(model, 5e-4, 0.1, (0.9, 0.95))
-    return LanguageModelTraining(model, optimizer, stream, segments=segments, peak_lr=5e-4, warmup=1, steps=10**9)
+    return DocumentObjective(model, optimizer, ALONE, stream, segments=segments)
+
+
+def take_step(of: DocumentObjective) -> int:
+    return train_step(of, 0, 5e-4).tokens
 
 
 def gpt2_like(config: ModelConfig, dropout: float) -> Any:
@@ -90,7 +95,7 @@ def against_gpt2(size: str, rounds: int) -> dict[str, Any]:
     config = preset(f"gpt-{size}", VOCAB, window=WINDOW)
     data = tokens(200_000)
     ours = training(config, Windows(data, ROWS, WINDOW, 64, seed=0), 1)
-    sides: dict[str, Callable[[], int]] = {"ours": lambda: ours.train_step().tokens}
+    sides: dict[str, Callable[[], int]] = {"ours": lambda: take_step(ours)}
     parameters = {"ours": ours.model.num_parameters()}
     for name, dropout in (("gpt2", 0.0), ("gpt2_dropout", 0.1)):
         model = gpt2_like(config, dropout).train()
@@ -125,12 +130,12 @@ def with_memory(size: str, rounds: int, segment: int) -> dict[str, Any]:
         return tokens(3000, number)
 
     sides: dict[str, Callable[[], int]] = {}
-    for name in ("gpt", "revena"):
+    for name in ("gpt", "ltm"):
         config = preset(f"{name}-{size}", VOCAB, window=WINDOW, ltm={"segment": segment})
         side = training(config, DocumentStream([document] * ROWS, WINDOW, 0), 512 // WINDOW)
-        sides[name] = lambda side=side: side.train_step().tokens  # type: ignore[misc]
+        sides[name] = lambda side=side: take_step(side)  # type: ignore[misc]
     speeds = timed(sides, rounds)
-    costs = ratios(speeds["gpt"], speeds["revena"])
+    costs = ratios(speeds["gpt"], speeds["ltm"])
     return {
         "size": size,
         "segment": segment,
@@ -144,6 +149,7 @@ def with_memory(size: str, rounds: int, segment: int) -> dict[str, Any]:
 def by_workers(size: str, rounds: int) -> dict[str, Any]:
     from swarm.lab.ltm.config import LabConfig
     from swarm.lab.ltm.stages import run_lab
+    from swarm.train.progress import read_metrics
 
     speeds: dict[str, list[float]] = {"2 workers x 1 thread": [], "1 worker x 2 threads": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -157,13 +163,15 @@ def by_workers(size: str, rounds: int) -> dict[str, Any]:
                         "name": "workers", "seeds": [number],
                         "corpus": {"sources": [{"files": ["texts.jsonl"]}], "tokenizer": 2048},
                         "model": {"size": size}, "recall": {"rows": 0},
-                        "train": {"steps": 60, "log_every": 20, "workers": workers, "threads": threads, "warmup": 5},
+                        "train": {"log_every": 20},
+                        "optimizer": {"steps": 60, "warmup": 5, "batch_size": 8},
+                        "place": {"workers": workers, "threads": threads},
                     }
                 )  # fmt: skip
                 out = root / f"{workers}-{number}"
                 run_lab(config, root, out, ["prepare", "train"], lambda line: None, lambda *_: nullcontext())
-                lines = (out / f"s{number}" / "baseline" / "metrics.jsonl").read_text().splitlines()
-                speeds[name].append(statistics.median(json.loads(line)["tokens_per_s"] for line in lines[1:]))
+                lines = read_metrics(out / f"s{number}" / "baseline" / "metrics.jsonl")
+                speeds[name].append(statistics.median(line["tokens_per_s"] for line in lines[1:]))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     two, one = medians.values()
     return {"size": size, "tokens_per_s": medians, "ratio": two / one, "rounds": speeds}

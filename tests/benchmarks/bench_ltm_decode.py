@@ -37,7 +37,7 @@ WANTED = 1.15
 def pair(size: str) -> dict[str, Decoder]:
     """The pair; the memory is open and finds something often, as after training, so that nothing is skipped."""
     built = {}
-    for name in ("gpt", "revena"):
+    for name in ("gpt", "ltm"):
         torch.manual_seed(0)
         built[name] = model = Decoder(preset(f"{name}-{size}", VOCAB, window=WINDOW, ltm={"similarity": 0.3}))
         with torch.no_grad():
@@ -80,7 +80,7 @@ def measure(size: str, batch: int, turns: int) -> dict[str, Any]:
             turn()
             if number >= 2:  # the first ones warm up
                 seconds[name].append(time.perf_counter() - start)
-    ratios = [slow / fast for slow, fast in zip(seconds["revena"], seconds["gpt"], strict=True)]
+    ratios = [slow / fast for slow, fast in zip(seconds["ltm"], seconds["gpt"], strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     speeds = {name: round(batch * SEGMENT / statistics.median(values)) for name, values in seconds.items()}
     print(f"{size}, batch {batch}: {median:.3f}x (quartiles {low:.3f}, {high:.3f}; {turns} turns; target {WANTED}), "

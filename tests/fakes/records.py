@@ -30,8 +30,8 @@ def tick(number: int = 0, text: str = "") -> Tick:
     }  # fmt: skip
     return {
         "kind": "tick", "episode": 0, "tick": number, "coordinator": None, "directives": [("a0", text)],
-        "agents": [entry], "spent": {"tokens": 5, "calls": 1, "actions": 1}, "state": "0", "terminated": False,
-        "truncated": False,
+        "agents": [entry], "memory": {}, "spent": {"tokens": 5, "calls": 1, "actions": 1}, "state": "0",
+        "terminated": False, "truncated": False,
     }  # fmt: skip
 
 

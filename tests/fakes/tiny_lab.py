@@ -19,7 +19,9 @@ def lab(**sections: Any) -> LabConfig:
             "rows": 1, "filler": " it was good", "num_keys": 8, "num_values": 8, "num_pairs": 2, "spacing": 8,
             "distances": [12, 20], "sequences": 2,
         },
-        "train": {"batch_size": 4, "span": 32, "device": "cpu"},
+        "train": {"span": 32},
+        "optimizer": {"steps": 10, "batch_size": 4},
+        "place": {"device": "cpu"},
         "eval": {"controls": ["no_reads"], "policies": {"by_use": {"eviction": "use"}}},
     }  # fmt: skip
     for name, value in sections.items():

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from fakes.hf_models import tiny_model, tiny_tokenizer
 
-pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'ulm-swarm[hf]'")
 pytest.importorskip("peft", reason="LoRA needs peft: pip install 'ulm-swarm[hf]'")
 from swarm.config.load import load_yaml_model
 from swarm.errors import SwarmError
@@ -57,9 +56,11 @@ EVAL: dict[str, Any] = {
         "per_relation": 4,
         "engram": {"layers": [1, 2], "rows": 499, "head_size": 8, "heads": 2},
         "lora_rank": 2,
-        "steps": 120,
-        "batch_size": 8,
-        "lr": {"engram": 0.02, "lora": 0.01, "lora_engram": 0.01},
+        "optimizer": {
+            "steps": 120, "batch_size": 8, "lr": 0.01, "warmup": 10, "schedule": "linear", "weight_decay": 0,
+            "betas": [0.9, 0.999],
+        },
+        "lr": {"engram": 0.02},
     },
     "pairs": {"counts": [30], "asked": 20, "asked_of_controls": 10},
     "edits": {"count": 25, "draws": 2},
@@ -68,7 +69,7 @@ EVAL: dict[str, Any] = {
     "distraction": {"distances": [20, 60], "sequences": 3},
     "cost": {"rows": [100, 1000], "lengths": [16, 32], "tokens": 2, "turns": 2},
     "device": "cpu",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -173,16 +174,18 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
     assert [line.split(" (")[0] for line in lines] == ["measured edits:exact:0"]
     assert again["arms"] == results["arms"]
     assert any("edits, exact: reliability 1.000" in line for line in summary(again))
-    other = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=5"])
-    with pytest.raises(SwarmError, match="measured with other settings; choose another --out"):
+    other = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.optimizer.steps=5"])
+    with pytest.raises(
+        SwarmError, match=r"holds work with other settings \(learn.optimizer.steps is 120 there and 5 here"
+    ):
         run_evaluation(other, place, place / "out", lines.append)
 
 
-def test_a_training_goes_on_from_its_last_whole_checkpoint(place: Path, tmp_path: Path) -> None:
+def test_a_training_goes_on_from_its_last_whole_state(place: Path, tmp_path: Path) -> None:
     from swarm.lab.engram import training
     from swarm.lab.engram.facts import choose_facts
 
-    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.steps=8", "learn.save_every=4"])
+    config = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.optimizer.steps=8", "learn.save_every=4"])
     told = choose_facts(config, place).told
 
     def train(out: Path) -> Any:
@@ -190,12 +193,9 @@ def test_a_training_goes_on_from_its_last_whole_checkpoint(place: Path, tmp_path
         return training.train_arm(*arguments)
 
     train(tmp_path / "whole")
-    shutil.copytree(
-        tmp_path / "whole" / "checkpoints" / "checkpoint-4", tmp_path / "half" / "checkpoints" / "checkpoint-4"
-    )
-    torn = tmp_path / "half" / "checkpoints" / "checkpoint-6"  # killed while it was written
-    shutil.copytree(tmp_path / "half" / "checkpoints" / "checkpoint-4", torn)
-    (torn / "trainer_state.json").write_text("{")
+    shutil.copytree(tmp_path / "whole" / "states" / "step-00000004", tmp_path / "half" / "states" / "step-00000004")
+    torn = tmp_path / "half" / "states" / "step-00000006.new"  # killed while it was written
+    torn.mkdir()
     train(tmp_path / "half")
     for name in ("adapter_model.safetensors", "base/adapter_model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "half" / name).read_bytes()

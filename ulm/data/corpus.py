@@ -41,6 +41,19 @@ BATCH = 256
 """Documents tokenised at a time."""
 
 
+class OtherCorpusError(CorpusError):
+    """A folder that was prepared from another recipe.
+
+    Attributes:
+        found: recipe of what is there.
+        wanted: recipe of what was to be prepared.
+    """
+
+    def __init__(self, folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        super().__init__(f"{folder} was prepared from another recipe; choose another folder, or remove this one")
+        self.found, self.wanted = found, wanted
+
+
 def prepare_corpus(
     sources: Sequence[CorpusSource],
     folder: Path,
@@ -72,7 +85,7 @@ def prepare_corpus(
         there = Corpus.open(folder)
         if there.manifest["recipe"] == recipe:
             return there
-        raise CorpusError(f"{folder} was prepared from another recipe; choose another folder, or remove this one")
+        raise OtherCorpusError(folder, there.manifest["recipe"], recipe)
     titles = [source.title for source in sources]
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise CorpusError(f"several sources are called {repeated[0]!r}; tell them apart by `name`")

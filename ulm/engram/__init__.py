@@ -11,27 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ulm.engram.gated import GatedEngramAdapter, without_adapters
     from ulm.engram.model import EngramModel, add_engram
+    from ulm.engram.optimizer import engram_optimizer
     from ulm.engram.tables import EngramConfig
-    from ulm.engram.trainer import AnswerCollator, AnswerTrainer, EngramTrainer
 
 __all__ = [
-    "AnswerCollator",
-    "AnswerTrainer",
     "EngramConfig",
     "EngramModel",
-    "EngramTrainer",
     "GatedEngramAdapter",
     "add_engram",
+    "engram_optimizer",
     "without_adapters",
 ]
 
 _HOMES = {
-    "AnswerCollator": "trainer",
-    "AnswerTrainer": "trainer",
-    "EngramTrainer": "trainer",
     "EngramConfig": "tables",
     "EngramModel": "model",
     "add_engram": "model",
+    "engram_optimizer": "optimizer",
     "GatedEngramAdapter": "gated",
     "without_adapters": "gated",
 }

@@ -19,7 +19,7 @@ from ulm.engram.adapter import EngramAdapter
 from ulm.engram.tables import EngramConfig
 from ulm.files import write_whole
 
-__all__ = ["fill_adapter", "load_tables", "read_about", "read_weights", "write_adapter"]
+__all__ = ["fill_adapter", "read_about", "read_weights", "write_adapter"]
 
 FORMAT = 1
 _CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safetensors", "memory.sqlite", "table_{}.npy"
@@ -107,16 +107,6 @@ def fill_adapter(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Pat
         if not (folder / _FACTS).is_file():
             raise ValueError(f"the Engram in {folder} has no {_FACTS}")
         adapter.memory.copy_from(folder / _FACTS)
-
-
-def load_tables(adapter: EngramAdapter, folder: Path) -> None:
-    """Give an adapter the learned tier of the same adapter as it was saved, and nothing else.
-
-    Raises:
-        ValueError: keys, shapes or hashes do not fit, or the file is missing or damaged.
-    """
-    weights = {key: tensor for key, tensor in read_weights(folder).items() if not key.startswith(_CONTENT)}
-    _fill(adapter, weights, folder)
 
 
 def _fill(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> None:

@@ -1,53 +1,24 @@
-"""Training a language model on documents: one step, its measurements, and a state from which it goes on bit for bit.
+"""Training a language model on documents that are read from step to step, with what their rows remember.
 
-- `LanguageModelTraining` owns model, optimizer, data cursor and what the rows remember; whoever drives it (a Ray Train
-  worker, a test) only calls `train_step`, `save` and `restore`.
 - Memory and window are carried from step to step within a document and cleared where another begins.
 - With data parallelism a worker holds its share of the rows; a saved state holds all of them, so a training may go on
   with another number of workers.
-- Knows no Ray and no files but the states.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
-from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, SegmentBatch, Windows
+from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, Windows
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import StreamState, read_document
-from ulm.train.pairs import learning_rate
-from ulm.train.states import RollingStates
+from ulm.train.step import Objective, Worker
 
-__all__ = ["LanguageModelTraining", "StepReport", "StreamingLoss"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one step measured, over all workers.
-
-    Attributes:
-        loss: mean nats per learned token.
-        grad_norm: before clipping.
-        tokens: learned tokens.
-        written: tokens written to memory; written_bits: the sum of their surprisals.
-        readings: positions that read at least one item.
-    """
-
-    loss: float
-    grad_norm: float
-    tokens: int
-    written: int
-    written_bits: float
-    readings: int
+__all__ = ["DocumentObjective", "StreamingLoss"]
 
 
 class StreamingLoss(nn.Module):
@@ -68,7 +39,7 @@ class StreamingLoss(nn.Module):
     ) -> tuple[Tensor, StreamState, Tensor]:
         """Return the sum of nats, the state after, and (tokens written, their bits, positions that read)."""
         total = torch.zeros((), device=ids_NBS.device)
-        measured = torch.zeros(3, device=ids_NBS.device, dtype=torch.float64)
+        measured = torch.zeros(3, device=ids_NBS.device)
         if self.apart:
             logits = self.model(ids_NBS.flatten(0, 1))
             labels = labels_NBS.flatten()
@@ -84,143 +55,102 @@ class StreamingLoss(nn.Module):
                 continue
             real_BS = labels_BS != IGNORE
             bits = (reading.surprisal_BS * reading.written_BS).sum()
-            measured += torch.stack((reading.written_BS.sum(), bits, (reading.read_BS & real_BS).sum())).double()
+            measured += torch.stack((reading.written_BS.sum(), bits, (reading.read_BS & real_BS).sum()))
         return total, state, measured
 
 
-class LanguageModelTraining:
-    """A training that can be stopped after any step.
+class DocumentObjective(Objective):
+    """Next-token loss on documents.
 
     Args:
-        model: on its device.
+        model: on the worker's device.
         optimizer: of its parameters.
+        worker: holds its share of the rows.
         stream: the rows of all workers; what it gives at a time is a multiple of the memory's segment.
         segments: of the stream, per row and step; gradients reach back so far.
-        peak_lr: learning rate after the warm-up; cosine to 5 % of it.
-        warmup: steps.
-        steps: of the whole training.
-        clip: largest gradient norm.
-        micro_batches: groups of rows whose gradients are accumulated.
-        autocast: compute type of matrix products, None for the weights' own.
+        parts: groups of rows whose gradients are accumulated.
+        dtype: compute type of matrix products, None for the weights' own.
         compile: run the model through torch.compile.
-        rank: which share of the rows is this worker's.
-        workers: how many there are; with more than one, torch.distributed is initialised.
 
     Raises:
         ValueError: the rows cannot be shared evenly.
     """
 
+    model: Decoder
+
     def __init__(
         self,
         model: Decoder,
         optimizer: torch.optim.Optimizer,
+        worker: Worker,
         stream: DocumentStream | Windows,
         *,
         segments: int,
-        peak_lr: float,
-        warmup: int,
-        steps: int,
-        clip: float = 1.0,
-        micro_batches: int = 1,
-        autocast: torch.dtype | None = None,
+        parts: int = 1,
+        dtype: torch.dtype | None = None,
         compile: bool = False,
-        rank: int = 0,
-        workers: int = 1,
     ) -> None:
-        rows = len(stream)
-        if rows % (workers * micro_batches):
-            raise ValueError(
-                f"batch_size {rows} cannot be shared evenly by {workers} workers x {micro_batches} micro-batches"
-            )
-        self.model = model
-        self.optimizer = optimizer
+        super().__init__(model, optimizer, worker, dtype)
         self.stream = stream
-        self.segments, self.steps, self.clip = segments, steps, clip
-        self.autocast = autocast
-        self._rate: Callable[[int], float] = lambda step: learning_rate(step, peak=peak_lr, warmup=warmup, steps=steps)
-        self.rank, self.workers = rank, workers
-        share = rows // workers
-        self._rows = slice(rank * share, (rank + 1) * share)
-        self._groups = [slice(i, i + share // micro_batches) for i in range(0, share, share // micro_batches)]
-        loss: nn.Module = StreamingLoss(model, apart=isinstance(stream, Windows))
-        if workers > 1:
-            loss = DistributedDataParallel(loss)
-        self._loss = torch.compile(loss) if compile else loss
-        self._states = [StreamState.empty(model, share // micro_batches) for _ in self._groups]
-        self.next_step = 0
+        self._segments = segments
+        self._rows = worker.share(len(stream))
+        first, end = self._rows.start, self._rows.stop
+        if (end - first) % parts:
+            raise ValueError(f"the {end - first} rows of a worker cannot be shared evenly by {parts} micro-batches")
+        size = (end - first) // parts
+        self._groups = [slice(start, start + size) for start in range(first, end, size)]
+        loss = worker.wrap(StreamingLoss(model, apart=isinstance(stream, Windows)))
+        self._run = torch.compile(loss) if compile else loss
+        self._states = [StreamState.empty(model, size) for _ in self._groups]
+        self._after = list(self._states)
 
-    def train_step(self) -> StepReport:
-        """Take one optimizer step.
+    def batch(self, step: int) -> tuple[list[tuple[int, Tensor, Tensor, Tensor]], int]:
+        """Return this worker's groups of rows, each with its number, and how many tokens they teach."""
+        batch = self.stream.next_batch(self._segments).to(self.worker.device)
+        parts = [
+            (number, batch.ids_NBS[:, rows], batch.labels_NBS[:, rows], batch.starts_NB[:, rows])
+            for number, rows in enumerate(self._groups)
+        ]
+        return parts, int((batch.labels_NBS[:, self._rows] != IGNORE).sum())
 
-        Raises:
-            FloatingPointError: the loss or its gradient is not finite; parameters are left as they were.
-        """
-        batch = self.stream.next_batch(self.segments).to(self.model.device)
-        tokens = int((batch.labels_NBS != IGNORE).sum())
-        rate = self._rate(self.next_step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(4, dtype=torch.float64, device=self.model.device)
-        states = []
-        for group_rows, state in zip(self._groups, self._states, strict=True):
-            total, after, measured = self._run(batch, group_rows, state)
-            # Gradients are averaged over workers: divide by the mean number of tokens of a worker.
-            (total * (self.workers / tokens)).backward()  # type: ignore[no-untyped-call]
-            sums += torch.cat((total.detach().double()[None], measured))
-            states.append(after.detach())
-        if self.workers > 1:
-            dist.all_reduce(sums)
-        nats, written, bits, readings = sums.tolist()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
-        if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise FloatingPointError(f"loss is {nats / tokens}, gradient norm {norm}")
-        self.optimizer.step()
-        self._states = states
-        self.next_step += 1
-        return StepReport(nats / tokens, norm, tokens, int(written), bits, int(readings))
+    def loss(self, part: tuple[int, Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the summed nats; measured are tokens written to memory, their bits, and positions that read it."""
+        number, *read = part
+        with self.autocast():
+            total, after, measured = self._run(*read, self._states[number])
+        self._after[number] = after.detach()
+        return total, dict(zip(("written", "written_bits", "readings"), measured, strict=True))
 
-    def _run(self, batch: SegmentBatch, rows: slice, state: StreamState) -> tuple[Tensor, StreamState, Tensor]:
-        mine = slice(self._rows.start + rows.start, self._rows.start + rows.stop)
-        enabled, kind = self.autocast is not None, self.autocast or torch.bfloat16
-        with torch.autocast(self.model.device.type, dtype=kind, enabled=enabled):
-            found: tuple[Tensor, StreamState, Tensor] = self._loss(
-                batch.ids_NBS[:, mine], batch.labels_NBS[:, mine], batch.starts_NB[:, mine], state
-            )
-        return found
+    def commit(self) -> None:
+        """Let rows remember what this step read."""
+        self._states = list(self._after)
 
-    def save(self, states: RollingStates, progress: dict[str, Any]) -> None:
-        """Write the state after the last step; every worker calls this, the first one writes."""
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the cursor and what all rows remember."""
         parts = [state.tensors() for state in self._states]
-        rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        if self.workers > 1:
-            rows = {name: _gathered(tensor, self.workers) for name, tensor in rows.items()}
-        if self.rank == 0:
-            progress = {**progress, "cursor": self.stream.state()}
-            states.save(self.next_step, self.model, self.optimizer, progress, rows)
+        rows = {name: self.worker.gathered(torch.cat([part[name] for part in parts])) for name in parts[0]}
+        return {"cursor": self.stream.state()}, rows
 
-    def restore(self, states: RollingStates, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Go back to the newest whole state and return its progress; None when there is none.
+    def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go back to a `state`.
 
         Raises:
-            StateError: it belongs to another model or version, or all are damaged.
             ValueError: it has other rows.
         """
-        saved = states.load(self.model, self.optimizer, warn)
-        if saved is None:
-            return None
-        self.stream.restore(saved.progress["cursor"])
-        self.next_step = int(saved.progress["step"])
-        device = self.model.device
-        self._states = [
-            StreamState.from_tensors({k: v[self._rows][rows].to(device) for k, v in saved.extra.items()})
-            for rows in self._groups
+        self.stream.restore(progress["cursor"])
+        rows = [
+            {name: tensor[group].to(self.worker.device) for name, tensor in tensors.items()} for group in self._groups
         ]
-        return saved.progress
+        self._states = [StreamState.from_tensors(of_group) for of_group in rows]
+        self._after = list(self._states)
 
-
-def _gathered(tensor: Tensor, workers: int) -> Tensor:
-    """Return the rows of all workers, in order of rank."""
-    parts = [torch.empty_like(tensor) for _ in range(workers)]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    def metrics(self, sums: dict[str, float], tokens: int) -> dict[str, Any]:
+        """Return what memory did: share of tokens written, their mean bits, share of positions that read."""
+        if self.model.ltm is None:
+            return {"LTM_enabled": False}
+        return {
+            "LTM_enabled": True,
+            "routed_token_ratio": round(sums["written"] / tokens, 5),
+            "avg_surprisal_routed": round(sums["written_bits"] / max(1.0, sums["written"]), 4),
+            "ltm_hit_rate": round(sums["readings"] / tokens, 5),
+        }

@@ -9,21 +9,20 @@ Owns the sequences, training on them and what counts as recalled. Knows no files
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
 from ulm.train.evaluation import predict
-from ulm.train.pairs import learning_rate, make_optimizer
+from ulm.train.step import Objective, Worker
 
-__all__ = ["MqarBatch", "MqarScores", "MqarTask", "score_mqar", "train_mqar"]
+__all__ = ["MqarBatch", "MqarObjective", "MqarScores", "MqarTask", "score_mqar"]
 
 FILLER, START = 0, 1
 
@@ -152,54 +151,49 @@ class MqarScores:
     written_B: NDArray[np.int64]
 
 
-def train_mqar(
-    model: Decoder,
-    task: MqarTask,
-    *,
-    steps: int,
-    batch_size: int,
-    lr: float,
-    warmup: int,
-    weight_decay: float,
-    seed: int,
-    report: Callable[[int, float], None] = lambda step, loss: None,
-) -> None:
-    """Train a model in place on fresh sequences: the loss is the mean over all tokens plus that over the answers.
+class MqarObjective(Objective):
+    """The mean loss over all tokens plus that over the answers; a batch counts as one token that is learned.
 
     Learning the rest too is what makes filler unsurprising, so that it is not written to memory.
 
     Args:
-        model: on its device.
-        task: draws the sequences.
-        steps: of AdamW, cosine schedule.
+        model: on the worker's device.
+        optimizer: of its parameters.
+        worker: the only one: sequences are drawn one after the other.
+        task: draws them.
         batch_size: sequences per step.
-        lr: after the warm-up.
-        warmup: steps.
-        weight_decay: of matrices.
         seed: of the sequences.
-        report: receives each step and the mean nats of the values asked for.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    optimizer = make_optimizer(model, lr, weight_decay, (0.9, 0.98))
-    model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, peak=lr, warmup=warmup, steps=steps)
-        ids_BT, labels_BT, asked_BT = (t.to(model.device) for t in task.batch(generator, batch_size).tensors())
-        nats_BT = read_document(model, ids_BT, None, labels_BT).nats_BS
+
+    model: Decoder
+
+    def __init__(
+        self,
+        model: Decoder,
+        optimizer: torch.optim.Optimizer,
+        worker: Worker,
+        task: MqarTask,
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(model, optimizer, worker)
+        self._task, self._batch_size = task, batch_size
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    def batch(self, step: int) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
+        """Return ids, labels and the mask of what is asked for."""
+        ids_BT, labels_BT, asked_BT = self._task.batch(self._generator, self._batch_size).tensors()
+        device = self.worker.device
+        return [(ids_BT.to(device), labels_BT.to(device), asked_BT.to(device))], 1
+
+    def loss(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss in nats; measured beside it are the mean nats of the values asked for."""
+        ids_BT, labels_BT, asked_BT = part
+        nats_BT = read_document(self.model, ids_BT, None, labels_BT).nats_BS
         assert nats_BT is not None  # noqa: S101 - labels were given
         asked = nats_BT[asked_BT].mean()
-        if not torch.isfinite(asked):
-            raise FloatingPointError(f"loss is {asked.item()} at step {step}; lower lr")
-        optimizer.zero_grad(set_to_none=True)
-        (nats_BT.mean() + asked).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        report(step + 1, asked.item())
-    model.eval()
+        return nats_BT.mean() + asked, {"asked": asked.detach()}
 
 
 def score_mqar(

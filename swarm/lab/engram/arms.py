@@ -109,7 +109,7 @@ def learned_arm(name: str, base: Base, folder: Path) -> nn.Module:
         ValueError: a file is missing or damaged.
     """
     from ulm.engram import EngramModel
-    from ulm.engram.trainer import BASE_FOLDER
+    from ulm.engram.optimizer import BASE_FOLDER
 
     model: nn.Module = base.model
     if name.startswith("lora"):

@@ -5,11 +5,12 @@ Owns the schema of `swarm eval`. It refuses to read files and to start anything.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from swarm.config.section import Section
+from swarm.config.training import Device, OptimizerSection
 from ulm.engram.tables import EngramConfig
 
 __all__ = ["ARMS", "CONTROLS", "LEARNED", "LEARNED_ARMS", "Arm", "EngramEvalConfig"]
@@ -56,10 +57,9 @@ class LearnSection(Section):
         per_relation: at most so many facts of each relation.
         engram: fields of `ulm.engram.tables.EngramConfig` for the learned tier.
         lora_rank: of LoRA over all linear layers; choose it for about as many parameters as the Engram has.
-        steps, batch_size: of all trained arms.
-        warmup: steps until the full learning rate, which then falls to zero in a straight line.
-        lr: learning rate by arm; of `engram_capacity_1` it is the Engram's.
-        table_lr_factor: of tables, in multiples of `lr`.
+        optimizer: of all trained arms.
+        lr: learning rates of arms that have another one; of `engram_capacity_1` it is the Engram's.
+        table_lr_factor: of tables, in multiples of the rate.
         save_every: steps between checkpoints.
         text: running text among the rows; None leaves it out.
     """
@@ -68,10 +68,8 @@ class LearnSection(Section):
     per_relation: int = Field(50, ge=2)
     engram: dict[str, Any] = Field(default_factory=lambda: {"layers": [2, 8], "rows": 5000})
     lora_rank: int = Field(16, ge=1)
-    steps: int = Field(260, ge=1)
-    batch_size: int = Field(32, ge=1)
-    warmup: int = Field(10, ge=0)
-    lr: dict[str, float] = Field(default_factory=lambda: {"engram": 5e-3, "lora": 2e-3, "lora_engram": 2e-3})
+    optimizer: OptimizerSection = OptimizerSection(steps=260, batch_size=32)
+    lr: dict[Arm, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     table_lr_factor: float = Field(5.0, gt=0)
     save_every: int = Field(50, ge=1)
     text: PracticeTextSection | None = None
@@ -82,9 +80,14 @@ class LearnSection(Section):
             raise ValueError("engram: `layers` must name the blocks that read the tables")
         if self.engram_config().table == "disk":
             raise ValueError("engram: a table on disk cannot be trained; leave `table` out")
-        if set(self.lr) != set(LEARNED_ARMS) or min(self.lr.values()) <= 0:
-            raise ValueError(f"lr: {', '.join(LEARNED_ARMS)} each need a learning rate above 0")
+        if self.optimizer.kind == "muon":
+            raise ValueError("optimizer.kind muon trains µLMs only; take adamw")
         return self
+
+    def optimizer_of(self, arm: str) -> OptimizerSection:
+        """Return how an arm is trained."""
+        name: Any = "engram" if arm == "engram_capacity_1" else arm
+        return self.optimizer.model_copy(update={"lr": self.lr.get(name, self.optimizer.lr)})
 
     def engram_config(self, **changes: Any) -> EngramConfig:
         """Return the learned tier, without the exact one.
@@ -215,7 +218,7 @@ class EngramEvalConfig(Section):
     text: TextSection
     distraction: DistractionSection = DistractionSection()
     cost: CostSection = CostSection()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     @model_validator(mode="after")
     def _fits(self) -> EngramEvalConfig:

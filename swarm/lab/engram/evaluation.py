@@ -3,7 +3,7 @@
 Owns the order, what is done already, and the folder. A measurement is a Ray task with one thread.
 
     runs/engram-<name>/
-      adapters/<arm>/       adapter, progress.txt; trained.json: identity and how the training went
+      adapters/<arm>/       adapter, recipe.json, metrics.jsonl, states/; trained.json: how the training went
       measured/<what>.json  identity and measurements
       results.json          plots
 """
@@ -19,8 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.figures import to_png
+from swarm.identity import claim, is_claimed, work_folder
 from swarm.lab.engram.arms import model_folder
 from swarm.lab.engram.config import ARMS, CONTROLS, LEARNED, LEARNED_ARMS, EngramEvalConfig
 from swarm.lab.engram.facts import Facts, choose_facts, digest, edit_sets, unanswerable
@@ -28,8 +30,8 @@ from swarm.lab.engram.measures import measure
 from swarm.lab.engram.plots import plots
 from swarm.lab.engram.results import engram_results
 from swarm.lab.engram.text_measures import rows_of_text
-from swarm.lab.engram.training import PROGRESS, practice_rows, train_arm
-from swarm.lab.measurements import read_measured, refuse_other_identity, work_folder, write_json, write_measured
+from swarm.lab.engram.training import practice_rows, train_arm
+from swarm.lab.measurements import read_measured, refuse_other_measured, write_json, write_measured
 
 __all__ = ["measurements", "run_evaluation", "training_identity"]
 
@@ -52,9 +54,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: E
         SwarmError: a file is missing, the folder holds something else, or a task failed; what was done before is
             kept.
     """
-    from swarm.actors.ray_tasks import require_device
-
-    require_device(config.device)
+    resolve_device(config.device)
     facts = _checked(config, beside)
     wanted = {what: _identity(config, beside, facts, what) for what in measurements(config)}
     with work_folder(folder, ("adapters", "measured")):
@@ -119,7 +119,12 @@ def _check_learning(config: EngramEvalConfig, beside: Path, facts: Facts, blocks
         raise SwarmError(f"learn.engram.layers: no block {last}; the model has blocks 0 to {blocks - 1}")
     if without := sorted({fact.category for fact in facts.told if not fact.relation}):
         raise SwarmError(f"learn.categories: {', '.join(without)} has questions, not keys; it belongs to faq.category")
-    practice_rows(learn.model_copy(update={"steps": 1}), beside, facts.told, config.seed)
+    practice_rows(
+        learn.model_copy(update={"optimizer": learn.optimizer.model_copy(update={"steps": 1})}),
+        beside,
+        facts.told,
+        config.seed,
+    )
     if learn.text and _sha256(beside / learn.text.file) == _sha256(beside / config.text.file):
         raise SwarmError("learn.text.file is text.file: what is trained on must not be measured; name another text")
 
@@ -239,14 +244,16 @@ def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm:
 
 def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, echo: Echo) -> None:
     from swarm.actors.ray_tasks import run_tasks
+    from swarm.actors.ray_train import METRICS
+    from swarm.train.loop import STATES
     from swarm.train.progress import following, progress_lines
 
     arms = LEARNED if config.learn.categories else ()
     places = {arm: folder / "adapters" / arm for arm in arms}
     identities = {arm: training_identity(config, beside, facts, arm) for arm in arms}
     for arm, place in places.items():
-        refuse_other_identity(place / "trained.json", identities[arm])
-        refuse_other_identity(place / "training.json", identities[arm])
+        refuse_other_measured(place / "trained.json", identities[arm])
+        is_claimed(place / "recipe.json", identities[arm])
     missing = [arm for arm in arms if read_measured(places[arm] / "trained.json", identities[arm]) is None]
     if not missing:
         return
@@ -256,19 +263,19 @@ def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, e
     def done(index: int, measured: dict[str, Any]) -> None:
         arm = missing[index]
         write_measured(places[arm] / "trained.json", identities[arm], measured)
-        shutil.rmtree(places[arm] / "checkpoints", ignore_errors=True)
+        shutil.rmtree(places[arm] / STATES, ignore_errors=True)
         passed = time.monotonic() - started
         echo(f"{arm}: {measured['parameters']:,} parameters, loss {measured['losses'][-1][1]:.3f} ({passed:.0f} s)")
 
     calls = []
     for arm in missing:
         places[arm].mkdir(parents=True, exist_ok=True)
-        write_measured(places[arm] / "training.json", identities[arm], None)
+        claim(places[arm] / "recipe.json", identities[arm])
         learn = config.learn.model_dump(mode="json")
         seed = config.seed
         calls.append((arm, config.model, str(beside.resolve()), learn, facts.told, seed, str(places[arm].resolve())))
     with ExitStack() as stack:
         for arm in missing:
-            lines = progress_lines(config.learn.steps, echo, f"{arm}: ")
-            stack.enter_context(following(places[arm] / PROGRESS, lines))
+            lines = progress_lines(config.learn.optimizer.steps, echo, f"{arm}: ")
+            stack.enter_context(following(places[arm] / METRICS, lines))
         run_tasks(train_arm, calls, done, titles=[f"training of {arm}" for arm in missing], device=config.device)

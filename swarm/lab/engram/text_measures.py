@@ -58,7 +58,8 @@ def changed_text(
 
 def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
     """A gate between the bare and the trained model: what it lets through of facts, and what of running text."""
-    from ulm.engram import AnswerCollator, GatedEngramAdapter
+    from ulm.engram import GatedEngramAdapter
+    from ulm.train.answers import AnswerCollator
 
     model = learned_arm(arm, base, place / arm)
     gate = GatedEngramAdapter(model)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import PHYSICAL, Section
+from swarm.config.training import TrainingFile
 from ulm.config import PAIRS, ModelConfig, preset
 from ulm.data.documents import CorpusSource
 from ulm.data.recall import fits
@@ -77,7 +78,7 @@ class CorpusConfig(Section):
 
 
 class ModelSection(Section):
-    """The pair: `revena-<size>` with memory, `gpt-<size>` without it and as many parameters.
+    """The pair: `ltm-<size>` with memory, `gpt-<size>` without it and as many parameters.
 
     Attributes:
         size: 1m, 4m, 10m or 70m.
@@ -97,7 +98,7 @@ class ModelSection(Section):
         """
         if self.size not in PAIRS:
             raise ValueError(f"unknown model.size {self.size!r}; available: {', '.join(PAIRS)}")
-        name = f"{'revena' if arm == 'with_ltm' else 'gpt'}-{self.size}"
+        name = f"{'ltm' if arm == 'with_ltm' else 'gpt'}-{self.size}"
         return preset(name, vocab_size, window=self.window, ltm=self.ltm)
 
 
@@ -136,44 +137,34 @@ class RecallConfig(Section):
 
 
 class TrainSection(Section):
-    """The recipe, the same for both arms.
-
-    Attributes:
-        mode: `documents` streams whole documents, window and memory carried through each; `windows` is the plain
-            recipe of overlapping windows (`width`, `stride`), each a sequence of its own, in which a memory that is
-            read from the next segment on can only be read if windows are wider than one segment.
-        span: tokens per row and step (documents), a multiple of the window; gradients reach back so far. A document
-            begins with a window of its own, for both arms alike.
-        steps, batch_size, lr, betas, weight_decay, warmup, clip, optimizer: the optimizer, with a cosine schedule.
-        micro_batches: groups of rows whose gradients are accumulated.
-        save_every, keep: states are saved every so many steps, and so many are kept.
-        log_every: in steps.
-        workers, threads, device, dtype, compile: where it runs; `dtype` bfloat16 computes under autocast.
-        tracking: `wandb` also sends the metrics there (WANDB_MODE=offline works).
-    """
+    """What is read in training, and what is kept of it; the same for both arms."""
 
     mode: Literal["documents", "windows"] = "documents"
+    """`documents` streams whole documents, window and memory carried through each; `windows` is the plain recipe of
+    overlapping windows (`width`, `stride`), each a sequence of its own, in which a memory that is read from the next
+    segment on can only be read if windows are wider than one segment."""
+
     width: int = Field(128, ge=8)
+    """Tokens of a window."""
+
     stride: int = Field(64, ge=1)
+    """Tokens from one window to the next."""
+
     span: int = Field(512, ge=8)
-    steps: int = Field(10_000, ge=1)
-    batch_size: int = Field(8, ge=1)
-    micro_batches: int = Field(1, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.1, ge=0)
-    warmup: int = Field(500, ge=1)
-    clip: float = Field(1.0, gt=0)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    save_every: int = Field(500, ge=1)
-    keep: int = Field(2, ge=2)
-    log_every: int = Field(50, ge=1)
-    workers: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    tracking: Literal["none", "wandb"] = "none"
+    """Tokens per row and step (documents), a multiple of the window; gradients reach back so far. A document begins
+    with a window of its own, for both arms alike."""
+
+    save_every: Annotated[int, PHYSICAL] = Field(500, ge=1)
+    """Steps between saved states."""
+
+    keep: Annotated[int, PHYSICAL] = Field(2, ge=2)
+    """Saved states that are kept."""
+
+    log_every: Annotated[int, PHYSICAL] = Field(50, ge=1)
+    """Steps between lines of metrics."""
+
+    tracking: Annotated[Literal["none", "wandb"], PHYSICAL] = "none"
+    """`wandb` also sends the metrics there (WANDB_MODE=offline works)."""
 
 
 class EvalSection(Section):
@@ -192,7 +183,7 @@ class EvalSection(Section):
     speed_rounds: int = Field(5, ge=3)
 
 
-class LabConfig(Section):
+class LabConfig(TrainingFile):
     """A lab file.
 
     Attributes:
@@ -245,11 +236,11 @@ class LabConfig(Section):
             )
         if self.train.span % self.model.window:
             raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")
-        if self.train.mode == "documents" and self.recall.rows >= self.train.batch_size:
-            raise ValueError(f"recall.rows {self.recall.rows} leave no row of {self.train.batch_size} for the corpus")
-        if self.train.batch_size % (self.train.workers * self.train.micro_batches):
+        if self.train.mode == "documents" and self.recall.rows >= self.optimizer.batch_size:
             raise ValueError(
-                f"batch_size {self.train.batch_size} cannot be shared evenly by {self.train.workers} workers x "
-                f"{self.train.micro_batches} micro-batches"
+                f"recall.rows {self.recall.rows} leave no row of {self.optimizer.batch_size} for the corpus"
             )
+        rows, workers, parts = self.optimizer.batch_size, self.place.workers, self.optimizer.micro_batches
+        if rows % (workers * parts):
+            raise ValueError(f"batch_size {rows} cannot be shared evenly by {workers} workers x {parts} micro-batches")
         return self

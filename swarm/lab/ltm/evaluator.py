@@ -113,7 +113,7 @@ def evaluate_all(
         [(settings, folder, str(path.resolve()), condition) for path, condition in wanted],
         done,
         titles=[f"evaluation of {path} ({condition})" for path, condition in wanted],
-        device=config.train.device,
+        device=config.place.device,
     )
 
 

@@ -14,9 +14,9 @@ from swarm.lab.ltm.config import LabConfig
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, corpus_documents
 from ulm.model import Decoder
-from ulm.train.documents import LanguageModelTraining
+from ulm.train.documents import DocumentObjective
 from ulm.train.evaluation import score_documents
-from ulm.train.pairs import make_optimizer
+from ulm.train.step import Worker, make_optimizer, train_step
 
 __all__ = ["measure_speed"]
 
@@ -31,8 +31,8 @@ def measure_speed(
         corpus: held-out documents are read, training documents trained on.
         models: arm -> trained model.
     """
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
+    if config.place.threads:
+        torch.set_num_threads(config.place.threads)
     documents, tokens = [], 0
     for index in range(corpus.num_documents("val")):
         documents.append(corpus.document("val", index))
@@ -47,7 +47,7 @@ def measure_speed(
             read = int(score_documents(model.eval(), documents).tokens.sum())
             reading = read / (time.perf_counter() - start)
             start = time.perf_counter()
-            trained = sum(trainings[arm].train_step().tokens for _ in range(2))
+            trained = sum(train_step(trainings[arm], number, config.optimizer.lr).tokens for _ in range(2))
             training = trained / (time.perf_counter() - start)
             if number:  # the first round warms up
                 found["read"][arm].append(reading)
@@ -55,16 +55,14 @@ def measure_speed(
     return found
 
 
-def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> LanguageModelTraining:
-    train = config.train
-    rows = [corpus_documents(corpus, 0)] * train.batch_size
-    return LanguageModelTraining(
+def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> DocumentObjective:
+    optimizer = config.optimizer
+    rows = [corpus_documents(corpus, 0)] * optimizer.batch_size
+    return DocumentObjective(
         model.requires_grad_(True),
-        make_optimizer(model, train.lr, train.weight_decay, train.betas, train.optimizer),
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        Worker(0, 1, model.device, lambda record: None),
         DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id),
-        segments=train.span // config.model.window,
-        peak_lr=train.lr,
-        warmup=1,
-        steps=10**6,
-        micro_batches=train.micro_batches,
+        segments=config.train.span // config.model.window,
+        parts=optimizer.micro_batches,
     )

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swarm.errors import SwarmError
+from swarm.identity import refuse_other, work_folder
 from swarm.lab.ltm.config import Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
-from swarm.lab.measurements import read_measured, work_folder, write_json, write_measured
+from swarm.lab.measurements import read_measured, write_json, write_measured
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
-from ulm.data.corpus import Corpus, prepare_corpus
+from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
 from ulm.data.documents import CorpusError
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ def run_lab(
     if "train" in stages:
         from swarm.lab.ltm.trainer import require_training
 
-        require_training(config.train)
+        require_training(config)
     with work_folder(folder, ("lab.json", "data")):
         return _run(config, beside, folder, stages, echo, follow)
 
@@ -98,6 +99,9 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
             bin_type=c.bin_type,
             echo=echo,
         )
+    except OtherCorpusError as error:
+        refuse_other(folder / "data", error.found, error.wanted)
+        raise
     except CorpusError as error:
         raise SwarmError(f"prepare: {error}") from error
 
@@ -133,17 +137,15 @@ def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
 
 
 def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
+    from swarm.actors.ray_train import METRICS
     from swarm.lab.ltm.trainer import is_trained, train_language_model
-    from swarm.train.loop import METRICS, NOTICES
-    from swarm.train.progress import following_lines
 
     for arm, seed, place in _trainings(config, folder):
         if is_trained(config, arm, seed, corpus, place):
             echo(f"{arm}, seed {seed}: trained already")
             continue
         title = f"{arm}, seed {seed}"
-        notices = following_lines(place / NOTICES, lambda line, title=title: echo(f"{title}: {line}"))  # type: ignore[misc]
-        with follow(place / METRICS, config.train.steps, title), notices:
+        with follow(place / METRICS, config.optimizer.steps, title):
             train_language_model(config, arm, seed, corpus, place)
         parameters = read_checkpoint_config(place / "checkpoint").num_parameters
         echo(f"{arm}, seed {seed}: {parameters:,} parameters, checkpoint in {place / 'checkpoint'}")
@@ -246,11 +248,13 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
 
 def _over_training(config: LabConfig, folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Return per seed the hit rate of the arm with memory, step by step."""
+    from swarm.actors.ray_train import METRICS
+    from swarm.train.progress import read_metrics
+
     found: dict[str, list[tuple[int, float]]] = {}
     for arm, seed, place in _trainings(config, folder):
         if arm == "with_ltm":
-            lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            found[str(seed)] = [(line["step"], line["ltm_hit_rate"]) for line in map(json.loads, lines)]
+            found[str(seed)] = [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]
     return found
 
 

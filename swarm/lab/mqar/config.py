@@ -5,11 +5,12 @@ Owns the schema of `swarm mqar`. It refuses to read files and to start anything.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from swarm.config.section import Section
+from swarm.config.training import Device, OptimizerSection
 from swarm.lab.ltm.config import ARMS, Arm
 from ulm.config import LTMConfig, ModelConfig, matched_without_memory
 from ulm.memory import CONTROLS, Control
@@ -68,21 +69,6 @@ class ModelSection(Section):
         return shape if arm == "with_ltm" else matched_without_memory(shape)
 
 
-class TrainSection(Section):
-    """The recipe, the same for all tasks and arms; see `ulm.train.mqar.train_mqar`.
-
-    Attributes:
-        device: a task has one thread, or one GPU.
-    """
-
-    steps: int = Field(600, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    warmup: int = Field(50, ge=1)
-    weight_decay: float = Field(0.05, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
 class EvalSection(Section):
     """What is measured.
 
@@ -102,13 +88,16 @@ class MqarConfig(Section):
         name: names the folder under `runs/`.
         seeds: of weights and sequences; each arm is trained once per seed and task.
         tasks: by name.
+        optimizer: the same for all tasks and arms.
+        device: a task has one thread, or one GPU.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seeds: tuple[int, ...] = (1, 2, 3)
     tasks: dict[str, TaskSection] = Field(default_factory=lambda: {"mqar": TaskSection()}, min_length=1)
     model: ModelSection = ModelSection()
-    train: TrainSection = TrainSection()
+    optimizer: OptimizerSection
+    device: Device = "auto"
     eval: EvalSection = EvalSection()
 
     @model_validator(mode="after")

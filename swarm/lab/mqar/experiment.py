@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
+from swarm.identity import work_folder
 from swarm.lab.ltm.config import ARMS, Arm
-from swarm.lab.measurements import read_measured, refuse_other_identity, work_folder, write_json, write_measured
+from swarm.lab.measurements import read_measured, refuse_other_measured, write_json, write_measured
 from swarm.lab.mqar.config import MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
@@ -48,7 +50,7 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
 def _run(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:
     runs = [(task, arm, seed) for task in config.tasks for arm in ARMS for seed in config.seeds]
     for run in runs:
-        refuse_other_identity(_path(folder, *run), _identity(config, *run), free=("eval",))
+        refuse_other_measured(_path(folder, *run), _identity(config, *run), free=("eval",))
     missing = [run for run in runs if _measured(config, folder, *run) is None]
     started = time.monotonic()
     failed: list[str] = []
@@ -63,13 +65,13 @@ def _run(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[
         echo(f"{task}, {arm}, seed {seed}: recall {rate:.4f} ({time.monotonic() - started:.0f} s)")
 
     if missing:
-        from swarm.actors.ray_tasks import require_device, run_tasks
+        from swarm.actors.ray_tasks import run_tasks
 
-        require_device(config.train.device)
+        resolve_device(config.device)
         echo(f"training and scoring {len(missing)} of {len(runs)} models")
         calls = [(config.model_dump(mode="json"), *run) for run in missing]
         titles = [f"{task}, {arm}, seed {seed}" for task, arm, seed in missing]
-        run_tasks(_train_and_score, calls, done, titles=titles, device=config.train.device)
+        run_tasks(_train_and_score, calls, done, titles=titles, device=config.device)
     if failed:
         raise SwarmError("\n".join(failed))
     results = _results(config, folder)
@@ -79,27 +81,31 @@ def _run(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[
 
 def _train_and_score(settings: dict[str, Any], task_name: str, arm: Arm, seed: int, device: str) -> dict[str, Any]:
     """Train one model and return its scores, one number per query; `error` says why there are none."""
+    import torch
+
+    from swarm.train.loop import run_training
     from ulm.model import Decoder
-    from ulm.train.mqar import MqarTask, score_mqar, train_mqar
+    from ulm.train.mqar import MqarObjective, MqarTask, score_mqar
+    from ulm.train.step import Worker, make_optimizer
 
     config = MqarConfig.model_validate(settings)
-    section, train = config.tasks[task_name], config.train
+    section, optimizer = config.tasks[task_name], config.optimizer
     task = MqarTask(**section.model_dump())
     model = Decoder(config.model.config(arm, section.vocab_size), seed=derive_seed(seed, "weights")).to(device)
+    objective = MqarObjective(
+        model,
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        Worker(0, 1, torch.device(device), lambda record: None),
+        task,
+        batch_size=optimizer.batch_size,
+        seed=derive_seed(seed, "mqar training"),
+    )
     started = time.monotonic()
     try:
-        train_mqar(
-            model,
-            task,
-            steps=train.steps,
-            batch_size=train.batch_size,
-            lr=train.lr,
-            warmup=train.warmup,
-            weight_decay=train.weight_decay,
-            seed=derive_seed(seed, "mqar training"),
-        )
-    except FloatingPointError as error:
+        run_training(objective, optimizer)
+    except SwarmError as error:
         return {"error": str(error)}
+    model.eval()
     seconds = time.monotonic() - started
     conditions: dict[str, Any] = {}
     for control in ("none", *(config.eval.controls if arm == "with_ltm" else ())):
@@ -199,10 +205,16 @@ def _shown(interval: dict[str, float]) -> str:
 
 def _identity(config: MqarConfig, task: str, arm: Arm, seed: int) -> dict[str, Any]:
     """Return what decides the measurements of a run."""
-    train = config.train.model_dump(mode="json", exclude={"device"})
+    optimizer = config.optimizer.model_dump(mode="json")
     shape = config.model.config(arm, config.tasks[task].vocab_size).to_dict()
     evaluation = config.eval.model_dump(mode="json", exclude=set() if arm == "with_ltm" else {"controls"})
-    return {"task": config.tasks[task].model_dump(), "model": shape, "seed": seed, "train": train, "eval": evaluation}
+    return {
+        "task": config.tasks[task].model_dump(),
+        "model": shape,
+        "seed": seed,
+        "optimizer": optimizer,
+        "eval": evaluation,
+    }
 
 
 def _path(folder: Path, task: str, arm: Arm, seed: int) -> Path:

@@ -310,9 +310,13 @@ def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
     assert swarm("report", "runs/demo-s0") == 0
     assert "runs/demo-s0/report/report.html" in capsys.readouterr().out
     seen = []
-    provide("swarm.train.policy", train_from_file=lambda *given: seen.append(given) or Path("policies/agent"))
-    assert swarm("train", "x.yaml", "--set", "a=1", "--workers", "2", "--resume") == 0
-    assert seen == [(Path("x.yaml"), ["a=1"], None, 2, True)]
+    provide(
+        "swarm.train.training", train_policy=lambda *given, **how: seen.append((given, how)) or Path("policies/agent")
+    )
+    assert swarm("train", "x.yaml", "--set", "a=1", "--workers", "2") == 0
+    (given, how) = seen[0]
+    assert given == (Path("x.yaml"), ["a=1"])
+    assert (how["out"], how["workers"]) == (None, 2)
     assert "policies/agent" in capsys.readouterr().out
 
 

@@ -260,7 +260,10 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
         ({"engine": {"kind": "openai", "model": "m", "url": "http://x/v1?key=s"}}, "without a user name or key"),
         ({"engine": {"kind": "ulm", "model": "m", "max_length": 64}}, "Extra inputs are not permitted"),
         ({"engine": {"kind": "vllm", "model": "m", "max_length": 32}}, "leaves no room"),
-        ({"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "engram"]}, "memories need engine 'ulm'"),
+        (
+            {"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "facts"]},
+            "memory facts needs engine 'ulm'",
+        ),
         ({"engine": {"kind": "transformers"}}, "model\n.*Field required"),
         ({"engine": {"kind": "echo", "prompt": "chat"}}, "Extra inputs are not permitted"),
     ],
@@ -315,5 +318,5 @@ def test_a_run_goes_on_with_a_server_that_moved_and_with_nothing_else_changed(ur
         return journal.read_bytes()
 
     assert len(resume(urls[0], urls[1]).splitlines()) == len(whole.splitlines())
-    with pytest.raises(SwarmError, match=r"another experiment \(budget.ticks is 2 there and 3 here\)"):
+    with pytest.raises(SwarmError, match=r"other settings \(budget.ticks is 2 there and 3 here\)"):
         resume("ticks: 2", "ticks: 3")

@@ -383,7 +383,7 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     assert drawing_runner.started == [
         f"{arm}-s{seed}"
         for arm in ARMS
-        if not ARMS[arm].needs_memory and not ARMS[arm].needs_engram
+        if not ARMS[arm].needs_memory and not ARMS[arm].needs_setting
         for seed in (1, 2, 3)
     ]
     for name in ("table.txt", "comparison.json", "coverage.png", "solve_rate.png", "report.html"):
@@ -440,7 +440,7 @@ def test_killed_comparison_resumes_where_it_stopped(tmp_path: Path, runner: Play
 
 def test_folder_with_runs_of_another_experiment_is_refused(tmp_path: Path, runner: Played) -> None:
     compare_in(tmp_path / "out", ("solo",))
-    with pytest.raises(SwarmError, match=r"another experiment \(budget.tokens is 6000 there and 5000 here\).*--out"):
+    with pytest.raises(SwarmError, match=r"other settings \(budget.tokens is 6000 there and 5000 here\).*--out"):
         compare_in(tmp_path / "out", ("solo",), config=experiment(budget={"tokens": 5000}))
 
 

@@ -160,7 +160,7 @@ def test_an_experiment_without_a_sweep_is_refused(tmp_path: Path) -> None:
         ("compare.seeds.0", [1, 2], "'compare.seeds' is a list; give it whole, as in compare.seeds=[1,2]"),
         ("world.options.halv", [2, 3], "unknown key 'halv' in 'world.options'; did you mean 'half'?"),
         ("agents.count", [2, 0], "agents.count is 0; allowed: a whole number >= 1"),
-        ("agents.memory_span", ["episode", "run"], "agents: `memory_span` is that"),
+        ("agents.memory", ["stm", "ltm"], 'agents.memory is "stm"; allowed: a list'),
     ],
 )
 def test_a_key_or_value_that_cannot_be_is_one_line_before_anything_runs(

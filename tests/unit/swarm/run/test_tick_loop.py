@@ -339,7 +339,7 @@ def test_a_run_of_another_experiment_is_named_by_the_first_setting_that_differs(
     run(experiment, tmp_path)
     before = (tmp_path / "run" / "journal.jsonl").read_bytes()
     config, path = experiment(agents={"temperature": 0.2}, seed=12)
-    with pytest.raises(SwarmError, match=r"another experiment \(agents.temperature is 0.7 there and 0.2 here\)"):
+    with pytest.raises(SwarmError, match=r"other settings \(agents.temperature is 0.7 there and 0.2 here\)"):
         start_run(config, path, tmp_path / "run")
     assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
 

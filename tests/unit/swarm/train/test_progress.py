@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from swarm.train.progress import following, progress_lines
+from swarm.actors.ray_train import appending
+from swarm.train.progress import following, progress_lines, read_metrics
 
 
 def test_progress_names_step_loss_rate_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +62,33 @@ def test_following_waits_for_a_file_that_is_not_there_yet(tmp_path: Path) -> Non
         assert not arrived.wait(0.03)
         path.write_text('{"step": 1}\n')
         assert arrived.wait(5)
+
+
+def test_notices_are_told_however_fast_metrics_follow(tmp_path: Path) -> None:
+    lines: list[str] = []
+    path = tmp_path / "metrics.jsonl"
+    with following(path, progress_lines(9, lines.append, "here: "), every_s=60):
+        append = appending(path)
+        for record in (
+            {"notice": "going on"},
+            {"step": 1, "loss": 2.0},
+            {"notice": "damaged"},
+            {"step": 2, "loss": 1.0},
+        ):
+            append(record)
+    assert lines[:2] == ["here: going on", "here: damaged"]
+    assert lines[2].startswith("here: step 2/9  loss 1.0000")
+
+
+def test_steps_that_are_taken_again_count_once_and_a_torn_line_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append = appending(path)
+    for step in (1, 2, 3):
+        append({"step": step, "loss": float(step)})
+    with path.open("a") as file:
+        file.write('{"step": 4')  # killed
+    append = appending(path)
+    append({"notice": "going on from step 2"})
+    append({"step": 3, "loss": 7.0})
+    assert read_metrics(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 7.0}]
+    assert read_metrics(tmp_path / "none.jsonl") == []

@@ -121,7 +121,7 @@ def test_the_last_episode_is_shown_unless_another_is_asked_for(run_dir: Path) ->
 
 
 def test_a_memory_of_the_whole_run_names_the_episode_of_each_item(place: Path) -> None:
-    run_dir = play(place, memory_span="run")
+    run_dir = play(place, memory=["stm", {"kind": "ltm", "span": "run"}])
     view = view_memory(run_dir, "a0")
     assert {item.episode for item in view.items} == {0, 1}
     when = [(item.episode, item.tick) for item in view.items]
@@ -142,7 +142,7 @@ def copied(run_dir: Path, tmp_path: Path) -> Path:
 
 def test_a_run_without_memories_says_how_to_get_some(copied: Path) -> None:
     shutil.rmtree(copied / "memory")
-    with pytest.raises(SwarmError, match=r"holds no memories; run with agents.memory: \[stm, ltm\] or \[stm, engram\]"):
+    with pytest.raises(SwarmError, match=r"holds no memories; run with agents.memory: \[stm, ltm\]"):
         view_memory(copied, "a0")
 
 

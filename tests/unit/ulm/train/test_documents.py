@@ -1,21 +1,21 @@
-"""Training on documents: resumable bit for bit, the same for any grouping of rows, memory carried and cleared."""
+"""Training on documents: the same for any grouping of rows, memory carried, cleared and restored."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fakes.training import alone
 
 from ulm.config import preset
 from ulm.data.document_stream import DocumentStream, SegmentBatch, Windows
 from ulm.model import Decoder
 from ulm.streaming import StreamState, read_document
-from ulm.train.documents import LanguageModelTraining, StreamingLoss
-from ulm.train.pairs import make_optimizer
-from ulm.train.states import RollingStates
+from ulm.train.documents import DocumentObjective, StreamingLoss
+from ulm.train.step import StepReport, Worker, learning_rate, make_optimizer, train_step
 
 VOCAB, SEGMENT, ROWS = 61, 16, 4
 LTM = {
@@ -29,17 +29,20 @@ def document(number: int) -> np.ndarray:
     return generator.integers(2, VOCAB, int(generator.integers(2, 70)))
 
 
-def training(
-    seed: int = 0, *, ltm: bool = True, rows: int = ROWS, steps: int = 20, **changes: Any
-) -> LanguageModelTraining:
+def training(seed: int = 0, *, ltm: bool = True, rows: int = ROWS, **changes: Any) -> DocumentObjective:
     config = preset("tiny", VOCAB, window=SEGMENT, head_size=16, ltm=LTM if ltm else None)
     model = Decoder(config, seed=seed)
     stream = DocumentStream([document] * rows, SEGMENT, pad_id=0)
-    settings: dict[str, Any] = {"segments": 2, "peak_lr": 1e-2, "warmup": 2, "steps": steps, **changes}
-    return LanguageModelTraining(model, make_optimizer(model, 1e-2, 0.1, (0.9, 0.95)), stream, **settings)
+    settings: dict[str, Any] = {"segments": 2, **changes}
+    worker = settings.pop("worker", alone())
+    return DocumentObjective(model, make_optimizer(model, 1e-2, 0.1, (0.9, 0.95)), worker, stream, **settings)
 
 
-def weights(of: LanguageModelTraining) -> list[torch.Tensor]:
+def step(here: DocumentObjective, rate: float = 5e-3) -> StepReport:
+    return train_step(here, 0, rate)
+
+
+def weights(of: DocumentObjective) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in of.model.parameters()]
 
 
@@ -49,81 +52,75 @@ def equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("ltm", [False, True])
 def test_training_learns(ltm: bool) -> None:
-    here = training(ltm=ltm, steps=40)
-    losses = [here.train_step().loss for _ in range(40)]
+    here = training(ltm=ltm)
+    losses = [step(here, learning_rate(n, peak=1e-2, warmup=2, steps=40)).loss for n in range(40)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.02
 
 
-@pytest.mark.parametrize("ltm", [False, True])
-def test_a_resumed_training_ends_bit_equal(tmp_path: Path, ltm: bool) -> None:
-    whole = training(ltm=ltm)
-    states = RollingStates(tmp_path / "states")
-    for _ in range(5):
-        whole.train_step()
-    whole.save(states, {"seconds": 1.5})
-    expected = [whole.train_step() for _ in range(4)]
+def restored(whole: DocumentObjective, rows: int = ROWS) -> DocumentObjective:
+    """Another objective that was given weights, moments and state."""
+    again = training(seed=99, ltm=whole.model.ltm is not None, rows=rows)
+    again.model.load_state_dict(whole.model.state_dict())
+    again.optimizer.load_state_dict(copy.deepcopy(whole.optimizer.state_dict()))
+    again.restore(*copy.deepcopy(whole.state()))
+    return again
 
-    again = training(seed=99, ltm=ltm)
-    progress = again.restore(states, lambda line: None)
-    assert progress is not None
-    assert progress["seconds"] == 1.5
-    assert [again.train_step() for _ in range(4)] == expected
+
+@pytest.mark.parametrize("ltm", [False, True])
+def test_a_restored_training_goes_on_bit_equal(ltm: bool) -> None:
+    whole = training(ltm=ltm)
+    for _ in range(5):
+        step(whole)
+    again = restored(whole)
+    assert [step(again) for _ in range(4)] == [step(whole) for _ in range(4)]
     assert equal(weights(again), weights(whole))
 
 
-def test_without_the_saved_memory_the_rest_would_differ(tmp_path: Path) -> None:
+def test_without_the_saved_memory_the_rest_would_differ() -> None:
     """The control of the test above: what the rows remember is part of what makes it pass."""
     whole = training()
-    states = RollingStates(tmp_path / "states")
     for _ in range(5):
-        whole.train_step()
+        step(whole)
     with torch.no_grad():  # as trained: memory is read
         for reader in whole.model.ltm.readers:  # type: ignore[union-attr]
             reader.gate.fill_(0.5)  # type: ignore[union-attr,operator]
-    whole.save(states, {})
-    again = training(seed=99)
-    again.restore(states, lambda line: None)
+    again = restored(whole)
     again._states = [state.restarted(torch.ones(ROWS, dtype=torch.bool)) for state in again._states]
-    assert again.train_step().loss != whole.train_step().loss
+    assert step(again).loss != step(whole).loss
 
 
-def test_restoring_from_nothing_says_so(tmp_path: Path) -> None:
-    assert training().restore(RollingStates(tmp_path / "none"), lambda line: None) is None
-
-
-def test_a_state_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
-    states = RollingStates(tmp_path / "states")
+def test_a_state_of_another_number_of_rows_is_refused() -> None:
     few = training(rows=2)
-    few.train_step()
-    few.save(states, {})
+    step(few)
     with pytest.raises(ValueError, match="has 2 rows, this training 4"):
-        training().restore(states, lambda line: None)
+        restored(few)
 
 
 def test_micro_batches_change_the_order_of_summation_and_nothing_else() -> None:
-    together, apart = training(), training(micro_batches=2)
+    together, apart = training(), training(parts=2)
     for _ in range(3):
-        one, other = together.train_step(), apart.train_step()
+        one, other = step(together), step(apart)
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
         assert one.tokens == other.tokens
-        assert abs(one.written - other.written) <= 1
+        assert abs(one.sums["written"] - other.sums["written"]) <= 1
 
 
 def test_rows_that_cannot_be_shared_evenly_are_refused() -> None:
     with pytest.raises(ValueError, match="4 cannot be shared evenly by 3 workers"):
-        training(workers=3)
+        training(worker=Worker(0, 3, torch.device("cpu"), print))
+    with pytest.raises(ValueError, match="the 4 rows of a worker cannot be shared evenly by 3 micro-batches"):
+        training(parts=3)
 
 
 def test_an_infinite_loss_changes_no_weight_and_no_memory() -> None:
     here = training()
-    here.train_step()
-    before, states, step = weights(here), here._states, here.next_step
+    step(here)
+    before, states = weights(here), here._states
     here.model.norm.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(FloatingPointError, match="gradient norm nan"):
-        here.train_step()
+        step(here)
     assert equal(weights(here), before)
     assert here._states is states
-    assert here.next_step == step
 
 
 def test_the_loss_is_that_of_each_document_read_by_itself() -> None:
@@ -159,7 +156,7 @@ def test_memory_is_carried_from_step_to_step_within_a_document() -> None:
     here.stream = DocumentStream([longer] * ROWS, SEGMENT, pad_id=0)
     counts = []
     for _ in range(4):
-        here.train_step()
+        step(here)
         memory = here._states[0].memory
         assert memory is not None
         counts.append(memory.clock_B.tolist())

@@ -6,7 +6,7 @@ import torch
 from ulm.config import preset
 from ulm.model import Decoder
 from ulm.train.muon import Muon, orthogonalise
-from ulm.train.pairs import make_optimizer
+from ulm.train.step import make_optimizer
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 8, 24), (2, 24, 8)])

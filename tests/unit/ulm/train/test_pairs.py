@@ -1,24 +1,18 @@
-"""One training step: what is learned, what is left alone, what a failure leaves behind."""
+"""One training step on pairs: what is learned, what is left alone, what a failure leaves behind."""
 
 import copy
 from typing import Any
 
 import pytest
 import torch
+from fakes.training import alone
 
 from ulm.config import preset
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train import pairs as training
-from ulm.train.pairs import (
-    IGNORE,
-    Batch,
-    collate,
-    learning_rate,
-    make_optimizer,
-    micro_batches,
-    train_step,
-)
+from ulm.train.pairs import IGNORE, Batch, PairObjective, collate, micro_batches
+from ulm.train.step import StepReport, Worker, learning_rate, make_optimizer, train_step
 
 TEXTS = [("copy 7\n", "7\n"), ("copy 13 and 5\n", "13 5\n"), ("a\n", "b\n"), ("copy 2\n", "2 and some more words\n")]
 
@@ -38,11 +32,28 @@ def model_and_optimizer(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> 
     return model, make_optimizer(model, 1e-2, 0.05, (0.9, 0.98))
 
 
+class Given(PairObjective):
+    """Learns the same batches at every step."""
+
+    def __init__(self, model: Decoder, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> None:
+        super().__init__(model, optimizer, alone(), Tokenizer.bytes(), TEXTS.__getitem__, batch_size=1)
+        self.batches = batches
+
+    def batch(self, step: int) -> tuple[list[Batch], int]:
+        return self.batches, sum(int((batch.labels_BT != IGNORE).sum()) for batch in self.batches)
+
+
+def step(
+    model: Decoder, optimizer: torch.optim.Optimizer, batches: list[Batch], rate: float = 1e-2, clip: float = 1.0
+) -> StepReport:
+    return train_step(Given(model, optimizer, batches), 0, rate, clip)
+
+
 def gradient(model: Decoder, batches: list[Batch]) -> torch.Tensor:
     """The gradient that a step takes, read off a plain gradient descent step of rate 1."""
     model = copy.deepcopy(model)
     before = [p.detach().clone() for p in model.parameters()]
-    train_step(model, torch.optim.SGD(model.parameters(), lr=1.0), batches, 1.0, clip=1e9)
+    step(model, torch.optim.SGD(model.parameters(), lr=1.0), batches, 1.0, clip=1e9)
     return torch.cat([(b - p.detach()).flatten() for b, p in zip(before, model.parameters(), strict=True)])
 
 
@@ -60,7 +71,7 @@ def same_moments(a: dict[int, dict[str, torch.Tensor]], b: dict[int, dict[str, t
 
 def train(model: Decoder, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer, steps: int) -> list[float]:
     batches = micro_batches(TEXTS, tokenizer, 2)
-    return [train_step(model, optimizer, batches, 1e-2).loss for _ in range(steps)]
+    return [step(model, optimizer, batches).loss for _ in range(steps)]
 
 
 # ---- batches
@@ -124,6 +135,13 @@ def test_learning_rate_warms_up_to_its_peak_and_falls_to_its_floor() -> None:
     assert learning_rate(500, peak=2.0, warmup=10, steps=100) == pytest.approx(0.1)
 
 
+def test_a_linear_schedule_starts_and_ends_at_zero() -> None:
+    rates = [learning_rate(step, peak=2.0, warmup=4, steps=10, schedule="linear") for step in range(11)]
+    assert rates[:5] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert rates[7] == pytest.approx(1.0)
+    assert rates[10] == 0.0
+
+
 def test_training_learns_to_copy(tokenizer: Tokenizer) -> None:
     model, optimizer = model_and_optimizer(tokenizer)
     losses = train(model, optimizer, tokenizer, 40)
@@ -136,7 +154,7 @@ def test_loss_is_the_mean_over_learned_tokens(tokenizer: Tokenizer) -> None:
     batch = collate(TEXTS, tokenizer)
     flat = model(batch.ids_BT).flatten(0, 1)
     mean = torch.nn.functional.cross_entropy(flat, batch.labels_BT.flatten(), ignore_index=IGNORE)
-    stats = train_step(model, optimizer, micro_batches(TEXTS, tokenizer, 3), 1e-3)
+    stats = step(model, optimizer, micro_batches(TEXTS, tokenizer, 3))
     assert stats.loss == pytest.approx(mean.item(), abs=1e-5)
     assert stats.tokens == int((batch.labels_BT != IGNORE).sum())
 
@@ -145,30 +163,22 @@ def test_gradient_is_clipped_and_its_norm_reported_before(tokenizer: Tokenizer) 
     model, _ = model_and_optimizer(tokenizer)
     norm = float(gradient(model, [collate(TEXTS, tokenizer)]).norm())
     before = weights(model)
-    stats = train_step(
-        model, torch.optim.SGD(model.parameters(), lr=1.0), [collate(TEXTS, tokenizer)], 1.0, clip=norm / 10
-    )
+    stats = step(model, torch.optim.SGD(model.parameters(), lr=1.0), [collate(TEXTS, tokenizer)], 1.0, clip=norm / 10)
     moved = sum(float((model.state_dict()[name] - before[name]).square().sum()) for name, _ in model.named_parameters())
     assert stats.grad_norm == pytest.approx(norm, rel=1e-4)
     assert moved**0.5 == pytest.approx(norm / 10, rel=1e-3)
 
 
 def test_a_loss_that_is_no_number_stops_training_and_leaves_the_weights(tokenizer: Tokenizer) -> None:
-    class Poisoned(torch.nn.Module):
-        def __init__(self, inner: Decoder) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-            return self.inner(ids, wanted) * float("nan")
-
     model, optimizer = model_and_optimizer(tokenizer)
     train(model, optimizer, tokenizer, 2)
     before, moments = weights(model), copy.deepcopy(optimizer.state_dict()["state"])
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        train_step(Poisoned(model), optimizer, micro_batches(TEXTS, tokenizer, 2), 1e-2)
+    poison = model.embed.register_forward_hook(lambda module, ids, out: out * float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan"):
+        step(model, optimizer, micro_batches(TEXTS, tokenizer, 2))
     assert equal(weights(model), before)
     assert same_moments(moments, optimizer.state_dict()["state"])
+    poison.remove()
     assert train(model, optimizer, tokenizer, 1)[0] > 0  # and it can go on
 
 
@@ -177,8 +187,41 @@ def test_a_gradient_that_is_no_number_stops_training_and_leaves_the_weights(toke
     before = weights(model)
     model.norm.register_hook(lambda gradient: gradient * float("inf"))  # the loss stays finite
     with pytest.raises(FloatingPointError, match="gradient norm"):
-        train_step(model, optimizer, micro_batches(TEXTS, tokenizer, 2), 1e-2)
+        step(model, optimizer, micro_batches(TEXTS, tokenizer, 2))
     assert equal(weights(model), before)
+
+
+def test_workers_take_the_parts_of_a_batch_that_follows_from_the_step_alone(tokenizer: Tokenizer) -> None:
+    model, optimizer = model_and_optimizer(tokenizer)
+
+    def batch(rank: int, size: int) -> Batch:
+        worker = Worker(rank, size, torch.device("cpu"), lambda record: None)
+        if size > 1:  # only the data is looked at
+            worker = type("Lone", (Worker,), {"wrap": lambda self, module: module})(rank, size, worker.device, print)
+        of = PairObjective(model, optimizer, worker, tokenizer, lambda n: ("n ", f"{n}\n"), batch_size=4)
+        return of.batch(3)[0][0]
+
+    whole = batch(0, 1)
+    assert [tokenizer.decode(row[row != IGNORE].tolist()) for row in whole.labels_BT] == [
+        "12\n",
+        "13\n",
+        "14\n",
+        "15\n",
+    ]
+    assert torch.equal(torch.cat([batch(rank, 2).labels_BT for rank in (0, 1)]), whole.labels_BT)
+    with pytest.raises(ValueError, match="batch_size 4 cannot be shared evenly by 3 workers"):
+        batch(0, 3)
+
+
+def test_a_group_of_parameters_may_have_a_rate_of_its_own(tokenizer: Tokenizer) -> None:
+    model, _ = model_and_optimizer(tokenizer)
+    moved, still = list(model.parameters())[:2], list(model.parameters())[2:]
+    optimizer = torch.optim.SGD([{"params": moved}, {"params": still, "lr_factor": 0.0}], lr=1.0)
+    before = weights(model)
+    step(model, optimizer, [collate(TEXTS, tokenizer)], 0.1)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= {name for name, p in model.named_parameters() if any(p is one for one in moved)}
 
 
 def test_weight_decay_leaves_norms_and_embeddings_alone(tokenizer: Tokenizer) -> None:

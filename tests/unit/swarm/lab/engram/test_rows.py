@@ -14,7 +14,7 @@ WORDS = " ".join(f"word{n}" for n in range(2000))
 
 
 def test_each_fact_comes_once_before_any_comes_again(tmp_path: Path) -> None:
-    learn = LearnSection.model_validate({"categories": ["pairs"], "steps": 5, "batch_size": 4})
+    learn = LearnSection.model_validate({"categories": ["pairs"], "optimizer": {"steps": 5, "batch_size": 4}})
     rows = practice_rows(learn, tmp_path, FACTS, 1)
     assert len(rows) == 20
     for start in (0, 6, 12):
@@ -25,7 +25,8 @@ def test_each_fact_comes_once_before_any_comes_again(tmp_path: Path) -> None:
 def test_text_stands_before_half_of_the_prompts_and_by_itself(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(WORDS)
     text = {"file": "text.txt", "before": 3, "words": 5, "share": 0.25}
-    learn = LearnSection.model_validate({"categories": ["pairs"], "steps": 100, "batch_size": 8, "text": text})
+    optimizer = {"steps": 100, "batch_size": 8}
+    learn = LearnSection.model_validate({"categories": ["pairs"], "optimizer": optimizer, "text": text})
     rows = practice_rows(learn, tmp_path, FACTS, 1)
     alone = [row for row in rows if not row.get("end", True)]
     assert 150 < len(alone) < 250

@@ -9,11 +9,12 @@ import pytest
 from fakes.tiny_lab import lab
 from pydantic import ValidationError
 
+from swarm.config.training import OptimizerSection
 from swarm.lab.ltm.config import HUB_SAMPLES, LabConfig, SourceConfig
 
 
 def test_the_arm_with_memory_is_off_unless_asked_for() -> None:
-    assert LabConfig(name="x").arms == ("baseline",)
+    assert LabConfig(name="x", optimizer=OptimizerSection(steps=1)).arms == ("baseline",)
     assert lab().arms == ("baseline", "with_ltm")
 
 
@@ -39,8 +40,8 @@ def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -
         ({"train": {"span": 40}}, "train.span 40 must be a multiple of the window 16"),
         ({"train": {"mode": "windows", "width": 8}}, "windows of 8 tokens are one segment of 8.*train.mode: documents"),
         ({"recall": {"rows": 4}}, "recall.rows 4 leave no row of 4 for the corpus"),
-        ({"train": {"workers": 3}}, "batch_size 4 cannot be shared evenly by 3 workers x 1 micro-batches"),
-        ({"train": {"workers": 2, "micro_batches": 4}}, "by 2 workers x 4 micro-batches"),
+        ({"place": {"workers": 3}}, "batch_size 4 cannot be shared evenly by 3 workers"),
+        ({"place": {"workers": 2}, "optimizer": {"micro_batches": 4}}, "by 2 workers x 4 micro-batches"),
         ({"eval": {"policies": {"odd": {"capacity": 0}}}}, "eval.policies.odd: ltm: capacity"),
         ({"eval": {"policies": {"odd": {"size": 3}}}}, "eval.policies.odd: ltm: unknown keys size"),
         ({"eval": {"controls": ["magic"]}}, "shuffled_values"),

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes.training import alone
 
 import swarm.lab.mqar.experiment
+from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
 from swarm.lab.mqar.config import MqarConfig
 from swarm.lab.mqar.experiment import run_mqar, summary
+from swarm.train.loop import run_training
 from ulm.config import LTMConfig, ModelConfig
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
-from ulm.train.mqar import MqarBatch, MqarTask, score_mqar, train_mqar
+from ulm.train.mqar import MqarBatch, MqarObjective, MqarTask, score_mqar
+from ulm.train.step import make_optimizer, train_step
 
 TASKS = [
     MqarTask(vocab_size=64, length=40, pairs=6),
@@ -141,24 +145,16 @@ def generator_of_scores(seed: int) -> np.random.Generator:
 
 def test_training_is_deterministic_and_learns_what_follows() -> None:
     task = MqarTask(vocab_size=16, length=24, pairs=2)
-    losses: list[list[float]] = [[], []]
-    trained = []
-    for found in losses:
-        built = model()
-        settings = {"steps": 30, "batch_size": 16, "lr": 0.01, "warmup": 2, "weight_decay": 0.0, "seed": 5}
-        train_mqar(built, task, **settings, report=lambda step, loss, found=found: found.append(loss))  # type: ignore[arg-type, misc]
-        trained.append(built)
-    assert losses[0] == losses[1]
-    assert losses[0][-1] < losses[0][0] - 0.5
-    assert not trained[0].training
-
-
-def test_a_training_that_blows_up_says_so() -> None:
-    broken = model()
-    with torch.no_grad():
-        broken.norm.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="at step 0; lower lr"):
-        train_mqar(broken, TASKS[0], steps=1, batch_size=2, lr=0.1, warmup=1, weight_decay=0.0, seed=0)
+    asked = []
+    for _ in range(2):
+        built, records = model(), []
+        objective = MqarObjective(
+            built, make_optimizer(built, 0.01, 0.0, (0.9, 0.98)), alone(records), task, batch_size=16, seed=5
+        )
+        run_training(objective, OptimizerSection(steps=30, lr=0.01, warmup=2), log_every=1)
+        asked.append([record["asked"] for record in records])
+    assert asked[0] == asked[1]
+    assert asked[0][-1] < asked[0][0] - 0.5
 
 
 # ---- the command's runs
@@ -171,7 +167,7 @@ def config(**changes: Any) -> MqarConfig:
             "seeds": [1, 2],
             "tasks": {"plain": {"vocab_size": 64, "length": 64, "pairs": 4, "power": 1.0}},
             "model": {"n_layer": 1, "n_head": 1, "d_model": 32, "d_ff": 64, "window": 16, "ltm": LTM},
-            "train": {"steps": 2, "batch_size": 2, "warmup": 1},
+            "optimizer": {"steps": 2, "batch_size": 2, "warmup": 1},
             "eval": {"sequences": 3},
             **changes,
         }
@@ -221,8 +217,8 @@ def test_other_settings_are_refused_and_results_kept(in_this_process: list[str],
     run_mqar(config(seeds=[1]), tmp_path, lambda line: None)
     before = (tmp_path / "results.json").read_bytes()
     in_this_process.clear()
-    with pytest.raises(SwarmError, match="was measured with other settings; choose another --out"):
-        run_mqar(config(seeds=[1], train={"steps": 3, "batch_size": 2, "warmup": 1}), tmp_path, lambda line: None)
+    with pytest.raises(SwarmError, match=r"other settings \(optimizer.steps is 2 there and 3 here\); choose another"):
+        run_mqar(config(seeds=[1], optimizer={"steps": 3, "batch_size": 2, "warmup": 1}), tmp_path, lambda line: None)
     assert in_this_process == []
     assert (tmp_path / "results.json").read_bytes() == before
 
@@ -250,18 +246,18 @@ def test_recall_is_split_at_the_window() -> None:
 def test_a_run_that_failed_is_an_error_after_the_others_are_done(
     in_this_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train_mqar
+    real = train_step
 
-    def fail(model: Decoder, *arguments: Any, **settings: Any) -> None:
-        if model.ltm is None:
-            raise FloatingPointError("loss is nan at step 7; lower lr")
-        real(model, *arguments, **settings)
+    def fail(objective: MqarObjective, *arguments: Any) -> Any:
+        if objective.model.ltm is None:
+            raise FloatingPointError("loss is nan")
+        return real(objective, *arguments)
 
-    monkeypatch.setattr("ulm.train.mqar.train_mqar", fail)
+    monkeypatch.setattr("swarm.train.loop.train_step", fail)
     with pytest.raises(SwarmError) as error:
         run_mqar(config(), tmp_path, lambda line: None)
     assert str(error.value).splitlines() == [
-        f"plain, baseline, seed {seed}: loss is nan at step 7; lower lr" for seed in (1, 2)
+        f"plain, baseline, seed {seed}: training diverged at step 0 (loss is nan); set a lower lr" for seed in (1, 2)
     ]
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["plain-with_ltm-s1.json", "plain-with_ltm-s2.json"]
 

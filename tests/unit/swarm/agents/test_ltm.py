@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from swarm.agents.host import Host, HostSpec
 from swarm.agents.local_pool import LocalPool
 from swarm.agents.ltm_files import MemoryStore
 from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, ActRequest
+from swarm.messages import ActReply, ActRequest, Handle
 from swarm.record.journal import read_records
-from swarm.run.runner import RunOutcome, resume_run, start_run
+from swarm.run.runner import RunOutcome, check_files, resume_run, start_run
 from swarm.view.replay import replay
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTMState
@@ -42,7 +44,7 @@ def bare_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- one host
 
 
-def host(folder: Path, memory: tuple[str, ...] = ("stm", "ltm"), dtype: str = "float32") -> Host:
+def host(folder: Path, memory: Sequence[str] = ("stm", "ltm"), dtype: str = "float32") -> Host:
     agents = AgentsConfig.model_validate(
         {"engine": {"kind": "ulm", "model": "somewhere"}, "temperature": 1.0, "memory": memory}
     )
@@ -51,7 +53,13 @@ def host(folder: Path, memory: tuple[str, ...] = ("stm", "ltm"), dtype: str = "f
 
 
 def request(agent: str, tick: int, memory: bytes | None = None, pages: Sequence[str] = PAGES) -> ActRequest:
-    return ActRequest((0, tick, agent), pages[tick], 8, None, memory)
+    held = () if memory is None else (Handle("ltm", (agent, tick), memory),)
+    return ActRequest((0, tick, agent), pages[tick], 8, None, held)
+
+
+def remembered(reply: ActReply) -> bytes | None:
+    """What an agent's long-term memory holds after a call."""
+    return dict(reply.updates).get("ltm")
 
 
 def calls(here: Host, agent: str, company: Sequence[str] = (), count: int = 4) -> list[ActReply]:
@@ -66,7 +74,7 @@ def calls(here: Host, agent: str, company: Sequence[str] = (), count: int = 4) -
             for i, name in enumerate(names)
         ]
         answered = here.act(batch)
-        memories = {reply.key[2]: reply.memory for reply in answered}
+        memories = {reply.key[2]: remembered(reply) for reply in answered}
         replies += [reply for reply in answered if reply.key[2] == agent]
     assert [reply.fault for reply in replies] == [None] * count
     return replies
@@ -81,7 +89,7 @@ def read(memory: bytes | None) -> LTMState:
 def test_a_memory_has_seen_all_that_its_agent_read_and_grows_until_it_is_full(policy: Path, dtype: str) -> None:
     seen, tokens, counts = [], [], []
     for reply in calls(host(policy, dtype=dtype), "a0"):
-        state = read(reply.memory)
+        state = read(remembered(reply))
         seen.append(int(state.clock_B[0]))
         tokens.append(reply.prompt_tokens + reply.generated_tokens - 1)  # the last token is not read
         counts.append(int(state.counts()[0]))
@@ -93,13 +101,13 @@ def test_a_memory_has_seen_all_that_its_agent_read_and_grows_until_it_is_full(po
 def test_a_memory_depends_on_its_agents_own_calls_alone(policy: Path) -> None:
     alone = calls(host(policy), "a3")
     assert calls(host(policy), "a3", ["a0", "a1", "a2", "a4", "a5", "a6", "a7", "a8", "a9"]) == alone
-    assert calls(host(policy), "a4")[-1].memory != alone[-1].memory  # other answers, so other memories
+    assert calls(host(policy), "a4")[-1].updates != alone[-1].updates  # other answers, so other memories
 
 
 def test_what_an_agent_remembers_decides_what_it_says(policy: Path) -> None:
     last = request("a0", 4)
     fresh = host(policy).act([last])[0]
-    remembering = host(policy).act([request("a0", 4, calls(host(policy), "a0")[-1].memory)])[0]
+    remembering = host(policy).act([request("a0", 4, remembered(calls(host(policy), "a0")[-1]))])[0]
     assert remembering.text != fresh.text
     assert host(policy).act([last])[0] == fresh
 
@@ -108,29 +116,30 @@ def test_a_retried_call_gets_the_memory_of_the_first_one(policy: Path) -> None:
     here = host(policy)
     first = here.act([request("a0", 0)])
     assert here.act([request("a0", 0)]) == first
-    assert first[0].memory is not None
+    assert remembered(first[0]) is not None
 
 
 def test_a_memory_that_cannot_be_read_is_a_fault_of_its_agent_alone(policy: Path) -> None:
     replies = host(policy).act([request("a0", 0), request("a1", 0, b"damaged")])
     assert replies[0].fault is None
-    assert replies[0].memory is not None
+    assert remembered(replies[0]) is not None
     assert replies[1].fault is not None
-    assert "no memory of the model's configuration" in replies[1].fault
-    assert replies[1].memory is None
+    assert "memory ltm cannot be read: this is no memory of the model" in replies[1].fault
+    assert replies[1].updates == ()
 
 
 def test_with_the_window_alone_a_model_answers_as_if_it_had_never_had_a_memory(policy: Path, bare_policy: Path) -> None:
     requests = [request(f"a{i}", i) for i in range(5)]
     without = host(policy, ("stm",)).act(requests)
     assert without == host(bare_policy, ("stm",)).act(requests)
-    assert [reply.memory for reply in without] == [None] * 5
+    assert [reply.updates for reply in without] == [()] * 5
     assert [reply.text for reply in host(policy).act(requests)] != [reply.text for reply in without]
 
 
-def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(bare_policy: Path) -> None:
-    with pytest.raises(SwarmError, match=r"agents.memory names ltm, but somewhere was trained without one") as error:
-        host(bare_policy)
+def test_a_memory_asked_of_a_model_without_one_is_one_clear_line(vault: Experiment, bare_policy: Path) -> None:
+    made = vault(agents={"engine": {"kind": "ulm", "model": str(bare_policy)}})
+    with pytest.raises(SwarmError, match=r"agents.memory names ltm, but .* was trained without one") as error:
+        check_files(*made)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -145,15 +154,30 @@ EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"engine": {
         ({"agents": {"memory": []}}, "must name `stm`"),
         ({"agents": {"memory": ["ltm"]}}, "must name `stm`"),
         ({"agents": {"memory": ["stm", "ltm", "ltm"]}}, "other kinds once"),
-        ({"agents": {"memory_span": "run"}}, "add ltm or engram to `memory`"),
-        ({"agents": {"memory": ["stm", "ltm"], "memory_span": "run"}, "concurrency": 2}, "set concurrency: 1"),
-        ({"agents": {"memory": ["stm", "dreams"]}}, "'stm', 'ltm' or 'engram'"),
+        ({"agents": {"memory": ["stm", {"kind": "ltm", "span": "run"}]}, "concurrency": 2}, "set concurrency: 1"),
+        ({"agents": {"memory": ["stm", {"kind": "stm", "span": "run"}]}}, "span"),
+        ({"agents": {"memory": ["stm", "engram"]}}, "hashed n-gram tables, .* write facts"),
+        ({"agents": {"memory": ["stm", "dreams"]}}, "no memory 'dreams'; There are stm, ltm, facts"),
+        ({"agents": {"memory": ["stm", "fact"]}}, "did you mean 'facts'?"),
+        ({"agents": {"memory": ["stm", {"shared": True}]}}, "a section with its `kind`"),
     ],
 )
 def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
     agents = {**EXPERIMENT["agents"], **changes.pop("agents")}
     with pytest.raises(ValidationError, match=words):
         ExperimentConfig.model_validate({**EXPERIMENT, "agents": agents, **changes})
+
+
+def test_names_and_sections_mean_the_same_and_are_written_out_in_full() -> None:
+    made = [
+        logical_settings(
+            ExperimentConfig.model_validate({**EXPERIMENT, "agents": {**EXPERIMENT["agents"], "memory": memory}})
+        )
+        for memory in (["ltm", "stm"], [{"kind": "ltm", "span": "episode"}, {"kind": "stm"}])
+    ]
+    assert made[0] == made[1]
+    assert made[0]["agents"]["memory"] == [{"kind": "ltm", "span": "episode"}, {"kind": "stm"}]
+    assert json.loads(json.dumps(made[0])) == made[0]
 
 
 # ---- whole runs
@@ -177,6 +201,7 @@ class HurriedWorld(EchoWorld):
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 VAULT = {"id": "vault-v0", "options": {"rooms": 4, "pages": 2, "notes": 1, "sentences": 1}}
 BUDGET = {"tokens": None, "ticks": 3}
+WHOLE_RUN = ["stm", {"kind": "ltm", "span": "run"}]
 
 
 @pytest.fixture
@@ -236,7 +261,7 @@ def actions(folder: Path) -> list[Any]:
     ("sections", "kills"),
     [
         ({"episodes": 2}, (1, 2, 3, 5)),
-        ({"episodes": 2, "agents": {"memory_span": "run"}}, (2, 3, 4)),
+        ({"episodes": 2, "agents": {"memory": WHOLE_RUN}}, (2, 3, 4)),
         ({"episodes": 7, "concurrency": 6, "world": {"id": "hurried-v0"}}, (1, 2)),
     ],
     ids=["in turn", "handed on", "at once"],
@@ -297,7 +322,7 @@ def test_a_tick_comes_on_record_only_when_its_memories_are_safe(vault: Experimen
 
 
 def test_memories_that_are_handed_on_must_be_there_between_episodes_too(vault: Experiment, tmp_path: Path) -> None:
-    made = vault(episodes=2, agents={"memory_span": "run"})
+    made = vault(episodes=2, agents={"memory": WHOLE_RUN})
     whole = play(made, tmp_path / "whole")
     lines = journal(whole.run_dir).splitlines(keepends=True)
     (closing,) = [i for i, line in enumerate(lines) if b'"kind":"episode_end"' in line and b'"episode":0' in line]
@@ -312,17 +337,18 @@ def test_memories_that_are_handed_on_must_be_there_between_episodes_too(vault: E
 
 
 def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Experiment, tmp_path: Path) -> None:
-    first_calls: dict[str, list[bytes | None]] = {}
+    first_calls: dict[str, list[bytes | Path | None]] = {}
     for span in ("episode", "run"):
-        made = vault(episodes=3, agents={"memory_span": span})
+        made = vault(episodes=3, agents={"memory": ["stm", {"kind": "ltm", "span": span}]})
         with pytest.MonkeyPatch.context() as patch:
-            given: dict[int, bytes | None] = {}
+            given: dict[int, bytes | Path | None] = {}
             real = LocalPool.act
 
             def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
                 for asked in requests:
                     if asked.key[1:] == (0, "a0"):
-                        given[asked.key[0]] = asked.memory  # noqa: B023
+                        held = {handle.kind: handle.content for handle in asked.memories}
+                        given[asked.key[0]] = held.get("ltm")  # noqa: B023
                 return real(pool, requests)  # noqa: B023
 
             patch.setattr(LocalPool, "act", act)
@@ -340,8 +366,6 @@ def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Exp
 def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"memory": ["stm"]}), tmp_path / "run").run_dir
     assert not (run_dir / "memory").exists()
-    header = next(iter(read_records(run_dir / "journal.jsonl")))
-    assert header["config"]["agents"]["memory"] == ["stm"]
 
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:

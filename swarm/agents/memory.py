@@ -1,0 +1,114 @@
+"""What an agent keeps from call to call: one life cycle for every kind of it.
+
+- `AgentMemory` lives beside the tick loop and keeps the memories of its kind for all agents of a run. `handle` says
+  what a call is given, `after_tick` takes in what it gave back, `save` makes durable what the journal does not hold.
+- `MemoryReader` (`swarm.backends.protocol`) lives beside the engine, in every host, and opens handles.
+- State that follows from the journal changes in `fold` alone, in play as on resume, so the two cannot differ.
+- A package brings a kind through the entry-point group `ulm_swarm.memories`: name = its `AgentMemory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from swarm.backends.protocol import MemoryReader
+from swarm.config.memory import MemorySection, find_memory
+from swarm.messages import Handle
+from swarm.record.change import Change
+from swarm.record.records import EpisodeEnd, Record, Tick
+from worlds.protocol import StepResult
+
+__all__ = ["AgentMemory", "MemoryReader", "Place", "make_memories"]
+
+SectionT = TypeVar("SectionT", bound=MemorySection)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run keeps the memories of its agents.
+
+    Attributes:
+        folder: the run folder's `memory`; None where nothing may be written, as in a replay.
+        durability: that of the journal.
+    """
+
+    folder: Path | None = None
+    durability: str = "tick"
+
+
+class AgentMemory(Generic[SectionT]):
+    """One kind of memory, for all agents of a run. All methods are called in the order of the journal.
+
+    Attributes:
+        kind: its name in `agents.memory` and in tick records.
+        Section: its settings.
+        Reader: its half in hosts, for the engine `ulm`; None for a memory that works through the prompt, with any.
+        part: key of a checkpoint's config that it needs (and prefix of the weights), None for none.
+    """
+
+    kind: ClassVar[str]
+    Section: ClassVar[type[MemorySection]]
+    Reader: ClassVar[type[MemoryReader] | None] = None
+    part: ClassVar[str | None] = None
+
+    def __init__(self, settings: SectionT, place: Place) -> None:
+        self.settings = settings
+        self.place = place
+
+    def handle(self, episode: int, agent: str) -> Handle | None:
+        """Return what the agent's next call is given, None where it holds nothing yet."""
+        return None
+
+    def lines(self, episode: int, agent: str) -> Sequence[str]:
+        """Return the lines that the agent's next prompt has of it; they are charged as the rest of the prompt."""
+        return ()
+
+    def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
+        """Take in a tick that was played; return what stands in its record under `memory`, {} for nothing.
+
+        Args:
+            record: body of the tick record so far: what was said, done and answered.
+            result: the world's answer.
+            updates: agent -> what its reader wrote after the call.
+        """
+        return {}
+
+    def after_episode(self, ending: EpisodeEnd, live: Collection[int]) -> Iterable[Change]:
+        """Yield what changes at the end of an episode; each is on record, and folded, before the next is asked for.
+
+        After a kill it is called again and yields what is not folded yet. The `episode_end` record follows.
+
+        Args:
+            ending: body of that record.
+            live: episodes in flight, this one included.
+        """
+        return ()
+
+    def after_round(self, number: int) -> Iterable[Change]:
+        """Yield what changes at the barrier after a round of episodes, as `after_episode` does."""
+        return ()
+
+    def fold(self, record: Record) -> None:
+        """Take in a record of the journal, whole; called for every one, when it was written or is read again."""
+
+    def save(self, episode: int, tick: int) -> None:
+        """Make durable what the tick record that is written next relies on, and no record holds.
+
+        Raises:
+            SwarmError: the disk refuses.
+        """
+
+    def load(self) -> None:
+        """Restore what `save` kept for the last records that were folded.
+
+        Raises:
+            SwarmError: it is missing or damaged.
+        """
+
+
+def make_memories(sections: Iterable[MemorySection], place: Place) -> list[AgentMemory[Any]]:
+    """Return the memories that `agents.memory` names, empty."""
+    return [find_memory(section.kind)(section, place) for section in sections]

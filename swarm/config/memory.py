@@ -1,0 +1,103 @@
+"""What `agents.memory` may say: a list of names or sections, each read by the kind of memory that it names."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
+
+from swarm.config.section import Section
+from swarm.errors import SwarmError
+from swarm.plugins import Registry
+
+__all__ = ["MEMORIES", "KeptSection", "Memories", "MemorySection", "find_memory", "read_memory"]
+
+MEMORIES = Registry(
+    "memory",
+    "ulm_swarm.memories",
+    "swarm.agents.memory:AgentMemory",
+    {
+        "stm": "swarm.agents.window:Window",
+        "ltm": "swarm.agents.ltm:LongTermMemory",
+        "facts": "swarm.agents.facts:Facts",
+    },
+)
+
+
+class MemorySection(Section):
+    """Settings of one kind of memory."""
+
+    kind: str
+    """Its name."""
+
+    def refuse(self, chats: bool) -> None:
+        """Check that agents can have it.
+
+        Args:
+            chats: whether they are asked in their model's chat format.
+
+        Raises:
+            ValueError: they cannot, and what to do.
+        """
+
+
+class KeptSection(MemorySection):
+    """Settings of a memory that outlives a call."""
+
+    span: Literal["episode", "run"] = "episode"
+    """How long it lasts: one episode, or the whole run."""
+
+
+def find_memory(kind: str) -> Any:
+    """Return the class of a kind of memory, an `AgentMemory`.
+
+    Raises:
+        SwarmError: there is no such kind, or the package that brings it is broken.
+    """
+    found = MEMORIES.find(kind)
+    if missing := [name for name in ("kind", "Section") if not hasattr(found, name)]:
+        raise SwarmError(f"memory {kind!r} comes from {found.__module__}, whose {found.__name__} lacks {missing[0]}")
+    if found.kind != kind:
+        raise SwarmError(
+            f"memory {kind!r} comes from {found.__module__}, whose {found.__name__} has the kind {found.kind!r}; make "
+            f"the two equal"
+        )
+    return found
+
+
+def read_memory(value: Any) -> MemorySection:
+    """Return the section that a name or a tagged section of `agents.memory` means.
+
+    Raises:
+        ValueError: it names no memory, its package is broken, or its settings are wrong.
+    """
+    if isinstance(value, MemorySection):
+        return value
+    settings = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict) or not isinstance(kind := settings.get("kind"), str):
+        raise ValueError("a memory is a name, such as ltm, or a section with its `kind`, such as {kind: ltm}")
+    if kind == "engram":
+        raise ValueError("engram is kept for hashed n-gram tables, which agents cannot have yet; write facts")
+    try:
+        section_class: type[MemorySection] = find_memory(kind).Section
+    except SwarmError as error:
+        raise ValueError(str(error)) from error
+    known = section_class.model_fields
+    for key in settings:
+        if key not in known:  # which keys there are is known here alone
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"{kind} has: {', '.join(known)}"
+            raise ValueError(f"unknown key '{key}'; {hint}")
+    # As strict as the rest of a file, wherever the settings come from.
+    return section_class.model_validate_json(json.dumps(settings), strict=True)
+
+
+_Memory = Annotated[
+    SerializeAsAny[MemorySection],
+    BeforeValidator(read_memory),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "required": ["kind"]}]}),
+]
+
+Memories = tuple[_Memory, ...]

@@ -1,0 +1,173 @@
+"""What a training file may say; `kind` says what is trained, and so what else stands in the file.
+
+- `policy`: a µLM on a solver's pairs of prompt and completion.
+- `memory`: a µLM with a long-term memory on whole episodes, call by call.
+- `lora`: an adapter of a pretrained language model on coordination texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from swarm.config.load import load_chosen_model
+from swarm.config.section import PHYSICAL, Section, logical_settings
+from swarm.config.training import TrainingFile
+from swarm.errors import SwarmError
+from ulm.config import ModelConfig, preset
+
+__all__ = ["LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
+
+
+class Recipe(TrainingFile):
+    """What every training file says."""
+
+    kind: Literal["policy", "memory", "lora"]
+    """What is trained."""
+
+    name: Annotated[str, PHYSICAL] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the work folder, runs/train-NAME."""
+
+    task: str
+    """The lessons that are learned."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Of weights and examples."""
+
+    init: Annotated[str | None, PHYSICAL] = None
+    """Folder of the checkpoint or adapter that the training starts from, relative to the file; null starts anew."""
+
+    save_every: Annotated[int, PHYSICAL] = Field(200, ge=1)
+    """Steps between saved states."""
+
+    log_every: Annotated[int, PHYSICAL] = Field(50, ge=1)
+    """Steps between lines of metrics."""
+
+    score_examples: Annotated[int, PHYSICAL] = Field(500, ge=1)
+    """Held-out examples of each kind, or episodes, that the result is scored on."""
+
+    out: Annotated[str, PHYSICAL]
+    """Folder of the result, relative to the file."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that decide the result. Length may change: the checkpoint tells from which step on."""
+        found = logical_settings(self)
+        del found["optimizer"]["steps"]
+        return found
+
+
+class ModelSection(Section):
+    """The µLM and its tokenizer."""
+
+    preset: str = "1m"
+    """A size of `ulm.config.PRESETS`; with memory `ltm-` and a size of `ulm.config.PAIRS`."""
+
+    window: int = Field(128, ge=8)
+    """STM in tokens."""
+
+    ltm: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ulm.config.LTMConfig` that differ from the preset's."""
+
+    vocab_size: int = Field(1024, ge=259)
+    """Upper limit of the BPE tokenizer, which is trained on the lessons' texts."""
+
+    spell_numbers: bool = False
+    """Read numbers after a space digit by digit."""
+
+    def config(self, vocab_size: int) -> ModelConfig:
+        """Return the shape of the model.
+
+        Raises:
+            ValueError: no such preset, or fields that do not fit.
+        """
+        changes = {"ltm": self.ltm} if self.ltm else {}
+        return preset(self.preset, vocab_size, window=self.window, **changes)
+
+
+class PolicyRecipe(Recipe):
+    """A µLM that learns completions."""
+
+    kind: Literal["policy"]
+
+    model: ModelSection = ModelSection()
+    """What is trained."""
+
+    @model_validator(mode="after")
+    def _has_no_memory(self) -> PolicyRecipe:
+        if self.model.config(self.model.vocab_size).ltm is not None:
+            raise ValueError(f"model.preset {self.model.preset} has a long-term memory; set kind: memory")
+        return self
+
+
+class MemoryRecipe(Recipe):
+    """A µLM that learns from whole episodes, its memory carried through each."""
+
+    kind: Literal["memory"]
+
+    model: ModelSection = ModelSection(preset="ltm-1m")
+    """What is trained; a preset with memory."""
+
+    span: int = Field(512, ge=8)
+    """Tokens per row and step, a multiple of the memory's segment; gradients reach back so far."""
+
+    @model_validator(mode="after")
+    def _has_memory(self) -> MemoryRecipe:
+        ltm = self.model.config(self.model.vocab_size).ltm
+        if ltm is None:
+            raise ValueError(f"model.preset {self.model.preset} has no long-term memory; take one of the ltm presets")
+        if self.span % ltm.segment:
+            raise ValueError(f"span {self.span} must be a multiple of the memory's segment {ltm.segment}")
+        return self
+
+
+class LoraRecipe(Recipe):
+    """An adapter (LoRA; Hu et al., arXiv:2106.09685) on every linear layer of a language model that stays as it is."""
+
+    kind: Literal["lora"]
+
+    model: str
+    """The base, a name of `swarm models list` or a folder."""
+
+    runs: tuple[str, ...] = ()
+    """For task `runs`: run folders relative to the file, whose solved episodes show what to choose."""
+
+    rank: int = Field(8, ge=1, le=256)
+    """Of LoRA."""
+
+    alpha: int = Field(16, ge=1)
+    """Of LoRA: its product is scaled by alpha / rank."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LoraRecipe:
+        if (self.task == "runs") != bool(self.runs):
+            raise ValueError("`runs` names run folders for task 'runs', and only for it")
+        if self.optimizer.kind == "muon":
+            raise ValueError("optimizer.kind muon trains µLMs only; take adamw")
+        return self
+
+
+_KINDS: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None = None) -> Recipe:
+    """Read a training file.
+
+    Args:
+        path: the YAML file.
+        overrides: texts such as ``optimizer.steps=4``.
+        workers: replaces `place.workers`.
+
+    Raises:
+        SwarmError: one line per mistake of the file and the overrides.
+    """
+
+    def schema(data: Mapping[str, Any]) -> type[Recipe]:
+        if (kind := data.get("kind")) not in _KINDS:
+            raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(_KINDS)}")
+        return _KINDS[kind]
+
+    more = [] if workers is None else [f"place.workers={workers}"]
+    return load_chosen_model(path, schema, [*overrides, *more])

@@ -1,0 +1,158 @@
+"""`swarm train`: carries out what a training file describes; the same command goes on where it was.
+
+runs/train-NAME/
+  recipe.json     what decides the result; another recipe is refused
+  tokenizer.json  states/  metrics.jsonl
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from swarm.actors.ray_train import METRICS
+from swarm.config.training import resolve_device
+from swarm.errors import SwarmError
+from swarm.identity import claim, is_claimed, work_folder
+from swarm.train.loop import STATES, run_training, train_on_workers
+from swarm.train.progress import following, progress_lines
+from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
+from ulm.train.states import RollingStates
+from ulm.train.step import Objective, Worker
+
+__all__ = ["Training", "train_policy", "train_worker"]
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
+Scores = dict[str, dict[str, Any]]
+
+
+class Training(Generic[RecipeT]):
+    """What one kind of recipe adds to the loop.
+
+    Args:
+        recipe: what to train.
+        beside: folder of its file; the paths in it are relative to that.
+    """
+
+    def __init__(self, recipe: RecipeT, beside: Path) -> None:
+        self.recipe = recipe
+        self.beside = beside
+
+    @property
+    def init(self) -> Path | None:
+        """The folder that the training starts from."""
+        return None if self.recipe.init is None else self.beside / self.recipe.init
+
+    def inputs(self) -> dict[str, Any]:
+        """Return hashes of what the training reads, part of its identity.
+
+        Raises:
+            SwarmError: something is missing, or does not fit the recipe.
+        """
+        raise NotImplementedError
+
+    def prepare(self, folder: Path) -> None:
+        """Write what all workers read, before the first step."""
+
+    def objective(self, folder: Path, worker: Worker) -> Objective:
+        """Return what a worker trains."""
+        raise NotImplementedError
+
+    def ship(self, folder: Path, out: Path, device: str) -> Scores:
+        """Write the result and return its scores."""
+        raise NotImplementedError
+
+    def meta(self, progress: dict[str, Any], scores: Scores, device: str) -> dict[str, Any]:
+        """Return what a result says of its training."""
+        recipe = self.recipe.model_dump(mode="json")
+        if self.init is not None:
+            recipe["init"] = self.init.name
+        return {
+            "recipe": recipe,
+            "training_seconds": round(progress["seconds"], 1),
+            "examples": progress["step"] * self.recipe.optimizer.batch_size,
+            "tokens": progress["tokens"],
+            "schedule": progress["schedule"],
+            "scores": scores,
+            "hardware": f"{os.cpu_count()} CPU cores, {device}",
+        }
+
+
+def train_policy(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    echo: Callable[[str], None] = print,
+) -> Path:
+    """Train what a file describes, from where an earlier try ended; score it and return its folder.
+
+    Args:
+        path: the YAML file.
+        overrides: texts such as ``optimizer.steps=4``.
+        out: where the result goes; None for the file's `out`.
+        workers: replaces the file's.
+        echo: receives progress lines.
+
+    Raises:
+        SwarmError: a bad file, the work of another recipe in the work folder, or a training that cannot go on.
+    """
+    recipe = load_recipe(path, overrides, workers)
+    folder, out = Path("runs") / f"train-{recipe.name}", path.parent / recipe.out if out is None else out
+    device = resolve_device(recipe.place.device)
+    training = _training(recipe, path.parent.resolve())
+    identity = {**recipe.identity(), **training.inputs()}
+    with work_folder(folder, ("recipe.json", "tokenizer.json")):
+        if not is_claimed(folder / "recipe.json", identity):
+            training.prepare(folder)
+            claim(folder / "recipe.json", identity)
+        with following(folder / METRICS, progress_lines(recipe.optimizer.steps, echo)):
+            train_on_workers(
+                train_worker,
+                {"recipe": recipe, "beside": path.parent.resolve(), "folder": folder.resolve()},
+                folder,
+                name=recipe.name,
+                optimizer=recipe.optimizer,
+                place=recipe.place,
+            )
+        for name, score in training.ship(folder, out, device).items():
+            echo(f"score of {name}: {score}")
+    return out
+
+
+def train_worker(settings: dict[str, Any], worker: Worker) -> None:
+    """Train a worker's share of a recipe.
+
+    Args:
+        settings: `recipe`, `beside` (folder of its file) and `folder` (of the training).
+        worker: who trains; without Ray the only one.
+
+    Raises:
+        SwarmError: see `run_training`.
+    """
+    recipe, folder = settings["recipe"], settings["folder"]
+    run_training(
+        _training(recipe, settings["beside"]).objective(folder, worker),
+        recipe.optimizer,
+        states=RollingStates(folder / STATES),
+        save_every=recipe.save_every,
+        log_every=recipe.log_every,
+    )
+
+
+def _training(recipe: Recipe, beside: Path) -> Training[Any]:
+    from swarm.train.lora import LoraTraining
+    from swarm.train.memory import MemoryTraining
+    from swarm.train.policy import PolicyTraining
+
+    match recipe:
+        case PolicyRecipe():
+            return PolicyTraining(recipe, beside)
+        case MemoryRecipe():
+            return MemoryTraining(recipe, beside)
+        case LoraRecipe():
+            return LoraTraining(recipe, beside)
+    raise SwarmError(f"nothing trains a recipe of kind {recipe.kind}")

@@ -1,0 +1,44 @@
+"""What trainings are tested with: a worker that is alone, and what it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swarm.actors.ray_train import METRICS, appending
+from ulm.train.step import Objective, Worker
+
+__all__ = ["alone", "interrupt_after", "without_ray"]
+
+
+def alone(records: list[dict[str, Any]] | None = None) -> Worker:
+    """Return the only worker of a training, in this process; what it reports is appended to `records`."""
+    return Worker(0, 1, torch.device("cpu"), ([] if records is None else records).append)
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings run in this process instead of on the workers of Ray Train."""
+
+    def run_workers(loop: Any, settings: dict[str, Any], *, name: str, folder: Path, place: Any) -> None:
+        loop(settings, Worker(0, 1, torch.device("cpu"), appending(folder / METRICS)))
+
+    monkeypatch.setattr("swarm.train.loop.run_workers", run_workers)
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next training be killed in the middle of a step, after so many."""
+    import swarm.train.loop
+
+    real, taken = swarm.train.loop.train_step, []
+
+    def step(objective: Objective, *arguments: Any) -> Any:
+        if len(taken) == steps:
+            monkeypatch.setattr("swarm.train.loop.train_step", real)
+            raise KeyboardInterrupt
+        taken.append(1)
+        return real(objective, *arguments)
+
+    monkeypatch.setattr("swarm.train.loop.train_step", step)

@@ -1,0 +1,76 @@
+"""What a folder holds: the same work goes on, other work is refused by its first difference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm.errors import SwarmError
+from swarm.identity import claim, is_claimed, refuse_other, work_folder
+
+WORK: dict[str, Any] = {"seed": 1, "model": {"window": 128, "layers": (1, 2)}, "init": None}
+
+
+def test_work_is_claimed_once_and_recognised_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    assert not is_claimed(path, WORK)
+    assert not claim(path, WORK)
+    assert json.loads(path.read_text())["model"] == {"window": 128, "layers": [1, 2]}
+    assert claim(path, WORK)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 2}, "(seed is 1 there and 2 here)"),
+        ({"seed": 2, "init": "x"}, '(init is null there and "x" here)'),
+        ({"model": {"window": 64, "layers": [1, 2]}}, "(model.window is 128 there and 64 here)"),
+        ({"model": {"window": 128, "layers": [1]}}, "(model.layers is [1, 2] there and [1] here)"),
+        ({"model": {}}, "(model.layers is [1, 2] there and null here)"),
+        ({"more": "é"}, "(more is null there"),
+    ],
+)
+def test_other_work_is_refused_by_the_first_setting_that_differs(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    claim(tmp_path / "recipe.json", WORK)
+    with pytest.raises(SwarmError) as caught:
+        claim(tmp_path / "recipe.json", {**WORK, **change})
+    assert str(caught.value).startswith(f"{tmp_path} holds work with other settings {says}")
+    assert str(caught.value).endswith("choose another --out or name, or remove it")
+
+
+def test_a_long_setting_is_cut(tmp_path: Path) -> None:
+    with pytest.raises(SwarmError) as caught:
+        refuse_other(tmp_path, "a" * 500, "b" * 500)
+    assert len(str(caught.value)) < 350
+
+
+def test_a_damaged_claim_is_no_licence(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(SwarmError, match=r"recipe.json is damaged .*; remove .* to start over"):
+        claim(tmp_path / "recipe.json", WORK)
+
+
+def test_a_folder_is_made_locked_and_refused_where_it_holds_something_else(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "work"
+    with work_folder(folder, ("*.json",)):
+        (folder / "a.json").write_text("{}")
+        with pytest.raises(SwarmError, match="being written by another process"), work_folder(folder, ("*.json",)):
+            pass
+    with work_folder(folder, ("a.*",)):
+        pass
+    with (
+        pytest.raises(SwarmError, match=r"holds something else \(a.json\); choose another --out"),
+        work_folder(folder, ("b.json",)),
+    ):
+        pass
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(SwarmError, match=r"cannot write to .*: Not a directory"),
+        work_folder(tmp_path / "file" / "x", ()),
+    ):
+        pass
