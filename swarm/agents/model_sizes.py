@@ -116,7 +116,7 @@ def _needs(engine: ModelEngine, count: int, config: ExperimentConfig) -> tuple[s
     on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = 1
     if runtime.pool == "ray":
-        agents = config.agents.count * config.concurrency
+        agents = config.agents.count * config.at_once
         hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
         copies = hosts + runtime.standby
     width = 4 if runtime.dtype == "float32" else 2

@@ -104,7 +104,7 @@ def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Itera
         for key in keys:
             field = model.model_fields[key]
             full = f"{name}.{key}" if name else key
-            inside = tuple(models_in(field.annotation))
+            inside = tuple(kind for one in models_in(field.annotation) for kind in _kinds_of(one))
             known = {seen.get(one) for one in inside}
             if None in known:
                 nested[full + _place(field.annotation)] = inside
@@ -145,9 +145,12 @@ def _facts(field: FieldInfo) -> tuple[Any, ...]:
 def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str | None) -> Setting:
     """Return the text of a key; `elsewhere` is where the sections that it holds are described, if not here."""
     values = values_of(field.annotation, field.metadata)
+    place = _place(field.annotation)
     if len(inside) == 1:
         shapes = {"": "a section", "[]": "a list of sections", ".NAME": "a section for each name"}
-        values = shapes[_place(field.annotation)] + (" or null" if NoneType in _members(field.annotation) else "")
+        values = shapes[place] + (" or null" if NoneType in _members(field.annotation) else "")
+    elif inside and place == "[]":
+        values = f"a list of names, or sections with `kind` and more: {', '.join(str(tag_of(one)) for one in inside)}"
     if elsewhere:
         values += f", as in {elsewhere}"
     default = field.get_default(call_default_factory=True)
@@ -159,6 +162,11 @@ def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str | None
     else:
         text = _as_yaml(default)
     return Setting(name, values, text, " ".join((field.description or "").split()), len(inside) == 1)
+
+
+def _kinds_of(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return the sections that a section stands for: itself, or those of all kinds that packages have added."""
+    return model.kinds() if "kinds" in vars(model) else [model]  # type: ignore[attr-defined]
 
 
 def _place(annotation: Any) -> str:

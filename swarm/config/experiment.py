@@ -74,6 +74,11 @@ class AgentsConfig(Section):
     """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
     takes; null lets everybody act in every tick."""
 
+    @property
+    def lasting(self) -> list[str]:
+        """The kinds of memory that are handed from episode to episode."""
+        return [memory.kind for memory in self.memory if isinstance(memory, KeptSection) and memory.span == "run"]
+
     @model_validator(mode="after")
     def _engine_and_memory_fit(self) -> AgentsConfig:
         kinds = [memory.kind for memory in self.memory]
@@ -94,10 +99,8 @@ class TopologyConfig(Section):
 
     kind: Literal["none", "star", "ring", "complete", "small_world", "file"] = "star"
     """With `none` nobody reads a report; with all others the coordinator reads every agent's. With `ring`, `complete`,
-    `small_world` (Watts-Strogatz; one link in ten is moved) and `file`, neighbours read each other's latest too."""
-
-    neighbours: int = Field(4, ge=2)
-    """Neighbours of each agent in a `small_world`."""
+    `small_world` (Watts-Strogatz: a ring of four neighbours each, one link in ten moved) and `file`, neighbours read
+    each other's latest too."""
 
     path: str | None = None
     """For `file`: an edge list of agent numbers from 0, one pair per line, relative to the YAML file."""
@@ -193,9 +196,6 @@ class CompareConfig(Section):
     episodes: int = Field(100, ge=1)
     """Episodes per arm and seed."""
 
-    concurrency: int = Field(50, ge=1, le=4096)
-    """Episodes in flight at once. They share batches, not results."""
-
     sweep: dict[str, Annotated[list[int | float | str], Field(min_length=2)]] = Field(
         default_factory=dict, max_length=1
     )
@@ -217,8 +217,8 @@ class ExperimentConfig(Section):
     episodes: int = Field(1, ge=1)
     """Episodes of the run, each a new puzzle."""
 
-    concurrency: int = Field(1, ge=1, le=4096)
-    """Episodes in flight at once. They share batches, not results."""
+    concurrency: int | None = Field(None, ge=1, le=4096)
+    """Episodes in flight at once. They share batches, not results. null is 1 in a run and 50 in a comparison."""
 
     world: WorldConfig
     """What the agents act in."""
@@ -244,9 +244,14 @@ class ExperimentConfig(Section):
     compare: Annotated[CompareConfig | None, PHYSICAL] = None
     """What `swarm compare` compares."""
 
+    @property
+    def at_once(self) -> int:
+        """Episodes in flight at once in a run."""
+        return self.concurrency or 1
+
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
-        lasting = [m.kind for m in self.agents.memory if isinstance(m, KeptSection) and m.span == "run"]
-        if lasting and self.concurrency > 1:
-            raise ValueError(f"{lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1")
+        if self.agents.lasting and self.at_once > 1:
+            kind = self.agents.lasting[0]
+            raise ValueError(f"{kind} with span 'run' is handed from episode to episode; set concurrency: 1")
         return self

@@ -266,7 +266,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         spec,
         models.shared,
         runtime,
-        agents.count * config.concurrency,
+        agents.count * config.at_once,
         telemetry.emit,
         lambda: start_remote(config, models, telemetry.emit),
     )

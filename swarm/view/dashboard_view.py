@@ -294,7 +294,7 @@ def _links(state: DashboardState) -> str:
     elif kind == "complete":
         drawn = f"{names}, all read all"
     elif kind == "small_world":
-        drawn = f"{names}, {topology['neighbours']} each, rewired"
+        drawn = f"{names}, a small world"
     elif kind == "file":
         drawn = f"{names}, from {one_line(topology['path'])}"
     else:

@@ -191,7 +191,7 @@ def test_eighty_columns_show_goal_progress_agents_budget_and_faults(
     [
         ({"kind": "ring"}, "a0─a1─…─a3─a0"),
         ({"kind": "complete"}, "all read all"),
-        ({"kind": "small_world", "neighbours": 4}, "4 each, rewired"),
+        ({"kind": "small_world"}, "a small world"),
         ({"kind": "none"}, "nobody reads reports"),
         ({"kind": "file", "path": "links.txt"}, "from links.txt"),
     ],
