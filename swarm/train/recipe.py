@@ -35,7 +35,7 @@ class Recipe(TrainingFile):
     """The lessons that are learned."""
 
     seed: int = Field(0, ge=0, lt=2**63)
-    """Of weights and examples."""
+    """Seed of weights and examples."""
 
     init: Annotated[str | None, PHYSICAL] = None
     """Folder of the checkpoint or adapter that the training starts from, relative to the file; null starts anew."""
@@ -66,7 +66,7 @@ class ModelSection(Section):
     """A size of `ulm.config.PRESETS`; with memory `ltm-` and a size of `ulm.config.PAIRS`."""
 
     window: int = Field(128, ge=8)
-    """STM in tokens."""
+    """Tokens that attention reaches back (STM)."""
 
     ltm: dict[str, Any] = Field(default_factory=dict)
     """Fields of `ulm.config.LTMConfig` that differ from the preset's."""
@@ -135,10 +135,10 @@ class LoraRecipe(Recipe):
     """For task `runs`: run folders relative to the file, whose solved episodes show what to choose."""
 
     rank: int = Field(8, ge=1, le=256)
-    """Of LoRA."""
+    """Rank of the two matrices beside each linear layer."""
 
     alpha: int = Field(16, ge=1)
-    """Of LoRA: its product is scaled by alpha / rank."""
+    """The product of the two matrices is scaled by alpha / rank."""
 
     @model_validator(mode="after")
     def _fits(self) -> LoraRecipe:
