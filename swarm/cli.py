@@ -29,6 +29,7 @@ from swarm.commands import (
     memory,
     models,
     mqar,
+    new,
     replay,
     report,
     resume,
@@ -146,6 +147,10 @@ app.add_typer(_memory, name="memory")
 _data = typer.Typer(help="Sets of questions for training and measuring memories.", no_args_is_help=True)
 _data.command("exact-match", epilog=f"Example: {data.EXAMPLE}")(_bounded(data.exact_match))
 app.add_typer(_data, name="data")
+
+_new = typer.Typer(help="Start a package of your own.", no_args_is_help=True)
+_new.command("world", epilog=f"Example: {new.EXAMPLE}")(_bounded(new.world))
+app.add_typer(_new, name="new")
 
 _models = typer.Typer(help="Pretrained models by short name.", no_args_is_help=True)
 _models.command("fetch", epilog=f"Example: {models.EXAMPLE}")(_bounded(models.fetch))

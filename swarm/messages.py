@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from worlds.protocol import Situation
+
 __all__ = [
     "ActReply",
     "ActRequest",
@@ -20,7 +22,6 @@ __all__ = [
     "Handle",
     "Operator",
     "Pool",
-    "Report",
     "Update",
 ]
 
@@ -89,44 +90,19 @@ class ActReply:
         return self.prompt_tokens + self.generated_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one agent told the coordinator at one tick, as plain text."""
-
-    tick: int
-    agent: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class DirectRequest:
-    """All that a coordinator may know when it directs one episode at one tick.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectRequest(Situation):
+    """One coordinator call: what a playbook may know, and what the call may cost.
 
     Attributes:
         key: (episode, tick, "coordinator").
-        goal: the world's goal line.
-        agents: the agents that may be directed, in fixed order.
-        reports: every report of this episode so far, in commit order (tick, agent).
-        unread: how many of the last reports arrived since the coordinator was last asked.
-        directives: what was directed so far: (tick, agent, text), in commit order.
-        seed: seeds this call.
         max_tokens: tokens this call may still use, or None when the budget has no token limit.
-        hints: what a person said to the coordinator in this episode, in order; rules and models that were trained on
-            briefings cannot read it.
-        passed_over: (agent, directive): what the coordinator was offered for that agent and those beside it, and did
-            not choose, in commit order.
+        unread: how many of the last reports arrived since the coordinator was last asked.
     """
 
     key: CallKey
-    goal: str
-    agents: tuple[str, ...]
-    reports: tuple[Report, ...]
-    directives: tuple[tuple[int, str, str], ...]
-    seed: int
     max_tokens: int | None = None
     unread: int = 0
-    hints: tuple[str, ...] = ()
-    passed_over: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +115,7 @@ class DirectReply:
         generated_tokens: tokens written by the coordinator (directives count, for rules too).
         calls: model calls made; 0 for rules.
         review: what a person who looks at directives before they are passed on did, for the journal; None without one.
-        passed_over: agent id -> directives that it was offered for that agent and those beside it, and did not choose.
+        declined: agent id -> directives that it was offered for that agent and those beside it, and did not choose.
     """
 
     key: CallKey
@@ -149,7 +125,7 @@ class DirectReply:
     calls: int = 0
     fault: str | None = None
     review: Mapping[str, Any] | None = None
-    passed_over: dict[str, list[str]] = field(default_factory=dict)
+    declined: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:

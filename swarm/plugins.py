@@ -6,13 +6,12 @@ A name is one of ours, or one that a package declares in an entry-point group. W
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from swarm.errors import SwarmError
+from worlds.entry_points import Door, load
 
 __all__ = ["Registry"]
 
@@ -33,9 +32,14 @@ class Registry:
     base: str
     built_in: Mapping[str, str]
 
+    @property
+    def door(self) -> Door:
+        """Where packages name theirs."""
+        return Door(self.group, self.what, SwarmError)
+
     def names(self) -> list[str]:
         """Return all known names, ours first; loads none of them."""
-        return list(dict.fromkeys([*self.built_in, *sorted(entry.name for entry in self._entries())]))
+        return list(dict.fromkeys([*self.built_in, *self.door.names()]))
 
     def find(self, name: str) -> type[Any]:
         """Return the class with this name.
@@ -44,41 +48,17 @@ class Registry:
             SwarmError: there is none (the line gives the nearest name), or the package that brings it is broken.
         """
         if name in self.built_in:
-            return _imported(self.built_in[name])
-        entries = [entry for entry in self._entries() if entry.name == name]
-        if len(entries) > 1:
-            packages = " and ".join(sorted(map(_package, entries)))
-            raise SwarmError(f"{self.what} {name!r} is claimed by {packages}: uninstall all but one")
-        if not entries:
+            return self._ours(self.built_in[name])
+        found: type[Any] | None = self.door.load(name, self._ours(self.base))
+        if found is None:
             names = self.names()
             near = difflib.get_close_matches(name.lower(), names, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise SwarmError(f"no {self.what} {name!r:.60}; {hint}There are {', '.join(names)}")
-        return self._load(entries[0])
-
-    def _entries(self) -> list[EntryPoint]:
-        return list(entry_points(group=self.group))
-
-    def _load(self, entry: EntryPoint) -> type[Any]:
-        source = f"{self.what} {entry.name!r} comes from the package {_package(entry)} ({entry.value})"
-        try:
-            found = entry.load()
-        except Exception as error:  # a foreign package may fail in any way, and the user needs its name
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SwarmError(f"{source}, which failed to load: {text}; fix or uninstall it") from error
-        base = _imported(self.base)
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise SwarmError(f"{source}, which is not a subclass of {self.base.replace(':', '.')}; fix or uninstall it")
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
-            raise SwarmError(f"{source}, which lacks {', '.join(missing)}; fix or uninstall it")
+            raise SwarmError(f"{self.door.source(name)}, which lacks {', '.join(missing)}; fix or uninstall it")
         return found
 
-
-def _imported(place: str) -> type[Any]:
-    module, _, name = place.partition(":")
-    found: type[Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
-def _package(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+    def _ours(self, place: str) -> type[Any]:
+        found: type[Any] = load(place, f"{self.what} {place}", SwarmError)
+        return found

@@ -4,7 +4,7 @@ Owns the rules that can be verified from outside, for authors of worlds and for 
 refuses to judge whether a world is interesting, and never raises for what the world does wrong: it lists it.
 
 Plays per seed: a random policy, the same again on a new and on the used world (determinism), garbage, and
-steps in which agents are missing.
+steps in which agents are missing. Playbook and lessons are checked by `worlds.check_parts`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from worlds.protocol import StepResult, World
-from worlds.registry import make
+from worlds.check_parts import check_lessons, check_playbook
+from worlds.protocol import Info, StepResult, World, WorldError
+from worlds.registry import lessons_of, make, playbook_of
 
 __all__ = ["GARBAGE", "check_world"]
 
@@ -84,7 +85,11 @@ def check_world(
     inspection.check_class(factory())
     for seed in seeds:
         inspection.check_seed(seed, max_steps)
+    for level in range(1, inspection.levels):
+        inspection.level = level
+        inspection.check_seed(seeds[0], max_steps)
     inspection.check_legal_share()
+    inspection.check_parts(seeds[0])
     return list(inspection.violations.values())
 
 
@@ -99,6 +104,7 @@ class _Inspection:
         self.factory = factory
         self.violations: dict[str, str] = {}
         self.where = ""
+        self.level, self.levels = 0, 1
         self.num_sampled = self.num_legal = 0
 
     def note(self, rule: str, text: str) -> None:
@@ -137,6 +143,14 @@ class _Inspection:
         self.require(named, "id", f"id {world_id!r} is not lower-case words and a version, like 'maze-v0'")
         self.require(bool(world.card()), "card", "the class has no card docstring")
         names = world.possible_agents
+        levels = world.levels if isinstance(world.levels, int) else 0
+        if self.require(levels > 0, "levels", f"levels is {world.levels!r}, no number of at least 1"):
+            self.levels = levels
+        with self._noting_malformed():
+            for name in ("full_view", "for_training"):
+                options = self.call(name, partial(getattr(world, name), world.options))
+                fits = options is None or isinstance(options, type(world).Options)
+                self.require(fits, name, f"{name} returns neither options nor None: {options!r:.60}")
         distinct = len(names) == len(set(names)) > 0
         self.require(distinct, "possible_agents", "possible_agents repeats a name or is empty")
 
@@ -157,6 +171,24 @@ class _Inspection:
             "sample_action legal",
             f"only {self.num_legal} of {self.num_sampled} actions from sample_action were legal",
         )
+
+    def check_parts(self, seed: int) -> None:
+        """Check playbook and lessons, where the world brings them."""
+        self.where = ""
+        world = self.factory()
+        try:
+            book, lessons = playbook_of(type(world)), lessons_of(type(world))
+        except WorldError as error:
+            self.note("parts", str(error))
+            return
+        for name, part in (("playbook", book), ("lessons", lessons)):
+            try:
+                if part is book and book is not None:
+                    check_playbook(book, world, seed, GARBAGE, self.require)
+                elif part is lessons and lessons is not None:
+                    check_lessons(lessons, GARBAGE, self.require)
+            except Exception as error:  # whatever a world brings may raise; that is the finding
+                self.note(f"{name} raises", f"{name} raised {_line_of(error)}")
 
     def _check_episode(self, seed: int, max_steps: int) -> None:
         def sample(world: World, step: int) -> dict[str, str]:
@@ -203,7 +235,7 @@ class _Inspection:
     ) -> tuple[list[str], list[dict[str, str]]]:
         """Play one episode under all checks; return one text per reset or step, and the actions."""
         self.where = f"seed {seed}, {name}, reset"
-        observations, infos = self.call("reset", lambda: world.reset(seed))
+        observations, infos = self.call("reset", lambda: world.reset(seed, {"episode": 0, "level": self.level}))
         self._check_reset(world, observations, infos)
         trace = [_text([observations, infos, world.agents, self._fingerprint(world)])]
         played: list[dict[str, str]] = []
@@ -214,9 +246,13 @@ class _Inspection:
             live = list(world.agents)
             actions = self.call("sample_action", partial(policy, world, step))
             played.append(actions)
+            solved = world.solved
             result = self.call("step", partial(world.step, dict(actions)))
             if not self._check_step(world, live, actions, result):
                 break
+            self.require(not solved or world.solved is True, "solved", "solved was true and is no more")
+            self._check_hints(world, observations, actions, result)
+            observations = {**observations, **result.observations}
             if name == "random policy":
                 self.num_sampled += len(actions)
                 self.num_legal += sum(result.infos[agent]["valid"] is True for agent in actions)
@@ -271,7 +307,28 @@ class _Inspection:
         for agent, reward in result.rewards.items():
             number = isinstance(reward, int | float) and math.isfinite(reward)
             self.require(number, "reward", f"reward of {agent} is not a finite number: {reward!r:.60}")
+            own = not number or agent in acting or reward <= 0
+            self.require(own, "own reward", f"{agent} passed and earns {reward!r:.60}; rewards are each agent's own")
         return True
+
+    def _check_hints(
+        self, world: World, observations: Mapping[str, str], actions: Mapping[str, str], result: StepResult
+    ) -> None:
+        """Check the pure answers of a world on what agents read and did."""
+        for agent in (agent for agent in actions if agent in result.infos):
+            read, action, info = observations[agent], actions[agent], result.infos[agent]
+            again: list[tuple[Any, Any]] = [
+                (
+                    self.call("relabel", partial(world.relabel, read, action, Info(**info))),
+                    self.call("inline", partial(world.inline, read, action)),
+                )
+                for _ in range(2)
+            ]
+            self.require(again[0] == again[1], "pure", "relabel or inline differ when they are asked again")
+            labels, inline = again[0]
+            self.require(_are_pairs(labels), "relabel", f"relabel returns no list of pairs of text: {labels!r:.60}")
+            text = inline is None or isinstance(inline, str)
+            self.require(text, "inline", f"inline returns neither text nor None: {inline!r:.60}")
 
     def _check_ends(self, world: World, live: list[str], result: StepResult) -> None:
         ended: set[str] = set()
@@ -297,12 +354,10 @@ class _Inspection:
             report = info.get("report", "none")
             self.require(_is_line(report), "report", f"{agent} reports no line of text: {report!r:.60}")
             facts = info.get("facts", [])
-            pairs = isinstance(facts, list) and all(
-                isinstance(fact, tuple) and len(fact) == 2 and all(isinstance(text, str) for text in fact)
-                for fact in facts
-            )
             self.require(
-                pairs, "facts", f"{agent} has facts that are no pairs of observation and action: {facts!r:.60}"
+                _are_pairs(facts),
+                "facts",
+                f"{agent} has facts that are no pairs of observation and action: {facts!r:.60}",
             )
 
     def _check_tools(self, tools: Any) -> None:
@@ -352,6 +407,12 @@ def _some(world: World, step: int) -> dict[str, str]:
 
 def _line_of(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _are_pairs(facts: Any) -> bool:
+    return isinstance(facts, list) and all(
+        isinstance(fact, tuple) and len(fact) == 2 and all(isinstance(text, str) for text in fact) for fact in facts
+    )
 
 
 def _is_line(text: Any) -> bool:

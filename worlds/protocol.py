@@ -1,27 +1,43 @@
-"""The `World` protocol: text observation in, text action out.
+"""What a world is and what it may bring: `World`, how it is steered (`Playbook`), what is learned of it (`Lessons`).
 
-Owns the contract every world keeps and that `worlds.check.check_world` verifies. It follows the semantics of
-PettingZoo's ParallelEnv (Terry et al., arXiv:2009.14471) with strings for observations and actions:
+Owns the contract that `worlds.check.check_world` verifies, and the plain values that worlds and swarm exchange. A world
+follows the semantics of PettingZoo's ParallelEnv (Terry et al., arXiv:2009.14471) with strings for observations and
+actions:
 
 - `reset` and `step` speak about all live agents at once; `agents` shrinks as agents finish.
 - Termination (the task ended) and truncation (time ran out) are separate and never merged.
 - An action that makes no sense is answered with feedback in `infos[agent]["feedback"]`, never with an exception.
 - An agent that is missing from `actions` passes this step (budgets may stop some agents before others).
+- A reward is the agent's own: an agent is not paid for what another one did. `solved` is the team's.
 - Everything a world does follows from the seed given to `reset` and the actions given to `step`.
 
-It refuses to know models, tokens, budgets, coordinators and Ray.
+The `World` class is the one entry point of a world: it names playbook and lessons, which are imported when asked for.
 """
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Info", "StepResult", "World", "WorldError", "WorldOptions", "tool"]
+__all__ = [
+    "Briefing",
+    "Example",
+    "Info",
+    "Lessons",
+    "Playbook",
+    "Report",
+    "Situation",
+    "StepResult",
+    "World",
+    "WorldError",
+    "WorldOptions",
+    "tool",
+]
 
 
 class WorldError(ValueError):
@@ -70,6 +86,9 @@ class World(ABC):
 
     Attributes:
         id: versioned name such as ``numbers-v0``; a change that alters results gets a new version.
+        playbook: how it is steered, a `Playbook` as ``"package.module:Class"``; None where nobody wrote one.
+        lessons: what can be learned before play, a `Lessons` likewise; None where there is no solver.
+        levels: how many levels of difficulty `reset` knows, 0 being the easiest.
         possible_agents: all agent ids in their fixed order, ``a0`` .. ``a{n-1}``.
         agents: the ids still live, in the same order; empty once the episode is over.
         solved: whether the shared goal was reached in this episode.
@@ -77,6 +96,9 @@ class World(ABC):
 
     id: ClassVar[str]
     Options: ClassVar[type[WorldOptions]] = WorldOptions
+    playbook: ClassVar[str | None] = None
+    lessons: ClassVar[str | None] = None
+    levels: ClassVar[int] = 1
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         if num_agents < 1:
@@ -92,8 +114,8 @@ class World(ABC):
 
         Args:
             seed: any non-negative int.
-            options: per-episode options; every world accepts ``{"episode": int}``, the index of the episode in
-                its run, which worlds that read puzzles from a file use to pick the row.
+            options: per-episode options; every world accepts ``episode``, the index of the episode in its run, which
+                worlds that read puzzles from a file use to pick the row, and ``level``, an int below `levels`.
 
         Returns:
             observations and infos of all agents; an info may already carry a `report`.
@@ -131,6 +153,35 @@ class World(ABC):
         return None
 
     @classmethod
+    def full_view(cls, options: WorldOptions) -> WorldOptions | None:
+        """Return options of the same puzzles in which every agent sees everything, as a single agent may.
+
+        None where there is nothing to widen.
+        """
+        return None
+
+    @classmethod
+    def for_training(cls, options: WorldOptions) -> WorldOptions | None:
+        """Return options of puzzles that may be learned from; None where none are kept for evaluation."""
+        return None
+
+    @staticmethod
+    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+        """Return what an attempt would have been right for: observations of other goals, each with its action.
+
+        Hindsight (Andrychowicz et al., arXiv:1707.01495): who missed 24 and made 14 knows how to make 14.
+        """
+        return []
+
+    @staticmethod
+    def inline(observation: str, text: str) -> str | None:
+        """Return what follows a text that an agent is in the middle of writing, such as `21` for `3*7=`.
+
+        A pure function that any process may import; None lets the agent go on by itself.
+        """
+        return None
+
+    @classmethod
     def card(cls) -> str:
         """Return the card docstring."""
         return (cls.__doc__ or "").strip()
@@ -153,3 +204,150 @@ def tool(name: str, description: str, text: str, **parameters: dict[str, Any]) -
         },
         "text": text,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one agent told the coordinator at one tick, as plain text."""
+
+    tick: int
+    agent: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a playbook may know when it directs one episode at one tick.
+
+    Attributes:
+        goal: the world's goal line.
+        agents: the agents that may be directed, in fixed order.
+        reports: every report of this episode so far, in commit order (tick, agent).
+        directives: what was directed so far: (tick, agent, text), in commit order.
+        declined: (agent, directive): what the coordinator was offered for that agent and those beside it, and did not
+            choose, in commit order.
+        hints: what a person said to the coordinator in this episode, in order.
+        seed: seeds whatever is drawn.
+        skills: agent -> skill -> score of it, for agents that learn.
+        lookup: answers a question from what the swarm keeps, None where nothing is known; None without such a memory.
+    """
+
+    goal: str
+    agents: tuple[str, ...]
+    reports: tuple[Report, ...] = ()
+    directives: tuple[tuple[int, str, str], ...] = ()
+    declined: tuple[tuple[str, str], ...] = ()
+    hints: tuple[str, ...] = ()
+    seed: int = 0
+    skills: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    lookup: Callable[[str], str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """One prompt for a model coordinator, and what its answer means.
+
+    Attributes:
+        agents: whom the answer is for, in order.
+        prompt: what the model reads.
+        options: words of the answer -> the directives that they stand for, where a prompt offers a menu.
+        pattern: a regular expression that the answer is kept to, None for any answer up to the end of its line.
+    """
+
+    agents: tuple[str, ...]
+    prompt: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    pattern: str | None = None
+
+
+class Playbook(Protocol):
+    """How a world is steered: hand-written rules, and texts for models that coordinate.
+
+    It reads report texts and keeps nothing between calls; derive from it and the attributes with a value are set.
+
+    Attributes:
+        directive: a regular expression of the directives that the agents understand. What may be missing at its end
+            is written `(?:|x)` and not `(?:x)?`, which xgrammar 0.2.8 reads wrongly in a JSON Schema.
+        about: what directives look like and what they are good for, for a model that was not trained on the world.
+        menu: directives that a briefing lists at most; None where briefings list none.
+        answers: how a menu is answered, `picks` or `marks`; set from the coordinator's section.
+    """
+
+    directive: str
+    about: str
+    menu: int | None = None
+    answers: str = "picks"
+
+    @abstractmethod
+    def rules(self, situation: Situation) -> dict[str, str]:
+        """Return agent -> directive by the hand-written rules."""
+
+    @abstractmethod
+    def briefings(self, situation: Situation) -> list[Briefing]:
+        """Return the prompts for a model coordinator, none when there is nothing to direct."""
+
+    @abstractmethod
+    def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
+        """Return agent -> directive as a model's answer has them; total on any text."""
+
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+        """Return the directives of a menu that an answer decided against; total on any text.
+
+        Args:
+            text: the answer.
+            briefing: what was asked.
+            cut: the answer was cut short, so it may have gone on.
+        """
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text to learn from: what is read, and the right answer.
+
+    Attributes:
+        kind: what sort of example it is, a word or two; scores are told apart by it.
+        role: `agent` reads an observation, and a directive if there is one, and answers with an action; `coordinator`
+            reads the prompt of a briefing, as it stands, and answers as `Playbook.parse` expects.
+        observation: what is read first.
+        directive: what the coordinator told the agent; empty for none.
+        answer: one line, without its end.
+    """
+
+    kind: str
+    role: Literal["agent", "coordinator"]
+    observation: str
+    directive: str
+    answer: str
+
+
+class Lessons(Protocol):
+    """What can be learned of a world before play, written by somebody who knows the answers: a solver.
+
+    Attributes:
+        tasks: task -> the kinds of its examples; a policy is trained on one task.
+        practice: kinds in which nothing is held out, because they show no puzzle.
+    """
+
+    tasks: Mapping[str, Sequence[str]]
+    practice: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def example(self, task: str, rng: random.Random, held_out: bool, kind: str | None = None) -> list[Example]:
+        """Return one example, or the calls of one whole episode for agents that remember.
+
+        Args:
+            task: one of `tasks`.
+            rng: decides the example, and nothing else does.
+            held_out: whether to show a puzzle that is kept for evaluation, or one that is not; never the other.
+            kind: one of the task's kinds; None draws one by its share.
+        """
+
+    def corpus(self, task: str) -> Iterator[str | Example]:
+        """Yield the texts that the tokenizer of a task is trained on: examples of the task, if nobody says more."""
+        for index in range(2000):
+            yield from self.example(task, random.Random(index), False)  # noqa: S311 - not for secrets
+
+    def judge(self, example: Example, answer: str) -> bool:
+        """Return whether an answer is right; total on any text. One that differs from the example's may be."""
+        return answer.strip() == example.answer.strip()

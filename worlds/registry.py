@@ -1,28 +1,37 @@
 """Which worlds there are: from a versioned id to a world that is ready to reset.
 
 Owns the ids of the built-in worlds, the entry-point group through which other packages add theirs, and the
-one-line errors for a wrong id or a wrong option. It imports a world's module only when that world is asked
-for, and refuses to know what any world is about.
+one-line errors for a wrong id, a wrong option, and a playbook or lessons that are not what the world says. It imports
+a world's modules only when they are asked for, and refuses to know what any world is about.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
-from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from worlds.protocol import World, WorldError, WorldOptions
+from worlds.entry_points import Door, instance, load
+from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
 
-__all__ = ["ENTRY_POINT_GROUP", "available", "make", "register", "world_class"]
+__all__ = [
+    "DOOR",
+    "available",
+    "lessons_of",
+    "load_lessons",
+    "load_playbook",
+    "make",
+    "playbook_of",
+    "register",
+    "world_class",
+]
 
-ENTRY_POINT_GROUP = "ulm_swarm.worlds"
-"""Group in which a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
+DOOR = Door("ulm_swarm.worlds", "world", WorldError)
+"""Where a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
 
 _BUILT_IN = {
     "echo-v0": "worlds.echo.world:EchoWorld",
@@ -38,7 +47,7 @@ _registered: dict[str, type[World]] = {}
 
 def available() -> list[str]:
     """Return the ids of all known worlds, sorted; loads none of them."""
-    return sorted({*_BUILT_IN, *_registered, *(entry.name for entry in _entry_points())})
+    return sorted({*_BUILT_IN, *_registered, *DOOR.names()})
 
 
 def register(cls: type[World]) -> type[World]:
@@ -67,18 +76,65 @@ def world_class(world_id: str) -> type[World]:
         WorldError: no such id (the line names the nearest one), or the package that provides it is broken.
     """
     if world_id in _BUILT_IN:
-        module, _, name = _BUILT_IN[world_id].partition(":")
-        built_in: type[World] = getattr(importlib.import_module(module), name)
+        built_in: type[World] = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
         return built_in
     if world_id in _registered:
         return _registered[world_id]
-    entries = [entry for entry in _entry_points() if entry.name == world_id]
-    if len(entries) > 1:
-        packages = " and ".join(sorted(map(_package, entries)))
-        raise WorldError(f"world {world_id} is claimed by {packages}: uninstall all but one")
-    if entries:
-        return _load(entries[0])
-    raise WorldError(_not_found(str(world_id)))
+    cls: type[World] | None = DOOR.load(world_id, World)
+    if cls is None:
+        raise WorldError(_not_found(str(world_id)))
+    if getattr(cls, "id", None) != world_id:
+        has = getattr(cls, "id", None)
+        raise WorldError(f"{DOOR.source(world_id)}, whose class has the id {has!r}; make the two equal")
+    return cls
+
+
+def load_playbook(world_id: str) -> Playbook | None:
+    """Return a new playbook of a world, None where it brings none.
+
+    Raises:
+        WorldError: no such world, or its playbook is broken.
+    """
+    return playbook_of(world_class(world_id))
+
+
+def load_lessons(world_id: str) -> Lessons | None:
+    """Return the lessons of a world, None where it brings none.
+
+    Raises:
+        WorldError: no such world, or its lessons are broken.
+    """
+    return lessons_of(world_class(world_id))
+
+
+def playbook_of(cls: type[World]) -> Playbook | None:
+    """Return a new playbook of a world's class; see `load_playbook`."""
+    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
+    book: Playbook | None = _part(cls, "playbook", needed)
+    return book
+
+
+def lessons_of(cls: type[World]) -> Lessons | None:
+    """Return the lessons of a world's class; see `load_lessons`."""
+    lessons: Lessons | None = _part(cls, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
+    if lessons is not None and not (isinstance(lessons.tasks, Mapping) and lessons.tasks):
+        raise WorldError(f"{_source(cls)}, whose lessons {cls.lessons} have no tasks; name one, or set lessons = None")
+    return lessons
+
+
+def _part(cls: type[World], name: str, needed: Sequence[str]) -> Any:
+    """Return an object of the class that a world names as its playbook or lessons."""
+    path = getattr(cls, name, None)
+    if path is None:
+        return None
+    source = f"world {cls.id!r}" if cls.id in _BUILT_IN else _source(cls)
+    return instance(path, needed, f"{source}, whose {name} {path}", WorldError)
+
+
+def _source(cls: type[World]) -> str:
+    if cls.id in DOOR.names():
+        return DOOR.source(cls.id)
+    return f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
 
 
 def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = None) -> World:
@@ -101,28 +157,6 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
         problems = "; ".join(_explain(detail, cls.Options) for detail in error.errors())
         raise WorldError(f"options of {world_id}: {problems}") from None
     return cls(num_agents, validated)
-
-
-def _entry_points() -> list[EntryPoint]:
-    return list(entry_points(group=ENTRY_POINT_GROUP))
-
-
-def _package(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _load(entry: EntryPoint) -> type[World]:
-    source = f"world {entry.name} comes from the package {_package(entry)} ({entry.value})"
-    try:
-        cls = entry.load()
-    except Exception as error:  # a foreign package may fail in any way, and the user needs its name
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise WorldError(f"{source}, which failed to load: {text}; fix or uninstall it") from error
-    if not (isinstance(cls, type) and issubclass(cls, World)):
-        raise WorldError(f"{source}, which is not a subclass of worlds.World; fix or uninstall it")
-    if getattr(cls, "id", None) != entry.name:
-        raise WorldError(f"{source}, whose class has the id {getattr(cls, 'id', None)!r}; make the two equal")
-    return cls
 
 
 def _not_found(world_id: str) -> str:

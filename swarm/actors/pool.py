@@ -76,7 +76,8 @@ class HostActor:
     def call(self, message: bytes) -> bytes:
         """Run the calls of one message: ("act" or "direct", requests).
 
-        Plain tuples travel, pickled here: objects cost more to pickle than to echo, and Ray's own pickler more still.
+        Calls of agents, which are many, travel as plain tuples pickled here: objects cost more to pickle than to echo,
+        and Ray's own pickler more still.
         """
         method, requests = pickle.loads(message)  # noqa: S301 - written by `_Member.submit`
         return pickle.dumps(self._act(requests) if method == "act" else self._direct(requests), PICKLE_PROTOCOL)
@@ -84,8 +85,8 @@ class HostActor:
     def _act(self, requests: list[_Fields]) -> list[_Fields]:
         return [_fields(reply) for reply in self.host.act([ActRequest(*fields) for fields in requests])]
 
-    def _direct(self, requests: list[_Fields]) -> list[_Fields]:
-        return [_fields(reply) for reply in self.host.direct([DirectRequest(*fields) for fields in requests])]
+    def _direct(self, requests: list[DirectRequest]) -> list[_Fields]:
+        return [_fields(reply) for reply in self.host.direct(requests)]
 
 
 class _Member:
@@ -111,7 +112,7 @@ class _Member:
         ray.get(self._started, timeout=timeout_s)
         self._started = None
 
-    def submit(self, method: str, requests: list[_Fields]) -> Any:
+    def submit(self, method: str, requests: list[Any]) -> Any:
         """Start a call; return the reference to its answer, or the error when the host is known to be dead."""
         try:
             return self.actor.call.remote(pickle.dumps((method, requests), PICKLE_PROTOCOL))
@@ -228,7 +229,7 @@ class RayPool:
             serving = [0]
         return serving
 
-    def _run(self, method: str, requests: list[_Fields]) -> list[_Fields | str]:
+    def _run(self, method: str, requests: list[Any]) -> list[_Fields | str]:
         """Spread requests over the hosts that are up, in order, and retry what died until all are answered.
 
         Returns:
@@ -291,7 +292,7 @@ class RayPool:
         engine = self._spec.coordinator.engine
         if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
-        answers = self._run("direct", [_fields(request) for request in requests])
+        answers = self._run("direct", list(requests))
         return [
             DirectReply(request.key, fault=answer) if isinstance(answer, str) else DirectReply(*answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -326,7 +327,7 @@ def _has_other_machines(address: str | None) -> bool:
     return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
 
 
-_Message = ActRequest | ActReply | DirectRequest | DirectReply
+_Message = ActRequest | ActReply | DirectReply
 _GETTERS = {kind: attrgetter(*(f.name for f in dataclasses.fields(kind))) for kind in get_args(_Message)}
 
 

@@ -6,8 +6,11 @@ folder, one JSON object per line, where whoever waits can follow it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,14 +46,16 @@ def run_workers(
         settings: given to it; must be picklable.
         name: of the run, for Ray's own records.
         folder: of the training; those records and `METRICS` go there.
-        place: workers, threads and device.
+        place: workers, threads, device, and whether a compiler is needed.
 
     Raises:
-        SwarmError: the device or Ray is not there, the workers do not fit, the loop gave up, or workers died too often.
+        SwarmError: device, compiler or Ray are not there, workers do not fit, the loop gave up, or they died too often.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     device = resolve_device(place.device)
+    if place.compile:
+        _require_compiler(device)
     workers = place.workers
     cpus = max(1, min(place.threads or 1, (os.cpu_count() or 1) // workers))
     gpus = workers if device == "cuda" else 0
@@ -92,6 +97,18 @@ def run_workers(
             ) from error
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
+
+
+def _require_compiler(device: str) -> None:
+    """Raise SwarmError if torch.compile lacks what it writes code for."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise SwarmError("compile: torch.compile needs Triton on CUDA: pip install triton, or set place.compile=false")
+    if device != "cuda" and shutil.which(compiler) is None:
+        raise SwarmError(
+            f"compile: torch.compile needs the C++ compiler {compiler}, which is not here; install it, name another "
+            f"in CXX, or set place.compile=false"
+        )
 
 
 def _in_worker(given: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 __all__ = ["EXAMPLE", "export"]
 
-EXAMPLE = "swarm export experiments/policies/puzzle-agent --to hf --out exported/puzzle-agent"
+EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 
 _TARGETS = ("hf",)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLE", "show"]
 
-EXAMPLE = "swarm memory show runs/vault-s1 a0 --sort reads"
+EXAMPLE = "swarm memory show runs/my-run-s1 a0 --sort reads"
 
 
 def show(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLE", "worlds"]
 
-EXAMPLE = "swarm worlds split-numbers-v0"
+EXAMPLE = "swarm worlds my-world-v0 --check"
 
 
 def _ids(incomplete: str) -> list[str]:
@@ -38,7 +38,7 @@ def worlds(
     if check:
         from swarm.errors import SwarmError
 
-        raise SwarmError("name the world to check, for example: swarm worlds split-numbers-v0 --check")
+        raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")
     ids = available()
     for name in ids:
         card = world_class(name).card().splitlines()

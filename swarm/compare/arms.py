@@ -20,8 +20,8 @@ from swarm.config.experiment import ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
-from worlds.protocol import World, WorldError
-from worlds.registry import world_class
+from worlds.protocol import World, WorldError, WorldOptions
+from worlds.registry import load_playbook, world_class
 
 __all__ = [
     "ARMS",
@@ -57,7 +57,7 @@ class Arm:
         overrides: the base experiment -> this arm's experiment.
         won: what it means when the swarm beats this arm.
         not_won: what it means when it ties with this arm or loses to it.
-        needs_view: the arm exists only in worlds whose views can be widened (option `view`).
+        needs_view: the arm exists only in worlds whose views can be widened (`World.full_view`).
         needs_playbook: the arm exists only in worlds with a playbook.
         needs_coordinator: the arm exists only where somebody directs.
         needs_memory: the arm exists only where agents have a memory beside their window.
@@ -81,10 +81,11 @@ def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfi
 
 
 def _seeing_all(config: ExperimentConfig) -> ExperimentConfig:
-    """Show every agent everything, where the world knows the option; other worlds stay as they are."""
-    if not _has_view(config):
+    """Show every agent everything, where the world can; other worlds stay as they are."""
+    wide = _full_view(config)
+    if wide is None:
         return config
-    options = {**config.world.options, "view": "full"}
+    options = wide.model_dump(mode="json", exclude_unset=True)
     return config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
 
 
@@ -322,21 +323,16 @@ def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[st
 def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
     asked = arms_of(config)[arm]
-    if asked.needs_view and not _has_view(config):
-        return f"not applicable to {config.world.id}: it has no option `view`"
+    if asked.needs_view and _full_view(config) is None:
+        return f"not applicable to {config.world.id}: its agents cannot be shown more (World.full_view)"
     if asked.needs_memory and [memory.kind for memory in config.agents.memory] == ["stm"]:
         return "not applicable: its agents have no memory beside their window (agents.memory)"
     if asked.needs_setting and not any(_has(memory, asked.needs_setting) for memory in config.agents.memory):
         return f"not applicable: its agents have no memory with the setting `{asked.needs_setting}`, such as facts"
     if asked.needs_coordinator and not config.coordinator.traits.directs:
         return "not applicable: it has no coordinator (coordinator.kind)"
-    if asked.needs_playbook:
-        from swarm.coordinator.minds import playbook
-
-        try:
-            playbook(config.world.id)
-        except SwarmError:
-            return f"not applicable to {config.world.id}: no coordinator knows it"
+    if asked.needs_playbook and load_playbook(config.world.id) is None:
+        return f"not applicable to {config.world.id}: it has no playbook"
     return None
 
 
@@ -381,8 +377,9 @@ def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
     return config.model_copy(update={"budget": config.budget.model_copy(update={"ticks": None})})
 
 
-def _has_view(config: ExperimentConfig) -> bool:
-    return "view" in _world_of(config).Options.model_fields
+def _full_view(config: ExperimentConfig) -> WorldOptions | None:
+    world = _world_of(config)
+    return world.full_view(world.Options.model_validate(config.world.options))
 
 
 def _world_of(config: ExperimentConfig) -> type[World]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swarm.coordinator.protocol import Briefing, Playbook
-from swarm.messages import DirectRequest
 from swarm.prompt import tool_lines
+from worlds.protocol import Briefing, Playbook, Situation
 
 __all__ = ["bounded", "digest_lines", "opening"]
 
@@ -31,33 +30,33 @@ def opening(tools: Sequence[Mapping[str, Any]], book: Playbook | None, form: str
     return "\n".join(lines)
 
 
-def digest_lines(request: DirectRequest, briefings: Sequence[Briefing]) -> list[str]:
+def digest_lines(situation: Situation, briefings: Sequence[Briefing]) -> list[str]:
     """Return the lines of a digest, the most important first.
 
     That is the goal, what a person said last and before, what is open, what agents said last, what came of the
     directives, and what was said before.
     """
-    last = {report.agent: report for report in request.reports}
-    came_back = {(report.tick, report.agent): report.text for report in request.reports}
-    lines = [f"Goal: {request.goal}"]
-    lines += [f"A person says: {hint}" for hint in reversed(request.hints)]
-    lines.append(f"Agents: {' '.join(request.agents)}")
+    last = {report.agent: report for report in situation.reports}
+    came_back = {(report.tick, report.agent): report.text for report in situation.reports}
+    lines = [f"Goal: {situation.goal}"]
+    lines += [f"A person says: {hint}" for hint in reversed(situation.hints)]
+    lines.append(f"Agents: {' '.join(situation.agents)}")
     for briefing in briefings:
         if briefing.options:
             told = " ".join(briefing.options.values())
             lines.append(f"Open for {' '.join(briefing.agents)}: {told}")
         else:
             lines.append(f"In short: {briefing.prompt.strip()}")
-    lines += [f"{agent} says: {last[agent].text}" for agent in request.agents if agent in last]
-    silent = [agent for agent in request.agents if agent not in last]
-    if silent and request.reports:
+    lines += [f"{agent} says: {last[agent].text}" for agent in situation.agents if agent in last]
+    silent = [agent for agent in situation.agents if agent not in last]
+    if silent and situation.reports:
         lines.append(f"No word from {' '.join(silent)}")
-    for tick, agent, text in reversed(request.directives):
+    for tick, agent, text in reversed(situation.directives):
         answer = came_back.get((tick, agent))
         lines.append(f"Told {agent} at tick {tick}: {text}; then {answer or 'nothing was reported'}")
     lines += [
         f"Before, {report.agent} said: {report.text}"
-        for report in reversed(request.reports)
+        for report in reversed(situation.reports)
         if report is not last[report.agent]
     ]
     return list(dict.fromkeys(lines))

@@ -15,11 +15,12 @@ from dataclasses import replace
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
 from swarm.coordinator.minds import book_for, make_coordinator
-from swarm.coordinator.protocol import Coordinator, CountTokens, Playbook, Setup, Terminal
+from swarm.coordinator.protocol import Coordinator, CountTokens, Setup, Terminal
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest, Operator, Pool
 from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
+from worlds.protocol import Playbook
 
 __all__ = ["Approver", "Director", "HumanCoordinator", "Terminal", "at_terminal", "operator_for"]
 

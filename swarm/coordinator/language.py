@@ -17,9 +17,10 @@ from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import OpenAIEngine
 from swarm.coordinator.digest import bounded, digest_lines, opening
 from swarm.coordinator.minds import BriefedCoordinator
-from swarm.coordinator.protocol import Briefing, Coordinator, Setup
+from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
+from worlds.protocol import Briefing
 
 __all__ = ["LanguageCoordinator", "read_directives"]
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from swarm.backends.protocol import Structure, TextModel, TextRequest
 from swarm.config.coordinator import COORDINATORS, CoordinatorConfig
-from swarm.coordinator.graph import GraphPlaybook
-from swarm.coordinator.protocol import Briefing, Coordinator, CountTokens, Playbook, Setup, Terminal, unlimited
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
-from swarm.coordinator.vault import VaultPlaybook
+from swarm.coordinator.protocol import Coordinator, CountTokens, Setup, Terminal, unlimited
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from worlds.protocol import Briefing, Playbook, WorldError
+from worlds.registry import load_playbook
 
 __all__ = [
     "BriefedCoordinator",
@@ -30,12 +29,6 @@ __all__ = [
     "make_coordinator",
     "playbook",
 ]
-
-_PLAYBOOKS: dict[str, type[Playbook]] = {
-    SplitNumbersPlaybook.world_id: SplitNumbersPlaybook,
-    GraphPlaybook.world_id: GraphPlaybook,
-    VaultPlaybook.world_id: VaultPlaybook,
-}
 
 
 def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> Playbook:
@@ -49,18 +42,24 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
     Raises:
         SwarmError: the world has none, or its briefings list no directives.
     """
-    if world_id not in _PLAYBOOKS:
+    if (book := _loaded(world_id)) is None:
         raise SwarmError(
-            f"no coordinator knows world {world_id}; set coordinator.kind: none "
-            f"(worlds with one: {', '.join(_PLAYBOOKS)})"
+            f"world {world_id} has no playbook, so rules and models trained on briefings cannot steer it; set "
+            "coordinator.kind: none, take a model that chats, or name a playbook in the world's class"
         )
-    book = _PLAYBOOKS[world_id]()
     for name, value in (("menu", menu), ("answers", None if answers == "picks" else answers)):
         if value is not None:
             if book.menu is None:
                 raise SwarmError(f"coordinator.{name} has no meaning in {world_id}, whose briefings list no directives")
             setattr(book, name, value)
     return book
+
+
+def _loaded(world_id: str) -> Playbook | None:
+    try:
+        return load_playbook(world_id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
 
 
 class RulesCoordinator(Coordinator):
@@ -136,11 +135,11 @@ class BriefedCoordinator(Coordinator):
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
             decides = result.fault is None and not config.reoffer_declined
-            passed_over = self.book.passed_over(said, briefing, cut) if decides else []
+            declined = self.book.declined(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
                 directives={**reply.directives, **self.book.parse(said, briefing)},
-                passed_over={**reply.passed_over, **({briefing.agents[0]: passed_over} if passed_over else {})},
+                declined={**reply.declined, **({briefing.agents[0]: declined} if declined else {})},
                 prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
                 generated_tokens=reply.generated_tokens + result.generated_tokens,
                 calls=reply.calls + 1,
@@ -174,12 +173,8 @@ def book_for(config: CoordinatorConfig, world_id: str) -> Playbook | None:
     Raises:
         SwarmError: it needs one, or its settings have no meaning there.
     """
-    try:
-        return playbook(world_id, config.menu, config.answers)
-    except SwarmError:
-        if config.traits.needs_playbook or config.menu is not None:
-            raise
-        return None
+    needed = config.traits.needs_playbook or config.menu is not None
+    return playbook(world_id, config.menu, config.answers) if needed or _loaded(world_id) is not None else None
 
 
 def make_coordinator(

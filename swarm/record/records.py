@@ -74,12 +74,12 @@ class AgentEntry(TypedDict):
 
 @_exact
 class CoordinatorEntry(TypedDict):
-    """The coordinator's calls in a tick; `passed_over`: what it was offered for an agent's group and did not choose."""
+    """The coordinator's calls in a tick; `declined`: what it was offered for an agent's group and did not choose."""
 
     prompt_tokens: int
     generated_tokens: int
     calls: int
-    passed_over: NotRequired[list[Annotated[tuple[str, list[str]], Strict(False)]]]
+    declined: NotRequired[list[Annotated[tuple[str, list[str]], Strict(False)]]]
     fault: NotRequired[str]
 
 
@@ -137,12 +137,14 @@ class Header(_Chained):
 
 @_exact
 class EpisodeStart(_Chained):
-    """An episode begins. `state` is the hash of the world's state after its reset."""
+    """An episode begins, at a level that `level_by` chose. `state` is the hash of the world's state after its reset."""
 
     kind: Literal["episode"]
     episode: int
     world: str
     seed: int
+    level: int
+    level_by: str
     goal: str
     agents: list[Opening]
     state: str

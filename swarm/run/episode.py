@@ -12,14 +12,14 @@ from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.messages import ActReply, DirectRequest, Report
+from swarm.messages import ActReply, DirectRequest
 from swarm.prompt import agent_prompt
 from swarm.record.journal import state_hash
 from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, Tick, acted
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
-from worlds.protocol import Info, StepResult, World, WorldError
+from worlds.protocol import Info, Report, StepResult, World, WorldError
 from worlds.registry import make
 
 __all__ = ["Episode", "WorldFaultError", "open_world"]
@@ -54,21 +54,26 @@ class Episode:
         index: its number in the run.
         config: the experiment.
         world: a world of its own, not yet reset.
+        level: its difficulty, below `World.levels`.
+        level_by: who chose it, for the journal.
 
     Raises:
         WorldFaultError: the world cannot be reset.
     """
 
-    def __init__(self, index: int, config: ExperimentConfig, world: World) -> None:
+    def __init__(
+        self, index: int, config: ExperimentConfig, world: World, level: int = 0, level_by: str = "default"
+    ) -> None:
         self.index = index
         self.config = config
         self.world = world
+        self.level, self.level_by = level, level_by
         self.seed = derive_seed(config.seed, "world", index)
         self.ticks = 0
         self.spent = Spent()
         self.reports: list[Report] = []
         self.unread = 0
-        self.passed_over: list[tuple[str, str]] = []
+        self.declined: list[tuple[str, str]] = []
         self.latest: dict[str, str] = {}
         self.directed: list[tuple[int, str, str]] = []
         self.directives: dict[str, str] = {}
@@ -79,7 +84,7 @@ class Episode:
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
         try:
-            observations, infos = world.reset(self.seed, options={"episode": index})
+            observations, infos = world.reset(self.seed, options={"episode": index, "level": level})
             self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
             self.goal = _text(world.goal())
             self.first_state = state_hash(world.state())
@@ -101,6 +106,8 @@ class Episode:
             "episode": self.index,
             "world": self.world.id,
             "seed": self.seed,
+            "level": self.level,
+            "level_by": self.level_by,
             "goal": self.goal,
             "agents": agents,
             "state": self.first_state,
@@ -131,16 +138,16 @@ class Episode:
         """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
         cut_off = self.config.topology.kind == "none"
         return DirectRequest(
-            (self.index, self.ticks, "coordinator"),
             self.goal,
             tuple(self.world.agents),
             () if cut_off else tuple(self.reports),
             tuple(self.directed),
-            derive_seed(self.config.seed, "direct", self.index, self.ticks),
-            self.spent.tokens_left(self.config.budget),
-            0 if cut_off else self.unread,
+            tuple(self.declined),
             (*self.hints, *hints),
-            tuple(self.passed_over),
+            derive_seed(self.config.seed, "direct", self.index, self.ticks),
+            key=(self.index, self.ticks, "coordinator"),
+            max_tokens=self.spent.tokens_left(self.config.budget),
+            unread=0 if cut_off else self.unread,
         )
 
     def rests(self, agent: str) -> bool:
@@ -199,8 +206,8 @@ class Episode:
         directives, steered = dict(record["directives"]), record.get("steered", [])
         if record["coordinator"] is not None:
             self.unread = 0
-            for agent, texts in record["coordinator"].get("passed_over", []):
-                self.passed_over += [(agent, text) for text in texts]
+            for agent, texts in record["coordinator"].get("declined", []):
+                self.declined += [(agent, text) for text in texts]
             self.directives = dict(directives)
             for entry in steered:  # holds for this tick; after it the coordinator's word does
                 for agent in entry.get("agents", ()):

@@ -7,7 +7,6 @@ is below the worlds and knows none.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.minds import book_for
-from swarm.coordinator.protocol import Briefing, Playbook
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
 from swarm.messages import CallKey
@@ -25,6 +23,8 @@ from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick, acted
 from swarm.run.episode import Episode, WorldFaultError, open_world
 from swarm.run.topology import neighbours
+from worlds.protocol import Briefing, Playbook
+from worlds.registry import load_playbook
 
 __all__ = ["Call", "Retelling", "experience"]
 
@@ -97,7 +97,7 @@ class Retelling:
         self.memories = make_memories(self.config.agents.memory, Place())
         self._sources: Mapping[str, tuple[str, ...]] | None = None
         self._book: Playbook | None = None
-        with contextlib.suppress(SwarmError):  # whoever directed had no playbook
+        if load_playbook(self.config.world.id) is not None:
             self._book = book_for(self.config.coordinator, self.config.world.id)
 
     def take(self, record: Record) -> None:
@@ -110,7 +110,8 @@ class Retelling:
             if record["kind"] == "episode":
                 world = self.config.world
                 fresh = open_world(world.id, self.config.agents.count, world.options, self.base_dir)
-                self.live[record["episode"]] = episode = Episode(record["episode"], self.config, fresh)
+                episode = Episode(record["episode"], self.config, fresh, record["level"], record["level_by"])
+                self.live[record["episode"]] = episode
                 if episode.first_state != record["state"]:
                     raise WorldFaultError("the world resets differently here")
             elif record["kind"] == "tick":

@@ -182,8 +182,8 @@ class Orders:
             }
             if reply.fault is not None:
                 called["fault"] = reply.fault
-            if reply.passed_over:
-                called["passed_over"] = [(a, reply.passed_over[a]) for a in agents if a in reply.passed_over]
+            if reply.declined:
+                called["declined"] = [(a, reply.declined[a]) for a in agents if a in reply.declined]
             fields["coordinator"] = called
             if reply.review is not None:
                 fields["review"] = cast(Review, reply.review)

@@ -104,7 +104,7 @@ class Runtime:
         """
         for record in records:
             if record["kind"] == "episode":
-                episode = self._open(record["episode"])
+                episode = self._open(record["episode"], record["level"], record["level_by"])
                 if episode.first_state != record["state"]:
                     raise SwarmError(
                         f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
@@ -132,9 +132,9 @@ class Runtime:
             for memory in self.memories:
                 memory.load()
 
-    def _open(self, index: int) -> Episode:
+    def _open(self, index: int, level: int = 0, level_by: str = "default") -> Episode:
         try:
-            episode = Episode(index, self.config, self.make_world())
+            episode = Episode(index, self.config, self.make_world(), level, level_by)
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
         episode.steered = self._steered

@@ -17,7 +17,8 @@ from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.record.journal import JOURNAL_NAME, read_header
 from swarm.run.experience import experience
-from swarm.train.traces import Example
+from swarm.train.lessons import Text
+from worlds.registry import world_class
 
 __all__ = ["run_examples"]
 
@@ -25,15 +26,15 @@ SCORED = 10
 """Every so many solved episodes, one is for scoring."""
 
 
-def run_examples(folders: Sequence[Path]) -> tuple[list[Example], list[Example]]:
+def run_examples(folders: Sequence[Path]) -> tuple[list[Text], list[Text]]:
     """Return what is trained on and what is scored on, in the order of the runs.
 
     Raises:
         SwarmError: a folder holds no run, or one of a world without menus or of puzzles that are kept for evaluation;
             or there is too little to learn from.
     """
-    trained: list[Example] = []
-    scored: list[Example] = []
+    trained: list[Text] = []
+    scored: list[Text] = []
     solved = 0
     for folder in folders:
         for examples in _won(folder):
@@ -47,7 +48,7 @@ def run_examples(folders: Sequence[Path]) -> tuple[list[Example], list[Example]]
     return trained, scored
 
 
-def _won(folder: Path) -> Iterator[list[Example]]:
+def _won(folder: Path) -> Iterator[list[Text]]:
     """Yield the examples of each solved episode that has some."""
     header = read_header(folder / JOURNAL_NAME)
     if header is None:
@@ -63,10 +64,13 @@ def _won(folder: Path) -> Iterator[list[Example]]:
             yield examples
 
 
-def _refuse_unfit(world: Mapping[str, Any], folder: Path) -> None:
-    if playbook(world["id"]).menu is None:
-        raise SwarmError(f"{folder}: coordinators of {world['id']} choose from no menu, so there is nothing to learn")
-    if world["options"].get("split") != "train":
-        raise SwarmError(
-            f"{folder} may hold puzzles that are kept for evaluation; make the run with --set world.options.split=train"
-        )
+def _refuse_unfit(section: Mapping[str, Any], folder: Path) -> None:
+    world = world_class(section["id"])
+    if playbook(world.id).menu is None:
+        raise SwarmError(f"{folder}: coordinators of {world.id} choose from no menu, so there is nothing to learn")
+    options = world.Options.model_validate(section["options"])
+    learnable = world.for_training(options)
+    if learnable is not None and learnable != options:
+        there, wanted = options.model_dump(mode="json"), learnable.model_dump(mode="json")
+        changes = " ".join(f"--set world.options.{key}={v}" for key, v in wanted.items() if there[key] != v)
+        raise SwarmError(f"{folder} may hold puzzles that are kept for evaluation; make the run with {changes}")

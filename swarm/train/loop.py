@@ -1,31 +1,25 @@
 """The one training loop: from the last saved state on, step by step, to the last step or to a clear reason why not.
 
 Policies, agents with memory, adapters, the lab's language models, MQAR and the learned arms of the Engram evaluation
-are objectives of it. With a `Worker(0, 1, device, report)` it needs no Ray; `train_on_workers` calls it in each worker
-of Ray Train.
+are objectives of it. With a `Worker(0, 1, device, report)` it needs no Ray; `swarm.actors.ray_train.run_workers` calls
+it in each worker of Ray Train.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from swarm.actors.ray_train import run_workers
-from swarm.config.training import OptimizerSection, PlaceSection, resolve_device
+from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
 from ulm.train.states import RollingStates
-from ulm.train.step import Objective, StepReport, Worker, learning_rate, train_step
+from ulm.train.step import Objective, StepReport, learning_rate, train_step
 
-__all__ = ["STATES", "run_training", "train_on_workers", "trained"]
+__all__ = ["STATES", "run_training", "trained"]
 
 STATES = "states"
 
@@ -143,53 +137,16 @@ class _Since:
         }
 
 
-def train_on_workers(
-    loop: Callable[[dict[str, Any], Worker], None],
-    settings: dict[str, Any],
-    folder: Path,
-    *,
-    name: str,
-    optimizer: OptimizerSection,
-    place: PlaceSection,
-) -> None:
-    """Run a loop around `run_training` on the workers of Ray Train, unless `folder` holds its last state.
-
-    Args:
-        loop: builds an objective from `settings` and calls `run_training`; states are in `STATES`.
-        settings: picklable.
-        folder: of the training.
-        name: of the run, for Ray's own records.
-        optimizer: says which step is the last.
-        place: where it runs.
-
-    Raises:
-        SwarmError: see `run_workers` and `run_training`.
-    """
-    if place.compile:
-        _require_compiler(resolve_device(place.device))
-    if RollingStates(folder / STATES).steps()[-1:] != [optimizer.steps]:
-        run_workers(loop, settings, name=name, folder=folder, place=place)
-
-
-def _require_compiler(device: str) -> None:
-    """Raise SwarmError if torch.compile lacks what it writes code for."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise SwarmError("compile: torch.compile needs Triton on CUDA: pip install triton, or set place.compile=false")
-    if device != "cuda" and shutil.which(compiler) is None:
-        raise SwarmError(
-            f"compile: torch.compile needs the C++ compiler {compiler}, which is not here; install it, name another "
-            f"in CXX, or set place.compile=false"
-        )
-
-
-def trained(folder: Path, model: nn.Module) -> dict[str, Any]:
+def trained(folder: Path, model: nn.Module, steps: int) -> dict[str, Any]:
     """Give a model the weights of a finished training and return its progress.
 
     Raises:
-        SwarmError: the training has not ended.
+        SwarmError: the training has not ended, or its states are damaged.
     """
-    saved = RollingStates(folder / STATES).load(model)
-    if saved is None:
-        raise SwarmError(f"no training state in {folder}; give the same command again")
+    try:
+        saved = RollingStates(folder / STATES).load(model)
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+    if saved is None or saved.progress["step"] != steps:
+        raise SwarmError(f"training in {folder} ended before its last step; give the same command again")
     return saved.progress

@@ -11,7 +11,6 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from swarm.backends.models import ModelFolder, find_model, folder_hash, open_mod
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
-from swarm.train import traces
+from swarm.train import lessons
 from swarm.train.lessons_from_runs import run_examples
 from swarm.train.loop import trained
 from swarm.train.recipe import LoraRecipe
@@ -35,9 +34,8 @@ __all__ = ["LoraTraining", "score"]
 
 BUCKET = 16
 """Steps whose rows are sorted by length."""
-MARKING, MARKS = "puzzle-coordinator-marks", "+-"
-"""The task whose answers go through a menu, and what they mark it with."""
-TASKS = ("puzzle-coordinator", "puzzle-coordinator-play", "puzzle-coordinator-short", MARKING, "runs")
+MARKS = "+-"
+"""What answers mark a menu with that they go through; nothing but the end of the menu ends them."""
 
 
 class LoraTraining(Training[LoraRecipe]):
@@ -46,8 +44,8 @@ class LoraTraining(Training[LoraRecipe]):
     def inputs(self) -> dict[str, Any]:
         """Return the hashes of the base and of the adapter that the training starts from."""
         recipe = self.recipe
-        if recipe.task not in TASKS:
-            raise SwarmError(f"unknown task {recipe.task!r}; available: {', '.join(TASKS)}")
+        if recipe.task != "runs":
+            lessons.open_lessons(recipe.world, recipe.task)
         if importlib.util.find_spec("peft") is None:
             raise SwarmError("training an adapter needs the package peft: pip install 'ulm-swarm[hf]'")
         base = self._base()
@@ -75,20 +73,25 @@ class LoraTraining(Training[LoraRecipe]):
     def _base(self) -> ModelFolder:
         return open_model(self.recipe.model, find_model(self.recipe.model, self.beside))
 
-    def _held_out(self) -> list[traces.Example]:
-        """Return what the adapter is scored on."""
+    def _held_out(self) -> list[lessons.Text]:
+        """Return what the adapter is scored on: examples of the task's first kind."""
         recipe = self.recipe
-        if recipe.task != "runs":
-            return [traces.held_out_example(recipe.task, 0, recipe.seed, i) for i in range(recipe.score_examples)]
-        _, found = run_examples([self.beside / run for run in recipe.runs])
-        return found[: recipe.score_examples]
+        if recipe.task == "runs":
+            _, found = run_examples([self.beside / run for run in recipe.runs])
+            return found[: recipe.score_examples]
+        kind = lessons.open_lessons(recipe.world, recipe.task).tasks[recipe.task][0]
+        return [
+            lessons.pair(lessons.held_out_example(recipe.world, recipe.task, kind, recipe.seed, number))
+            for number in range(recipe.score_examples)
+        ]
 
-    def _examples(self) -> Callable[[int], traces.Example]:
-        """Return number -> training example."""
-        if self.recipe.task != "runs":
-            return partial(traces.example, self.recipe.task, self.recipe.seed)
-        found, _ = run_examples([self.beside / run for run in self.recipe.runs])
-        return lambda number: found[number % len(found)]
+    def _examples(self) -> Callable[[int], lessons.Text]:
+        """Return number -> training text."""
+        recipe = self.recipe
+        if recipe.task == "runs":
+            found, _ = run_examples([self.beside / run for run in recipe.runs])
+            return lambda number: found[number % len(found)]
+        return lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))
 
     def model(self, device: str) -> Any:
         """Return the base with the adapter before the first step."""
@@ -136,7 +139,7 @@ class LoraTraining(Training[LoraRecipe]):
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the adapter as bfloat16, without paths of this machine, and its scores."""
         model, base, held_out = self.model("cpu"), self._base(), self._held_out()
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.save_pretrained(str(folder / "adapter"))
         del model
         _ship(folder / "adapter", out)
@@ -146,7 +149,7 @@ class LoraTraining(Training[LoraRecipe]):
         return scores
 
 
-def _rows(recipe: LoraRecipe, example: Callable[[int], traces.Example]) -> list[dict[str, Any]]:
+def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[dict[str, Any]]:
     """Return the rows of all steps, in their order: those of a step are about equally long, so little is padded."""
     rng = random.Random(recipe.seed)  # noqa: S311 - not for secrets
     found: list[dict[str, Any]] = []
@@ -155,7 +158,7 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], traces.Example]) -> list[
         block: list[dict[str, Any]] = []
         for number in range(start * size, min(start + BUCKET, steps) * size):
             _, prompt, completion = example(number)
-            learn = MARKS if recipe.task == MARKING else None  # the form gives all other tokens
+            learn = None if completion.endswith(STOP) else MARKS  # the form gives all other tokens
             block.append({"prompt": prompt, "answer": completion, "end": False, "learn": learn})
         block.sort(key=lambda row: len(row["prompt"] + row["answer"]))
         batches = [block[at : at + size] for at in range(0, len(block), size)]
@@ -189,7 +192,7 @@ def _ship(adapter: Path, out: Path) -> None:
         raise SwarmError(f"cannot write adapter {out}: {error}") from error
 
 
-def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Example], device: str) -> dict[str, Any]:
+def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:
     """Score on held-out briefings, greedily.
 
     Returns:
@@ -199,7 +202,7 @@ def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[traces.Exa
     from swarm.backends.transformers import TransformersModel
 
     model = TransformersModel(base, device, adapter=adapter)
-    marked = held_out[0][0] == "marks"
+    marked = not held_out[0][2].endswith(STOP)
     requests = [_asked(prompt, completion, marked) for _, prompt, completion in held_out]
     said = [result.text for result in model.generate(requests)]
     wanted = [completion for _, _, completion in held_out]

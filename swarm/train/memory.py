@@ -5,16 +5,14 @@ It is scored on held-out episodes with the memory on and off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from swarm.train.episode_traces import EPISODE_TASKS, Call, episode_corpus
+from swarm.train import lessons
 from swarm.train.policy import PolicyTraining
 from swarm.train.recipe import MemoryRecipe
 from swarm.train.training import Scores
@@ -32,15 +30,6 @@ class MemoryTraining(PolicyTraining):
     """A µLM with a long-term memory."""
 
     recipe: MemoryRecipe
-
-    def check_task(self) -> None:
-        """Refuse a task without episodes."""
-        if self.recipe.task not in EPISODE_TASKS:
-            raise SwarmError(f"unknown task {self.recipe.task!r}; available: {', '.join(EPISODE_TASKS)}")
-
-    def corpus(self) -> Iterable[str]:
-        """Return the texts that the tokenizer is trained on."""
-        return episode_corpus(self.recipe.task)
 
     def weights_seed(self) -> int:
         """Return the seed of the first weights."""
@@ -64,44 +53,47 @@ class MemoryTraining(PolicyTraining):
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Return the scores of the finished agent."""
-        return score_episodes(model, tokenizer, self.recipe.task, self.recipe.seed, self.recipe.score_examples)
+        recipe = self.recipe
+        return score_episodes(model, tokenizer, recipe.world, recipe.task, recipe.seed, recipe.score_examples)
 
 
 def _episodes(recipe: MemoryRecipe, tokenizer: Tokenizer, segment: int) -> DocumentStream:
     seed = derive_seed(recipe.seed, "episodes")
 
     def texts(number: int) -> list[NDArray[np.int64]]:
-        return [np.array(ids) for ids in _encode(EPISODE_TASKS[recipe.task](seed, number), tokenizer)]
+        calls = lessons.episode(recipe.world, recipe.task, seed, number)
+        return [np.array(ids) for ids in _encode([lessons.pair(call) for call in calls], tokenizer)]
 
     return DocumentStream([texts] * recipe.optimizer.batch_size, segment, tokenizer.pad_id)
 
 
-def _encode(calls: list[Call], tokenizer: Tokenizer) -> list[list[int]]:
+def _encode(calls: list[lessons.Text], tokenizer: Tokenizer) -> list[list[int]]:
     """Return the ids of each call; prompt and completion are encoded apart, as they meet in play."""
     prompts = tokenizer.encode_batch([prompt for _, prompt, _ in calls])
     completions = tokenizer.encode_batch([completion for _, _, completion in calls])
     return [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
 
 
-def score_episodes(model: Decoder, tokenizer: Tokenizer, task: str, seed: int, episodes: int) -> Scores:
+def score_episodes(model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, episodes: int) -> Scores:
     """Score an agent on held-out episodes, greedily, its prompts being those of an agent that does everything right.
 
     Returns:
         kind of call -> `n`, `memory_on` and `memory_off`: shares of calls answered as they should be, with the memory
         carried through the episode and with an empty one at every call.
     """
-    engine = Engine(model, tokenizer)
+    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
     held_out = derive_seed(seed, "held-out episodes")
     right: dict[str, dict[str, list[bool]]] = {}
     for number in range(episodes):
         for name in ("memory_on", "memory_off"):
             memory = None
-            for kind, prompt, completion in EPISODE_TASKS[task](held_out, number):
+            for call in lessons.episode(world, task, held_out, number, held_out=True):
+                kind, prompt, _ = lessons.pair(call)
                 request = GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)
                 (result,) = engine.generate([request])
                 if name == "memory_on":
                     memory = result.memory
-                right.setdefault(kind, {}).setdefault(name, []).append(result.text == completion.removesuffix(STOP))
+                right.setdefault(kind, {}).setdefault(name, []).append(taught.judge(call, result.text))
     return {
         kind: {"n": len(found["memory_on"]), **{name: round(float(np.mean(x)), 4) for name, x in found.items()}}
         for kind, found in sorted(right.items())

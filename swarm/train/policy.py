@@ -14,7 +14,7 @@ import torch
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
-from swarm.train import traces
+from swarm.train import lessons
 from swarm.train.loop import trained
 from swarm.train.recipe import MemoryRecipe, PolicyRecipe
 from swarm.train.training import Scores, Training
@@ -24,7 +24,6 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import PairObjective
 from ulm.train.step import Objective, Worker, make_optimizer
-from worlds.numbers.arithmetic import ExpressionError, parse
 
 __all__ = ["PolicyTraining", "score_policy"]
 
@@ -53,12 +52,11 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
 
     def check_task(self) -> None:
         """Refuse a task without lessons."""
-        if self.recipe.task not in traces.TASKS:
-            raise SwarmError(f"unknown task {self.recipe.task!r}; available: {', '.join(traces.TASKS)}")
+        lessons.open_lessons(self.recipe.world, self.recipe.task)
 
     def corpus(self) -> Iterable[str]:
         """Return the texts that the tokenizer is trained on."""
-        return traces.corpus(self.recipe.task)
+        return lessons.corpus(self.recipe.world, self.recipe.task)
 
     def prepare(self, folder: Path) -> None:
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
@@ -90,7 +88,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
             *self.model(tokenizer, worker.device),
             worker,
             tokenizer,
-            lambda number: traces.example(recipe.task, recipe.seed, number)[1:],
+            lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))[1:],
             batch_size=recipe.optimizer.batch_size,
             parts=recipe.optimizer.micro_batches,
             dtype=recipe.place.compute_dtype,
@@ -101,7 +99,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         """Write the checkpoint; scores belong to the weights that ship, so those are rounded to bfloat16 before."""
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         model = Decoder(self.recipe.model.config(tokenizer.vocab_size))
-        progress = trained(folder, model)
+        progress = trained(folder, model, self.recipe.optimizer.steps)
         model.to(torch.bfloat16).to(torch.float32)
         scores = self.score(model.to(device), tokenizer)
         meta = self.meta(progress, scores, device)
@@ -116,32 +114,8 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Return the scores of the finished policy."""
-        return score_policy(model, tokenizer, self.recipe.task, self.recipe.seed, self.recipe.score_examples)
-
-
-def _judge(kind: str, prompt: str, completion: str, answer: str) -> bool:
-    """Return whether an answer does what its prompt asks."""
-    if kind in ("briefing", "pick"):  # the first one named is what most depends on
-        first, able = (answer.split() or [""])[0], completion.split()
-        return first in able
-    if kind in traces.WITHOUT_PUZZLE | traces.MARKED:
-        return answer.strip() == completion.strip()
-    try:
-        expression = parse(answer)
-        value = expression.value()
-    except ExpressionError:
-        return False
-    tiles = sorted(int(x) for x in prompt.split("target")[0].split()[1:])
-    goal = int(prompt.split("target")[1].split()[0])
-    if kind == "free":
-        return sorted(expression.literals) == tiles
-    if kind == "post":
-        return sorted(expression.literals) == tiles and value in traces.posting_values(tuple(tiles), goal)
-    used = sorted(expression.literals)
-    if kind == "directed":
-        borrowed = list(parse(completion).literals)
-        return value == goal and used == sorted(borrowed)
-    return value == goal and used == tiles
+        recipe = self.recipe
+        return score_policy(model, tokenizer, recipe.world, recipe.task, recipe.seed, recipe.score_examples)
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -150,7 +124,7 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def score_policy(
-    model: Decoder, tokenizer: Tokenizer, task: str, seed: int, examples: int
+    model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, examples: int
 ) -> dict[str, dict[str, Any]]:
     """Score a policy on held-out puzzles, kind by kind.
 
@@ -158,18 +132,18 @@ def score_policy(
         kind -> n, `held_out` (false for kinds without a puzzle to hold out), `greedy` (share solved by one greedy
         attempt) and `sampled` (by one attempt at temperature .7).
     """
-    engine = Engine(model, tokenizer)
+    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
     scores: dict[str, dict[str, Any]] = {}
-    for index in range(len(traces.TASKS[task])):
-        cases = [traces.held_out_example(task, index, seed, i) for i in range(examples)]
-        row: dict[str, Any] = {"n": len(cases), "held_out": cases[0][0] not in traces.WITHOUT_PUZZLE}
+    for kind in taught.tasks[task]:
+        cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(examples)]
+        row: dict[str, Any] = {"n": len(cases), "held_out": kind not in taught.practice}
         for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
             requests = [
-                GenerationRequest(prompt, derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
-                for i, (_, prompt, _) in enumerate(cases)
+                GenerationRequest(lessons.pair(case)[1], derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
+                for i, case in enumerate(cases)
             ]
             answers = [result.text for batch in _batches(requests, 512) for result in engine.generate(batch)]
-            solved = sum(_judge(k, p, c, a) for (k, p, c), a in zip(cases, answers, strict=True))
+            solved = sum(taught.judge(case, answer) for case, answer in zip(cases, answers, strict=True))
             row[name] = round(solved / len(cases), 4)
-        scores[cases[0][0]] = row
+        scores[kind] = row
     return scores

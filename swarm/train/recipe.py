@@ -31,8 +31,11 @@ class Recipe(TrainingFile):
     name: Annotated[str, PHYSICAL] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the work folder, runs/train-NAME."""
 
+    world: str
+    """World whose lessons are learned."""
+
     task: str
-    """The lessons that are learned."""
+    """Which of its lessons."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of weights and examples."""

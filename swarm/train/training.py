@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from swarm.actors.ray_train import METRICS
+from swarm.actors.ray_train import METRICS, run_workers
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed, work_folder
-from swarm.train.loop import STATES, run_training, train_on_workers
+from swarm.train.loop import STATES, run_training
 from swarm.train.progress import following, progress_lines
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
 from ulm.train.states import RollingStates
@@ -110,14 +110,8 @@ def train_policy(
             training.prepare(folder)
             claim(folder / "recipe.json", identity)
         with following(folder / METRICS, progress_lines(recipe.optimizer.steps, echo)):
-            train_on_workers(
-                train_worker,
-                {"recipe": recipe, "beside": path.parent.resolve(), "folder": folder.resolve()},
-                folder,
-                name=recipe.name,
-                optimizer=recipe.optimizer,
-                place=recipe.place,
-            )
+            settings = {"recipe": recipe, "beside": path.parent.resolve(), "folder": folder.resolve()}
+            run_workers(train_worker, settings, name=recipe.name, folder=folder, place=recipe.place)
         for name, score in training.ship(folder, out, device).items():
             echo(f"score of {name}: {score}")
     return out

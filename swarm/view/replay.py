@@ -176,7 +176,8 @@ class _Replayer:
             world = open_world(self.world_id, self.num_agents, self.options, self._base_dir())
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
-        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options={"episode": index}))
+        options = {"episode": index, "level": record["level"]}
+        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options=options))
         _same(place, "agents", [opening["agent"] for opening in record["agents"]], world.possible_agents)
         for opening in record["agents"]:
             agent = opening["agent"]

@@ -33,11 +33,12 @@ from swarm.backends.models import find_model, open_model
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.engine import OpenAIEngine, VllmEngine
 from swarm.config.experiment import CoordinatorConfig
-from swarm.coordinator.graph import GraphPlaybook
 from swarm.coordinator.language import LanguageCoordinator
-from swarm.coordinator.protocol import Playbook, Setup
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
-from swarm.messages import DirectRequest, Report
+from swarm.coordinator.protocol import Setup
+from swarm.messages import DirectRequest
+from worlds.graph.playbook import GraphPlaybook
+from worlds.protocol import Playbook, Report
+from worlds.split_numbers.playbook import SplitNumbersPlaybook
 
 MODEL = "smollm2-135m"
 AGENTS = tuple(f"a{i}" for i in range(4))
@@ -89,7 +90,7 @@ def request(number: int, kind: str) -> DirectRequest:
         texts = [f"looked at shelf {rng.randint(1, 99)}, found nothing" for _ in range(8)]
         goal = "find the blue book"
     reports = tuple(Report(i // 4, AGENTS[i % 4], text) for i, text in enumerate(texts))
-    return DirectRequest((number, 2, "coordinator"), goal, AGENTS, reports, (), number)
+    return DirectRequest(goal, AGENTS, reports, seed=number, key=(number, 2, "coordinator"))
 
 
 BOOKS: dict[str, Playbook | None] = {"numbers": SplitNumbersPlaybook(), "maze": GraphPlaybook(), "library": None}

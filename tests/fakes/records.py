@@ -19,7 +19,8 @@ def header(**config: Any) -> Header:
 def episode() -> EpisodeStart:
     agents: Any = [{"agent": "a0", "observation": "look", "report": "ready"}]
     return {
-        "kind": "episode", "episode": 0, "world": "w-v0", "seed": 1, "goal": "g", "agents": agents, "state": "0"
+        "kind": "episode", "episode": 0, "world": "w-v0", "seed": 1, "goal": "g", "agents": agents,
+        "level": 0, "level_by": "default", "state": "0"
     }  # fmt: skip
 
 

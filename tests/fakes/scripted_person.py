@@ -11,8 +11,9 @@ from typing import Any
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.coordinator.human import Approver, HumanCoordinator, Terminal
 from swarm.coordinator.protocol import Setup
-from swarm.messages import DirectReply, DirectRequest, Report
+from swarm.messages import DirectReply, DirectRequest
 from swarm.record.journal import read_records
+from worlds.protocol import Report
 
 RANDOM = {"engine": {"kind": "random"}}
 """Agents that need no model; their tokens are bytes."""
@@ -81,8 +82,8 @@ class Words:
 
 def request(**changes: Any) -> DirectRequest:
     reports = (Report(0, "a0", "half 1 2"), Report(0, "a1", "half 7 9"), Report(1, "a0", "half 1 2 made 3"))
-    values = {"goal": "target 12", "agents": ("a0", "a1", "a2"), "reports": reports, "directives": (), "seed": 3}
-    return DirectRequest((4, 2, "coordinator"), **{**values, "unread": 1, **changes})
+    values = {"goal": "target 12", "agents": ("a0", "a1", "a2"), "reports": reports, "seed": 3}
+    return DirectRequest(**{**values, "unread": 1, **changes}, key=(4, 2, "coordinator"))
 
 
 def direct(lines: Iterable[str], pool: Words | None = None, **changes: Any) -> tuple[DirectReply, Script]:

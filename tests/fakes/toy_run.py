@@ -28,7 +28,8 @@ class GuessWorld(World):
     options: GuessOptions
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
-        self.secret = random.Random(f"{seed} {options}").randint(1, self.options.high)
+        known = {"episode": options["episode"]} if options else options
+        self.secret = random.Random(f"{seed} {known}").randint(1, self.options.high)
         self.guesses: list[int] = []
         self.agents, self.solved = list(self.possible_agents), False
         infos = {agent: Info(report=f"{agent} is ready") for agent in self.agents[:1]}

@@ -25,7 +25,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_workers(loop: Any, settings: dict[str, Any], *, name: str, folder: Path, place: Any) -> None:
         loop(settings, Worker(0, 1, torch.device("cpu"), appending(folder / METRICS)))
 
-    monkeypatch.setattr("swarm.train.loop.run_workers", run_workers)
+    monkeypatch.setattr("swarm.train.training.run_workers", run_workers)
 
 
 def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:

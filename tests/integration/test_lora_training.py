@@ -22,7 +22,8 @@ from swarm.train.training import train_policy
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 RECIPE: dict[str, Any] = {
-    "kind": "lora", "name": "tiny-lora", "model": "model", "task": "puzzle-coordinator-play", "seed": 3, "rank": 4,
+    "kind": "lora", "name": "tiny-lora", "model": "model", "world": "split-numbers-v0",
+    "task": "puzzle-coordinator-play", "seed": 3, "rank": 4,
     "optimizer": {
         "steps": 6, "batch_size": 4, "lr": 0.02, "warmup": 1, "schedule": "linear", "weight_decay": 0,
         "betas": [0.9, 0.999],

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("one_ra
 RECIPE: dict[str, Any] = {
     "kind": "policy",
     "name": "tiny",
+    "world": "facts-v0",
     "task": "facts-agent",
     "model": {"preset": "tiny", "vocab_size": 300},
     "optimizer": {"steps": 12, "batch_size": 8, "micro_batches": 2, "warmup": 4, "weight_decay": 0.05},

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
-from worlds.vault.world import WORDS
+from worlds.words import WORDS
 
 __all__ = ["FactsOptions", "FactsWorld"]
 
@@ -71,6 +71,7 @@ class FactsWorld(World):
 
     id: ClassVar[str] = "facts-v0"
     Options: ClassVar[type[WorldOptions]] = FactsOptions
+    lessons: ClassVar[str | None] = "worlds.facts.lessons:FactsLessons"
     options: FactsOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:

@@ -69,12 +69,13 @@ class GraphWorld(World):
     report       the observation, when what the room shows is new to the swarm or has changed;
                  `at 4` or `at 4 have gold`, when only the agent's own place or keys are new; else none.
     directive    one action, the next step: `go 7` (adjacent room) or `take red`.
-    reward       1 for every agent when one agent enters the goal, else 0.
+    reward       1 for the agent that enters the goal, else 0; solved when one does.
     options      rooms (20), doors (2), degree (2.6), max_steps (200).
     """
 
     id: ClassVar[str] = "graph-v0"
     Options: ClassVar[type[WorldOptions]] = GraphOptions
+    playbook: ClassVar[str | None] = "worlds.graph.playbook:GraphPlaybook"
     options: GraphOptions
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
@@ -109,7 +110,7 @@ class GraphWorld(World):
             self.agents = []
         return StepResult(
             observations={agent: self._observe(agent) for agent in live},
-            rewards=dict.fromkeys(live, float(self.solved)),
+            rewards={agent: float(self._room[agent] == self._goal) for agent in live},
             terminations=dict.fromkeys(live, self.solved),
             truncations=dict.fromkeys(live, out_of_time),
             infos=infos,

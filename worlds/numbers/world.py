@@ -189,11 +189,13 @@ class NumbersWorld(World):
     """Use every number exactly once with + - * / and parentheses to make the target (Countdown, Game of 24).
 
     Observation: `tiles 1 3 4 6 target 24`. Action: an expression such as `6/(1-3/4)`. Feedback: what it evaluates
-    to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all. Arithmetic is exact.
+    to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
+    Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"
     Options: ClassVar[type[WorldOptions]] = NumbersOptions
+    lessons: ClassVar[str | None] = "worlds.numbers.lessons:NumbersLessons"
     options: NumbersOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
@@ -227,12 +229,10 @@ class NumbersWorld(World):
         """Evaluate one expression per acting agent."""
         acting = self.ordered(actions)
         infos: dict[str, Info] = {}
-        rewards = dict.fromkeys(acting, 0.0)
+        rewards: dict[str, float] = {}
         for agent in acting:
             self.attempts += 1
-            infos[agent] = self._judge(agent, actions[agent].strip())
-        if self.solved:
-            rewards = dict.fromkeys(acting, 1.0)
+            infos[agent], rewards[agent] = self._judge(agent, actions[agent].strip())
         live = list(self.agents)
         terminations = dict.fromkeys(live, self.solved)
         truncations = dict.fromkeys(live, False)
@@ -241,18 +241,24 @@ class NumbersWorld(World):
             self.agents = []
         return StepResult(observations, rewards, terminations, truncations, infos)
 
-    def _judge(self, agent: str, action: str) -> Info:
+    def _judge(self, agent: str, action: str) -> tuple[Info, float]:
         try:
             expression = parse(action)
             if problem := check_tiles(expression, self.puzzle.tiles):
-                return Info(feedback=f"illegal: {problem}", valid=False)
+                return Info(feedback=f"illegal: {problem}", valid=False), 0.0
             value = expression.value()
         except ExpressionError as error:
-            return Info(feedback=f"illegal: {error}", valid=False)
-        if value == self.puzzle.target and not self.solved:
+            return Info(feedback=f"illegal: {error}", valid=False), 0.0
+        hit = value == self.puzzle.target
+        if hit and not self.solved:
             self.solved, self.solution = True, action
         self.best[agent] = format_value(value)
-        return Info(feedback=f"= {format_value(value)}", valid=True)
+        return Info(feedback=f"= {format_value(value)}", valid=True), float(hit)
+
+    @classmethod
+    def for_training(cls, options: WorldOptions) -> WorldOptions:
+        """Return options that draw no puzzle kept for evaluation."""
+        return options.model_copy(update={"split": "train"})
 
     def state(self) -> dict[str, Any]:
         """Return puzzle, attempts, last values and solution."""

@@ -80,12 +80,14 @@ class SplitNumbersWorld(World):
     `tiles 2 3 4 7 9 11 target 145`). A free action is an expression that uses every tile of the own half once; its
     value is posted. A composed action adds one whole number that the other half posted in an earlier tick, such as
     `100+(3+7)*...`; it solves the puzzle when it equals the target. The world never joins posted values by itself,
-    so a solution needs an agent that makes a wanted value on purpose. Reports: `half 3 7 11 made 45`.
-    Directives this world's coordinators give: `100+[45]`, make 45 from your tiles to complete a posted 100.
+    so a solution needs an agent that makes a wanted value on purpose; that agent earns 1. Reports: `half 3 7 11 made
+    45`. Directives this world's coordinators give: `100+[45]`, make 45 from your tiles to complete a posted 100.
     """
 
     id: ClassVar[str] = "split-numbers-v0"
     Options: ClassVar[type[WorldOptions]] = SplitNumbersOptions
+    playbook: ClassVar[str | None] = "worlds.split_numbers.playbook:SplitNumbersPlaybook"
+    lessons: ClassVar[str | None] = "worlds.split_numbers.lessons:SplitNumbersLessons"
     options: SplitNumbersOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
@@ -136,11 +138,12 @@ class SplitNumbersWorld(World):
         acting = self.ordered(actions)
         known = tuple(frozenset(values) for values in self.posted)
         infos: dict[str, Info] = {}
+        rewards: dict[str, float] = {}
         for agent in acting:
             self.attempts += 1
-            infos[agent] = self._judge(agent, actions[agent].strip(), known[1 - self.half_of(agent)])
+            infos[agent], hit = self._judge(agent, actions[agent].strip(), known[1 - self.half_of(agent)])
+            rewards[agent] = float(hit)
         live = list(self.agents)
-        rewards = dict.fromkeys(acting, 1.0 if self.solved else 0.0)
         result = StepResult(
             {a: self._observe(a) for a in live},
             rewards,
@@ -152,7 +155,8 @@ class SplitNumbersWorld(World):
             self.agents = []
         return result
 
-    def _judge(self, agent: str, action: str, theirs: frozenset[int]) -> Info:
+    def _judge(self, agent: str, action: str, theirs: frozenset[int]) -> tuple[Info, bool]:
+        """Return what an action did, and whether it made the target."""
         tiles = self._own_tiles(agent)
         try:
             expression = parse(action)
@@ -160,35 +164,37 @@ class SplitNumbersWorld(World):
             if self.options.view == "half" and len(extra) == 1 and len(expression.literals) == len(tiles) + 1:
                 return self._judge_composed(agent, action, expression, extra[0], theirs)
             if problem := check_tiles(expression, tiles):
-                return Info(feedback=f"illegal: {problem}", valid=False)
+                return Info(feedback=f"illegal: {problem}", valid=False), False
             value = expression.value()
         except ExpressionError as error:
-            return Info(feedback=f"illegal: {error}", valid=False)
+            return Info(feedback=f"illegal: {error}", valid=False), False
         if self.options.view == "full":
-            if value == self.target and not self.solved:
-                self.solved, self.solution = True, action
-            return Info(feedback=f"= {format_value(value)}", valid=True)
-        return self._post(agent, value, f"= {format_value(value)}")
+            return Info(feedback=f"= {format_value(value)}", valid=True), self._solves(value, action)
+        return self._post(agent, value, f"= {format_value(value)}"), False
+
+    def _solves(self, value: Fraction, action: str) -> bool:
+        hit = value == self.target
+        if hit and not self.solved:
+            self.solved, self.solution = True, action
+        return hit
 
     def _judge_composed(
         self, agent: str, action: str, expression: Expression, borrowed: int, theirs: frozenset[int]
-    ) -> Info:
+    ) -> tuple[Info, bool]:
         if borrowed not in theirs:
-            return Info(feedback=f"illegal: {borrowed} was not posted by the other half", valid=False)
+            return Info(feedback=f"illegal: {borrowed} was not posted by the other half", valid=False), False
         value = expression.value()
         feedback = f"= {format_value(value)}"
-        if value == self.target:
-            if not self.solved:
-                self.solved, self.solution = True, action
-            return Info(feedback=feedback, valid=True)
+        if self._solves(value, action):
+            return Info(feedback=feedback, valid=True), True
         # A miss still shows what the own tiles made, where the borrowed number stands at the top of the expression.
         root = expression.root
         if isinstance(root, tuple):
             _, left, right = root
             own = right if left == borrowed else left if right == borrowed else None
             if own is not None:
-                return self._post(agent, evaluate(own), feedback)
-        return Info(feedback=feedback, valid=True)
+                return self._post(agent, evaluate(own), feedback), False
+        return Info(feedback=feedback, valid=True), False
 
     def _post(self, agent: str, value: Fraction, feedback: str) -> Info:
         values = self.posted[self.half_of(agent)]
@@ -196,6 +202,16 @@ class SplitNumbersWorld(World):
             return Info(feedback=feedback, valid=True)
         values.append(int(value))
         return Info(feedback=feedback, valid=True, report=f"{self._half_name(agent)} made {int(value)}")
+
+    @classmethod
+    def full_view(cls, options: WorldOptions) -> WorldOptions:
+        """Return options that show all tiles to every agent."""
+        return options.model_copy(update={"view": "full"})
+
+    @classmethod
+    def for_training(cls, options: WorldOptions) -> WorldOptions:
+        """Return options that draw no puzzle kept for evaluation."""
+        return options.model_copy(update={"split": "train"})
 
     def state(self) -> dict[str, Any]:
         """Return halves, target, posted values, attempts and solution."""

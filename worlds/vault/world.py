@@ -13,12 +13,9 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from worlds.protocol import Info, StepResult, World, WorldOptions, tool
+from worlds.words import WORDS
 
-__all__ = ["SENTENCES", "WORDS", "VaultOptions", "VaultWorld"]
-
-_SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]
-WORDS = tuple(sorted({_SYLLABLES[i % 80] + _SYLLABLES[(i * 37 + i // 80 * 11) % 80] for i in range(400)}))
-"""What keys and values are made of; they mean nothing."""
+__all__ = ["SENTENCES", "VaultOptions", "VaultWorld"]
 
 SENTENCES = (
     "the lamp is cold",
@@ -95,6 +92,8 @@ class VaultWorld(World):
 
     id: ClassVar[str] = "vault-v0"
     Options: ClassVar[type[WorldOptions]] = VaultOptions
+    playbook: ClassVar[str | None] = "worlds.vault.playbook:VaultPlaybook"
+    lessons: ClassVar[str | None] = "worlds.vault.lessons:VaultLessons"
     options: VaultOptions
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:

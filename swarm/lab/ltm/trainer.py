@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from swarm.actors.ray_train import run_workers
 from swarm.config.section import logical_settings
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed
 from swarm.lab.ltm.config import Arm, LabConfig
 from swarm.seeds import derive_seed
-from swarm.train.loop import STATES, run_training, train_on_workers, trained
+from swarm.train.loop import STATES, run_training, trained
 from ulm.checkpoint import save_checkpoint
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
@@ -167,11 +168,11 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     }
     name = f"{config.name}-{arm}-s{seed}"
     try:
-        train_on_workers(train_worker, settings, folder, name=name, optimizer=config.optimizer, place=config.place)
+        run_workers(train_worker, settings, name=name, folder=folder, place=config.place)
     except SwarmError as error:
         raise SwarmError(f"{arm}, seed {seed}: {error}") from error
     model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size))
-    progress = trained(folder, model)
+    progress = trained(folder, model, config.optimizer.steps)
     meta = {
         "recipe": recipe,
         "training_seconds": round(progress["seconds"], 1),

@@ -6,7 +6,18 @@ import random
 
 import pytest
 
-from worlds import Info, StepResult, World, WorldError, WorldOptions, check_world
+from worlds import (
+    Briefing,
+    Example,
+    Info,
+    Lessons,
+    Playbook,
+    StepResult,
+    World,
+    WorldError,
+    WorldOptions,
+    check_world,
+)
 
 
 class GoodWorld(World):
@@ -16,7 +27,7 @@ class GoodWorld(World):
 
     def reset(self, seed, options=None):
         self.agents = list(self.possible_agents)
-        self.solved = False
+        self.solved, self.options_given = False, options
         self.count, self.level = 0, random.Random(seed).randrange(100)
         return {a: self._look() for a in self.agents}, {a: Info() for a in self.agents}
 
@@ -34,7 +45,7 @@ class GoodWorld(World):
             self.agents = []
         return StepResult(
             {a: self._look() for a in live},
-            {a: float(self.solved) for a in live},
+            {a: float(self.solved and a in actions) for a in live},
             dict.fromkeys(live, self.solved),
             dict.fromkeys(live, False),
             infos,
@@ -115,6 +126,7 @@ STEP_RULES = {
     "left agents without termination": _edited(terminations=lambda m, _: dict.fromkeys(m, False)),
     "finished but did not leave": _edited(terminations=lambda m, _: dict.fromkeys(m, True)),
     "observes no text: None": _edited(observations=lambda m, _: dict.fromkeys(m, None)),
+    "a0 passed and earns 1.0; rewards are each agent's own": _edited(rewards=lambda m, live: dict.fromkeys(live, 1.0)),
     "not a finite number: nan": _edited(rewards=lambda m, _: dict.fromkeys(m, float("nan"))),
     "no bool 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
     "no line of feedback: 'a\\nb'": _edited(infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}),
@@ -191,6 +203,18 @@ def _moving_sample(self, agent, directive, rng):
     return "up"
 
 
+def _forgetting(self, actions):
+    result = GoodWorld.step(self, actions)
+    self.solved = self.count == 3
+    return result
+
+
+def _failing_at_level_2(self, actions):
+    if self.options_given["level"] == 2:
+        raise ValueError("level 2 is odd")
+    return GoodWorld.step(self, actions)
+
+
 _memory = random.Random(0)
 _schema = {"type": "object", "properties": {}}
 
@@ -214,6 +238,13 @@ RULES = {
         sample_action=lambda *_: "up", action_pattern=lambda self, agent: "down"
     ),
     "action_pattern raised": _with(action_pattern=lambda self, agent: "("),
+    "solved was true and is no more": _with(step=_forgetting),
+    "levels is 0": _with(levels=0),
+    "step raised ValueError: level 2 is odd": _with(levels=3, step=_failing_at_level_2),
+    "full_view returns neither options nor None": _with(full_view=classmethod(lambda cls, options: {"view": "all"})),
+    "relabel returns no list of pairs": _with(relabel=staticmethod(lambda *_: ["up"])),
+    "inline returns neither text nor None": _with(inline=staticmethod(lambda *_: 21)),
+    "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
     "goal() is not one line": _with(goal=lambda self: "two\nlines"),
     "render() is not text": _with(render=lambda self: 3),
     "tools() lists no tools": _with(tools=lambda self: []),
@@ -236,3 +267,88 @@ def test_broken_world_is_named(words):
     found = _check(RULES[words], seeds=(0, 1))
     assert [line for line in found if words in line], found
     assert all("\n" not in line for line in found)
+
+
+class GoodBook(Playbook):
+    """Tells everybody to go up."""
+
+    directive = "go (up|down)"
+    about = "Go up."
+
+    def rules(self, situation):
+        return dict.fromkeys(situation.agents, "go up")
+
+    def briefings(self, situation):
+        return [Briefing(situation.agents, f"{len(situation.reports)} reports\n")]
+
+    def parse(self, text, briefing):
+        return dict.fromkeys(briefing.agents, text) if text in ("go up", "go down") else {}
+
+
+class GoodLessons(Lessons):
+    """Says what to say at which level."""
+
+    tasks = {"climber": ("climb",)}  # noqa: RUF012
+
+    def example(self, task, rng, held_out, kind=None):
+        return [Example("climb", "agent", f"level {2 * rng.randrange(500) + held_out}", "", "up")]
+
+
+def _bringing(book=GoodBook, lessons=GoodLessons):
+    """The sound world with these classes as its playbook and lessons."""
+    globals().update(Brought=book, Taught=lessons)
+    return _with(playbook=f"{__name__}:Brought", lessons=f"{__name__}:Taught")
+
+
+def test_a_sound_playbook_and_sound_lessons_pass():
+    assert _check(_bringing()) == []
+
+
+BOOKS = {
+    "playbook: `directive` is no regular expression": {"directive": "("},
+    "playbook: `menu` is 'long'": {"menu": "long"},
+    "rules() differs for equal situations": {"rules": lambda self, s: {"a0": _memory.choice(["go up", "go down"])}},
+    "rules() returns no mapping": {"rules": lambda self, s: None},
+    "rules() directs agents that it was not asked for: ['zz']": {"rules": lambda self, s: {"zz": "go up"}},
+    "rules() says 'up', which does not match": {"rules": lambda self, s: {"a0": "up"}},
+    "is no briefing for agents that can act": {"briefings": lambda self, s: [Briefing(("zz",), "x")]},
+    "playbook raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
+    "parse() says": {"parse": lambda self, text, briefing: {"a0": text}},
+    "declined() returns no list": {"declined": lambda self, text, briefing, cut: None},
+    "playbook test_check:Brought cannot be made": {"__init__": lambda self, world: None},
+}
+
+
+@pytest.mark.parametrize("words", BOOKS)
+def test_broken_playbook_is_named(words):
+    found = _check(_bringing(book=type("Broken", (GoodBook,), BOOKS[words])), seeds=(0,))
+    assert [line for line in found if words in line.replace(f"{__name__}:", "test_check:")], found
+
+
+def _shows(**changes):
+    values = {"kind": "climb", "role": "agent", "observation": "level 3", "directive": "", "answer": "up", **changes}
+    return {"example": lambda *_, **__: [Example(**values)]}
+
+
+LESSONS = {
+    "have no tasks": {"tasks": {}},
+    "climber trains on what is held out": _shows(),
+    "climber differs for equal generators": {
+        "example": lambda *_: [Example("climb", "agent", str(_memory.random()), "", "up")]
+    },
+    "an example of climber is empty": {"example": lambda *_: []},
+    "no Example": {"example": lambda *_: [("climb", "x")]},
+    "shows the kind 'fall', which it does not name": _shows(kind="fall"),
+    "the role of an example is 'boss'": _shows(role="boss"),
+    "an answer of climber is no line": _shows(answer="up\n"),
+    "judge() refuses the answer of an example": {"judge": lambda *_: False},
+    "judge() takes '' for right": {"judge": lambda *_: True},
+    "corpus('climber') yields no texts": {"corpus": lambda *_: iter([3])},
+    "lessons raised KeyError": {"example": lambda *_: {}["x"]},
+}
+
+
+@pytest.mark.parametrize("words", LESSONS)
+def test_broken_lessons_are_named(words):
+    found = _check(_bringing(lessons=type("Broken", (GoodLessons,), LESSONS[words])), seeds=(0,))
+    assert [line for line in found if words in line], found

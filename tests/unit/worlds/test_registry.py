@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
 
-from worlds import World, WorldError, available, make, register, registry, world_class
+from worlds import (
+    World,
+    WorldError,
+    available,
+    entry_points,
+    load_lessons,
+    load_playbook,
+    make,
+    register,
+    registry,
+    world_class,
+)
 from worlds.graph.world import GraphWorld
 
 
@@ -22,8 +34,8 @@ def _error(world_id, options=None):
 def entries(monkeypatch):
     """Third-party worlds, as installed packages would declare them."""
     found: list[EntryPoint] = []
-    monkeypatch.setattr(registry, "_entry_points", lambda: found)
-    return lambda name, value: found.append(EntryPoint(name, value, registry.ENTRY_POINT_GROUP))
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: found)
+    return lambda name, value: found.append(EntryPoint(name, value, registry.DOOR.group))
 
 
 @pytest.fixture
@@ -148,7 +160,7 @@ def test_broken_entry_point_is_named_only_when_asked_for(entries):
 def test_entry_point_that_is_no_world_or_has_another_id_is_explained(entries):
     entries("dict-v0", "builtins:dict")
     entries("other-v0", f"{__name__}:_Maze")
-    assert "not a subclass of worlds.World" in _error("dict-v0")
+    assert "not a subclass of worlds.protocol.World" in _error("dict-v0")
     assert "has the id 'maze-v1'" in _error("other-v0")
 
 
@@ -168,3 +180,112 @@ def test_installed_package_is_named_with_its_version(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "maze-v9" in available()
     assert "package maze-pack 1.2 (maze_pack_missing:Maze)" in _error("maze-v9")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Write the modules of an installed package `maze-pack 1.2`, whose world is maze-v9."""
+
+    def write(**modules):
+        name = f"maze_pack_{re.sub(r'[^a-z0-9]', '_', tmp_path.name)}"  # modules stay imported
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+        for module, text in modules.items():
+            (folder / f"{module}.py").write_text(text.replace("PACKAGE", name))
+        info = tmp_path / "maze_pack-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: maze-pack\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[ulm_swarm.worlds]\nmaze-v9 = {name}.world:Maze\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return write
+
+
+MAZE = """
+from worlds.graph.world import GraphWorld
+
+class Maze(GraphWorld):
+    id = "maze-v9"
+    playbook = {playbook!r}
+    lessons = {lessons!r}
+"""
+
+
+def _maze(playbook=None, lessons=None):
+    return MAZE.format(playbook=playbook, lessons=lessons)
+
+
+BOOK = """
+from worlds import Playbook
+
+class Book(Playbook):
+    directive, about = "up", "Go up."
+    def rules(self, situation):
+        return {}
+"""
+LESSONS = """
+from worlds import Lessons
+
+class Taught(Lessons):
+    def example(self, task, rng, held_out, kind=None):
+        return []
+"""
+
+
+def test_a_package_brings_a_world_with_playbook_and_lessons(package):
+    package(
+        world=_maze("PACKAGE.book:Book", "PACKAGE.lessons:Taught"),
+        book=BOOK
+        + "    def briefings(self, situation):\n        return []\n    parse = lambda self, text, briefing: {}\n",
+        lessons=LESSONS + "    tasks = {'maze-agent': ('go',)}\n",
+    )
+    book, lessons = load_playbook("maze-v9"), load_lessons("maze-v9")
+    assert (book.rules(None), book.menu, book.declined("", None, False)) == ({}, None, [])
+    assert lessons.tasks == {"maze-agent": ("go",)}
+    assert isinstance(make("maze-v9", 1), GraphWorld)
+
+
+def test_a_world_without_playbook_and_lessons_is_a_world(package):
+    package(world=_maze())
+    assert (load_playbook("maze-v9"), load_lessons("maze-v9")) == (None, None)
+    assert isinstance(make("maze-v9", 1), GraphWorld)
+
+
+BROKEN = {
+    "which failed to load": ({"world": "import no_such_module"}, "ModuleNotFoundError"),
+    "has no attribute 'Maze'": ({"world": ""}, "failed to load"),
+    "which is not a subclass of worlds.protocol.World": ({"world": "class Maze: ..."}, "fix or uninstall it"),
+    "whose class has the id 'graph-v0'": (
+        {"world": "from worlds.graph.world import GraphWorld as Maze"},
+        "make the two equal",
+    ),
+    "book:Book failed to load": ({"world": _maze("PACKAGE.book:Book")}, "No module named"),
+    "has no attribute 'Buch'": ({"world": _maze("PACKAGE.book:Buch"), "book": BOOK}, "failed to load: AttributeError"),
+    "whose playbook book names nothing": ({"world": _maze("book")}, "write 'package.module:Name'"),
+    "abstract method": ({"world": _maze("PACKAGE.book:Book"), "book": BOOK}, "cannot be made"),
+    "is no class": ({"world": _maze("PACKAGE.book:Book"), "book": "Book = 3"}, "whose playbook"),
+    "lacks about, menu, rules": (
+        {"world": _maze("PACKAGE.book:Book"), "book": "class Book:\n    directive = 'up'"},
+        "fix or uninstall it",
+    ),
+    "lacks tasks": ({"world": _maze(None, "PACKAGE.lessons:Taught"), "lessons": LESSONS}, "whose lessons"),
+    "have no tasks": (
+        {"world": _maze(None, "PACKAGE.lessons:Taught"), "lessons": LESSONS + "    tasks = {}\n"},
+        "name one, or set lessons = None",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", BROKEN)
+def test_a_broken_package_is_named_with_what_is_missing(package, words):
+    modules, more = BROKEN[words]
+    package(**modules)
+    load = load_lessons if "lessons" in modules else load_playbook
+    with pytest.raises(WorldError) as caught:
+        load("maze-v9")
+    line = str(caught.value)
+    assert line.startswith("world 'maze-v9' comes from the package maze-pack 1.2 (maze_pack_")
+    assert words in line
+    assert more in line
+    assert "\n" not in line

@@ -201,7 +201,7 @@ def test_with_a_model_tokens_are_the_models() -> None:
 
 
 def direct_request(tick: int) -> DirectRequest:
-    return DirectRequest((0, tick, "coordinator"), "goal", ("a0",), (), (), seed=tick)
+    return DirectRequest("goal", ("a0",), seed=tick, key=(0, tick, "coordinator"))
 
 
 def test_without_a_coordinator_nobody_is_directed() -> None:

@@ -79,7 +79,7 @@ def test_a_late_answer_is_not_taken_for_the_next_call(host: HangingHost) -> None
 
 def test_a_coordinator_that_hangs_becomes_a_fault(host: HangingHost) -> None:
     pool = LocalPool(SPEC, {}, host)  # type: ignore[arg-type]
-    reply = pool.direct([DirectRequest((0, 1, "coordinator"), "goal", (), (), (), 0)])[0]
+    reply = pool.direct([DirectRequest("goal", (), key=(0, 1, "coordinator"))])[0]
     assert reply.key == (0, 1, "coordinator")
     assert reply.fault is not None
     assert "timeout" in reply.fault

@@ -241,7 +241,7 @@ def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
 
 
 def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: Path) -> None:
-    with pytest.raises(SwarmError, match="no coordinator knows world numbers-v0"):
+    with pytest.raises(SwarmError, match="world numbers-v0 has no playbook"):
         load_models(experiment({"engine": {"kind": "random"}}, {"kind": "rules"}), place)
 
 

@@ -160,7 +160,7 @@ def test_arm_that_a_world_cannot_express_is_named_not_skipped_in_silence() -> No
 
 def test_arms_that_need_a_coordinator_do_not_apply_to_a_world_that_none_knows() -> None:
     numbers = experiment(world={"id": "numbers-v0"}, coordinator={"kind": "none"})
-    assert "no coordinator knows it" in str(not_applicable("rules", numbers))
+    assert "it has no playbook" in str(not_applicable("rules", numbers))
     assert "it has no coordinator" in str(not_applicable("shuffled", numbers))
     assert not_applicable("no_messages", numbers) is None
 
@@ -170,7 +170,7 @@ def test_a_language_model_in_a_world_without_a_playbook_still_has_its_null_contr
         world={"id": "numbers-v0"}, coordinator={"kind": "model", "engine": {"kind": "transformers", "model": "any"}}
     )
     assert not_applicable("shuffled", words) is None
-    assert "no coordinator knows it" in str(not_applicable("rules", words))
+    assert "it has no playbook" in str(not_applicable("rules", words))
 
 
 def test_unknown_world_is_a_user_error() -> None:

@@ -16,10 +16,11 @@ from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.language import LanguageCoordinator, read_directives
 from swarm.coordinator.minds import make_coordinator, playbook
-from swarm.coordinator.protocol import Briefing, Setup
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
+from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
-from swarm.messages import DirectRequest, Report
+from swarm.messages import DirectRequest
+from worlds.protocol import Briefing, Report
+from worlds.split_numbers.playbook import SplitNumbersPlaybook
 
 AGENTS = ("a0", "a1", "a2", "a3")
 TOOLS = [{"name": "go", "description": "Walk.", "parameters": {"properties": {}}, "text": "go {room}"}]
@@ -50,8 +51,8 @@ class Scripted:
 
 def request(num_reports: int = 4, **changes: Any) -> DirectRequest:
     reports = tuple(Report(n // 4, f"a{n % 4}", f"half {n % 2 + 1} 7 9 made {20 + n}") for n in range(num_reports))
-    values = {"goal": "target 100", "agents": AGENTS, "reports": reports, "directives": (), "seed": 3, **changes}
-    return DirectRequest((0, 5, "coordinator"), **values)
+    values = {"goal": "target 100", "agents": AGENTS, "reports": reports, "seed": 3, **changes}
+    return DirectRequest(**values, key=(0, 5, "coordinator"))
 
 
 def config(engine: str = "vllm", **changes: Any) -> CoordinatorConfig:

@@ -15,12 +15,12 @@ from swarm.coordinator.minds import (
     RulesCoordinator,
     ShuffledCoordinator,
     make_coordinator,
-    playbook,
 )
-from swarm.coordinator.protocol import Briefing, Coordinator, Setup
+from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
-from swarm.messages import DirectReply, DirectRequest, Report
+from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
+from worlds.protocol import Briefing, Report
 
 AGENTS = ("a0", "a1", "a2", "a3")
 ULM = {"kind": "ulm", "model": "m"}
@@ -34,14 +34,13 @@ def _count(texts):
 def _request(*, agents=AGENTS, reports=(), unread=0, max_tokens=None, seed=0, tick=0):
     told = tuple(Report(0, agent, text) for agent, text in reports)
     key = (0, tick, "coordinator")
-    return DirectRequest(key, "goal", agents, told, (), seed=seed, max_tokens=max_tokens, unread=unread)
+    return DirectRequest("goal", agents, told, seed=seed, key=key, max_tokens=max_tokens, unread=unread)
 
 
 @dataclass
 class _Book:
     """Directs agents by a fixed table; its model answers are `agent=text` words."""
 
-    world_id: str = "fake-v0"
     table: dict[str, str] = field(default_factory=dict)
     prompts: tuple[tuple[tuple[str, ...], str], ...] = ()
 
@@ -51,7 +50,7 @@ class _Book:
     def briefings(self, request):
         return [Briefing(agents, prompt) for agents, prompt in self.prompts]
 
-    def passed_over(self, text, briefing, cut):
+    def declined(self, text, briefing, cut):
         return [f"not {text}{' cut' if cut else ''}"] if text else []
 
     def parse(self, text, briefing):
@@ -107,24 +106,24 @@ def _rules(book):
 _TWO = ((("a0", "a1"), "one"), (("a2", "a3"), "two"))
 
 
-def test_what_each_answer_passed_over_is_kept_under_the_first_agent_of_its_briefing():
+def test_what_each_answer_declined_is_kept_under_the_first_agent_of_its_briefing():
     engine = _Engine({"one": "a0=x", "two": ""})
     (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
-    assert reply.passed_over == {"a0": ["not a0=x"]}
+    assert reply.declined == {"a0": ["not a0=x"]}
 
 
-def test_what_may_be_offered_again_was_not_passed_over():
+def test_what_may_be_offered_again_was_not_declined():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
     (reply,) = _model(engine, _Book(prompts=_TWO), reoffer_declined=True).direct([_request()])
-    assert (reply.directives, reply.passed_over) == ({"a0": "x", "a2": "y"}, {})
+    assert (reply.directives, reply.declined) == ({"a0": "x", "a2": "y"}, {})
 
 
 def test_a_briefing_that_was_not_paid_or_failed_passes_nothing_over():
     engine = _Engine({"one": "a0=x", "two": "a2=y"})
     (poor,) = _model(engine, _Book(prompts=_TWO)).direct([_request(max_tokens=15)])
-    assert (poor.calls, poor.passed_over) == (1, {"a0": ["not a0=x"]})
+    assert (poor.calls, poor.declined) == (1, {"a0": ["not a0=x"]})
     (failed,) = _model(_Engine({"one": "a0=x"}, finish="fault"), _Book(prompts=_TWO)).direct([_request()])
-    assert failed.passed_over == {}
+    assert failed.declined == {}
 
 
 def test_an_answer_is_kept_to_the_pattern_of_its_briefing():
@@ -143,7 +142,7 @@ def test_the_last_word_of_an_answer_that_was_cut_is_not_read():
     engine = _Engine({"one": "a0=x a1=12", "two": "a2=y"}, finish="length")
     (reply,) = _model(engine, _Book(prompts=_TWO)).direct([_request()])
     assert reply.directives == {"a0": "x"}
-    assert reply.passed_over == {"a0": ["not a0=x cut"]}
+    assert reply.declined == {"a0": ["not a0=x cut"]}
 
 
 # Rules
@@ -329,12 +328,7 @@ def test_settings_that_do_not_fit_the_kind_are_refused(section, says):
         CoordinatorConfig.model_validate(section)
 
 
-@pytest.mark.parametrize("world_id", ["graph-v0", "split-numbers-v0"])
-def test_a_playbook_knows_its_world(world_id):
-    assert playbook(world_id).world_id == world_id
-
-
 def test_a_world_without_a_playbook_is_named_with_the_way_out():
-    with pytest.raises(SwarmError, match=r"numbers-v0.*kind: none.*split-numbers-v0"):
+    with pytest.raises(SwarmError, match=r"numbers-v0 has no playbook.*kind: none"):
         make_coordinator(CoordinatorConfig(kind="rules"), "numbers-v0", None, _count)
     make_coordinator(CoordinatorConfig(kind="none"), "numbers-v0", None, _count)

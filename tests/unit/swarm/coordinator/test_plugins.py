@@ -86,7 +86,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     monkeypatch.setitem(sys.modules, "outside", outside)
     entries = [EntryPoint(name, f"outside:{value}", group) for name, value in NAMES.items()]
     entries += [EntryPoint("number", "fractions:Fraction", group), EntryPoint("gone", "not_there_at_all:X", group)]
-    monkeypatch.setattr("swarm.plugins.entry_points", lambda group: entries if group == entries[0].group else [])
+    monkeypatch.setattr("worlds.entry_points.entry_points", lambda group: entries if group == entries[0].group else [])
     return entries
 
 

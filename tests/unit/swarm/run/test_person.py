@@ -20,9 +20,10 @@ from swarm.coordinator.human import HumanCoordinator, Terminal, at_terminal, ope
 from swarm.coordinator.minds import playbook
 from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
-from swarm.messages import DirectReply, Report
+from swarm.messages import DirectReply
 from swarm.run.runner import resume_run, start_run
 from swarm.view.replay import replay
+from worlds.protocol import Report
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 

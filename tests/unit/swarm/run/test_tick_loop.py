@@ -12,13 +12,13 @@ from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.minds import BriefedCoordinator
 from swarm.coordinator.protocol import Setup
-from swarm.coordinator.split_numbers import SplitNumbersPlaybook
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.record.journal import JournalWriter, read_records
 from swarm.run.runner import resume_run, start_run
 from swarm.view.replay import replay
 from worlds.numbers.world import NumbersWorld
+from worlds.split_numbers.playbook import SplitNumbersPlaybook
 from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
@@ -98,7 +98,7 @@ class _Choosy:
         return [TextResult("-" if int(menu[0]) % 2 else menu[0], 5, 2, "stop") for menu in menus]
 
 
-def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
+def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = _Choosy()
@@ -122,9 +122,9 @@ def test_what_a_coordinator_passed_over_is_on_record_and_not_offered_again(
     journal = run_dir / "journal.jsonl"
     whole = journal.read_bytes()
     minds = [record["coordinator"] for record in ticks(run_dir)]
-    passed = [text for mind in minds for _, texts in mind.get("passed_over", []) for text in texts]
+    passed = [text for mind in minds for _, texts in mind.get("declined", []) for text in texts]
     assert len(passed) > 5
-    assert len(passed) == len(set(passed))  # what was passed over is not offered, so it cannot be again
+    assert len(passed) == len(set(passed))  # what was declined is not offered, so it cannot be again
     assert replay(run_dir, check=True).finished
     lines = whole.splitlines(keepends=True)
     for cut in range(2, len(lines), 2):

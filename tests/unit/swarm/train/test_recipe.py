@@ -13,9 +13,9 @@ from swarm import cli
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, load_recipe
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "policy": {"task": "puzzle-agent"},
-    "memory": {"task": "vault-agent"},
-    "lora": {"task": "puzzle-coordinator", "model": "smollm2-135m"},
+    "policy": {"world": "split-numbers-v0", "task": "puzzle-agent"},
+    "memory": {"world": "vault-v0", "task": "vault-agent"},
+    "lora": {"world": "split-numbers-v0", "task": "puzzle-coordinator", "model": "smollm2-135m"},
 }
 
 

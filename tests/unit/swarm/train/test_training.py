@@ -21,6 +21,7 @@ from ulm.checkpoint import load_checkpoint
 RECIPE: dict[str, Any] = {
     "kind": "policy",
     "name": "tiny",
+    "world": "facts-v0",
     "task": "facts-agent",
     "model": {"preset": "tiny", "vocab_size": 300},
     "optimizer": {"steps": 6, "batch_size": 4, "micro_batches": 2, "warmup": 2, "weight_decay": 0.05},
@@ -93,8 +94,17 @@ def test_the_same_command_goes_on_and_ends_bit_equal(monkeypatch: pytest.MonkeyP
 
 def test_what_is_trained_is_not_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
     train()
-    monkeypatch.setattr("swarm.train.loop.run_workers", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("swarm.train.loop.train_step", lambda *_: pytest.fail("trained again"))
     train(out="again")
+    assert Path("policy", "model.safetensors").read_bytes() == Path("again", "model.safetensors").read_bytes()
+
+
+def test_a_training_whose_last_state_is_damaged_does_not_ship_the_one_before() -> None:
+    train()
+    newest = max(Path("runs/train-tiny/states").glob("step-*"))
+    (newest / "state.safetensors").write_bytes(b"")
+    lines = train(out="again")
+    assert any("is damaged" in line for line in lines)
     assert Path("policy", "model.safetensors").read_bytes() == Path("again", "model.safetensors").read_bytes()
 
 
@@ -142,11 +152,19 @@ def test_a_training_starts_from_a_checkpoint_and_says_so() -> None:
 
 
 def test_a_task_without_lessons_is_refused() -> None:
-    refused("unknown task 'chess'; available: puzzle-agent", "task=chess")
+    refused("no task 'chess'; available: facts-agent", "task=chess")
 
 
 def test_a_memory_is_trained_on_episodes_and_scored_with_and_without_it() -> None:
-    recipe = {**RECIPE, "kind": "memory", "name": "memory", "task": "vault-agent", "span": 32, "score_examples": 1}
+    recipe = {
+        **RECIPE,
+        "kind": "memory",
+        "name": "memory",
+        "world": "vault-v0",
+        "task": "vault-agent",
+        "span": 32,
+        "score_examples": 1,
+    }
     recipe["model"] = {"preset": "ltm-1m", "window": 16, "ltm": {"segment": 16}, "vocab_size": 300}
     Path("train.yaml").write_text(json.dumps({**recipe, "optimizer": {"steps": 2, "batch_size": 2}}))
     train()

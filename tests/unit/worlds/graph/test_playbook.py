@@ -8,10 +8,9 @@ from statistics import mean
 
 import pytest
 
-from swarm.coordinator.graph import MAX_DIGEST, GraphPlaybook
-from swarm.coordinator.protocol import Briefing
-from swarm.messages import DirectRequest, Report
 from worlds import make
+from worlds.graph.playbook import MAX_DIGEST, GraphPlaybook
+from worlds.protocol import Briefing, Report, Situation
 
 GOAL = "enter the goal room; rooms: 20, locked doors: 2"
 BOOK = GraphPlaybook()
@@ -20,7 +19,7 @@ BOOK = GraphPlaybook()
 def _request(*reports, agents=("a0", "a1"), goal=GOAL):
     """Build a request from `"a0: room 4 exits 2"` texts, one tick each."""
     told = tuple(Report(tick, *text.split(": ", 1)) for tick, text in enumerate(reports))
-    return DirectRequest((0, len(told), "coordinator"), goal, tuple(agents), told, (), seed=0)
+    return Situation(goal, tuple(agents), told)
 
 
 def _play(seed, num_agents, noise=None):
@@ -34,9 +33,7 @@ def _play(seed, num_agents, noise=None):
                 reports.append(Report(ticks, agent, info["report"]))
             if noise is not None:
                 reports.append(Report(ticks, agent, noise.choice(GARBAGE)))
-        key = (0, ticks, "coordinator")
-        request = DirectRequest(key, world.goal(), tuple(world.agents), tuple(reports), (), seed=0)
-        directives = BOOK.rules(request)
+        directives = BOOK.rules(Situation(world.goal(), tuple(world.agents), tuple(reports)))
         ticks += 1
         infos = world.step({agent: directives.get(agent, "look") for agent in world.agents}).infos
         illegal += sum(not info["valid"] for info in infos.values())

@@ -65,7 +65,7 @@ def test_every_maze_is_connected_and_solved_by_the_plan_of_a_solver(options):
             assert result.infos["a0"]["valid"], (action, result.infos["a0"])
         assert world.solved
         assert result.terminations == {"a0": True, "a1": True}
-        assert result.rewards == {"a0": 1.0, "a1": 1.0}
+        assert result.rewards == {"a0": 1.0, "a1": 0.0}  # who entered
         assert result.truncations == {"a0": False, "a1": False}
         assert world.agents == []
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter
 
 import pytest
 
-from swarm.train import traces
 from worlds import make
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
@@ -35,7 +32,7 @@ def test_the_first_hit_solves_the_puzzle_for_all(tmp_path):
     result = world.step({"a0": "1+3+4+6", "a1": "6/(1-3/4)"})
     assert result.infos["a0"] == {"feedback": "= 14", "valid": True}
     assert result.infos["a1"] == {"feedback": "= 24", "valid": True}
-    assert result.rewards == {"a0": 1.0, "a1": 1.0}
+    assert result.rewards == {"a0": 0.0, "a1": 1.0}  # each its own
     assert result.terminations == {"a0": True, "a1": True}
     assert not any(result.truncations.values())
     assert world.solved
@@ -139,101 +136,6 @@ def test_the_held_out_split_depends_on_the_puzzle_not_on_the_order_of_its_tiles(
 def test_about_one_puzzle_in_ten_is_held_out():
     share = sum(is_held_out((a, 5, 9, 12), target) for a in range(1, 14) for target in range(1, 201)) / (13 * 200)
     assert 0.08 < share < 0.12
-
-
-# Training texts
-
-
-@pytest.fixture(scope="module")
-def examples():
-    """Return (task, index, example, (tiles, target, held out) of the whole puzzle that was accepted for it).
-
-    The text of a half says too little to hash, so the draws are watched.
-    """
-    asked: list[tuple[tuple[int, ...], int, bool]] = []
-
-    def watched(tiles, target):
-        asked.append((tuple(tiles), target, is_held_out(tiles, target)))
-        return asked[-1][2]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traces, "is_held_out", watched)
-        return [(t, i, traces.example(t, 7, i), asked[-1]) for t in traces.TASKS for i in range(300)]
-
-
-def test_an_example_follows_from_its_seed_and_index_alone(examples):
-    for task, index, text, _ in examples[::3]:
-        assert traces.example(task, 7, index) == text
-    assert len({text for _, _, text, _ in examples}) > 0.9 * len(examples)
-    assert traces.example("puzzle-agent", 8, 0) != traces.example("puzzle-agent", 7, 0)
-
-
-def test_no_training_prompt_shows_a_held_out_puzzle(examples):
-    shown = [puzzle for _, _, (_, prompt, _), _ in examples if (puzzle := _shown(prompt)) is not None]
-    assert {len(puzzle.tiles) for puzzle in shown} == {4, 6}
-    assert len(shown) > 100
-    assert not [puzzle for puzzle in shown if is_held_out(puzzle.tiles, puzzle.target)]
-
-
-def test_no_training_prompt_shows_half_of_a_held_out_puzzle(examples):
-    halves = [
-        (kind, prompt, whole)
-        for _, _, (kind, prompt, _), whole in examples
-        if _shown(prompt) is None and kind not in traces.WITHOUT_PUZZLE
-    ]
-    assert len(halves) > 350
-    for kind, prompt, (tiles, target, held_out) in halves:
-        words = prompt.split()
-        assert len(tiles) == 6
-        assert not Counter(_tiles(words)) - Counter(tiles)
-        # Menus name no target.
-        assert kind in traces.MARKED or "make" in words or words[words.index("target") + 1] == str(target)
-        assert not held_out
-
-
-def test_no_training_text_ever_asks_for_24(examples):
-    for _, _, (kind, prompt, completion), _ in examples:
-        words = prompt.split()
-        if kind in traces.MARKED:  # the menu is in the answer
-            assert "24" not in re.findall("[0-9]+", completion)
-        elif "make" in words:
-            assert "24" not in words[words.index("make") :]
-        elif kind not in traces.WITHOUT_PUZZLE:
-            assert words[words.index("target") + 1] != "24"
-        assert "[24]" not in prompt + completion
-
-
-def test_held_out_examples_show_held_out_puzzles_only():
-    for kind, (generator, _) in enumerate(traces.TASKS["puzzle-agent"]):
-        if generator in (traces.four_tiles, traces.six_tiles):
-            shown = [_shown(traces.held_out_example("puzzle-agent", kind, 7, index)[1]) for index in range(20)]
-            assert all(is_held_out(puzzle.tiles, puzzle.target) for puzzle in shown)
-
-
-def test_the_completion_of_a_whole_puzzle_solves_it(examples):
-    for _, _, (_, prompt, completion), _ in examples:
-        if puzzle := _shown(prompt):
-            expression = parse(completion.removesuffix("\n"))
-            assert check_tiles(expression, puzzle.tiles) is None
-            assert expression.value() == puzzle.target
-
-
-def _tiles(words):
-    if words[-1].endswith(":"):
-        return tuple(int(word.removesuffix(":")) for word in words)
-    start = words.index("half" if "half" in words else "tiles") + 1
-    numbers = []
-    for word in words[start:]:
-        if not word.isdigit():
-            break
-        numbers.append(int(word))
-    return tuple(numbers)
-
-
-def _shown(prompt):
-    """Return the whole puzzle that a prompt shows, None for a half."""
-    words = prompt.split()
-    return Puzzle(_tiles(words), int(words[words.index("target") + 1])) if words[0] == "tiles" else None
 
 
 # Puzzle files

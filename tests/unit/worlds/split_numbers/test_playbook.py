@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from swarm.coordinator.minds import playbook
-from swarm.coordinator.protocol import Briefing
-from swarm.coordinator.split_numbers import (
+from swarm.errors import SwarmError
+from worlds.numbers.arithmetic import parse
+from worlds.protocol import Briefing, Report, Situation
+from worlds.split_numbers.playbook import (
     LARGEST,
     MAX_REPEATS,
     MAX_TRIES,
@@ -15,9 +17,6 @@ from swarm.coordinator.split_numbers import (
     briefing_text,
     menu,
 )
-from swarm.errors import SwarmError
-from swarm.messages import DirectRequest, Report
-from worlds.numbers.arithmetic import parse
 from worlds.split_numbers.world import DIRECTIVE
 
 BOOK = SplitNumbersPlaybook()
@@ -25,12 +24,11 @@ AGENTS = ("a0", "a1", "a2", "a3")
 LEFT, RIGHT = "half 3 7 11", "half 2 4 9"
 
 
-def _request(*reports, agents=AGENTS, goal="target 145", given=(), passed_over=()):
+def _request(*reports, agents=AGENTS, goal="target 145", given=(), declined=()):
     """Build a request: four agents that named their halves at tick 0, then `"a0: half 3 7 11 made 45"` texts."""
     told = [Report(0, agent, LEFT if i % 2 == 0 else RIGHT) for i, agent in enumerate(AGENTS)]
     told += [Report(tick, *text.split(": ", 1)) for tick, text in enumerate(reports, 1)]
-    key, told = (0, len(told), "coordinator"), tuple(told)
-    return DirectRequest(key, goal, agents, told, tuple(given), seed=0, passed_over=tuple(passed_over))
+    return Situation(goal, agents, tuple(told), tuple(given), tuple(declined))
 
 
 def _made(agent, value):
@@ -102,13 +100,13 @@ def test_only_agents_of_the_request_are_directed():
 
 def test_equal_tiles_in_both_halves_are_told_apart():
     told = (*(Report(0, agent, LEFT) for agent in AGENTS), Report(1, "a0", f"{LEFT} made 100"))
-    directives = BOOK.rules(DirectRequest((0, 1, "coordinator"), "target 145", AGENTS, told, (), seed=0))
+    directives = BOOK.rules(Situation("target 145", AGENTS, told))
     assert set(directives) == {"a1", "a3"}
 
 
 def test_one_half_alone_gets_no_directives():
     told = (Report(0, "a0", LEFT), Report(1, "a0", f"{LEFT} made 100"))
-    request = DirectRequest((0, 1, "coordinator"), "target 145", AGENTS, told, (), seed=0)
+    request = Situation("target 145", AGENTS, told)
     assert BOOK.rules(request) == {}
     assert BOOK.briefings(request) == []
 
@@ -169,17 +167,17 @@ def test_a_shorter_menu_keeps_its_smallest_sub_targets() -> None:
     assert playbook("split-numbers-v0").menu == MENU
 
 
-def test_what_a_mind_passed_over_is_not_offered_again_unless_its_half_posts_it() -> None:
+def test_what_a_model_declined_is_not_offered_again_unless_its_half_posts_it() -> None:
     posted = [_made("a0", 100), _made("a2", 29)]
     (first,) = BOOK.briefings(_request(*posted))
     assert {"5", "45", "116"} <= set(first.options)
     passed = [("a1", first.options["45"]), ("a1", first.options["5"]), ("a0", first.options["116"])]
-    (again,) = BOOK.briefings(_request(*posted, passed_over=passed))
-    assert set(first.options) - set(again.options) == {"5", "45"}  # 116 was passed over for the other half
-    (more,) = BOOK.briefings(_request(*posted, _made("a0", 90), passed_over=passed))
+    (again,) = BOOK.briefings(_request(*posted, declined=passed))
+    assert set(first.options) - set(again.options) == {"5", "45"}  # 116 was declined for the other half
+    (more,) = BOOK.briefings(_request(*posted, _made("a0", 90), declined=passed))
     assert "55" in more.options
     assert "45" not in more.options
-    posted_by_itself = _request(*posted, _made("a1", 45), passed_over=passed)
+    posted_by_itself = _request(*posted, _made("a1", 45), declined=passed)
     assert any("45" in b.options for b in BOOK.briefings(posted_by_itself))
 
 
@@ -201,7 +199,7 @@ def test_an_answer_decides_against_what_it_leaves_out_as_far_as_it_goes(
 ) -> None:
     options = {"5": "29*[5]", "45": "100+[45]", "116": "29+[116]", "174": "[174]-29"}
     briefing = Briefing(("a1", "a3"), "", options)
-    assert BOOK.passed_over(answer, briefing, cut) == [options[word] for word in left_out]
+    assert BOOK.declined(answer, briefing, cut) == [options[word] for word in left_out]
 
 
 def test_a_menu_may_be_gone_through_with_marks() -> None:
@@ -209,12 +207,12 @@ def test_a_menu_may_be_gone_through_with_marks() -> None:
     (briefing,) = marking.briefings(_request(_made("a0", 100), _made("a2", 29)))
     assert (briefing.prompt, briefing.pattern) == ("2 4 9:", "5[+-]45[+-]116[+-]174[+-]")
     assert marking.parse("5-45+116-174+", briefing) == {"a1": "100+[45]", "a3": "[174]-29"}
-    assert marking.passed_over("5-45+116-174+", briefing, False) == ["29*[5]", "29+[116]"]
-    assert marking.passed_over("5-45+11", briefing, True) == ["29*[5]"]  # cut: of what comes after nothing is known
+    assert marking.declined("5-45+116-174+", briefing, False) == ["29*[5]", "29+[116]"]
+    assert marking.declined("5-45+11", briefing, True) == ["29*[5]"]  # cut: of what comes after nothing is known
     assert marking.parse("5+45+116+174+", briefing) == {"a1": "29*[5]", "a3": "100+[45]"}
     for garbage in ("", "45", "+-", "99+", "5 + 45 -"):
         assert marking.parse(garbage, briefing) == {}
-        assert marking.passed_over(garbage, briefing, False) == []
+        assert marking.declined(garbage, briefing, False) == []
 
 
 def test_a_menu_is_refused_where_briefings_list_none() -> None:

@@ -8,10 +8,9 @@ from itertools import product
 
 import pytest
 
-from swarm.coordinator.protocol import Briefing
-from swarm.coordinator.vault import VaultPlaybook
-from swarm.messages import DirectRequest, Report
 from worlds import make
+from worlds.protocol import Briefing, Report, Situation
+from worlds.vault.playbook import VaultPlaybook
 
 GOAL = "open all vaults; chains: 0 1 2 | 3 4"
 BOOK = VaultPlaybook()
@@ -41,7 +40,7 @@ GARBAGE = (
 def _request(*reports, agents=("a0", "a1"), goal=GOAL):
     """Build a request from `"a0: room 0 opened tolu"` texts, one tick each."""
     told = tuple(Report(tick, *text.split(": ", 1)) for tick, text in enumerate(reports))
-    return DirectRequest((0, len(told), "coordinator"), goal, tuple(agents), told, (), seed=0)
+    return Situation(goal, tuple(agents), told)
 
 
 def _rules(*reports, agents=("a0", "a1")):
@@ -75,8 +74,8 @@ def _play(seed, num_agents, directed=True, noise=None, **options):
                 reports.append(Report(ticks, agent, info["report"]))
             if noise is not None:
                 reports.append(Report(ticks, agent, noise.choice(GARBAGE)))
-        request = DirectRequest((0, ticks, "coordinator"), world.goal(), tuple(world.agents), tuple(reports), (), 0)
-        directives = BOOK.rules(request) if directed else {}
+        situation = Situation(world.goal(), tuple(world.agents), tuple(reports))
+        directives = BOOK.rules(situation) if directed else {}
         actions = {a: memories[a].act(observations[a], directives.get(a, "")) for a in world.agents}
         ticks += 1
         observations, rewards, _, _, infos = world.step(actions)

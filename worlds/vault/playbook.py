@@ -1,7 +1,7 @@
 """How to steer vault-v0: the value that opened one vault goes to the agent whose vault asks with it.
 
 Owns the domain knowledge of this one world's coordination: which room follows which, whose a room is, and who has to be
-told. It reads goal and report texts only and keeps nothing between requests.
+told. It reads goal and report texts only and keeps nothing between calls.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from swarm.coordinator.protocol import Briefing
-from swarm.messages import DirectRequest, Report
+from worlds.protocol import Briefing, Playbook, Report, Situation
 
 __all__ = ["VaultPlaybook"]
 
@@ -45,26 +44,23 @@ def _fold(reports: Sequence[Report]) -> _News:
     return news
 
 
-class VaultPlaybook:
+class VaultPlaybook(Playbook):
     """Rules, briefings and parsing for vault-v0."""
 
-    world_id = "vault-v0"
-    menu: int | None = None
-    answers = "picks"
     directive = r"key [a-z]{1,12}"
     about = (
         "A directive such as key tolu tells the agent whose vault comes next the value that opened the one before it."
     )
 
-    def rules(self, request: DirectRequest) -> dict[str, str]:
+    def rules(self, situation: Situation) -> dict[str, str]:
         """Tell the owner of every vault that is next in its chain the value that opened the one before it.
 
         Who opened that one itself knows it. An agent is told one key at a time, that of its first such room.
         """
-        chains = _CHAINS.search(request.goal)
+        chains = _CHAINS.search(situation.goal)
         if chains is None:
             return {}
-        news = _fold(request.reports)
+        news = _fold(situation.reports)
         told: dict[str, str] = {}
         for chain in chains[1].split("|"):
             rooms = [int(room) for room in chain.split()]
@@ -73,13 +69,13 @@ class VaultPlaybook:
                     continue
                 opener, value = news.opened[before]
                 owner = news.owner.get(room)
-                if owner is not None and owner != opener and owner in request.agents:
+                if owner is not None and owner != opener and owner in situation.agents:
                     told.setdefault(owner, value)
-        return {agent: f"key {told[agent]}" for agent in request.agents if agent in told}
+        return {agent: f"key {told[agent]}" for agent in situation.agents if agent in told}
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
+    def briefings(self, situation: Situation) -> list[Briefing]:
         """Offer a model what the rules would say, in one line; none when there is nothing to tell."""
-        told = self.rules(request)
+        told = self.rules(situation)
         if not told:
             return []
         lines = [f"{agent} {directive.removeprefix('key ')}" for agent, directive in told.items()]
@@ -89,7 +85,3 @@ class VaultPlaybook:
         """Return `AGENT: KEY` pairs for the agents of the briefing; total on any text."""
         found = {match["agent"]: f"key {match['key']}" for match in _ANSWER.finditer(text)}
         return {agent: found[agent] for agent in briefing.agents if agent in found}
-
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
-        """Return nothing: there is no menu."""
-        return []

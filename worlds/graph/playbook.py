@@ -2,7 +2,7 @@
 
 Owns the domain knowledge of this one world's coordination: reports are folded into a map, and every agent whose
 place is known is sent towards the goal, a key or an unexplored room of its own. It reads report text only, keeps
-nothing between requests, and knows nothing about how mazes are generated.
+nothing between calls, and knows nothing about how mazes are generated.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 import networkx as nx
 
-from swarm.coordinator.protocol import Briefing
-from swarm.messages import DirectRequest, Report
+from worlds.protocol import Briefing, Playbook, Report, Situation
 
 __all__ = ["GraphPlaybook"]
 
@@ -98,16 +97,13 @@ def _enter(known: _Map, room: int, match: re.Match[str]) -> None:
         known.goal = room
 
 
-class GraphPlaybook:
+class GraphPlaybook(Playbook):
     """Rules, briefings and parsing for graph-v0."""
 
-    world_id = "graph-v0"
-    menu: int | None = None
-    answers = "picks"
     directive = r"go [0-9]{1,3}|take [a-z]{1,8}"
     about = "A directive is one action: go ROOM, a room next to the agent's, or take KEY, a key that lies there."
 
-    def rules(self, request: DirectRequest) -> dict[str, str]:
+    def rules(self, situation: Situation) -> dict[str, str]:
         """Send every agent whose place is known one step on.
 
         To the goal, once it is known and the way is open. Else tasks are given out, one agent each: rooms behind
@@ -115,8 +111,8 @@ class GraphPlaybook:
         before rooms where they are equally near.
         Agents that are left over spread behind the others, up to doors that a teammate is about to open.
         """
-        known = _fold(request.reports)
-        agents = [agent for agent in request.agents if agent in known.place]
+        known = _fold(situation.reports)
+        agents = [agent for agent in situation.agents if agent in known.place]
         paths = {agent: known.paths(known.place[agent], known.held[agent]) for agent in agents}
         steps: dict[str, str] = {}
         if known.goal is not None:
@@ -125,13 +121,13 @@ class GraphPlaybook:
         steps |= _follow(known, [agent for agent in agents if agent not in steps])
         return {agent: steps[agent] for agent in agents if agent in steps}
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
+    def briefings(self, situation: Situation) -> list[Briefing]:
         """Return one briefing for all agents whose place is known: a digest of the map, at most 400 characters."""
-        known = _fold(request.reports)
-        agents = tuple(agent for agent in request.agents if agent in known.place)
+        known = _fold(situation.reports)
+        agents = tuple(agent for agent in situation.agents if agent in known.place)
         if not agents:
             return []
-        rooms = _ROOMS.search(request.goal)
+        rooms = _ROOMS.search(situation.goal)
         entries = {room: next(iter(known.ways[room]), "?") for room in known.frontier()}
         parts = [
             f"goal {'unknown' if known.goal is None else known.goal}"
@@ -151,10 +147,6 @@ class GraphPlaybook:
         for match in _ANSWER.finditer(text):
             said.setdefault(match["agent"], match["action"])
         return {agent: said[agent] for agent in briefing.agents if agent in said}
-
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
-        """Return nothing: there is no menu."""
-        return []
 
 
 def _give_out(known: _Map, paths: dict[str, dict[int, list[int]]]) -> dict[str, str]:

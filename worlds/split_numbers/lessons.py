@@ -1,53 +1,48 @@
-"""Training texts from a solver: (prompt, completion) pairs in exactly the layout of play.
+"""What can be learned of split-numbers-v0: for its agents, for one that sees all tiles, and for its coordinators.
 
-Owns what the shipped policies learn from. Held-out puzzles are refused by the hash of the canonical puzzle, and no
-text ever asks for 24, whatever the number of tiles. Every example follows from (seed, index) alone, so the cursor of
-a training run is one number. Knows no torch.
+Held-out puzzles are refused by the hash of the canonical puzzle, and no text ever asks for 24, whatever the number of
+tiles. All tasks share one corpus, so that policies can be trained further on another task.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.coordinator.split_numbers import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
-from swarm.errors import SwarmError
-from swarm.prompt import STOP, agent_prompt
-from swarm.seeds import derive_seed
-from swarm.train.facts_traces import FACTS_TASK, facts_corpus
+from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
+from worlds.numbers.lessons import (
+    FORBIDDEN_TARGET,
+    HIGH,
+    LOW,
+    evaluate,
+    four_tiles,
+    hits_target,
+    number_texts,
+    read_answer,
+    shortest,
+)
 from worlds.numbers.world import Puzzle, is_held_out
+from worlds.protocol import Example
+from worlds.seeds import DerivedRandom
+from worlds.split_numbers.playbook import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
 
-__all__ = [
-    "FORBIDDEN_TARGET",
-    "MARKED",
-    "TASKS",
-    "WITHOUT_PUZZLE",
-    "completable_share",
-    "corpus",
-    "example",
-    "held_out_example",
-    "posting_values",
-]
+__all__ = ["MARKED", "SplitNumbersLessons", "completable_share", "posting_values"]
 
-FORBIDDEN_TARGET = 24
-LOW, HIGH = 1, 13
 TARGET_LOW, TARGET_HIGH = 100, 199
-CHOICES = 3  # of the shortest expressions, for four tiles: one learns slowly when many texts are right
 VALUES_PER_LIST = 10
 POSTED_VALUES = 6  # an agent without a directive posts one of so many: all would post the same one if it were the best
 BRIEFINGS_WITH_SOME = 0.6
 SHORT_MENU = 6  # for models that read numbers digit by digit, to which menus cost twice the tokens
 LONG_MENU = 24  # practice teaches something with every entry, and a long menu pays for the tiles before it once
-
-Example = tuple[str, str, str]
-"""(kind, prompt, completion); the completion ends with the stop."""
+CORPUS = 2000  # texts of each sort for a tokenizer
 
 
 def _half(rng: random.Random) -> tuple[int, ...]:
@@ -72,12 +67,6 @@ def _solved_split(rng: random.Random, held_out: bool) -> tuple[tuple[int, ...], 
             return own, other, target, v, form.format(v=v), s
 
 
-def _make(tiles: tuple[int, ...], value: int, rng: random.Random, choices: int = 1) -> str:
-    """Return one of the shortest expressions that make a value."""
-    found = solver.expressions(tiles)[value]
-    return found[rng.randrange(min(choices, len(found)))]
-
-
 def _half_text(tiles: tuple[int, ...], target: int) -> str:
     return f"half {' '.join(map(str, tiles))} target {target}"
 
@@ -85,14 +74,14 @@ def _half_text(tiles: tuple[int, ...], target: int) -> str:
 def directed(rng: random.Random, held_out: bool) -> Example:
     """An agent hits the sub-target that it was assigned."""
     own, _, target, _, form, s = _solved_split(rng, held_out)
-    prompt = agent_prompt(_half_text(own, target), form.format(s))
-    return "directed", prompt, solver.complete(form, _make(own, s, rng)) + STOP
+    answer = solver.complete(form, shortest(own, s, rng))
+    return Example("directed", "agent", _half_text(own, target), form.format(s), answer)
 
 
 def free(rng: random.Random, held_out: bool) -> Example:
     """An agent without a directive posts a value that is part of some solution."""
     own, _, target, _, _, s = _solved_split(rng, held_out)
-    return "free", agent_prompt(_half_text(own, target)), _make(own, s, rng) + STOP
+    return Example("free", "agent", _half_text(own, target), "", shortest(own, s, rng))
 
 
 @cache
@@ -133,35 +122,23 @@ def post(rng: random.Random, held_out: bool) -> Example:
     """An agent without a directive posts a value that the other half can probably complete."""
     own, _, target, _, _, _ = _solved_split(rng, held_out)
     value = rng.choice(posting_values(own, target))
-    return "post", agent_prompt(_half_text(own, target)), _make(own, value, rng) + STOP
-
-
-def four_tiles(rng: random.Random, held_out: bool) -> Example:
-    """All four tiles make a small target, never 24."""
-    while True:
-        tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(4)))
-        targets = [v for v in solver.whole_values(tiles) if 1 <= v <= 100 and v != FORBIDDEN_TARGET]
-        if not targets:
-            continue
-        target = rng.choice(targets)
-        if is_held_out(tiles, target) == held_out:
-            return "four", agent_prompt(Puzzle(tiles, target).text()), _make(tiles, target, rng, CHOICES) + STOP
+    return Example("post", "agent", _half_text(own, target), "", shortest(own, value, rng))
 
 
 def six_tiles(rng: random.Random, held_out: bool) -> Example:
     """All six tiles make a target of 100..199: what a solo agent needs."""
     if rng.random() < 0.5:
         own, other, target, v, form, s = _solved_split(rng, held_out)
-        theirs = _make(other, v, rng)
-        text = _compose_both(form, v, theirs, _make(own, s, rng))
-        return "six", agent_prompt(Puzzle(tuple(sorted(own + other)), target).text()), text + STOP
+        theirs = shortest(other, v, rng)
+        text = _compose_both(form, v, theirs, shortest(own, s, rng))
+        return Example("six", "agent", Puzzle(tuple(sorted(own + other)), target).text(), "", text)
     while True:
         tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(6)))
         text = solver.random_expression(tiles, rng)
         value = parse(text).value()
         fits = value.denominator == 1 and TARGET_LOW <= value <= TARGET_HIGH
         if fits and is_held_out(tiles, int(value)) == held_out:
-            return "six", agent_prompt(Puzzle(tiles, int(value)).text()), text + STOP
+            return Example("six", "agent", Puzzle(tiles, int(value)).text(), "", text)
 
 
 def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
@@ -191,9 +168,9 @@ def briefing(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
         offered = [s for s in options if s not in tried][:most]
         if not offered:
             continue
-        kind, prompt, answer = _pick("briefing", own, offered)
-        if not (some and answer.strip() == NOTHING):
-            return kind, prompt, answer
+        example = _pick("briefing", own, offered)
+        if not (some and example.answer.strip() == NOTHING):
+            return example
 
 
 def pick(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
@@ -208,8 +185,7 @@ def pick(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
 
 def marks(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
     """As `briefing`, but the answer goes through the menu and marks what the half can make."""
-    _, prompt, answer = briefing(rng, held_out, most)
-    return _marked("marks", prompt, answer)
+    return _marked("marks", briefing(rng, held_out, most))
 
 
 def practice_marks(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
@@ -222,48 +198,21 @@ def practice_marks(rng: random.Random, held_out: bool, most: int = MENU) -> Exam
         value = rng.randint(1, rng.choice((30, 60, 120, TARGET_HIGH)))
         if value != FORBIDDEN_TARGET and value not in makes:
             options.add(value)
-    _, prompt, answer = _pick("pick", own, sorted(options))
-    return _marked("practice marks", prompt, answer)
+    return _marked("practice marks", _pick("pick", own, sorted(options)))
 
 
-def _marked(kind: str, prompt: str, answer: str) -> Example:
+def _marked(kind: str, picked_from: Example) -> Example:
     """Turn a menu with its picks into a menu with marks."""
-    start, _, menu_text = prompt.rstrip(STOP).partition(" make ")
-    picked = set(answer.split())
+    start, _, menu_text = picked_from.observation.rstrip().partition(" make ")
+    picked = set(picked_from.answer.split())
     text = "".join(f"{s}{'+' if s in picked else '-'}" for s in menu_text.split())
-    return kind, marking_text(start.removeprefix("half ")), text
+    return Example(kind, "coordinator", marking_text(start.removeprefix("half ")), "", text)
 
 
 def _pick(kind: str, own: tuple[int, ...], options: list[int]) -> Example:
     makes = frozenset(solver.whole_values(own))
     answer = "".join(f" {s}" for s in options if s in makes) or f" {NOTHING}"
-    return kind, briefing_text(" ".join(map(str, own)), options), answer + STOP
-
-
-def evaluate(rng: random.Random, held_out: bool) -> Example:
-    """An expression is read and its value written: here 24 is met as a value, though never as a target."""
-    while True:
-        tiles = [rng.randint(LOW, HIGH) for _ in range(rng.choice((2, 2, 3, 4)))]
-        text = solver.random_expression(tiles, rng)
-        value = parse(text).value()
-        if value.denominator == 1 and 0 <= value < 1000:
-            return "evaluate", f"value {text}\n", f"{value}{STOP}"
-
-
-def operation(rng: random.Random, held_out: bool) -> Example:
-    """Two numbers and an operator, parted by spaces as in prompts: the agent's only look at " 24" there.
-
-    A number that prompts never held means nothing to a model when it turns up as a target. Here every number of at most
-    two digits is an operand and a result alike; no text asks for a way to reach it.
-    """
-    while True:
-        operator = rng.choice("+-*/")
-        a, b = rng.randint(1, 99), rng.randint(1, 99 if operator in "+-" else 13)
-        if operator == "/":
-            a *= b
-        value = parse(f"{a}{operator}{b}").value()
-        if 0 <= value < 1000 and a < 1000:
-            return "operation", f"value {a} {operator} {b}\n", f" {value}{STOP}"
+    return Example(kind, "coordinator", briefing_text(" ".join(map(str, own)), options), "", answer)
 
 
 def reach(rng: random.Random, held_out: bool) -> Example:
@@ -273,76 +222,70 @@ def reach(rng: random.Random, held_out: bool) -> Example:
     first = rng.randrange(len(values))
     start = rng.randint(values[first - 1] + 1 if first else 0, values[first])
     listed = "".join(f" {v}" for v in values[first : first + VALUES_PER_LIST])
-    return "reach", f"half {' '.join(map(str, tiles))} from {start}\n", listed + STOP
+    return Example("reach", "coordinator", f"half {' '.join(map(str, tiles))} from {start}\n", "", listed)
 
 
-Generator = Callable[[random.Random, bool], Example]
-TASKS: dict[str, tuple[tuple[Generator, float], ...]] = {
-    "puzzle-agent": ((directed, 0.34), (free, 0.08), (four_tiles, 0.26), (six_tiles, 0.24), (evaluate, 0.08)),
-    "puzzle-coordinator": ((briefing, 0.5), (pick, 0.25), (reach, 0.25)),
-    "puzzle-coordinator-play": ((briefing, 1.0),),
-    "puzzle-coordinator-short": (
-        (partial(briefing, most=SHORT_MENU), 0.6),
-        (partial(pick, most=SHORT_MENU), 0.15),
-        (reach, 0.25),
-    ),
-    "puzzle-coordinator-marks": (
-        (partial(marks, most=SHORT_MENU), 0.3),
-        (partial(practice_marks, most=LONG_MENU), 0.7),
-    ),
-    "puzzle-agent-play": ((directed, 0.24), (post, 0.34), (four_tiles, 0.16), (six_tiles, 0.22), (evaluate, 0.04)),
-    "numbers-agent": ((four_tiles, 0.78), (evaluate, 0.06), (operation, 0.16)),
-    "facts-agent": FACTS_TASK,
-}
-"""Task name -> its kinds of examples and their shares."""
+_short_briefing, _short_pick = partial(briefing, most=SHORT_MENU), partial(pick, most=SHORT_MENU)
+_short_marks, _long_practice = partial(marks, most=SHORT_MENU), partial(practice_marks, most=LONG_MENU)
 
 MARKED = frozenset({"marks", "practice marks"})
 """Kinds whose answers go through a menu and mark each entry; nothing ends them but the end of the menu."""
 
-WITHOUT_PUZZLE = frozenset({"evaluate", "operation", "pick", "practice marks", "reach", "page", "asked", "done"})
-"""Kinds that hold no puzzle, so that nothing in them is held out."""
+WORDS = "heard illegal room exits door key goal go take drop look red blue green made values target half tiles"
 
 
-def _generators(task: str) -> tuple[tuple[Generator, float], ...]:
-    if task not in TASKS:
-        raise SwarmError(f"unknown training task {task!r}; available: {', '.join(TASKS)}")
-    return TASKS[task]
+class SplitNumbersLessons(MixedLessons):
+    """Sub-targets, values worth posting, menus, and whole puzzles of four and six tiles."""
 
+    mixes: ClassVar[Mixes] = {
+        "puzzle-agent": {
+            "directed": (directed, 0.34),
+            "free": (free, 0.08),
+            "four": (four_tiles, 0.26),
+            "six": (six_tiles, 0.24),
+            "evaluate": (evaluate, 0.08),
+        },
+        "puzzle-coordinator": {"briefing": (briefing, 0.5), "pick": (pick, 0.25), "reach": (reach, 0.25)},
+        "puzzle-coordinator-play": {"briefing": (briefing, 1.0)},
+        "puzzle-coordinator-short": {
+            "briefing": (_short_briefing, 0.6),
+            "pick": (_short_pick, 0.15),
+            "reach": (reach, 0.25),
+        },
+        "puzzle-coordinator-marks": {"marks": (_short_marks, 0.3), "practice marks": (_long_practice, 0.7)},
+        "puzzle-agent-play": {
+            "directed": (directed, 0.24),
+            "post": (post, 0.34),
+            "four": (four_tiles, 0.16),
+            "six": (six_tiles, 0.22),
+            "evaluate": (evaluate, 0.04),
+        },
+    }
+    practice = frozenset({"evaluate", "pick", "practice marks", "reach"})
 
-def example(task: str, seed: int, index: int) -> Example:
-    """Return training example number `index` of a task; no held-out puzzle and no target 24 is ever in it.
+    def corpus(self, task: str) -> Iterator[str | Example]:
+        """Yield numbers, examples of both roles, and words of this and other worlds: the same for every task."""
+        yield from number_texts(CORPUS)
+        for name in ("puzzle-agent", "puzzle-coordinator"):
+            for index in range(CORPUS):
+                yield from self.example(name, DerivedRandom(0, "trace", name, index), False)
+        for _ in range(CORPUS // 10):
+            yield f" {WORDS.replace(' ', '  ')} {WORDS}"
 
-    Raises:
-        SwarmError: unknown task.
-    """
-    kinds = _generators(task)
-    rng = random.Random(derive_seed(seed, "trace", task, index))  # noqa: S311 - not for secrets
-    (generator,) = rng.choices([g for g, _ in kinds], [share for _, share in kinds])
-    return generator(rng, False)
-
-
-def held_out_example(task: str, kind: int, seed: int, index: int) -> Example:
-    """Return held-out example number `index` of one kind of a task, for scoring."""
-    generator = _generators(task)[kind][0]
-    return generator(random.Random(derive_seed(seed, "held-out", task, kind, index)), True)  # noqa: S311
-
-
-def corpus(task: str, size: int = 2000) -> Iterator[str]:
-    """Yield the texts that a task's tokenizer is trained on.
-
-    All tasks with numbers share one: numbers, those tasks, and the words of the worlds.
-    """
-    if task == "facts-agent":
-        yield from facts_corpus(size)
-        return
-    numbers = " ".join(map(str, range(1000)))
-    for _ in range(size):  # often enough that every number up to 999 becomes one token, and one with a space before it
-        yield f" {numbers}"
-        yield numbers.replace(" ", "+")
-    for task in ("puzzle-agent", "puzzle-coordinator"):
-        for index in range(size):
-            _, prompt, completion = example(task, 0, index)
-            yield prompt + completion
-    words = "heard illegal room exits door key goal go take drop look red blue green made values target half tiles"
-    for _ in range(size // 10):
-        yield f" {words.replace(' ', '  ')} {words}"
+    def judge(self, example: Example, answer: str) -> bool:
+        """Return whether an answer does what is asked; of a menu the first pick counts, on which most depends."""
+        if example.kind in ("briefing", "pick"):
+            return (answer.split() or [""])[0] in example.answer.split()
+        if example.kind in self.practice | MARKED:
+            return super().judge(example, answer)
+        if example.kind in ("four", "six"):
+            return hits_target(example, answer)
+        if (read := read_answer(example, answer)) is None:
+            return False
+        expression, tiles, target = read
+        used = sorted(expression.literals)
+        if example.kind == "free":
+            return used == tiles
+        if example.kind == "post":
+            return used == tiles and expression.value() in posting_values(tuple(tiles), target)
+        return expression.value() == target and used == sorted(parse(example.answer).literals)

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from swarm.coordinator.protocol import Briefing
-from swarm.messages import DirectRequest, Report
 from worlds.numbers.solver import sub_targets
+from worlds.protocol import Briefing, Playbook, Report, Situation
 from worlds.split_numbers.world import DIRECTIVE
 
 __all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "marking_text", "menu"]
@@ -38,13 +37,13 @@ class _Half:
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
     given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
-    passed_over: set[int] = field(default_factory=set)  # own sub-targets that a mind decided against
+    declined: set[int] = field(default_factory=set)  # own sub-targets that a model decided against
 
     def wants(self, sub_target: int, tries: int) -> bool:
         """Return whether a sub-target that was given so often is worth offering."""
         if sub_target in self.values:
             return tries < MAX_REPEATS
-        return tries < MAX_TRIES and sub_target not in self.passed_over
+        return tries < MAX_TRIES and sub_target not in self.declined
 
 
 @dataclass(slots=True)
@@ -55,7 +54,7 @@ class _Board:
     halves: dict[str, _Half] = field(default_factory=dict)  # by tiles and parity
     home: dict[str, str] = field(default_factory=dict)  # agent -> its half
 
-    def hear(self, report: Report) -> None:
+    def add(self, report: Report) -> None:
         match = _REPORT.fullmatch(report.text.strip())
         if match is None:
             return
@@ -113,25 +112,23 @@ def marking_text(tiles: str) -> str:
     return f"{tiles}:"
 
 
-class SplitNumbersPlaybook:
+class SplitNumbersPlaybook(Playbook):
     """Rules, briefings and parsing for split-numbers-v0."""
 
-    world_id = "split-numbers-v0"
     menu: int | None = MENU
-    answers = "picks"
     directive = r"(?:|[0-9]{1,7}[-+*/])\[[0-9]{1,7}\](?:|[-/][0-9]{1,7})"
     about = (
         "A directive such as 24-[6] asks an agent to make the number in brackets, 6, from its own tiles: 24 was made "
         "by the other half, and the whole expression gives the target."
     )
 
-    def rules(self, request: DirectRequest) -> dict[str, str]:
+    def rules(self, situation: Situation) -> dict[str, str]:
         """Direct each half to values that complete what the other half posted.
 
         A sub-target that the directed half itself posted before comes first (it is known to be reachable) and goes to
         two agents; the others get small sub-targets of fresh values, whose misses post new values as well.
         """
-        board = _board(request)
+        board = _board(situation)
         if board is None:
             return {}
         result: dict[str, str] = {}
@@ -147,23 +144,23 @@ class SplitNumbersPlaybook:
                     elif half.given.get(text, 0) == 0:
                         guesses.append((s, age, text))
             guesses.sort()
-            agents = [a for a in half.agents if a in request.agents]
+            agents = [a for a in half.agents if a in situation.agents]
             wanted = known + [text for _, _, text in guesses]
             result.update(zip(agents, wanted, strict=False))
         return result
 
-    def briefings(self, request: DirectRequest) -> list[Briefing]:
+    def briefings(self, situation: Situation) -> list[Briefing]:
         """Return one briefing per half that has something to complete.
 
-        What a mind passed over before is offered no more, unless its half posts it.
+        What a model declined before is offered no more, unless its half posts it.
         """
-        board = _board(request)
+        board = _board(situation)
         if board is None:
             return []
         result: list[Briefing] = []
         for half, other in board.pairs():
             offered = board.menu(half, other, self.menu)
-            agents = tuple(a for a in half.agents if a in request.agents)
+            agents = tuple(a for a in half.agents if a in situation.agents)
             if offered and agents:
                 options = {str(s): text for s, text in offered.items()}
                 if self.answers == "marks":
@@ -181,7 +178,7 @@ class SplitNumbersPlaybook:
         picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
         return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
 
-    def passed_over(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
+    def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return what an answer in the known form left out; of one that was cut or is long, up to its last pick.
 
         What comes after a pick for each agent, or after the cut, it may have wanted. Marks say it themselves.
@@ -199,20 +196,20 @@ class SplitNumbersPlaybook:
         return [briefing.options[word] for word in menu if word not in picked]
 
 
-def _board(request: DirectRequest) -> _Board | None:
-    """Return what a request says, None where it has no target."""
-    goal = _GOAL.search(request.goal)
+def _board(situation: Situation) -> _Board | None:
+    """Return what a situation says, None where it has no target."""
+    goal = _GOAL.search(situation.goal)
     if goal is None:
         return None
     board = _Board(int(goal["target"]))
-    for report in request.reports:
-        board.hear(report)
-    for _, agent, text in request.directives:
+    for report in situation.reports:
+        board.add(report)
+    for _, agent, text in situation.directives:
         board.note(agent, text)
-    for agent, text in request.passed_over:
+    for agent, text in situation.declined:
         side, own = board.home.get(agent), _own(text)
         if side is not None and own is not None:
-            board.halves[side].passed_over.add(own)
+            board.halves[side].declined.add(own)
     return board
 
 

@@ -1,17 +1,19 @@
-"""Training texts for agents of facts-v0: turn pages, pass what is asked, wait when nothing is.
+"""What can be learned of facts-v0: turn pages, pass what is asked, wait when nothing is.
 
-Owns what such a policy learns from. Questions and answers are strung together from common words at random, so no fact
-can be learned: what an agent knows, its memory has to say. Knows no torch.
+Questions and answers are strung together from common words at random, so no fact can be learned: what an agent knows,
+its memory has to say.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import ClassVar
 
-from swarm.prompt import STOP, agent_prompt
+from worlds.mixed_lessons import MixedLessons, Mixes
+from worlds.protocol import Example
 
-__all__ = ["FACTS_TASK", "facts_corpus"]
+__all__ = ["FactsLessons"]
 
 _TEXT = (
     "a about account add address after all an and any app are as at available back be before by can card cart "
@@ -26,8 +28,6 @@ _TEXT = (
     "would year yes you your"
 )
 _WORDS = _TEXT.split()
-
-Example = tuple[str, str, str]
 
 
 def _sentence(rng: random.Random, low: int, high: int, end: str) -> str:
@@ -47,26 +47,27 @@ def _page(rng: random.Random, held_out: bool) -> Example:
     pages = rng.randint(1, 9)
     facts = [f"{_question(rng)} {_sentence(rng, 1, 25, '.')} ." for _ in range(rng.randint(1, 4))]
     text = f"desk {rng.randrange(20)} page {rng.randint(1, pages)} of {pages} : {' '.join(facts)}"
-    return "page", agent_prompt(text), f"next{STOP}"
+    return Example("page", "agent", text, "", "next")
 
 
 def _asked(rng: random.Random, held_out: bool) -> Example:
-    return "asked", agent_prompt(f"asked {_question(rng)}"), f"pass{STOP}"
+    return Example("asked", "agent", f"asked {_question(rng)}", "", "pass")
 
 
 def _done(rng: random.Random, held_out: bool) -> Example:
-    return "done", agent_prompt("done"), f"wait{STOP}"
+    return Example("done", "agent", "done", "", "wait")
 
 
-FACTS_TASK = ((_page, 0.3), (_asked, 0.6), (_done, 0.1))
-"""Kinds of examples and their shares."""
+class FactsLessons(MixedLessons):
+    """All that an agent does that knows no facts."""
 
+    mixes: ClassVar[Mixes] = {"facts-agent": {"page": (_page, 0.3), "asked": (_asked, 0.6), "done": (_done, 0.1)}}
+    practice = frozenset({"page", "asked", "done"})
 
-def facts_corpus(size: int = 2000) -> Iterator[str]:
-    """Yield the texts that the tokenizer is trained on."""
-    for number in range(size):
-        rng = random.Random(number)  # noqa: S311 - not for secrets
-        for make, _ in FACTS_TASK:
-            _, prompt, completion = make(rng, False)
-            yield prompt + completion
-        yield f"answer {_sentence(rng, 2, 25, '.')}{STOP}"
+    def corpus(self, task: str) -> Iterator[str | Example]:
+        """Yield examples of each kind, and answers."""
+        for number in range(2000):
+            rng = random.Random(number)  # noqa: S311 - not for secrets
+            for make, _ in self.mixes[task].values():
+                yield make(rng, False)
+            yield f"answer {_sentence(rng, 2, 25, '.')}\n"

@@ -1,0 +1,73 @@
+"""Writes the package that `swarm new world` starts: the files of `world_template`, with the names filled in."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path, PurePosixPath
+from string import Template
+
+from swarm.errors import SwarmError
+
+__all__ = ["write_world_package"]
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+
+
+def write_world_package(name: str, folder: Path) -> Path:
+    """Write a package with the world `NAME-v0`.
+
+    Args:
+        name: lower-case words with hyphens.
+        folder: where to; it must not exist.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        SwarmError: the name is bad or taken, the folder exists or cannot be written.
+    """
+    package = _package_name(name)
+    if folder.exists():
+        raise SwarmError(f"{folder} exists; choose another name, or another folder with --out")
+    names = {
+        "name": name,
+        "package": package,
+        "id": f"{name}-v0",
+        "class": "".join(word.capitalize() for word in name.split("-")),
+    }
+    template = files("swarm.commands") / "world_template"
+    try:
+        for place, text in _templates(template, PurePosixPath()):
+            target = folder / str(place).removesuffix(".txt").replace("package/", f"{package}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(text).substitute(names), encoding="utf-8")
+    except OSError as error:
+        raise SwarmError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def _package_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SwarmError(f"{name!r:.60} is no name for a world; use lower-case words and hyphens, like treasure-hunt")
+    package = name.replace("-", "_")
+    if keyword.iskeyword(package) or package in sys.stdlib_module_names or importlib.util.find_spec(package):
+        raise SwarmError(f"there is a Python module {package}, which a package would hide; choose another name")
+    from worlds.registry import available
+
+    if f"{name}-v0" in available():
+        raise SwarmError(f"there is a world {name}-v0; choose another name")
+    return package
+
+
+def _templates(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _templates(entry, place / entry.name)
+        else:
+            yield place / entry.name, entry.read_text(encoding="utf-8")
