@@ -34,6 +34,7 @@ from swarm.commands import (
     report,
     resume,
     run,
+    settings,
     steer,
     train,
     watch,
@@ -135,7 +136,23 @@ def _register(module: ModuleType) -> None:
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(_bounded(getattr(module, name)))
 
 
-for _module in (run, baseline, compare, watch, steer, resume, replay, report, train, export, lab, mqar, worlds, doctor):
+for _module in (
+    run,
+    baseline,
+    compare,
+    watch,
+    steer,
+    resume,
+    replay,
+    report,
+    train,
+    export,
+    lab,
+    mqar,
+    settings,
+    worlds,
+    doctor,
+):
     _register(_module)
 app.command("eval", epilog=f"Example: {evaluate.EXAMPLE}")(_bounded(evaluate.evaluate))
 

@@ -76,7 +76,7 @@ class CoordinatorConfig(Section):
     """Null control: give each agent the directive that was meant for another, at the same cost."""
 
     every_ticks: int = Field(1, ge=1)
-    """Ticks from one time that it is asked to the next."""
+    """Ticks from one of its calls to the next."""
 
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     """Sampling temperature of its model; 0 is greedy."""

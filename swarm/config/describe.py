@@ -96,7 +96,6 @@ def json_schema(*models: type[BaseModel]) -> dict[str, Any]:
 
 
 def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Iterator[SectionText]:
-    seen.update(dict.fromkeys(models, name or "the file"))
     nested: dict[str, _Models] = {}
 
     def settings(model: type[BaseModel], keys: Iterable[str]) -> tuple[Setting, ...]:
@@ -105,10 +104,11 @@ def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Itera
             field = model.model_fields[key]
             full = f"{name}.{key}" if name else key
             inside = tuple(kind for one in models_in(field.annotation) for kind in _kinds_of(one))
-            known = {seen.get(one) for one in inside}
-            if None in known:
+            if new := [one for one in inside if one not in seen]:
                 nested[full + _place(field.annotation)] = inside
-            found.append(_setting(full, field, inside, None if None in known else ", ".join(sorted(known))))
+                seen.update(dict.fromkeys(new, full))
+            elsewhere = "" if new else ", ".join(sorted({seen[one] for one in inside}))
+            found.append(_setting(full, field, inside, elsewhere))
         return tuple(found)
 
     if len(models) == 1:
@@ -119,16 +119,15 @@ def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Itera
         common = settings(models[0], shared)
         if not name:
             tags = ", ".join(map(str, map(tag_of, models)))
-            meaning = base.model_fields["kind"].description or ""
-            common = (Setting("kind", f"one of {tags}", None, meaning), *common)
+            tag = base.model_fields.get("kind")
+            common = (Setting("kind", f"one of {tags}", None, (tag and tag.description) or ""), *common)
         if common:
             yield SectionText(name, None, _about(base), common)
         for model in models:
             own = [key for key in model.model_fields if key not in ("kind", *shared)]
             yield SectionText(name, tag_of(model), _about(model), settings(model, own))
     for place, inside in nested.items():
-        if not seen.keys() >= set(inside):
-            yield from _walk(inside, place, seen)
+        yield from _walk(inside, place, seen)
 
 
 def _is_shared(key: str, models: _Models) -> bool:
@@ -142,7 +141,7 @@ def _facts(field: FieldInfo) -> tuple[Any, ...]:
     return field.annotation, field.description, field.default, field.default_factory
 
 
-def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str | None) -> Setting:
+def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str) -> Setting:
     """Return the text of a key; `elsewhere` is where the sections that it holds are described, if not here."""
     values = values_of(field.annotation, field.metadata)
     place = _place(field.annotation)
@@ -195,7 +194,7 @@ def values_of(annotation: Any, rules: Iterable[Any] = ()) -> str:
         inner = [rule for one in more for rule in (one.metadata if isinstance(one, FieldInfo) else (one,))]
         return values_of(annotation, (*rules, *inner))
     members = _members(annotation)
-    plain = [member for member in members if member is not NoneType]
+    plain = [member for member in members if member is not NoneType and not (member is int and float in members)]
     if len(plain) > 1 and not any(models_in(annotation)):
         text = " or ".join(values_of(member, rules) for member in plain)
     else:
@@ -219,7 +218,7 @@ def _one_type(kind: Any, rules: Sequence[Any]) -> str:
     else:
         text = _PLAIN.get(origin, "any value")
     limits = [
-        f"{sign} {limit:g}" if abs(limit) < 10**6 else f"{sign} {limit}"
+        f"{sign} {_number(limit)}"
         for name, sign in _LIMITS
         for rule in rules
         if (limit := getattr(rule, name, None)) is not None
@@ -236,6 +235,13 @@ def _one_type(kind: Any, rules: Sequence[Any]) -> str:
     if origin is dict and not sections and inner[1] is not Any:
         text += f", each {values_of(inner[1])}"
     return text
+
+
+def _number(limit: float) -> str:
+    if abs(limit) < 10**6:
+        return f"{limit:g}"
+    power = int(limit).bit_length() - 1
+    return f"2^{power}" if limit == 2**power else str(limit)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

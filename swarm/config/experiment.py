@@ -71,8 +71,8 @@ class AgentsConfig(Section):
     vouches for. A package adds others by entry points in the group `ulm_swarm.memories`."""
 
     min_active: int | None = Field(None, ge=1)
-    """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
-    takes; null lets everybody act in every tick."""
+    """From the second tick on, agents without a directive rest, unless fewer than this number would act; then others
+    join in turn. null lets everybody act in every tick."""
 
     @property
     def lasting(self) -> list[str]:

@@ -19,7 +19,7 @@ from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
 
-__all__ = ["LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
+__all__ = ["RECIPES", "LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
 
 
 class Recipe(TrainingFile):
@@ -152,7 +152,7 @@ class LoraRecipe(Recipe):
         return self
 
 
-_KINDS: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
+RECIPES: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None = None) -> Recipe:
@@ -168,9 +168,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None =
     """
 
     def schema(data: Mapping[str, Any]) -> type[Recipe]:
-        if (kind := data.get("kind")) not in _KINDS:
-            raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(_KINDS)}")
-        return _KINDS[kind]
+        if (kind := data.get("kind")) not in RECIPES:
+            raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(RECIPES)}")
+        return RECIPES[kind]
 
     more = [] if workers is None else [f"place.workers={workers}"]
     return load_chosen_model(path, schema, [*overrides, *more])
