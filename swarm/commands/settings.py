@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarm.config.describe import SectionText, Setting
     from swarm.errors import SwarmError
 
-__all__ = ["EXAMPLE", "FILES", "page", "settings"]
+__all__ = ["EXAMPLE", "FILES", "page", "setting_lines", "settings"]
 
 EXAMPLE = "swarm settings agents.engine"
 
@@ -105,7 +105,10 @@ def settings(
 
 def page() -> str:
     """Return the reference of all settings in Markdown."""
+    from dataclasses import replace
+
     from swarm.config.describe import describe
+    from worlds.registry import available, world_class
 
     lines = [
         "# Settings",
@@ -114,19 +117,27 @@ def page() -> str:
         "prints a JSON Schema for editors. `swarm settings --page` makes this page from the code; do not edit it.",
     ]
     for file, models in FILES.items():
-        lines += ["", f"## {file.capitalize()}"]
-        for section in describe(*models()):
-            if title := _title(section):
-                lines += ["", f"### {title}"]
-            lines += ["", section.about]
-            if section.settings:
-                lines += ["", "| setting | values | default | meaning |", "| --- | --- | --- | --- |"]
-            for one in section.settings:
-                default = "required" if one.default is None else one.default and f"`{one.default}`"
-                values = re.sub(r"matches (\S+)", r"matches `\1`", one.values)
-                cells = (f"`{_key(one)}`", values, default, one.meaning)
-                lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines += ["", f"## {file.capitalize()}", *_markdown(describe(*models()))]
+    lines += ["", "## World options"]
+    for world_type in map(world_class, available()):
+        if world_type.__module__.startswith("worlds."):  # those of this package
+            (options,) = describe(world_type.Options)
+            lines += _markdown([replace(options, name=world_type.id)])
     return "\n".join(lines) + "\n"
+
+
+def _markdown(sections: Iterable[SectionText]) -> Iterator[str]:
+    for section in sections:
+        if title := _title(section):
+            yield from ("", f"### {title}")
+        yield from ("", section.about)
+        if section.settings:
+            yield from ("", "| setting | values | default | meaning |", "| --- | --- | --- | --- |")
+        for one in section.settings:
+            default = "required" if one.default is None else one.default and f"`{one.default}`"
+            values = re.sub(r"matches (\S+)", r"matches `\1`", one.values)
+            cells = (f"`{_key(one)}`", values, default, one.meaning)
+            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _title(section: SectionText) -> str:
@@ -173,6 +184,11 @@ def _section(section: SectionText, told: list[Setting], whole: bool) -> Iterator
         yield title
     if whole:
         yield from textwrap.wrap(section.about, 78, initial_indent="  ", subsequent_indent="  ")
+    yield from setting_lines(told)
+
+
+def setting_lines(told: Iterable[Setting]) -> Iterator[str]:
+    """Yield lines of at most 78 characters about settings: name, default, values, meaning."""
     for one in told:
         given = "required" if one.default is None else one.default and f"default {one.default}"
         head = f"  {_key(one)}: {'; '.join(filter(None, (given, one.values)))}"

@@ -119,7 +119,7 @@ def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Itera
         common = settings(models[0], shared)
         if not name:
             tags = ", ".join(map(str, map(tag_of, models)))
-            tag = base.model_fields.get("kind")
+            tag = base.model_fields.get("kind") if issubclass(base, BaseModel) else None
             common = (Setting("kind", f"one of {tags}", None, (tag and tag.description) or ""), *common)
         if common:
             yield SectionText(name, None, _about(base), common)
