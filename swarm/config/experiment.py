@@ -35,7 +35,7 @@ class WorldConfig(Section):
     """Which world, and its own options (validated by the world)."""
 
     id: str
-    """Its name and version, such as `split-numbers-v0`; `swarm worlds` lists them."""
+    """Its name and version, such as `my-world-v0`; `swarm worlds` lists them."""
 
     options: dict[str, Any] = Field(default_factory=dict)
     """The world's own settings; `swarm worlds ID` lists them."""

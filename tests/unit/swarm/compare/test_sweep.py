@@ -118,7 +118,7 @@ def test_every_value_is_compared_in_a_folder_of_its_own(tmp_path: Path, compared
     assert {asked[2:] for asked in compared.asked} == {(("swarm", "solo"), (5,))}
     for asked, *_ in compared.asked:
         assert asked.compare is not None
-        assert asked.compare.sweep is None  # a comparison of one value is no sweep
+        assert asked.compare.sweep == {}  # a comparison of one value is no sweep
         assert asked.compare.episodes == 3
     assert "== world.options.half = 3" in lines
 
