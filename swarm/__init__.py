@@ -1,1 +1,54 @@
-"""The swarm simulator: configuration, journal, runtime, dashboard, reports and the command line."""
+"""Swarms of micro language models: run, resume, read, replay and compare them, and train what they are made of.
+
+    from pathlib import Path
+
+    from swarm import load_experiment, read_run, start_run
+
+    file = Path("experiments/smoke.yaml")
+    outcome = start_run(load_experiment(file, ["episodes=2"]), file, Path("runs/smoke"))
+    print([puzzle.solved for puzzle in read_run(outcome.run_dir).puzzles])
+
+Names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swarm.compare.runs import compare_arms
+    from swarm.config.load import load_experiment
+    from swarm.record.outcomes import read_run
+    from swarm.run.experience import experience
+    from swarm.run.runner import resume_run, start_run
+    from swarm.train.training import train_policy
+    from swarm.view.replay import replay_run
+
+__all__ = [
+    "compare_arms",
+    "experience",
+    "load_experiment",
+    "read_run",
+    "replay_run",
+    "resume_run",
+    "start_run",
+    "train_policy",
+]
+
+_HOMES = {
+    "compare_arms": "swarm.compare.runs",
+    "experience": "swarm.run.experience",
+    "load_experiment": "swarm.config.load",
+    "read_run": "swarm.record.outcomes",
+    "replay_run": "swarm.view.replay",
+    "resume_run": "swarm.run.runner",
+    "start_run": "swarm.run.runner",
+    "train_policy": "swarm.train.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'swarm' has no attribute {name!r}")

@@ -52,7 +52,7 @@ _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 app = typer.Typer(
     name="swarm",
     help="Swarms of micro language models: run, watch, replay, and compare at equal compute.",
-    epilog="Start here: swarm run experiments/puzzle.yaml",
+    epilog="Start here: swarm run puzzle",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -131,48 +131,46 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _register(module: ModuleType) -> None:
-    name = module.__name__.rpartition(".")[2]
-    app.command(name, epilog=f"Example: {module.EXAMPLE}")(_bounded(getattr(module, name)))
+_PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Run": (run, resume, watch, steer, replay, report),
+    "Compare": (compare, baseline),
+    "Train and export": (train, export),
+    "Lab: memories measured": (lab, mqar, evaluate),
+    "Worlds and machine": (worlds, settings, doctor),
+}
+"""Commands by the panel of `swarm --help`; a module's function has its name, unless `NAME` says otherwise."""
+
+for _panel, _modules in _PANELS.items():
+    for _module in _modules:
+        _function = _module.__name__.rpartition(".")[2]
+        app.command(getattr(_module, "NAME", _function), epilog=f"Example: {_module.EXAMPLE}", rich_help_panel=_panel)(
+            _bounded(getattr(_module, _function))
+        )
 
 
-for _module in (
-    run,
-    baseline,
-    compare,
-    watch,
-    steer,
-    resume,
-    replay,
-    report,
-    train,
-    export,
-    lab,
-    mqar,
-    settings,
-    worlds,
-    doctor,
-):
-    _register(_module)
-app.command("eval", epilog=f"Example: {evaluate.EXAMPLE}")(_bounded(evaluate.evaluate))
+def _group(name: str, panel: str, about: str, **commands: tuple[Callable[..., None], str]) -> None:
+    """Add `swarm NAME COMMAND` for each command: its function and its example."""
+    group = typer.Typer(help=about, no_args_is_help=True)
+    for command, (function, example) in commands.items():
+        group.command(command.replace("_", "-"), epilog=f"Example: {example}")(_bounded(function))
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
 
-_memory = typer.Typer(help="Look into what agents remember.", no_args_is_help=True)
-_memory.command("show", epilog=f"Example: {memory.EXAMPLE}")(_bounded(memory.show))
-app.add_typer(_memory, name="memory")
-
-_data = typer.Typer(help="Sets of questions for training and measuring memories.", no_args_is_help=True)
-_data.command("exact-match", epilog=f"Example: {data.EXAMPLE}")(_bounded(data.exact_match))
-app.add_typer(_data, name="data")
-
-_new = typer.Typer(help="Start a package of your own.", no_args_is_help=True)
-_new.command("world", epilog=f"Example: {new.EXAMPLE}")(_bounded(new.world))
-app.add_typer(_new, name="new")
-
-_models = typer.Typer(help="Pretrained models by short name.", no_args_is_help=True)
-_models.command("fetch", epilog=f"Example: {models.EXAMPLE}")(_bounded(models.fetch))
-_models.command("list", epilog="Example: swarm models list")(_bounded(models.show))
-app.add_typer(_models, name="models")
+_group("memory", "Run", "Look into what agents remember.", show=(memory.show, memory.EXAMPLE))
+_group(
+    "models",
+    "Train and export",
+    "Pretrained models by short name.",
+    fetch=(models.fetch, models.EXAMPLE),
+    list=(models.show, "swarm models list"),
+)
+_group(
+    "data",
+    "Lab: memories measured",
+    "Sets of questions for training and measuring memories.",
+    exact_match=(data.exact_match, data.EXAMPLE),
+)
+_group("new", "Worlds and machine", "Start a package of your own.", world=(new.world, new.EXAMPLE))
 
 
 def main() -> None:

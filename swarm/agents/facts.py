@@ -132,38 +132,41 @@ class Facts(AgentMemory[FactsSection]):
     def __init__(self, settings: FactsSection, place: Place) -> None:
         super().__init__(settings, place)
         self._known: dict[str, dict[str, str]] = {}
-        self._on_disk: dict[str, int] = {}
+        self._unwritten: dict[str, list[_Fact]] = {}
 
     def _home(self, episode: int, agent: str) -> str:
         span = "run" if self.settings.span == "run" else f"e{episode}"
         return span if self.settings.shared else f"{span}-{quote(agent, safe='')}"
 
+    def version(self, episode: int, agent: str) -> tuple[str, int] | None:
+        """Return whose facts the agent can recall and how many there are."""
+        home = self._home(episode, agent)
+        return (home, len(known)) if (known := self._known.get(home)) else None
+
     def handle(self, episode: int, agent: str) -> Handle | None:
         """Return what the agent can recall: the path of a file, and how many of its lines count."""
-        home = self._home(episode, agent)
-        if not (known := self._known.get(home)):
+        version = self.version(episode, agent)
+        if version is None:
             return None
-        return Handle(self.kind, (home, len(known)), self._written(home, known))
-
-    def _written(self, home: str, known: Mapping[str, str]) -> Path | bytes:
-        """Return the file after adding what it lacks, or the bytes that it would have."""
-        since = self._on_disk.get(home, 0)
-        lines = "".join(f"{json.dumps(fact)}\n" for fact in islice(known.items(), since, None)).encode()
         if self.place.folder is None:
-            return lines
-        path = self._path(home)
-        if since < len(known):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab" if since else "wb") as file:  # what a killed run left behind goes
-                    file.write(lines)
-            except OSError as error:
-                raise SwarmError(f"cannot write {path}: {error.strerror}; check space and write permission") from error
-            self._on_disk[home] = len(known)
-        return path
+            return Handle(self.kind, version, b"")
+        home, count = version
+        path = self._path(self.place.folder, home)
+        if lacking := self._unwritten.pop(home, None):
+            # What a killed run left behind goes.
+            self._append(path, lacking, "ab" if len(lacking) < count else "wb")
+        return Handle(self.kind, version, path)
 
-    def _path(self, home: str) -> Path:
-        return Path(self.place.folder or "").absolute() / f"facts-{home}.jsonl"
+    def _append(self, path: Path, facts: Sequence[_Fact], mode: str) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open(mode) as file:
+                file.write("".join(f"{json.dumps(fact)}\n" for fact in facts).encode())
+        except OSError as error:
+            raise SwarmError(f"cannot write {path}: {error.strerror}; check space and write permission") from error
+
+    def _path(self, folder: Path, home: str) -> Path:
+        return folder.absolute() / f"facts-{home}.jsonl"
 
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
         """Return the facts that agents have learned, in agent order: (agent, observation, action)."""
@@ -179,12 +182,15 @@ class Facts(AgentMemory[FactsSection]):
         """Take in what a tick has taught; forget an episode that is over, unless facts last the whole run."""
         if record["kind"] == "tick":
             for agent, observation, action in record["memory"].get(self.kind, {}).get("learned", ()):
-                known = self._known.setdefault(self._home(record["episode"], agent), {})
-                known.setdefault(agent_prompt(observation), action + STOP)
+                home, key = self._home(record["episode"], agent), agent_prompt(observation)
+                known = self._known.setdefault(home, {})
+                if key not in known:
+                    known[key] = action + STOP
+                    self._unwritten.setdefault(home, []).append((key, known[key]))
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for home in self._homes(record["episode"]):
                 del self._known[home]
-                self._on_disk.pop(home, None)
+                self._unwritten.pop(home, None)
 
     def _homes(self, episode: int) -> list[str]:
         name = f"e{episode}"
@@ -194,5 +200,5 @@ class Facts(AgentMemory[FactsSection]):
         """Remove the files of an episode that is over; the journal has all that was in them."""
         if self.settings.span == "episode" and self.place.folder is not None:
             for home in self._homes(ending["episode"]):
-                self._path(home).unlink(missing_ok=True)
+                self._path(self.place.folder, home).unlink(missing_ok=True)
         return ()

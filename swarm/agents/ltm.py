@@ -64,11 +64,17 @@ class LongTermMemory(AgentMemory[LtmSection]):
     def _home(self, episode: int) -> str:
         return "run" if self.settings.span == "run" else f"e{episode}"
 
-    def handle(self, episode: int, agent: str) -> Handle | None:
-        """Return the agent's memory as bytes; its version counts the calls that wrote it."""
+    def version(self, episode: int, agent: str) -> tuple[str, int] | None:
+        """Return the agent's memory and how many calls wrote it."""
         home = self._home(episode)
-        data = self._held.get(home, {}).get(agent)
-        return None if data is None else Handle(self.kind, (f"{home}/{agent}", self._calls[home][agent]), data)
+        calls = self._calls.get(home, Counter())[agent]
+        return (f"{home}/{agent}", calls) if calls else None
+
+    def handle(self, episode: int, agent: str) -> Handle | None:
+        """Return the agent's memory as bytes."""
+        data = self._held.get(self._home(episode), {}).get(agent)
+        version = self.version(episode, agent)
+        return None if data is None or version is None else Handle(self.kind, version, data)
 
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
         """Keep what the hosts wrote; the last bits of floats depend on the machine and stay out of the record."""

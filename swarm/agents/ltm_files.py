@@ -8,7 +8,6 @@ run that is resumed from its last record finds what its agents remembered then. 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from swarm.errors import SwarmError
+from swarm.files import write_whole
 
 __all__ = ["MEMORY_FOLDER", "MemoryStore"]
 
@@ -59,13 +59,10 @@ class MemoryStore:
             SwarmError: the disk refuses.
         """
         path = self._path(episode, tick)
-        fresh = path.with_suffix(".new")
+        arrays = {agent: np.frombuffer(data, np.uint8) for agent, data in memories.items()}
         try:
             self.folder.mkdir(exist_ok=True)
-            save_file({agent: np.frombuffer(data, np.uint8) for agent, data in memories.items()}, fresh)
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_whole(path, lambda fresh: save_file(arrays, fresh))
             for old in self.episodes()[episode][: -self._kept_ticks]:
                 self._path(episode, old).unlink(missing_ok=True)
         except OSError as error:
@@ -95,6 +92,8 @@ class MemoryStore:
             in_flight: episodes that go on and lose nothing.
         """
         there = self.episodes()
+        for left in self.folder.glob("*.new"):  # by a kill; nobody else writes here
+            left.unlink(missing_ok=True)
         for old in there.get(episode, [])[:-1]:
             self._path(episode, old).unlink(missing_ok=True)
         ended = [number for number in there if number < episode and number not in in_flight]

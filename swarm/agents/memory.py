@@ -31,7 +31,7 @@ class Place:
     """Where a run keeps the memories of its agents.
 
     Attributes:
-        folder: the run folder's `memory`; None where nothing may be written, as in a replay.
+        folder: the run folder's `memory`; None where records are folded alone, and only versions count.
         durability: that of the journal.
     """
 
@@ -58,8 +58,12 @@ class AgentMemory(Generic[SectionT]):
         self.settings = settings
         self.place = place
 
+    def version(self, episode: int, agent: str) -> tuple[str, int] | None:
+        """Return which memory the agent's next call is given and how often it has changed, by what was folded alone."""
+        return None
+
     def handle(self, episode: int, agent: str) -> Handle | None:
-        """Return what the agent's next call is given, None where it holds nothing yet."""
+        """Return what the agent's next call is given, without content where there is no folder; None for nothing."""
         return None
 
     def lines(self, episode: int, agent: str) -> Sequence[str]:

@@ -19,7 +19,9 @@ def baseline(
     """Run the same puzzles with one agent that sees everything, on the same budget."""
     from swarm.commands.watcher import carry_out
     from swarm.config.load import load_experiment
+    from swarm.config.shipped import find_file
 
+    file = find_file(file)
     config = load_experiment(file, overrides or [], seed)
 
     from swarm.compare.runs import solo_config

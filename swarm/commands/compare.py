@@ -25,7 +25,9 @@ def compare(
     Writes a table with paired bootstrap intervals, plots, and a self-contained report.html.
     """
     from swarm.config.load import load_experiment
+    from swarm.config.shipped import find_file
 
+    file = find_file(file)
     config = load_experiment(file, overrides or [])
 
     sweeps = config.compare is not None and bool(config.compare.sweep)

@@ -21,9 +21,11 @@ def exact_match(
 ) -> None:
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
     from swarm.config.load import load_yaml_model
+    from swarm.config.shipped import find_file
     from swarm.lab.facts.config import ExactMatchConfig
     from swarm.lab.facts.exact_match import write_exact_match
 
+    file = find_file(file)
     config = load_yaml_model(file, ExactMatchConfig, list(overrides or []))
     folder = out if out is not None else Path("runs") / f"data-{config.name}"
     manifest = write_exact_match(config, file.parent, folder)

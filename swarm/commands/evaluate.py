@@ -9,7 +9,9 @@ import typer
 
 from swarm.commands.options import Overrides, WorkFolder
 
-__all__ = ["EXAMPLE", "evaluate"]
+__all__ = ["EXAMPLE", "NAME", "evaluate"]
+
+NAME = "eval"
 
 EXAMPLE = "swarm eval experiments/engram.yaml --set learn.optimizer.steps=100"
 
@@ -23,11 +25,13 @@ def evaluate(
     import importlib.util
 
     from swarm.config.load import load_yaml_model
+    from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
     from swarm.lab.engram.config import EngramEvalConfig
 
     if importlib.util.find_spec("peft") is None:
         raise SwarmError("`swarm eval` needs peft: pip install 'ulm-swarm[hf]'")
+    file = find_file(file)
     config = load_yaml_model(file, EngramEvalConfig, list(overrides or []))
     from swarm.lab.engram.evaluation import run_evaluation
     from swarm.lab.engram.results import summary

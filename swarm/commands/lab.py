@@ -31,6 +31,7 @@ def lab(
 ) -> None:
     """Train a µLM with and without long-term memory and compare them; what is done already is not done again."""
     from swarm.config.load import load_yaml_model
+    from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
     from swarm.lab.ltm.config import LabConfig
     from swarm.lab.ltm.stages import STAGES, run_lab
@@ -38,6 +39,7 @@ def lab(
     changes = list(overrides or [])
     if with_ltm is not None:
         changes.append(f"with_ltm={str(with_ltm).lower()}")
+    file = find_file(file)
     config = load_yaml_model(file, LabConfig, changes)
     if unknown := [name for name in stage or [] if name not in STAGES]:
         raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")

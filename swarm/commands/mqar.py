@@ -21,9 +21,11 @@ def mqar(
 ) -> None:
     """Train small µLMs to recall synthetic pairs, with and without memory; what is done already is not done again."""
     from swarm.config.load import load_yaml_model
+    from swarm.config.shipped import find_file
     from swarm.lab.mqar.config import MqarConfig
     from swarm.lab.mqar.experiment import run_mqar, summary
 
+    file = find_file(file)
     config = load_yaml_model(file, MqarConfig, list(overrides or []))
     folder = out if out is not None else Path("runs") / f"mqar-{config.name}"
     for line in summary(run_mqar(config, folder, typer.echo)):

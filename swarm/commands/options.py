@@ -9,7 +9,9 @@ import typer
 
 __all__ = ["Approve", "ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed", "WorkFolder"]
 
-ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment YAML, see experiments/.")]
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Experiment YAML, or the name of a shipped one, such as puzzle.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -44,7 +44,7 @@ def _check(run_dir: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from swarm.view.replay import replay as recompute
+    from swarm.view.replay import replay_run
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -53,7 +53,7 @@ def _check(run_dir: Path) -> None:
         def show(done: int, size: int) -> None:
             bar.update(task, completed=done, total=size)
 
-        result = recompute(run_dir, check=True, progress=show)
+        result = replay_run(run_dir, check=True, progress=show)
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")

@@ -35,7 +35,9 @@ def run(
 
     from swarm.commands.watcher import carry_out
     from swarm.config.load import load_experiment
+    from swarm.config.shipped import find_file
 
+    file = find_file(file)
     config = load_experiment(file, overrides or [], seed)
 
     from swarm.run.runner import start_run

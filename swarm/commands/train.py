@@ -21,10 +21,11 @@ def train(
     workers: Annotated[int | None, typer.Option(metavar="N", help="Ray Train workers. Default: the file's.")] = None,
 ) -> None:
     """Train what a recipe describes with Ray Train; the same command again goes on where it was."""
+    from swarm.config.shipped import find_file
     from swarm.train.training import train_policy
 
     try:
-        folder = train_policy(file, overrides or [], out=out, workers=workers, echo=typer.echo)
+        folder = train_policy(find_file(file), overrides or [], out=out, workers=workers, echo=typer.echo)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues where it was", err=True)
         raise

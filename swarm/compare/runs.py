@@ -50,20 +50,25 @@ def run_comparison(
     Raises:
         SwarmError: an unknown arm, no token budget, a folder that holds other runs, or a run that fails.
     """
-    out = out if out is not None else Path("runs") / f"{config.name}-compare"
+    out = out if out is not None else _folder(config)
     compare_arms(config, source, out, arms, seeds, echo)
     return out
+
+
+def _folder(config: ExperimentConfig) -> Path:
+    return Path("runs") / f"{config.name}-compare"
 
 
 def compare_arms(
     config: ExperimentConfig,
     source: Path,
-    out: Path,
-    arms: Sequence[str],
-    seeds: Sequence[int],
-    echo: Callable[[str], None],
+    out: Path | None = None,
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    echo: Callable[[str], None] = print,
 ) -> Comparison:
     """Do what `run_comparison` does and return the result."""
+    out = out if out is not None else _folder(config)
     plan = config.compare or CompareConfig()
     seeds = list(dict.fromkeys(seeds or plan.seeds))
     known = arms_of(config)

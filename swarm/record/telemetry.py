@@ -48,7 +48,7 @@ class TelemetryWriter:
         Args:
             kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
                 `engine_ready`, `interrupted` or `finish`.
-            facts: JSON-able facts, see docs/architecture.md.
+            facts: JSON-able facts; docs/concepts/journal.md lists them.
         """
         if self._fd < 0:
             return

@@ -42,7 +42,7 @@ class Call:
         feedback: the world's answer to the action; empty for a coordinator and after a fault.
         reward: the agent's own in this tick; of a coordinator, that of the agents that it briefed, summed.
         solved: whether the episode was solved in the end.
-        versions: kind of memory -> version of what the agent kept at the time of the call.
+        versions: kind of memory -> which memory the agent was given, and how often it had changed by then.
         fault: what went wrong with the call; the world saw no action then.
     """
 
@@ -53,7 +53,7 @@ class Call:
     feedback: str
     reward: float
     solved: bool = False
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     fault: str | None = None
 
 
@@ -147,8 +147,13 @@ class Retelling:
                 entry["action"],
                 entry["feedback"],
                 entry["reward"],
+                versions=self._versions(agent, episode.index),
                 fault=entry.get("fault"),
             )
+
+    def _versions(self, agent: str, episode: int) -> dict[str, tuple[str, int]]:
+        found = ((memory.kind, memory.version(episode, agent)) for memory in self.memories)
+        return {kind: version for kind, version in found if version is not None}
 
     def _kept(self, agent: str, episode: int) -> list[str]:
         """Return the lines that its memories add to an agent's prompt."""

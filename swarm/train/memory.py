@@ -31,6 +31,10 @@ class MemoryTraining(PolicyTraining):
 
     recipe: MemoryRecipe
 
+    def check_task(self) -> None:
+        """Refuse a task without lessons."""
+        lessons.open_lessons(self.recipe.world, self.recipe.task)
+
     def weights_seed(self) -> int:
         """Return the seed of the first weights."""
         return derive_seed(self.recipe.seed, "weights")

@@ -1,4 +1,4 @@
-"""Recipes of kind `policy`: a µLM learns a solver's completions, and is scored on puzzles that no training text holds.
+"""Recipes of kind `policy`: a µLM learns from a world's lessons, and is scored on puzzles that no training text holds.
 
 Examples follow from (seed, number) alone, so the cursor of a training is its step.
 """
@@ -51,8 +51,8 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
             raise SwarmError(f"init: {error}") from error
 
     def check_task(self) -> None:
-        """Refuse a task without lessons."""
-        lessons.open_lessons(self.recipe.world, self.recipe.task)
+        """Refuse a task without lessons, or with whole episodes."""
+        lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
 
     def corpus(self) -> Iterable[str]:
         """Return the texts that the tokenizer is trained on."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from swarm.actors.ray_train import METRICS, run_workers
+from swarm.config.shipped import is_shipped
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed, work_folder
@@ -101,7 +102,9 @@ def train_policy(
         SwarmError: a bad file, the work of another recipe in the work folder, or a training that cannot go on.
     """
     recipe = load_recipe(path, overrides, workers)
-    folder, out = Path("runs") / f"train-{recipe.name}", path.parent / recipe.out if out is None else out
+    folder = Path("runs") / f"train-{recipe.name}"
+    if out is None:
+        out = (Path() if is_shipped(path) else path.parent) / recipe.out
     device = resolve_device(recipe.place.device)
     training = _training(recipe, path.parent.resolve())
     identity = {**recipe.identity(), **training.inputs()}

@@ -25,7 +25,7 @@ from swarm.seeds import derive_seed
 from swarm.text import printable
 from worlds.protocol import Info, StepResult, World
 
-__all__ = ["ReplayError", "ReplayResult", "replay", "transcript"]
+__all__ = ["ReplayError", "ReplayResult", "replay_run", "transcript"]
 
 _T = TypeVar("_T")
 
@@ -63,7 +63,7 @@ class _Episode:
     steered: int = 0
 
 
-def replay(run_dir: Path, check: bool, *, progress: Callable[[int, int], None] | None = None) -> ReplayResult:
+def replay_run(run_dir: Path, check: bool, *, progress: Callable[[int, int], None] | None = None) -> ReplayResult:
     """Recompute every world state of a run from its journal.
 
     Args:
@@ -91,7 +91,7 @@ def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> 
         prompts: tell what agents and coordinator read, too.
 
     Raises:
-        ReplayError, SwarmError: as `replay`.
+        ReplayError, SwarmError: as `replay_run`.
     """
     replayer = _Replayer(run_dir, check)
     retelling = Retelling(run_dir) if prompts else None

@@ -32,7 +32,8 @@ import ray
 from swarm.actors import pool as ray_pool
 from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, ActRequest
-from swarm.record.journal import JOURNAL_NAME, Record, read_records
+from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.records import Tick
 from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
 from swarm.run.runner import start_run
 from ulm.checkpoint import save_checkpoint
@@ -105,7 +106,7 @@ def measure_overshoot(model: Path, budgets: int, scratch: Path) -> list[Overshoo
     return results
 
 
-def _largest_call(tick: Record) -> int:
+def _largest_call(tick: Tick) -> int:
     calls = [*tick["agents"], *([tick["coordinator"]] if tick["coordinator"] else [])]
     return max(call["prompt_tokens"] + call["generated_tokens"] for call in calls)
 

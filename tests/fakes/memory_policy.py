@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from swarm.agents.host import SharedModel
+from swarm.agents.local_pool import LocalPool
+from swarm.messages import ActReply, ActRequest, CallKey
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config, save_checkpoint
 from ulm.config import preset
 from ulm.model import Decoder
@@ -36,6 +40,19 @@ def write_policy(folder: Path, *, with_ltm: bool = True, **changes: Any) -> Path
         model = bare
     save_checkpoint(folder, model, tokenizer, {"trained": False})
     return folder
+
+
+def versions_given(monkeypatch: pytest.MonkeyPatch) -> dict[CallKey, dict[str, tuple[str, int]]]:
+    """Write down from now on, by call, which version of each memory it is given in local runs."""
+    given: dict[CallKey, dict[str, tuple[str, int]]] = {}
+    real = LocalPool.act
+
+    def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
+        given.update({asked.key: {held.kind: held.version for held in asked.memories} for asked in requests})
+        return real(pool, requests)
+
+    monkeypatch.setattr(LocalPool, "act", act)
+    return given
 
 
 def shared(folder: Path) -> SharedModel:

@@ -45,7 +45,8 @@ class GuessWorld(World):
             self.guesses.append(int(text))
             self.solved = self.solved or int(text) == self.secret
             word = "hit" if int(text) == self.secret else "too low" if int(text) < self.secret else "too high"
-            infos[agent] = Info(feedback=word, valid=True, report=f"{text} is {word}")
+            facts = [(f"is it {text}", word)]
+            infos[agent] = Info(feedback=word, valid=True, report=f"{text} is {word}", facts=facts)
         live = list(self.agents)
         if self.solved:
             self.agents = []

@@ -109,7 +109,7 @@ def test_an_adapter_learns_from_runs_that_were_won(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = write_run(tmp_path / "won", [True] * 20)
+    run = write_run(tmp_path / "won", [True] * 60)
     out = train(place, name="won", task="runs", runs=[str(run)], out=str(tmp_path / "adapter"))
     told = json.loads((out / "training.json").read_text())
     assert told["scores"]["tuned"]["n"] >= 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from ulm.files import sync_tree
 
 __all__ = ["DamagedStateError", "RollingStates", "SavedState", "StateError"]
 
@@ -96,9 +97,7 @@ class RollingStates:
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / TENSORS))
         record = {"format": FORMAT, "sha256": _digest(fresh / TENSORS), "progress": {**progress, "step": step}}
         (fresh / PROGRESS).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
-        for file in fresh.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        sync_tree(fresh)
         if folder.exists():  # of an earlier try; the state before it is there too
             shutil.rmtree(folder)
         fresh.rename(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.memory_policy import shared, write_policy
+from fakes.memory_policy import shared, versions_given, write_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -25,10 +25,11 @@ from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentC
 from swarm.errors import SwarmError
 from swarm.messages import ActRequest, Handle
 from swarm.record.journal import read_records
+from swarm.run.experience import experience
 from swarm.run.runner import resume_run, start_run
 from swarm.run.tick_loop import Runtime
 from swarm.view.memory import view_facts
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from ulm.memory.exact import NOTHING
 from ulm.tokenizer import Tokenizer
 
@@ -47,7 +48,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TOKENIZER = Tokenizer.bytes()
 
 
-def facts(folder: Path | None = None, **settings: Any) -> Facts:
+def facts(folder: Path | None, **settings: Any) -> Facts:
     return Facts(FactsSection.model_validate(settings), Place(folder))
 
 
@@ -75,10 +76,9 @@ def answers(memory: Facts, here: FactsReader, agent: str, *observations: str, ep
     )
 
 
-@pytest.mark.parametrize("in_files", [True, False])
-def test_facts_are_shared_or_private_and_the_first_to_say_so_stays_right(tmp_path: Path, in_files: bool) -> None:
+def test_facts_are_shared_or_private_and_the_first_to_say_so_stays_right(tmp_path: Path) -> None:
     for is_shared in (True, False):
-        memory = facts(tmp_path / str(is_shared) if in_files else None, shared=is_shared)
+        memory = facts(tmp_path / str(is_shared), shared=is_shared)
         here = reader(shared=is_shared)
         assert memory.handle(0, "a0") is None
         learn(memory, ("a0", "asked x", "answer 1"))
@@ -88,9 +88,9 @@ def test_facts_are_shared_or_private_and_the_first_to_say_so_stays_right(tmp_pat
         assert (memory.handle(0, "a0") == memory.handle(0, "a1")) == is_shared
 
 
-def test_null_controls_keep_the_keys_and_lose_what_they_say() -> None:
+def test_null_controls_keep_the_keys_and_lose_what_they_say(tmp_path: Path) -> None:
     keys = [f"asked {n}" for n in range(5)]
-    memory = facts()
+    memory = facts(tmp_path)
     learn(memory, *(("a0", key, f"answer {n}") for n, key in enumerate(keys)))
     assert answers(memory, reader(), "a0", *keys) == [f"answer {n}" for n in range(5)]
     assert answers(memory, reader(control="shuffled"), "a0", *keys) == [f"answer {n}" for n in (1, 2, 3, 4, 0)]
@@ -166,9 +166,9 @@ LEARNED = st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y", "z"]), st.
     control=st.sampled_from(["none", "shuffled", "capacity_1"]),
 )
 def test_a_reader_that_follows_finds_what_one_that_begins_anew_finds(
-    ticks: list[list[tuple[str, str, str]]], opened: list[bool], control: str
+    tmp_path_factory: pytest.TempPathFactory, ticks: list[list[tuple[str, str, str]]], opened: list[bool], control: str
 ) -> None:
-    memory, follower = facts(control=control), reader(control=control)
+    memory, follower = facts(tmp_path_factory.mktemp("facts"), control=control), reader(control=control)
     keys = ("x", "y", "z")
     for learned, is_open in zip(ticks, opened, strict=False):
         learn(memory, *learned)
@@ -266,7 +266,7 @@ def test_what_others_have_read_is_answered_only_where_facts_are_shared(facts_run
         memory = ["stm"] if agents is None else ["stm", {"kind": "facts", **agents}]
         made, folder = facts_run(name, agents={"memory": memory})
         start_run(*made, folder)
-        assert replay(folder, check=True).finished
+        assert replay_run(folder, check=True).finished
         found[name] = right(folder)
     assert found == {"shared": 12, "private": 6, "shuffled": 0, "off": 0}
 
@@ -312,6 +312,16 @@ def test_a_run_that_is_cut_off_anywhere_goes_on_with_what_was_known(facts_run: C
             journal.write_bytes(b"".join(lines[:cut]))
             resume_run(folder)
             assert journal.read_bytes() == whole
+
+
+def test_experience_names_the_version_that_each_call_was_given(
+    facts_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, folder = facts_run("versions", agents={"memory": ["stm", {"kind": "facts", "span": "run"}]})
+    given = versions_given(monkeypatch)
+    start_run(*made, folder)
+    assert {call.key: call.versions for call in experience(folder)} == given
+    assert given[1, 0, "a0"] == {"facts": ("run", 6)}
 
 
 def test_facts_outlive_an_episode_only_if_asked_for(facts_run: Callable[..., Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_policy import LTM, shared, write_policy
+from fakes.memory_policy import LTM, shared, versions_given, write_policy
 from pydantic import ValidationError
 
 from swarm.agents.host import Host, HostSpec
@@ -20,8 +20,9 @@ from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, Handle
 from swarm.record.journal import read_records
+from swarm.run.experience import experience
 from swarm.run.runner import RunOutcome, check_files, resume_run, start_run
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTMState
 from worlds.echo.world import EchoOptions, EchoWorld
@@ -271,7 +272,7 @@ def test_a_run_killed_anywhere_and_resumed_writes_the_same_journal(
 ) -> None:
     made = vault(**sections)
     whole = play(made, tmp_path / "whole")
-    assert replay(whole.run_dir, check=True).finished
+    assert replay_run(whole.run_dir, check=True).finished
     assert whole.faults == 0
     for number in kills:
         folder = killed(made, tmp_path / f"killed-{number}", number)
@@ -363,6 +364,16 @@ def test_memories_end_with_the_episode_unless_they_last_the_whole_run(vault: Exp
     assert actions(tmp_path / "run") != actions(tmp_path / "episode")
 
 
+def test_experience_names_the_version_that_each_call_was_given(
+    vault: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = versions_given(monkeypatch)
+    run_dir = play(vault(episodes=2, agents={"memory": WHOLE_RUN}), tmp_path / "run").run_dir
+    assert {call.key: call.versions for call in experience(run_dir)} == given
+    assert given[0, 0, "a0"] == {}
+    assert given[1, 1, "a0"] == {"ltm": ("run/a0", 4)}
+
+
 def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"memory": ["stm"]}), tmp_path / "run").run_dir
     assert not (run_dir / "memory").exists()
@@ -370,4 +381,4 @@ def test_a_run_without_long_term_memory_keeps_no_memories(vault: Experiment, tmp
 
 def test_agents_that_only_draw_actions_may_be_said_to_have_a_memory(vault: Experiment, tmp_path: Path) -> None:
     run_dir = play(vault(agents={"engine": {"kind": "random"}}), tmp_path / "run").run_dir
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished

@@ -183,13 +183,14 @@ def test_a_tick_that_is_played_again_replaces_its_memories(store: MemoryStore) -
 
 def test_a_file_that_was_never_finished_is_no_memory_and_in_nobodys_way(store: MemoryStore) -> None:
     store.save(0, 0, MEMORIES)
-    (store.folder / "e0-t1.new").write_bytes(b"half a file")
+    (store.folder / "e0-t1.safetensors.7.new").write_bytes(b"half a file")
     (store.folder / "notes.safetensors").write_bytes(b"not ours")
     (store.folder / "exx-t1.safetensors").write_bytes(b"not ours")
     assert store.episodes() == {0: [0]}
     store.save(0, 1, {"a0": b"whole"})
     assert store.load(0, 1) == {"a0": b"whole"}
-    assert "e0-t1.new" not in names(store)
+    store.end_episode(0)
+    assert "e0-t1.safetensors.7.new" not in names(store)
 
 
 def test_a_save_that_fails_leaves_the_memories_before_it(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

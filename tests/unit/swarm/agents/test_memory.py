@@ -24,7 +24,7 @@ from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from ulm.memory.exact import ExactIndex
 from ulm.tokenizer import Tokenizer
 
@@ -205,7 +205,7 @@ def test_a_run_cut_off_after_any_record_is_resumed_with_what_was_kept(
     make: Make, tmp_path: Path, memory: list[Any]
 ) -> None:
     folder = start_run(*make(memory), tmp_path / "run").run_dir
-    assert replay(folder, check=True).finished
+    assert replay_run(folder, check=True).finished
     journal = folder / "journal.jsonl"
     whole = journal.read_bytes()
     lines = whole.splitlines(keepends=True)

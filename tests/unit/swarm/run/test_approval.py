@@ -14,7 +14,7 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.messages import DirectReply, DirectRequest
 from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
-from swarm.view.replay import replay, transcript
+from swarm.view.replay import replay_run, transcript
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
@@ -124,7 +124,7 @@ def test_approvals_are_replayed_and_retold_and_resumed(experiment: Experiment, t
 
     config, path = experiment(agents=RANDOM, coordinator={"kind": "rules"}, budget={"tokens": 900})
     run_dir = start_run(config, path, tmp_path / "run", terminal=Steady(answer).terminal()).run_dir
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
     story = list(transcript(run_dir))
     assert "  a person replaced what the coordinator said" in story
     assert "  a person approved what the coordinator said" in story
@@ -165,4 +165,4 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
     resume_run(run_dir, terminal=person.terminal())
     assert journal.read_bytes() == whole
     assert asked == {key: request for key, request in before.items() if key > (0, 2)}
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished

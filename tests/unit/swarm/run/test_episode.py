@@ -13,7 +13,7 @@ from swarm.record.journal import read_records
 from swarm.run.episode import Episode
 from swarm.run.runner import resume_run, start_run
 from swarm.run.tick_loop import Runtime
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from worlds import Info, make, register, registry
 from worlds.echo.world import EchoWorld
 
@@ -65,7 +65,7 @@ def test_level_and_who_chose_it_reach_world_and_journal_and_are_resumed_and_repl
     journal = run_dir / "journal.jsonl"
     openings = [record for record in read_records(journal) if record["kind"] == "episode"]
     assert [(record["level"], record["level_by"]) for record in openings] == [(2, "curriculum")] * 2
-    replay(run_dir, check=True)
+    replay_run(run_dir, check=True)
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))  # killed before its end
     assert resume_run(run_dir).reason == "finished"

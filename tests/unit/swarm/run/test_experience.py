@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.records import rewrite
-from fakes.scripted_run import play
+from fakes.scripted_run import ScriptedPool, play
 from fakes.toy_run import GuessingPool, toy_config
 from fakes.won_run import write_run
 
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest
 from swarm.record.outcomes import read_run
@@ -63,6 +65,36 @@ def test_feedback_reward_fault_and_outcome_stand_with_each_call(tmp_path: Path) 
     assert {call.feedback for call in calls if call.reward} == {"hit"}
     assert {call.fault for call in calls} == {None, "call timed out after 60 s"}
     assert all(not call.feedback for call in calls if call.fault)
+
+
+class _Remembering(ScriptedPool):
+    """Agents of scripted weights with a long-term memory, which each call changes; remembers what calls were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[tuple[int, int, str], dict[str, tuple[str, int]]] = {}
+
+    def answer(self, request: ActRequest) -> ActReply:
+        self.given[request.key] = {handle.kind: handle.version for handle in request.memories}
+        luck = random.Random(str(request.key))
+        return ActReply(request.key, str(luck.randint(1, 30)), 10, 3, updates=(("ltm", b"memory"),))
+
+
+@pytest.mark.parametrize("span", ["episode", "run"])
+def test_each_call_names_the_versions_of_what_its_agent_kept(tmp_path: Path, span: str) -> None:
+    agents = {
+        "count": 3,
+        "engine": {"kind": "ulm", "model": "policies/agent"},
+        "memory": ["stm", {"kind": "ltm", "span": span}, {"kind": "facts", "span": span}],
+    }
+    pool = _Remembering()
+    data = {**toy_config(episodes=3).model_dump(), "agents": agents}
+    play(tmp_path / "run", ExperimentConfig.model_validate(data), pool)
+    calls = list(experience(tmp_path / "run"))
+    assert {call.key: call.versions for call in calls} == pool.given
+    assert any(set(call.versions) == {"ltm", "facts"} for call in calls)
+    names = {name for call in calls for name, _ in call.versions.values()}
+    assert any(name.startswith("e2") for name in names) == (span == "episode")
 
 
 def test_a_coordinators_briefings_and_answers_are_those_of_play(tmp_path: Path) -> None:

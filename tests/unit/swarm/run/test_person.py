@@ -22,7 +22,7 @@ from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply
 from swarm.run.runner import resume_run, start_run
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from worlds.protocol import Report
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
@@ -169,7 +169,7 @@ def test_a_person_coordinates_any_world_and_replay_accepts_it(
     heard = any(line.startswith("a0 says: ") for line in person.shown)
     assert heard is (topology == "star" and world == "split-numbers-v0")
     assert "Told a0 at tick 0: go 0.0; then nothing was reported" in person.shown or heard
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 def test_agents_read_what_the_person_writes(experiment: Experiment, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
 from swarm.run.steering import STEERING_NAME, post
 from swarm.view.dashboard_state import DashboardState
-from swarm.view.replay import replay, transcript
+from swarm.view.replay import replay_run, transcript
 from worlds.split_numbers.world import SplitNumbersWorld
 
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
@@ -102,7 +102,7 @@ def test_a_directive_reaches_the_agents_it_names_for_one_tick_and_replaces_the_c
     assert heard[1][0::2] == ["11-[1]", "11-[2]"]  # the coordinator's word, which was given two ticks ago
     assert heard[1][1] not in ("24-[6]", "")
     assert asked[1].directives == ((0, "a0", "24-[6]"), (0, "a1", "24-[6]"), (0, "a2", "11-[2]"))
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 def test_a_person_can_direct_where_there_is_no_coordinator(run: Callable[..., Path]) -> None:
@@ -123,7 +123,7 @@ def test_what_is_said_costs_its_tokens_once_for_each_agent_and_for_a_hint_once(r
     generated = [sum(e["generated_tokens"] for e in tick["agents"]) for tick in (before, after)]
     assert after["spent"]["tokens"] - before["spent"]["tokens"] == 15 + 10 + generated[1] - generated[0]
     assert after["spent"]["calls"] == before["spent"]["calls"]
-    assert replay(said, check=True).finished
+    assert replay_run(said, check=True).finished
 
 
 def test_what_is_said_counts_before_agents_spend_the_rest(run: Callable[..., Path]) -> None:
@@ -145,7 +145,7 @@ def test_a_hint_is_read_by_the_coordinator_for_the_rest_of_the_episode_and_no_lo
     run_dir = run(("the left is empty",), ("for one", (), 0), ("[7]", ["a3"]), episodes=2, coordinator=READER)
     assert heard == {(e, t): ("the left is empty", "for one") if e == 0 else () for e in (0, 1) for t in range(4)}
     assert [entry.get("hint") for entry in steered(run_dir)[0, 0]] == ["the left is empty", "for one", None]
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -175,7 +175,7 @@ def test_what_is_left_for_a_killed_run_is_heard_after_its_last_record(run: Calla
     resume_run(run_dir)
     said = {place: [entry["line"] for entry in entries] for place, entries in steered(run_dir).items()}
     assert said == {(0, 0): [1], (1, 0): [1], (1, 2): [2], (0, 3): [2]}
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 def test_what_is_said_while_a_tick_is_played_is_heard_in_the_next(
@@ -207,7 +207,7 @@ def test_a_world_that_raises_does_not_make_words_free(
         assert said["unrecorded"]["tokens"] == alone["unrecorded"]["tokens"] + len("hear me")
         assert said["tokens"] == said["unrecorded"]["tokens"]
     monkeypatch.undo()
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 # Those who read the journal
@@ -247,7 +247,7 @@ def test_replay_names_what_was_never_said(
 
     rewrite(run_dir, forge)
     with pytest.raises(SwarmError, match=message):
-        replay(run_dir, check=True)
+        replay_run(run_dir, check=True)
 
 
 # The command

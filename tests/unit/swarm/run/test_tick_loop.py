@@ -16,7 +16,7 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from swarm.record.journal import JournalWriter, read_records
 from swarm.run.runner import resume_run, start_run
-from swarm.view.replay import replay
+from swarm.view.replay import replay_run
 from worlds.numbers.world import NumbersWorld
 from worlds.split_numbers.playbook import SplitNumbersPlaybook
 from worlds.split_numbers.world import SplitNumbersWorld
@@ -50,7 +50,7 @@ def test_same_seed_gives_the_same_journal_and_another_seed_another(experiment: E
 
 
 def test_replay_accepts_what_the_runtime_wrote(experiment: Experiment, tmp_path: Path) -> None:
-    assert replay(run(experiment, tmp_path), check=True).finished
+    assert replay_run(run(experiment, tmp_path), check=True).finished
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
@@ -125,7 +125,7 @@ def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
     passed = [text for mind in minds for _, texts in mind.get("declined", []) for text in texts]
     assert len(passed) > 5
     assert len(passed) == len(set(passed))  # what was declined is not offered, so it cannot be again
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
     lines = whole.splitlines(keepends=True)
     for cut in range(2, len(lines), 2):
         journal.write_bytes(b"".join(lines[:cut]))
@@ -161,7 +161,7 @@ def test_a_model_that_raises_is_a_fault_and_the_run_goes_on(
     faulty = [entry for record in ticks(run_dir) for entry in record["agents"] if "fault" in entry]
     assert len(faulty) == 4
     assert {entry["agent"] for entry in faulty} == {"a1"}
-    assert replay(run_dir, check=True).finished  # it recounts the faults
+    assert replay_run(run_dir, check=True).finished  # it recounts the faults
 
 
 def test_too_many_faults_stop_the_run_with_a_non_zero_exit(
@@ -218,7 +218,7 @@ def test_a_world_that_raises_ends_its_episode_as_a_fault(
         assert r["calls"] == played[r["episode"]]["calls"] + r["unrecorded"]["calls"]
     assert end["tokens"] == sum(r["tokens"] for r in closings)
     monkeypatch.undo()
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 def test_a_world_that_returns_garbage_is_a_fault(
@@ -236,7 +236,7 @@ def test_an_agent_rests_after_too_many_illegal_actions(
     scripted(monkeypatch, lambda request: ActReply(request.key, "nonsense", 5, 5))
     run_dir = run(experiment, tmp_path, episodes=1, budget={"ticks": 9, "tokens": None})
     assert [len(record["agents"]) for record in ticks(run_dir)] == [4, 4, 4, 0, 4, 4, 4, 0, 4]
-    assert replay(run_dir, check=True).finished
+    assert replay_run(run_dir, check=True).finished
 
 
 def test_neighbours_reports_are_heard(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,4 +409,4 @@ def test_after_the_first_tick_agents_without_a_directive_rest_in_turn(experiment
         assert len(names) >= 3
         counts.add(len(names))
     assert max(counts) > 3
-    assert replay(directed, check=True).finished
+    assert replay_run(directed, check=True).finished

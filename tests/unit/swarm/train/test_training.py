@@ -152,7 +152,9 @@ def test_a_training_starts_from_a_checkpoint_and_says_so() -> None:
 
 
 def test_a_task_without_lessons_is_refused() -> None:
-    refused("no task 'chess'; available: facts-agent", "task=chess")
+    refused("world facts-v0 has no task 'chess'; available: facts-agent", "task=chess")
+    refused("world echo-v0 has no lessons", "world=echo-v0")
+    refused("examples of task 'vault-agent' are whole episodes", "world=vault-v0", "task=vault-agent")
 
 
 def test_a_memory_is_trained_on_episodes_and_scored_with_and_without_it() -> None:

@@ -15,7 +15,7 @@ from fakes.toy_run import GuessWorld, write_toy_run
 
 from swarm.errors import SwarmError
 from swarm.record.journal import JournalError, JournalWriter, read_records
-from swarm.view.replay import ReplayError, replay, transcript
+from swarm.view.replay import ReplayError, replay_run, transcript
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -23,7 +23,7 @@ def test_an_honest_run_replays_with_its_totals_and_hash(tmp_path: Path, concurre
     write_toy_run(tmp_path, episodes=4, concurrency=concurrency)
     records = list(read_records(tmp_path / "journal.jsonl"))
     seen: list[tuple[int, int]] = []
-    result = replay(tmp_path, True, progress=lambda done, size: seen.append((done, size)))
+    result = replay_run(tmp_path, True, progress=lambda done, size: seen.append((done, size)))
     assert result.hash == records[-1]["hash"]
     assert (result.records, result.episodes, result.finished) == (len(records), 4, True)
     assert result.solved == records[-1]["solved"] > 0
@@ -35,7 +35,7 @@ def test_a_run_that_was_cut_short_replays_up_to_its_torn_tail(tmp_path: Path) ->
     write_toy_run(tmp_path, finish=False)
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes() + b'{"agents":[{"act')
-    result = replay(tmp_path, True)
+    result = replay_run(tmp_path, True)
     assert (result.finished, result.open_episodes, result.episodes) == (False, 1, 1)
     assert result.hash == list(read_records(path))[-1]["hash"]
 
@@ -107,7 +107,7 @@ def test_a_forged_record_is_named_even_when_the_chain_is_right(
     write_toy_run(tmp_path)
     rewrite(tmp_path, change)
     with pytest.raises(SwarmError, match=message) as caught:
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
     assert "\n" not in str(caught.value)
 
 
@@ -116,16 +116,16 @@ def test_rechaining_without_a_change_still_replays(tmp_path: Path) -> None:
     before = (tmp_path / "journal.jsonl").read_bytes()
     rewrite(tmp_path, lambda record: None)
     assert (tmp_path / "journal.jsonl").read_bytes() == before
-    assert replay(tmp_path, True).finished
+    assert replay_run(tmp_path, True).finished
 
 
 def test_check_finds_a_broken_chain_that_the_worlds_do_not_see(tmp_path: Path) -> None:
     write_toy_run(tmp_path)
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b"try above 1", b"try above 2"))
-    assert replay(tmp_path, False).finished
+    assert replay_run(tmp_path, False).finished
     with pytest.raises(JournalError, match="was altered"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
 
 
 @pytest.mark.parametrize("kind", ["header", "episode", "tick"])
@@ -133,7 +133,7 @@ def test_records_out_of_place_are_errors(tmp_path: Path, kind: str) -> None:
     write_toy_run(tmp_path)
     rewrite(tmp_path, lambda record: [record, record] if record["kind"] == kind else None)
     with pytest.raises(SwarmError, match=r"one header|began twice|tick differs"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
 
 
 def test_a_record_after_the_end_is_an_error(tmp_path: Path) -> None:
@@ -141,15 +141,15 @@ def test_a_record_after_the_end_is_an_error(tmp_path: Path) -> None:
     with JournalWriter.resume(tmp_path / "journal.jsonl") as journal:
         journal.append(end())
     with pytest.raises(ReplayError, match="after the end"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
 
 
 def test_missing_and_empty_journals_and_unknown_worlds_are_one_line_errors(tmp_path: Path) -> None:
     with pytest.raises(SwarmError, match="no journal at"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
     (tmp_path / "journal.jsonl").write_bytes(b'{"conf')
     with pytest.raises(SwarmError, match="no whole record"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
     write_toy_run(tmp_path / "run")
 
     def rename(record: dict[str, Any]) -> None:
@@ -160,7 +160,7 @@ def test_missing_and_empty_journals_and_unknown_worlds_are_one_line_errors(tmp_p
 
     rewrite(tmp_path / "run", rename)
     with pytest.raises(SwarmError, match=r"toy-gess-v0.* not found"):
-        replay(tmp_path / "run", True)
+        replay_run(tmp_path / "run", True)
 
 
 def test_a_world_that_raises_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_world_that_raises_is_named_with_its_place(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(GuessWorld, "step", broken)
     with pytest.raises(ReplayError, match=r"seq 2, episode 0, tick 0: the world's step raised ZeroDivisionError"):
-        replay(tmp_path, True)
+        replay_run(tmp_path, True)
 
 
 def test_the_transcript_tells_every_tick(tmp_path: Path) -> None:

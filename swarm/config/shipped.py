@@ -1,0 +1,43 @@
+"""The experiments that come with the package, and how a name on the command line becomes a file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from swarm.errors import SwarmError
+
+__all__ = ["find_file", "is_shipped", "shipped_folder"]
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped experiments: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "shipped"
+    return inside if inside.is_dir() else package.parent / "experiments"
+
+
+def is_shipped(file: Path) -> bool:
+    """Return whether a file is one of the installed package's own, beside which nothing should be written."""
+    folder = shipped_folder()
+    return folder.name == "shipped" and file.resolve().parent == folder.resolve()
+
+
+def find_file(file: Path) -> Path:
+    """Return the file that a user means: an existing path, or else a shipped experiment by its name.
+
+    Args:
+        file: a path such as `experiments/puzzle.yaml`, or a name such as `puzzle`.
+
+    Raises:
+        SwarmError: a name without a file of that name; the line has the nearest one. A missing path is returned as it
+            is: whoever reads it says what is beside it.
+    """
+    if file.exists() or file.name != str(file) or file.suffix:
+        return file
+    shipped = {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+    if file.name in shipped:
+        return shipped[file.name]
+    near = difflib.get_close_matches(file.name, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; shipped: {', '.join(shipped)}"
+    raise SwarmError(f"{file}: no such file, and no shipped experiment of that name{hint}")
