@@ -113,8 +113,11 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
-        "What each kind of YAML file may say. `swarm settings NAME` prints the same; `swarm settings NAME --schema`",
-        "prints a JSON Schema for editors. `swarm settings --page` makes this page from the code; do not edit it.",
+        "What each kind of YAML file may say. `swarm settings NAME` prints the same. For editors that check YAML:",
+        "`swarm settings --schema > experiment.schema.json`, and the comment",
+        "`# yaml-language-server: $schema=experiment.schema.json` in the first line of the file.",
+        "",
+        "`swarm settings --page` makes this page from the code; do not edit it.",
     ]
     for file, models in FILES.items():
         lines += ["", f"## {file.capitalize()}", *_markdown(describe(*models()))]
