@@ -34,6 +34,7 @@ from swarm.commands import (
     report,
     resume,
     run,
+    settings,
     steer,
     train,
     watch,
@@ -135,7 +136,7 @@ _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),
-    "Worlds and machine": (worlds, doctor),
+    "Worlds and machine": (worlds, settings, doctor),
 }
 """Commands by the panel of `swarm --help`; a module's function has its name, unless `NAME` says otherwise."""
 

@@ -47,7 +47,7 @@ class WorldError(ValueError):
 class WorldOptions(BaseModel):
     """Base of the per-world options; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Info(TypedDict, total=False):

@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from swarm.actors.shared_memory import protect
 from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
-from swarm.config.experiment import FaultsConfig, RuntimeConfig
+from swarm.config.experiment import RuntimeConfig
 from swarm.errors import SwarmError, first_line
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
@@ -132,7 +132,6 @@ class RayPool:
         spec: what every host is told.
         models: shared models by path; put into the object store once.
         runtime: number of hosts, standby hosts, threads, address.
-        faults: how many host deaths are survived, and the time limit of a call.
         agents: number of agents, for `agents_per_host`.
         on_event: told about host deaths and replacements: (kind, facts).
         make_remote: starts the models in other processes, by whose they are; called once Ray is up.
@@ -141,19 +140,20 @@ class RayPool:
         SwarmError: Ray cannot be started, or no host comes up.
     """
 
+    max_deaths = 20
+    """Hosts that may die before the run gives up."""
+
     def __init__(
         self,
         spec: HostSpec,
         models: dict[str, SharedModel],
         runtime: RuntimeConfig,
-        faults: FaultsConfig,
         agents: int,
         on_event: Callable[..., None] = lambda kind, **facts: None,
         make_remote: Callable[[], Mapping[str, TextModel]] = dict,
     ) -> None:
         start_ray(runtime.address)
         self._spec = spec
-        self._faults = faults
         self._on_event = on_event
         self._counter = TokenCounter(spec)
         self._standby: list[_Member] = []
@@ -216,11 +216,8 @@ class RayPool:
         """
         self._deaths += 1
         self._hosts[index].kill()
-        if self._deaths > self._faults.max_host_deaths:
-            raise SwarmError(
-                f"{self._deaths} hosts died, more than faults.max_host_deaths allows ({self._faults.max_host_deaths}); "
-                f"last: {why}"
-            )
+        if self._deaths > self.max_deaths:
+            raise SwarmError(f"{self._deaths} hosts died, and a run survives {self.max_deaths}; last: {why}")
         self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
 
     def _serving(self) -> list[int]:
@@ -240,7 +237,7 @@ class RayPool:
         """
         replies: dict[int, _Fields | str] = {}
         todo = list(range(len(requests)))
-        limit = self._faults.call_timeout_s
+        limit = self._spec.call_timeout_s
         died_at: float | None = None
         while todo:
             serving = self._serving()

@@ -30,7 +30,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from swarm.backends.models import ModelFolder
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
-from swarm.backends.vllm import LORA_RANKS, require_vllm
+from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import SwarmError, first_line
 
@@ -74,14 +74,14 @@ def _environment(settings: VllmEngine) -> dict[str, str]:
     """Return the environment that vLLM reads while it is imported."""
     found = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb),
+        "VLLM_CPU_KVCACHE_SPACE": str(cpu_cache_gb()),
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    if not settings.num_gpus:
-        threads = settings.threads or len(os.sched_getaffinity(0))
-        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    if not settings.num_gpus and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        threads = str(len(os.sched_getaffinity(0)))  # Ray has set one
+        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": threads}
     return found
 
 
@@ -260,7 +260,6 @@ def _sampling(request: TextRequest) -> Any:
 
     return SamplingParams(
         temperature=request.temperature,
-        top_p=request.top_p,
         seed=request.seed % 2**63,
         max_tokens=request.max_new_tokens,
         stop=list(request.stop),
@@ -298,19 +297,20 @@ class VllmModel:
         folder: the model's files.
         settings: of the engine.
         adapters: folders of PEFT LoRA adapters that may be asked for.
-        max_deaths: how often a dead engine is replaced.
         on_event: told about starts, deaths and replacements: (kind, facts).
 
     Raises:
         SwarmError: vLLM is not installed, or cannot be started with this model.
     """
 
+    max_deaths = 20
+    """Times that a dead engine is replaced before the run gives up."""
+
     def __init__(
         self,
         folder: ModelFolder,
         settings: VllmEngine,
         adapters: Sequence[Path] = (),
-        max_deaths: int = 3,
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
         require_vllm(settings.num_gpus)
@@ -318,7 +318,7 @@ class VllmModel:
 
         self.num_gpus = settings.num_gpus
         self._folder, self._settings, self._adapters = folder, settings, [str(adapter) for adapter in adapters]
-        self._max_deaths, self._on_event = max_deaths, on_event
+        self._on_event = on_event
         self._deaths = 0
         self.tokenizer = Tokenizer.load(folder.path)
         self.tokenizer.eot_id = folder.ends[0]
@@ -415,10 +415,9 @@ class VllmModel:
         self._deaths += 1
         self._on_event("engine_death", engine="vllm", detail=why)
         self.close()
-        if self._deaths > self._max_deaths:
+        if self._deaths > self.max_deaths:
             raise SwarmError(
-                f"the vLLM engine died {self._deaths} times, more than faults.max_host_deaths allows "
-                f"({self._max_deaths}); last: {why}"
+                f"the vLLM engine died {self._deaths} times, and a run survives {self.max_deaths}; last: {why}"
             )
         started = time.monotonic()
         self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet

@@ -185,7 +185,7 @@ class Host:
         self._remote = remote or {}
         self._computes = computes
         self._engines: dict[tuple[str, frozenset[str]], Engine] = {}
-        self._pretrained: dict[tuple[str, str | None, int | None], TextModel] = {}
+        self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
         self._counter = TokenCounter(spec)
         self._agents = self._text_model("agents", spec.agents)
@@ -216,10 +216,10 @@ class Host:
             own = self._engine(engine.model, frozenset(kind.part for kind, _ in kinds if kind.part))
             readers = {kind.kind: kind.Reader(memory, own) for kind, memory in kinds if kind.Reader}
             return UlmModel(own, self._models[engine.model].chat, readers=readers)
-        return self._transformers(engine.model, engine.adapter, engine.max_length)
+        return self._transformers(engine.model, engine.adapter)
 
-    def _transformers(self, name: str, adapter: str | None, max_length: int | None) -> TextModel:
-        if (name, adapter, max_length) not in self._pretrained:
+    def _transformers(self, name: str, adapter: str | None) -> TextModel:
+        if (name, adapter) not in self._pretrained:
             import torch
 
             from swarm.backends.transformers import TransformersModel
@@ -228,10 +228,8 @@ class Host:
             if self.spec.threads:
                 torch.set_num_threads(self.spec.threads)
             place = Path(self.spec.adapters[adapter]) if adapter else None
-            self._pretrained[name, adapter, max_length] = TransformersModel(
-                self.spec.folders[name], device, dtype, place, max_length
-            )
-        return self._pretrained[name, adapter, max_length]
+            self._pretrained[name, adapter] = TransformersModel(self.spec.folders[name], device, dtype, place)
+        return self._pretrained[name, adapter]
 
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
         import torch
@@ -317,7 +315,6 @@ class Host:
                     derive_seed(self.spec.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
-                    agents.top_p,
                     stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
                     request.memories,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -111,11 +112,11 @@ def _needs(engine: ModelEngine, count: int, config: ExperimentConfig) -> tuple[s
         width = 4 if engine.dtype == "float32" else 2
         if engine.num_gpus:
             return "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine"
-        return "this machine", width * count + engine.kv_cache_gb * 1e9, f"and {engine.kv_cache_gb} GB of KV cache"
+        return "this machine", width * count + cpu_cache_gb() * 1e9, f"and {cpu_cache_gb()} GB of KV cache"
     on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = 1
     if runtime.pool == "ray":
-        agents = config.agents.count * config.concurrency
+        agents = config.agents.count * config.at_once
         hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
         copies = hosts + runtime.standby
     width = 4 if runtime.dtype == "float32" else 2

@@ -135,7 +135,8 @@ def _check_parts(agents: AgentsConfig, model: str, shape: Mapping[str, Any]) -> 
 
 def _check_folder(engine: ModelEngine, opened: ModelFolder) -> None:
     """Refuse what an engine would find out only in its own process."""
-    opened.refuse_longer(engine.max_tokens)
+    if isinstance(engine, VllmEngine):
+        opened.refuse_longer(engine.max_length)
     if not isinstance(engine, TransformersEngine):
         return
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

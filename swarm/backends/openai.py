@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import json
 import math
 import os
@@ -63,6 +64,8 @@ class OpenAIModel:
         config: settings.
         environ: where the variable `config.key_env` is looked up.
         sleep: waits before a retry.
+        timeout_s: time limit of one request; a try that is cut is repeated, within the deadline of the call.
+        retries: times that a failed request is sent again, each after a longer wait.
 
     Raises:
         SwarmError: no key where one should be, or a proxy that cannot be used.
@@ -74,11 +77,15 @@ class OpenAIModel:
         config: OpenAIEngine,
         environ: Mapping[str, str] = os.environ,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 4,
     ) -> None:
         self.model = model
         self._config = config
         self._url = config.url.rstrip("/")
         self._sleep = sleep
+        self._timeout_s, self._retries = timeout_s, retries
         self._key = _read_key(config.key_env, environ)
         self._client = TimedClient(self._key, config.connections)
         self._is_reached = False
@@ -87,12 +94,13 @@ class OpenAIModel:
         return f"OpenAIModel({self.model!r}, {self._url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, self._config)
+        make = functools.partial(type(self), timeout_s=self._timeout_s, retries=self._retries)
+        return make, (self.model, self._config)
 
     @property
     def max_length(self) -> int:
-        """Tokens of prompt and answer together: `engine.max_length`, or 1 << 20 where it is unknown."""
-        return self._config.max_length or UNKNOWN_LENGTH
+        """Tokens of prompt and answer together, which only the endpoint knows."""
+        return UNKNOWN_LENGTH
 
     def check(self) -> None:
         """Look whether the endpoint is there and has the model; to be called once, before a run.
@@ -187,13 +195,10 @@ class OpenAIModel:
     async def _answer(self, request: TextRequest, deadline_s: float) -> TextResult:
         """Ask until there is an answer, or no use in asking again."""
         try:
-            (num_prompt,) = self.count_prompts([request])
             most = self._count_prompts([request], 1)[0], request.max_new_tokens
             path, body = self._body(request)
         except Exception as error:  # a request that cannot even be written must not take its neighbours down
             return TextResult.failed(self._quote(f"cannot ask the endpoint: {type(error).__name__}: {error}", 300))
-        if self._config.max_length is not None and num_prompt + request.max_new_tokens > self._config.max_length:
-            return TextResult.too_long(num_prompt, request.max_new_tokens, self._config.max_length)
         unanswered = 0
 
         def charged(result: TextResult) -> TextResult:
@@ -202,7 +207,7 @@ class OpenAIModel:
             written = result.generated_tokens + unanswered * most[1]
             return replace(result, prompt_tokens=read, generated_tokens=written)
 
-        for tries in range(1, self._config.retries + 2):
+        for tries in range(1, self._retries + 2):
             answer = await self._exchange("POST", path, body, deadline_s)
             verdict = judge(answer)
             if verdict == "completion":
@@ -222,7 +227,7 @@ class OpenAIModel:
                 unanswered += answer.was_sent
                 if time.monotonic() >= deadline_s:
                     return charged(TextResult.failed(_LATE))
-            if tries <= self._config.retries:
+            if tries <= self._retries:
                 delay_s = self._delay_s(tries, answer.retry_after_s, deadline_s)
                 if time.monotonic() + delay_s >= deadline_s:
                     fault = f"timeout: no time before the deadline to try again after {trouble}"
@@ -233,12 +238,12 @@ class OpenAIModel:
         return charged(TextResult.failed(f"{trouble} (tries: {tries})"))
 
     def _delay_s(self, tries: int, retry_after_s: float, deadline_s: float) -> float:
-        """Return how long to wait after so many tries; without a deadline, Retry-After gets `engine.timeout_s`."""
-        limit_s = self._config.timeout_s if deadline_s == math.inf else math.inf
+        """Return how long to wait after so many tries; without a deadline, Retry-After gets one request's limit."""
+        limit_s = self._timeout_s if deadline_s == math.inf else math.inf
         return max(min(BACKOFF_S * 2.0 ** (tries - 1), MAX_BACKOFF_S), min(retry_after_s, limit_s))
 
     async def _exchange(self, method: str, path: str, body: bytes = b"", deadline_s: float = math.inf) -> Answer:
-        limit_s = min(self._config.timeout_s, deadline_s - time.monotonic())
+        limit_s = min(self._timeout_s, deadline_s - time.monotonic())
         answer = await self._client.exchange(limit_s, method, self._url + path, body)
         self._is_reached |= answer.status > 0
         return answer
@@ -249,7 +254,7 @@ class OpenAIModel:
             "model": self.model,
             "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
-            "top_p": request.top_p,
+            "top_p": 1.0,  # servers have defaults of their own
             "seed": request.seed & MAX_SEED,
         }
         if request.stop:

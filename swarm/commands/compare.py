@@ -30,7 +30,7 @@ def compare(
     file = find_file(file)
     config = load_experiment(file, overrides or [])
 
-    sweeps = config.compare is not None and config.compare.sweep is not None
+    sweeps = config.compare is not None and bool(config.compare.sweep)
     if sweeps:
         from swarm.compare.sweep import run_sweep as run
     else:

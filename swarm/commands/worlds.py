@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,15 +48,15 @@ def worlds(
 def _show(world_type: type[World]) -> None:
     import inspect
 
+    from swarm.commands.settings import setting_lines
+    from swarm.config.describe import describe
+
     typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
-    schema = world_type.Options.model_json_schema()
-    required = set(schema.get("required", ()))
-    width = max(map(len, schema.get("properties", {})), default=0) + 1
-    for name, option in schema.get("properties", {}).items():
-        default = "required" if name in required else json.dumps(option.get("default"))
-        typer.echo(f"  {name + ':':<{width}} {default:<12} {_kind(option)}".rstrip())
+    options = describe(world_type.Options)[0].settings
+    typer.echo("\n".join(setting_lines(options)))
+    required = [one.name for one in options if one.default is None]
     if required:
-        typer.echo(f"\nno example: {', '.join(sorted(required))} must be given first")
+        typer.echo(f"\nno example: {', '.join(required)} must be given first")
         return
     world = world_type(2, world_type.Options())
     observations, _ = world.reset(0, {"episode": 0})
@@ -68,17 +67,6 @@ def _show(world_type: type[World]) -> None:
     for agent, text in observations.items():
         typer.echo(f"  {agent} reads: {text}")
     typer.echo("\n" + "\n".join(f"  {line}" for line in world.render().splitlines()))
-
-
-def _kind(option: dict[str, object]) -> str:
-    """Say which values an option takes, from its JSON schema."""
-    if isinstance(members := option.get("anyOf"), list):
-        return " or ".join(_kind(member) for member in members)
-    if isinstance(choices := option.get("enum"), list):
-        return "one of " + ", ".join(map(str, choices))
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {option[key]}" for key, sign in limits.items() if key in option]
-    return f"{option.get('type', 'any')} {' and '.join(bounds)}"
 
 
 def _check(world_id: str) -> None:

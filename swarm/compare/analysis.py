@@ -123,7 +123,7 @@ def analyse(
     budget: int,
     seeds: Sequence[int],
     episodes: int,
-    resamples: int,
+    resamples: int = 10_000,
     skipped: Mapping[str, str],
     parameters: Callable[[str], int | None],
     arms: Mapping[str, Arm] = ARMS,

@@ -40,6 +40,9 @@ _SILENT = {
 }
 
 
+AT_ONCE = 50
+"""Episodes in flight at once, where the file does not say: they share batches, not results."""
+
 RIVALS_MAY_CHANGE = ("agents", "coordinator", "topology", "world")
 """Sections of an experiment in which a rival may differ."""
 
@@ -356,7 +359,7 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
         update={
             "name": f"{config.name}-{arm}",
             "episodes": episodes,
-            "concurrency": config.compare.concurrency if config.compare else config.concurrency,
+            "concurrency": config.concurrency or (1 if changed.agents.lasting else AT_ONCE),
             "compare": None,
         }
     )

@@ -40,7 +40,7 @@ def run_comparison(
     """Run what is missing of a comparison, write table, plots and report, and return the folder.
 
     Args:
-        config: the base experiment; `compare` in it gives puzzles per seed and resamples.
+        config: the base experiment; `compare` in it gives puzzles per seed.
         source: the file it came from, the base of relative paths.
         out: folder of the comparison, one run folder per arm and seed in it; None means runs/<name>-compare.
         arms: names of arms; none means those of the experiment, or all.
@@ -105,7 +105,6 @@ def compare_arms(
         budget=config.budget.tokens or 0,
         seeds=seeds,
         episodes=plan.episodes,
-        resamples=plan.bootstrap,
         skipped=skipped,
         parameters=lambda model: num_parameters(model, source.resolve().parent),
         arms=known,

@@ -39,16 +39,16 @@ def run_sweep(
         SwarmError: the key is no setting, or as `run_comparison`.
     """
     plan = config.compare
-    sweep = plan.sweep if plan is not None else None
-    if plan is None or sweep is None:
+    if plan is None or not plan.sweep:
         raise SwarmError("this experiment has no compare.sweep")
     out = out if out is not None else Path("runs") / f"{config.name}-sweep"
-    each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": None})})
-    planned = [(value, with_settings(each, {sweep.key: value}, "compare.sweep")) for value in sweep.values]
+    each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": {}})})
+    ((key, values),) = plan.sweep.items()
+    planned = [(value, with_settings(each, {key: value}, "compare.sweep")) for value in values]
     found: dict[str, Comparison] = {}
     for value, one in planned:
-        echo(f"== {sweep.key} = {value}")
-        name = f"{sweep.key.rpartition('.')[2]}-{value}"
+        echo(f"== {key} = {value}")
+        name = f"{key.rpartition('.')[2]}-{value}"
         found[str(value)] = compare_arms(one, source, out / name, arms, seeds, echo)
         echo("")
     rates = {value: {row.arm: row.rates[1.0] for row in result.rows if row.rates} for value, result in found.items()}
@@ -57,14 +57,14 @@ def run_sweep(
         for value, result in found.items()
     }
     summary: dict[str, Any] = {
-        "key": sweep.key,
+        "key": key,
         "rates": _json(rates),
         "swarm_minus": _json(differences),
         "crossover": crossover(differences),
     }
     write_whole(out / "sweep.json", json.dumps(summary, indent=1))
-    write_whole(out / "sweep.png", to_png(plot_sweep(rates, sweep.key.rpartition(".")[2])))
-    for line in _table(sweep.key, rates, differences):
+    write_whole(out / "sweep.png", to_png(plot_sweep(rates, key.rpartition(".")[2])))
+    for line in _table(key, rates, differences):
         echo(line)
     echo(str(summary["crossover"]))
     return out

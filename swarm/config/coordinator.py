@@ -76,13 +76,10 @@ class CoordinatorConfig(Section):
     """Null control: give each agent the directive that was meant for another, at the same cost."""
 
     every_ticks: int = Field(1, ge=1)
-    """Ticks from one time that it is asked to the next."""
+    """Ticks from one of its calls to the next."""
 
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     """Sampling temperature of its model; 0 is greedy."""
-
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    """Sample from the most likely tokens that have this probability together."""
 
     max_new_tokens: int = Field(64, ge=1, le=4096)
     """Hard limit of one answer of its model."""

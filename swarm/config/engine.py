@@ -47,7 +47,7 @@ class RandomEngine(AnyEngine):
     """Model whose tokens are counted, so that random actions cost what this model's would; null counts bytes."""
 
     tokenizer: str | None = None
-    """Folder or name of a tokenizer to count with where the model itself is behind an endpoint."""
+    """Folder or name of a tokenizer to count with, where the model itself is behind an endpoint."""
 
     prompt: Literal["plain", "chat"] = "plain"
     """Count prompts as plain text, or as the model's chat format lays them out."""
@@ -64,19 +64,12 @@ class ModelEngine(AnyEngine):
 
     model: str
 
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of prompt and answer together; None for the model's own limit, or without one."""
-        return None
-
     def refuse_short(self, max_new_tokens: int) -> None:
         """Check that there is room for a prompt beside the answer.
 
         Raises:
             ValueError: there is none.
         """
-        if self.max_tokens is not None and self.max_tokens <= max_new_tokens:
-            raise ValueError(f"engine.max_length {self.max_tokens} leaves no room beside max_new_tokens")
 
 
 class UlmEngine(ModelEngine):
@@ -96,14 +89,6 @@ class _PretrainedEngine(ModelEngine):
 
     prompt: Literal["plain", "chat"] = "chat"
     """`chat` explains the task in the model's chat format; `plain` continues the text that our µLMs are trained on."""
-
-    max_length: int | None = Field(None, ge=16)
-    """Tokens of prompt and answer together; null takes the model's own limit."""
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of prompt and answer together; None for the model's own limit."""
-        return self.max_length
 
 
 class TransformersEngine(_PretrainedEngine):
@@ -131,6 +116,9 @@ class VllmEngine(_PretrainedEngine):
     adapter: str | None = None
     """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
+    max_length: int | None = Field(None, ge=16)
+    """Tokens of prompt and answer together, for which memory is set aside; null takes the model's own limit."""
+
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of weights and activations; `auto` takes the model's own."""
 
@@ -138,7 +126,8 @@ class VllmEngine(_PretrainedEngine):
     """Skip compilation: a faster start, slower answers."""
 
     num_gpus: Annotated[float, PHYSICAL] = Field(0.0, ge=0)
-    """GPUs of the engine, or a part of one; 0 uses vLLM's build for CPUs."""
+    """GPUs of the engine, or a part of one. 0 uses vLLM's build for CPUs, on all cores with a KV cache of 1 GB, unless
+    vLLM's own variables VLLM_CPU_OMP_THREADS_BIND and VLLM_CPU_KVCACHE_SPACE say otherwise."""
 
     tensor_parallel_size: Annotated[int, PHYSICAL] = Field(1, ge=1)
     """GPUs that the model is split over."""
@@ -146,22 +135,20 @@ class VllmEngine(_PretrainedEngine):
     gpu_memory_utilization: Annotated[float, PHYSICAL] = Field(0.9, gt=0, le=1)
     """Part of the GPU's memory that the engine may use."""
 
-    kv_cache_gb: Annotated[int, PHYSICAL] = Field(1, ge=1)
-    """Memory of the KV cache on CPUs."""
+    def refuse_short(self, max_new_tokens: int) -> None:
+        """Check that there is room for a prompt beside the answer.
 
-    threads: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
-    """CPU cores to compute on; null takes all."""
+        Raises:
+            ValueError: there is none.
+        """
+        if self.max_length is not None and self.max_length <= max_new_tokens:
+            raise ValueError(f"engine.max_length {self.max_length} leaves no room beside max_new_tokens")
 
     @model_validator(mode="after")
     def _fits_the_machine(self) -> VllmEngine:
-        place, other = (
-            ("GPUs", ("kv_cache_gb", "threads")),
-            ("a CPU", ("tensor_parallel_size", "gpu_memory_utilization")),
-        )
-        where, unused = place if self.num_gpus else other
-        for name in unused:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no meaning for vllm on {where}; leave it out")
+        for name in ("tensor_parallel_size", "gpu_memory_utilization"):
+            if not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` has no meaning for vllm on a CPU; leave it out")
         if self.num_gpus > 1 and self.num_gpus % 1:
             raise ValueError(f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
         if self.num_gpus and self.tensor_parallel_size > self.num_gpus:
@@ -190,12 +177,6 @@ class OpenAIEngine(_PretrainedEngine):
     tokenizer: str | None = None
     """Folder or name of the model's tokenizer, to count prompts before they are sent; null estimates from bytes."""
 
-    timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    """Time limit of one request; at most `faults.call_timeout_s`."""
-
-    retries: Annotated[int, PHYSICAL] = Field(4, ge=0, le=20)
-    """Times that a failed request is sent again, each after a longer wait, within `faults.call_timeout_s`."""
-
     connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
@@ -207,18 +188,6 @@ class OpenAIEngine(_PretrainedEngine):
                 "it must be an http(s) address without a user name or key in it, such as http://localhost:8000/v1"
             )
         return url
-
-    def refuse_late(self, limit_s: float, where: str) -> None:
-        """Check that a request may take as long as it is given before its call is cut.
-
-        Raises:
-            ValueError: it may not.
-        """
-        if self.timeout_s > max(limit_s, OpenAIEngine.model_fields["timeout_s"].default):
-            raise ValueError(
-                f"{where}.engine.timeout_s {self.timeout_s:g} is never reached: a call is cut after "
-                f"faults.call_timeout_s {limit_s:g}; raise that too"
-            )
 
 
 AgentEngine = Annotated[

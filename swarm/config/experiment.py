@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from swarm.config.coordinator import CoordinatorConfig
-from swarm.config.engine import AgentEngine, ModelEngine, OpenAIEngine, UlmEngine
+from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
 from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
 from swarm.config.training import Device
@@ -26,7 +26,6 @@ __all__ = [
     "ExperimentConfig",
     "FaultsConfig",
     "RuntimeConfig",
-    "SweepConfig",
     "TopologyConfig",
     "WorldConfig",
 ]
@@ -36,7 +35,10 @@ class WorldConfig(Section):
     """Which world, and its own options (validated by the world)."""
 
     id: str
+    """Its name and version, such as `my-world-v0`; `swarm worlds` lists them."""
+
     options: dict[str, Any] = Field(default_factory=dict)
+    """The world's own settings; `swarm worlds ID` lists them."""
 
 
 class AgentsConfig(Section):
@@ -51,9 +53,6 @@ class AgentsConfig(Section):
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     """Sampling temperature; 0 is greedy."""
 
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    """Sample from the most likely tokens that have this probability together."""
-
     max_new_tokens: int = Field(32, ge=1, le=4096)
     """Hard limit of one action."""
 
@@ -66,17 +65,19 @@ class AgentsConfig(Section):
     turns: Literal["parallel", "one_at_a_time"] = "parallel"
     """`parallel` lets all agents act in every tick; `one_at_a_time` lets one act per tick, in turn."""
 
-    max_retries: int = Field(3, ge=1)
-    """Illegal actions in a row after which an agent rests for one tick."""
-
     memory: Memories = Field(("stm",), validate_default=True)
     """What an agent keeps, as names or sections with their `kind` and settings: `stm`, the window, which ends with its
     prompt; `ltm`, the long-term memory of a model that was trained with one; `facts`, an exact memory of what the world
     vouches for. A package adds others by entry points in the group `ulm_swarm.memories`."""
 
     min_active: int | None = Field(None, ge=1)
-    """After the first tick, agents without a directive rest, except as many, in turn, as this number of active agents
-    takes; null lets everybody act in every tick."""
+    """From the second tick on, agents without a directive rest, unless fewer than this number would act; then others
+    join in turn. null lets everybody act in every tick."""
+
+    @property
+    def lasting(self) -> list[str]:
+        """The kinds of memory that are handed from episode to episode."""
+        return [memory.kind for memory in self.memory if isinstance(memory, KeptSection) and memory.span == "run"]
 
     @model_validator(mode="after")
     def _engine_and_memory_fit(self) -> AgentsConfig:
@@ -94,16 +95,15 @@ class AgentsConfig(Section):
 
 
 class TopologyConfig(Section):
-    """Who hears whom. The coordinator hears every agent unless `kind` is `none`.
-
-    `star`: agents talk to the coordinator only. `ring`, `complete`, `small_world`, `file`: neighbours also read each
-    other's latest report (`file` is an edge list of agent indices, one pair per line). `none`: nobody hears anybody.
-    """
+    """Who reads whose reports."""
 
     kind: Literal["none", "star", "ring", "complete", "small_world", "file"] = "star"
+    """With `none` nobody reads a report; with all others the coordinator reads every agent's. With `ring`, `complete`,
+    `small_world` (Watts-Strogatz: a ring of four neighbours each, one link in ten moved) and `file`, neighbours read
+    each other's latest too."""
+
     path: str | None = None
-    neighbours: int = Field(4, ge=2)
-    rewire: float = Field(0.1, ge=0.0, le=1.0)
+    """For `file`: an edge list of agent numbers from 0, one pair per line, relative to the YAML file."""
 
     @model_validator(mode="after")
     def _path_is_named(self) -> TopologyConfig:
@@ -113,19 +113,22 @@ class TopologyConfig(Section):
 
 
 class BudgetConfig(Section):
-    """Limits of one episode (one puzzle); None means unlimited. Everything used is charged, coordinator included.
-
-    Attributes:
-        tokens: prompt, generated, messages and the coordinator's own.
-        calls: model calls. actions: world actions. ticks: rounds.
-        wall_time_s: seconds for the whole run. A run that stops on it is marked, for it cannot be reproduced.
-    """
+    """Limits of one episode; null is no limit. Everything that is used is charged, the coordinator's share included."""
 
     tokens: int | None = Field(None, ge=1)
+    """Tokens read and written by all models, messages included."""
+
     calls: int | None = Field(None, ge=1)
+    """Model calls."""
+
     actions: int | None = Field(None, ge=1)
+    """World actions."""
+
     ticks: int | None = Field(200, ge=1)
+    """World steps of all agents together."""
+
     wall_time_s: float | None = Field(None, gt=0)
+    """Seconds of the whole run. A run that stops at this limit is marked, because it cannot be reproduced."""
 
     @model_validator(mode="after")
     def _ends(self) -> BudgetConfig:
@@ -135,110 +138,120 @@ class BudgetConfig(Section):
 
 
 class FaultsConfig(Section):
-    """How much may go wrong before the run stops with an error.
-
-    Attributes:
-        max_faults: recorded faults (a model or world that raises, hangs or returns garbage) per run.
-        call_timeout_s: a model call that takes longer is cut and recorded as a fault.
-        max_host_deaths: how often a dead host is replaced before the run gives up.
-    """
+    """What may go wrong before the run stops with an error."""
 
     max_faults: int = Field(20, ge=0)
+    """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
+
     call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    max_host_deaths: Annotated[int, PHYSICAL] = Field(20, ge=0)
+    """Seconds after which a model call is cut and recorded as a fault."""
 
 
 class RuntimeConfig(Section):
-    """Where and how the run is carried out; never part of what is compared.
-
-    Attributes:
-        pool: `ray` or `local` (this process, for tests and debugging).
-        hosts: agent host actors; agents_per_host, when set, decides the number of hosts instead.
-        standby: spare host actors that are loaded and take over when a host dies.
-        durability: `tick` makes every tick durable (fsync); `group` flushes at most every `group_ms`, so a power cut
-            may lose that much, which a deterministic run recomputes on resume.
-        device, dtype, compile: torch settings of the hosts. bfloat16 halves what a pretrained model of `ulm` reads per
-            token; what a text says may then depend on how many are decoded beside it, in float32 it does not.
-        address: address of a Ray cluster; None starts a local one.
-    """
+    """Where and how the run is carried out; never part of what is compared."""
 
     pool: Literal["ray", "local"] = "ray"
+    """`ray` computes in host processes; `local` in this one, for tests and small runs."""
+
     hosts: int = Field(2, ge=1, le=1024)
+    """Host processes, each with a part of the agents."""
+
     agents_per_host: int | None = Field(None, ge=1)
+    """Decides the number of hosts instead of `hosts`; null leaves it to that."""
+
     standby: int = Field(1, ge=0, le=16)
+    """Spare hosts, with their models loaded, that replace one that dies."""
+
     durability: Literal["tick", "group"] = "tick"
-    group_ms: int = Field(50, ge=1, le=10_000)
+    """`tick` has every tick on disk before the next. `group` writes every 50 ms: faster, and a power cut may lose so
+    much, which resuming recomputes."""
+
     device: Device = "auto"
+    """Where hosts compute: `cpu`, `cuda` or `mps` (Apple's GPU). `auto` takes a CUDA GPU where there is one, else the
+    CPU."""
+
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of weights in hosts. `bfloat16` halves what a pretrained model reads per token; then a text may
+    depend on how many others are decoded beside it, which in `float32` it does not."""
+
     compile: bool = False
+    """Run decoding through torch.compile, which takes seconds at the start; not with a long-term memory."""
+
     threads_per_host: int | None = Field(None, ge=1)
+    """CPU threads of each host; null shares the cores evenly."""
+
     address: str | None = None
-
-
-class SweepConfig(Section):
-    """One setting that a comparison goes through, a comparison for each of its values.
-
-    Attributes:
-        key: dotted, such as `world.options.depth`.
-        values: in the order of the plot.
-    """
-
-    key: str
-    values: list[int | float | str] = Field(min_length=2)
+    """Address of a Ray cluster; null starts Ray on this machine."""
 
 
 class CompareConfig(Section):
-    """What `swarm compare` runs: arms over the same puzzles and seeds.
-
-    Attributes:
-        arms: names from `swarm.compare.arms.ARMS`; empty means all.
-        seeds: run seeds; every arm runs every seed.
-        episodes: puzzles per seed.
-        concurrency: episodes in flight at once; they share batches, not results.
-        bootstrap: resamples of the paired bootstrap.
-        sweep: do all of it for each value of one setting.
-        rivals: arms of one's own: name -> the settings that differ, by dotted key, such as `coordinator.kind: rules`.
-    """
+    """What `swarm compare` runs: arms over the same puzzles and seeds."""
 
     arms: list[str] = Field(default_factory=list)
+    """Names of arms, rivals included; an empty list means all."""
+
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default_factory=lambda: [1, 2, 3], min_length=1)
+    """Seeds of runs; every arm runs every seed."""
+
     episodes: int = Field(100, ge=1)
-    concurrency: int = Field(50, ge=1, le=4096)
-    bootstrap: int = Field(10_000, ge=100)
-    sweep: SweepConfig | None = None
+    """Episodes per arm and seed."""
+
+    sweep: dict[str, Annotated[list[int | float | str], Field(min_length=2)]] = Field(
+        default_factory=dict, max_length=1
+    )
+    """One setting by its dotted name, such as `world.options.depth: [1, 2]`: a comparison for each of its values."""
+
     rivals: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Arms of one's own: a name, then the settings that differ, by dotted name, such as `coordinator.kind: rules`."""
 
 
 class ExperimentConfig(Section):
-    """One experiment file.
-
-    Attributes:
-        episodes: puzzles in the run. concurrency: episodes in flight at once (they share batches, not results).
-    """
+    """An experiment file, for `swarm run`, `swarm compare` and `swarm baseline`."""
 
     name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0, lt=2**63)
-    episodes: int = Field(1, ge=1)
-    concurrency: int = Field(1, ge=1, le=4096)
-    world: WorldConfig
-    agents: AgentsConfig
-    topology: TopologyConfig = TopologyConfig()
-    coordinator: CoordinatorConfig = CoordinatorConfig()
-    budget: BudgetConfig = BudgetConfig()
-    faults: FaultsConfig = FaultsConfig()
-    runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
-    compare: Annotated[CompareConfig | None, PHYSICAL] = None
+    """Names the folder of the run, runs/NAME-sSEED."""
 
-    @model_validator(mode="after")
-    def _requests_end_before_their_call(self) -> ExperimentConfig:
-        for where, section in (("agents", self.agents), ("coordinator", self.coordinator)):
-            if isinstance(section.engine, OpenAIEngine):
-                section.engine.refuse_late(self.faults.call_timeout_s, where)
-        return self
+    seed: int = Field(0, ge=0, lt=2**63)
+    """All randomness of the run is derived from it."""
+
+    episodes: int = Field(1, ge=1)
+    """Episodes of the run, each a new puzzle."""
+
+    concurrency: int | None = Field(None, ge=1, le=4096)
+    """Episodes in flight at once. They share batches, not results. null is 1 in a run and 50 in a comparison."""
+
+    world: WorldConfig
+    """What the agents act in."""
+
+    agents: AgentsConfig
+    """Who acts."""
+
+    topology: TopologyConfig = TopologyConfig()
+    """Who reads whose reports."""
+
+    coordinator: CoordinatorConfig = CoordinatorConfig()
+    """Who reads reports and directs agents."""
+
+    budget: BudgetConfig = BudgetConfig()
+    """What an episode may use."""
+
+    faults: FaultsConfig = FaultsConfig()
+    """How much may go wrong."""
+
+    runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
+    """Where it is computed."""
+
+    compare: Annotated[CompareConfig | None, PHYSICAL] = None
+    """What `swarm compare` compares."""
+
+    @property
+    def at_once(self) -> int:
+        """Episodes in flight at once in a run."""
+        return self.concurrency or 1
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
-        lasting = [m.kind for m in self.agents.memory if isinstance(m, KeptSection) and m.span == "run"]
-        if lasting and self.concurrency > 1:
-            raise ValueError(f"{lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1")
+        if self.agents.lasting and self.at_once > 1:
+            kind = self.agents.lasting[0]
+            raise ValueError(f"{kind} with span 'run' is handed from episode to episode; set concurrency: 1")
         return self

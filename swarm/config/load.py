@@ -10,13 +10,13 @@ import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from swarm.config.coordinator import COORDINATORS
+from swarm.config.describe import choices_of, models_in, tag_of, values_of
 from swarm.config.document import (
     Document,
     KeyPath,
@@ -175,7 +175,7 @@ def _unknown_key(model_class: type[BaseModel], loc: KeyPath, path: KeyPath, pref
         return f"{start}; did you mean '{near}'?"
     if home := _home_of(key, model_class):
         return f"{start}; it belongs in '{_dotted((*prefix, *home))}'"
-    of = f" of kind {tag}" if len(models) == 1 and (tag := _tag_of(models[0])) else ""
+    of = f" of kind {tag}" if len(models) == 1 and (tag := tag_of(models[0])) else ""
     return f"{start}; known keys{of}: {', '.join(known) or 'none'}"
 
 
@@ -200,11 +200,11 @@ def _wrong_value(
         return f"{name}: {reason}" if name else reason
     given = detail["input"]
     found = _field_at(model_class, loc)
-    allowed = _allowed(found) if found else None
-    if not allowed:
+    if found is None:
         return f"{name} is {shown(given)}; {str(detail['msg'])[:1].lower()}{str(detail['msg'])[1:]}"
-    near = _nearest(given, _choices(found.annotation)) if found and isinstance(given, str) else None
-    return f"{name} is {shown(given)}; allowed: {allowed}" + (f"; did you mean '{near}'?" if near else "")
+    near = _nearest(given, choices_of(found.annotation)) if isinstance(given, str) else None
+    hint = f"; did you mean '{near}'?" if near else ""
+    return f"{name} is {shown(given)}; allowed: {values_of(found.annotation, found.metadata)}{hint}"
 
 
 def _dotted(path: KeyPath) -> str:
@@ -232,13 +232,6 @@ def _path_in(data: Any, loc: KeyPath) -> KeyPath:
     return tuple(path)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
-
-
 def _models_at(model_class: type[BaseModel], loc: KeyPath) -> list[type[BaseModel]]:
     """Return the section at `loc`: one, or the members of a union whose tag `loc` does not name."""
     models = [model_class]
@@ -247,16 +240,10 @@ def _models_at(model_class: type[BaseModel], loc: KeyPath) -> list[type[BaseMode
             continue
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
         if fields:
-            models = list(dict.fromkeys(inner for found in fields for inner in _models_in(found.annotation)))
+            models = list(dict.fromkeys(inner for found in fields for inner in models_in(found.annotation)))
         else:  # a tag, or the name that pydantic gives to the member of a plain union
-            models = [model for model in models if _tag_of(model) == part] or models
+            models = [model for model in models if tag_of(model) == part] or models
     return models
-
-
-def _tag_of(model: type[BaseModel]) -> str | None:
-    """Return the tag of a member of a tagged union, None for other sections."""
-    choices = _choices(model.model_fields["kind"].annotation) if "kind" in model.model_fields else []
-    return choices[0] if len(choices) == 1 else None
 
 
 def _fields_of(models: Sequence[type[BaseModel]]) -> dict[str, FieldInfo]:
@@ -273,49 +260,6 @@ def _field_at(model_class: type[BaseModel], loc: KeyPath) -> FieldInfo | None:
 def _home_of(key: str, model_class: type[BaseModel]) -> KeyPath | None:
     """Return the path of the first section, one level down, that has `key`."""
     for name, found in model_class.model_fields.items():
-        if any(key in model.model_fields for model in _models_in(found.annotation)):
+        if any(key in model.model_fields for model in models_in(found.annotation)):
             return (name,)
     return None
-
-
-def _choices(annotation: Any) -> list[str]:
-    if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    return [choice for argument in get_args(annotation) for choice in _choices(argument)]
-
-
-def _allowed(found: FieldInfo) -> str | None:
-    """Say in words which values a field takes, or None where its type is not a plain one."""
-    members = get_args(found.annotation) if NoneType in get_args(found.annotation) else (found.annotation,)
-    kinds = [member for member in members if member is not NoneType]
-    if len(kinds) != 1:
-        return None
-    kind = get_origin(kinds[0]) or kinds[0]
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-    if choices := _choices(kinds[0]):
-        text = f"one of {', '.join(choices)}"
-    elif kind in (list, tuple):
-        text = "a list"
-    elif sections := list(_models_in(kinds[0])):
-        tags = [tag for section in sections if (tag := _tag_of(section))]
-        keys = f"`kind`, one of {', '.join(tags)}" if len(tags) > 1 else f"keys {', '.join(sections[0].model_fields)}"
-        text = f"a section with {keys}"
-    elif kind is dict:
-        text = "a section of keys and values"
-    elif kind in names:
-        text = names[kind]
-    else:
-        return None
-    signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
-    limits = [
-        f"{sign} {getattr(rule, name):g}" if abs(getattr(rule, name)) < 10**6 else f"{sign} {getattr(rule, name)}"
-        for name, sign in signs
-        for rule in found.metadata
-        if getattr(rule, name, None) is not None
-    ]
-    patterns = [rule.pattern for rule in found.metadata if getattr(rule, "pattern", None) is not None]
-    lengths = [rule.min_length for rule in found.metadata if getattr(rule, "min_length", None)]
-    text += f" {' and '.join(limits)}" if limits else ""
-    text += f" that matches {patterns[0]}" if patterns else ""
-    text += f" of at least {lengths[0]}" if lengths else ""
-    return text + (" or null" if NoneType in members else "")

@@ -32,6 +32,15 @@ class MemorySection(Section):
     kind: str
     """Its name."""
 
+    @classmethod
+    def kinds(cls) -> list[type[MemorySection]]:
+        """Return the sections of all known kinds, those of other packages included.
+
+        Raises:
+            SwarmError: a package that brings one is broken.
+        """
+        return [find_memory(name).Section for name in MEMORIES.names()]
+
     def refuse(self, chats: bool) -> None:
         """Check that agents can have it.
 

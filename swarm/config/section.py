@@ -17,7 +17,7 @@ Such a setting stays out of the journal and may differ when a run goes on."""
 class Section(BaseModel):
     """A part of an experiment file: no key that is not in it, and nothing changes once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_serializer(mode="wrap")
     def _only_logical(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

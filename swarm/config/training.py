@@ -43,10 +43,10 @@ class OptimizerSection(Section):
     """After the warm-up: `cosine` falls to 5 % of `lr`, `linear` to 0."""
 
     weight_decay: float = Field(0.1, ge=0)
-    """Of matrices, decoupled."""
+    """Decoupled weight decay of matrices."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of Adam."""
+    """Decay rates of Adam's two averages."""
 
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""

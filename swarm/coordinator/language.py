@@ -122,7 +122,6 @@ class LanguageCoordinator(Coordinator):
                 request.seed,
                 self.config.max_new_tokens,
                 self.config.temperature,
-                self.config.top_p,
                 structure=structure,
             )
 

@@ -114,7 +114,6 @@ class BriefedCoordinator(Coordinator):
                     derive_seed(request.seed, "briefing", number),
                     config.max_new_tokens,
                     config.temperature,
-                    config.top_p,
                     () if briefing.pattern else (STOP,),
                     Structure(regex=briefing.pattern) if briefing.pattern else None,
                 )

@@ -40,6 +40,9 @@ JOURNAL_NAME = "journal.jsonl"
 GENESIS = "0" * 64
 """`prev` of the first record."""
 
+GROUP_S = 0.05
+"""How much a power cut may lose of a journal that is written in groups."""
+
 _OPENING, _CLOSING = b'{"hash":"', b'",'
 _HASHED = len(_OPENING) + len(GENESIS) + len(_CLOSING)
 """Where the hashed bytes of a line begin."""
@@ -194,13 +197,12 @@ class JournalWriter:
 
     Each record is one `os.write` to a descriptor opened with O_APPEND, so killing the process leaves whole
     lines plus at most one torn last line. Under `tick` durability records of kind tick, episode_end and end
-    are on disk when `append` returns. Under `group` a background thread syncs every `group_ms`: a power cut
+    are on disk when `append` returns. Under `group` a background thread syncs every GROUP_S: a power cut
     loses at most that much (plus the sync in flight), a killed process loses nothing.
 
     Args:
         path: the journal file; its folder exists, the file does not or is empty.
         durability: `tick` or `group`.
-        group_ms: the loss window of `group`, in milliseconds.
 
     Attributes:
         next_seq: number of the next record.
@@ -210,18 +212,18 @@ class JournalWriter:
         SwarmError: the journal already has records, the folder is locked or not writable.
     """
 
-    def __init__(self, path: Path, durability: Literal["tick", "group"] = "tick", group_ms: int = 50) -> None:
+    def __init__(self, path: Path, durability: Literal["tick", "group"] = "tick") -> None:
         lock = FolderLock(path.parent)
         try:
             if path.exists() and path.stat().st_size:
                 raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
-            self._open(path, lock, durability, group_ms, next_seq=0, last_hash=GENESIS, size=0)
+            self._open(path, lock, durability, next_seq=0, last_hash=GENESIS, size=0)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def resume(cls, path: Path, durability: Literal["tick", "group"] = "tick", group_ms: int = 50) -> Self:
+    def resume(cls, path: Path, durability: Literal["tick", "group"] = "tick") -> Self:
         """Open an existing journal for more records: lock, verify the chain, cut off a torn last line.
 
         Raises:
@@ -237,7 +239,7 @@ class JournalWriter:
                 pass
             writer = cls.__new__(cls)
             size = reader.tail.offset
-            writer._open(path, lock, durability, group_ms, reader.tail.num_lines, reader.last_hash, size)
+            writer._open(path, lock, durability, reader.tail.num_lines, reader.last_hash, size)
         except BaseException:
             lock.release()
             raise
@@ -248,7 +250,6 @@ class JournalWriter:
         path: Path,
         lock: FolderLock,
         durability: str,
-        group_ms: int,
         next_seq: int,
         last_hash: str,
         size: int,
@@ -258,7 +259,6 @@ class JournalWriter:
         self.last_hash = last_hash
         self._size = size
         self._lock = lock
-        self._group_s = group_ms / 1000 if durability == "group" else 0.0
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -332,7 +332,7 @@ class JournalWriter:
     def _sync_in_groups(self) -> None:
         while not self._closing.is_set():
             self._dirty.wait()
-            self._closing.wait(self._group_s)
+            self._closing.wait(GROUP_S)
             self._dirty.clear()
             try:
                 _sync_data(self._fd)

@@ -24,6 +24,9 @@ from worlds.registry import make
 
 __all__ = ["Episode", "WorldFaultError", "open_world"]
 
+MAX_RETRIES = 3
+"""Illegal actions in a row after which an agent rests for one tick."""
+
 
 class WorldFaultError(Exception):
     """A world that raised or returned something that is no result."""
@@ -149,7 +152,7 @@ class Episode:
 
     def rests(self, agent: str) -> bool:
         """Return whether the agent sits this tick out after too many illegal actions in a row."""
-        return self.illegal_streak.get(agent, 0) >= self.config.agents.max_retries
+        return self.illegal_streak.get(agent, 0) >= MAX_RETRIES
 
     def step(self, actions: Mapping[str, str]) -> tuple[StepResult, str]:
         """Step the world; return its answer and the hash of its new state.
@@ -180,7 +183,7 @@ class Episode:
         self._take_orders(record)
         asked = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
-            if agent not in asked and streak >= self.config.agents.max_retries:
+            if agent not in asked and streak >= MAX_RETRIES:
                 self.illegal_streak[agent] = 0
         for entry in record["agents"]:
             agent = entry["agent"]

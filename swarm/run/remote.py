@@ -19,7 +19,7 @@ def _apart(engine: VllmEngine) -> VllmEngine:
 
 
 def start_remote(
-    config: ExperimentConfig, models: LoadedModels, max_deaths: int, on_event: Callable[..., None]
+    config: ExperimentConfig, models: LoadedModels, on_event: Callable[..., None]
 ) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
 
@@ -37,7 +37,9 @@ def start_remote(
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(engine.model, models.endpoints[whose])
+                started[whose] = OpenAIModel(
+                    engine.model, models.endpoints[whose], timeout_s=config.faults.call_timeout_s
+                )
             elif isinstance(engine, VllmEngine):
                 from swarm.actors.vllm_engine import VllmModel
 
@@ -45,7 +47,7 @@ def start_remote(
                 if key not in engines:
                     sharing = [e.adapter for e in settings.values() if isinstance(e, VllmEngine) and _apart(e) == key]
                     adapters = [models.adapters[a] for a in dict.fromkeys(sharing) if a]
-                    engines[key] = VllmModel(models.folders[engine.model], engine, adapters, max_deaths, on_event)
+                    engines[key] = VllmModel(models.folders[engine.model], engine, adapters, on_event)
                 own = engine.adapter
                 started[whose] = engines[key].adapted(models.adapters[own]) if own else engines[key]
     except BaseException:

@@ -107,7 +107,7 @@ def start_run(
     run_dir = _create_folder(config, out)
     runtime_config = config.runtime
     with (
-        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
+        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
         _begin(config, source, base_dir, run_dir, models, journal)
@@ -144,7 +144,7 @@ def _go_on(
 ) -> RunOutcome:
     runtime_config = config.runtime
     with (
-        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability, runtime_config.group_ms) as journal,
+        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
         TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
     ):
         runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
@@ -256,21 +256,19 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         models.tokenizers.get("agents"),
         models.chats.get("agents"),
     )
-    deaths = config.faults.max_host_deaths
     if runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
 
-        return LocalPool(spec, models.shared, remote=start_remote(config, models, deaths, telemetry.emit))
+        return LocalPool(spec, models.shared, remote=start_remote(config, models, telemetry.emit))
     from swarm.actors.pool import RayPool
 
     return RayPool(
         spec,
         models.shared,
         runtime,
-        config.faults,
-        agents.count * config.concurrency,
+        agents.count * config.at_once,
         telemetry.emit,
-        lambda: start_remote(config, models, deaths, telemetry.emit),
+        lambda: start_remote(config, models, telemetry.emit),
     )
 
 

@@ -172,7 +172,7 @@ class Runtime:
             self._end_if_over(episode)
         while self.ended is None:
             if self._resume_after < 0:
-                while self.next_episode < self.config.episodes and len(self.live) < self.config.concurrency:
+                while self.next_episode < self.config.episodes and len(self.live) < self.config.at_once:
                     self._write(self._open(self.next_episode).opening())
             todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
             self._resume_after = -1

@@ -1,4 +1,4 @@
-"""Who hears whom: the communication graph of a run.
+"""Who reads whose reports: the communication graph of a run.
 
 Owns the networkx graph behind the `topology` section. Knows no messages.
 """
@@ -14,7 +14,10 @@ from swarm.config.experiment import TopologyConfig
 from swarm.errors import SwarmError
 from swarm.seeds import derive_seed
 
-__all__ = ["neighbours"]
+__all__ = ["SMALL_WORLD", "neighbours"]
+
+SMALL_WORLD = (4, 0.1)
+"""Neighbours of each agent in a small world, and the share of its links that are moved (Watts and Strogatz 1998)."""
 
 
 def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_dir: Path) -> dict[str, tuple[str, ...]]:
@@ -38,8 +41,8 @@ def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_di
     elif config.kind == "complete":
         graph = nx.complete_graph(n)
     elif config.kind == "small_world":
-        degree = min(config.neighbours, n - 1)
-        graph = nx.watts_strogatz_graph(n, degree, config.rewire, seed=derive_seed(seed, "topology") % 2**32)
+        degree, moved = SMALL_WORLD
+        graph = nx.watts_strogatz_graph(n, min(degree, n - 1), moved, seed=derive_seed(seed, "topology") % 2**32)
     else:
         graph = _from_file(base_dir / str(config.path), n)
     return {a: tuple(agents[j] for j in sorted(graph.neighbors(i)) if j != i) for i, a in enumerate(agents)}

@@ -19,7 +19,7 @@ from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
 
-__all__ = ["LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
+__all__ = ["RECIPES", "LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
 
 
 class Recipe(TrainingFile):
@@ -38,7 +38,7 @@ class Recipe(TrainingFile):
     """Which of its lessons."""
 
     seed: int = Field(0, ge=0, lt=2**63)
-    """Of weights and examples."""
+    """Seed of weights and examples."""
 
     init: Annotated[str | None, PHYSICAL] = None
     """Folder of the checkpoint or adapter that the training starts from, relative to the file; null starts anew."""
@@ -69,7 +69,7 @@ class ModelSection(Section):
     """A size of `ulm.config.PRESETS`; with memory `ltm-` and a size of `ulm.config.PAIRS`."""
 
     window: int = Field(128, ge=8)
-    """STM in tokens."""
+    """Tokens that attention reaches back (STM)."""
 
     ltm: dict[str, Any] = Field(default_factory=dict)
     """Fields of `ulm.config.LTMConfig` that differ from the preset's."""
@@ -138,10 +138,10 @@ class LoraRecipe(Recipe):
     """For task `runs`: run folders relative to the file, whose solved episodes show what to choose."""
 
     rank: int = Field(8, ge=1, le=256)
-    """Of LoRA."""
+    """Rank of the two matrices beside each linear layer."""
 
     alpha: int = Field(16, ge=1)
-    """Of LoRA: its product is scaled by alpha / rank."""
+    """The product of the two matrices is scaled by alpha / rank."""
 
     @model_validator(mode="after")
     def _fits(self) -> LoraRecipe:
@@ -152,7 +152,7 @@ class LoraRecipe(Recipe):
         return self
 
 
-_KINDS: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
+RECIPES: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None = None) -> Recipe:
@@ -168,9 +168,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None =
     """
 
     def schema(data: Mapping[str, Any]) -> type[Recipe]:
-        if (kind := data.get("kind")) not in _KINDS:
-            raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(_KINDS)}")
-        return _KINDS[kind]
+        if (kind := data.get("kind")) not in RECIPES:
+            raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(RECIPES)}")
+        return RECIPES[kind]
 
     more = [] if workers is None else [f"place.workers={workers}"]
     return load_chosen_model(path, schema, [*overrides, *more])

@@ -282,19 +282,19 @@ def _brief(number: float) -> str:
 
 
 def _links(state: DashboardState) -> str:
-    """Return who hears whom, in one line."""
+    """Return who reads whose reports, in one line."""
     topology, count = state.config["topology"], int(state.config["agents"]["count"])
     last = f"a{count - 1}"
     names = "a0" if count == 1 else f"a0 {last}" if count == 2 else f"a0 … {last}"
     kind = topology["kind"]
     if kind == "none":
-        return f"{names}, nobody hears anybody"
+        return f"{names}, nobody reads reports"
     if kind == "ring" and count > 2:
         drawn = f"a0─a1─…─{last}─a0"
     elif kind == "complete":
-        drawn = f"{names}, all hear all"
+        drawn = f"{names}, all read all"
     elif kind == "small_world":
-        drawn = f"{names}, {topology['neighbours']} each, {topology['rewire']:.0%} rewired"
+        drawn = f"{names}, a small world"
     elif kind == "file":
         drawn = f"{names}, from {one_line(topology['path'])}"
     else:

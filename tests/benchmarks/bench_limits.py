@@ -118,6 +118,8 @@ def measure_hangs(model: Path, hangs: int, scratch: Path) -> list[Hang]:
     at_ticks = sorted(rng.sample(range(2, 10 * hangs), hangs))
 
     class StoppingPool(ray_pool.RayPool):
+        max_deaths = 1000
+
         def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
             tick = requests[0].key[1]
             if at_ticks and tick >= at_ticks[0]:  # later, if all agents rest at the chosen tick
@@ -130,7 +132,7 @@ def measure_hangs(model: Path, hangs: int, scratch: Path) -> list[Hang]:
     config = experiment(
         model,
         budget={"ticks": 10 * hangs + 10},
-        faults={"call_timeout_s": CALL_TIMEOUT_S, "max_host_deaths": 1000},
+        faults={"call_timeout_s": CALL_TIMEOUT_S},
         runtime={"pool": "ray", "hosts": 2, "standby": 1},
     )
     original = ray_pool.RayPool

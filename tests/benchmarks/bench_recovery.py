@@ -80,7 +80,6 @@ def experiment(case: Case | None, model: Path, episodes: int) -> ExperimentConfi
             "agents": {"count": 8, "engine": {"kind": "ulm", "model": str(model.resolve())}, "max_new_tokens": 24},
             "coordinator": {"kind": "rules"},
             "budget": {"tokens": 4000},
-            "faults": {"max_host_deaths": 1000},
             "runtime": {**runtime, "threads_per_host": 1},
         }
     )
@@ -91,6 +90,7 @@ def killing_pool(at: set[tuple[int, int]], rng: random.Random, killed_at_s: list
 
     class KillingPool(ray_pool.RayPool):
         last_s = 0.05
+        max_deaths = 1000
 
         def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
             timer = None

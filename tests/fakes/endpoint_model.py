@@ -30,8 +30,9 @@ def model_at(
     at: Endpoint | str, key: str | None = None, sleep: Callable[[float], Any] = at_once, **settings: Any
 ) -> OpenAIModel:
     url = at if isinstance(at, str) else at.url
-    settings = {"retries": 2, "timeout_s": 30.0, "key_env": key and "MY_KEY", **settings}
-    return OpenAIModel("tiny", OpenAIEngine(model="tiny", url=url, **settings), {"MY_KEY": key} if key else {}, sleep)
+    patience = {name: settings.pop(name, default) for name, default in (("retries", 2), ("timeout_s", 30.0))}
+    engine = OpenAIEngine(model="tiny", url=url, key_env=key and "MY_KEY", **settings)
+    return OpenAIModel("tiny", engine, {"MY_KEY": key} if key else {}, sleep, **patience)
 
 
 def ask(at: Endpoint | str, request: TextRequest = PLAIN, limit_s: float | None = None, **settings: Any) -> TextResult:

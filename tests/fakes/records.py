@@ -54,7 +54,7 @@ def rewrite(run_dir: Path, change: Callable[[Any], Any]) -> None:
     """
     records = list(read_records(run_dir / "journal.jsonl"))
     (run_dir / "journal.jsonl").unlink()
-    with JournalWriter(run_dir / "journal.jsonl", "group", 1000) as journal:
+    with JournalWriter(run_dir / "journal.jsonl", "group") as journal:
         for record in records:
             changed = change(record)
             for each in changed if isinstance(changed, list) else [record]:

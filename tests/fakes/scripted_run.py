@@ -154,7 +154,7 @@ def experiment(**changes: Any) -> ExperimentConfig:
         "coordinator": {"kind": "model", "engine": {"kind": "ulm", "model": "policies/coordinator"}},
         "budget": {"tokens": 6000},
         "runtime": {"durability": "group"},
-        "compare": {"seeds": [1, 2, 3], "episodes": 20, "bootstrap": 400},
+        "compare": {"seeds": [1, 2, 3], "episodes": 20},
     }
     return ExperimentConfig.model_validate({**data, **changes})
 

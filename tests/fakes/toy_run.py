@@ -81,7 +81,7 @@ def toy_config(*, agents: int = 4, episodes: int = 2, concurrency: int = 1, **se
         "episodes": episodes,
         "concurrency": concurrency,
         "world": {"id": GuessWorld.id},
-        "agents": {"count": agents, "engine": {"kind": "echo"}, "max_retries": 1},
+        "agents": {"count": agents, "engine": {"kind": "echo"}},
         "coordinator": {"kind": "rules"},
         "budget": {"tokens": 600, "calls": 80, "ticks": 6},
         "faults": {"max_faults": 1000},

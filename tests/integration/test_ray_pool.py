@@ -131,12 +131,11 @@ def test_hosts_killed_at_random_points_change_nothing(
         return real(self, method, requests)
 
     monkeypatch.setattr(ray_pool.RayPool, "_run", run)
+    monkeypatch.setattr(ray_pool.RayPool, "max_deaths", 50)
     attempt = 0
     while len(killed) < NUM_KILLS:
         attempt, killed_before = attempt + 1, len(killed)
-        config, path = experiment(
-            **SECTIONS, runtime={"pool": "ray", "hosts": 2, "standby": 1}, faults={"max_host_deaths": 50}
-        )
+        config, path = experiment(**SECTIONS, runtime={"pool": "ray", "hosts": 2, "standby": 1})
         run_dir = start_run(config, path, tmp_path / f"run{attempt}").run_dir
         assert _body(run_dir) == _body(tmp_path / "reference")
     assert {"act", "direct"} <= set(killed)
@@ -150,7 +149,7 @@ def _kill(pid: int) -> None:
 
 
 def _body(run_dir: Path) -> list[str]:
-    """Everything but the hash chain and the header, which names the fault budget."""
+    """Everything but the hash chain."""
     import json
 
     lines = run_dir.joinpath("journal.jsonl").read_text().splitlines()[1:]
@@ -171,8 +170,9 @@ def test_too_many_dead_hosts_end_the_run_with_a_clear_line(
         return real(self, method, requests)
 
     monkeypatch.setattr(ray_pool.RayPool, "_run", run)
-    config, path = experiment(**SECTIONS, runtime={"pool": "ray", "hosts": 1}, faults={"max_host_deaths": 1})
-    with pytest.raises(SwarmError, match=r"max_host_deaths"):
+    monkeypatch.setattr(ray_pool.RayPool, "max_deaths", 1)
+    config, path = experiment(**SECTIONS, runtime={"pool": "ray", "hosts": 1})
+    with pytest.raises(SwarmError, match="2 hosts died, and a run survives 1"):
         start_run(config, path, tmp_path / "run")
 
 

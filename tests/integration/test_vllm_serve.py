@@ -14,6 +14,7 @@ from fakes.vllm_server import serving
 from swarm.backends.models import find_model, open_model
 from swarm.backends.openai import OpenAIModel
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.compare.arms import with_settings
 from swarm.config.engine import OpenAIEngine
 from swarm.config.load import load_experiment
 from swarm.errors import SwarmError
@@ -86,10 +87,9 @@ def test_a_swarm_is_steered_through_the_server_and_its_key_is_written_nowhere(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVER_KEY", KEY)
-    changes = ["coordinator.engine.kind=openai", "coordinator.engine.model=smollm2", "episodes=1", "budget.tokens=2000"]
-    changes += [f"coordinator.engine.url={url}", "coordinator.engine.key_env=SERVER_KEY"]
-    changes += ["coordinator.engine.dtype=auto", "coordinator.engine.eager=false"]  # those of the file are vLLM's own
-    config = load_experiment(EXPERIMENT, changes)
+    engine = {"kind": "openai", "model": "smollm2", "url": url, "key_env": "SERVER_KEY"}
+    changes = {"coordinator.engine": engine, "episodes": 1, "budget.tokens": 2000}
+    config = with_settings(load_experiment(EXPERIMENT), changes, "test")
     outcome = start_run(config, EXPERIMENT, tmp_path / "run")
     assert (outcome.reason, outcome.faults) == ("finished", 0)
     ticks = [r for r in read_records(tmp_path / "run" / "journal.jsonl") if r["kind"] == "tick" and r["coordinator"]]

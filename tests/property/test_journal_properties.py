@@ -29,7 +29,7 @@ def records(config: dict[str, Any], texts: list[str]) -> list[Record]:
 
 
 def write(path: Path, wanted: list[Record]) -> bytes:
-    with JournalWriter(path, "group", 1000) as writer:
+    with JournalWriter(path, "group") as writer:
         for record in wanted:
             writer.append(record)
     return path.read_bytes()

@@ -17,9 +17,10 @@ __all__ = ["EchoOptions", "EchoWorld"]
 
 
 class EchoOptions(WorldOptions):
-    """Options of echo-v0. max_steps: steps until the episode is truncated."""
+    """Options of echo-v0."""
 
     max_steps: int = Field(100, ge=1)
+    """Steps after which the episode is truncated."""
 
 
 class EchoWorld(World):

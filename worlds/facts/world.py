@@ -26,28 +26,32 @@ LONGEST = 600
 
 
 class FactsOptions(WorldOptions):
-    """Options of `facts-v0`.
-
-    Attributes:
-        file: questions and answers: JSON (a list of objects with `question` and `answer`, or an object of such lists)
-            or CSV with these columns; None makes some up.
-        desks: each has a document and is asked questions.
-        pages: of a document.
-        facts: on a page.
-        questions: asked at a desk.
-        foreign: share of them whose answer stands in the document of another desk.
-        attempts: wrong answers that a question bears, the last one closes it for good.
-        max_steps: the episode is truncated after so many steps.
-    """
+    """Options of facts-v0."""
 
     file: str | None = None
+    """Questions and answers, relative to the YAML file: JSON (a list of objects with `question` and `answer`, or an
+    object of such lists) or CSV with these columns. null makes some up."""
+
     desks: int = Field(4, ge=1, le=256)
+    """Desks, each with a document and questions."""
+
     pages: int = Field(2, ge=1, le=64)
+    """Pages of a document."""
+
     facts: int = Field(2, ge=1, le=16)
+    """Facts on a page."""
+
     questions: int = Field(3, ge=1, le=256)
+    """Questions that are asked at a desk."""
+
     foreign: float = Field(0.5, ge=0, le=1)
+    """Share of them whose answer stands in the document of another desk."""
+
     attempts: int = Field(1, ge=1)
+    """Wrong answers that a question bears; the last one closes it for good."""
+
     max_steps: int = Field(400, ge=1)
+    """Steps after which the episode is truncated."""
 
 
 class FactsWorld(World):

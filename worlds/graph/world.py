@@ -25,19 +25,19 @@ _ACTION = re.compile(r"go ([0-9]{1,3})|take ([a-z]{1,8})|(look)")
 
 
 class GraphOptions(WorldOptions):
-    """Options of `graph-v0`.
-
-    Attributes:
-        rooms: number of rooms.
-        doors: locked doors, each with one key of its own colour; every door cuts the map in two.
-        degree: mean number of ways out of a room, as far as the map has space for it.
-        max_steps: the episode is truncated after so many steps.
-    """
+    """Options of graph-v0."""
 
     rooms: int = Field(20, ge=2, le=999)
+    """Rooms."""
+
     doors: int = Field(2, ge=0, le=len(COLOURS))
+    """Locked doors, each with one key of its own colour; every door cuts the map in two."""
+
     degree: float = Field(2.6, ge=1.0, le=16.0)
+    """Mean number of ways out of a room, as far as the map has space for it."""
+
     max_steps: int = Field(200, ge=1)
+    """Steps after which the episode is truncated."""
 
     @model_validator(mode="after")
     def _rooms_suffice(self) -> GraphOptions:

@@ -49,27 +49,38 @@ def is_held_out(tiles: Sequence[int], target: int) -> bool:
 
 
 class NumbersOptions(WorldOptions):
-    """Options of numbers-v0.
-
-    Attributes:
-        count: how many numbers. low, high: their range.
-        target: a fixed target, or None to draw one from target_low..target_high.
-        split: draw only `held_out` puzzles, only `train` puzzles, or `any`. Fixed-target puzzles ignore it.
-        file: CSV (with a header) or JSONL of puzzles, used in order; then the options above except target are unused.
-        numbers_column: column or key with the numbers (a list, or text parted by spaces or commas).
-        target_column: column or key with the target; without it `target` is used.
-    """
+    """Options of numbers-v0."""
 
     count: int = Field(4, ge=1, le=8)
+    """Numbers of a puzzle."""
+
     low: int = Field(1, ge=0)
+    """Smallest number."""
+
     high: int = Field(13, ge=1, le=1000)
+    """Largest number."""
+
     target: int | None = Field(None, ge=0)
+    """A fixed target; null draws one between `target_low` and `target_high`."""
+
     target_low: int = Field(10, ge=0)
+    """Smallest target that is drawn."""
+
     target_high: int = Field(100, ge=0, le=100_000)
+    """Largest target that is drawn."""
+
     split: Literal["held_out", "train", "any"] = "held_out"
+    """Draw only `held_out` puzzles, only those for training, or any. Puzzles with a fixed target ignore it."""
+
     file: str | None = None
+    """CSV (with a header) or JSONL of puzzles, used in order; then all options above but `target` are unused. null
+    draws puzzles."""
+
     numbers_column: str = "numbers"
+    """Column or key of the numbers: a list, or text parted by spaces or commas."""
+
     target_column: str | None = None
+    """Column or key of the target; null takes `target`."""
 
     @model_validator(mode="after")
     def _ranges(self) -> NumbersOptions:

@@ -27,21 +27,28 @@ DIRECTIVE = re.compile(r"(?P<before>\d{1,7}[-+*/])?\[(?P<own>\d{1,7})\](?P<after
 
 
 class SplitNumbersOptions(WorldOptions):
-    """Options of split-numbers-v0.
-
-    Attributes:
-        half: tiles per half. low, high: range of tile values. target_low, target_high: range of targets.
-        view: `half` shows each agent only its own half; `full` shows all tiles to all (the solo baselines).
-        split: which puzzles, by hash: `held_out` for evaluation, `train`, or `any`.
-    """
+    """Options of split-numbers-v0."""
 
     half: int = Field(3, ge=1, le=4)
+    """Tiles of each half."""
+
     low: int = Field(1, ge=0)
+    """Smallest tile."""
+
     high: int = Field(13, ge=1, le=1000)
+    """Largest tile."""
+
     target_low: int = Field(100, ge=1)
+    """Smallest target."""
+
     target_high: int = Field(199, ge=1, le=100_000)
+    """Largest target."""
+
     view: Literal["half", "full"] = "half"
+    """`half` shows each agent its own half; `full` shows all tiles to all, as a solo needs."""
+
     split: Literal["held_out", "train", "any"] = "held_out"
+    """Draw only `held_out` puzzles, only those for training, or any."""
 
     @model_validator(mode="after")
     def _ranges(self) -> SplitNumbersOptions:

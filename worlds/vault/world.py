@@ -42,25 +42,29 @@ _TOLD = re.compile(r"key ([a-z]{1,12})")
 
 
 class VaultOptions(WorldOptions):
-    """Options of `vault-v0`.
-
-    Attributes:
-        rooms: number of rooms, each with one vault.
-        pages: pages in a room.
-        notes: notes on a page.
-        sentences: sentences on a page.
-        depth: length of the chains in which vaults depend on each other: 1 means none does, `rooms` one single chain.
-        attempts: wrong answers that a vault bears, the last one closes it for good.
-        max_steps: the episode is truncated after so many steps.
-    """
+    """Options of vault-v0."""
 
     rooms: int = Field(4, ge=1, le=64)
+    """Rooms, each with one vault."""
+
     pages: int = Field(4, ge=1, le=64)
+    """Pages in a room."""
+
     notes: int = Field(3, ge=1, le=8)
+    """Notes on a page."""
+
     sentences: int = Field(6, ge=0, le=32)
+    """Sentences on a page."""
+
     depth: int = Field(1, ge=1, le=64)
+    """Length of the chains in which vaults depend on each other: with 1 none does, with `rooms` all stand in one
+    chain."""
+
     attempts: int = Field(3, ge=1)
+    """Wrong answers that a vault bears; the last one closes it for good."""
+
     max_steps: int = Field(400, ge=1)
+    """Steps after which the episode is truncated."""
 
     @model_validator(mode="after")
     def _words_suffice(self) -> VaultOptions:

@@ -34,45 +34,50 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 
 
 class PracticeTextSection(Section):
-    """Running text in training: before prompts, so that facts are recalled behind other text, and by itself.
-
-    Attributes:
-        file: UTF-8 text; not the one that is measured.
-        before: half of the prompts have 1 to so many words of it before them.
-        share: of all rows that are text and no fact, so that text stays as likely as it was.
-        words: of such a row, that are to be predicted.
-    """
+    """Running text in training: before prompts, so that facts are recalled after other text, and by itself."""
 
     file: str
+    """UTF-8 text, relative to the YAML file; not the one that is measured."""
+
     before: int = Field(6, ge=1)
+    """Words of it that stand before half of the prompts, at most."""
+
     share: float = Field(0.2, ge=0, lt=1)
+    """Share of rows that are text and hold no fact, so that text stays as likely as it was."""
+
     words: int = Field(12, ge=1)
+    """Words of such a row that are to be predicted."""
 
 
 class LearnSection(Section):
-    """What is trained, and how; all trained arms see the same batches.
-
-    Attributes:
-        categories: of the facts that are told to them; empty leaves out the learned arms.
-        per_relation: at most so many facts of each relation.
-        engram: fields of `ulm.engram.tables.EngramConfig` for the learned tier.
-        lora_rank: of LoRA over all linear layers; choose it for about as many parameters as the Engram has.
-        optimizer: of all trained arms.
-        lr: learning rates of arms that have another one; of `engram_capacity_1` it is the Engram's.
-        table_lr_factor: of tables, in multiples of the rate.
-        save_every: steps between checkpoints.
-        text: running text among the rows; None leaves it out.
-    """
+    """What is trained, and how; all trained arms see the same batches."""
 
     categories: tuple[str, ...] = ()
+    """Categories of facts that are trained on; an empty list leaves out the learned arms."""
+
     per_relation: int = Field(50, ge=2)
+    """Facts of each relation, at most."""
+
     engram: dict[str, Any] = Field(default_factory=lambda: {"layers": [2, 8], "rows": 5000})
+    """Fields of `ulm.engram.tables.EngramConfig` for the learned tables."""
+
     lora_rank: int = Field(16, ge=1)
+    """Rank of LoRA on all linear layers; choose it for about as many parameters as the Engram has."""
+
     optimizer: OptimizerSection = OptimizerSection(steps=260, batch_size=32)
+    """How weights are changed, in all trained arms."""
+
     lr: dict[Arm, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Learning rates of arms that differ from `optimizer.lr`."""
+
     table_lr_factor: float = Field(5.0, gt=0)
+    """Learning rate of tables, in multiples of the arm's."""
+
     save_every: int = Field(50, ge=1)
+    """Steps between checkpoints."""
+
     text: PracticeTextSection | None = None
+    """Running text among the rows; null leaves it out."""
 
     @model_validator(mode="after")
     def _fits(self) -> LearnSection:
@@ -99,126 +104,144 @@ class LearnSection(Section):
 
 
 class PairsSection(Section):
-    """Random identifiers with random values.
-
-    Attributes:
-        counts: how many are stored; each count is one measurement.
-        asked: at most so many of them are asked for.
-        asked_of_controls: the same under null controls.
-    """
+    """Random identifiers with random values."""
 
     counts: tuple[int, ...] = Field((3871, 10_000), min_length=1)
+    """Pairs that are stored; each count is one measurement."""
+
     asked: int = Field(2000, ge=1)
+    """Pairs that are asked for, at most."""
+
     asked_of_controls: int = Field(200, ge=1)
+    """Pairs that null controls are asked for, at most."""
 
 
 class EditsSection(Section):
-    """Facts written one after the other, then asked for in the same and in other words.
-
-    Attributes:
-        count: how many.
-        fit_share: share of all keys from which the content tier learns what paraphrases are; half as many others are
-            asked for though they were never written. Neither are among the edits.
-        abstain: share of unanswerable questions that the threshold is set to leave unanswered.
-        draws: how often edits, practice and questions elsewhere are drawn anew for the hybrid; results are of all.
-    """
+    """Facts that are written one after the other, then asked for in the same and in other words."""
 
     count: int = Field(1000, ge=20)
+    """Facts that are written."""
+
     draws: int = Field(1, ge=1)
+    """Times that edits, practice and other questions are drawn anew for the arm `hybrid`; results are over all."""
+
     fit_share: float = Field(0.15, gt=0, le=0.5)
+    """Share of all keys from which the content tier learns what paraphrases are; half as many others are asked for
+    though they were never written. Neither are among the edits."""
+
     abstain: float = Field(0.95, gt=0, lt=1)
+    """Share of unanswerable questions that the threshold leaves unanswered."""
 
 
 class FaqSection(Section):
-    """Questions that people asked, and questions that no stored answer fits.
-
-    Attributes:
-        category: of the facts' file; it must have `questions`.
-        unanswerable: JSON file of questions about something else: an object of lists of questions, or of pairs of
-            question and label.
-        calibrate, asked: the list from which the threshold is set, and the one that is asked.
-        abstain: share of unanswerable questions that the threshold is set to leave unanswered.
-        questions: at most so many questions are asked.
-    """
+    """Questions that people asked, and questions that no stored answer fits."""
 
     category: str = "support"
+    """Category of the facts file; it must have `questions`."""
+
     unanswerable: str
+    """JSON file of questions about something else, relative to the YAML file: an object of lists of questions, or of
+    pairs of question and label."""
+
     calibrate: str = "calibrate"
+    """List in that file from which the threshold is set."""
+
     asked: str = "asked"
+    """List in that file that is asked."""
+
     abstain: float = Field(0.95, gt=0, lt=1)
+    """Share of unanswerable questions that the threshold leaves unanswered."""
+
     questions: int = Field(1000, ge=2)
+    """Questions that are asked, at most."""
 
 
 class TextSection(Section):
-    """Running text on which nothing should change.
-
-    Attributes:
-        file: UTF-8 text.
-        tokens: of it, read in rows of `length`.
-        gate_tokens: of what follows, from which the gate learns what should stay as it is.
-    """
+    """Running text on which nothing should change."""
 
     file: str
+    """UTF-8 text, relative to the YAML file."""
+
     tokens: int = Field(8192, ge=64)
+    """Tokens of it that are measured."""
+
     gate_tokens: int = Field(1024, ge=64)
+    """Tokens after those, from which the gate learns what should stay as it is."""
+
     length: int = Field(512, ge=16)
+    """Tokens of a row."""
 
 
 class DistractionSection(Section):
-    """A fact, then text about something else, then the question for the fact.
-
-    Attributes:
-        distances: tokens of text between.
-        sequences: per distance, each with a fact of its own.
-        window: tokens that the arms with memory still see when the question comes.
-    """
+    """A fact, then text about something else, then the question for the fact."""
 
     distances: tuple[int, ...] = (50, 200, 1000, 4000)
+    """Tokens of text between fact and question."""
+
     sequences: int = Field(16, ge=2)
+    """Sequences per distance, each with a fact of its own."""
+
     window: int = Field(64, ge=32)
+    """Tokens that arms with memory still see when the question comes."""
 
 
 class CostSection(Section):
-    """What a token costs, at batch 1, in the time of the bare model.
-
-    Attributes:
-        rows: of each table of the learned tier.
-        lengths: tokens that are there already.
-        tokens: generated per arm and turn; 0 leaves speed and cost out.
-        turns: the arms take turns, so that a change of the machine's speed meets all of them.
-    """
+    """What a token costs, at batch 1, in multiples of the bare model's time."""
 
     rows: tuple[int, ...] = (1000, 10_000, 100_000, 1_000_000)
+    """Rows of each learned table; each count is one measurement."""
+
     lengths: tuple[int, ...] = (64, 512, 4000)
+    """Tokens that are there already; each length is one measurement."""
+
     tokens: int = Field(16, ge=0)
+    """Tokens that are generated per arm and turn; 0 leaves out speed and cost."""
+
     turns: int = Field(9, ge=1)
+    """Turns of the measurement; arms alternate, so that a change of the machine's speed meets all of them."""
 
 
 class EngramEvalConfig(Section):
-    """An Engram evaluation.
-
-    Attributes:
-        name: names the folder under `runs/`.
-        model: of `swarm models list`, or the folder of a causal language model of transformers.
-        facts: file of `swarm data exact-match`.
-        seed: of weights, batches, shuffling and choices.
-        max_new_tokens: of an answer.
-        device: a task has one thread, or one GPU.
-    """
+    """An Engram file, for `swarm eval`: what hashed tables remember, against null controls and LoRA."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the work folder under runs/."""
+
     model: str = "smollm2-135m"
+    """A short name such as `smollm2-135m`, or the folder of a causal language model of transformers."""
+
     facts: str = "exact_match.yaml"
+    """File of `swarm data exact-match`, relative to the YAML file."""
+
     seed: int = Field(1, ge=0)
+    """Seed of weights, batches, shuffling and choices."""
+
     max_new_tokens: int = Field(24, ge=1)
+    """Hard limit of one answer."""
+
     learn: LearnSection = LearnSection()
+    """What is trained, and how."""
+
     pairs: PairsSection = PairsSection()
+    """Random identifiers with random values."""
+
     edits: EditsSection = EditsSection()
+    """Facts that are written one after the other."""
+
     faq: FaqSection | None = None
+    """Questions that people asked; null leaves them out."""
+
     text: TextSection
+    """Running text on which nothing should change."""
+
     distraction: DistractionSection = DistractionSection()
+    """Text between a fact and its question."""
+
     cost: CostSection = CostSection()
+    """What a token costs."""
+
     device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`; each task has one CPU thread, or one GPU."""
 
     @model_validator(mode="after")
     def _fits(self) -> EngramEvalConfig:

@@ -18,18 +18,19 @@ Generator = Literal["entities", "pairs", "preferences", "units"]
 
 
 class RelationConfig(Section):
-    """One thing that is asked about every key.
-
-    Attributes:
-        value: column of the table that holds the answer.
-        train, valid, test: wordings of the question, or of a sentence to complete, each with `{key}`; facts are told in
-            those of `train`, and the others are paraphrases of it that no training text holds.
-    """
+    """One thing that is asked about every key."""
 
     value: str = "value"
+    """Column of the table that holds the answer."""
+
     train: tuple[str, ...] = Field(min_length=1)
+    """Wordings of the question, or of a sentence to complete, each with `{key}`; facts are told in these."""
+
     valid: tuple[str, ...] = ()
+    """Other wordings, for choosing settings; no training text holds them."""
+
     test: tuple[str, ...] = ()
+    """Other wordings, for the test; no training text holds them."""
 
     @model_validator(mode="after")
     def _fits(self) -> RelationConfig:
@@ -43,48 +44,58 @@ class RelationConfig(Section):
 
 
 class QuestionsConfig(Section):
-    """Questions that people asked, several of them with the same answer.
-
-    Attributes:
-        train, test: CSV files.
-        question, answer: their columns.
-        valid_share: share of the training questions that is kept for validation.
-    """
+    """Questions that people asked, several of them with the same answer."""
 
     train: str
+    """CSV file of the training questions, relative to the YAML file."""
+
     test: str
+    """CSV file of the test questions, relative to the YAML file."""
+
     question: str = "text"
+    """Column of the questions."""
+
     answer: str = "category"
+    """Column of the answers."""
+
     valid_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the training questions that is kept for validation."""
 
 
 class CategoryConfig(Section):
-    """Facts of one kind: a table with relations, or questions with answers.
-
-    Attributes:
-        file: table of CSV (with a header), JSON (an object of keys and values) or text, relative to this file.
-        pattern: regular expression for a line of a text file, with the groups `key` and `value`.
-        generate: made here instead: `pairs` of random identifiers, `units` converted, `entities` with several facts
-            each, `preferences` of users.
-        count: at most so many keys, chosen at random; needed where they are generated.
-        key: column of the keys.
-        where: only rows with these values.
-        first: take what stands before the first comma of a value.
-        relations: by name.
-        questions: in place of all that.
-        prompt: in place of the file's.
-    """
+    """Facts of one kind: a table with relations, or questions with answers."""
 
     file: str | None = None
+    """Table as CSV with a header, JSON (an object of keys and values) or text, relative to the YAML file; null where
+    facts are generated or asked."""
+
     pattern: str | None = None
+    """For a text file: regular expression of a line, with the groups `key` and `value`."""
+
     generate: Generator | None = None
+    """Make the facts here: `pairs` of random identifiers, `units` converted, `entities` with several facts each,
+    `preferences` of users."""
+
     count: int | None = Field(None, ge=2)
+    """Keys, at most, chosen at random; needed with `generate`. null takes all."""
+
     key: str = "key"
+    """Column of the keys."""
+
     where: dict[str, str] = Field(default_factory=dict)
+    """Take only rows with these values: column, then value."""
+
     first: bool = False
+    """Take what stands before the first comma of a value."""
+
     relations: dict[str, RelationConfig] = Field(default_factory=dict)
+    """What is asked about every key, by name."""
+
     questions: QuestionsConfig | None = None
+    """Questions with answers, in place of a table."""
+
     prompt: str | None = None
+    """What a model reads, in place of the file's `prompt`."""
 
     @model_validator(mode="after")
     def _fits(self) -> CategoryConfig:
@@ -108,23 +119,26 @@ class CategoryConfig(Section):
 
 
 class ExactMatchConfig(Section):
-    """An exact-match file.
-
-    Attributes:
-        name: names the folder under `runs/`.
-        seed: of what is generated and chosen.
-        prompt: what a model reads, with `{question}`; the question alone by default.
-        answer: what it should continue with, with `{value}`.
-        unseen: share of the keys of each table that is never told, half for validation and half for the test; what
-            is said about those is guessed or made up.
-    """
+    """A file for `swarm data exact-match`: questions that have one right answer."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the work folder under runs/."""
+
     seed: int = Field(0, ge=0)
+    """Seed of what is generated and chosen."""
+
     prompt: str = "{question}"
+    """What a model reads, with `{question}`."""
+
     answer: str = " {value}"
+    """What it should continue with, with `{value}`."""
+
     unseen: float = Field(0.2, ge=0, lt=1)
+    """Share of the keys of each table that is never told, half for validation and half for the test: questions that can
+    only be guessed."""
+
     categories: dict[str, CategoryConfig] = Field(min_length=1)
+    """Facts by category."""
 
     @model_validator(mode="after")
     def _fits(self) -> ExactMatchConfig:

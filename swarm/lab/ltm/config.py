@@ -29,20 +29,45 @@ HUB_SAMPLES = 10_000
 
 
 class SourceConfig(Section):
-    """Where documents come from (`ulm.data.documents.CorpusSource`); of a hub, 10,000 are read by default."""
+    """Where documents come from: a hub dataset by name, or local files."""
 
     hub: str | None = None
+    """Name of a dataset of the hub, read as a stream; null for local files."""
+
     config: str | None = None
+    """Configuration of the hub dataset; null takes its only one."""
+
     split: str = "train"
+    """Split of the hub dataset."""
+
     files: tuple[str, ...] = ()
+    """Text, JSONL or Parquet files, folders of them, or patterns such as `books/*.txt`, relative to the YAML file. All
+    but Parquet may be gzipped."""
+
     column: str = "text"
+    """Text column of hub datasets, JSONL and Parquet."""
+
     samples: int | None = Field(None, ge=2)
+    """Documents that are read at most; null takes all of local files and 10,000 of a hub dataset."""
+
     separator: str | None = None
+    """Regular expression between the documents of a text file; null takes each file as one document."""
+
     body: tuple[str, str] | None = None
+    """Regular expressions of what stands before and after the text proper of a text file, for licences and such; null
+    takes all."""
+
     shortest: int = Field(1, ge=1)
+    """Characters that a document must have; shorter ones are left out."""
+
     name: str | None = None
+    """What results call the source; null takes the name of the dataset or of the first file."""
+
     by_file: bool = False
+    """Hold out whole files, where one file gives several documents."""
+
     val_share: float | None = Field(None, gt=0, lt=1)
+    """Share of its documents that is held out; null takes `corpus.val_share`."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceConfig:
@@ -60,35 +85,35 @@ class SourceConfig(Section):
 
 
 class CorpusConfig(Section):
-    """The texts.
-
-    Attributes:
-        sources: read in order; each is split by itself.
-        tokenizer: the size of a BPE trained on the training documents, or a name or path such as `gpt2`.
-        val_share: share of the documents that is held out, of each source that does not say otherwise.
-        seed: of the split.
-        bin_type: type of a token on disk.
-    """
+    """The texts."""
 
     sources: tuple[SourceConfig, ...] = Field((SourceConfig(hub="openwebtext"),), min_length=1)
+    """Where documents come from, in order; each source is split by itself."""
+
     tokenizer: Annotated[int, Field(ge=259)] | str = 4096
+    """Size of a BPE tokenizer that is trained on the training documents, or the name or path of one, such as `gpt2`."""
+
     val_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the documents that is held out."""
+
     seed: int = Field(0, ge=0)
+    """Decides which documents are held out."""
+
     bin_type: Literal["uint16", "uint32"] = "uint16"
+    """Type of a token on disk; `uint16` holds up to 65,536 different ones."""
 
 
 class ModelSection(Section):
-    """The pair: `ltm-<size>` with memory, `gpt-<size>` without it and as many parameters.
-
-    Attributes:
-        size: 1m, 4m, 10m or 70m.
-        window: STM in tokens.
-        ltm: fields of `ulm.config.LTMConfig` that differ from the pair's.
-    """
+    """The pair: preset `ltm-SIZE` with memory, `gpt-SIZE` without it and with as many parameters."""
 
     size: str = "1m"
+    """`1m`, `4m`, `10m` or `70m` parameters."""
+
     window: int = Field(128, ge=8)
+    """Tokens that attention reaches back (STM)."""
+
     ltm: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ulm.config.LTMConfig` that differ from the preset's."""
 
     def config(self, arm: Arm, vocab_size: int) -> ModelConfig:
         """Return the shape of an arm's model.
@@ -103,30 +128,39 @@ class ModelSection(Section):
 
 
 class RecallConfig(Section):
-    """Recall sequences, in training and in evaluation; see `ulm.data.recall.RecallTask`.
-
-    Attributes:
-        rows: rows of a batch that read practice sequences in place of the corpus; in both arms.
-        practice_tokens: length of the longest ones.
-        practice_text: share of the practice with text in place of the quiet filler.
-        filler: quiet filler.
-        num_keys, num_values, num_pairs, spacing: of the task.
-        distances: at which recall is scored.
-        sequences: scored per distance and seed.
-    """
+    """Recall sequences, in training and in evaluation: keys with values, and later the keys alone."""
 
     rows: int = Field(2, ge=0)
+    """Rows of each batch that practise recall, in both arms; the others read the corpus."""
+
     practice_tokens: int = Field(2048, ge=64)
+    """Tokens of the longest practice sequence."""
+
     practice_text: float = Field(0.0, ge=0, le=1)
+    """Share of practice sequences with text of the corpus between pairs and queries; the others have `filler`."""
+
     filler: str = " The sun was warm and the wind was still."
+    """Text that is repeated where nothing is to be remembered."""
+
     num_keys: int = Field(256, ge=8)
+    """Tokens that serve as keys."""
+
     num_values: int = Field(256, ge=2)
+    """Tokens that serve as values."""
+
     num_pairs: int = Field(8, ge=1)
+    """Pairs of key and value in a sequence."""
+
     spacing: int = Field(72, ge=8)
+    """Tokens from one pair to the next."""
+
     distances: tuple[Annotated[int, Field(ge=2, le=2**20)], ...] = Field(
         (32, 64, 128, 256, 512, 1024, 2048, 4096), min_length=1
     )
+    """Tokens between a pair and its query, for each of which recall is scored."""
+
     sequences: int = Field(64, ge=1)
+    """Sequences that are scored, per distance and seed."""
 
     @model_validator(mode="after")
     def _fits(self) -> RecallConfig:
@@ -168,38 +202,48 @@ class TrainSection(Section):
 
 
 class EvalSection(Section):
-    """What is measured.
-
-    Attributes:
-        controls: null controls that run beside the arm with memory.
-        policies: further write rules and evictions, each fields of `ulm.config.LTMConfig`, tried on the same weights.
-        speed_tokens: tokens read per arm and round when speed is measured; rounds alternate between the arms.
-        speed_rounds: how many.
-    """
+    """What is measured."""
 
     controls: tuple[Control, ...] = CONTROLS
+    """Null controls that are scored beside the arm with memory."""
+
     policies: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further rules of writing and forgetting by name, each with fields of `ulm.config.LTMConfig`, tried on the same
+    weights."""
+
     speed_tokens: int = Field(16_384, ge=1024)
+    """Tokens that each arm reads per round when speed is measured."""
+
     speed_rounds: int = Field(5, ge=3)
+    """Rounds of the speed measurement; arms alternate."""
 
 
 class LabConfig(TrainingFile):
-    """A lab file.
-
-    Attributes:
-        name: names the folder under `runs/`.
-        seeds: of weights and data order; each arm is trained once per seed.
-        with_ltm: whether the arm with memory is trained at all; off unless asked for.
-    """
+    """A lab file, for `swarm lab`: does a long-term memory help?"""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the work folder under runs/."""
+
     seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of weights and data order; each arm is trained once per seed."""
+
     with_ltm: bool = False
+    """Train the arm with memory, too."""
+
     corpus: CorpusConfig = CorpusConfig()
+    """The texts."""
+
     model: ModelSection = ModelSection()
+    """The pair of models."""
+
     recall: RecallConfig = RecallConfig()
+    """Recall sequences."""
+
     train: TrainSection = TrainSection()
+    """What is read in training, and what is kept of it."""
+
     eval: EvalSection = EvalSection()
+    """What is measured."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:

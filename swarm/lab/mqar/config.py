@@ -19,14 +19,25 @@ __all__ = ["MqarConfig"]
 
 
 class TaskSection(Section):
-    """A task; see `ulm.train.mqar.MqarTask`."""
+    """A task: pairs of key and value, then each key alone (MQAR; Arora et al., arXiv:2312.04927)."""
 
     vocab_size: int = Field(8192, ge=16)
+    """Different tokens: filler and start, then keys, then values."""
+
     length: int = Field(512, ge=8)
+    """Tokens of a sequence."""
+
     pairs: int = Field(64, ge=1)
+    """Pairs of key and value; each key is asked for once."""
+
     reassigned: int = Field(0, ge=0)
+    """Keys that get another value before the queries begin."""
+
     power: float = Field(0.01, gt=0, le=1)
+    """How queries are spread: 1 spreads them evenly; smaller values put most of them near the pairs."""
+
     noise: bool = False
+    """Fill with random tokens; otherwise with one that never changes."""
 
     @model_validator(mode="after")
     def _fits(self) -> TaskSection:
@@ -37,21 +48,31 @@ class TaskSection(Section):
 
 
 class ModelSection(Section):
-    """The shape of the model with memory; the baseline is the same without it, widened to as many parameters.
-
-    Attributes:
-        n_layer, n_head, n_kv_head, head_size, d_model, d_ff, window: as in `ulm.config.ModelConfig`.
-        ltm: fields of `ulm.config.LTMConfig`; `layers` must be among them.
-    """
+    """The shape of the model with memory; the baseline is the same without it, widened to as many parameters."""
 
     n_layer: int = Field(2, ge=1)
+    """Blocks."""
+
     n_head: int = Field(2, ge=1)
+    """Attention heads of each block."""
+
     n_kv_head: int = Field(1, ge=1)
+    """Heads of keys and values, a divisor of `n_head`."""
+
     head_size: int = Field(32, ge=2)
+    """Width of a head; an even number."""
+
     d_model: int = Field(64, ge=8)
+    """Width of the residual stream."""
+
     d_ff: int = Field(128, ge=8)
+    """Width of the feed-forward layers."""
+
     window: int = Field(128, ge=8)
+    """Tokens that attention reaches back (STM)."""
+
     ltm: dict[str, Any] = Field(default_factory=lambda: {"layers": [0]})
+    """Fields of `ulm.config.LTMConfig`; `layers`, the blocks that read the memory, must be among them."""
 
     @property
     def reach(self) -> int:
@@ -70,35 +91,38 @@ class ModelSection(Section):
 
 
 class EvalSection(Section):
-    """What is measured.
-
-    Attributes:
-        sequences: fresh ones, scored per task, arm and seed.
-        controls: null controls of the arm with memory.
-    """
+    """What is measured."""
 
     sequences: int = Field(128, ge=2)
+    """New sequences that are scored, per task, arm and seed."""
+
     controls: tuple[Control, ...] = CONTROLS
+    """Null controls that are scored beside the arm with memory."""
 
 
 class MqarConfig(Section):
-    """An MQAR file.
-
-    Attributes:
-        name: names the folder under `runs/`.
-        seeds: of weights and sequences; each arm is trained once per seed and task.
-        tasks: by name.
-        optimizer: the same for all tasks and arms.
-        device: a task has one thread, or one GPU.
-    """
+    """An MQAR file, for `swarm mqar`: recall of synthetic pairs with and without memory."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the work folder under runs/."""
+
     seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of weights and sequences; each arm is trained once per seed and task."""
+
     tasks: dict[str, TaskSection] = Field(default_factory=lambda: {"mqar": TaskSection()}, min_length=1)
+    """Tasks by name."""
+
     model: ModelSection = ModelSection()
+    """The shape of the models."""
+
     optimizer: OptimizerSection
+    """How weights are changed; the same for all tasks and arms."""
+
     device: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`; each task has one CPU thread, or one GPU."""
+
     eval: EvalSection = EvalSection()
+    """What is measured."""
 
     @model_validator(mode="after")
     def _fits(self) -> MqarConfig:

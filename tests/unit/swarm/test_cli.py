@@ -23,7 +23,19 @@ from swarm.doctor import Finding
 from swarm.errors import SwarmError
 from swarm.record.journal import JournalWriter
 
-COMMANDS = ["run", "baseline", "compare", "watch", "resume", "replay", "report", "train", "worlds", "doctor"]
+COMMANDS = [
+    "run",
+    "baseline",
+    "compare",
+    "watch",
+    "resume",
+    "replay",
+    "report",
+    "train",
+    "settings",
+    "worlds",
+    "doctor",
+]
 EXPERIMENT = "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\n"
 
 

@@ -49,7 +49,7 @@ def request(agent: str, prompt: str = "", tick: int = 0) -> ActRequest:
 
 def spec(policy: str = "ulm", coordinator: str = "none", **changes: Any) -> HostSpec:
     engine = {"kind": policy, **({"model": "somewhere"} if policy == "ulm" else {})}
-    agents = AgentsConfig(engine=engine, temperature=0.3, top_p=0.9)
+    agents = AgentsConfig(engine=engine, temperature=0.3)
     return HostSpec(7, agents, CoordinatorConfig(kind=coordinator), "echo-v0", 5.0, **changes)
 
 
@@ -173,7 +173,7 @@ def test_seed_follows_from_the_key_and_settings_from_the_config(make_host: MakeH
     again, other_engine = make_host(lambda r: result("ok"))
     again.act([request("a0", "another prompt, other company", tick=1)])
     assert other_engine.requests[0].seed == engine.requests[2].seed
-    assert {(r.temperature, r.top_p, r.max_new_tokens, r.stop) for r in engine.requests} == {(0.3, 0.9, 8, ("\n",))}
+    assert {(r.temperature, r.max_new_tokens, r.stop) for r in engine.requests} == {(0.3, 8, ("\n",))}
 
 
 # ---- echo, coordinators, tokens, the real engine

@@ -25,7 +25,7 @@ from swarm.agents.models import current_hash, load_models
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
 from swarm.compare.arms import ARMS
-from swarm.config.experiment import BudgetConfig, ExperimentConfig
+from swarm.config.experiment import BudgetConfig, ExperimentConfig, RuntimeConfig
 from swarm.errors import SwarmError
 from swarm.prompt import agent_system
 from swarm.run.remote import start_remote
@@ -84,7 +84,7 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
     found = load_models(config, place)
     assert [found.endpoints[whose].url for whose in ("agents", "coordinator")] == urls
     assert set(found.tokenizers) == {"agents"}
-    started = start_remote(config, found, 0, lambda kind, **facts: None)
+    started = start_remote(config, found, lambda kind, **facts: None)
     assert [repr(started[whose]) for whose in ("agents", "coordinator")] == [
         f"OpenAIModel('default', '{u}')" for u in urls
     ]
@@ -152,13 +152,14 @@ def test_what_identifies_a_model_is_found_again(place: Path) -> None:
             {"pool": "ray"},
             "for weights read and shared; this machine has .*: take a smaller model$",
         ),
-        ({"kind": "vllm", "kv_cache_gb": 3}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
+        ({"kind": "vllm"}, {"pool": "ray"}, "needs 3.0 GB for weights and 3 GB of KV"),
     ],
 )
 def test_models_that_do_not_fit_into_memory_are_refused_with_the_figures_before_they_are_loaded(
     place: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any], runtime: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 10)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
     monkeypatch.setattr("swarm.agents.models.require_vllm", lambda num_gpus: None)
     with pytest.raises(SwarmError, match=words):
         load_models(experiment({"engine": {"model": "model", **engine}}, **runtime), place)
@@ -209,9 +210,11 @@ def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Pa
 def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents = {"engine": {"kind": "transformers", "model": str(place / "model"), "max_length": 1000}}
+    monkeypatch.setattr("swarm.agents.models.require_vllm", lambda num_gpus: None)
+    agents = {"engine": {"kind": "vllm", "model": str(place / "model"), "max_length": 1000}}
+    config = experiment(agents).model_copy(update={"runtime": RuntimeConfig(pool="ray")})
     with pytest.raises(SwarmError, match=r"engine.max_length is 1000, and .* was made for 256"):
-        load_models(experiment(agents), place)
+        load_models(config, place)
     copytree(place / "model", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
@@ -249,15 +252,14 @@ def test_a_world_without_a_playbook_is_refused_before_models_are_loaded(place: P
             {"engine": {"kind": "vllm", "model": "m", "url": "http://x"}},
             "Extra inputs are not permitted",
         ),
-        ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1, "threads": 2}}, "on GPUs"),
+        ({"engine": {"kind": "vllm", "model": "m", "gpu_memory_utilization": 0.5}}, "on a CPU"),
         ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1.5}}, "a part of a GPU, or whole ones"),
         ({"engine": {"kind": "vllm", "model": "m", "num_gpus": 1, "tensor_parallel_size": 2}}, "needs as many GPUs"),
         ({"engine": {"kind": "openai", "model": "m"}}, "url\n.*Field required"),
-        ({"engine": {"kind": "openai", "model": "m", "url": "http://x", "timeout_s": 61}}, "is never reached"),
         ({"engine": {"kind": "openai", "model": "m", "url": "http://u:p@x/v1"}}, "without a user name or key"),
         ({"engine": {"kind": "openai", "model": "m", "url": "http://x/v1?key=s"}}, "without a user name or key"),
         ({"engine": {"kind": "ulm", "model": "m", "max_length": 64}}, "Extra inputs are not permitted"),
-        ({"engine": {"kind": "transformers", "model": "m", "max_length": 32}}, "leaves no room"),
+        ({"engine": {"kind": "vllm", "model": "m", "max_length": 32}}, "leaves no room"),
         (
             {"engine": {"kind": "transformers", "model": "m"}, "memory": ["stm", "facts"]},
             "memory facts needs engine 'ulm'",
@@ -301,7 +303,7 @@ def test_what_this_machines_vllm_cannot_do_is_said_with_the_way_out(
 
 def test_a_run_goes_on_with_a_server_that_moved_and_with_nothing_else_changed(urls: list[str], tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    engine = {"kind": "openai", "model": "default", "url": urls[0], "retries": 0}
+    engine = {"kind": "openai", "model": "default", "url": urls[0]}
     config = experiment({"engine": {"kind": "random"}}, {"kind": "model", "engine": engine})
     config = config.model_copy(update={"budget": BudgetConfig(ticks=2), "episodes": 1})
     run_dir = start_run(config, file, tmp_path / "run").run_dir

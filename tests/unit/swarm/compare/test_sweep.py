@@ -68,7 +68,7 @@ def test_without_the_solo_nothing_is_said_of_a_crossover() -> None:
 
 
 def swept(key: str = "agents.count", values: Sequence[Any] = (2, 4), **changes: Any) -> ExperimentConfig:
-    compare = {"seeds": [1], "episodes": 3, "sweep": {"key": key, "values": list(values)}}
+    compare = {"seeds": [1], "episodes": 3, "sweep": {key: list(values)}}
     return experiment(compare=compare, **changes)
 
 
@@ -118,7 +118,7 @@ def test_every_value_is_compared_in_a_folder_of_its_own(tmp_path: Path, compared
     assert {asked[2:] for asked in compared.asked} == {(("swarm", "solo"), (5,))}
     for asked, *_ in compared.asked:
         assert asked.compare is not None
-        assert asked.compare.sweep is None  # a comparison of one value is no sweep
+        assert asked.compare.sweep == {}  # a comparison of one value is no sweep
         assert asked.compare.episodes == 3
     assert "== world.options.half = 3" in lines
 

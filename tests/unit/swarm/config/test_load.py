@@ -262,7 +262,7 @@ ENGINES = GOOD.replace("  engine: {kind: echo}\n", "  engine:\n    kind: transfo
         (
             ENGINES.replace("model: m", "model: m\n    num_gpus: 1"),
             "x.yaml:9: unknown key 'num_gpus' in 'agents.engine'; known keys of kind transformers: kind, model, "
-            "prompt, max_length, adapter",
+            "prompt, adapter",
         ),
         (
             ENGINES.replace("kind: transformers", "kind: echo"),
@@ -327,7 +327,7 @@ def test_how_an_endpoint_is_reached_decides_no_result_and_what_it_is_asked_does(
             )
         )
 
-    assert logical(key_env="KEY", retries=1, connections=2, timeout_s=5) == logical()
+    assert logical(key_env="KEY", connections=2) == logical()
     assert logical(url="http://elsewhere:8001/v1") == logical()
-    assert logical(max_length=1000) != logical()
+    assert logical(tokenizer="m") != logical()
     assert logical(prompt="plain") != logical()

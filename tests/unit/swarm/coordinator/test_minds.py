@@ -199,10 +199,10 @@ def test_a_model_answers_all_requests_in_one_batch():
 
 def test_a_model_passes_its_sampling_settings_on():
     engine = _Engine()
-    mind = _model(engine, _Book(prompts=((("a0",), "left"),)), temperature=0.3, top_p=0.9)
+    mind = _model(engine, _Book(prompts=((("a0",), "left"),)), temperature=0.3)
     mind.direct([_request()])
     ((asked,),) = engine.batches
-    assert (asked.prompt, asked.max_new_tokens, asked.temperature, asked.top_p) == ("left", 10, 0.3, 0.9)
+    assert (asked.prompt, asked.max_new_tokens, asked.temperature) == ("left", 10, 0.3)
     assert STOP in asked.stop
 
 

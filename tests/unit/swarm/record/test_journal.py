@@ -104,7 +104,7 @@ def test_group_durability_shares_one_sync_among_many_records(path: Path, monkeyp
         happened.set()
 
     monkeypatch.setattr(journal, "_sync_data", sync)
-    with JournalWriter(path, "group", group_ms=20) as writer:
+    with JournalWriter(path, "group") as writer:
         writer.append(header())
         for number in range(50):
             writer.append(tick(number))
@@ -119,7 +119,7 @@ def test_a_failing_background_sync_stops_the_next_append(path: Path, monkeypatch
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(journal, "_sync_data", broken)
-    writer = JournalWriter(path, "group", group_ms=1)
+    writer = JournalWriter(path, "group")
     writer.append(tick())
     assert writer._syncer is not None
     writer._syncer.join(5)
@@ -302,7 +302,7 @@ def test_two_writers_of_one_run_exclude_each_other(path: Path) -> None:
 def test_a_killed_writer_leaves_the_lock_free_and_its_records_readable(path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from swarm.record.journal import JournalWriter\n"
-        "writer = JournalWriter(Path(sys.argv[1]), 'group', 10_000)\n"
+        "writer = JournalWriter(Path(sys.argv[1]), 'group')\n"
         "from fakes.records import header, tick\n"
         "for i in range(5): writer.append(header() if i == 0 else tick(i))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

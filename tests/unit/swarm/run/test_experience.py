@@ -46,7 +46,7 @@ class Listening(GuessingPool):
     ],
 )
 def test_prompts_and_answers_are_those_of_play(tmp_path: Path, sections: dict[str, Any]) -> None:
-    base = {"count": 4, "engine": ECHO, "max_retries": 1}
+    base = {"count": 4, "engine": ECHO}
     pool, config = Listening(), toy_config(episodes=4)
     data = {**config.model_dump(), "agents": base, **sections}
     play(tmp_path / "run", type(config).model_validate(data), pool)

@@ -91,8 +91,7 @@ def test_a_directive_reaches_the_agents_it_names_for_one_tick_and_replaces_the_c
         return {"a0": "11-[1]", "a2": "11-[2]"}
 
     directing(says)
-    agents = {"max_retries": 99}
-    run_dir = run(("24-[6]", ["a1", "a0"]), episodes=1, agents=agents, coordinator={"kind": "rules", "every_ticks": 2})
+    run_dir = run(("24-[6]", ["a1", "a0"]), episodes=1, agents={}, coordinator={"kind": "rules", "every_ticks": 2})
     (entry,) = steered(run_dir)[0, 0]
     assert (entry["line"], entry["agents"], entry["text"]) == (1, ["a0", "a1"], "24-[6]")
     assert entry["instead_of"] == [("a0", "11-[1]")]
@@ -188,7 +187,7 @@ def test_what_is_said_while_a_tick_is_played_is_heard_in_the_next(
         return {}
 
     directing(says)
-    config, path = experiment(agents={"max_retries": 99}, episodes=1, budget={"ticks": 4, "tokens": None})
+    config, path = experiment(episodes=1, budget={"ticks": 4, "tokens": None})
     run_dir = start_run(config, path, tmp_path / "run").run_dir
     assert list(steered(run_dir)) == [(0, 2)]
 

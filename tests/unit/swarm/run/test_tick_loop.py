@@ -234,8 +234,8 @@ def test_an_agent_rests_after_too_many_illegal_actions(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, lambda request: ActReply(request.key, "nonsense", 5, 5))
-    run_dir = run(experiment, tmp_path, episodes=1, agents={"max_retries": 2}, budget={"ticks": 7, "tokens": None})
-    assert [len(record["agents"]) for record in ticks(run_dir)] == [4, 4, 0, 4, 4, 0, 4]
+    run_dir = run(experiment, tmp_path, episodes=1, budget={"ticks": 9, "tokens": None})
+    assert [len(record["agents"]) for record in ticks(run_dir)] == [4, 4, 4, 0, 4, 4, 4, 0, 4]
     assert replay_run(run_dir, check=True).finished
 
 
@@ -266,11 +266,11 @@ def test_history_shows_an_agent_its_own_last_attempts(
         experiment,
         tmp_path,
         episodes=1,
-        agents={"history": 2, "max_retries": 99},
+        agents={"history": 1},
         coordinator={"kind": "none"},
-        budget={"ticks": 4, "tokens": None},
+        budget={"ticks": 3, "tokens": None},
     )
-    assert [line.split()[0] for line in prompts[0, 3, "a0"].splitlines()[1:]] == ["attempt1", "attempt2"]
+    assert [line.split()[0] for line in prompts[0, 2, "a0"].splitlines()[1:]] == ["attempt1"]
 
 
 def test_no_topology_cuts_the_coordinator_off(experiment: Experiment, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_complete_agents_hear_all_others(tmp_path: Path) -> None:
 
 def test_small_world_follows_from_the_seed(tmp_path: Path) -> None:
     agents = [f"a{i}" for i in range(30)]
-    config = TopologyConfig(kind="small_world", rewire=0.5)
+    config = TopologyConfig(kind="small_world")
     assert neighbours(config, agents, 1, tmp_path) == neighbours(config, agents, 1, tmp_path)
     assert neighbours(config, agents, 1, tmp_path) != neighbours(config, agents, 2, tmp_path)
 

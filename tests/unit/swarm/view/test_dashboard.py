@@ -85,8 +85,8 @@ def journal_lines(
 ) -> list[bytes]:
     """The journal of a real run of three episodes, two at a time, in which agents rest, fail and report."""
     monkeypatch.setattr("swarm.agents.local_pool.Host", Moody)
-    agents, budget = {"max_retries": 1}, {"ticks": 8, "tokens": None}
-    config, path = experiment(episodes=3, concurrency=2, agents=agents, budget=budget)
+    monkeypatch.setattr("swarm.run.episode.MAX_RETRIES", 1)
+    config, path = experiment(episodes=3, concurrency=2, budget={"ticks": 8, "tokens": None})
     run_dir = start_run(config, path, tmp_path / "run").run_dir
     return (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True)
 
@@ -160,7 +160,10 @@ def test_every_panel_is_whole_at_every_size(tmp_path: Path, size: tuple[int, int
         assert f"+{agents - len(names)} more" in text
 
 
-def test_eighty_columns_show_goal_progress_agents_budget_and_faults(tmp_path: Path) -> None:
+def test_eighty_columns_show_goal_progress_agents_budget_and_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarm.run.episode.MAX_RETRIES", 1)
     write_toy_run(tmp_path, agents=8, episodes=6, finish=False, ticks=2)
     text = drawn(polled(tmp_path), 80, 24, now_s=1_700_000_012.0)
     for wanted in (
@@ -187,9 +190,9 @@ def test_eighty_columns_show_goal_progress_agents_budget_and_faults(tmp_path: Pa
     ("topology", "wanted"),
     [
         ({"kind": "ring"}, "a0─a1─…─a3─a0"),
-        ({"kind": "complete"}, "all hear all"),
-        ({"kind": "small_world", "neighbours": 4, "rewire": 0.1}, "4 each, 10% rewired"),
-        ({"kind": "none"}, "nobody hears anybody"),
+        ({"kind": "complete"}, "all read all"),
+        ({"kind": "small_world"}, "a small world"),
+        ({"kind": "none"}, "nobody reads reports"),
         ({"kind": "file", "path": "links.txt"}, "from links.txt"),
     ],
 )
