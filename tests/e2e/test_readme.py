@@ -25,7 +25,7 @@ def commands(page: Path) -> list[str]:
     """Return the `swarm` commands that a page shows, without comments and placeholders in capitals."""
     text = page.read_text(encoding="utf-8")
     shown = [command for block in _BLOCK.finditer(text) for command in _IN_BLOCK.findall(block[1] or block[2])]
-    found = (command.strip() for command in [*shown, *_INLINE.findall(text)])
+    found = (command.partition(" > ")[0].strip() for command in [*shown, *_INLINE.findall(text)])
     return [command for command in dict.fromkeys(found) if not re.search(r"\b[A-Z]{3,}\b|\.\.\.", command)]
 
 
