@@ -27,7 +27,7 @@ from swarm.config.engine import EchoEngine, ModelEngine, OpenAIEngine, Transform
 from swarm.config.experiment import AgentsConfig
 from swarm.config.memory import find_memory
 from swarm.config.training import resolve_device
-from swarm.coordinator.minds import make_coordinator
+from swarm.coordinator.kinds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest

@@ -28,7 +28,7 @@ from swarm.config.engine import (
 )
 from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
-from swarm.coordinator.minds import book_for
+from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
 
 __all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters"]

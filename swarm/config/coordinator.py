@@ -19,7 +19,7 @@ COORDINATORS = Registry(
     "swarm.coordinator.protocol:Coordinator",
     {
         "none": "swarm.coordinator.protocol:NoCoordinator",
-        "rules": "swarm.coordinator.minds:RulesCoordinator",
+        "rules": "swarm.coordinator.kinds:RulesCoordinator",
         "model": "swarm.coordinator.language:LanguageCoordinator",
         "human": "swarm.coordinator.human:HumanCoordinator",
     },

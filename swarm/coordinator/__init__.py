@@ -1,1 +1,1 @@
-"""Coordinators: one protocol, several minds. Knows report text and directives, never a world object."""
+"""Coordinators: one protocol, several kinds. Knows report text and directives, never a world object."""

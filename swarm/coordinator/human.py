@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.coordinator.digest import digest_lines
-from swarm.coordinator.minds import book_for, make_coordinator
+from swarm.coordinator.kinds import book_for, make_coordinator
 from swarm.coordinator.protocol import Coordinator, CountTokens, Setup, Terminal
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest, Operator, Pool

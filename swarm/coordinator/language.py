@@ -16,7 +16,7 @@ from swarm.backends.protocol import Structure, TextRequest
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import OpenAIEngine
 from swarm.coordinator.digest import bounded, digest_lines, opening
-from swarm.coordinator.minds import BriefedCoordinator
+from swarm.coordinator.kinds import BriefedCoordinator
 from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest

@@ -14,7 +14,7 @@ from pathlib import Path
 from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
-from swarm.coordinator.minds import book_for
+from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
 from swarm.messages import CallKey

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from swarm.coordinator.minds import playbook
+from swarm.coordinator.kinds import playbook
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.record.journal import JOURNAL_NAME, read_header

@@ -40,7 +40,7 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
     if width >= TWO_COLUMNS_FROM:
         return _two_columns(state, width, height, now_s)
     bottom = 6 if height >= 16 else 0
-    mind_rows = 0 if _mindless(state) or height < 20 else 3
+    mind_rows = 0 if _has_no_coordinator(state) or height < 20 else 3
     roomy = 5 + 3 + _num_agents(state) + mind_rows + bottom <= height
     head_rows = 5 if roomy else 4
     spare = height - head_rows - bottom - 3 - max(1, _num_agents(state))
@@ -49,7 +49,7 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
     parts = [_head(state, width, head_rows, now_s)]
     parts.append(_agents(state, width, height - head_rows - bottom - mind_rows))
     if mind_rows:
-        parts.append(_mind(state, width, mind_rows))
+        parts.append(_coordinator(state, width, mind_rows))
     if bottom:
         left = width // 2
         parts.append(_side_by_side(_budget(state, left, 6), _swarm(state, width - left, 6)))
@@ -84,17 +84,17 @@ def _two_columns(state: DashboardState, width: int, height: int, now_s: float | 
     rows = max(13, height - 5)
     right = min(56, width * 2 // 5)
     mind_rows = 0
-    if not _mindless(state) and rows >= 15:
+    if not _has_no_coordinator(state) and rows >= 15:
         mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12)
     agent_rows = min(rows, 3 + max(1, _num_agents(state)))
     left_column = [_agents(state, width - right, agent_rows)]
-    right_column = [_mind(state, right, mind_rows)] if mind_rows else []
+    right_column = [_coordinator(state, right, mind_rows)] if mind_rows else []
     right_column += [_budget(state, right, 6), _swarm(state, right, 6)]
     # The news go where room is left, below the agents if they are few.
     if rows - agent_rows >= 4:
-        left_column.append(_news(state, width - right, min(rows - agent_rows, 14)))
+        left_column.append(_recent_events(state, width - right, min(rows - agent_rows, 14)))
     elif rows - 12 - mind_rows >= 4:
-        right_column.append(_news(state, right, rows - 12 - mind_rows))
+        right_column.append(_recent_events(state, right, rows - 12 - mind_rows))
     return Group(_head(state, width, 5, now_s), _side_by_side(Group(*left_column), Group(*right_column)))
 
 
@@ -175,8 +175,8 @@ def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
         table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
     table.add_column("tokens", justify="right", no_wrap=True, min_width=6, style="dim")
     for name, agent in agents:
-        action, feedback = _deed(agent)
-        table.add_row(one_line(name), action, feedback, _thought(agent), str(agent.tokens or ""))
+        action, feedback = _last_action(agent)
+        table.add_row(one_line(name), action, feedback, _last_message(agent), str(agent.tokens or ""))
     body: RenderableType = table
     if hidden > 0:
         body = Group(table, Text(f"+{hidden} more", style="dim"))
@@ -189,7 +189,7 @@ def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
     return _panel(body, title, width, height)
 
 
-def _deed(agent: AgentView) -> tuple[Text, Text]:
+def _last_action(agent: AgentView) -> tuple[Text, Text]:
     """Return the action and what came of it; as long as no tick was read nothing is known."""
     if agent.fault:
         return Text("fault", style="yellow"), Text(one_line(agent.fault), style="yellow")
@@ -198,14 +198,14 @@ def _deed(agent: AgentView) -> tuple[Text, Text]:
     return Text(one_line(agent.action)), Text(one_line(agent.feedback), style="green" if agent.valid else "red")
 
 
-def _thought(agent: AgentView) -> Text:
+def _last_message(agent: AgentView) -> Text:
     """Return what the agent has in mind: the directive it was given, else what it last told the others."""
     if agent.directive:
         return Text(f"← {one_line(agent.directive)}", style="magenta")
     return Text(f"→ {one_line(agent.report)}" if agent.report else "", style="dim")
 
 
-def _mindless(state: DashboardState) -> bool:
+def _has_no_coordinator(state: DashboardState) -> bool:
     return bool(state.config["coordinator"]["kind"] == "none")
 
 
@@ -217,7 +217,7 @@ def _directive_groups(state: DashboardState) -> list[tuple[str, list[str]]]:
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
-def _mind(state: DashboardState, width: int, rows: int) -> RenderableType:
+def _coordinator(state: DashboardState, width: int, rows: int) -> RenderableType:
     groups = _directive_groups(state)
     room = rows - 2
     kept = groups if len(groups) <= room else groups[: max(1, room - 1)]
@@ -299,7 +299,7 @@ def _links(state: DashboardState) -> str:
         drawn = f"{names}, from {one_line(topology['path'])}"
     else:
         drawn = names
-    return drawn if _mindless(state) else f"{drawn} ⇄ coordinator"
+    return drawn if _has_no_coordinator(state) else f"{drawn} ⇄ coordinator"
 
 
 def _dots(state: DashboardState, room: int) -> Text:
@@ -316,7 +316,7 @@ def _dots(state: DashboardState, room: int) -> Text:
     return text
 
 
-def _news(state: DashboardState, width: int, rows: int) -> RenderableType:
+def _recent_events(state: DashboardState, width: int, rows: int) -> RenderableType:
     """Return the last trouble and the last ended episodes, newest first."""
     lines = [Text(one_line(event), style="yellow") for event in list(state.events)[-1:-4:-1]]
     lines += [_ended(ended) for ended in list(state.ended)[-1 : -(rows - 1) : -1]]

@@ -12,7 +12,7 @@ from fakes.scripted_run import ScriptedPool, play
 
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
-from swarm.coordinator.minds import BriefedCoordinator, book_for
+from swarm.coordinator.kinds import BriefedCoordinator, book_for
 from swarm.coordinator.protocol import Setup
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from worlds.numbers.solver import complete, expressions

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from swarm.backends.protocol import TextRequest, TextResult
 from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
+from swarm.coordinator.kinds import make_coordinator, playbook
 from swarm.coordinator.language import LanguageCoordinator, read_directives
-from swarm.coordinator.minds import make_coordinator, playbook
 from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectRequest
@@ -219,8 +219,8 @@ def test_a_fault_of_the_model_is_the_calls_fault() -> None:
 
 @pytest.mark.parametrize(("world", "kind"), [("split-numbers-v0", "vllm"), ("numbers-v0", "transformers")])
 def test_worlds_need_no_playbook_for_a_language_model(world: str, kind: str) -> None:
-    mind = make_coordinator(config(kind), world, Scripted(lambda r: ""), lambda texts: [0 for _ in texts], TOOLS)
-    assert isinstance(mind, LanguageCoordinator)
+    coordinator = make_coordinator(config(kind), world, Scripted(lambda r: ""), lambda texts: [0 for _ in texts], TOOLS)
+    assert isinstance(coordinator, LanguageCoordinator)
 
 
 def test_shuffled_moves_what_a_language_model_said() -> None:

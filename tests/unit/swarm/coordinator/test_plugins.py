@@ -15,7 +15,7 @@ from swarm.config.coordinator import COORDINATORS, CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
 from swarm.config.section import Section
-from swarm.coordinator.minds import make_coordinator
+from swarm.coordinator.kinds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest

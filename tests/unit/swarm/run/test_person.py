@@ -17,7 +17,7 @@ from swarm.compare.arms import equal_terms
 from swarm.config.experiment import CoordinatorConfig, ExperimentConfig
 from swarm.coordinator.digest import digest_lines
 from swarm.coordinator.human import HumanCoordinator, Terminal, at_terminal, operator_for
-from swarm.coordinator.minds import playbook
+from swarm.coordinator.kinds import playbook
 from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply

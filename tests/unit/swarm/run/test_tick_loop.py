@@ -10,7 +10,7 @@ import pytest
 from swarm.agents.host import Host
 from swarm.backends.protocol import TextModel, TextRequest, TextResult
 from swarm.config.experiment import ExperimentConfig
-from swarm.coordinator.minds import BriefedCoordinator
+from swarm.coordinator.kinds import BriefedCoordinator
 from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest

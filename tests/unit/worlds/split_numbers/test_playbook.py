@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.coordinator.minds import playbook
+from swarm.coordinator.kinds import playbook
 from swarm.errors import SwarmError
 from worlds.numbers.arithmetic import parse
 from worlds.protocol import Briefing, Report, Situation

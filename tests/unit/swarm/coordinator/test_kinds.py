@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from swarm.backends.protocol import Structure, TextResult
 from swarm.config.experiment import CoordinatorConfig
-from swarm.coordinator.minds import (
+from swarm.coordinator.kinds import (
     BriefedCoordinator,
     RulesCoordinator,
     ShuffledCoordinator,
@@ -149,10 +149,10 @@ def test_the_last_word_of_an_answer_that_was_cut_is_not_read():
 
 
 def test_rules_are_charged_for_the_unread_reports_and_the_directives():
-    mind = RulesCoordinator(
+    coordinator = RulesCoordinator(
         Setup(CoordinatorConfig(kind="rules"), _count, _Book(table={"a0": "go 7", "a1": "take red"}))
     )
-    (reply,) = mind.direct([_request(reports=[("a0", "old news"), ("a0", "four"), ("a1", "fives")], unread=2)])
+    (reply,) = coordinator.direct([_request(reports=[("a0", "old news"), ("a0", "four"), ("a1", "fives")], unread=2)])
     assert reply.directives == {"a0": "go 7", "a1": "take red"}
     assert (reply.prompt_tokens, reply.generated_tokens, reply.calls) == (4 + 5, 4 + 8, 0)
 
@@ -164,18 +164,18 @@ def test_rules_without_news_and_directives_cost_nothing():
 
 @pytest.mark.parametrize(("max_tokens", "affordable"), [(8, True), (7, False), (0, False)])
 def test_rules_that_the_budget_cannot_pay_direct_nothing_and_cost_nothing(max_tokens, affordable):
-    mind = _rules(_Book(table={"a0": "go 7"}))
-    (reply,) = mind.direct([_request(reports=[("a0", "four")], unread=1, max_tokens=max_tokens)])
+    coordinator = _rules(_Book(table={"a0": "go 7"}))
+    (reply,) = coordinator.direct([_request(reports=[("a0", "four")], unread=1, max_tokens=max_tokens)])
     assert bool(reply.directives) == affordable
     assert reply.prompt_tokens + reply.generated_tokens == (8 if affordable else 0)
 
 
 def test_rules_answer_each_request_by_itself_and_in_order():
-    mind = _rules(_Book(table={"a0": "go 7"}))
+    coordinator = _rules(_Book(table={"a0": "go 7"}))
     rich, poor = _request(tick=1), _request(tick=2, max_tokens=1)
-    replies = mind.direct([rich, poor, rich])
+    replies = coordinator.direct([rich, poor, rich])
     assert [reply.key[1] for reply in replies] == [1, 2, 1]
-    assert replies == [mind.direct([request])[0] for request in (rich, poor, rich)]
+    assert replies == [coordinator.direct([request])[0] for request in (rich, poor, rich)]
 
 
 # The µLM
@@ -199,8 +199,8 @@ def test_a_model_answers_all_requests_in_one_batch():
 
 def test_a_model_passes_its_sampling_settings_on():
     engine = _Engine()
-    mind = _model(engine, _Book(prompts=((("a0",), "left"),)), temperature=0.3)
-    mind.direct([_request()])
+    coordinator = _model(engine, _Book(prompts=((("a0",), "left"),)), temperature=0.3)
+    coordinator.direct([_request()])
     ((asked,),) = engine.batches
     assert (asked.prompt, asked.max_new_tokens, asked.temperature) == ("left", 10, 0.3)
     assert STOP in asked.stop
@@ -228,17 +228,17 @@ def test_a_model_that_the_budget_cannot_pay_is_not_asked_and_costs_nothing():
 def test_a_model_reads_as_many_briefings_as_the_budget_can_pay():
     book = _Book(prompts=((("a0",), "left"), (("a1",), "right")))
     engine = _Engine({"left": "a0=x", "right": "a1=y"})
-    mind = _model(engine, book)
-    (one,) = mind.direct([_request(max_tokens=28)])
-    (both,) = mind.direct([_request(max_tokens=29)])
+    coordinator = _model(engine, book)
+    (one,) = coordinator.direct([_request(max_tokens=28)])
+    (both,) = coordinator.direct([_request(max_tokens=29)])
     assert (one.directives, one.calls) == ({"a0": "x"}, 1)
     assert (both.directives, both.calls) == ({"a0": "x", "a1": "y"}, 2)
 
 
 def test_a_poor_request_does_not_starve_its_neighbours():
     engine = _Engine({"left": "a0=x"})
-    mind = _model(engine, _Book(prompts=((("a0",), "left"),)))
-    replies = mind.direct([_request(max_tokens=1), _request(max_tokens=100)])
+    coordinator = _model(engine, _Book(prompts=((("a0",), "left"),)))
+    replies = coordinator.direct([_request(max_tokens=1), _request(max_tokens=100)])
     assert [reply.directives for reply in replies] == [{}, {"a0": "x"}]
     assert [reply.calls for reply in replies] == [0, 1]
 
