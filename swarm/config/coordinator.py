@@ -124,7 +124,8 @@ class CoordinatorConfig(Section):
             raise ValueError(f"kind {self.kind!r} needs `engine`, such as {{kind: ulm, model: policies/my-model}}")
         if self.engine is not None and not traits.needs_model:
             raise ValueError(
-                f"`engine` is for coordinators that ask a model, and {self.kind!r} asks none; leave it out"
+                f"`engine` is for coordinators that ask a model, and {self.kind!r} asks none; leave it out "
+                "(--set coordinator.engine=null)"
             )
         for name, is_set in (("answers", self.answers != "picks"), ("reoffer_declined", self.reoffer_declined)):
             if is_set and (self.engine is None or self.chats):

@@ -151,8 +151,8 @@ class BriefedCoordinator(Coordinator):
 class ShuffledCoordinator(Coordinator):
     """Null control: every agent gets what was meant for another one, at the same cost."""
 
-    def __init__(self, inner: Coordinator) -> None:
-        super().__init__(inner.setup)
+    def __init__(self, inner: Coordinator, setup: Setup) -> None:
+        super().__init__(setup)
         self.inner = inner
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
@@ -219,4 +219,4 @@ def make_coordinator(
     except Exception as error:  # it may be anybody's code
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise SwarmError(f"coordinator {config.kind!r} cannot be made: {text}") from error
-    return ShuffledCoordinator(made) if config.shuffled else made
+    return ShuffledCoordinator(made, setup) if config.shuffled else made

@@ -112,12 +112,13 @@ class RunOutcomes:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
 
-def read_run(run_dir: Path) -> RunOutcomes:
+def read_run(run_dir: str | Path) -> RunOutcomes:
     """Return the outcomes of a run folder; verifies the hash chain on the way.
 
     Raises:
         SwarmError: there is no journal, or it is damaged or empty.
     """
+    run_dir = Path(run_dir)
     path = run_dir / JOURNAL_NAME
     records = read_records(path)
     header = next(records, None)

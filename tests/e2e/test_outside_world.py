@@ -95,7 +95,7 @@ def test_an_outside_world_goes_from_a_new_package_to_a_finished_comparison(works
     kill_and_resume(workshop, run, (place / "rules/journal.jsonl").read_bytes())
     assert workshop.swarm("replay", "rules", "--check")
 
-    few = ["--set", "compare.episodes=6", "--set", "compare.seeds=[1]", "--set", "compare.bootstrap=200"]
+    few = ["--set", "compare.episodes=6", "--set", "compare.seeds=[1]"]
     compared = workshop.swarm("compare", experiment, *few, "--out", "compared")
     assert all(arm in compared for arm in ("no_messages", "swarm", "shuffled", "random", "ulm_coordinator"))
     assert (place / "compared/report.html").is_file()

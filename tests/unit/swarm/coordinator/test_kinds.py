@@ -259,7 +259,7 @@ def test_without_briefings_a_model_costs_nothing():
 
 
 def _shuffle(directives, agents, seed):
-    (reply,) = ShuffledCoordinator(_Inner(directives)).direct([_request(agents=tuple(agents), seed=seed)])
+    (reply,) = ShuffledCoordinator(_Inner(directives), None).direct([_request(agents=tuple(agents), seed=seed)])
     return reply
 
 
