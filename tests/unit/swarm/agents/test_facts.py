@@ -33,6 +33,8 @@ from swarm.view.replay import replay_run
 from ulm.memory.exact import NOTHING
 from ulm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.thorough
+
 ULM = {"kind": "ulm", "model": "m"}
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 

@@ -29,6 +29,8 @@ from worlds.echo.world import EchoOptions, EchoWorld
 from worlds.protocol import Info
 from worlds.registry import register
 
+pytestmark = pytest.mark.thorough
+
 PAGES = [f"room {i} page {i} of 4 : note key{i} lamp . read first {i * i}\n" for i in range(5)]
 
 

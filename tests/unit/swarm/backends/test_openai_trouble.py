@@ -29,6 +29,8 @@ from swarm.backends.protocol import TextRequest, TextResult
 from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def closed(endpoint: Endpoint) -> Endpoint:

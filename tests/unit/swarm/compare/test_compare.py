@@ -22,6 +22,8 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.outcomes import RunOutcomes, read_run
 
+pytestmark = pytest.mark.thorough
+
 RATES = {
     "solo": 0.3,
     "solo_split": 0.85,

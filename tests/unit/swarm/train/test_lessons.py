@@ -15,6 +15,8 @@ from swarm.train.lessons import corpus, episode, example, held_out_example, open
 from worlds import available, world_class
 from worlds.protocol import Example
 
+pytestmark = pytest.mark.thorough
+
 GOLDEN: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "golden_texts.json").read_text())
 """World and task -> hashes of the texts that the shipped weights learned (commit 30f1890)."""
 

@@ -18,6 +18,8 @@ from swarm.train.progress import read_metrics
 from swarm.train.training import train_policy
 from ulm.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.thorough
+
 RECIPE: dict[str, Any] = {
     "kind": "policy",
     "name": "tiny",

@@ -14,6 +14,8 @@ from ulm.decode.stepper import LeanDecoder
 from ulm.model import Decoder, KVCache
 from ulm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.thorough
+
 VOCAB = 300
 WINDOW = 16
 

@@ -11,6 +11,8 @@ from fakes.hf_models import tiny_model, tiny_tokenizer
 
 from ulm.engram import EngramConfig, GatedEngramAdapter, add_engram
 
+pytestmark = pytest.mark.thorough
+
 TEXT = torch.arange(20, 60).reshape(2, 20)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from fakes.hf_models import tiny_model, tiny_tokenizer
 from fakes.training import alone
@@ -12,6 +13,8 @@ from ulm.engram import EngramConfig, EngramModel, add_engram
 from ulm.engram.optimizer import BASE_FOLDER, EngramAdam, engram_optimizer, save_trained
 from ulm.train.answers import AnswerCollator, AnswerObjective
 from ulm.train.step import learning_rate, train_step
+
+pytestmark = pytest.mark.thorough
 
 CONFIG = EngramConfig(layers=(1,), heads=2, rows=499, head_size=8, exact=False)
 

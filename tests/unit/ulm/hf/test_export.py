@@ -29,6 +29,8 @@ from ulm.model import Decoder
 from ulm.streaming import read_document
 from ulm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.thorough
+
 WINDOW = 32
 NEW = 12
 LENGTHS = (1, 5, WINDOW - NEW, WINDOW, WINDOW + 9, 3 * WINDOW + 1)

@@ -26,6 +26,8 @@ from worlds.split_numbers.lessons import LONG_MENU, MARKED, SHORT_MENU, SplitNum
 from worlds.split_numbers.playbook import MENU
 from worlds.split_numbers.world import DIRECTIVE
 
+pytestmark = pytest.mark.thorough
+
 NUM_EXAMPLES = 300
 NUM_PER_KIND = 20
 TAUGHT: dict[str, MixedLessons] = {

@@ -12,6 +12,8 @@ from swarm.lab.ltm.plots import plot_results
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.ltm.stages import summary
 
+pytestmark = pytest.mark.thorough
+
 CONTROLS = ("shuffled_values", "no_reads")
 WINDOW, PAIRS = 128, 4
 DOCUMENTS = 60

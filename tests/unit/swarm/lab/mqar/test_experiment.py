@@ -23,6 +23,8 @@ from ulm.streaming import read_document
 from ulm.train.mqar import MqarBatch, MqarObjective, MqarTask, score_mqar
 from ulm.train.step import make_optimizer, train_step
 
+pytestmark = pytest.mark.thorough
+
 TASKS = [
     MqarTask(vocab_size=64, length=40, pairs=6),
     MqarTask(vocab_size=64, length=60, pairs=6, reassigned=4),
