@@ -10,7 +10,9 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +90,7 @@ def run_workers(
             ),
         )
         (folder / GAVE_UP).unlink(missing_ok=True)
+        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit()
         except Exception as error:
@@ -95,6 +98,9 @@ def run_workers(
             raise SwarmError(
                 f"training failed: {reason}; the last saved state is in {folder}, the same command goes on from it"
             ) from error
+        finally:  # Ray Train leaves its own handler behind, which would ask a trainer that is gone
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
 

@@ -100,7 +100,9 @@ def test_more_workers_than_processors_are_refused_instead_of_waiting_for_ever() 
 
 
 def test_a_training_that_diverges_ends_at_once_and_says_so() -> None:
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with pytest.raises(SwarmError, match=r"diverged at step \d+ .*nan.*set a lower lr"):
         train("optimizer.lr=1e30", "optimizer.warmup=1", "optimizer.clip=1e30", "save_every=1")
+    assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ray Train's handler outlives the training"
     assert RollingStates(Path("runs/train-tiny/states")).steps()  # the last good state
     assert not Path("policy").exists()
