@@ -26,7 +26,7 @@ from swarm.errors import SwarmError
 from swarm.messages import Handle
 from swarm.prompt import STOP, agent_prompt
 from swarm.record.change import Change
-from swarm.record.records import EpisodeEnd, Record, Tick
+from swarm.record.records import EpisodeEnd, Record, Tick, acted
 from worlds.protocol import StepResult
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Facts(AgentMemory[FactsSection]):
         learned = [
             [entry["agent"], observation, action]
             for entry in record["agents"]
-            if entry.get("fault") is None
+            if acted(entry)
             for observation, action in result.infos[entry["agent"]].get("facts", ())
         ]
         return {"learned": learned} if learned else {}

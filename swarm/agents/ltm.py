@@ -15,7 +15,7 @@ from swarm.agents.memory import AgentMemory, MemoryReader, Place
 from swarm.config.memory import KeptSection
 from swarm.messages import Handle
 from swarm.record.change import Change
-from swarm.record.records import EpisodeEnd, Record, Tick
+from swarm.record.records import EpisodeEnd, Record, Tick, acted
 from worlds.protocol import StepResult
 
 __all__ = ["LongTermMemory", "LtmReader", "LtmSection"]
@@ -86,7 +86,7 @@ class LongTermMemory(AgentMemory[LtmSection]):
         if record["kind"] == "tick":
             home = self._home(record["episode"])
             self._last[home] = record["episode"], record["tick"]
-            answered = [entry["agent"] for entry in record["agents"] if entry.get("fault") is None]
+            answered = [entry["agent"] for entry in record["agents"] if acted(entry)]
             self._calls.setdefault(home, Counter()).update(answered)
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for kept in (self._held, self._calls, self._last):

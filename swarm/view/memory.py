@@ -14,6 +14,7 @@ from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
+from swarm.record.records import acted
 
 __all__ = [
     "FactItem",
@@ -197,7 +198,7 @@ def _clock(run_dir: Path, agent: str, episode: int, whole_run: bool) -> tuple[li
         if record["kind"] != "tick" or (record["episode"] != episode and not whole_run) or record["episode"] > episode:
             continue
         for entry in record["agents"]:
-            if entry["agent"] == agent and entry.get("fault") is None:
+            if entry["agent"] == agent and acted(entry):
                 read = entry["prompt_tokens"] + entry["generated_tokens"] - 1
                 ends.append((ends[-1] if ends else 0) + read)
                 places.append((record["episode"], record["tick"]))
