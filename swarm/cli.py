@@ -5,8 +5,6 @@ refuses to know what commands do (`swarm.commands`, one file each) and imports n
 `swarm --help` is fast.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import os
@@ -42,8 +40,6 @@ from swarm.commands import (
 )
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
-
-__all__ = ["app", "main"]
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
 

@@ -4,8 +4,6 @@ Owns the findings behind `swarm doctor`. It changes nothing, and refuses to impo
 torch; Ray is tried in a process of its own, because a Ray that cannot start may hang or abort.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -20,8 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swarm.errors import SwarmError
-
-__all__ = ["Finding", "examine"]
 
 _DISTRIBUTION = "ulm-swarm"
 _LOW_DISK_BYTES = 500 * 10**6

@@ -3,10 +3,6 @@
 And how another error's words come into such a line.
 """
 
-from __future__ import annotations
-
-__all__ = ["SwarmError", "first_line"]
-
 
 class SwarmError(Exception):
     """A mistake of the user or the machine that one clear line can explain: what is wrong and what to do."""

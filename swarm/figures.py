@@ -4,32 +4,11 @@ A plot function returns the figure, so that a test can ask what it shows; `to_pn
 imported when a figure is made, with the Agg renderer and no global state.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from swarm.stats import Interval
-
-__all__ = [
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "INK",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "VERMILLION",
-    "add_legend",
-    "interval_of",
-    "new_figure",
-    "plot_band",
-    "style_axes",
-    "thousands",
-    "to_png",
-    "whiskers",
-]
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
 GREY, INK = "#767676", "#222222"

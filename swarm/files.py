@@ -3,16 +3,12 @@
 Owns the order of system calls that survives a kill and a power cut. What stands in a file is the caller's business.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swarm.errors import SwarmError
-
-__all__ = ["FolderLock", "LineTail", "is_locked", "sync", "write_whole"]
 
 _LOCK = "lock"
 

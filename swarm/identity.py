@@ -3,8 +3,6 @@
 The identity of a piece of work is JSON-able data that decides its result: settings, seeds, hashes of what it reads.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +11,6 @@ from typing import Any
 
 from swarm.errors import SwarmError
 from swarm.files import FolderLock, write_whole
-
-__all__ = ["claim", "is_claimed", "refuse_other", "work_folder"]
 
 
 def refuse_other(place: Path, found: Any, wanted: Any) -> None:

@@ -13,18 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 from worlds.protocol import Situation
 
-__all__ = [
-    "ActReply",
-    "ActRequest",
-    "CallKey",
-    "DirectReply",
-    "DirectRequest",
-    "Handle",
-    "Operator",
-    "Pool",
-    "Update",
-]
-
 CallKey = tuple[int, int, str]
 """(episode, tick, agent id): the idempotency key of a call within its run."""
 

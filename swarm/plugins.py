@@ -3,8 +3,6 @@
 A name is one of ours, or one that a package declares in an entry-point group. What is not asked for is not imported.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +10,6 @@ from typing import Any
 
 from swarm.errors import SwarmError
 from worlds.entry_points import Door, load
-
-__all__ = ["Registry"]
 
 
 @dataclass(frozen=True, slots=True)

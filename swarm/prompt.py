@@ -3,12 +3,8 @@
 Owns the text layout. Every line is a fact the agent may know; the action is what follows the last newline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-__all__ = ["STOP", "agent_prompt", "agent_system", "tool_lines"]
 
 STOP = "\n"
 """Ends an action."""

@@ -3,8 +3,4 @@
 The rule itself lives in `worlds.seeds`: worlds draw by it, too, and know no swarm.
 """
 
-from __future__ import annotations
-
-from worlds.seeds import derive_seed
-
-__all__ = ["derive_seed"]
+from worlds.seeds import derive_seed as derive_seed

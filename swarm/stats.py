@@ -8,25 +8,11 @@ know journals, arms and files: numbers in, numbers out, and every draw comes fro
 in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = [
-    "Interval",
-    "NonInferiority",
-    "format_interval",
-    "format_rate",
-    "non_inferiority",
-    "paired_difference",
-    "rate_interval",
-    "ratio_interval",
-    "solved_by_budget",
-]
 
 
 class Interval(NamedTuple):

@@ -3,11 +3,7 @@
 An escape sequence from a model could rewrite the terminal of whoever watches; what a person types goes on record.
 """
 
-from __future__ import annotations
-
 from swarm.errors import SwarmError
-
-__all__ = ["MAX_CHARACTERS", "checked_text", "one_line", "printable"]
 
 MAX_CHARACTERS = 500
 """Of one message that a person writes."""

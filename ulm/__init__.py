@@ -61,6 +61,6 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         for module_name in _MODULES:
             module = importlib.import_module(f"ulm.{module_name}")
-            if name in module.__all__:
+            if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module 'ulm' has no attribute {name!r}")

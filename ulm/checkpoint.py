@@ -6,8 +6,6 @@ safetensors and the rest is JSON: nothing here can run code from a file. It refu
 transformers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -28,18 +26,6 @@ from ulm.config import ModelConfig
 from ulm.files import sync, sync_tree
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointConfig",
-    "CheckpointError",
-    "build_model",
-    "checkpoint_hash",
-    "load_checkpoint",
-    "load_weights_numpy",
-    "read_checkpoint_config",
-    "save_checkpoint",
-]
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"

@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["EVICTIONS", "PAIRS", "PARTS", "PRESETS", "LTMConfig", "ModelConfig", "matched_without_memory", "preset"]
-
 Eviction = Literal["age", "use", "surprisal"]
 EVICTIONS: tuple[Eviction, ...] = ("age", "use", "surprisal")
 

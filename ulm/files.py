@@ -3,13 +3,9 @@
 The same order of system calls as `swarm.files`, which this package may not import.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-__all__ = ["sync", "sync_tree", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -27,8 +27,6 @@ from torch.nn import functional as F
 from ulm.config import ModelConfig
 from ulm.memory.ltm import LTM
 
-__all__ = ["IGNORE", "ROW_MULTIPLE", "Block", "Decoder", "KVCache", "attend", "round_up"]
-
 IGNORE = -100
 """Label of a position from which nothing is learned."""
 

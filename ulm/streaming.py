@@ -23,8 +23,6 @@ from torch.nn import functional as F
 from ulm.memory.ltm import SHOWN_TOKENS, Control, LTMState, Reader, Staged, shuffled
 from ulm.model import IGNORE, Block, Decoder, attend
 
-__all__ = ["Reading", "StreamState", "read_chunk", "read_document"]
-
 _ROWS = ("seen_B", "tail_BN", "logits_BV", "key_BX")
 """Fields of a state whose first axis is the rows."""
 

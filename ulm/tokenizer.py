@@ -13,8 +13,6 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-__all__ = ["Tokenizer", "encode_after"]
-
 SPECIAL = ["<pad>", "<eot>", "<unk>"]
 
 

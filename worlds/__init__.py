@@ -5,8 +5,6 @@ folder is one world, with all that is known about it: its rules, how to steer it
 before play (lessons). Nothing here knows models, tokens, Ray or the swarm.
 """
 
-from __future__ import annotations
-
 from worlds.check import check_world
 from worlds.protocol import (
     Briefing,

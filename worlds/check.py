@@ -7,8 +7,6 @@ Plays per seed: a random policy, the same again on a new and on the used world (
 steps in which agents are missing. Playbook and lessons are checked by `worlds.check_parts`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random
@@ -21,8 +19,6 @@ from typing import Any
 from worlds.check_parts import check_lessons, check_playbook
 from worlds.protocol import Info, StepResult, World, WorldError
 from worlds.registry import lessons_of, make, playbook_of
-
-__all__ = ["GARBAGE", "check_world"]
 
 GARBAGE = (
     "",

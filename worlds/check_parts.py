@@ -4,8 +4,6 @@ Owns the rules that can be verified from outside: what rules and parsers return,
 garbage; that equal seeds give equal examples; that no held-out text is trained on. It lists, and raises nothing.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +11,6 @@ from itertools import islice
 from typing import Any
 
 from worlds.protocol import Briefing, Example, Lessons, Playbook, Report, Situation, World
-
-__all__ = ["check_lessons", "check_playbook"]
 
 Require = Callable[[bool, str, str], bool]
 """(holds, rule, what is wrong) -> holds; notes what does not."""

@@ -3,15 +3,11 @@
 Every error line names the package, what is missing, and what to do. Nothing is imported before it is asked for.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
-
-__all__ = ["Door", "instance", "load"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,10 @@
 """Lessons whose tasks are mixes: each kind of example has a function that makes it, and a share."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from worlds.protocol import Example, Lessons, WorldError
-
-__all__ = ["Maker", "MixedLessons", "Mixes"]
 
 Maker = Callable[[random.Random, bool], Example]
 """(rng, held out) -> one example of its kind."""

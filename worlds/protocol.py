@@ -14,8 +14,6 @@ actions:
 The `World` class is the one entry point of a world: it names playbook and lessons, which are imported when asked for.
 """
 
-from __future__ import annotations
-
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,21 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict
 
 from pydantic import BaseModel, ConfigDict
-
-__all__ = [
-    "Briefing",
-    "Example",
-    "Info",
-    "Lessons",
-    "Playbook",
-    "Report",
-    "Situation",
-    "StepResult",
-    "World",
-    "WorldError",
-    "WorldOptions",
-    "tool",
-]
 
 
 class WorldError(ValueError):

@@ -5,8 +5,6 @@ one-line errors for a wrong id, a wrong option, and a playbook or lessons that a
 a world's modules only when they are asked for, and refuses to know what any world is about.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -17,18 +15,6 @@ from pydantic_core import ErrorDetails
 
 from worlds.entry_points import Door, instance, load
 from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
-
-__all__ = [
-    "DOOR",
-    "available",
-    "lessons_of",
-    "load_lessons",
-    "load_playbook",
-    "make",
-    "playbook_of",
-    "register",
-    "world_class",
-]
 
 DOOR = Door("ulm_swarm.worlds", "world", WorldError)
 """Where a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""

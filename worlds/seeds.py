@@ -10,8 +10,6 @@ import hashlib
 import random
 from typing import Any
 
-__all__ = ["DerivedRandom", "derive_seed"]
-
 
 def derive_seed(run_seed: int, *place: str | int) -> int:
     """Return a 63-bit seed for one purpose at one place of a run.

@@ -5,8 +5,6 @@ are retried with the same keys on a host that lives, and a replacement is starte
 call never shows in the result.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os
@@ -25,8 +23,6 @@ from swarm.backends.protocol import TextModel
 from swarm.config.experiment import RuntimeConfig
 from swarm.errors import SwarmError, first_line
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-
-__all__ = ["RayPool", "start_ray"]
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0

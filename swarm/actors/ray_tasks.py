@@ -4,15 +4,11 @@ Owns starting Ray for work that is no run of a swarm, and handing results on in 
 refuses to know what the work is.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from swarm.errors import SwarmError
-
-__all__ = ["ray_started", "run_tasks"]
 
 
 @contextlib.contextmanager

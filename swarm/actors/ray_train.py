@@ -24,8 +24,6 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     from ulm.train.step import Worker
 
-__all__ = ["METRICS", "appending", "run_workers"]
-
 METRICS = "metrics.jsonl"
 GAVE_UP = "gave-up.txt"
 MAX_FAILURES = 3

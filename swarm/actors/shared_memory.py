@@ -5,8 +5,6 @@ operation on a weight would silently change it for every host. After `protect`, 
 it (SIGSEGV), which the pool records as a host death, and nobody's weights change.
 """
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os
@@ -14,8 +12,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-
-__all__ = ["protect"]
 
 
 def protect(arrays: Iterable[np.ndarray[Any, Any]]) -> int:

@@ -34,8 +34,6 @@ from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import SwarmError, first_line
 
-__all__ = ["AdaptedVllm", "EngineLoop", "VllmModel"]
-
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
 """Requests that an engine on CPUs computes at once, if none of them samples."""

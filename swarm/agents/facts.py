@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from swarm.agents.memory import AgentMemory, MemoryReader, Place
+from swarm.agents.memory import AgentMemory, Place
+from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import KeptSection
 from swarm.errors import SwarmError
 from swarm.messages import Handle
@@ -32,8 +33,6 @@ from worlds.protocol import StepResult
 if TYPE_CHECKING:
     from ulm.decode.engine import Engine
     from ulm.memory.exact import ExactIndex
-
-__all__ = ["Facts", "FactsReader", "FactsSection"]
 
 MAX_OPEN = 256
 """Indices that a host keeps ready: of so many agents, or episodes in flight."""

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from ulm.decode.engine import Engine
 
-__all__ = ["Host", "HostSpec", "SharedModel", "TokenCounter"]
-
 AT_ONCE = 8
 """Calls of a pretrained model that are taken to be answered in the time of one."""
 

@@ -4,8 +4,6 @@ Owns the time limit around a host in the same process. Results equal those of an
 agent does depends neither on its companions in a batch nor on the number of hosts.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,8 +14,6 @@ from typing import Any, TypeVar
 from swarm.agents.host import Host, HostSpec, SharedModel
 from swarm.backends.protocol import TextModel
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-
-__all__ = ["LocalPool"]
 
 _Reply = TypeVar("_Reply")
 

@@ -4,21 +4,18 @@ Its state is what the model wrote, so the journal cannot give it back: the bytes
 record of their tick is (`swarm.agents.ltm_files`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from swarm.agents.ltm_files import MemoryStore
-from swarm.agents.memory import AgentMemory, MemoryReader, Place
+from swarm.agents.memory import AgentMemory, Place
+from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import KeptSection
 from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick, acted
 from worlds.protocol import StepResult
-
-__all__ = ["LongTermMemory", "LtmReader", "LtmSection"]
 
 
 class LtmSection(KeptSection):

@@ -6,8 +6,6 @@ run that is resumed from its last record finds what its agents remembered then. 
     runs/<name>/memory/e<episode>-t<tick>.safetensors   agent -> its memory as bytes
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,8 +16,6 @@ from safetensors.numpy import load_file, save_file
 
 from swarm.errors import SwarmError
 from swarm.files import write_whole
-
-__all__ = ["MEMORY_FOLDER", "MemoryStore"]
 
 MEMORY_FOLDER = "memory"
 

@@ -7,8 +7,6 @@
 - A package brings a kind through the entry-point group `ulm_swarm.memories`: name = its `AgentMemory`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,6 @@ from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick
 from worlds.protocol import StepResult
-
-__all__ = ["AgentMemory", "MemoryReader", "Place", "make_memories"]
 
 SectionT = TypeVar("SectionT", bound=MemorySection)
 

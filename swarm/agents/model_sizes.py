@@ -4,8 +4,6 @@ Owns how many copies each engine makes of a model, and how large they are. Count
 still be too much; what is refused cannot work. On a cluster elsewhere nothing is known, and nothing is refused.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -15,8 +13,6 @@ from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-
-__all__ = ["check_adapter", "check_sizes", "num_weights"]
 
 MAX_HEADER = 100_000_000
 """Bytes of the header of a safetensors file, at most."""

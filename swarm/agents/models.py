@@ -4,8 +4,6 @@ Owns the way from the names in a config to what hosts and engines are given. Wha
 with the machine's means to run it, is found here, before there is a run folder.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
@@ -30,8 +28,6 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
-
-__all__ = ["LoadedModels", "current_hash", "load_models", "num_parameters"]
 
 
 @dataclass(slots=True)

@@ -1,13 +1,9 @@
 """`stm`: the window, which every model has and which ends with its prompt."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from swarm.agents.memory import AgentMemory
 from swarm.config.memory import MemorySection
-
-__all__ = ["Window", "WindowSection"]
 
 
 class WindowSection(MemorySection):

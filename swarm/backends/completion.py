@@ -1,14 +1,10 @@
 """What an OpenAI-compatible endpoint answered: judged by its status, read without trust in its size, form or counts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarm.backends.timed_http import MAX_BODY_BYTES, Answer
-
-__all__ = ["Completion", "decode", "judge", "model_names", "read_completion"]
 
 MAX_TEXT_BYTES = 64 << 10
 MAX_TOKENS = 10**9

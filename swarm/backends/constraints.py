@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from ulm.decode.constraint import Constraint
     from ulm.tokenizer import Tokenizer
 
-__all__ = ["constraint_of"]
-
 
 def constraint_of(structure: Structure | None, tokenizer: Tokenizer) -> Constraint | None:
     """Return what keeps an answer to its structure; None where any answer will do.

@@ -5,8 +5,6 @@ does. Never downloads during a run what `swarm models fetch` was meant to get, b
 from its cache or fetched once. It refuses to know engines.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -17,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError, first_line
-
-__all__ = ["DATE", "ChatFormat", "ModelFolder", "find_here", "find_model", "folder_hash", "open_model"]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model"]

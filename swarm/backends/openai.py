@@ -33,8 +33,6 @@ from swarm.text import one_line
 if TYPE_CHECKING:
     from ulm.tokenizer import Tokenizer
 
-__all__ = ["OpenAIModel"]
-
 BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 """Seconds before the first retry, twice as many before each further one, and their limit."""
 

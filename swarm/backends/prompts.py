@@ -18,8 +18,6 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     from ulm.tokenizer import Tokenizer
 
-__all__ = ["CHAT_MARKS", "PromptReader"]
-
 CHAT_MARKS = 16
 """Tokens that the marks around one message of a chat are taken for where the chat format is not known."""
 

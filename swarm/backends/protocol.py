@@ -16,8 +16,6 @@ from swarm.messages import Handle, Update
 if TYPE_CHECKING:
     from ulm.decode.engine import Engine
 
-__all__ = ["MAX_BATCH", "MemoryReader", "Structure", "TextModel", "TextRequest", "TextResult"]
-
 MAX_BATCH = 64
 """Rows that `transformers` decodes at once."""
 

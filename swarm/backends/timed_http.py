@@ -5,8 +5,6 @@ it. Here the whole exchange is cancelled. The thread is a daemon because Python 
 that hangs in a name look-up, which nothing can cancel. Nothing is retried here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import ssl
@@ -20,8 +18,6 @@ from typing import Any, TypeVar
 import httpx2
 
 from swarm.errors import SwarmError
-
-__all__ = ["MAX_BODY_BYTES", "Answer", "TimedClient"]
 
 MAX_BODY_BYTES = 4 << 20
 

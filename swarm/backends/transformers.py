@@ -6,8 +6,6 @@
   not depend on the number of hosts take engine `ulm`.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence
@@ -27,8 +25,6 @@ from swarm.errors import SwarmError, first_line
 from ulm.decode.constraint import Matcher, mask_logits
 from ulm.decode.engine import sample
 from ulm.tokenizer import Tokenizer
-
-__all__ = ["TransformersModel"]
 
 
 @dataclass(slots=True)

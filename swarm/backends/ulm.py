@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ulm.decode.constraint import Constraint
     from ulm.decode.engine import Engine
 
-__all__ = ["UlmModel"]
-
 _Opened = dict[tuple[str, str], tuple[int, Mapping[str, Any]]]
 
 

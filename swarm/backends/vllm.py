@@ -1,14 +1,10 @@
 """Whether vLLM is here, and which build of it; importing it takes seconds, so nobody has to."""
 
-from __future__ import annotations
-
 import os
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from swarm.errors import SwarmError
-
-__all__ = ["LORA_RANKS", "cpu_cache_gb", "require_vllm"]
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Limits that vLLM 0.32 accepts for the rank of adapters."""

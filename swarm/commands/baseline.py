@@ -1,10 +1,6 @@
 """`swarm baseline FILE`: the single-agent arm of an experiment."""
 
-from __future__ import annotations
-
 from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed
-
-__all__ = ["EXAMPLE", "baseline"]
 
 EXAMPLE = "swarm baseline experiments/puzzle.yaml --seed 7"
 
@@ -24,7 +20,7 @@ def baseline(
     file = find_file(file)
     config = load_experiment(file, overrides or [], seed)
 
-    from swarm.compare.runs import solo_config
+    from swarm.compare.arms import solo_config
     from swarm.run.runner import start_run
 
     solo = solo_config(config)

@@ -1,14 +1,10 @@
 """`swarm compare FILE`: all arms over the same puzzles, seeds and budget."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import ExperimentFile, OutFolder, Overrides
-
-__all__ = ["EXAMPLE", "compare"]
 
 EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
 

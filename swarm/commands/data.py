@@ -1,15 +1,11 @@
 """`swarm data`: sets of questions for training and measuring memories."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import Overrides, WorkFolder
-
-__all__ = ["EXAMPLE", "exact_match"]
 
 EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 

@@ -1,13 +1,9 @@
 """`swarm doctor`: what is installed, what is missing, and the command that gets it."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
 import typer
-
-__all__ = ["EXAMPLE", "doctor"]
 
 EXAMPLE = "swarm doctor --ray"
 

@@ -1,15 +1,11 @@
 """`swarm eval FILE`: what an Engram remembers, against null controls and LoRA."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import Overrides, WorkFolder
-
-__all__ = ["EXAMPLE", "NAME", "evaluate"]
 
 NAME = "eval"
 

@@ -1,13 +1,9 @@
 """`swarm export CHECKPOINT`: a checkpoint as a folder that transformers and vLLM load."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-__all__ = ["EXAMPLE", "export"]
 
 EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 

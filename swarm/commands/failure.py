@@ -1,10 +1,6 @@
 """The error of work that had begun properly and then failed: its exit code is 1, where a mistake's is 2."""
 
-from __future__ import annotations
-
 from swarm.errors import SwarmError
-
-__all__ = ["WorkFailedError"]
 
 
 class WorkFailedError(SwarmError):

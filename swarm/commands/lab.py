@@ -1,7 +1,5 @@
 """`swarm lab FILE`: does memory help? Prepare a corpus, train a pair of models, evaluate and plot."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from swarm.commands.options import Overrides, WorkFolder
-
-__all__ = ["EXAMPLE", "lab"]
 
 EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
 

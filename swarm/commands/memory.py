@@ -14,8 +14,6 @@ from swarm.commands.options import RunFolder
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["EXAMPLE", "show"]
-
 EXAMPLE = "swarm memory show runs/my-run-s1 a0 --sort reads"
 
 

@@ -1,12 +1,8 @@
 """`swarm models`: pretrained models that can be had by a short name."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
-
-__all__ = ["EXAMPLE", "fetch", "show"]
 
 EXAMPLE = "swarm models fetch smollm2-135m"
 

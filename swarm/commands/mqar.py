@@ -1,15 +1,11 @@
 """`swarm mqar FILE`: recall of synthetic pairs with and without memory, under null controls."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import Overrides, WorkFolder
-
-__all__ = ["EXAMPLE", "mqar"]
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 

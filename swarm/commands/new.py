@@ -1,13 +1,9 @@
 """`swarm new world NAME`: a package with a world of one's own, complete and small, to start from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-__all__ = ["EXAMPLE", "world"]
 
 EXAMPLE = "swarm new world treasure-hunt"
 

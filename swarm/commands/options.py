@@ -1,13 +1,9 @@
 """The arguments and options that several commands share, declared once so that they read alike."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-__all__ = ["Approve", "ExperimentFile", "Live", "OutFolder", "Overrides", "RunFolder", "Seed", "WorkFolder"]
 
 ExperimentFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Experiment YAML, or the name of a shipped one, such as puzzle.")

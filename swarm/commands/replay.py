@@ -1,15 +1,11 @@
 """`swarm replay RUN`: what happened, from the journal alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import RunFolder
-
-__all__ = ["EXAMPLE", "replay"]
 
 EXAMPLE = "swarm replay runs/puzzle-s1 --check"
 

@@ -1,12 +1,8 @@
 """`swarm report RUN`: a page about one run."""
 
-from __future__ import annotations
-
 import typer
 
 from swarm.commands.options import RunFolder
-
-__all__ = ["EXAMPLE", "report"]
 
 EXAMPLE = "swarm report runs/puzzle-s1"
 

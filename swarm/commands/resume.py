@@ -1,10 +1,6 @@
 """`swarm resume RUN`: continue a run that was interrupted or killed."""
 
-from __future__ import annotations
-
 from swarm.commands.options import Approve, Live, RunFolder
-
-__all__ = ["EXAMPLE", "resume"]
 
 EXAMPLE = "swarm resume runs/puzzle-s1"
 

@@ -10,10 +10,8 @@ import typer
 from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed
 
 if TYPE_CHECKING:
-    from swarm.coordinator.human import Terminal
+    from swarm.coordinator.protocol import Terminal
     from swarm.run.runner import Announce, RunOutcome
-
-__all__ = ["EXAMPLE", "run"]
 
 EXAMPLE = "swarm run experiments/puzzle.yaml --seed 7 --set agents.count=4"
 

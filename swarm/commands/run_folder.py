@@ -10,8 +10,6 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
 
-__all__ = ["existing_run", "newest_runs", "recorded_config"]
-
 _JOURNAL = "journal.jsonl"
 
 

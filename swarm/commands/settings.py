@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from swarm.config.describe import SectionText, Setting
     from swarm.errors import SwarmError
 
-__all__ = ["EXAMPLE", "FILES", "page", "setting_lines", "settings"]
-
 EXAMPLE = "swarm settings agents.engine"
 
 _Models = list[type["BaseModel"]]

@@ -1,15 +1,11 @@
 """`swarm steer RUN TEXT`: say something to a live run from another terminal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import RunFolder
-
-__all__ = ["EXAMPLE", "steer"]
 
 EXAMPLE = 'swarm steer runs/puzzle-s1 "24-[6]" --agent a0'
 

@@ -1,15 +1,11 @@
 """`swarm train FILE`: train a µLM or an adapter from a recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from swarm.commands.options import Overrides
-
-__all__ = ["EXAMPLE", "train"]
 
 EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --set seed=2"
 

@@ -1,7 +1,5 @@
 """`swarm watch RUN`: the dashboard of a running or finished run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -12,8 +10,6 @@ import typer
 
 from swarm.commands.options import RunFolder
 from swarm.commands.watcher import PARENT_VARIABLE
-
-__all__ = ["EXAMPLE", "watch"]
 
 EXAMPLE = "swarm watch runs/puzzle-s1"
 

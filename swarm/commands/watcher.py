@@ -24,8 +24,6 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     from swarm.run.runner import RunOutcome
 
-__all__ = ["PARENT_VARIABLE", "Watcher", "carry_out"]
-
 PARENT_VARIABLE = "SWARM_WATCH_PARENT"
 """Names the process whose end also ends the watcher, so that a killed run leaves none behind."""
 

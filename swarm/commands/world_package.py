@@ -1,7 +1,5 @@
 """Writes the package that `swarm new world` starts: the files of `world_template`, with the names filled in."""
 
-from __future__ import annotations
-
 import importlib.util
 import keyword
 import re
@@ -13,8 +11,6 @@ from pathlib import Path, PurePosixPath
 from string import Template
 
 from swarm.errors import SwarmError
-
-__all__ = ["write_world_package"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 

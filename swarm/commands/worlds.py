@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from worlds.protocol import World
 
-__all__ = ["EXAMPLE", "worlds"]
-
 EXAMPLE = "swarm worlds my-world-v0 --check"
 
 

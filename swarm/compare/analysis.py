@@ -5,8 +5,6 @@ cost per puzzle, the checks that all arms saw the same puzzles and spent the sam
 sentence per question. It refuses to run experiments and to draw or write anything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,8 +20,6 @@ from swarm.stats import (
     paired_difference,
     rate_interval,
 )
-
-__all__ = ["MARGIN", "MARKS", "ArmRow", "Comparison", "Difference", "Verdict", "analyse"]
 
 MARKS = (1.0, 0.5, 0.25)
 """Shares of the token budget at which solve rates are reported."""

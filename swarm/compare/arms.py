@@ -4,8 +4,6 @@ Owns the overrides from one base experiment to every arm, all with the same puzz
 It refuses to run anything and to know how a result is measured (`swarm.compare.runs`, `swarm.compare.analysis`).
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +20,6 @@ from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
 from worlds.protocol import World, WorldError, WorldOptions
 from worlds.registry import load_playbook, world_class
-
-__all__ = [
-    "ARMS",
-    "Arm",
-    "arms_of",
-    "chosen_arms",
-    "equal_terms",
-    "not_applicable",
-    "solo_config",
-    "with_settings",
-]
 
 _SILENT = {
     "coordinator": CoordinatorConfig(),

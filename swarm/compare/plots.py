@@ -3,8 +3,6 @@
 Every arm has a colour and a line of its own, labelled in place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -25,8 +23,6 @@ from swarm.figures import (
     whiskers,
 )
 from swarm.stats import Interval, solved_by_budget
-
-__all__ = ["Bar", "plot_coverage", "plot_rates", "plot_sweep"]
 
 _STYLES: dict[str, tuple[str, Any]] = {
     "swarm": (BLUE, "-"),

@@ -4,8 +4,6 @@
 `report.html`. Ties and losses stand beside the headline, never below it. Results come from `swarm.compare.analysis`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
@@ -31,8 +29,6 @@ from swarm.figures import to_png
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
 from swarm.view.page import render, write
-
-__all__ = ["comparison_data", "provenance", "table_text", "write_comparison"]
 
 _WIDTH = 100
 

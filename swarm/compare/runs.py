@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.compare.analysis import Comparison, analyse
-from swarm.compare.arms import ARMS, Arm, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
+from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable
 from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
@@ -22,8 +22,6 @@ from swarm.errors import SwarmError
 from swarm.identity import refuse_other
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
-
-__all__ = ["ARMS", "Arm", "compare_arms", "run_comparison", "solo_config"]
 
 _PROGRESS_EVERY_S = 15.0
 

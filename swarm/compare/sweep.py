@@ -4,8 +4,6 @@ Owns the order of the comparisons, each in a folder of its own, and their summar
 A sweep that was killed continues when the same command is given again. It refuses to know what the setting means.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +18,6 @@ from swarm.errors import SwarmError
 from swarm.figures import to_png
 from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
-
-__all__ = ["crossover", "run_sweep"]
 
 
 def run_sweep(

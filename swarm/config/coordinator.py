@@ -11,8 +11,6 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.plugins import Registry
 
-__all__ = ["COORDINATORS", "CoordinatorConfig", "CoordinatorTraits", "NoOptions"]
-
 COORDINATORS = Registry(
     "coordinator",
     "ulm_swarm.coordinators",

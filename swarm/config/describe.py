@@ -3,8 +3,6 @@
 Names, types, limits, defaults and meanings come from the sections themselves, so nothing is written twice.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import re
@@ -16,17 +14,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.fields import FieldInfo
-
-__all__ = [
-    "SectionText",
-    "Setting",
-    "choices_of",
-    "describe",
-    "json_schema",
-    "models_in",
-    "tag_of",
-    "values_of",
-]
 
 _Models = tuple[type[BaseModel], ...]
 

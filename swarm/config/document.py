@@ -4,8 +4,6 @@ Owns safe loading (YAML 1.2 core scalars, so `no` stays text and `3e-4` is a num
 duplicate keys) and `--set` overrides. It refuses to know any schema: `swarm.config.load` validates.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math
@@ -18,8 +16,6 @@ from typing import Any
 import yaml
 
 from swarm.errors import SwarmError
-
-__all__ = ["Document", "KeyPath", "Problem", "apply_overrides", "problems_error", "read_document", "set_key", "shown"]
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000

@@ -11,19 +11,6 @@ from pydantic import Field, field_validator, model_validator
 
 from swarm.config.section import PHYSICAL, Section
 
-__all__ = [
-    "AgentEngine",
-    "AnyEngine",
-    "CoordinatorEngine",
-    "EchoEngine",
-    "ModelEngine",
-    "OpenAIEngine",
-    "RandomEngine",
-    "TransformersEngine",
-    "UlmEngine",
-    "VllmEngine",
-]
-
 
 class AnyEngine(Section):
     """What all engines have in common."""

@@ -18,18 +18,6 @@ from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
 from swarm.config.training import Device
 
-__all__ = [
-    "AgentsConfig",
-    "BudgetConfig",
-    "CompareConfig",
-    "CoordinatorConfig",
-    "ExperimentConfig",
-    "FaultsConfig",
-    "RuntimeConfig",
-    "TopologyConfig",
-    "WorldConfig",
-]
-
 
 class WorldConfig(Section):
     """Which world, and its own options (validated by the world)."""

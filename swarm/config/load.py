@@ -4,8 +4,6 @@ Owns validation and the wording of errors. It refuses to know how YAML is read (
 section means (`swarm.config.experiment`, each world's `Options`), and to start anything.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +26,6 @@ from swarm.config.document import (
 )
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-
-__all__ = ["experiment_of", "load_chosen_model", "load_experiment", "load_yaml_model"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

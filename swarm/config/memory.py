@@ -12,8 +12,6 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.plugins import Registry
 
-__all__ = ["MEMORIES", "KeptSection", "Memories", "MemorySection", "find_memory", "read_memory"]
-
 MEMORIES = Registry(
     "memory",
     "ulm_swarm.memories",

@@ -1,12 +1,8 @@
 """What all parts of experiment files have in common, and which of their settings decide results."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
-
-__all__ = ["PHYSICAL", "Section", "logical_settings"]
 
 PHYSICAL: Final = "physical"
 """Marks a setting that says where, how fast or how patiently a run is carried out: `Annotated[str, PHYSICAL]`.

@@ -1,13 +1,9 @@
 """The experiments that come with the package, and how a name on the command line becomes a file."""
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 
 from swarm.errors import SwarmError
-
-__all__ = ["find_file", "is_shipped", "shipped_folder"]
 
 
 def shipped_folder() -> Path:

@@ -12,8 +12,6 @@ from swarm.errors import SwarmError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Device", "OptimizerSection", "PlaceSection", "TrainingFile", "resolve_device"]
-
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """`auto` is a CUDA GPU where there is one, else the CPU; Apple's GPU (`mps`) has to be asked for."""
 

@@ -4,15 +4,11 @@ Owns which lines there are and in which order they are left out when they are to
 first. It knows report texts, directives and hints; it refuses to know models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swarm.prompt import tool_lines
 from worlds.protocol import Briefing, Playbook, Situation
-
-__all__ = ["bounded", "digest_lines", "opening"]
 
 
 def opening(tools: Sequence[Mapping[str, Any]], book: Playbook | None, form: str) -> str:

@@ -5,8 +5,6 @@ never in a host, for nobody's thinking is cut by a time limit. Whatever is typed
 question; the end of the input stops the run as Ctrl-C does, so that nothing is directed by mistake.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,6 @@ from swarm.messages import DirectReply, DirectRequest, Operator, Pool
 from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
 from worlds.protocol import Playbook
-
-__all__ = ["Approver", "Director", "HumanCoordinator", "Terminal", "at_terminal", "operator_for"]
 
 DIGEST_LINES = 40
 """Of a digest that a person directs by; `more` shows the rest."""

@@ -3,8 +3,6 @@
 Every token that a coordinator reads or writes is charged, by the rules too.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +18,6 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from worlds.protocol import Briefing, Playbook, WorldError
 from worlds.registry import load_playbook
-
-__all__ = [
-    "BriefedCoordinator",
-    "RulesCoordinator",
-    "ShuffledCoordinator",
-    "book_for",
-    "make_coordinator",
-    "playbook",
-]
 
 
 def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> Playbook:

@@ -4,8 +4,6 @@ Owns that form, in both of its spellings, and the reading of answers. Nothing th
 is no directive for an agent of the episode is left out.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time
@@ -21,8 +19,6 @@ from swarm.coordinator.protocol import Coordinator, Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from worlds.protocol import Briefing
-
-__all__ = ["LanguageCoordinator", "read_directives"]
 
 FEWEST_TOKENS = 32
 """Of a digest that is of any use."""

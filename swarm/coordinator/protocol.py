@@ -4,8 +4,6 @@ It is stateless: everything it may use is in the request, so a dead coordinator 
 gives the same directives. What a world must offer to be coordinated is `worlds.protocol.Playbook`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +15,6 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from worlds.protocol import Playbook
-
-__all__ = [
-    "Coordinator",
-    "CountTokens",
-    "NoCoordinator",
-    "Setup",
-    "Terminal",
-    "checked_replies",
-    "unlimited",
-]
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Texts -> the tokens of each under the agents' tokenizer."""

@@ -1,7 +1,5 @@
 """Measurements on disk, each beside the identity of what was measured, so that nothing is measured twice."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +7,6 @@ from typing import Any
 
 from swarm.files import write_whole
 from swarm.identity import refuse_other
-
-__all__ = ["read_measured", "refuse_other_measured", "write_json", "write_measured"]
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 from swarm.record.records import Cause, ChangeRecord
 
-__all__ = ["Change", "Evidence", "Test"]
-
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

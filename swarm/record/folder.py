@@ -1,7 +1,5 @@
 """The small files of a run folder: the experiment as it was given, and the manifest of where it was started."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +9,6 @@ import yaml
 
 from swarm.errors import SwarmError
 from swarm.files import write_whole
-
-__all__ = ["base_dir_of", "read_experiment", "read_manifest", "write_folder"]
 
 _EXPERIMENT, _MANIFEST = "experiment.yaml", "manifest.json"
 

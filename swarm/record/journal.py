@@ -8,8 +8,6 @@ A line is `{"hash":"...",` and then the record's other keys, sorted, without spa
 behind the comma. So a line is checked as it stands, and written and read without a second look at its keys.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -23,18 +21,6 @@ from typing import Any, Literal, Self
 from swarm.errors import SwarmError
 from swarm.files import FolderLock, LineTail, sync
 from swarm.record.records import FORMAT, Header, Record, check_record
-
-__all__ = [
-    "GENESIS",
-    "JOURNAL_NAME",
-    "JournalError",
-    "JournalReader",
-    "JournalWriter",
-    "canonical_json",
-    "read_header",
-    "read_records",
-    "state_hash",
-]
 
 JOURNAL_NAME = "journal.jsonl"
 GENESIS = "0" * 64

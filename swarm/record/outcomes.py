@@ -5,8 +5,6 @@ once and keeps one small object per puzzle. It refuses to know arms, statistics 
 reads nothing but the journal and the telemetry of the run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ from swarm.errors import SwarmError
 from swarm.record.journal import JOURNAL_NAME, JournalError, read_records
 from swarm.record.records import Record, Tick, faults_in
 from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
-
-__all__ = ["Fault", "PuzzleOutcome", "RunOutcomes", "Telemetry", "read_run"]
 
 MAX_FAULTS_KEPT = 100
 

@@ -4,37 +4,11 @@ Owns what a record may hold; `FORMAT` counts the changes of it. What belongs to 
 the agents, so nobody sorts names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
-
-__all__ = [
-    "FORMAT",
-    "AgentEntry",
-    "Cause",
-    "ChangeRecord",
-    "CoordinatorEntry",
-    "End",
-    "EpisodeEnd",
-    "EpisodeStart",
-    "Header",
-    "Opening",
-    "Record",
-    "Review",
-    "Said",
-    "SpentEntry",
-    "Steered",
-    "Tick",
-    "Told",
-    "acted",
-    "check_record",
-    "faults_in",
-    "in_agent_order",
-]
 
 FORMAT = 2
 """Number of the journal's format; a reader refuses all others."""

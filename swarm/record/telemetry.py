@@ -5,8 +5,6 @@ compared, never replayed, and a failing write is silent, because losing a rate m
 to hold anything that decides a result; that is the journal's.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -17,8 +15,6 @@ from typing import Any, Self, TypeAlias
 
 from swarm.files import LineTail
 from swarm.record.journal import canonical_json
-
-__all__ = ["TELEMETRY_NAME", "Fact", "TelemetryWriter", "parse_telemetry", "read_telemetry"]
 
 TELEMETRY_NAME = "telemetry.jsonl"
 Fact: TypeAlias = dict[str, Any]

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from swarm.config.experiment import BudgetConfig
 from swarm.record.records import SpentEntry, Tick, acted
 
-__all__ = ["Spent"]
-
 
 @dataclass(slots=True)
 class Spent:

@@ -4,8 +4,6 @@ Owns the state that a tick reads and changes, and `commit`, the one way to chang
 when a resumed run folds its journal back in. So a resumed run continues from exactly the state it would have had.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, Report, StepResult, World, WorldError
 from worlds.registry import make
-
-__all__ = ["Episode", "WorldFaultError", "open_world"]
 
 MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""

@@ -5,8 +5,6 @@ are put together by the code that puts them together in play (`swarm.run.episode
 is below the worlds and knows none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +23,6 @@ from swarm.run.episode import Episode, WorldFaultError, open_world
 from swarm.run.topology import neighbours
 from worlds.protocol import Briefing, Playbook
 from worlds.registry import load_playbook
-
-__all__ = ["Call", "Retelling", "experience"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """Models that answer from other processes, started for a run: vLLM engines and endpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +7,6 @@ from swarm.agents.models import LoadedModels
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
-
-__all__ = ["start_remote"]
 
 
 def _apart(engine: VllmEngine) -> VllmEngine:

@@ -4,8 +4,6 @@ Owns the life cycle of a run and what is in its folder. Everything that can be w
 before the folder exists.
 """
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import sys
@@ -22,7 +20,8 @@ from swarm.agents.models import LoadedModels, load_models
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
-from swarm.coordinator.human import Terminal, operator_for
+from swarm.coordinator.human import operator_for
+from swarm.coordinator.protocol import Terminal
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
@@ -37,8 +36,6 @@ from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
 from worlds.protocol import World
-
-__all__ = ["RunOutcome", "check_files", "resume_run", "start_run"]
 
 Announce = Callable[[Path], None]
 _OURS = ("lock", STEERING_NAME)

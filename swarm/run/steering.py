@@ -5,8 +5,6 @@ that a person's word goes before the coordinator's. The file is a letter box: wh
 what the journal has is never applied again. Nothing in it is trusted: a line that cannot be meant is no line.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -21,8 +19,6 @@ from swarm.messages import DirectReply
 from swarm.record.journal import canonical_json
 from swarm.record.records import CoordinatorEntry, Review, Steered, Told, in_agent_order
 from swarm.text import checked_text
-
-__all__ = ["STEERING_NAME", "Mailbox", "Orders", "Steer", "post"]
 
 STEERING_NAME = "steer.jsonl"
 

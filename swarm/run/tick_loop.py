@@ -5,8 +5,6 @@ disk is the journal's. Results are committed in a fixed logical order (episode, 
 arrival, so a run that was killed and resumed has the journal of an undisturbed one.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +25,6 @@ from swarm.run.episode import Episode, WorldFaultError
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
-
-__all__ = ["Runtime", "Totals"]
 
 
 @dataclass(slots=True)

@@ -3,8 +3,6 @@
 Owns the networkx graph behind the `topology` section. Knows no messages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +11,6 @@ import networkx as nx
 from swarm.config.experiment import TopologyConfig
 from swarm.errors import SwarmError
 from swarm.seeds import derive_seed
-
-__all__ = ["SMALL_WORLD", "neighbours"]
 
 SMALL_WORLD = (4, 0.1)
 """Neighbours of each agent in a small world, and the share of its links that are moved (Watts and Strogatz 1998)."""

@@ -4,8 +4,6 @@ Owns how an `Example` of a world becomes (kind, prompt, completion), and the see
 task, seed and index alone, so the cursor of a training is one number. Knows no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -14,8 +12,6 @@ from swarm.prompt import STOP, agent_prompt
 from worlds.protocol import Example, Lessons, WorldError
 from worlds.registry import load_lessons
 from worlds.seeds import DerivedRandom
-
-__all__ = ["Text", "corpus", "episode", "example", "held_out_example", "open_lessons", "pair"]
 
 Text = tuple[str, str, str]
 """(kind, prompt, completion)."""

@@ -5,8 +5,6 @@ that were solved count, and of those no puzzle that is kept for evaluation. Ever
 scoring. Knows no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +17,6 @@ from swarm.record.journal import JOURNAL_NAME, read_header
 from swarm.run.experience import experience
 from swarm.train.lessons import Text
 from worlds.registry import world_class
-
-__all__ = ["run_examples"]
 
 SCORED = 10
 """Every so many solved episodes, one is for scoring."""

@@ -5,8 +5,6 @@ are objectives of it. With a `Worker(0, 1, device, report)` it needs no Ray; `sw
 it in each worker of Ray Train.
 """
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, StepReport, learning_rate, train_step
-
-__all__ = ["STATES", "run_training", "trained"]
 
 STATES = "states"
 

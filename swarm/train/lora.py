@@ -4,8 +4,6 @@ The adapter ships in bfloat16, beside it what made it and how it scores, tuned a
 text holds. AdamW at a linear schedule, as transformers' Trainer would do it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import random
@@ -29,8 +27,6 @@ from swarm.train.recipe import LoraRecipe
 from swarm.train.training import Scores, Training
 from ulm.train.answers import AnswerCollator, AnswerObjective
 from ulm.train.step import Objective, Worker, make_optimizer
-
-__all__ = ["LoraTraining", "score"]
 
 BUCKET = 16
 """Steps whose rows are sorted by length."""

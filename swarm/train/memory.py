@@ -3,8 +3,6 @@
 It is scored on held-out episodes with the memory on and off.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,6 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.documents import DocumentObjective
 from ulm.train.step import Objective, Worker
-
-__all__ = ["MemoryTraining", "score_episodes"]
 
 
 class MemoryTraining(PolicyTraining):

@@ -3,8 +3,6 @@
 Examples follow from (seed, number) alone, so the cursor of a training is its step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,6 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import PairObjective
 from ulm.train.step import Objective, Worker, make_optimizer
-
-__all__ = ["PolicyTraining", "score_policy"]
 
 
 class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):

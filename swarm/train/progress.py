@@ -1,7 +1,5 @@
 """Follows the file of records that a training appends to, and says how fast it goes and how long it will take."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from swarm.files import LineTail
-
-__all__ = ["following", "progress_lines", "read_metrics"]
 
 Record = dict[str, Any]
 

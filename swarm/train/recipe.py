@@ -19,8 +19,6 @@ from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
 
-__all__ = ["RECIPES", "LoraRecipe", "MemoryRecipe", "ModelSection", "PolicyRecipe", "Recipe", "load_recipe"]
-
 
 class Recipe(TrainingFile):
     """What every training file says."""

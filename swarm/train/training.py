@@ -5,8 +5,6 @@ runs/train-NAME/
   tokenizer.json  states/  metrics.jsonl
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +20,6 @@ from swarm.train.progress import following, progress_lines
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, Worker
-
-__all__ = ["Training", "train_policy", "train_worker"]
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 Scores = dict[str, dict[str, Any]]

@@ -5,8 +5,6 @@ reads `journal.jsonl` and `telemetry.jsonl` and nothing else, only the bytes tha
 pauses so that it takes a few per cent of one core at most. It refuses to touch the run.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 import time
@@ -25,8 +23,6 @@ from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
 from swarm.view.dashboard_state import DashboardState, EndedEpisode
 from swarm.view.dashboard_view import duration, plural, render, status
-
-__all__ = ["RunPoller", "watch"]
 
 CPU_SHARE = 0.02
 LONGEST_PAUSE_S = 2.0

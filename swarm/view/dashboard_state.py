@@ -4,16 +4,12 @@ Owns the picture: progress, the shown episode, budgets, rates, faults. It refuse
 to draw (`swarm.view.dashboard_view`).
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from swarm.record.records import End, EpisodeEnd, EpisodeStart, Record, Tick, faults_in
-
-__all__ = ["AgentView", "DashboardState", "EndedEpisode", "EpisodeView"]
 
 RATE_WINDOW_S = 10.0
 

@@ -4,8 +4,6 @@ Owns the layout: one column of panels below 110 columns, two from there on; pane
 does, and say what they leave out rather than being cut. It refuses to read files and to remember anything.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich import box
@@ -17,8 +15,6 @@ from rich.text import Text
 
 from swarm.text import one_line
 from swarm.view.dashboard_state import AgentView, DashboardState, EndedEpisode, EpisodeView
-
-__all__ = ["duration", "plural", "render", "status"]
 
 TWO_COLUMNS_FROM = 110
 QUIET_AFTER_S = 30.0

@@ -4,8 +4,6 @@ Owns the way from a run folder to a list of items. Reads the memory files, the j
 was read) and the tokenizer; loads no model.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,16 +13,6 @@ from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import acted
-
-__all__ = [
-    "FactItem",
-    "MemoryItem",
-    "MemoryView",
-    "kinds_of_memory",
-    "view_facts",
-    "view_memory",
-    "view_records",
-]
 
 
 class MemoryItem(NamedTuple):

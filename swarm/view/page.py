@@ -4,8 +4,6 @@ Escaping is not left to the templates: everything that is not markup is escaped 
 could steer a terminal or the direction of text become middle dots, so nothing a model wrote can become markup.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping
@@ -18,8 +16,6 @@ from swarm.errors import SwarmError
 from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
 from swarm.text import printable
-
-__all__ = ["render", "write"]
 
 _BASE = Path(__file__).parent
 

@@ -1,13 +1,9 @@
 """Draws one run: tokens of each puzzle, tokens by part."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.figures import BLUE, INK, VERMILLION, add_legend, new_figure, style_axes, thousands
-
-__all__ = ["plot_puzzles", "plot_token_parts"]
 
 
 def plot_puzzles(puzzles: Sequence[Mapping[str, Any]], budget: int | None) -> Any:

@@ -6,8 +6,6 @@ observations, feedback, reports, rewards, states, outcomes and spending follow f
 why an agent acted as it did.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,8 +22,6 @@ from swarm.run.experience import Retelling
 from swarm.seeds import derive_seed
 from swarm.text import printable
 from worlds.protocol import Info, StepResult, World
-
-__all__ = ["ReplayError", "ReplayResult", "replay_run", "transcript"]
 
 _T = TypeVar("_T")
 

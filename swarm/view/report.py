@@ -5,8 +5,6 @@ run (the page here, a browser) reads what it returns. The words and the layout a
 arms see `swarm.compare.report`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +16,6 @@ from swarm.record.outcomes import PuzzleOutcome, RunOutcomes, read_run
 from swarm.stats import rate_interval
 from swarm.view.page import render, write
 from swarm.view.plots import plot_puzzles, plot_token_parts
-
-__all__ = ["RunReport", "Transcript", "report_data", "write_report"]
 
 MAX_TRANSCRIPT_ROUNDS = 200
 

@@ -26,8 +26,6 @@ from ulm.data.documents import CorpusError, CorpusSource, corpus_files, read_doc
 from ulm.files import sync_tree
 from ulm.tokenizer import Tokenizer
 
-__all__ = ["BIN_TYPES", "Corpus", "prepare_corpus"]
-
 FORMAT = 1
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 Split = Literal["train", "val"]

@@ -24,16 +24,6 @@ from ulm.data.corpus import Corpus
 from ulm.data.recall import RecallTask
 from ulm.model import IGNORE
 
-__all__ = [
-    "NEW_DOCUMENT",
-    "NEW_TEXT",
-    "DocumentStream",
-    "SegmentBatch",
-    "Windows",
-    "corpus_documents",
-    "recall_documents",
-]
-
 Source = Callable[[int], NDArray[np.int64] | list[NDArray[np.int64]]]
 """The document of a number in an endless series: a text, or its texts in order; a text's first token is only read."""
 

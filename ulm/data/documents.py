@@ -4,8 +4,6 @@ Owns where documents come from, in which order, and what is wrong with a source 
 and no split.
 """
 
-from __future__ import annotations
-
 import glob
 import gzip
 import json
@@ -14,8 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-__all__ = ["CorpusError", "CorpusSource", "corpus_files", "read_documents"]
 
 
 class CorpusError(ValueError):

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from ulm.tokenizer import Tokenizer
 
-__all__ = ["RecallSequence", "RecallTask", "fits"]
-
 
 @dataclass(frozen=True, slots=True)
 class RecallSequence:

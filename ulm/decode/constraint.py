@@ -25,8 +25,6 @@ from torch import Tensor
 
 from ulm.tokenizer import Tokenizer
 
-__all__ = ["Constraint", "Matcher", "mask_logits"]
-
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
 _SEPARATORS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON is written as `json.dumps` does: a small model would get lost in free white space."""

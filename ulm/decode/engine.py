@@ -8,8 +8,6 @@
 - Knows text, not meaning: actions, agents and budgets live elsewhere.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +26,6 @@ from ulm.memory.ngrams import NOTHING
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.tokenizer import Tokenizer
-
-__all__ = ["Engine", "GenerationRequest", "GenerationResult"]
 
 CHUNK_MULTIPLE = 4
 FEWEST_SLOTS = 128

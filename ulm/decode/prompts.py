@@ -4,8 +4,6 @@ Owns the step from `ulm.streaming`, which reads in segments, to what decoding ne
 the open segment has staged.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +16,6 @@ from ulm.memory.ltm import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryCache
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.streaming import StreamState, read_chunk
-
-__all__ = ["PromptReading", "read_prompts"]
 
 
 @dataclass(slots=True)

@@ -30,8 +30,6 @@ from torch.nn import functional as F
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache, round_up
 
-__all__ = ["LeanDecoder", "Stepper"]
-
 PREFILL_TOKENS = {"cpu": 256}
 """Prompts are read so many tokens at a time, or one prompt: more would fall out of a CPU's cache."""
 

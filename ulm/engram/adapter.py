@@ -20,8 +20,6 @@ from ulm.memory.ngrams import compressed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EngramAdapter", "Vocabulary"]
-
 _NUMBERS = itertools.count()
 
 

@@ -1,10 +1,6 @@
 """Where the decoder blocks of a model of transformers are, whatever its architecture calls them."""
 
-from __future__ import annotations
-
 from torch import nn
-
-__all__ = ["decoder_blocks"]
 
 
 def decoder_blocks(causal: nn.Module, count: int) -> tuple[str, nn.ModuleList]:

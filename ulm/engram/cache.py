@@ -6,15 +6,11 @@ lies in a layer follows by itself.
 Axes: B rows, T tokens, P inputs of a convolution, C width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
-
-__all__ = ["EngramCacheLayer", "engram_layer"]
 
 
 class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]

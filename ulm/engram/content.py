@@ -20,8 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Judge", "Projection", "calibrated"]
-
 Floats = NDArray[np.float32]
 
 SEEN = 0.5

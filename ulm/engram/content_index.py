@@ -8,16 +8,12 @@
 Axes: N facts, E numbers of a vector, F ways to compare, W words.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["COMPARED", "ContentIndex", "words_of"]
 
 COMPARED = (
     "cosine",

@@ -9,8 +9,6 @@
 Axes: N texts, T tokens, F features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,8 +22,6 @@ from ulm.engram.content import Judge, Projection, calibrated
 from ulm.engram.content_index import COMPARED, ContentIndex, words_of
 from ulm.memory.exact import ExactMemory
 from ulm.memory.fact_store import Fact
-
-__all__ = ["ContentTier", "text_features"]
 
 MEAN_DEPTHS = (0.13, 0.4, 1.0)
 LAST_DEPTH = 0.8

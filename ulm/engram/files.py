@@ -3,8 +3,6 @@
 Owns the format, its version, and the refusal of everything that does not fit to the last key.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -18,8 +16,6 @@ from torch import Tensor
 from ulm.engram.adapter import EngramAdapter
 from ulm.engram.tables import EngramConfig
 from ulm.files import write_whole
-
-__all__ = ["fill_adapter", "read_about", "read_weights", "write_adapter"]
 
 FORMAT = 1
 _CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safetensors", "memory.sqlite", "table_{}.npy"

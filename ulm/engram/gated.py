@@ -29,8 +29,6 @@ from torch.nn import functional as F
 
 from ulm.engram.model import EngramModel
 
-__all__ = ["STATISTICS", "GatedEngramAdapter", "GatedOutput", "without_adapters"]
-
 STATISTICS = (
     "log odds of the base model's likeliest token",
     "log odds of the tuned model's likeliest token",

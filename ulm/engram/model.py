@@ -43,8 +43,6 @@ from ulm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["EngramModel", "add_engram"]
-
 _MARK = "_has_engram"
 """Attribute of a causal model that has our hooks."""
 

@@ -5,8 +5,6 @@ of its own number of steps, at a higher learning rate and without decay (Engram,
 five times the rate); all other weights by AdamW. Axes: R touched rows of a table, D their width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ import torch
 from torch import Tensor
 
 from ulm.engram.model import EngramModel
-
-__all__ = ["BASE_FOLDER", "EngramAdam", "engram_optimizer", "save_trained"]
 
 BASE_FOLDER = "base"
 """Folder, in that of a trained Engram, of a base model that was trained too, or of its PEFT adapter."""

@@ -30,8 +30,6 @@ from torch.nn import functional as F
 from ulm.files import write_whole
 from ulm.memory.ngrams import NgramHash
 
-__all__ = ["EngramConfig", "EngramLayer", "EngramTables", "Table"]
-
 
 @dataclass(frozen=True, slots=True)
 class EngramConfig:

@@ -5,8 +5,6 @@ architecture of choice: its config says the sliding window, so tokens are equal 
 up to the window. The map of tensors is `ulm.hf.llama`'s.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import tempfile
@@ -20,8 +18,6 @@ from ulm.checkpoint import Checkpoint, checkpoint_hash, load_checkpoint
 from ulm.hf.llama import to_llama, to_mistral
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-
-__all__ = ["ARCHITECTURES", "DTYPES", "export_checkpoint"]
 
 Architecture = Literal["mistral", "llama"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
     )
 
-__all__ = ["from_llama", "to_fast_tokenizer", "to_llama", "to_mistral"]
-
 # (name here, name in transformers) of the tensors that are the same in both.
 _OUTER = (("embed.weight", "model.embed_tokens.weight"), ("norm", "model.norm.weight"))
 _LAYER = (

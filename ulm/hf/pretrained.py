@@ -4,8 +4,6 @@ Owns where such folders are kept and how they come about: converted from weights
 downloaded from the hub. A folder takes its name when it is whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util
@@ -17,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-__all__ = ["KNOWN", "Pretrained", "cache_folder", "fetch", "fetched", "from_gguf", "memory_bytes"]
 
 _DONE = "config.json"
 

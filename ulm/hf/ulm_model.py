@@ -10,8 +10,6 @@
 Axes: B rows, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +35,6 @@ from ulm.memory.ltm import LTMState
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
 from ulm.tokenizer import Tokenizer
-
-__all__ = ["IdTokenizer", "UlmConfig", "UlmForCausalLM", "UlmGenerateOutput", "to_ulm"]
 
 _READ_OPTIONS = {"use_cache", "return_dict", "num_items_in_batch"}
 """Arguments of `forward` that change nothing here, or belong to the loss."""

@@ -12,8 +12,6 @@
 Axes: B rows, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +27,6 @@ from torch import Tensor
 from ulm.memory.fact_store import Fact, FactStore
 from ulm.memory.ngrams import NOTHING
 from ulm.tokenizer import encode_after
-
-__all__ = ["NOTHING", "ConflictError", "ExactIndex", "ExactMemory", "recall"]
-
 
 MAX_TOKENS = 1024
 """Longest key, and longest value."""

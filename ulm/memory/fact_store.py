@@ -23,8 +23,6 @@ import numpy as np
 
 from ulm.files import write_whole
 
-__all__ = ["Fact", "FactStore"]
-
 FORMAT = 1
 WAIT_S = 30.0
 """How long one waits for another that writes."""

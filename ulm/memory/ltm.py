@@ -32,8 +32,6 @@ from torch.nn import functional as F
 
 from ulm.config import LTMConfig
 
-__all__ = ["CONTROLS", "LTM", "Control", "LTMState", "Placement", "Reader", "Staged", "array_module", "as_type"]
-
 Control = Literal["none", "shuffled_values", "random_writes", "capacity_1", "no_reads"]
 CONTROLS: tuple[Control, ...] = ("shuffled_values", "random_writes", "capacity_1", "no_reads")
 """Null controls: each takes away one thing that memory needs and leaves the rest, the cost included, as it is."""

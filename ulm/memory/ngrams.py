@@ -11,8 +11,6 @@
 Axes: B rows of a batch, T tokens, H heads of one layer over all orders, N tokens of the longest n-gram, L layers.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -22,8 +20,6 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-__all__ = ["NOTHING", "NgramHash", "compressed"]
 
 NOTHING = -1
 """In place of a token, where there is none."""

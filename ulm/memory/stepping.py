@@ -25,8 +25,6 @@ from torch.nn import functional as F
 
 from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged, array_module, as_type
 
-__all__ = ["MemoryCache", "MemoryStepper"]
-
 _BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "recent_BS", "clock_B")
 """What decides where tokens are written, if keys do not."""
 

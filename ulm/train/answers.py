@@ -21,8 +21,6 @@ from ulm.train.step import Objective, Worker
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerCollator", "AnswerObjective", "answer_loss"]
-
 
 class AnswerCollator:
     """Turns records with `prompt` and `answer` into a batch in which only answers are learned.

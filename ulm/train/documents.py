@@ -5,8 +5,6 @@
   with another number of workers.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -17,8 +15,6 @@ from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, Win
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import StreamState, read_document
 from ulm.train.step import Objective, Worker
-
-__all__ = ["DocumentObjective", "StreamingLoss"]
 
 
 class StreamingLoss(nn.Module):

@@ -7,8 +7,6 @@
 - Knows no files and no Ray.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +19,6 @@ from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder, round_up
 from ulm.streaming import Reading, StreamState, read_chunk
-
-__all__ = ["DocumentScores", "Predictions", "RecallScores", "predict", "score_documents", "score_recall"]
 
 
 @dataclass(frozen=True, slots=True)

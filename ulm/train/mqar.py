@@ -7,8 +7,6 @@ the answer. Keys, values and places are drawn anew for every sequence, so there 
 Owns the sequences, training on them and what counts as recalled. Knows no files and no Ray.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +19,6 @@ from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
 from ulm.train.evaluation import predict
 from ulm.train.step import Objective, Worker
-
-__all__ = ["MqarBatch", "MqarObjective", "MqarScores", "MqarTask", "score_mqar"]
 
 FILLER, START = 0, 1
 

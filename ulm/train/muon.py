@@ -7,16 +7,12 @@ bfloat16, which CPUs without AMX do at a fifth of their float32 speed, and takes
 this one keeps the parameters' type, treats fused projections part by part, and equal shapes as one batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = ["Muon", "orthogonalise"]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5

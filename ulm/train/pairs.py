@@ -16,8 +16,6 @@ from ulm.model import IGNORE, Decoder, round_up
 from ulm.tokenizer import Tokenizer
 from ulm.train.step import Objective, Worker
 
-__all__ = ["Batch", "PairObjective", "collate", "micro_batches"]
-
 LENGTH_MULTIPLE = 8
 
 

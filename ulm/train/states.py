@@ -4,8 +4,6 @@
 - The last few of a training are kept; when the newest is damaged, the one before is restored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -21,8 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ulm.files import sync_tree
-
-__all__ = ["DamagedStateError", "RollingStates", "SavedState", "StateError"]
 
 FORMAT = 2
 TENSORS, PROGRESS = "state.safetensors", "progress.json"

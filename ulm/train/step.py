@@ -6,8 +6,6 @@
 - `train_step` knows neither files nor schedules; whoever drives it owns those.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ulm.model import Decoder
 from ulm.train.muon import Muon
-
-__all__ = ["Objective", "StepReport", "Worker", "learning_rate", "make_optimizer", "train_step"]
 
 
 @dataclass(frozen=True, slots=True)

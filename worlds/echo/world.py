@@ -3,8 +3,6 @@
 Owns that one world and nothing else.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,8 +10,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
-
-__all__ = ["EchoOptions", "EchoWorld"]
 
 
 class EchoOptions(WorldOptions):

@@ -4,16 +4,12 @@ Questions and answers are strung together from common words at random, so no fac
 its memory has to say.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import ClassVar
 
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.protocol import Example
-
-__all__ = ["FactsLessons"]
 
 _TEXT = (
     "a about account add address after all an and any app are as at available back be before by can card cart "

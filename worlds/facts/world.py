@@ -3,8 +3,6 @@
 Owns facts, who reads which and who is asked what. It refuses to know how anybody remembers or tells.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import random
@@ -17,8 +15,6 @@ from pydantic import Field
 
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
 from worlds.words import WORDS
-
-__all__ = ["FactsOptions", "FactsWorld"]
 
 ASKED, DONE = "asked", "done"
 LONGEST = 600

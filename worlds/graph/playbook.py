@@ -5,8 +5,6 @@ place is known is sent towards the goal, a key or an unexplored room of its own.
 nothing between calls, and knows nothing about how mazes are generated.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +13,6 @@ from typing import Any
 import networkx as nx
 
 from worlds.protocol import Briefing, Playbook, Report, Situation
-
-__all__ = ["GraphPlaybook"]
 
 _REPORT = re.compile(
     r"room (?P<room>[0-9]{1,3})"

@@ -16,8 +16,6 @@ from pydantic import Field, model_validator
 
 from worlds.protocol import Info, StepResult, World, WorldOptions, tool
 
-__all__ = ["COLOURS", "GraphOptions", "GraphWorld"]
-
 COLOURS = ("red", "blue", "green", "gold", "pink", "grey", "brown", "white")
 
 # Room numbers are ASCII digits of bounded length: int() would also take other scripts' digits, at any length.

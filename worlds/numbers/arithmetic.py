@@ -4,12 +4,8 @@ Owns the expression language of the number worlds. It is total: any text gives a
 `ExpressionError` with one line of feedback; it never calls `eval` and its work is bounded by the length limit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
-
-__all__ = ["Expression", "ExpressionError", "Node", "format_value", "parse"]
 
 MAX_LENGTH = 200
 MAX_DEPTH = 24

@@ -3,8 +3,6 @@
 Held-out puzzles are refused by the hash of the canonical puzzle, and no text ever asks for 24.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import ClassVar
@@ -15,19 +13,6 @@ from worlds.numbers.arithmetic import Expression, ExpressionError, parse
 from worlds.numbers.world import Puzzle, is_held_out
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
-
-__all__ = [
-    "FORBIDDEN_TARGET",
-    "HIGH",
-    "LOW",
-    "NumbersLessons",
-    "evaluate",
-    "four_tiles",
-    "hits_target",
-    "number_texts",
-    "read_answer",
-    "shortest",
-]
 
 FORBIDDEN_TARGET = 24
 LOW, HIGH = 1, 13

@@ -4,24 +4,12 @@ Owns the ground truth that generates solvable puzzles, checks puzzle files and w
 coordinators never call it while they play.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
 from worlds.numbers.arithmetic import parse
-
-__all__ = [
-    "combine",
-    "complete",
-    "expressions",
-    "random_expression",
-    "reachable",
-    "sub_targets",
-    "whole_values",
-]
 
 MAX_SEARCH_TILES = 5
 

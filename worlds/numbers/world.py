@@ -25,8 +25,6 @@ from worlds.numbers import solver
 from worlds.numbers.arithmetic import Expression, ExpressionError, format_value, parse
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
 
-__all__ = ["NumbersOptions", "NumbersWorld", "Puzzle", "check_tiles", "is_held_out", "read_puzzles"]
-
 HELD_OUT_FRACTION = 10  # one canonical puzzle in ten is held out of training, by hash
 
 

@@ -4,8 +4,6 @@ Held-out puzzles are refused by the hash of the canonical puzzle, and no text ev
 tiles. All tasks share one corpus, so that policies can be trained further on another task.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
@@ -33,8 +31,6 @@ from worlds.numbers.world import Puzzle, is_held_out
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
 from worlds.split_numbers.playbook import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
-
-__all__ = ["MARKED", "SplitNumbersLessons", "completable_share", "posting_values"]
 
 TARGET_LOW, TARGET_HIGH = 100, 199
 VALUES_PER_LIST = 10

@@ -6,8 +6,6 @@ directed half has posted itself, then the smallest, without a look at the tiles;
 name beside a menu, and has to have learned what they can make.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,8 +15,6 @@ from itertools import islice
 from worlds.numbers.solver import sub_targets
 from worlds.protocol import Briefing, Playbook, Report, Situation
 from worlds.split_numbers.world import DIRECTIVE
-
-__all__ = ["LARGEST", "MENU", "NOTHING", "SplitNumbersPlaybook", "briefing_text", "marking_text", "menu"]
 
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
 _MARK = re.compile(r"(?P<value>[0-9]{1,7})(?P<mark>[+-])")

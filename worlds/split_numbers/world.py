@@ -20,8 +20,6 @@ from worlds.numbers.arithmetic import Expression, ExpressionError, evaluate, for
 from worlds.numbers.world import Puzzle, check_tiles, expression_tool, is_held_out
 from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
 
-__all__ = ["DIRECTIVE", "SplitNumbersOptions", "SplitNumbersWorld", "draw_split"]
-
 DIRECTIVE = re.compile(r"(?P<before>\d{1,7}[-+*/])?\[(?P<own>\d{1,7})\](?P<after>[-/]\d{1,7})?")
 """A directive: the brackets mark the part that the agent makes from its own tiles."""
 

@@ -3,8 +3,6 @@
 Every episode has fresh notes: none can be learned by heart.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,8 +10,6 @@ from worlds.protocol import Example, Lessons, WorldError
 from worlds.seeds import DerivedRandom
 from worlds.vault.world import SENTENCES, VaultOptions, VaultWorld
 from worlds.words import WORDS
-
-__all__ = ["VaultLessons"]
 
 MAX_PAGES = 24
 QUESTIONS_PER_ROOM = 6

@@ -4,16 +4,12 @@ Owns the domain knowledge of this one world's coordination: which room follows w
 told. It reads goal and report texts only and keeps nothing between calls.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from worlds.protocol import Briefing, Playbook, Report, Situation
-
-__all__ = ["VaultPlaybook"]
 
 _CHAINS = re.compile(r"chains: ([0-9 |]+)")
 _ROOMS = re.compile(r"rooms((?: [0-9]{1,3})+)")

@@ -15,8 +15,6 @@ from pydantic import Field, model_validator
 from worlds.protocol import Info, StepResult, World, WorldOptions, tool
 from worlds.words import WORDS
 
-__all__ = ["SENTENCES", "VaultOptions", "VaultWorld"]
-
 SENTENCES = (
     "the lamp is cold",
     "dust lies on the floor",

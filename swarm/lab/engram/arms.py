@@ -22,8 +22,6 @@ from ulm.engram.tables import EngramConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Base", "learned_arm", "open_base", "shuffled", "untrained_arm", "with_facts"]
-
 
 @dataclass(frozen=True, slots=True)
 class Base:

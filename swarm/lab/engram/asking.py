@@ -3,8 +3,6 @@
 Owns both. It refuses to know which model it is and why it is asked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from swarm.lab.engram.arms import Base
 from swarm.lab.facts.exact_match import ExactMatch
 from ulm.tokenizer import encode_after
-
-__all__ = ["BATCH", "is_right", "replies"]
 
 BATCH = 32
 

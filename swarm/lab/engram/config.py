@@ -13,8 +13,6 @@ from swarm.config.section import Section
 from swarm.config.training import Device, OptimizerSection
 from ulm.engram.tables import EngramConfig
 
-__all__ = ["ARMS", "CONTROLS", "LEARNED", "LEARNED_ARMS", "Arm", "EngramEvalConfig"]
-
 Arm = Literal["base", "exact", "hybrid", "engram", "lora", "lora_engram"]
 ARMS: tuple[Arm, ...] = ("base", "exact", "hybrid", "engram", "lora", "lora_engram")
 

@@ -3,8 +3,6 @@
 Owns them. Nothing else may run beside them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,6 @@ from swarm.lab.engram.config import LEARNED_ARMS, EngramEvalConfig
 from swarm.lab.engram.facts import Facts, made_pairs
 from swarm.lab.engram.text_measures import rows_of_text
 from swarm.seeds import derive_seed
-
-__all__ = ["cost", "speed"]
 
 
 @torch.inference_mode()

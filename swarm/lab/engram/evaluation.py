@@ -8,8 +8,6 @@ Owns the order, what is done already, and the folder. A measurement is a Ray tas
       results.json          plots
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import time
@@ -32,8 +30,6 @@ from swarm.lab.engram.results import engram_results
 from swarm.lab.engram.text_measures import rows_of_text
 from swarm.lab.engram.training import practice_rows, train_arm
 from swarm.lab.measurements import read_measured, refuse_other_measured, write_json, write_measured
-
-__all__ = ["measurements", "run_evaluation", "training_identity"]
 
 Echo = Callable[[str], None]
 

@@ -3,8 +3,6 @@
 Owns that choice. It refuses to know models and memories.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -19,8 +17,6 @@ from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.facts.config import ExactMatchConfig
 from swarm.lab.facts.exact_match import ExactMatch, build_exact_match
 from swarm.seeds import derive_seed
-
-__all__ = ["Facts", "choose_facts", "digest", "edit_sets", "made_pairs", "unanswerable"]
 
 
 @dataclass(frozen=True, slots=True)

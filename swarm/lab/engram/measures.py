@@ -4,8 +4,6 @@
 - Owns what is measured and how, and which measurement a name stands for. It refuses to know what a result means.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,8 +23,6 @@ from swarm.lab.engram.text_measures import change, changed_text, gated, gates, r
 from swarm.lab.facts.exact_match import ExactMatch
 from swarm.seeds import derive_seed
 from ulm.tokenizer import encode_after
-
-__all__ = ["measure"]
 
 
 def measure(what: str, settings: dict[str, Any], beside: str, folder: str, device: str) -> Any:

@@ -3,8 +3,6 @@
 Numbers come from `results`. Every line has a marker of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +23,6 @@ from swarm.figures import (
     thousands,
     whiskers,
 )
-
-__all__ = ["plots"]
 
 _ARMS = {
     "base": (GREY, "bare model"),

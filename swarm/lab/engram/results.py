@@ -4,8 +4,6 @@
 - Owns what is compared with what. It refuses to know models and files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +14,6 @@ from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.facts import Facts
 from swarm.lab.facts.exact_match import ExactMatch
 from swarm.stats import Interval, paired_difference, rate_interval
-
-__all__ = ["engram_results", "summary"]
 
 KINDS = ("same", "paraphrase", "unseen")
 

@@ -21,8 +21,6 @@ from swarm.lab.engram.facts import Facts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["change", "changed_text", "gated", "gates", "rows_of_text"]
-
 
 def change(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
     """How the likelihood of running text changes."""

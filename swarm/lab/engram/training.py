@@ -1,7 +1,5 @@
 """Training of the learned arms: the same batches, steps and schedule for all, resumable after `kill -9`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +15,6 @@ from swarm.lab.engram.config import LearnSection
 from swarm.lab.facts.exact_match import ExactMatch
 from swarm.seeds import derive_seed
 from swarm.train.progress import read_metrics
-
-__all__ = ["practice_rows", "train_arm"]
 
 
 def train_arm(

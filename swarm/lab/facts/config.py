@@ -12,8 +12,6 @@ from pydantic import Field, model_validator
 
 from swarm.config.section import Section
 
-__all__ = ["CategoryConfig", "ExactMatchConfig", "QuestionsConfig", "RelationConfig"]
-
 Generator = Literal["entities", "pairs", "preferences", "units"]
 
 

@@ -6,8 +6,6 @@
 - Knows no model.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -22,8 +20,6 @@ import numpy as np
 
 from swarm.errors import SwarmError
 from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig, RelationConfig
-
-__all__ = ["ExactMatch", "build_exact_match", "read_exact_match", "write_exact_match"]
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")

@@ -18,8 +18,6 @@ from ulm.data.documents import CorpusSource
 from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
 
-__all__ = ["ARMS", "POLICY", "Arm", "LabConfig"]
-
 Arm = Literal["baseline", "with_ltm"]
 ARMS: tuple[Arm, ...] = ("baseline", "with_ltm")
 POLICY = "policy:"

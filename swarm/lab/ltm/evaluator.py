@@ -8,8 +8,6 @@ Conditions are `none`, the null controls and, with `policy:` before their names,
 same weights.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,8 +23,6 @@ from ulm.data.corpus import Corpus
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
 from ulm.train.evaluation import score_documents, score_recall
-
-__all__ = ["conditions", "evaluate_all", "evaluate_condition"]
 
 QUIET, TEXT = "quiet", "text"
 """Fillers between the pairs of recall sequences."""

@@ -3,8 +3,6 @@
 Numbers come from `results.json`. Every line has a marker or style of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +23,6 @@ from swarm.figures import (
     thousands,
     whiskers,
 )
-
-__all__ = ["plot_results"]
 
 _ARMS = {"baseline": (GREY, "without memory"), "with_ltm": (BLUE, "with LTM")}
 _CONTROLS = {

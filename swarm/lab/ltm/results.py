@@ -8,8 +8,6 @@ bpc is bits per character and bits_per_byte bits per byte of the raw text, summe
 long_range_recall is the share of fresh pairs recalled over all distances beyond the window, with the quiet filler.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +17,6 @@ from numpy.typing import NDArray
 
 from swarm.lab.ltm.config import POLICY
 from swarm.stats import Interval, rate_interval, ratio_interval
-
-__all__ = ["lab_results"]
 
 Measured = Mapping[str, Any]
 """What `swarm.lab.ltm.evaluator.evaluate_condition` gives, conditions innermost: `documents` and `recall`."""

@@ -3,8 +3,6 @@
 Owns the rounds; a machine that does other work at the time gives wide intervals, not a wrong ratio.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 
@@ -17,8 +15,6 @@ from ulm.model import Decoder
 from ulm.train.documents import DocumentObjective
 from ulm.train.evaluation import score_documents
 from ulm.train.step import Worker, make_optimizer, train_step
-
-__all__ = ["measure_speed"]
 
 
 def measure_speed(

@@ -9,8 +9,6 @@ what is missing. A stage whose input is not there says which stage makes it.
       results.json    results.png
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -29,8 +27,6 @@ from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
 from ulm.data.documents import CorpusError
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-
-__all__ = ["STAGES", "Stage", "run_lab"]
 
 Stage = Literal["prepare", "train", "eval", "plot"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "eval", "plot")

@@ -1,7 +1,5 @@
 """Trains one language model of a lab, from its last saved state on."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import os
@@ -28,8 +26,6 @@ from ulm.model import Decoder
 from ulm.train.documents import DocumentObjective
 from ulm.train.states import RollingStates
 from ulm.train.step import Worker, make_optimizer
-
-__all__ = ["is_trained", "recall_task", "require_training", "train_language_model", "train_worker"]
 
 
 def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:

@@ -15,8 +15,6 @@ from swarm.lab.ltm.config import ARMS, Arm
 from ulm.config import LTMConfig, ModelConfig, matched_without_memory
 from ulm.memory import CONTROLS, Control
 
-__all__ = ["MqarConfig"]
-
 
 class TaskSection(Section):
     """A task: pairs of key and value, then each key alone (MQAR; Arora et al., arXiv:2312.04927)."""

@@ -9,8 +9,6 @@ kept: another control means training the arm with memory again.
       results.json
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +25,6 @@ from swarm.lab.measurements import read_measured, refuse_other_measured, write_j
 from swarm.lab.mqar.config import MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
-
-__all__ = ["run_mqar", "summary"]
 
 
 def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def test_run_hands_over_config_file_and_folder_and_prints_a_summary(swarm, provi
 
 def test_baseline_runs_the_solo_config(swarm, provide):
     seen = []
-    provide("swarm.compare.runs", solo_config=lambda config: ("solo", config.seed))
+    provide("swarm.compare.arms", solo_config=lambda config: ("solo", config.seed))
     provide("swarm.run.runner", start_run=lambda config, *rest: seen.append(config) or Outcome())
     assert swarm("baseline", "x.yaml", "--seed", "4") == 0
     assert seen == [("solo", 4)]
