@@ -6,7 +6,9 @@ Owns the order of system calls that survives a kill and a power cut. What stands
 import fcntl
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from swarm.errors import SwarmError
 
@@ -50,8 +52,21 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
-class FolderLock:
-    """The exclusive right to write in a folder, held until `release` or the end of the process.
+class Closing:
+    """Something with a `close` that the end of a `with` block calls."""
+
+    def close(self) -> None:
+        """Give back what it holds; idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FolderLock(Closing):
+    """The exclusive right to write in a folder, held until `close` or the end of the process.
 
     The file stays behind on purpose: removing it would let two processes lock two different files.
 
@@ -76,14 +91,13 @@ class FolderLock:
         except OSError as error:
             os.close(self._fd)
             raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
-        try:
+        with suppress(
+            OSError
+        ):  # the pid only makes that message friendlier; on a full disk the lock itself still holds
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        except OSError:
-            # The pid only makes the message above friendlier; on a full disk the lock itself still holds.
-            pass
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others write; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
@@ -111,21 +125,18 @@ class LineTail:
     Attributes:
         offset: bytes read so far, always at the start of a line.
         num_lines: whole lines read so far.
-        torn: whether the last poll met bytes after the last newline.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offset = 0
         self.num_lines = 0
-        self.torn = False
 
     def poll(self) -> Iterator[bytes]:
         """Yield the lines that are complete by now, newline included; none when the file does not exist yet.
 
         A line without its newline is left for a later poll, which reads it anew: its writer may cut it back.
         """
-        self.torn = False
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -134,7 +145,6 @@ class LineTail:
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
-                    self.torn = True
                     return
                 self.offset += len(line)
                 self.num_lines += 1

@@ -127,7 +127,7 @@ def test_a_failing_background_sync_stops_the_next_append(path: Path, monkeypatch
         writer.append(tick())
     with pytest.raises(SwarmError, match="Input/output error"):
         writer.close()
-    FolderLock(path.parent).release()
+    FolderLock(path.parent).close()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_file_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
