@@ -78,10 +78,8 @@ class _PretrainedEngine(ModelEngine):
     """`chat` explains the task in the model's chat format; `plain` continues the text that our µLMs are trained on."""
 
 
-class TransformersEngine(_PretrainedEngine):
-    """The package transformers, inside the agent hosts."""
-
-    kind: Literal["transformers"] = "transformers"
+class _FilesEngine(_PretrainedEngine):
+    """An engine that loads the files of a model."""
 
     model: str
     """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
@@ -90,18 +88,18 @@ class TransformersEngine(_PretrainedEngine):
     """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
 
-class VllmEngine(_PretrainedEngine):
+class TransformersEngine(_FilesEngine):
+    """The package transformers, inside the agent hosts."""
+
+    kind: Literal["transformers"] = "transformers"
+
+
+class VllmEngine(_FilesEngine):
     """vLLM, in a Ray actor of its own that agents and coordinator share."""
 
     is_remote = True
 
     kind: Literal["vllm"] = "vllm"
-
-    model: str
-    """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
-
-    adapter: str | None = None
-    """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
     max_length: int | None = Field(None, ge=16)
     """Tokens of prompt and answer together, for which memory is set aside; null takes the model's own limit."""
