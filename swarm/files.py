@@ -5,51 +5,16 @@ Owns the order of system calls that survives a kill and a power cut. What stands
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from swarm.errors import SwarmError
+from ulm.files import sync as sync
+from ulm.files import write_whole as write_whole
 
 _LOCK = "lock"
-
-
-def write_whole(path: Path, data: bytes | str | Callable[[Path], object], *, create: bool = False) -> None:
-    """Write a file so that whoever reads it, at any time, finds all of it or what was there before.
-
-    Args:
-        path: the file; its folder exists.
-        data: what to write, text as UTF-8; or a function that writes the file whose path it is given.
-        create: the file must be new; of several processes that create it at once, one succeeds.
-
-    Raises:
-        FileExistsError: `create`, and there is such a file.
-        OSError: no permission or no space; nothing has changed.
-    """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        if callable(data):
-            data(fresh)
-        else:
-            fresh.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
-        sync(fresh)
-        if create:
-            os.link(fresh, path)  # unlike a rename, this fails where something is
-        else:
-            fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's entries, on the disk when this returns."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 class Closing:
@@ -107,15 +72,10 @@ class FolderLock(Closing):
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds the lock of a folder."""
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from swarm.config.section import PHYSICAL, Section
+from swarm.config.section import PHYSICAL, Section, refuse_where
 
 
 class AnyEngine(Section):
@@ -131,15 +131,21 @@ class VllmEngine(_FilesEngine):
 
     @model_validator(mode="after")
     def _fits_the_machine(self) -> VllmEngine:
-        for name in ("tensor_parallel_size", "gpu_memory_utilization"):
-            if not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no meaning for vllm on a CPU; leave it out")
-        if self.num_gpus > 1 and self.num_gpus % 1:
-            raise ValueError(f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
-        if self.num_gpus and self.tensor_parallel_size > self.num_gpus:
-            raise ValueError(
-                f"tensor_parallel_size {self.tensor_parallel_size} needs as many GPUs; num_gpus is {self.num_gpus:g}"
-            )
+        size = self.tensor_parallel_size
+        refuse_where(
+            *(
+                (
+                    not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default,
+                    f"`{name}` has no meaning for vllm on a CPU; leave it out",
+                )
+                for name in ("tensor_parallel_size", "gpu_memory_utilization")
+            ),
+            (self.num_gpus > 1 and self.num_gpus % 1, f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones"),
+            (
+                self.num_gpus and size > self.num_gpus,
+                f"tensor_parallel_size {size} needs as many GPUs; num_gpus is {self.num_gpus:g}",
+            ),
+        )
         return self
 
 

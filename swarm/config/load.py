@@ -105,10 +105,9 @@ def _check_options(document: Document) -> None:
             continue
         try:
             options_class = world_class(name).Options if where == "world" else COORDINATORS.find(name).Options
-        except WorldError as error:
-            document.complain((where, tag), str(error))
-            continue
-        except SwarmError:  # the section's own validator has said so
+        except (WorldError, SwarmError) as error:
+            if where == "world":  # of the coordinator the section's own validator has said so
+                document.complain((where, tag), str(error))
             continue
         options = section.get("options", {})
         if isinstance(options, dict):

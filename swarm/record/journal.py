@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -144,38 +143,20 @@ def read_header(path: Path) -> Header | None:
     return header if header is not None and header["kind"] == "header" else None
 
 
-def read_records(
-    path: Path,
-    verify: bool = True,
-    follow: bool = False,
-    *,
-    poll_s: float = 0.2,
-    stop: Callable[[], bool] | None = None,
-) -> Iterator[Record]:
+def read_records(path: Path, verify: bool = True) -> Iterator[Record]:
     """Yield the records of a journal one by one, never holding the file whole.
 
     Args:
         path: the journal file.
         verify: check the hash chain.
-        follow: wait for more records (and for the file itself) until an `end` record or until `stop` is true.
-        poll_s: seconds between looks at a file that has nothing new.
-        stop: asked while waiting; only used with `follow`.
 
     Raises:
         JournalError: a line other than a torn last one does not verify; the message names it.
         SwarmError: there is no such file, or it cannot be read.
     """
-    if not follow and not path.is_file():
+    if not path.is_file():
         raise SwarmError(f"no journal at {path}; name the folder of a run")
-    reader = JournalReader(path, verify=verify)
-    while True:
-        for record in reader.poll():
-            yield record
-            if follow and record.get("kind") == "end":
-                return
-        if not follow or (stop is not None and stop()):
-            return
-        time.sleep(poll_s)
+    yield from JournalReader(path, verify=verify).poll()
 
 
 class JournalWriter(Closing):

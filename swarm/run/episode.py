@@ -35,9 +35,8 @@ def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
-    options = dict(options)
-    if isinstance(options.get("file"), str):
-        options["file"] = str(base_dir / options["file"])
+    if isinstance(file := options.get("file"), str):
+        options = {**options, "file": str(base_dir / file)}
     try:
         return make(world_id, num_agents, options)
     except WorldError as error:
@@ -77,6 +76,7 @@ class Episode:
         self.hints: list[str] = []
         self.steered = 0
         """The last line of what a person left for the run that this episode has heard."""
+        self.last: Tick | None = None
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
@@ -196,6 +196,7 @@ class Episode:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
         self.ticks += 1
+        self.last = record
 
     def _take_orders(self, record: Tick) -> None:
         """Take in what coordinator and people said."""
@@ -215,12 +216,12 @@ class Episode:
             self.hints += record["review"].get("hints", [])
         self.steered = max(self.steered, *(entry["line"] for entry in steered), 0)
 
-    def end_reason(self, last: Tick | None) -> str | None:
-        """Return why the episode is over after its last tick record, None while it goes on."""
+    def end_reason(self) -> str | None:
+        """Return why the episode is over after its last tick, None while it goes on."""
         if self.world.solved:
             return "solved"
-        if last is not None and (last["terminated"] or last["truncated"]):
-            return "terminated" if last["terminated"] else "truncated"
+        if self.last is not None and (self.last["terminated"] or self.last["truncated"]):
+            return "terminated" if self.last["terminated"] else "truncated"
         name = self.spent.exhausted(self.config.budget, self.ticks)
         return name and f"budget: {name}"
 

@@ -46,7 +46,7 @@ class Runtime:
         telemetry: where wall-clock facts go.
         memories: what agents keep, empty: one for each kind.
         mailbox: where people leave what they have to say to the run.
-        operator: the person who takes part in it.
+        operator: the person who takes part in it, None without one.
 
     Attributes:
         end: what the run has done so far, as its last record will say it; without a reason while it goes on.
@@ -59,9 +59,9 @@ class Runtime:
         heard_by: dict[str, tuple[str, ...]],
         journal: JournalWriter,
         telemetry: TelemetryWriter,
-        memories: Sequence[AgentMemory[Any]] = (),
-        mailbox: Mailbox | None = None,
-        operator: Operator | None = None,
+        memories: Sequence[AgentMemory[Any]],
+        mailbox: Mailbox,
+        operator: Operator | None,
     ) -> None:
         self.config = config
         self.mailbox = mailbox
@@ -76,7 +76,6 @@ class Runtime:
         self.next_episode = 0
         self._steered = 0
         self._resume_after = -1
-        self._last: dict[int, Tick] = {}
         self._committed_at = time.monotonic()
 
     # Folding a journal back in.
@@ -113,11 +112,9 @@ class Runtime:
         """Take in what a record says of the run."""
         match record["kind"]:
             case "tick":
-                self._last[record["episode"]] = record
-                self._steered = max(self._steered, *(entry["line"] for entry in record.get("steered", ())), 0)
+                self._steered = max(self._steered, self.live[record["episode"]].steered)
                 self.end["faults"] += len(faults_in(record))
             case "episode_end":
-                self._last.pop(record["episode"], None)
                 self.end["episodes"] += 1
                 self.end["solved"] += record["solved"]
                 self.end["tokens"] += record["tokens"]
@@ -181,8 +178,6 @@ class Runtime:
 
     def _listen(self, episodes: list[Episode], pool: Pool) -> dict[int, tuple[Steer, ...]]:
         """Return what people have left for each episode that it has not heard yet."""
-        if self.mailbox is None:
-            return {}
         self.mailbox.look()
         return {
             episode.index: self.mailbox.due(
@@ -236,10 +231,8 @@ class Runtime:
             return acting
         active = {agent for agent in acting if agent in directives}
         first = episode.ticks * least % len(acting)
-        for agent in acting[first:] + acting[:first]:
-            if len(active) >= least:
-                break
-            active.add(agent)
+        others = [agent for agent in acting[first:] + acting[:first] if agent not in active]
+        active.update(others[: max(0, least - len(active))])
         return [agent for agent in acting if agent in active]
 
     def _act(self, turns: Mapping[int, Sequence[_Turn]], pool: Pool) -> dict[int, list[ActReply]]:
@@ -303,7 +296,7 @@ class Runtime:
         return found
 
     def _end_if_over(self, episode: Episode) -> None:
-        if reason := episode.end_reason(self._last.get(episode.index)):
+        if reason := episode.end_reason():
             self._close(episode, reason)
 
     def _close(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
