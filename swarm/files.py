@@ -1,12 +1,13 @@
 """Files that are whole or not there, the lines of a file that grows, and the lock on a folder.
 
-Owns the order of system calls that survives a kill and a power cut. What stands in a file is the caller's business.
+What stands in a file is the caller's business. The way to write one whole is that of `ulm.files`, for both packages.
 """
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -79,18 +80,19 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+@dataclass(slots=True)
 class LineTail:
     """Reads the whole lines of a growing file, remembering where it stopped.
 
     Attributes:
+        path: the file; it need not exist.
         offset: bytes read so far, always at the start of a line.
         num_lines: whole lines read so far.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        self.num_lines = 0
+    path: Path
+    offset: int = 0
+    num_lines: int = 0
 
     def poll(self) -> Iterator[bytes]:
         """Yield the lines that are complete by now, newline included; none when the file does not exist yet.

@@ -1,6 +1,6 @@
 """Files that are whole or not there: written beside their place, flushed, then renamed.
 
-Owns the order of system calls that survives a kill and a power cut.
+Owns the order of system calls that survives a kill and a power cut, for `swarm`, too.
 """
 
 import os

@@ -148,8 +148,7 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
         raise SwarmError(f"{path}: the file is empty; it needs keys such as `world:` or `name:`")
     if not isinstance(node, yaml.MappingNode):
-        line = node.start_mark.line + 1
-        raise SwarmError(f"{path}:{line}: the file must be a mapping of keys to values, such as `seed: 1`")
+        raise SwarmError(f"{document._mark(node)[1]}: the file must be a mapping of keys to values, such as `seed: 1`")
     document.data = document.build(node)
     if document.problems:
         raise document.error()
