@@ -50,10 +50,6 @@ class Spent:
         )
         return next((name for name, used, limit in limits if limit is not None and used >= limit), None)
 
-    def tokens_left(self, budget: BudgetConfig) -> int | None:
-        """Return the tokens left, None without a limit."""
-        return None if budget.tokens is None else max(0, budget.tokens - self.tokens)
-
     def admit(self, budget: BudgetConfig, largest_costs: list[int]) -> int:
         """Return how many of the calls, in order, may start now.
 

@@ -135,7 +135,7 @@ class Episode:
 
     def request(self, hints: Sequence[str] = ()) -> DirectRequest:
         """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
-        cut_off = self.config.topology.kind == "none"
+        cut_off, limit = self.config.topology.kind == "none", self.config.budget.tokens
         return DirectRequest(
             self.goal,
             tuple(self.world.agents),
@@ -145,7 +145,7 @@ class Episode:
             (*self.hints, *hints),
             derive_seed(self.config.seed, "direct", self.index, self.ticks),
             key=(self.index, self.ticks, "coordinator"),
-            max_tokens=self.spent.tokens_left(self.config.budget),
+            max_tokens=None if limit is None else max(0, limit - self.spent.tokens),
             unread=0 if cut_off else self.unread,
         )
 
