@@ -85,7 +85,8 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
-            _silence_stdout()
+            # Stdout points at nothing from here on, so that the interpreter's last flush cannot complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except BaseException as error:
             if os.environ.get(TRACEBACK_VARIABLE):
@@ -103,7 +104,8 @@ def _explain(error: BaseException) -> int:
         return 130
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, SwarmError) or _is_world_error(error):
+    protocol = sys.modules.get("worlds.protocol")  # not loaded: then no WorldError can have been raised
+    if isinstance(error, SwarmError) or (protocol and isinstance(error, protocol.WorldError)):
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError) else 2
@@ -115,16 +117,6 @@ def _explain(error: BaseException) -> int:
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
     typer.echo(f"error: {text[:500]}; {hint}", err=True)
     return 70
-
-
-def _is_world_error(error: BaseException) -> bool:
-    module = sys.modules.get("worlds.protocol")  # not loaded: then none can have been raised
-    return module is not None and isinstance(error, module.WorldError)
-
-
-def _silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush cannot complain about a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {

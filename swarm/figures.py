@@ -29,10 +29,8 @@ def style_axes(axes: Any, title: str = "", x: str = "", y: str = "", *, grid: st
     """Give axes their title (`pad` points above), labels, a light grid, two spines and grey ticks."""
     axes.grid(axis=grid, color="#E4E4E4", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#9A9A9A")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9A9A9A")
     axes.tick_params(color="#9A9A9A", labelcolor=INK, labelsize=9)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=pad)
     axes.set_xlabel(x, color=INK)
@@ -64,9 +62,8 @@ def whiskers(intervals: Sequence[Interval]) -> list[list[float]]:
 
 def plot_band(axes: Any, by_place: Mapping[str, Mapping[str, float]], color: str, **line: Any) -> None:
     """Draw a line through estimates over places (numbers, as JSON keeps them), with a band for their intervals."""
-    places = sorted(by_place, key=int)
-    at = [int(place) for place in places]
-    intervals = [interval_of(by_place[place]) for place in places]
+    at = sorted(map(int, by_place))
+    intervals = [interval_of(by_place[str(place)]) for place in at]
     axes.plot(at, [found.estimate for found in intervals], color=color, **line)
     axes.fill_between(
         at, [found.low for found in intervals], [found.high for found in intervals], color=color, alpha=0.14, lw=0

@@ -1,57 +1,38 @@
 """Files that are whole or not there, the lines of a file that grows, and the lock on a folder.
 
-Owns the order of system calls that survives a kill and a power cut. What stands in a file is the caller's business.
+What stands in a file is the caller's business. The way to write one whole is that of `ulm.files`, for both packages.
 """
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from swarm.errors import SwarmError
+from ulm.files import sync as sync
+from ulm.files import write_whole as write_whole
 
 _LOCK = "lock"
 
 
-def write_whole(path: Path, data: bytes | str | Callable[[Path], object], *, create: bool = False) -> None:
-    """Write a file so that whoever reads it, at any time, finds all of it or what was there before.
+class Closing:
+    """Something with a `close` that the end of a `with` block calls."""
 
-    Args:
-        path: the file; its folder exists.
-        data: what to write, text as UTF-8; or a function that writes the file whose path it is given.
-        create: the file must be new; of several processes that create it at once, one succeeds.
+    def close(self) -> None:
+        """Give back what it holds; idempotent."""
 
-    Raises:
-        FileExistsError: `create`, and there is such a file.
-        OSError: no permission or no space; nothing has changed.
-    """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        if callable(data):
-            data(fresh)
-        else:
-            fresh.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
-        sync(fresh)
-        if create:
-            os.link(fresh, path)  # unlike a rename, this fails where something is
-        else:
-            fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    sync(path.parent)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's entries, on the disk when this returns."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-class FolderLock:
-    """The exclusive right to write in a folder, held until `release` or the end of the process.
+class FolderLock(Closing):
+    """The exclusive right to write in a folder, held until `close` or the end of the process.
 
     The file stays behind on purpose: removing it would let two processes lock two different files.
 
@@ -76,14 +57,13 @@ class FolderLock:
         except OSError as error:
             os.close(self._fd)
             raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
-        try:
+        with suppress(
+            OSError
+        ):  # the pid only makes that message friendlier; on a full disk the lock itself still holds
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        except OSError:
-            # The pid only makes the message above friendlier; on a full disk the lock itself still holds.
-            pass
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others write; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
@@ -93,39 +73,32 @@ class FolderLock:
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds the lock of a folder."""
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 
+@dataclass(slots=True)
 class LineTail:
     """Reads the whole lines of a growing file, remembering where it stopped.
 
     Attributes:
+        path: the file; it need not exist.
         offset: bytes read so far, always at the start of a line.
         num_lines: whole lines read so far.
-        torn: whether the last poll met bytes after the last newline.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = 0
-        self.num_lines = 0
-        self.torn = False
+    path: Path
+    offset: int = 0
+    num_lines: int = 0
 
     def poll(self) -> Iterator[bytes]:
         """Yield the lines that are complete by now, newline included; none when the file does not exist yet.
 
         A line without its newline is left for a later poll, which reads it anew: its writer may cut it back.
         """
-        self.torn = False
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -134,7 +107,6 @@ class LineTail:
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
-                    self.torn = True
                     return
                 self.offset += len(line)
                 self.num_lines += 1

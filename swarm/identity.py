@@ -24,7 +24,7 @@ def refuse_other(place: Path, found: Any, wanted: Any) -> None:
     Raises:
         SwarmError: they differ; the message names the first setting that does.
     """
-    for difference in _differences(found, json.loads(json.dumps(wanted)), ""):
+    if difference := next(_differences(found, json.loads(json.dumps(wanted)), ""), None):
         raise SwarmError(
             f"{place} holds work with other settings ({difference}); choose another --out or name, or remove it"
         )
@@ -85,8 +85,5 @@ def work_folder(folder: Path, known: Sequence[str]) -> Iterator[None]:
     there = sorted(path.name for path in folder.iterdir() if path.name != "lock")
     if there and not any(path.match(name) for path in folder.iterdir() for name in known):
         raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
-    lock = FolderLock(folder)
-    try:
+    with FolderLock(folder):
         yield
-    finally:
-        lock.release()

@@ -3,12 +3,11 @@
 A name is one of ours, or one that a package declares in an entry-point group. What is not asked for is not imported.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, did_you_mean
 from worlds.entry_points import Door, load
 
 
@@ -48,9 +47,9 @@ class Registry:
         found: type[Any] | None = self.door.load(name, self._ours(self.base))
         if found is None:
             names = self.names()
-            near = difflib.get_close_matches(name.lower(), names, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise SwarmError(f"no {self.what} {name!r:.60}; {hint}There are {', '.join(names)}")
+            raise SwarmError(
+                f"no {self.what} {name!r:.60}{did_you_mean(name, names, ';')} There are {', '.join(names)}"
+            )
         if missing := sorted(getattr(found, "__abstractmethods__", ())):
             raise SwarmError(f"{self.door.source(name)}, which lacks {', '.join(missing)}; fix or uninstall it")
         return found

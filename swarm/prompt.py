@@ -26,11 +26,13 @@ def agent_prompt(
         history: its own last (action, feedback) pairs, oldest first.
         kept: what its memories have to say.
     """
-    lines = [observation, *kept]
-    lines += [f"heard {text}" for text in heard]
-    lines += [f"{action} {feedback}" for action, feedback in history]
-    if directive:
-        lines.append(directive)
+    lines = (
+        observation,
+        *kept,
+        *(f"heard {text}" for text in heard),
+        *(f"{action} {feedback}" for action, feedback in history),
+        *([directive] if directive else []),
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -50,10 +52,11 @@ def tool_lines(tools: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def agent_system(tools: Sequence[Mapping[str, Any]]) -> str:
     """Return what opens the chat of an agent whose model was not trained on the world."""
-    lines = [
-        "You are one agent of a team that works on one goal in a text world. You read what you see, what others say "
-        "and what your last actions did, and answer with one action and nothing else.",
-        "Actions:",
-        *tool_lines(tools),
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        (
+            "You are one agent of a team that works on one goal in a text world. You read what you see, what others "
+            "say and what your last actions did, and answer with one action and nothing else.",
+            "Actions:",
+            *tool_lines(tools),
+        )
+    )

@@ -8,7 +8,7 @@ know journals, arms and files: numbers in, numbers out, and every draw comes fro
 in.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -56,14 +56,11 @@ def rate_interval(
         ValueError: nothing to resample, lengths differ, or a setting is out of range.
     """
     values = _indicators(successes)
-    sums, counts = _by_cluster(values[:, None], clusters)
-    estimate = float(values.mean())
-    if estimate in (0.0, 1.0):
-        _check_settings(resamples, confidence)
-        bound = float(((1 - confidence) / 2) ** (1 / len(counts)))
-        return Interval(0.0, 0.0, 1 - bound) if estimate == 0.0 else Interval(1.0, bound, 1.0)
-    rates = _resampled_means(sums, counts, seed, resamples, confidence)
-    return _interval(estimate, rates[:, 0], confidence)
+    found = _bootstrap(values, clusters, seed, resamples, confidence)
+    if found.estimate in (0.0, 1.0):
+        unseen = _unseen(values, clusters, confidence)
+        return Interval(0.0, 0.0, unseen) if found.estimate == 0.0 else Interval(1.0, 1 - unseen, 1.0)
+    return found
 
 
 def paired_difference(
@@ -94,10 +91,7 @@ def paired_difference(
     values_a, values_b = _indicators(a), _indicators(b)
     if len(values_a) != len(values_b):
         raise ValueError(f"paired outcomes must have equal lengths, got {len(values_a)} and {len(values_b)}")
-    difference = values_a - values_b
-    sums, counts = _by_cluster(difference[:, None], clusters)
-    means = _resampled_means(sums, counts, seed, resamples, confidence)
-    return _interval(float(difference.mean()), means[:, 0], confidence)
+    return _bootstrap(values_a - values_b, clusters, seed, resamples, confidence)
 
 
 def non_inferiority(
@@ -125,10 +119,8 @@ def non_inferiority(
         raise ValueError(f"margin must be 0 or more, got {margin}")
     difference = paired_difference(a, b, clusters, seed=seed, resamples=resamples, confidence=confidence)
     if difference.low == difference.high:
-        num_clusters = len(a) if clusters is None else len(set(clusters))
-        bound = 1 - ((1 - confidence) / 2) ** (1 / num_clusters)
-        estimate = difference.estimate
-        difference = Interval(estimate, max(-1.0, estimate - bound), min(1.0, estimate + bound))
+        estimate, unseen = difference.estimate, _unseen(a, clusters, confidence)
+        difference = Interval(estimate, max(-1.0, estimate - unseen), min(1.0, estimate + unseen))
     return NonInferiority(difference, margin, difference.low >= -margin)
 
 
@@ -151,9 +143,7 @@ def solved_by_budget(tokens_at_solution: Sequence[float | None], budgets: Sequen
 def format_rate(value: float, signed: bool = False) -> str:
     """Return a fraction the way the tables write it: `.853`, `+.450`, `1.000`."""
     text = f"{value:+.3f}" if signed else f"{value:.3f}"
-    if float(text) == 0:
-        return ".000"
-    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+    return ".000" if float(text) == 0 else text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
 
 
 def format_interval(interval: Interval, signed: bool = False) -> str:
@@ -208,37 +198,37 @@ def _indicators(values: Sequence[bool]) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _by_cluster(
-    values_NV: NDArray[np.int64], clusters: Sequence[Hashable] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return per cluster the (C, V) sums of the values and the (C,) number of attempts."""
-    if clusters is None:
-        return values_NV, np.ones(len(values_NV), np.int64)
-    if len(clusters) != len(values_NV):
-        raise ValueError(f"got {len(clusters)} cluster labels for {len(values_NV)} outcomes")
-    places: dict[Hashable, int] = {}
-    index_N = np.array([places.setdefault(label, len(places)) for label in clusters])
-    sums = np.zeros((len(places), values_NV.shape[1]), np.int64)
-    np.add.at(sums, index_N, values_NV)
-    return sums, np.bincount(index_N, minlength=len(places))
+def _unseen(values: Sized, clusters: Sequence[Hashable] | None, confidence: float) -> float:
+    """Return what share of the puzzles not seen may differ, where all that were seen agree (exact binomial bound)."""
+    num_clusters = len(values) if clusters is None else len(set(clusters))
+    return float(1 - ((1 - confidence) / 2) ** (1 / num_clusters))
 
 
-def _resampled_means(
-    sums_CV: NDArray[np.int64], counts_C: NDArray[np.int64], seed: int, resamples: int, confidence: float
-) -> NDArray[np.float64]:
-    """Return the (resamples, V) mean over attempts in each resample of C clusters with replacement.
+def _bootstrap(
+    values_N: NDArray[np.int64],
+    clusters: Sequence[Hashable] | None,
+    seed: int,
+    resamples: int,
+    confidence: float,
+) -> Interval:
+    """Return the mean over attempts with its interval over resamples of the C clusters with replacement.
 
     Clusters with equal outcomes are interchangeable, so one multinomial draw over the distinct outcomes
     replaces C single draws: the same distribution, a few columns instead of hundreds, and no trace of the
     clusters' order.
     """
     _check_settings(resamples, confidence)
-    kinds, multiplicity = np.unique(np.column_stack([sums_CV, counts_C]), axis=0, return_counts=True)
+    labels = range(len(values_N)) if clusters is None else clusters
+    if len(labels) != len(values_N):
+        raise ValueError(f"got {len(labels)} cluster labels for {len(values_N)} outcomes")
+    places: dict[Hashable, int] = {}
+    index_N = [places.setdefault(label, len(places)) for label in labels]
+    sums_C = np.zeros(len(places), np.int64)
+    np.add.at(sums_C, index_N, values_N)
+    kinds, multiplicity = np.unique(np.column_stack([sums_C, np.bincount(index_N)]), axis=0, return_counts=True)
     generator = np.random.Generator(np.random.PCG64(seed))
-    draws = generator.multinomial(len(counts_C), multiplicity / len(counts_C), size=resamples)
-    totals = draws @ kinds
-    means: NDArray[np.float64] = totals[:, :-1] / totals[:, -1:]
-    return means
+    totals = generator.multinomial(len(places), multiplicity / len(places), size=resamples) @ kinds
+    return _interval(float(values_N.mean()), totals[:, 0] / totals[:, 1], confidence)
 
 
 def _interval(estimate: float, resampled: NDArray[np.float64], confidence: float) -> Interval:

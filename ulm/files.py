@@ -1,6 +1,6 @@
 """Files that are whole or not there: written beside their place, flushed, then renamed.
 
-The same order of system calls as `swarm.files`, which this package may not import.
+Owns the order of system calls that survives a kill and a power cut, for `swarm`, too.
 """
 
 import os
@@ -8,22 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written under another name that it loses once it is whole.
+def write_whole(path: Path, data: bytes | str | Callable[[Path], object], *, create: bool = False) -> None:
+    """Write a file so that whoever reads it, at any time, finds all of it or what was there before.
 
     Args:
         path: the file; its folder exists.
-        write: writes the file whose path it is given.
+        data: what to write, text as UTF-8; or a function that writes the file whose path it is given.
+        create: the file must be new; of several processes that create it at once, one succeeds.
 
     Raises:
+        FileExistsError: `create`, and there is such a file.
         OSError: no permission or no space; nothing has changed.
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)  # left by a writer that was killed
     try:
-        write(fresh)
+        if callable(data):
+            data(fresh)
+        else:
+            fresh.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
         sync(fresh)
-        fresh.replace(path)
+        if create:
+            os.link(fresh, path)  # unlike a rename, this fails where something is
+        else:
+            fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
     sync(path.parent)

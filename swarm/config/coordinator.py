@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from swarm.config.engine import CoordinatorEngine
-from swarm.config.section import Section
+from swarm.config.section import Section, refuse_where
 from swarm.errors import SwarmError
 from swarm.plugins import Registry
 
@@ -118,20 +118,29 @@ class CoordinatorConfig(Section):
     @model_validator(mode="after")
     def _settings_fit_its_kind(self) -> CoordinatorConfig:
         traits = self.traits
-        if traits.needs_model and self.engine is None:
-            raise ValueError(f"kind {self.kind!r} needs `engine`, such as {{kind: ulm, model: policies/my-model}}")
-        if self.engine is not None and not traits.needs_model:
-            raise ValueError(
+        unbriefed = self.engine is None or self.chats
+        for_briefed = "is for models trained on briefings (engine.prompt: plain); leave it out"
+        refuse_where(
+            (
+                traits.needs_model and self.engine is None,
+                f"kind {self.kind!r} needs `engine`, such as {{kind: ulm, model: policies/my-model}}",
+            ),
+            (
+                self.engine is not None and not traits.needs_model,
                 f"`engine` is for coordinators that ask a model, and {self.kind!r} asks none; leave it out "
-                "(--set coordinator.engine=null)"
-            )
-        for name, is_set in (("answers", self.answers != "picks"), ("reoffer_declined", self.reoffer_declined)):
-            if is_set and (self.engine is None or self.chats):
-                raise ValueError(f"`{name}` is for models trained on briefings (engine.prompt: plain); leave it out")
-        if self.shuffled and not traits.directs:
-            raise ValueError(f"`shuffled` has nothing to shuffle with kind {self.kind!r}; leave it out")
-        if self.menu is not None and not (traits.needs_model or traits.needs_terminal):
-            raise ValueError(f"`menu` is for models and people, and coordinator {self.kind!r} needs none; leave it out")
+                "(--set coordinator.engine=null)",
+            ),
+            (unbriefed and self.answers != "picks", f"`answers` {for_briefed}"),
+            (unbriefed and self.reoffer_declined, f"`reoffer_declined` {for_briefed}"),
+            (
+                self.shuffled and not traits.directs,
+                f"`shuffled` has nothing to shuffle with kind {self.kind!r}; leave it out",
+            ),
+            (
+                self.menu is not None and not (traits.needs_model or traits.needs_terminal),
+                f"`menu` is for models and people, and coordinator {self.kind!r} needs none; leave it out",
+            ),
+        )
         if self.engine is not None:
             self.engine.refuse_short(self.max_new_tokens)
         return self

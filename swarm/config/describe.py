@@ -17,7 +17,14 @@ from pydantic.fields import FieldInfo
 
 _Models = tuple[type[BaseModel], ...]
 
-_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+_PLAIN = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    dict: "a section of keys and values",
+}
 _LIMITS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
 
 
@@ -119,13 +126,9 @@ def _walk(models: _Models, name: str, seen: dict[type[BaseModel], str]) -> Itera
 
 def _is_shared(key: str, models: _Models) -> bool:
     """Return whether all of several kinds have a key, and mean the same by it."""
-    first, *others = (model.model_fields.get(key) for model in models)
-    same = [other for other in others if first and other and _facts(first) == _facts(other)]
-    return len(same) == len(others)
-
-
-def _facts(field: FieldInfo) -> tuple[Any, ...]:
-    return field.annotation, field.description, field.default, field.default_factory
+    found = [model.model_fields.get(key) for model in models]
+    facts = [field and (field.annotation, field.description, field.default, field.default_factory) for field in found]
+    return facts.count(facts[0]) == len(facts)
 
 
 def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str) -> Setting:
@@ -140,13 +143,8 @@ def _setting(name: str, field: FieldInfo, inside: _Models, elsewhere: str) -> Se
     if elsewhere:
         values += f", as in {elsewhere}"
     default = field.get_default(call_default_factory=True)
-    if field.is_required():
-        text = None
-    elif isinstance(default, BaseModel):
-        said = default.model_dump(mode="json", include=default.model_fields_set)
-        text = _as_yaml(said) if said else ""
-    else:
-        text = _as_yaml(default)
+    plain = isinstance(default, BaseModel) and not default.model_fields_set
+    text = None if field.is_required() else "" if plain else _as_yaml(default)
     return Setting(name, values, text, " ".join((field.description or "").split()), len(inside) == 1)
 
 
@@ -157,12 +155,8 @@ def _kinds_of(model: type[BaseModel]) -> list[type[BaseModel]]:
 
 def _place(annotation: Any) -> str:
     """Return what follows a key before the keys of a section that stands in a list or under names."""
-    for member in _members(annotation):
-        if get_origin(member) in (list, tuple):
-            return "[]"
-        if get_origin(member) is dict:
-            return ".NAME"
-    return ""
+    origins = {get_origin(member) for member in _members(annotation)}
+    return "[]" if origins & {list, tuple} else ".NAME" if dict in origins else ""
 
 
 def _about(model: type[BaseModel]) -> str:
@@ -198,30 +192,25 @@ def _one_type(kind: Any, rules: Sequence[Any]) -> str:
         tags = [tag for section in sections if (tag := tag_of(section))]
         keys = f"`kind`, one of {', '.join(tags)}" if len(tags) > 1 else f"keys {', '.join(sections[0].model_fields)}"
         text = f"a section with {keys}"
-    elif origin is dict:
-        text = "a section of keys and values"
-    elif choices:
-        text = f"one of {', '.join(choices)}"
+    elif origin in _PLAIN:
+        text = _PLAIN[origin]
     else:
-        text = _PLAIN.get(origin, "any value")
-    limits = [
-        f"{sign} {_number(limit)}"
-        for name, sign in _LIMITS
-        for rule in rules
-        if (limit := getattr(rule, name, None)) is not None
-    ]
-    patterns = [rule.pattern for rule in rules if getattr(rule, "pattern", None) is not None]
-    lengths = [rule.min_length for rule in rules if getattr(rule, "min_length", None)]
+        text = f"one of {', '.join(choices)}" if choices else "any value"
+    limits = [f"{sign} {_number(limit)}" for name, sign in _LIMITS for limit in _given(rules, name)]
     text += f" {' and '.join(limits)}" if limits else ""
-    text += f" that matches {patterns[0]}" if patterns else ""
-    if origin is tuple and Ellipsis not in inner:
-        text += f" of {len(inner)}"
-    text += f" of at least {lengths[0]}" if lengths else ""
+    text += "".join(f" that matches {pattern}" for pattern in _given(rules, "pattern"))
+    text += f" of {len(inner)}" if origin is tuple and Ellipsis not in inner else ""
+    text += "".join(f" of at least {length}" for length in _given(rules, "min_length"))
     if origin in (list, tuple) and not sections and inner and inner[0] is not str:
         text += f", each {values_of(inner[0])}"
     if origin is dict and not sections and inner[1] is not Any:
         text += f", each {values_of(inner[1])}"
     return text
+
+
+def _given(rules: Iterable[Any], name: str) -> list[Any]:
+    """Return the limits of this name that the rules set."""
+    return [limit for rule in rules if (limit := getattr(rule, name, None)) is not None]
 
 
 def _number(limit: float) -> str:
@@ -257,7 +246,9 @@ def choices_of(annotation: Any) -> list[str]:
 
 
 def _as_yaml(value: Any) -> str:
-    """Return a value as one would write it into a YAML file."""
+    """Return a value as one would write it into a YAML file; of a section, what differs from its defaults."""
+    if isinstance(value, BaseModel):
+        return _as_yaml(value.model_dump(mode="json", include=value.model_fields_set))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_as_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -8,8 +8,9 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,65 +34,129 @@ class _CoreLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to replace the inherited table
 
 
-for _name, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        "float",
+_SCALARS: dict[str, tuple[str, list[str], Callable[[str], Any]]] = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda _: None),
+    "bool": (
+        r"true|True|TRUE|false|False|FALSE",
+        list("tTfF"),
+        lambda text: {"true": True, "false": False}[text.lower()],
+    ),
+    "int": (
+        r"[-+]?[0-9]+|0x[0-9a-fA-F]+",
+        list("-+0123456789"),
+        lambda text: int(text, 16 if text.startswith("0x") else 10),
+    ),
+    "float": (
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+.0123456789"),
+        lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
     ),
-):
+}
+"""Tag -> what a scalar of it looks like, the characters that it may begin with, and what reads it."""
+
+for _name, (_pattern, _first, _) in _SCALARS.items():
     _CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One line for the user, and where in the list of lines it belongs."""
-
-    order: int
-    text: str
 
 
 @dataclass(slots=True)
 class Document:
-    """Plain data plus where each key came from: a line of the file, or the override that set it."""
+    """Plain data, where each key of it came from, and what is wrong with it.
+
+    Attributes:
+        label: names the file, or the override, in messages.
+        origins: path of a key -> its place among the problems, and what a message about it begins with: a line of the
+            file, or the override that set it.
+        problems: (place, line for the user).
+    """
 
     label: str
     data: dict[str, Any] = field(default_factory=dict)
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-    flags: dict[KeyPath, str] = field(default_factory=dict)
+    origins: dict[KeyPath, tuple[int, str]] = field(default_factory=dict)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    _num_nodes: int = 0
 
-    def problem(self, path: KeyPath, message: str) -> Problem:
-        """Return `message` marked with the origin of the nearest known key at or above `path`."""
-        for length in range(len(path), 0, -1):
-            if (flag := self.flags.get(path[:length])) is not None:
-                return Problem(-1, f"{flag}: {message}")
-            if (line := self.lines.get(path[:length])) is not None:
-                return Problem(line, f"{self.label}:{line}: {message}")
-        return Problem(0, f"{self.label}: {message}")
+    def complain(self, path: KeyPath, message: str) -> None:
+        """Note a problem, marked with the origin of the nearest known key at or above `path`."""
+        paths = (path[:length] for length in range(len(path), 0, -1))
+        place, origin = next((self.origins[known] for known in paths if known in self.origins), (0, self.label))
+        self.problems.append((place, f"{origin}: {message}"))
+
+    def error(self) -> SwarmError:
+        """Return one error that lists the problems in the order of the file, at most `MAX_PROBLEMS` of them."""
+        unique = list(dict.fromkeys(text for _, text in sorted(self.problems, key=itemgetter(0))))
+        more = [f"... and {len(unique) - MAX_PROBLEMS} more"] if len(unique) > MAX_PROBLEMS else []
+        return SwarmError("\n".join([*unique[:MAX_PROBLEMS], *more]))
+
+    def build(self, node: yaml.Node, path: KeyPath = ()) -> Any:
+        """Return nodes as plain data with their lines as origins; whatever is not plain becomes a problem."""
+        # Aliases are expanded here, so this count stops an alias bomb, and the depth a self-reference.
+        self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            raise SwarmError(f"{self.label}: more than {MAX_NODES} values once its aliases are expanded")
+        if len(path) > MAX_DEPTH:
+            raise SwarmError(f"{self._mark(node)[1]}: nested too deeply (more than {MAX_DEPTH} levels)")
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            self.origins |= {(*path, index): self._mark(item) for index, item in enumerate(node.value)}
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        kind = node.tag.removeprefix(_TAG)
+        if not isinstance(node, yaml.ScalarNode) or kind not in ("str", *_SCALARS):
+            return self._refuse(node, f"the tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values")
+        try:
+            value = node.value if kind == "str" else _SCALARS[kind][2](node.value)
+        except (ValueError, KeyError):
+            wrong = "neither true nor false" if kind == "bool" else "not a number that can be read"
+            return self._refuse(node, f"{shown(node.value)} is {wrong}")
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._refuse(node, f"{node.value} is not a finite number")
+        return value
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, "a key must be plain text")
+            elif key == "<<":
+                self._refuse(key_node, "merge keys (<<) are not supported; write the keys out")
+            elif key in data:
+                first = self.origins[(*path, key)][0]
+                self._refuse(key_node, f"the key '{key}' is given twice (first in line {first}); keep one")
+            else:
+                self.origins[(*path, key)] = self._mark(key_node)
+                data[key] = self.build(value_node, (*path, key))
+        return data
+
+    def _refuse(self, node: yaml.Node, message: str) -> None:
+        line, origin = self._mark(node)
+        self.problems.append((line, f"{origin}: {message}"))
+
+    def _mark(self, node: yaml.Node) -> tuple[int, str]:
+        line = node.start_mark.line + 1
+        return line, f"{self.label}:{line}"
 
 
-def read_document(path: Path) -> Document:
-    """Read one YAML mapping.
+def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """Read one YAML mapping and set dotted keys in it; an override that cannot be set is a problem of the document.
 
     Raises:
         SwarmError: it is missing, unreadable, too large, empty, not YAML, or holds what is refused here.
     """
     document = Document(str(path))
-    text = _read_text(path)
-    node = _compose(text, document.label)
+    node = _compose(_read_text(path), document.label)
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
         raise SwarmError(f"{path}: the file is empty; it needs keys such as `world:` or `name:`")
     if not isinstance(node, yaml.MappingNode):
-        line = node.start_mark.line + 1
-        raise SwarmError(f"{path}:{line}: the file must be a mapping of keys to values, such as `seed: 1`")
-    builder = _Builder(document.label)
-    document.data = builder.build(node, ())
-    document.lines = builder.lines
-    if builder.problems:
-        raise problems_error(builder.problems)
+        raise SwarmError(f"{document._mark(node)[1]}: the file must be a mapping of keys to values, such as `seed: 1`")
+    document.data = document.build(node)
+    if document.problems:
+        raise document.error()
+    for text in overrides:
+        try:
+            _apply_override(document, text)
+        except SwarmError as error:
+            document.problems.append((-1, str(error)))
     return document
 
 
@@ -114,13 +179,10 @@ def _nearest_file(path: Path) -> str:
     """Return a hint that names the YAML file which was probably meant, or an empty text."""
     folder = path.parent if path.parent.is_dir() else Path("experiments")
     files = {file.name: file for file in sorted(folder.glob("[!.]*.y*ml"))} if folder.is_dir() else {}
-    if near := difflib.get_close_matches(path.name, files, n=1) or _same_stem(path, files):
+    same_stem = [name for name in files if Path(name).stem == path.stem]
+    if near := difflib.get_close_matches(path.name, files, n=1) or same_stem:
         return f"; did you mean {files[near[0]]}?"
     return f"; {folder} has {', '.join(list(files)[:8])}" if files else ""
-
-
-def _same_stem(path: Path, names: Mapping[str, Path]) -> list[str]:
-    return [name for name in names if Path(name).stem == path.stem]
 
 
 def _compose(text: str, label: str) -> yaml.Node | None:
@@ -147,90 +209,6 @@ def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {error.context + ', ' if error.context else ''}{problem}"
 
 
-class _Builder:
-    """Turns nodes into plain data, with line marks, and refuses whatever is not plain."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[Problem] = []
-        self.num_nodes = 0
-
-    def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        # Aliases are expanded here, so this count stops an alias bomb, and the depth a self-reference.
-        self.num_nodes += 1
-        if self.num_nodes > MAX_NODES:
-            raise SwarmError(f"{self.label}: more than {MAX_NODES} values once its aliases are expanded")
-        if len(path) > MAX_DEPTH:
-            raise SwarmError(f"{self.label}:{_line(node)}: nested too deeply (more than {MAX_DEPTH} levels)")
-        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            for index, item in enumerate(node.value):
-                self.lines[(*path, index)] = _line(item)
-            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
-        return self._refuse(node, f"the tag {_short_tag(node.tag)} is not allowed; write plain values")
-
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._refuse(key_node, "a key must be plain text")
-            elif key == "<<":
-                self._refuse(key_node, "merge keys (<<) are not supported; write the keys out")
-            elif key in data:
-                first = self.lines[(*path, key)]
-                self._refuse(key_node, f"the key '{key}' is given twice (first in line {first}); keep one")
-            else:
-                self.lines[(*path, key)] = _line(key_node)
-                data[key] = self.build(value_node, (*path, key))
-        return data
-
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        value, kind = node.value, node.tag.removeprefix(_TAG)
-        try:
-            if kind == "str":
-                return value
-            if kind == "null":
-                return None
-            if kind == "bool" and value.lower() in ("true", "false"):
-                return value.lower() == "true"
-            if kind == "int":
-                return int(value, 16) if value.startswith("0x") else int(value)
-            if kind == "float":
-                number = float(re.sub(r"\.(?=inf|nan)", "", value.lower()))
-                return number if math.isfinite(number) else self._refuse(node, f"{value} is not a finite number")
-        except ValueError:
-            return self._refuse(node, f"{shown(value)} is not a number that can be read")
-        return self._refuse(node, f"the tag {_short_tag(node.tag)} is not allowed here; write plain values")
-
-    def _refuse(self, node: yaml.Node, message: str) -> None:
-        self.problems.append(Problem(_line(node), f"{self.label}:{_line(node)}: {message}"))
-
-
-def _line(node: yaml.Node) -> int:
-    line: int = node.start_mark.line
-    return line + 1
-
-
-def _short_tag(tag: str) -> str:
-    return tag.replace(_TAG, "!!")
-
-
-def apply_overrides(document: Document, overrides: Sequence[str]) -> list[Problem]:
-    """Set dotted keys in `document`; return a problem for each override that cannot be set."""
-    problems = []
-    for text in overrides:
-        try:
-            _apply_override(document, text)
-        except SwarmError as error:
-            problems.append(Problem(-1, str(error)))
-    return problems
-
-
 def _apply_override(document: Document, text: str) -> None:
     label = f"--set {text}"
     dotted, equals, raw = text.partition("=")
@@ -254,16 +232,14 @@ def set_key(document: Document, dotted: str, value: Any, origin: str) -> None:
             raise SwarmError(f"{origin}: '{whole}' is a list; give it whole, as in {whole}=[1,2]")
         if inner is None:
             inner = target[key] = {}
-            document.flags[tuple(keys[:depth])] = origin
+            document.origins[tuple(keys[:depth])] = (-1, origin)
         elif not isinstance(inner, dict):
             raise SwarmError(f"{origin}: '{whole}' is a single value and holds no keys")
         target = inner
     path = tuple(keys)
     target[keys[-1]] = value
-    for known in [known for known in (*document.lines, *document.flags) if known[: len(path)] == path]:
-        document.lines.pop(known, None)
-        document.flags.pop(known, None)
-    document.flags[path] = origin
+    document.origins = {known: mark for known, mark in document.origins.items() if known[: len(path)] != path}
+    document.origins[path] = (-1, origin)
 
 
 def _override_value(raw: str, label: str) -> Any:
@@ -275,20 +251,11 @@ def _override_value(raw: str, label: str) -> Any:
         return None
     if isinstance(node, yaml.MappingNode):
         raise SwarmError(f"{label}: set single values or lists, one key at a time")
-    builder = _Builder(label)
-    value = builder.build(node, ())
-    if builder.problems:
-        raise SwarmError(builder.problems[0].text.replace(f"{label}:1:", f"{label}:"))
+    override = Document(label)
+    value = override.build(node)
+    if override.problems:
+        raise SwarmError(override.problems[0][1].replace(f"{label}:1:", f"{label}:"))
     return value
-
-
-def problems_error(problems: Sequence[Problem]) -> SwarmError:
-    """Return one error that lists the problems in the order of the file, at most `MAX_PROBLEMS` of them."""
-    unique = dict.fromkeys(problem.text for problem in sorted(problems, key=lambda problem: problem.order))
-    shown = list(unique)[:MAX_PROBLEMS]
-    if len(unique) > len(shown):
-        shown.append(f"... and {len(unique) - len(shown)} more")
-    return SwarmError("\n".join(shown))
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from swarm.config.section import PHYSICAL, Section
+from swarm.config.section import PHYSICAL, Section, refuse_where
 
 
 class AnyEngine(Section):
@@ -78,10 +78,8 @@ class _PretrainedEngine(ModelEngine):
     """`chat` explains the task in the model's chat format; `plain` continues the text that our µLMs are trained on."""
 
 
-class TransformersEngine(_PretrainedEngine):
-    """The package transformers, inside the agent hosts."""
-
-    kind: Literal["transformers"] = "transformers"
+class _FilesEngine(_PretrainedEngine):
+    """An engine that loads the files of a model."""
 
     model: str
     """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
@@ -90,18 +88,18 @@ class TransformersEngine(_PretrainedEngine):
     """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
 
-class VllmEngine(_PretrainedEngine):
+class TransformersEngine(_FilesEngine):
+    """The package transformers, inside the agent hosts."""
+
+    kind: Literal["transformers"] = "transformers"
+
+
+class VllmEngine(_FilesEngine):
     """vLLM, in a Ray actor of its own that agents and coordinator share."""
 
     is_remote = True
 
     kind: Literal["vllm"] = "vllm"
-
-    model: str
-    """A short name such as `smollm2-135m`, a folder, a GGUF file, or a name of the hub."""
-
-    adapter: str | None = None
-    """Folder of a PEFT LoRA adapter, relative to the YAML file."""
 
     max_length: int | None = Field(None, ge=16)
     """Tokens of prompt and answer together, for which memory is set aside; null takes the model's own limit."""
@@ -133,15 +131,21 @@ class VllmEngine(_PretrainedEngine):
 
     @model_validator(mode="after")
     def _fits_the_machine(self) -> VllmEngine:
-        for name in ("tensor_parallel_size", "gpu_memory_utilization"):
-            if not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no meaning for vllm on a CPU; leave it out")
-        if self.num_gpus > 1 and self.num_gpus % 1:
-            raise ValueError(f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones")
-        if self.num_gpus and self.tensor_parallel_size > self.num_gpus:
-            raise ValueError(
-                f"tensor_parallel_size {self.tensor_parallel_size} needs as many GPUs; num_gpus is {self.num_gpus:g}"
-            )
+        size = self.tensor_parallel_size
+        refuse_where(
+            *(
+                (
+                    not self.num_gpus and getattr(self, name) != type(self).model_fields[name].default,
+                    f"`{name}` has no meaning for vllm on a CPU; leave it out",
+                )
+                for name in ("tensor_parallel_size", "gpu_memory_utilization")
+            ),
+            (self.num_gpus > 1 and self.num_gpus % 1, f"num_gpus {self.num_gpus:g}: a part of a GPU, or whole ones"),
+            (
+                self.num_gpus and size > self.num_gpus,
+                f"tensor_parallel_size {size} needs as many GPUs; num_gpus is {self.num_gpus:g}",
+            ),
+        )
         return self
 
 

@@ -240,6 +240,7 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
         if self.agents.lasting and self.at_once > 1:
-            kind = self.agents.lasting[0]
-            raise ValueError(f"{kind} with span 'run' is handed from episode to episode; set concurrency: 1")
+            raise ValueError(
+                f"{self.agents.lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1"
+            )
         return self

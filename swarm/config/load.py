@@ -4,28 +4,20 @@ Owns validation and the wording of errors. It refuses to know how YAML is read (
 section means (`swarm.config.experiment`, each world's `Options`), and to start anything.
 """
 
-import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from swarm.config.coordinator import COORDINATORS
 from swarm.config.describe import choices_of, models_in, tag_of, values_of
-from swarm.config.document import (
-    Document,
-    KeyPath,
-    Problem,
-    apply_overrides,
-    problems_error,
-    read_document,
-    shown,
-)
+from swarm.config.document import Document, KeyPath, read_document, set_key, shown
 from swarm.config.experiment import ExperimentConfig
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, did_you_mean, nearest
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -41,19 +33,22 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int |
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    return experiment_of(*_read(path, overrides, {"seed": seed}))
+    document = read_document(Path(path), overrides)
+    if seed is not None:
+        set_key(document, "seed", seed, f"--seed {seed}")
+    return experiment_of(document)
 
 
-def experiment_of(document: Document, problems: Sequence[Problem] = ()) -> ExperimentConfig:
+def experiment_of(document: Document) -> ExperimentConfig:
     """Validate an experiment that has been read, the world's own options included.
 
     Raises:
-        SwarmError: one line per mistake, `problems` among them, at most ten.
+        SwarmError: one line per mistake, those that the document has among them, at most ten.
     """
-    config, found = _validate(ExperimentConfig, document, document.data, ())
-    problems = [*problems, *found, *_option_problems(document)]
-    if config is None or problems:
-        raise problems_error(problems)
+    config = _validate(ExperimentConfig, document, document.data)
+    _check_options(document)
+    if config is None or document.problems:
+        raise document.error()
     return config
 
 
@@ -81,126 +76,95 @@ def load_chosen_model(
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document, problems = _read(path, overrides, {})
-    model, found = _validate(choose(document.data), document, document.data, ())
-    problems += found
-    if model is None or problems:
-        raise problems_error(problems)
+    document = read_document(Path(path), overrides)
+    model = _validate(choose(document.data), document, document.data)
+    if model is None or document.problems:
+        raise document.error()
     return model
 
 
-def _read(path: str | Path, overrides: Sequence[str], options: Mapping[str, object]) -> tuple[Document, list[Problem]]:
-    document = read_document(Path(path))
-    problems = apply_overrides(document, overrides)
-    for key, value in options.items():
-        if value is not None:
-            document.data[key] = value
-            document.flags[(key,)] = f"--{key} {value}"
-    return document, problems
-
-
-def _validate(
-    model_class: type[ModelT], document: Document, data: Any, prefix: KeyPath
-) -> tuple[ModelT | None, list[Problem]]:
+def _validate(model_class: type[ModelT], document: Document, data: Any, prefix: KeyPath = ()) -> ModelT | None:
+    """Return `data`, which stands at `prefix` in the document, as a model; None where the document got problems."""
     try:
         # Strict JSON mode: `true` is no number and "8" no count, yet lists may become tuples and ints floats.
-        return model_class.model_validate_json(json.dumps(data), strict=True), []
+        return model_class.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        return None, list(_explain(error, model_class, document, data, prefix))
+        for path, message in _explain(error, model_class, data, prefix):
+            document.complain(path, message)
+        return None
 
 
-def _option_problems(document: Document) -> list[Problem]:
+def _check_options(document: Document) -> None:
     """Check the options of world and coordinator, as far as their sections are readable at all."""
     from worlds.protocol import WorldError
     from worlds.registry import world_class
 
-    problems = []
     for where, tag in (("world", "id"), ("coordinator", "kind")):
         section = document.data.get(where)
         if not isinstance(section, dict) or not isinstance(name := section.get(tag), str):
             continue
         try:
             options_class = world_class(name).Options if where == "world" else COORDINATORS.find(name).Options
-        except WorldError as error:
-            problems.append(document.problem((where, tag), str(error)))
-            continue
-        except SwarmError:  # the section's own validator has said so
+        except (WorldError, SwarmError) as error:
+            if where == "world":  # of the coordinator the section's own validator has said so
+                document.complain((where, tag), str(error))
             continue
         options = section.get("options", {})
         if isinstance(options, dict):
-            problems += _validate(options_class, document, options, (where, "options"))[1]
-    return problems
+            _validate(options_class, document, options, (where, "options"))
 
 
 def _explain(
-    error: ValidationError, model_class: type[BaseModel], document: Document, data: Any, prefix: KeyPath
-) -> Iterator[Problem]:
+    error: ValidationError, model_class: type[BaseModel], data: Any, prefix: KeyPath
+) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the place of each mistake in `data`, which stands at `prefix`, and what is wrong there."""
     details = error.errors(include_url=False)
     suggested = {
-        (*detail["loc"][:-1], near)
+        (*detail["loc"][:-1], nearest(str(detail["loc"][-1]), _fields_of(_models_at(model_class, detail["loc"][:-1]))))
         for detail in details
         if detail["type"] == "extra_forbidden"
-        and (near := _nearest(str(detail["loc"][-1]), _fields_of(_models_at(model_class, detail["loc"][:-1]))))
     }
     for detail in details:
-        loc = detail["loc"]
-        path = _path_in(data, loc)
-        kind = detail["type"]
-        if kind == "extra_forbidden":
-            message = _unknown_key(model_class, loc, path, prefix)
-        elif kind == "missing":
-            if loc in suggested:
-                continue  # the misspelt key is already reported with this name
-            message = f"missing key '{_dotted((*prefix, *path))}'"
-        elif kind.startswith("union_tag"):
-            path, message = _wrong_tag(path, prefix, detail)
+        loc, kind = detail["loc"], detail["type"]
+        # The tag of a section says what else may stand in it; where it is wrong, the mistake is the section's.
+        tag = [str(detail["ctx"]["discriminator"]).strip("'")] if kind.startswith("union_tag") else []
+        path = (*prefix, *_path_in(data, loc), *tag)
+        if kind in ("missing", "union_tag_not_found"):
+            if loc not in suggested:  # else the misspelt key is reported with this name
+                yield path, f"missing key '{_dotted(path)}'"
+        elif kind == "extra_forbidden":
+            yield path, _unknown_key(model_class, loc, path, prefix)
         else:
-            message = _wrong_value(model_class, loc, path, prefix, detail)
-        yield document.problem((*prefix, *path), message)
+            yield path, _wrong_value(model_class, loc, _dotted(path), detail)
 
 
 def _unknown_key(model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath) -> str:
-    key = str(path[-1])
+    key, section = str(path[-1]), path[:-1]
     models = _models_at(model_class, loc[:-1])
     known = _fields_of(models)
-    section = _dotted((*prefix, *path[:-1]))
-    start = f"unknown key '{key}'" + (f" in '{section}'" if section else "")
+    start = f"unknown key '{key}'" + (f" in '{_dotted(section)}'" if section else "")
     if below := next((home for model in models if (home := _home_of(key, model))), None):
-        return f"{start}; it belongs in '{_dotted((*prefix, *path[:-1], *below))}'"
-    if near := _nearest(key, known):
-        return f"{start}; did you mean '{near}'?"
-    if home := _home_of(key, model_class):
+        return f"{start}; it belongs in '{_dotted((*section, *below))}'"
+    if nearest(key, known) is None and (home := _home_of(key, model_class)):
         return f"{start}; it belongs in '{_dotted((*prefix, *home))}'"
     of = f" of kind {tag}" if len(models) == 1 and (tag := tag_of(models[0])) else ""
-    return f"{start}; known keys{of}: {', '.join(known) or 'none'}"
+    return start + did_you_mean(key, known, f"; known keys{of}: {', '.join(known) or 'none'}")
 
 
-def _wrong_tag(path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]) -> tuple[KeyPath, str]:
-    """Explain a section whose tag, which says what else may stand in it, is missing or unknown."""
-    tag = str(detail["ctx"]["discriminator"]).strip("'")
-    name = _dotted((*prefix, *path, tag))
-    if detail["type"] == "union_tag_not_found":
-        return path, f"missing key '{name}'"
-    given, choices = detail["ctx"]["tag"], str(detail["ctx"]["expected_tags"]).replace("'", "")
-    near = _nearest(given, choices.split(", "))
-    hint = f"; did you mean '{near}'?" if near else ""
-    return (*path, tag), f"{name} is {shown(given)}; allowed: one of {choices}{hint}"
-
-
-def _wrong_value(
-    model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath, detail: Mapping[str, Any]
-) -> str:
-    name = _dotted((*prefix, *path))
+def _wrong_value(model_class: type[BaseModel], loc: KeyPath, name: str, detail: ErrorDetails) -> str:
+    given, message, choices = detail["input"], detail["msg"], list[str]()
     if detail["type"] in ("value_error", "assertion_error"):
-        reason = str(detail["msg"]).split("error, ", 1)[-1]
+        reason = message.split("error, ", 1)[-1]
         return f"{name}: {reason}" if name else reason
-    given = detail["input"]
-    found = _field_at(model_class, loc)
-    if found is None:
-        return f"{name} is {shown(given)}; {str(detail['msg'])[:1].lower()}{str(detail['msg'])[1:]}"
-    near = _nearest(given, choices_of(found.annotation)) if isinstance(given, str) else None
-    hint = f"; did you mean '{near}'?" if near else ""
-    return f"{name} is {shown(given)}; allowed: {values_of(found.annotation, found.metadata)}{hint}"
+    if detail["type"] == "union_tag_invalid":
+        given, choices = detail["ctx"]["tag"], str(detail["ctx"]["expected_tags"]).replace("'", "").split(", ")
+        wanted = f"allowed: one of {', '.join(choices)}"
+    elif found := _fields_of(_models_at(model_class, loc[:-1])).get(str(loc[-1])) if loc else None:
+        choices, wanted = choices_of(found.annotation), f"allowed: {values_of(found.annotation, found.metadata)}"
+    else:  # an item of a list, or whatever the schema does not name
+        wanted = message[:1].lower() + message[1:]
+    hint = did_you_mean(given, choices) if isinstance(given, str) else ""
+    return f"{name} is {shown(given)}; {wanted}{hint}"
 
 
 def _dotted(path: KeyPath) -> str:
@@ -210,11 +174,6 @@ def _dotted(path: KeyPath) -> str:
     return text
 
 
-def _nearest(word: str, words: Sequence[str] | Mapping[str, Any]) -> str | None:
-    near = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
 def _path_in(data: Any, loc: KeyPath) -> KeyPath:
     """Return `loc` without the names of union members, which pydantic puts between the keys of the data."""
     path: list[str | int] = []
@@ -222,9 +181,8 @@ def _path_in(data: Any, loc: KeyPath) -> KeyPath:
         inside = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int))
         if inside:
             data = data[part]
-        elif index < len(loc) - 1:
-            continue
-        path.append(part)
+        if inside or index == len(loc) - 1:
+            path.append(part)
     return tuple(path)
 
 
@@ -242,20 +200,11 @@ def _models_at(model_class: type[BaseModel], loc: KeyPath) -> list[type[BaseMode
     return models
 
 
-def _fields_of(models: Sequence[type[BaseModel]]) -> dict[str, FieldInfo]:
+def _fields_of(models: Iterable[type[BaseModel]]) -> dict[str, FieldInfo]:
     return {name: found for model in models for name, found in model.model_fields.items()}
-
-
-def _field_at(model_class: type[BaseModel], loc: KeyPath) -> FieldInfo | None:
-    """Return the field at `loc`, or None for items of a list and whatever the schema does not name."""
-    if not loc or isinstance(loc[-1], int):
-        return None
-    return _fields_of(_models_at(model_class, loc[:-1])).get(loc[-1])
 
 
 def _home_of(key: str, model_class: type[BaseModel]) -> KeyPath | None:
     """Return the path of the first section, one level down, that has `key`."""
-    for name, found in model_class.model_fields.items():
-        if any(key in model.model_fields for model in models_in(found.annotation)):
-            return (name,)
-    return None
+    fields = model_class.model_fields.items()
+    return next(((name,) for name, found in fields if key in _fields_of(models_in(found.annotation))), None)

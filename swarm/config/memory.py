@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
 
 from swarm.config.section import Section
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, did_you_mean
 from swarm.plugins import Registry
 
 MEMORIES = Registry(
@@ -92,11 +91,9 @@ def read_memory(value: Any) -> MemorySection:
     except SwarmError as error:
         raise ValueError(str(error)) from error
     known = section_class.model_fields
-    for key in settings:
-        if key not in known:  # which keys there are is known here alone
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"{kind} has: {', '.join(known)}"
-            raise ValueError(f"unknown key '{key}'; {hint}")
+    if unknown := [str(key) for key in settings if key not in known]:  # which keys there are is known here alone
+        hint = did_you_mean(unknown[0], known, f"; {kind} has: {', '.join(known)}")
+        raise ValueError(f"unknown key '{unknown[0]}'{hint}")
     # As strict as the rest of a file, wherever the settings come from.
     return section_class.model_validate_json(json.dumps(settings), strict=True)
 

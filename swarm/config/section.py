@@ -24,6 +24,20 @@ class Section(BaseModel):
         return {name: value for name, value in data.items() if PHYSICAL not in fields[name].metadata}
 
 
+def refuse_where(*rules: tuple[object, str]) -> None:
+    """Refuse settings by the first rule that they break, from the validator of a section.
+
+    Args:
+        rules: (whether it is broken, what is wrong and what to do).
+
+    Raises:
+        ValueError: the text of that rule.
+    """
+    for broken, message in rules:
+        if broken:
+            raise ValueError(message)
+
+
 def logical_settings(section: Section) -> dict[str, Any]:
     """Return the settings that decide results, defaults included, as JSON-able data; the journal begins with them."""
     return section.model_dump(mode="json", context=PHYSICAL)

@@ -1,16 +1,14 @@
 """The experiments that come with the package, and how a name on the command line becomes a file."""
 
-import difflib
 from pathlib import Path
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, did_you_mean
 
 
 def shipped_folder() -> Path:
     """Return the folder of the shipped experiments: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "shipped"
-    return inside if inside.is_dir() else package.parent / "experiments"
+    inside, beside = Path(__file__).parents[1] / "shipped", Path(__file__).parents[2] / "experiments"
+    return inside if inside.is_dir() else beside
 
 
 def is_shipped(file: Path) -> bool:
@@ -34,6 +32,5 @@ def find_file(file: Path) -> Path:
     shipped = {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
     if file.name in shipped:
         return shipped[file.name]
-    near = difflib.get_close_matches(file.name, shipped, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; shipped: {', '.join(shipped)}"
+    hint = did_you_mean(file.name, shipped, f"; shipped: {', '.join(shipped)}")
     raise SwarmError(f"{file}: no such file, and no shipped experiment of that name{hint}")

@@ -4,42 +4,11 @@ Learning, sharing, consolidation, merging, forgetting and undoing all write it, 
 came from is one chain of records (`parent` -> `result`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, cast
 
-from swarm.record.records import Cause, ChangeRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a change was made from.
-
-    Attributes:
-        records: `seq` of journal records, in order.
-        digest: hash of what was taken from them.
-    """
-
-    records: tuple[int, ...] = ()
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """The acceptance test of a change, on held-out probes.
-
-    Attributes:
-        before, after: what was measured, before the first change of all and after this one.
-        limit: how far `after` may fall below `before`.
-    """
-
-    __test__ = False  # not pytest's
-
-    before: float
-    after: float
-    limit: float
+from swarm.record.records import Cause, ChangeRecord, EvidenceEntry, TestEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +33,19 @@ class Change:
     cause: Cause
     parent: str
     result: str
-    evidence: Evidence = Evidence()
+    evidence: EvidenceEntry = field(default_factory=lambda: EvidenceEntry(records=[], digest=""))
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     cost: Mapping[str, int] = field(default_factory=dict)
-    test: Test | None = None
+    test: TestEntry | None = None
     accepted: bool = True
 
     def as_record(self) -> ChangeRecord:
         """Return its record."""
-        test = self.test
-        return {
-            "kind": "change",
-            "memory": self.memory,
-            "agent": self.agent,
-            "cause": self.cause,
-            "parent": self.parent,
-            "result": self.result,
-            "evidence": {"records": list(self.evidence.records), "digest": self.evidence.digest},
-            "settings": dict(self.settings),
-            "seed": self.seed,
-            "cost": dict(self.cost),
-            "test": None if test is None else {"before": test.before, "after": test.after, "limit": test.limit},
-            "accepted": self.accepted,
-        }
+        return cast(ChangeRecord, {"kind": "change", **asdict(self)})
 
     @classmethod
-    def from_record(cls, record: ChangeRecord) -> Change:
+    def from_record(cls, record: ChangeRecord) -> Self:
         """Return the change that a record of the journal tells."""
-        evidence, test = record["evidence"], record["test"]
-        return cls(
-            record["memory"],
-            record["agent"],
-            record["cause"],
-            record["parent"],
-            record["result"],
-            Evidence(tuple(evidence["records"]), evidence["digest"]),
-            record["settings"],
-            record["seed"],
-            record["cost"],
-            None if test is None else Test(test["before"], test["after"], test["limit"]),
-            record["accepted"],
-        )
+        told: Mapping[str, Any] = record
+        return cls(**{one.name: told[one.name] for one in fields(cls)})

@@ -47,7 +47,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / _MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         return {**manifest, "base_dir": str(manifest["base_dir"]), "source": str(manifest["source"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SwarmError(f"{path} is missing or damaged ({error!r:.200}); it says where the models are") from error

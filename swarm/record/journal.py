@@ -8,18 +8,18 @@ A line is `{"hash":"...",` and then the record's other keys, sorted, without spa
 behind the comma. So a line is checked as it stands, and written and read without a second look at its keys.
 """
 
+import collections
 import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from swarm.errors import SwarmError
-from swarm.files import FolderLock, LineTail, sync
+from swarm.files import Closing, FolderLock, LineTail, sync
 from swarm.record.records import FORMAT, Header, Record, check_record
 
 JOURNAL_NAME = "journal.jsonl"
@@ -125,8 +125,7 @@ class JournalReader:
         seq = self.tail.num_lines - 1
         if type(data.get("seq")) is not int or data["seq"] != seq:
             raise self._broken(f"has seq {data.get('seq')!r} where {seq} must stand")
-        if data.get("prev") != self.last_hash:
-            prev = data.get("prev")
+        if (prev := data.get("prev")) != self.last_hash:
             raise self._broken(f"does not follow the one before it: prev is {prev!r}, not {self.last_hash!r}")
 
     def _broken(self, what: str) -> JournalError:
@@ -144,41 +143,23 @@ def read_header(path: Path) -> Header | None:
     return header if header is not None and header["kind"] == "header" else None
 
 
-def read_records(
-    path: Path,
-    verify: bool = True,
-    follow: bool = False,
-    *,
-    poll_s: float = 0.2,
-    stop: Callable[[], bool] | None = None,
-) -> Iterator[Record]:
+def read_records(path: Path, verify: bool = True) -> Iterator[Record]:
     """Yield the records of a journal one by one, never holding the file whole.
 
     Args:
         path: the journal file.
         verify: check the hash chain.
-        follow: wait for more records (and for the file itself) until an `end` record or until `stop` is true.
-        poll_s: seconds between looks at a file that has nothing new.
-        stop: asked while waiting; only used with `follow`.
 
     Raises:
         JournalError: a line other than a torn last one does not verify; the message names it.
         SwarmError: there is no such file, or it cannot be read.
     """
-    if not follow and not path.is_file():
+    if not path.is_file():
         raise SwarmError(f"no journal at {path}; name the folder of a run")
-    reader = JournalReader(path, verify=verify)
-    while True:
-        for record in reader.poll():
-            yield record
-            if follow and record.get("kind") == "end":
-                return
-        if not follow or (stop is not None and stop()):
-            return
-        time.sleep(poll_s)
+    yield from JournalReader(path, verify=verify).poll()
 
 
-class JournalWriter:
+class JournalWriter(Closing):
     """Appends records to a new journal and holds the lock on its folder until `close`.
 
     Each record is one `os.write` to a descriptor opened with O_APPEND, so killing the process leaves whole
@@ -189,6 +170,7 @@ class JournalWriter:
     Args:
         path: the journal file; its folder exists, the file does not or is empty.
         durability: `tick` or `group`.
+        before: reads the records that are there, where the journal goes on; see `resume`.
 
     Attributes:
         next_seq: number of the next record.
@@ -198,15 +180,35 @@ class JournalWriter:
         SwarmError: the journal already has records, the folder is locked or not writable.
     """
 
-    def __init__(self, path: Path, durability: Literal["tick", "group"] = "tick") -> None:
-        lock = FolderLock(path.parent)
-        try:
-            if path.exists() and path.stat().st_size:
+    def __init__(
+        self, path: Path, durability: Literal["tick", "group"] = "tick", before: JournalReader | None = None
+    ) -> None:
+        self.path = path
+        self.next_seq, self.last_hash, self._size = 0, GENESIS, 0
+        with ExitStack() as opened:
+            opened.enter_context(FolderLock(path.parent))
+            if before is not None:
+                collections.deque(before.poll(), maxlen=0)
+                self.next_seq, self.last_hash, self._size = before.tail.num_lines, before.last_hash, before.tail.offset
+            elif path.exists() and path.stat().st_size:
                 raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
-            self._open(path, lock, durability, next_seq=0, last_hash=GENESIS, size=0)
-        except BaseException:
-            lock.release()
-            raise
+            try:
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                opened.callback(os.close, self._fd)
+                os.ftruncate(self._fd, self._size)
+                os.fsync(self._fd)
+                sync(path.parent)  # a new file is only durable once its folder entry is
+            except OSError as error:
+                raise self._cannot_write(error) from error
+            self._opened = opened.pop_all()
+        self._closed = False
+        self._sync_error: OSError | None = None
+        self._dirty = threading.Event()
+        self._closing = threading.Event()
+        self._syncer: threading.Thread | None = None
+        if durability == "group":
+            self._syncer = threading.Thread(target=self._sync_in_groups, name="journal-sync", daemon=True)
+            self._syncer.start()
 
     @classmethod
     def resume(cls, path: Path, durability: Literal["tick", "group"] = "tick") -> Self:
@@ -218,52 +220,7 @@ class JournalWriter:
         """
         if not path.is_file():
             raise SwarmError(f"no journal at {path}; name the folder of a run")
-        lock = FolderLock(path.parent)
-        try:
-            reader = JournalReader(path)
-            for _ in reader.poll():
-                pass
-            writer = cls.__new__(cls)
-            size = reader.tail.offset
-            writer._open(path, lock, durability, reader.tail.num_lines, reader.last_hash, size)
-        except BaseException:
-            lock.release()
-            raise
-        return writer
-
-    def _open(
-        self,
-        path: Path,
-        lock: FolderLock,
-        durability: str,
-        next_seq: int,
-        last_hash: str,
-        size: int,
-    ) -> None:
-        self.path = path
-        self.next_seq = next_seq
-        self.last_hash = last_hash
-        self._size = size
-        self._lock = lock
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.ftruncate(self._fd, size)
-                os.fsync(self._fd)
-                sync(path.parent)  # a new file is only durable once its folder entry is
-            except OSError:
-                os.close(self._fd)
-                raise
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        self._closed = False
-        self._sync_error: OSError | None = None
-        self._dirty = threading.Event()
-        self._closing = threading.Event()
-        self._syncer: threading.Thread | None = None
-        if durability == "group":
-            self._syncer = threading.Thread(target=self._sync_in_groups, name="journal-sync", daemon=True)
-            self._syncer.start()
+        return cls(path, durability, JournalReader(path))
 
     def append(self, record: Record) -> str:
         """Write one record and return its hash.
@@ -294,9 +251,9 @@ class JournalWriter:
     def _write(self, line: bytes, digest: str) -> None:
         was = (self.next_seq, self.last_hash, self._size)
         try:
-            written = os.write(self._fd, line)
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
+            rest = line
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
             self.next_seq, self.last_hash, self._size = was[0] + 1, digest, was[2] + len(line)
         except BaseException as error:
             # Also on KeyboardInterrupt: a half-written line followed by a further record would be corruption.
@@ -311,6 +268,8 @@ class JournalWriter:
 
     def _sync(self) -> None:
         try:
+            if self._sync_error is not None:
+                raise self._sync_error
             _sync_data(self._fd)
         except OSError as error:
             raise self._cannot_write(error) from error
@@ -345,18 +304,7 @@ class JournalWriter:
         if self._syncer is not None:
             self._syncer.join()
         try:
-            if self._sync_error is not None:
-                raise self._cannot_write(self._sync_error) from self._sync_error
             self._sync()
         finally:
-            os.close(self._fd)
             self._fd = -1
-            self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            self._opened.close()

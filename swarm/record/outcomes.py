@@ -120,8 +120,7 @@ def read_run(run_dir: str | Path) -> RunOutcomes:
     header = next(records, None)
     if header is None or header["kind"] != "header":
         raise SwarmError(f"{path} has no header: the run died before it began; delete the folder to start anew")
-    run = RunOutcomes(run_dir, header["config"], header["checkpoints"])
-    run.num_records, run.journal_hash = 1, header["hash"]
+    run = RunOutcomes(run_dir, header["config"], header["checkpoints"], num_records=1, journal_hash=header["hash"])
     running: dict[int, PuzzleOutcome] = {}
     for record in records:
         try:
@@ -134,20 +133,20 @@ def read_run(run_dir: str | Path) -> RunOutcomes:
 
 
 def _take(record: Record, run: RunOutcomes, running: dict[int, PuzzleOutcome]) -> None:
-    if record["kind"] == "episode":
-        number = record["episode"]
-        running[number] = PuzzleOutcome(number, record["seed"], record["goal"], record["state"])
-    elif record["kind"] == "tick":
-        _count_tick(running[record["episode"]], record, run)
-    elif record["kind"] == "episode_end":
-        puzzle = running.pop(record["episode"])
-        puzzle.solved, puzzle.reason = record["solved"], record["reason"]
-        puzzle.rounds, puzzle.tokens = record["ticks"], record["tokens"]
-        puzzle.calls, puzzle.actions = record["calls"], record["actions"]
-        puzzle.solution = record.get("solution", "")
-        run.puzzles.append(puzzle)
-    elif record["kind"] == "end":
-        run.end_reason, run.num_faults = record["reason"], record["faults"]
+    match record["kind"]:
+        case "episode":
+            number = record["episode"]
+            running[number] = PuzzleOutcome(number, record["seed"], record["goal"], record["state"])
+        case "tick":
+            _count_tick(running[record["episode"]], record, run)
+        case "episode_end":
+            puzzle = running.pop(record["episode"])
+            puzzle.solved, puzzle.reason, puzzle.rounds = record["solved"], record["reason"], record["ticks"]
+            puzzle.tokens, puzzle.calls, puzzle.actions = record["tokens"], record["calls"], record["actions"]
+            puzzle.solution = record.get("solution", "")
+            run.puzzles.append(puzzle)
+        case "end":
+            run.end_reason, run.num_faults = record["reason"], record["faults"]
     run.num_records += 1
     run.journal_hash = record["hash"]
 
@@ -161,32 +160,30 @@ def _count_tick(puzzle: PuzzleOutcome, record: Tick, run: RunOutcomes) -> None:
         puzzle.agent_generated_tokens += entry["generated_tokens"]
         puzzle.invalid_actions += not entry["valid"]
         puzzle.largest_call = max(puzzle.largest_call, entry["prompt_tokens"] + entry["generated_tokens"])
-    coordinator = record["coordinator"]
-    if coordinator is not None:
+    if (coordinator := record["coordinator"]) is not None:
         read, wrote = coordinator["prompt_tokens"], coordinator["generated_tokens"]
         puzzle.coordinator_prompt_tokens += read
         puzzle.coordinator_generated_tokens += wrote
         # A record sums the coordinator's calls of a tick; their mean, rounded up, stands for the largest.
         puzzle.largest_call = max(puzzle.largest_call, -(-(read + wrote) // max(1, coordinator["calls"])))
-    for who, fault in faults_in(record):
-        run.num_faults += 1
-        if len(run.faults) < MAX_FAULTS_KEPT:
-            run.faults.append(Fault(record["episode"], record["tick"], who, fault))
+    faults = [Fault(record["episode"], record["tick"], who, fault) for who, fault in faults_in(record)]
+    run.num_faults += len(faults)
+    run.faults += faults[: MAX_FAULTS_KEPT - len(run.faults)]
 
 
 def _add_telemetry(telemetry: Telemetry, path: Path) -> None:
     """Sum up the telemetry; it is best effort, so a fact that lacks its numbers is skipped."""
     for fact in read_telemetry(path):
-        kind = fact["kind"]
-        if kind == "commit":
-            telemetry.wall_s += _number(fact.get("seconds"))
-            telemetry.agent_steps += int(_number(fact.get("agent_steps")))
-        elif kind == "resume":
-            telemetry.resumes += 1
-        elif kind == "host_death":
-            telemetry.host_deaths.append(f"host {fact.get('host', '?')}: {fact.get('detail', '')}")
-        elif kind == "host_ready" and telemetry.host_deaths:
-            telemetry.host_deaths[-1] += f", recovered after {_number(fact.get('recovered_s')):.2f} s"
+        match fact["kind"]:
+            case "commit":
+                telemetry.wall_s += _number(fact.get("seconds"))
+                telemetry.agent_steps += int(_number(fact.get("agent_steps")))
+            case "resume":
+                telemetry.resumes += 1
+            case "host_death":
+                telemetry.host_deaths.append(f"host {fact.get('host', '?')}: {fact.get('detail', '')}")
+            case "host_ready" if telemetry.host_deaths:
+                telemetry.host_deaths[-1] += f", recovered after {_number(fact.get('recovered_s')):.2f} s"
 
 
 def _number(value: Any) -> float:

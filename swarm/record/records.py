@@ -32,29 +32,32 @@ class Opening(TypedDict):
 
 
 @_exact
-class AgentEntry(TypedDict):
-    """One agent's call in a tick and what came of it; after a fault the world saw no action."""
+class CallEntry(TypedDict):
+    """What somebody's calls in a tick cost, and what went wrong with them."""
 
-    agent: str
-    action: str
     prompt_tokens: int
     generated_tokens: int
-    feedback: str
-    valid: bool
-    reward: float
-    report: NotRequired[str]
     fault: NotRequired[str]
 
 
 @_exact
-class CoordinatorEntry(TypedDict):
+class AgentEntry(CallEntry):
+    """One agent's call in a tick and what came of it; after a fault the world saw no action."""
+
+    agent: str
+    action: str
+    feedback: str
+    valid: bool
+    reward: float
+    report: NotRequired[str]
+
+
+@_exact
+class CoordinatorEntry(CallEntry):
     """The coordinator's calls in a tick; `declined`: what it was offered for an agent's group and did not choose."""
 
-    prompt_tokens: int
-    generated_tokens: int
     calls: int
     declined: NotRequired[list[Annotated[tuple[str, list[str]], Strict(False)]]]
-    fault: NotRequired[str]
 
 
 @_exact
@@ -150,7 +153,7 @@ class Tick(Told, _Chained):
 
 
 @_exact
-class EpisodeEnd(_Chained):
+class EpisodeEnd(SpentEntry, _Chained):
     """An episode is over. `unrecorded` is the cost of a step that has no record, for the world raised in it."""
 
     kind: Literal["episode_end"]
@@ -158,9 +161,6 @@ class EpisodeEnd(_Chained):
     solved: bool
     reason: str
     ticks: int
-    tokens: int
-    calls: int
-    actions: int
     solution: NotRequired[str]
     unrecorded: NotRequired[SpentEntry]
 
@@ -179,7 +179,7 @@ class End(_Chained):
 
 @_exact
 class EvidenceEntry(TypedDict):
-    """What a change was made from: `seq` of records, and a hash of what was taken from them."""
+    """What a change was made from: `seq` of records, in order, and a hash of what was taken from them."""
 
     records: list[int]
     digest: str
@@ -187,7 +187,11 @@ class EvidenceEntry(TypedDict):
 
 @_exact
 class TestEntry(TypedDict):
-    """An acceptance test on held-out probes: how far `after` may fall below `before`."""
+    """An acceptance test on held-out probes.
+
+    `before` was measured before the first change of all, `after` after this one; `limit` is how far `after` may fall
+    below `before`.
+    """
 
     before: float
     after: float
@@ -243,7 +247,6 @@ def acted(entry: AgentEntry) -> bool:
 
 def faults_in(record: Tick) -> list[tuple[str, str]]:
     """Return (who, what went wrong) of a tick, in agent order, the coordinator last."""
-    asked = [(entry["agent"], entry.get("fault")) for entry in record["agents"]]
-    if record["coordinator"] is not None:
-        asked.append(("coordinator", record["coordinator"].get("fault")))
-    return [(who, fault) for who, fault in asked if fault is not None]
+    calls: list[tuple[str, CallEntry | None]] = [(entry["agent"], entry) for entry in record["agents"]]
+    calls.append(("coordinator", record["coordinator"]))
+    return [(who, call["fault"]) for who, call in calls if call is not None and "fault" in call]

@@ -5,15 +5,15 @@ compared, never replayed, and a failing write is silent, because losing a rate m
 to hold anything that decides a result; that is the journal's.
 """
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
-from swarm.files import LineTail
+from swarm.files import Closing, LineTail
 from swarm.record.journal import canonical_json
 
 TELEMETRY_NAME = "telemetry.jsonl"
@@ -21,7 +21,7 @@ Fact: TypeAlias = dict[str, Any]
 """One line: `at_s`, `kind`, and whatever that kind tells."""
 
 
-class TelemetryWriter:
+class TelemetryWriter(Closing):
     """Appends lines ``{"at_s": unix seconds, "kind": ..., ...}``; every failure to write is swallowed.
 
     Args:
@@ -46,27 +46,14 @@ class TelemetryWriter:
                 `engine_ready`, `interrupted` or `finish`.
             facts: JSON-able facts; docs/concepts/journal.md lists them.
         """
-        if self._fd < 0:
-            return
-        try:
-            line = canonical_json({**facts, "at_s": round(time.time(), 6), "kind": kind}) + b"\n"
-            os.write(self._fd, line)
-        except (OSError, TypeError, ValueError):
-            return
+        with contextlib.suppress(OSError, TypeError, ValueError):  # OSError also where no file could be opened
+            os.write(self._fd, canonical_json({**facts, "at_s": round(time.time(), 6), "kind": kind}) + b"\n")
 
     def close(self) -> None:
         """Close the file; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def parse_telemetry(line: bytes) -> Fact | None:
@@ -75,14 +62,10 @@ def parse_telemetry(line: bytes) -> Fact | None:
         fact = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fact, dict) or not isinstance(fact.get("kind"), str):
-        return None
-    return fact if isinstance(fact.get("at_s"), int | float) else None
+    whole = isinstance(fact, dict) and isinstance(fact.get("kind"), str) and isinstance(fact.get("at_s"), int | float)
+    return fact if whole else None
 
 
 def read_telemetry(path: Path) -> Iterator[Fact]:
     """Yield the facts of a telemetry file in order; unreadable lines are skipped, a missing file is empty."""
-    for line in LineTail(path).poll():
-        fact = parse_telemetry(line)
-        if fact is not None:
-            yield fact
+    yield from filter(None, map(parse_telemetry, LineTail(path).poll()))

@@ -13,7 +13,7 @@ from swarm.config.experiment import BudgetConfig
 from swarm.record.records import SpentEntry, Tick, acted
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Spent:
     """Use of one episode so far. Tokens are prompt, generated, messages and the coordinator's own."""
 
@@ -32,11 +32,9 @@ class Spent:
             sum(acted(entry) for entry in record["agents"]),
         )
 
-    def add(self, other: Spent) -> None:
-        """Count what another account holds, too."""
-        self.tokens += other.tokens
-        self.calls += other.calls
-        self.actions += other.actions
+    def __add__(self, other: Spent) -> Spent:
+        """Return what both accounts hold."""
+        return Spent(self.tokens + other.tokens, self.calls + other.calls, self.actions + other.actions)
 
     def entry(self) -> SpentEntry:
         """Return the journal's form."""
@@ -44,19 +42,13 @@ class Spent:
 
     def exhausted(self, budget: BudgetConfig, ticks: int) -> str | None:
         """Return the name of a limit that is reached, or None."""
-        for name, used, limit in (
+        limits = (
             ("tokens", self.tokens, budget.tokens),
             ("calls", self.calls, budget.calls),
             ("actions", self.actions, budget.actions),
             ("ticks", ticks, budget.ticks),
-        ):
-            if limit is not None and used >= limit:
-                return name
-        return None
-
-    def tokens_left(self, budget: BudgetConfig) -> int | None:
-        """Return the tokens left, None without a limit."""
-        return None if budget.tokens is None else max(0, budget.tokens - self.tokens)
+        )
+        return next((name for name, used, limit in limits if limit is not None and used >= limit), None)
 
     def admit(self, budget: BudgetConfig, largest_costs: list[int]) -> int:
         """Return how many of the calls, in order, may start now.
@@ -65,14 +57,13 @@ class Spent:
             budget: the limits.
             largest_costs: tokens each call uses at most.
         """
-        tokens, count = self.tokens, 0
-        for cost in largest_costs:
+        tokens = self.tokens
+        for count, cost in enumerate(largest_costs):
             if (
                 (budget.tokens is not None and tokens >= budget.tokens)
                 or (budget.calls is not None and self.calls + count >= budget.calls)
                 or (budget.actions is not None and self.actions + count >= budget.actions)
             ):
-                break
+                return count
             tokens += cost
-            count += 1
-        return count
+        return len(largest_costs)

@@ -4,16 +4,17 @@ Owns the state that a tick reads and changes, and `commit`, the one way to chang
 when a resumed run folds its journal back in. So a resumed run continues from exactly the state it would have had.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swarm.agents.memory import AgentMemory
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, DirectRequest
 from swarm.prompt import agent_prompt
 from swarm.record.journal import state_hash
-from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, Tick, acted
+from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, Record, Tick, acted
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
@@ -34,9 +35,8 @@ def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
-    options = dict(options)
-    if isinstance(options.get("file"), str):
-        options["file"] = str(base_dir / options["file"])
+    if isinstance(file := options.get("file"), str):
+        options = {**options, "file": str(base_dir / file)}
     try:
         return make(world_id, num_agents, options)
     except WorldError as error:
@@ -76,6 +76,7 @@ class Episode:
         self.hints: list[str] = []
         self.steered = 0
         """The last line of what a person left for the run that this episode has heard."""
+        self.last: Tick | None = None
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
@@ -91,12 +92,10 @@ class Episode:
 
     def opening(self) -> EpisodeStart:
         """Return the `episode` record; only before the first tick."""
-        agents: list[Opening] = []
-        for agent in self.world.possible_agents:
-            opening: Opening = {"agent": agent, "observation": self.observations[agent]}
-            if agent in self.latest:
-                opening["report"] = self.latest[agent]
-            agents.append(opening)
+        agents = [Opening(agent=agent, observation=self.observations[agent]) for agent in self.world.possible_agents]
+        for opening in agents:
+            if opening["agent"] in self.latest:
+                opening["report"] = self.latest[opening["agent"]]
         return {
             "kind": "episode",
             "episode": self.index,
@@ -116,7 +115,7 @@ class Episode:
             self.unread += 1
 
     def prompt(
-        self, agent: str, directives: Mapping[str, str], sources: Sequence[str], kept: Sequence[str] = ()
+        self, agent: str, directives: Mapping[str, str], sources: Sequence[str], memories: Iterable[AgentMemory[Any]]
     ) -> str:
         """Return what an agent reads before it acts.
 
@@ -124,15 +123,19 @@ class Episode:
             agent: its id.
             directives: agent -> text, for this tick.
             sources: agents whose latest reports it reads.
-            kept: the lines that its memories add.
+            memories: what agents keep, which may add lines.
         """
-        reports = [self.latest[source] for source in sources if source in self.latest]
-        directive = directives.get(agent, "")
-        return agent_prompt(self.observations[agent], directive, reports, self.history.get(agent, ()), kept)
+        return agent_prompt(
+            self.observations[agent],
+            directives.get(agent, ""),
+            [self.latest[source] for source in sources if source in self.latest],
+            self.history.get(agent, ()),
+            [line for memory in memories for line in memory.lines(self.index, agent)],
+        )
 
     def request(self, hints: Sequence[str] = ()) -> DirectRequest:
         """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
-        cut_off = self.config.topology.kind == "none"
+        cut_off, limit = self.config.topology.kind == "none", self.config.budget.tokens
         return DirectRequest(
             self.goal,
             tuple(self.world.agents),
@@ -142,7 +145,7 @@ class Episode:
             (*self.hints, *hints),
             derive_seed(self.config.seed, "direct", self.index, self.ticks),
             key=(self.index, self.ticks, "coordinator"),
-            max_tokens=self.spent.tokens_left(self.config.budget),
+            max_tokens=None if limit is None else max(0, limit - self.spent.tokens),
             unread=0 if cut_off else self.unread,
         )
 
@@ -172,10 +175,9 @@ class Episode:
             raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
         return result, state
 
-    def commit(self, record: Tick, result: StepResult) -> Spent:
-        """Take in what a tick record says and return its cost; `result` is the world's answer to its actions."""
-        cost = Spent.of(record)
-        self.spent.add(cost)
+    def commit(self, record: Tick, result: StepResult) -> None:
+        """Take in what a tick record says; `result` is the world's answer to its actions."""
+        self.spent = Spent(**record["spent"])
         self._take_orders(record)
         asked = {entry["agent"] for entry in record["agents"]}
         for agent, streak in self.illegal_streak.items():
@@ -189,13 +191,12 @@ class Episode:
             if self.config.agents.history:
                 pairs = [*self.history.get(agent, []), (entry["action"], entry["feedback"])]
                 self.history[agent] = pairs[-self.config.agents.history :]
-            info = result.infos.get(agent, Info())
-            self._hear(record["tick"], agent, info)
+            self._hear(record["tick"], agent, result.infos.get(agent, Info()))
             if self.world.solved and not self.solution and entry["reward"] > 0:
                 self.solution = entry["action"]
         self.observations.update(result.observations)
         self.ticks += 1
-        return cost
+        self.last = record
 
     def _take_orders(self, record: Tick) -> None:
         """Take in what coordinator and people said."""
@@ -215,15 +216,14 @@ class Episode:
             self.hints += record["review"].get("hints", [])
         self.steered = max(self.steered, *(entry["line"] for entry in steered), 0)
 
-    def end_reason(self, last: Tick | None) -> str | None:
-        """Return why the episode is over after its last tick record, None while it goes on."""
+    def end_reason(self) -> str | None:
+        """Return why the episode is over after its last tick, None while it goes on."""
         if self.world.solved:
             return "solved"
-        if last is not None and (last["terminated"] or last["truncated"]):
-            return "terminated" if last["terminated"] else "truncated"
-        if name := self.spent.exhausted(self.config.budget, self.ticks):
-            return f"budget: {name}"
-        return None
+        if self.last is not None and (self.last["terminated"] or self.last["truncated"]):
+            return "terminated" if self.last["terminated"] else "truncated"
+        name = self.spent.exhausted(self.config.budget, self.ticks)
+        return name and f"budget: {name}"
 
     def ticking(self, orders: Orders, replies: Sequence[ActReply], result: StepResult, state: str) -> Tick:
         """Return the `tick` record, but for `memory`; `commit` then takes it in.
@@ -234,13 +234,12 @@ class Episode:
             result: the world's answer to their actions.
             state: hash of the world's state after it.
         """
-        told = orders.fields(self.world.possible_agents)
         record: Tick = {
             "kind": "tick",
             "episode": self.index,
             "tick": self.ticks,
-            "coordinator": told["coordinator"],
-            "directives": told["directives"],
+            "coordinator": None,
+            "directives": [],
             "agents": [self._entry(reply, result) for reply in replies],
             "memory": {},
             "spent": self.spent.entry(),
@@ -248,32 +247,24 @@ class Episode:
             "terminated": bool(result.terminations) and all(result.terminations.values()),
             "truncated": bool(result.truncations) and all(result.truncations.values()),
         }
-        if "review" in told:
-            record["review"] = told["review"]
-        if "steered" in told:
-            record["steered"] = told["steered"]
-        spent = Spent.of(record)
-        spent.add(self.spent)
-        record["spent"] = spent.entry()
+        orders.enter(record, self.world.possible_agents)
+        record["spent"] = (self.spent + Spent.of(record)).entry()
         return record
 
     def _entry(self, reply: ActReply, result: StepResult) -> AgentEntry:
-        agent = reply.key[2]
+        agent, failed = reply.key[2], reply.fault is not None
+        info = Info(feedback="", valid=False) if failed else result.infos[agent]
         entry: AgentEntry = {
             "agent": agent,
             "action": reply.text,
             "prompt_tokens": reply.prompt_tokens,
             "generated_tokens": reply.generated_tokens,
-            "feedback": "",
-            "valid": False,
-            "reward": 0.0,
+            "feedback": info["feedback"],
+            "valid": info["valid"],
+            "reward": 0.0 if failed else float(result.rewards[agent]),
         }
         if reply.fault is not None:
             entry["fault"] = reply.fault
-            return entry
-        info = result.infos[agent]
-        entry["feedback"], entry["valid"] = info["feedback"], info["valid"]
-        entry["reward"] = float(result.rewards[agent])
         if report := info.get("report"):
             entry["report"] = report
         return entry
@@ -300,6 +291,35 @@ class Episode:
         if unrecorded is not None:
             record["unrecorded"] = unrecorded.entry()
         return record
+
+
+def follow(record: Record, live: dict[int, Episode], begin: Callable[[int, int, str], Episode]) -> None:
+    """Bring the episodes in flight on by a record of a journal, without calling any model.
+
+    Args:
+        record: the next one.
+        live: episodes in flight, by number.
+        begin: number, level, and who chose it -> a new episode.
+
+    Raises:
+        SwarmError: the journal does not fit the worlds of this installation.
+    """
+    try:
+        match record["kind"]:
+            case "episode":
+                episode = live[record["episode"]] = begin(record["episode"], record["level"], record["level_by"])
+                if episode.first_state != record["state"]:
+                    raise WorldFaultError(f"world {record['world']} resets differently here")
+            case "tick":
+                episode = live[record["episode"]]
+                result, state = episode.step({e["agent"]: e["action"] for e in record["agents"] if acted(e)})
+                if state != record["state"]:
+                    raise WorldFaultError("the world went another way than recorded")
+                episode.commit(record, result)
+            case "episode_end":
+                del live[record["episode"]]
+    except (WorldFaultError, KeyError) as error:
+        raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
 
 
 def _text(value: object) -> str:

@@ -18,10 +18,10 @@ from swarm.identity import refuse_other
 from swarm.messages import CallKey
 from swarm.record.folder import base_dir_of, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
-from swarm.record.records import Record, Tick, acted
-from swarm.run.episode import Episode, WorldFaultError, open_world
+from swarm.record.records import Record, Tick
+from swarm.run.episode import Episode, follow, open_world
 from swarm.run.topology import neighbours
-from worlds.protocol import Briefing, Playbook
+from worlds.protocol import Briefing, World
 from worlds.registry import load_playbook
 
 
@@ -91,10 +91,9 @@ class Retelling:
         self.base_dir = base_dir_of(run_dir)
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
-        self._sources: Mapping[str, tuple[str, ...]] | None = None
-        self._book: Playbook | None = None
-        if load_playbook(self.config.world.id) is not None:
-            self._book = book_for(self.config.coordinator, self.config.world.id)
+        self._sources = neighbours(self.config.topology, self._world().possible_agents, self.config.seed, self.base_dir)
+        known = load_playbook(self.config.world.id) is not None
+        self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
 
     def take(self, record: Record) -> None:
         """Go on by one record.
@@ -102,58 +101,36 @@ class Retelling:
         Raises:
             SwarmError: the world goes another way than recorded.
         """
-        try:
-            if record["kind"] == "episode":
-                world = self.config.world
-                fresh = open_world(world.id, self.config.agents.count, world.options, self.base_dir)
-                episode = Episode(record["episode"], self.config, fresh, record["level"], record["level_by"])
-                self.live[record["episode"]] = episode
-                if episode.first_state != record["state"]:
-                    raise WorldFaultError("the world resets differently here")
-            elif record["kind"] == "tick":
-                episode = self.live[record["episode"]]
-                result, state = episode.step({e["agent"]: e["action"] for e in record["agents"] if acted(e)})
-                if state != record["state"]:
-                    raise WorldFaultError("the world went another way than recorded")
-                episode.commit(record, result)
-            elif record["kind"] == "episode_end":
-                del self.live[record["episode"]]
-        except (WorldFaultError, KeyError) as error:
-            raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
+        follow(record, self.live, lambda index, *level: Episode(index, self.config, self._world(), *level))
         for memory in self.memories:
             memory.fold(record)
+
+    def _world(self) -> World:
+        world = self.config.world
+        return open_world(world.id, self.config.agents.count, world.options, self.base_dir)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""
         episode = self.live[record["episode"]]
         told = dict(record["directives"])
         if record["coordinator"] is None:  # what was said before still holds
-            told = {**episode.directives, **told}
+            told = episode.directives | told
         else:
             yield from self._briefed(episode, record, told)
-        if self._sources is None:
-            agents = episode.world.possible_agents
-            self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
         for entry in record["agents"]:
             agent = entry["agent"]
+            found = ((memory.kind, memory.version(episode.index, agent)) for memory in self.memories)
+            versions = {kind: version for kind, version in found if version is not None}
             yield Call(
                 (episode.index, episode.ticks, agent),
                 "agent",
-                episode.prompt(agent, told, self._sources[agent], self._kept(agent, episode.index)),
+                episode.prompt(agent, told, self._sources[agent], self.memories),
                 entry["action"],
                 entry["feedback"],
                 entry["reward"],
-                versions=self._versions(agent, episode.index),
+                versions=versions,
                 fault=entry.get("fault"),
             )
-
-    def _versions(self, agent: str, episode: int) -> dict[str, tuple[str, int]]:
-        found = ((memory.kind, memory.version(episode, agent)) for memory in self.memories)
-        return {kind: version for kind, version in found if version is not None}
-
-    def _kept(self, agent: str, episode: int) -> list[str]:
-        """Return the lines that its memories add to an agent's prompt."""
-        return [line for memory in self.memories for line in memory.lines(episode, agent)]
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:
         if self._book is None or record["coordinator"] is None:
@@ -177,9 +154,9 @@ class Retelling:
 
 def _answer(briefing: Briefing, directed: Mapping[str, str]) -> str:
     """Return the answer that would have directed agents as they were."""
-    given = set(directed.values())
     if not briefing.options:
         return "; ".join(f"{agent} {text}" for agent, text in directed.items())
+    given = set(directed.values())
     if briefing.pattern is not None:
         return "".join(f"{word}{'+' if text in given else '-'}" for word, text in briefing.options.items())
     return " ".join(word for word, text in briefing.options.items() if text in given)

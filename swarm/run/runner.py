@@ -4,13 +4,13 @@ Owns the life cycle of a run and what is in its folder. Everything that can be w
 before the folder exists.
 """
 
-import contextlib
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from swarm.agents.host import HostSpec
@@ -27,7 +27,7 @@ from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
 from swarm.record.folder import read_experiment, read_manifest, write_folder
-from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_records
+from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records
 from swarm.record.records import FORMAT
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.run.episode import open_world
@@ -65,15 +65,15 @@ class RunOutcome:
         return 0 if self.reason in ("finished", "wall_time") else 1
 
 
-def check_files(config: ExperimentConfig, source: Path) -> None:
-    """Check that all files of an experiment are there and fit; nothing is started.
+def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
+    """Check that all files of an experiment are there and fit, and return its models; nothing is started.
 
     Raises:
         SwarmError: one does not.
     """
     base_dir = source.resolve().parent
-    load_models(config, base_dir)
     _world(config, base_dir)
+    return load_models(config, base_dir)
 
 
 def start_run(
@@ -98,20 +98,11 @@ def start_run(
     base_dir = source.resolve().parent
     operator = operator_for(config, terminal)
     if out is not None and (out / JOURNAL_NAME).is_file():
-        return _go_on(config, source, base_dir, out, announce, operator)
-    models = load_models(config, base_dir)
-    _world(config, base_dir)
-    run_dir = _create_folder(config, out)
-    runtime_config = config.runtime
-    with (
-        JournalWriter(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
-        TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
-    ):
-        _begin(config, source, base_dir, run_dir, models, journal)
-        telemetry.emit("start", **_versions())
-        announce(run_dir)
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
-        return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
+        journal = JournalWriter.resume(out / JOURNAL_NAME, config.runtime.durability)
+        return _play(config, source, base_dir, journal, announce, operator)
+    models = check_files(config, source)
+    journal = JournalWriter(_create_folder(config, out) / JOURNAL_NAME, config.runtime.durability)
+    return _play(config, source, base_dir, journal, announce, operator, models)
 
 
 def resume_run(
@@ -128,45 +119,74 @@ def resume_run(
     except (SwarmError, ValueError) as error:
         raise SwarmError(f"{run_dir} cannot be resumed: {' '.join(str(error).split())}") from error
     source, base_dir = Path(manifest["source"]), Path(manifest["base_dir"])
-    return _go_on(config, source, base_dir, run_dir, announce, operator_for(config, terminal))
+    operator = operator_for(config, terminal)
+    journal = JournalWriter.resume(run_dir / JOURNAL_NAME, config.runtime.durability)
+    return _play(config, source, base_dir, journal, announce, operator)
 
 
-def _go_on(
+def _play(
     config: ExperimentConfig,
     source: Path,
     base_dir: Path,
-    run_dir: Path,
+    journal: JournalWriter,
     announce: Announce,
     operator: Operator | None,
+    models: LoadedModels | None = None,
 ) -> RunOutcome:
-    runtime_config = config.runtime
-    with (
-        JournalWriter.resume(run_dir / JOURNAL_NAME, runtime_config.durability) as journal,
-        TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry,
-    ):
-        runtime = _runtime(config, base_dir, run_dir, journal, telemetry, operator)
-        records = read_records(run_dir / JOURNAL_NAME)
-        header = next(records, None)
-        if header is not None and header["kind"] == "header":
+    """Play what the journal lacks, and close it."""
+    run_dir = journal.path.parent
+    with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry:
+        agents = _world(config, base_dir).possible_agents
+        runtime = Runtime(
+            config,
+            lambda: _world(config, base_dir),
+            neighbours(config.topology, agents, config.seed, base_dir),
+            journal,
+            telemetry,
+            make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability)),
+            Mailbox(run_dir / STEERING_NAME),
+            operator,
+        )
+        if (header := read_header(journal.path)) is not None:
             refuse_other(run_dir, header["config"], logical_settings(config))
-            runtime.fold(records)
-        if runtime.ended is not None:  # only reported: its models may be gone
-            return _outcome(run_dir, runtime, journal, played=False)
-        models = load_models(config, base_dir)
-        if header is None or header["kind"] != "header":  # killed before the first record was durable
-            _begin(config, source, base_dir, run_dir, models, journal)
-        else:
-            _refuse_other_weights(header["checkpoints"], models.hashes)
-        telemetry.emit("resume", seq=journal.next_seq)
-        announce(run_dir)
-        return _carry_out(config, base_dir, run_dir, runtime, models, journal, telemetry)
+            runtime.fold(islice(read_records(journal.path), 1, None))
+        if played := not runtime.end["reason"]:  # otherwise it is only reported: its models may be gone
+            models = models or load_models(config, base_dir)
+            if header is None:  # new, or killed before the first record was durable
+                _begin(config, source, base_dir, models, journal)
+                telemetry.emit("start", **_versions())
+            else:
+                for path, digest in header["checkpoints"].items():
+                    if models.hashes.get(path) != digest:
+                        raise SwarmError(
+                            f"checkpoint {path} changed since the run began; restore it or start a new run"
+                        )
+                telemetry.emit("resume", seq=journal.next_seq)
+            announce(run_dir)
+            try:
+                with closing(_make_pool(config, base_dir, models, telemetry)) as pool:
+                    runtime.play(pool)
+            except KeyboardInterrupt:
+                telemetry.emit("interrupted")
+                raise
+            telemetry.emit("finish", reason=runtime.end["reason"])
+        end = runtime.end
+        return RunOutcome(
+            run_dir,
+            end["reason"],
+            end["episodes"],
+            end["solved"],
+            end["tokens"],
+            end["faults"],
+            journal.last_hash,
+            played,
+        )
 
 
 def _begin(
     config: ExperimentConfig,
     source: Path,
     base_dir: Path,
-    run_dir: Path,
     models: LoadedModels,
     journal: JournalWriter,
 ) -> None:
@@ -180,7 +200,7 @@ def _begin(
         "versions": _versions(),
         "checkpoints": models.hashes,
     }
-    write_folder(run_dir, config.model_dump(mode="json"), manifest)
+    write_folder(journal.path.parent, config.model_dump(mode="json"), manifest)
     journal.append(
         {"kind": "header", "format": FORMAT, "config": logical_settings(config), "checkpoints": models.hashes}
     )
@@ -188,49 +208,6 @@ def _begin(
 
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")}
-
-
-def _refuse_other_weights(recorded: Mapping[str, str], hashes: Mapping[str, str]) -> None:
-    for path, digest in recorded.items():
-        if hashes.get(path) != digest:
-            raise SwarmError(f"checkpoint {path} changed since the run began; restore it or start a new run")
-
-
-def _carry_out(
-    config: ExperimentConfig,
-    base_dir: Path,
-    run_dir: Path,
-    runtime: Runtime,
-    models: LoadedModels,
-    journal: JournalWriter,
-    telemetry: TelemetryWriter,
-) -> RunOutcome:
-    pool: Pool | None = None
-    try:
-        pool = _make_pool(config, base_dir, models, telemetry)
-        runtime.play(pool)
-    except KeyboardInterrupt:
-        telemetry.emit("interrupted")
-        raise
-    finally:
-        if pool is not None:
-            pool.close()
-    telemetry.emit("finish", reason=runtime.ended)
-    return _outcome(run_dir, runtime, journal, played=True)
-
-
-def _outcome(run_dir: Path, runtime: Runtime, journal: JournalWriter, played: bool) -> RunOutcome:
-    totals, reason = runtime.totals, str(runtime.ended)
-    return RunOutcome(
-        run_dir,
-        reason,
-        totals.episodes,
-        totals.solved,
-        totals.tokens,
-        totals.faults,
-        journal.last_hash,
-        played,
-    )
 
 
 def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
@@ -273,21 +250,6 @@ def _world(config: ExperimentConfig, base_dir: Path) -> World:
     return open_world(config.world.id, config.agents.count, config.world.options, base_dir)
 
 
-def _runtime(
-    config: ExperimentConfig,
-    base_dir: Path,
-    run_dir: Path,
-    journal: JournalWriter,
-    telemetry: TelemetryWriter,
-    operator: Operator | None,
-) -> Runtime:
-    agents = _world(config, base_dir).possible_agents
-    heard_by = neighbours(config.topology, agents, config.seed, base_dir)
-    memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
-    mailbox = Mailbox(run_dir / STEERING_NAME)
-    return Runtime(config, lambda: _world(config, base_dir), heard_by, journal, telemetry, memories, mailbox, operator)
-
-
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
     """Return a folder that is new, or empty; two runs that are started together get two."""
     stem = out or Path("runs") / f"{config.name}-s{config.seed}"
@@ -300,7 +262,7 @@ def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             run_dir = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 run_dir.mkdir()
                 return run_dir
         raise AssertionError

@@ -9,9 +9,11 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType
+from typing import cast
 
 from swarm.errors import SwarmError
 from swarm.files import LineTail
@@ -54,25 +56,18 @@ def post(run_dir: Path, text: str, agents: Sequence[str] = (), episode: int | No
     Raises:
         SwarmError: the file cannot be written.
     """
-    said: dict[str, Any] = {"text": text}
-    if agents:
-        said["agents"] = list(agents)
-    if episode is not None:
-        said["episode"] = episode
+    said = {"text": text, "agents": list(agents) or None, "episode": episode}
     path = run_dir / STEERING_NAME
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
+        with path.open("ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # whoever else is steering needs a moment only
             whole = path.read_bytes().rfind(b"\n") + 1
-            os.ftruncate(file, whole)  # half a line of a writer that was killed, which nobody has read
-            line = canonical_json(said) + b"\n"
-            if os.write(file, line) != len(line):
-                os.ftruncate(file, whole)
+            file.truncate(whole)  # half a line of a writer that was killed, which nobody has read
+            line = canonical_json({key: value for key, value in said.items() if value is not None}) + b"\n"
+            if file.write(line) != len(line):
+                file.truncate(whole)
                 raise SwarmError(f"cannot write {path}: no space left; make some and say it again")
             os.fsync(file)
-        finally:
-            os.close(file)
     except OSError as error:
         raise SwarmError(f"cannot write {path}: {error.strerror}") from error
 
@@ -90,13 +85,10 @@ class Mailbox:
 
     def look(self) -> None:
         """Read what is new: a look at the size of the file, most of the time."""
-        try:
+        with suppress(OSError):  # nobody has left anything
             if self._tail.path.stat().st_size > self._tail.offset:
-                for line in self._tail.poll():
-                    if (steer := _read(line, self._tail.num_lines)) is not None:
-                        self._steers.append(steer)
-        except OSError:  # nobody has left anything
-            return
+                read = (_read(line, self._tail.num_lines) for line in self._tail.poll())
+                self._steers += (steer for steer in read if steer is not None)
 
     def due(
         self, episode: int, after: int, agents: Sequence[str], count: Callable[[Sequence[str]], list[int]]
@@ -111,12 +103,9 @@ class Mailbox:
         """
         if not self._steers or self._steers[-1].line <= after:
             return ()
-        found: list[Steer] = []
-        for steer in self._steers:
-            if steer.line > after and steer.episode in (None, episode):
-                known = tuple(agent for agent in agents if agent in steer.agents)
-                if known or not steer.agents:
-                    found.append(replace(steer, agents=known))
+        own = [steer for steer in self._steers if steer.line > after and steer.episode in (None, episode)]
+        known = [tuple(agent for agent in agents if agent in steer.agents) for steer in own]
+        found = [replace(steer, agents=k) for steer, k in zip(own, known, strict=True) if k or not steer.agents]
         counts = count([steer.text for steer in found]) if found else []
         # Written once for every agent that it is for, as a coordinator writes its directives.
         return tuple(
@@ -132,9 +121,8 @@ def _read(line: bytes, number: int) -> Steer | None:
         text, agents, episode = checked_text(said["text"]), said.get("agents", []), said.get("episode")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SwarmError):
         return None
-    if not isinstance(agents, list) or not all(isinstance(agent, str) for agent in agents):
-        return None
-    return Steer(number, text, tuple(agents), episode) if episode is None or type(episode) is int else None
+    named = isinstance(agents, list) and all(isinstance(agent, str) for agent in agents)
+    return Steer(number, text, tuple(agents), episode) if named and type(episode) in (int, NoneType) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +154,10 @@ class Orders:
             told.update(dict.fromkeys(steer.agents, steer.text))
         return told
 
-    def fields(self, agents: Sequence[str]) -> Told:
-        """Return what a tick record says about it; without a person that is what it always was."""
-        reply = self.reply
-        fields: Told = {"coordinator": None, "directives": in_agent_order(self.directives({}), agents)}
-        if reply is not None:
+    def enter(self, record: Told, agents: Sequence[str]) -> None:
+        """Write it into a tick record that says nothing of it yet."""
+        record["directives"] = in_agent_order(self.directives({}), agents)
+        if (reply := self.reply) is not None:
             called: CoordinatorEntry = {
                 "prompt_tokens": reply.prompt_tokens,
                 "generated_tokens": reply.generated_tokens,
@@ -180,23 +167,17 @@ class Orders:
                 called["fault"] = reply.fault
             if reply.declined:
                 called["declined"] = [(a, reply.declined[a]) for a in agents if a in reply.declined]
-            fields["coordinator"] = called
+            record["coordinator"] = called
             if reply.review is not None:
-                fields["review"] = cast(Review, reply.review)
+                record["review"] = cast(Review, reply.review)
         if self.steers:
-            fields["steered"] = [self._entry(steer) for steer in self.steers]
-        return fields
+            record["steered"] = [self._entry(steer) for steer in self.steers]
 
     def _entry(self, steer: Steer) -> Steered:
+        entry: Steered = {"line": steer.line, "tokens": steer.tokens}
         if not steer.agents:
-            return {"line": steer.line, "hint": steer.text, "tokens": steer.tokens}
-        entry: Steered = {
-            "line": steer.line,
-            "agents": list(steer.agents),
-            "text": steer.text,
-            "tokens": steer.tokens,
-        }
-        said = {} if self.reply is None else self.reply.directives
-        if instead_of := in_agent_order(said, steer.agents):
+            return {**entry, "hint": steer.text}
+        entry |= {"agents": list(steer.agents), "text": steer.text}
+        if self.reply is not None and (instead_of := in_agent_order(self.reply.directives, steer.agents)):
             entry["instead_of"] = instead_of
         return entry

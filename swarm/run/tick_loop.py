@@ -8,8 +8,7 @@ arrival, so a run that was killed and resumed has the journal of an undisturbed 
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarm.agents.memory import AgentMemory
 from swarm.config.engine import RandomEngine
@@ -18,34 +17,22 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, Operator, Pool
 from swarm.prompt import STOP
 from swarm.record.journal import JournalWriter
-from swarm.record.records import EpisodeEnd, Record, Tick, acted, faults_in
+from swarm.record.records import End, Record, Tick, faults_in
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
-from swarm.run.episode import Episode, WorldFaultError
+from swarm.run.episode import Episode, WorldFaultError, follow
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
 
 
-@dataclass(slots=True)
-class Totals:
-    """What the whole run has done so far, in the words of the `end` record."""
-
-    episodes: int = 0
-    solved: int = 0
-    tokens: int = 0
-    faults: int = 0
-
-
-@dataclass(slots=True)
-class _Turn:
+class _Turn(NamedTuple):
     """One agent's part in the current tick of one episode."""
 
     agent: str
     directive: str
     prompt: str
-    prompt_tokens: int = 0
-    reply: ActReply | None = None
+    prompt_tokens: int
 
 
 class Runtime:
@@ -59,7 +46,10 @@ class Runtime:
         telemetry: where wall-clock facts go.
         memories: what agents keep, empty: one for each kind.
         mailbox: where people leave what they have to say to the run.
-        operator: the person who takes part in it.
+        operator: the person who takes part in it, None without one.
+
+    Attributes:
+        end: what the run has done so far, as its last record will say it; without a reason while it goes on.
     """
 
     def __init__(
@@ -69,25 +59,23 @@ class Runtime:
         heard_by: dict[str, tuple[str, ...]],
         journal: JournalWriter,
         telemetry: TelemetryWriter,
-        memories: Sequence[AgentMemory[Any]] = (),
-        mailbox: Mailbox | None = None,
-        operator: Operator | None = None,
+        memories: Sequence[AgentMemory[Any]],
+        mailbox: Mailbox,
+        operator: Operator | None,
     ) -> None:
         self.config = config
         self.mailbox = mailbox
         self.operator = operator
-        self._steered = 0
         self.memories = memories
         self.make_world = make_world
         self.heard_by = heard_by
         self.journal = journal
         self.telemetry = telemetry
-        self.totals = Totals()
+        self.end: End = {"kind": "end", "reason": "", "episodes": 0, "solved": 0, "tokens": 0, "faults": 0}
         self.live: dict[int, Episode] = {}
         self.next_episode = 0
-        self.ended: str | None = None
+        self._steered = 0
         self._resume_after = -1
-        self._last: dict[int, Tick] = {}
         self._committed_at = time.monotonic()
 
     # Folding a journal back in.
@@ -99,32 +87,14 @@ class Runtime:
             SwarmError: the journal does not fit the worlds of this installation.
         """
         for record in records:
-            if record["kind"] == "episode":
-                episode = self._open(record["episode"], record["level"], record["level_by"])
-                if episode.first_state != record["state"]:
-                    raise SwarmError(
-                        f"journal line {record['seq'] + 1}: world {record['world']} resets differently here"
-                    )
-                self._resume_after = -1
-            elif record["kind"] == "tick":
-                episode = self.live[record["episode"]]
-                actions = {entry["agent"]: entry["action"] for entry in record["agents"] if acted(entry)}
-                try:
-                    result, state = episode.step(actions)
-                except WorldFaultError as error:
-                    raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
-                self._take(episode, record, result)
-                if state != record["state"]:
-                    raise SwarmError(f"journal line {record['seq'] + 1}: the world went another way than recorded")
-                self._resume_after = episode.index
-            elif record["kind"] == "episode_end":
-                self._close(record)
-                self._resume_after = record["episode"]
-            elif record["kind"] == "end":
-                self.ended = record["reason"]
-            for memory in self.memories:
-                memory.fold(record)
-        if self.ended is None:
+            follow(record, self.live, self._open)
+            match record["kind"]:
+                case "episode":
+                    self._resume_after = -1
+                case "tick" | "episode_end":
+                    self._resume_after = record["episode"]
+            self._take(record)
+        if not self.end["reason"]:
             for memory in self.memories:
                 memory.load()
 
@@ -138,26 +108,26 @@ class Runtime:
         self.next_episode = index + 1
         return episode
 
-    def _take(self, episode: Episode, record: Tick, result: StepResult) -> None:
-        """Take in a tick: into its episode, and into what is known of the run."""
-        self.totals.tokens += episode.commit(record, result).tokens
-        self._steered = max(self._steered, episode.steered)
-        self._last[episode.index] = record
-        self.totals.faults += len(faults_in(record))
-
-    def _close(self, record: EpisodeEnd) -> None:
-        del self.live[record["episode"]]
-        self._last.pop(record["episode"], None)
-        self.totals.episodes += 1
-        self.totals.solved += record["solved"]
-        if "unrecorded" in record:
-            self.totals.tokens += record["unrecorded"]["tokens"]
-        self.totals.faults += record["reason"].startswith("world fault")
+    def _take(self, record: Record) -> None:
+        """Take in what a record says of the run."""
+        match record["kind"]:
+            case "tick":
+                self._steered = max(self._steered, self.live[record["episode"]].steered)
+                self.end["faults"] += len(faults_in(record))
+            case "episode_end":
+                self.end["episodes"] += 1
+                self.end["solved"] += record["solved"]
+                self.end["tokens"] += record["tokens"]
+                self.end["faults"] += record["reason"].startswith("world fault")
+            case "end":
+                self.end = record
+        for memory in self.memories:
+            memory.fold(record)
 
     # Playing.
 
-    def play(self, pool: Pool) -> str:
-        """Play until the run is over; return the reason.
+    def play(self, pool: Pool) -> None:
+        """Play until the run is over.
 
         Raises:
             SwarmError: the pool gave up, or the journal cannot be written.
@@ -166,7 +136,7 @@ class Runtime:
         limit = self.config.budget.wall_time_s
         for episode in list(self.live.values()):  # killed between a last tick and its episode_end
             self._end_if_over(episode)
-        while self.ended is None:
+        while not self.end["reason"]:
             if self._resume_after < 0:
                 while self.next_episode < self.config.episodes and len(self.live) < self.config.at_once:
                     self._write(self._open(self.next_episode).opening())
@@ -174,44 +144,29 @@ class Runtime:
             self._resume_after = -1
             if todo:
                 self._tick(todo, pool)
-            if self.totals.faults > self.config.faults.max_faults:
-                self._end("faults")
+            if self.end["faults"] > self.config.faults.max_faults:
+                self._finish("faults")
             elif not self.live and self.next_episode >= self.config.episodes:
-                self._end("finished")
+                self._finish("finished")
             elif limit is not None and time.monotonic() - started > limit:
-                self._end("wall_time")
-        return self.ended
+                self._finish("wall_time")
 
-    def _end(self, reason: str) -> None:
-        self.ended = reason
-        done = self.totals
-        self._write(
-            {
-                "kind": "end",
-                "reason": reason,
-                "episodes": done.episodes,
-                "solved": done.solved,
-                "tokens": done.tokens,
-                "faults": done.faults,
-            }
-        )
+    def _finish(self, reason: str) -> None:
+        unended = sum(episode.spent.tokens for episode in self.live.values())
+        self._write({**self.end, "reason": reason, "tokens": self.end["tokens"] + unended})
 
     def _write(self, record: Record) -> None:
-        """Put something on record and let the memories take it in."""
+        """Put something on record and take it in."""
         record["seq"] = self.journal.next_seq
         self.journal.append(record)
-        for memory in self.memories:
-            memory.fold(record)
+        self._take(record)
 
     def _tick(self, episodes: list[Episode], pool: Pool) -> None:
         steered = self._listen(episodes, pool)
         directed = self._direct(episodes, steered, pool)
         orders = {e.index: Orders(directed.get(e.index), steered.get(e.index, ())) for e in episodes}
-        turns = {episode.index: self._turns(episode, orders[episode.index], pool) for episode in episodes}
-        self._act(episodes, turns, pool)
-        steps = 0
-        for episode in episodes:
-            steps += self._commit(episode, orders[episode.index], turns[episode.index])
+        replies = self._act({e.index: self._turns(e, orders[e.index], pool) for e in episodes}, pool)
+        steps = sum(self._commit(e, orders[e.index], replies[e.index]) for e in episodes)
         now = time.monotonic()
         self.telemetry.emit(
             "commit",
@@ -223,8 +178,6 @@ class Runtime:
 
     def _listen(self, episodes: list[Episode], pool: Pool) -> dict[int, tuple[Steer, ...]]:
         """Return what people have left for each episode that it has not heard yet."""
-        if self.mailbox is None:
-            return {}
         self.mailbox.look()
         return {
             episode.index: self.mailbox.due(
@@ -261,24 +214,13 @@ class Runtime:
             acting = [due] if due in acting else []
         directives = orders.directives(episode.directives)
         acting = self._active(episode, acting, directives)
+        prompts = [episode.prompt(agent, directives, self.heard_by[agent], self.memories) for agent in acting]
         turns = [
-            _Turn(
-                agent,
-                directives.get(agent, ""),
-                episode.prompt(
-                    agent,
-                    directives,
-                    self.heard_by[agent],
-                    [line for memory in self.memories for line in memory.lines(episode.index, agent)],
-                ),
-            )
-            for agent in acting
+            _Turn(agent, directives.get(agent, ""), prompt, tokens)
+            for agent, prompt, tokens in zip(acting, prompts, pool.count_prompts(prompts), strict=True)
         ]
-        for turn, count in zip(turns, pool.count_prompts([turn.prompt for turn in turns]), strict=True):
-            turn.prompt_tokens = count
         # Already in flight: the coordinator's share counts before the agents'.
-        spent = episode.spent
-        spent = Spent(spent.tokens + orders.tokens, spent.calls + orders.calls, spent.actions)
+        spent = episode.spent + Spent(orders.tokens, orders.calls)
         admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
@@ -289,44 +231,42 @@ class Runtime:
             return acting
         active = {agent for agent in acting if agent in directives}
         first = episode.ticks * least % len(acting)
-        for agent in acting[first:] + acting[:first]:
-            if len(active) >= least:
-                break
-            active.add(agent)
+        others = [agent for agent in acting[first:] + acting[:first] if agent not in active]
+        active.update(others[: max(0, least - len(active))])
         return [agent for agent in acting if agent in active]
 
-    def _act(self, episodes: list[Episode], turns: dict[int, list[_Turn]], pool: Pool) -> None:
-        """Fill in the replies of all turns with one call to the pool."""
+    def _act(self, turns: Mapping[int, Sequence[_Turn]], pool: Pool) -> dict[int, list[ActReply]]:
+        """Return the replies of all turns, asked for with one call to the pool; turns and replies are by episode."""
+        asked = [(self.live[index], turn) for index, admitted in turns.items() for turn in admitted]
+        if isinstance(self.config.agents.engine, RandomEngine):
+            replies = [self._act_randomly(episode, turn, pool) for episode, turn in asked]
+        else:
+            replies = pool.act([self._request(episode, turn) for episode, turn in asked]) if asked else []
+        found: dict[int, list[ActReply]] = {index: [] for index in turns}
+        for (episode, _), reply in zip(asked, replies, strict=True):
+            found[episode.index].append(reply)
+        return found
+
+    def _request(self, episode: Episode, turn: _Turn) -> ActRequest:
         agents = self.config.agents
-        if isinstance(agents.engine, RandomEngine):
-            for episode in episodes:
-                self._act_randomly(episode, turns[episode.index], pool)
-            return
-        asked: list[_Turn] = []
-        requests: list[ActRequest] = []
-        for episode in episodes:
-            for turn in turns[episode.index]:
-                key = (episode.index, episode.ticks, turn.agent)
-                pattern = episode.world.action_pattern(turn.agent) if agents.constrained else None
-                asked.append(turn)
-                handles = (memory.handle(episode.index, turn.agent) for memory in self.memories)
-                held = tuple(handle for handle in handles if handle is not None)
-                requests.append(ActRequest(key, turn.prompt, agents.max_new_tokens, pattern, held))
-        if requests:
-            for turn, reply in zip(asked, pool.act(requests), strict=True):
-                turn.reply = reply
+        handles = (memory.handle(episode.index, turn.agent) for memory in self.memories)
+        return ActRequest(
+            (episode.index, episode.ticks, turn.agent),
+            turn.prompt,
+            agents.max_new_tokens,
+            episode.world.action_pattern(turn.agent) if agents.constrained else None,
+            tuple(handle for handle in handles if handle is not None),
+        )
 
-    def _act_randomly(self, episode: Episode, turns: list[_Turn], pool: Pool) -> None:
+    def _act_randomly(self, episode: Episode, turn: _Turn, pool: Pool) -> ActReply:
         """The null control acts like a model that knows the rules of the world and nothing else."""
-        for turn in turns:
-            seed = derive_seed(self.config.seed, "random-policy", episode.index, episode.ticks, turn.agent)
-            text = episode.world.sample_action(turn.agent, turn.directive, random.Random(seed))  # noqa: S311
-            (tokens,) = pool.count_tokens([text + STOP])
-            turn.reply = ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
+        seed = derive_seed(self.config.seed, "random-policy", episode.index, episode.ticks, turn.agent)
+        text = episode.world.sample_action(turn.agent, turn.directive, random.Random(seed))  # noqa: S311
+        (tokens,) = pool.count_tokens([text + STOP])
+        return ActReply((episode.index, episode.ticks, turn.agent), text, turn.prompt_tokens, tokens)
 
-    def _commit(self, episode: Episode, orders: Orders, turns: list[_Turn]) -> int:
+    def _commit(self, episode: Episode, orders: Orders, replies: Sequence[ActReply]) -> int:
         """Step the world, take the tick in, then write its record; return the number of agent steps."""
-        replies = [turn.reply for turn in turns if turn.reply is not None]
         actions = {reply.key[2]: reply.text for reply in replies if reply.fault is None}
         try:
             result, state = episode.step(actions)
@@ -334,12 +274,12 @@ class Runtime:
             # The step has no tick record, but its model calls were made: they are charged all the same.
             made = sum(reply.tokens for reply in replies)
             unrecorded = Spent(made + orders.tokens, len(replies) + orders.calls)
-            episode.spent.add(unrecorded)
-            self._finish(episode, f"world fault: {error}"[:300], unrecorded)
+            episode.spent += unrecorded
+            self._close(episode, f"world fault: {error}"[:300], unrecorded)
             return 0
         record = episode.ticking(orders, replies, result, state)
         record["memory"] = self._remembered(record, result, replies)
-        self._take(episode, record, result)
+        episode.commit(record, result)
         for memory in self.memories:
             memory.save(record["episode"], record["tick"])
         self._write(record)
@@ -356,15 +296,15 @@ class Runtime:
         return found
 
     def _end_if_over(self, episode: Episode) -> None:
-        if reason := episode.end_reason(self._last.get(episode.index)):
-            self._finish(episode, reason)
+        if reason := episode.end_reason():
+            self._close(episode, reason)
 
-    def _finish(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
+    def _close(self, episode: Episode, reason: str, unrecorded: Spent | None = None) -> None:
         record = episode.closing(reason, unrecorded)
         for memory in self.memories:
             for change in memory.after_episode(record, self.live):
                 self._write(change.as_record())
         self._write(record)
-        self._close(record)
+        del self.live[episode.index]
         if self.operator is not None:
             self.operator.on_episode_end(episode.index, reason, episode.ticks, episode.spent.tokens)

@@ -30,26 +30,27 @@ def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_di
     """
     n = len(agents)
     graph: nx.Graph
-    if config.kind in ("none", "star"):
-        graph = nx.empty_graph(n)
-    elif config.kind == "ring":
-        graph = nx.cycle_graph(n) if n > 2 else nx.path_graph(n)
-    elif config.kind == "complete":
-        graph = nx.complete_graph(n)
-    elif config.kind == "small_world":
-        degree, moved = SMALL_WORLD
-        graph = nx.watts_strogatz_graph(n, min(degree, n - 1), moved, seed=derive_seed(seed, "topology") % 2**32)
-    else:
-        graph = _from_file(base_dir / str(config.path), n)
+    match config.kind:
+        case "none" | "star":
+            graph = nx.empty_graph(n)
+        case "ring":
+            graph = nx.cycle_graph(n) if n > 2 else nx.path_graph(n)
+        case "complete":
+            graph = nx.complete_graph(n)
+        case "small_world":
+            degree, moved = SMALL_WORLD
+            graph = nx.watts_strogatz_graph(n, min(degree, n - 1), moved, seed=derive_seed(seed, "topology") % 2**32)
+        case "file":
+            graph = _from_file(base_dir / str(config.path), n)
     return {a: tuple(agents[j] for j in sorted(graph.neighbors(i)) if j != i) for i, a in enumerate(agents)}
 
 
 def _from_file(path: Path, n: int) -> nx.Graph:
-    graph = nx.empty_graph(n)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SwarmError(f"cannot read topology file {path}: {error}") from error
+    graph = nx.empty_graph(n)
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].split()
         if not words:

@@ -204,7 +204,7 @@ class _Replayer:
                 _same_entry(place, entry, result)
         self._check_steered(place, record, episode)
         cost = Spent.of(record)
-        episode.spent.add(cost)
+        episode.spent += cost
         self.tokens += cost.tokens
         self.faults += len(faults_in(record))
         _same(place, "spent", record["spent"], episode.spent.entry())
@@ -233,7 +233,7 @@ class _Replayer:
             raise ReplayError(f"{place}: the cost of a step without a record stands with a world fault, and only there")
         if "unrecorded" in record:  # the step that raised has no tick record, only its cost
             unrecorded = Spent(**record["unrecorded"])
-            episode.spent.add(unrecorded)
+            episode.spent += unrecorded
             self.tokens += unrecorded.tokens
         spent = episode.spent
         for name, recorded, value in (

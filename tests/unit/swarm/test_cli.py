@@ -373,17 +373,17 @@ def test_broken_world_fails_its_check(swarm, monkeypatch, capsys):
 
 
 def test_doctor_exits_with_1_only_if_something_is_broken(swarm, monkeypatch, capsys):
-    missing = Finding("extra vllm", "missing", "without vllm", "pip install -e '.[vllm]'")
+    missing = Finding("extra vllm", "without vllm", "pip install -e '.[vllm]'", optional=True)
     monkeypatch.setattr("swarm.doctor.examine", lambda start_ray: iter([missing]))
     assert swarm("doctor") == 0
-    broken = Finding("disk", "broken", "0.0 GB free", "free some space")
+    broken = Finding("disk", "0.0 GB free", "free some space")
     monkeypatch.setattr("swarm.doctor.examine", lambda start_ray: iter([missing, broken]))
     assert swarm("doctor") == 1
     assert "free some space" in capsys.readouterr().out
 
 
 def test_doctor_on_a_terminal_keeps_the_brackets_of_commands(swarm, monkeypatch, capsys):
-    missing = Finding("extra vllm", "missing", "without vllm", "pip install -e '.[vllm]'")
+    missing = Finding("extra vllm", "without vllm", "pip install -e '.[vllm]'", optional=True)
     monkeypatch.setattr("swarm.doctor.examine", lambda start_ray: iter([missing]))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert swarm("doctor") == 0

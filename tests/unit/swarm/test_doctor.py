@@ -14,7 +14,7 @@ EXPERIMENT = "world: {id: numbers-v0}\nagents: {engine: {kind: ulm, model: polic
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(doctor, "_device", lambda: Finding("device", "ok", "stand-in, importing torch is slow"))
+    monkeypatch.setattr(doctor, "_device", lambda: Finding("device", "stand-in, importing torch is slow"))
     (tmp_path / "experiments").mkdir()
     return tmp_path
 
@@ -29,7 +29,7 @@ def test_missing_checkpoint_names_its_recipe(root):
     (folder / "train_a.yaml").write_text("out: policies/agent-10\n")
     (folder / "train_b.yaml").write_text("out: policies/agent-1\n")
     found = findings(root)["model agent-1"]
-    assert found == Finding("model agent-1", "missing", "named by p.yaml", f"swarm train {folder / 'train_b.yaml'}")
+    assert found == Finding("model agent-1", "named by p.yaml", f"swarm train {folder / 'train_b.yaml'}", optional=True)
 
 
 def test_checkpoint_with_weights_is_ok_and_one_without_is_missing(root):
@@ -62,7 +62,9 @@ def test_full_disk_is_broken(root, monkeypatch):
 def test_absent_extra_names_its_install_command(root, monkeypatch):
     real = doctor._installed
     monkeypatch.setattr(doctor, "_installed", lambda name: None if name == "vllm" else real(name))
-    assert findings(root)["extra vllm"] == Finding("extra vllm", "missing", "without vllm", "pip install -e '.[vllm]'")
+    assert findings(root)["extra vllm"] == Finding(
+        "extra vllm", "without vllm", "pip install -e '.[vllm]'", optional=True
+    )
 
 
 @pytest.mark.parametrize(("version", "status"), [(None, "broken"), ("2.0.0", "broken"), ("2.13.0+cpu", "ok")])

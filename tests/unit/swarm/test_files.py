@@ -78,9 +78,9 @@ def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path) -> None:
     assert is_locked(tmp_path)
     with pytest.raises(SwarmError, match=rf"written by another process \(pid {os.getpid()}\)"):
         FolderLock(tmp_path)
-    lock.release()
-    lock.release()
+    lock.close()
+    lock.close()
     assert not is_locked(tmp_path)
-    FolderLock(tmp_path).release()
+    FolderLock(tmp_path).close()
     with pytest.raises(SwarmError, match="cannot write in"):
         FolderLock(tmp_path / "nowhere")

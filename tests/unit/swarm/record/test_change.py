@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes.records import header
 
-from swarm.record.change import Change, Evidence, Test
+from swarm.record.change import Change
 from swarm.record.journal import JournalWriter, read_records
 from swarm.record.records import check_record
 
@@ -18,11 +18,11 @@ FULL = Change(
     "learn",
     "0f",
     "1e",
-    Evidence((4, 7, 12), "aa"),
+    {"records": [4, 7, 12], "digest": "aa"},
     {"rank": 4, "lr": 0.001},
     17,
     {"tokens": 300},
-    Test(0.5, 0.49, 0.02),
+    {"before": 0.5, "after": 0.49, "limit": 0.02},
     accepted=False,
 )
 

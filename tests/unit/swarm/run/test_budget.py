@@ -35,5 +35,5 @@ def test_any_run_of_ticks_overshoots_by_less_than_one_call(limit: int, calls: li
     largest = max(cost for cost, _ in calls)
     while admitted := spent.admit(budget, [cost for cost, _ in calls]):
         for cost, share in calls[:admitted]:
-            spent.tokens += max(1, int(cost * share))
+            spent += Spent(max(1, int(cost * share)))
     assert limit <= spent.tokens < limit + largest

@@ -284,7 +284,7 @@ def live(run: Callable[..., Path]) -> Iterator[Callable[..., Path]]:
 
     yield make
     for lock in locks:
-        lock.release()
+        lock.close()
 
 
 def left(run_dir: Path) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ def test_two_trainings_do_not_share_a_folder() -> None:
     train()
     lock = FolderLock(Path("runs/train-tiny"))
     refused("being written by another process")
-    lock.release()
+    lock.close()
 
 
 def test_a_training_starts_from_a_checkpoint_and_says_so() -> None:

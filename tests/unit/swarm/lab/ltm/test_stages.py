@@ -245,7 +245,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(run: Lab) -> None:
     lock = FolderLock(run.folder)
     with pytest.raises(SwarmError, match="being written by another process"):
         run("prepare")
-    lock.release()
+    lock.close()
     run("prepare")
 
 
