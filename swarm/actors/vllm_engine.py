@@ -27,8 +27,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
-from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
@@ -54,10 +54,12 @@ FREED_S = 10.0
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
 
+_Call = tuple[list[int], TextRequest]
+
 _TIMEOUT = "timeout: no answer before the deadline"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Asked:
     """A request inside the engine."""
 
@@ -137,28 +139,24 @@ class EngineLoop:
         name = str(self._number)
         try:
             lora = self._loras[asked.adapter] if asked.adapter is not None else None
-            prompt = {"prompt_token_ids": asked.ids}
-            self._engine.add_request(name, prompt, self._sampling(asked.request), lora_request=lora)
+            sampling = self._sampling(asked.request)
+            self._engine.add_request(name, {"prompt_token_ids": asked.ids}, sampling, lora_request=lora)
         except Exception as error:  # this request is refused; the engine lives
-            reason = first_line(error)[:200]
-            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
-            return
-        self._running[name] = asked
+            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {first_line(error)[:200]}"))
+        else:
+            self._running[name] = asked
 
     def _abort_late(self) -> None:
         now = time.monotonic()
         names = [name for name, asked in self._running.items() if now > asked.deadline_s]
         if names:
             self._engine.abort_request(names)
-        for asked in (self._running.pop(name) for name in names):
+        for asked in map(self._running.pop, names):
             # How much it had written is not known: it is charged as if all.
             asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
-        for _ in range(len(self._waiting)):
-            asked = self._waiting.popleft()
-            if now > asked.deadline_s:
-                asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
-            else:
-                self._waiting.append(asked)
+        for asked in [asked for asked in self._waiting if now > asked.deadline_s]:
+            self._waiting.remove(asked)
+            asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1024)
@@ -176,9 +174,7 @@ class VllmActor:
         """Return the process id and the longest prompt and answer together."""
         return os.getpid(), self._max_length
 
-    def generate(
-        self, asked: list[tuple[list[int], TextRequest]], limit_s: float, adapter: str | None
-    ) -> list[TextResult]:
+    def generate(self, asked: list[_Call], limit_s: float, adapter: str | None) -> list[TextResult]:
         """Answer requests within a time, with an adapter; those that take longer are aborted."""
         deadline_s = time.monotonic() + limit_s
         answers = [self._loop.ask(ids, request, adapter, deadline_s) for ids, request in asked]
@@ -218,24 +214,26 @@ def _engine(folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) 
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    more: dict[str, Any] = {"max_model_len": settings.max_length} if settings.max_length else {}
-    if adapters:
-        configs = [json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8")) for a in adapters]
-        rank = max(config["r"] for config in configs)
-        # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
-        # batch has one; a place that is never filled changes nothing.
-        more |= {"enable_lora": True, "max_loras": len(adapters) + (0 if settings.num_gpus else 1)}
-        more |= {"max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
+    more: dict[str, Any] = {}
     if settings.num_gpus:
         more["gpu_memory_utilization"] = settings.gpu_memory_utilization
     else:
-        more["max_num_seqs"] = CPU_BATCH
-        more["block_size"] = CPU_BLOCK
-        more["enable_chunked_prefill"] = False  # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed
+        # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed, which chunked prefill makes.
+        more = {"max_num_seqs": CPU_BATCH, "block_size": CPU_BLOCK, "enable_chunked_prefill": False}
+    if adapters:
+        rank = max(json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8"))["r"] for a in adapters)
+        more |= {
+            "enable_lora": True,
+            # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
+            # batch has one; a place that is never filled changes nothing.
+            "max_loras": len(adapters) + (0 if settings.num_gpus else 1),
+            "max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank),
+        }
     return LLMEngine.from_engine_args(
         EngineArgs(
             model=folder.path,
             dtype=settings.dtype,
+            max_model_len=settings.max_length,
             tensor_parallel_size=settings.tensor_parallel_size,
             enforce_eager=settings.eager,
             disable_log_stats=True,
@@ -269,13 +267,8 @@ def _sampling(request: TextRequest) -> Any:
 def _structured(structure: Structure) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
-    if structure.regex is not None:
-        return StructuredOutputsParams(regex=structure.regex)
-    if structure.choices:
-        return StructuredOutputsParams(choice=list(structure.choices))
-    if structure.json_schema is not None:
-        return StructuredOutputsParams(json=structure.json_schema)
-    return StructuredOutputsParams(grammar=structure.grammar)
+    form, value = structure.best("regex", "choices", "json_schema", "grammar")
+    return StructuredOutputsParams(**{{"choices": "choice", "json_schema": "json"}.get(form, form): value})
 
 
 def _result(output: Any) -> TextResult:
@@ -288,7 +281,7 @@ def _result(output: Any) -> TextResult:
     return TextResult(answer.text, read, written, "stop" if isinstance(answer.stop_reason, str) else "end")
 
 
-class VllmModel:
+class VllmModel(LocalModel[_Call]):
     """The engine as this process sees it: starts it, asks it, and starts it anew when it dies.
 
     Args:
@@ -312,15 +305,11 @@ class VllmModel:
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
         require_vllm(settings.num_gpus)
-        from ulm.tokenizer import Tokenizer
-
+        super().__init__(folder.tokenizer(), folder.chat, folder.max_length)
         self.num_gpus = settings.num_gpus
         self._folder, self._settings, self._adapters = folder, settings, [str(adapter) for adapter in adapters]
         self._on_event = on_event
         self._deaths = 0
-        self.tokenizer = Tokenizer.load(folder.path)
-        self.tokenizer.eot_id = folder.ends[0]
-        self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
         # Ray would wait for ever for GPUs that another engine has.
         self._start(_free_gpus(settings.num_gpus))
@@ -337,77 +326,46 @@ class VllmModel:
             options["num_gpus"] = self._settings.num_gpus
         self._actor = VllmActor.options(**options).remote(self._folder, self._settings, self._adapters)  # type: ignore[attr-defined]
         try:
-            self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
+            self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
             if not isinstance(error, RayError):
                 raise
             raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return int(self._max_length)
-
-    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt."""
-        return self._reader.count(requests)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text."""
-        return self._reader.count_texts(texts)
-
     def adapted(self, adapter: Path) -> AdaptedVllm:
         """Return the same engine with one of its adapters on every request."""
         return AdaptedVllm(self, str(adapter))
 
-    def generate(
-        self, requests: Sequence[TextRequest], deadline_s: float | None = None, adapter: str | None = None
-    ) -> list[TextResult]:
-        """Answer every request; a dead engine is replaced, and what it owed is asked again.
+    def _call(self, request: TextRequest, ids: list[int]) -> _Call:
+        return ids, request
+
+    def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
+        return self.answers(calls, deadline_s)
+
+    def answers(self, calls: list[_Call], deadline_s: float | None, adapter: str | None = None) -> list[TextResult]:
+        """Answer every request with one of the engine's adapters, or None; a dead engine is replaced and asked again.
 
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
-
-        Args:
-            requests: as of any `TextModel`.
-            deadline_s: as of any `TextModel`.
-            adapter: one of the engine's, None for the model as it is.
 
         Raises:
             SwarmError: the engine died too often, or does not start again.
         """
         limit_s = 3600.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-        results: dict[int, TextResult] = {}
-        asked: list[tuple[list[int], TextRequest]] = []
-        numbers: list[int] = []
-        for number, (request, ids) in enumerate(zip(requests, self._reader.read(requests), strict=True)):
-            if len(ids) + request.max_new_tokens > self._max_length:
-                results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
-            else:
-                asked.append((ids, request))
-                numbers.append(number)
-        deaths = 0
-        while asked:
+        for _ in range(2 if calls else 0):
             try:
-                answers = ray.get(self._actor.generate.remote(asked, limit_s, adapter), timeout=limit_s + GRACE_S)
-                results.update(zip(numbers, answers, strict=True))
-                break
+                answers = ray.get(self._actor.generate.remote(calls, limit_s, adapter), timeout=limit_s + GRACE_S)
             except GetTimeoutError:
                 self._replace("hung; killed")
-                late = [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in asked]
-                results.update(zip(numbers, late, strict=True))
-                break
+                return [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in calls]
             except RayActorError as error:
                 self._replace(_reason(error))
-                deaths += 1
-                if deaths == 2 and len(asked) > 1:  # one of them may be what kills it: ask each alone
-                    for number in numbers:
-                        (results[number],) = self.generate([requests[number]], time.monotonic() + limit_s, adapter)
-                    break
-                if deaths == 2:
-                    results[numbers[0]] = TextResult.failed("the engine died of this request, twice", len(asked[0][0]))
-                    break
-        return [results[number] for number in range(len(requests))]
+            else:
+                return list(answers)
+        if len(calls) == 1:
+            return [TextResult.failed("the engine died of this request, twice", len(calls[0][0]))]
+        # One of them may be what kills it: ask each alone.
+        return [self.answers([call], time.monotonic() + limit_s, adapter)[0] for call in calls]
 
     def _replace(self, why: str) -> None:
         self._deaths += 1
@@ -419,8 +377,7 @@ class VllmModel:
             )
         started = time.monotonic()
         self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
-        recovered_s = round(time.monotonic() - started, 3)
-        self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=recovered_s)
+        self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
         """Kill the engine; idempotent."""
@@ -430,30 +387,18 @@ class VllmModel:
             self._actor = None
 
 
-class AdaptedVllm:
+class AdaptedVllm(LocalModel[_Call]):
     """An engine as those see it who ask with one adapter."""
 
     def __init__(self, engine: VllmModel, adapter: str) -> None:
-        self.engine = engine
-        self.num_gpus = engine.num_gpus
-        self._adapter = adapter
+        super().__init__(engine.tokenizer, engine.chat, engine.max_length)
+        self.engine, self._adapter = engine, adapter
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return self.engine.max_length
+    def _call(self, request: TextRequest, ids: list[int]) -> _Call:
+        return ids, request
 
-    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
-        """Answer every request with the adapter."""
-        return self.engine.generate(requests, deadline_s, self._adapter)
-
-    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt."""
-        return self.engine.count_prompts(requests)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text."""
-        return self.engine.count_tokens(texts)
+    def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
+        return self.engine.answers(calls, deadline_s, self._adapter)
 
     def close(self) -> None:
         """Kill the engine, for all that share it; idempotent."""
@@ -475,6 +420,6 @@ def _reason(error: BaseException) -> str:
 
     pydantic, which checks vLLM's settings, ends its errors with a link and its reasons with what was put in.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith("For further information visit")]
+    lines = map(str.strip, str(error).splitlines())
+    said = [line for line in lines if line and not line.startswith("For further information visit")]
     return (said[-1].partition(" [type=")[0] if said else type(error).__name__)[:300]

@@ -149,13 +149,13 @@ class TokenCounter:
         if self._reader is None or not self._is_known:
             opening = self([self._system])[0] + 2 * CHAT_MARKS
             return [opening + count for count in self(texts)]
-        return self._reader.count([TextRequest(text, self._system) for text in texts])
+        return self._reader.count_prompts([TextRequest(text, self._system) for text in texts])
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""
         if self._reader is None:
             return [len(text.encode()) for text in texts]
-        return self._reader.count_texts(texts)
+        return self._reader.count_tokens(texts)
 
 
 class Host:

@@ -17,14 +17,13 @@ def constraint_of(structure: Structure | None, tokenizer: Tokenizer) -> Constrai
     Raises:
         ValueError: the structure is not understood, or the tokenizer can write no such text.
     """
-    from ulm.decode.constraint import Constraint
-
     if structure is None:
         return None
-    if structure.choices:
-        return Constraint.from_choices(structure.choices, tokenizer)
-    if structure.regex is not None:
-        return Constraint.from_regex(structure.regex, tokenizer)
-    if structure.json_schema is not None:
-        return Constraint.from_json_schema(structure.json_schema, tokenizer)
-    return Constraint.from_grammar(str(structure.grammar), tokenizer)
+    from ulm.decode.constraint import Constraint
+
+    form, value = structure.best("choices", "regex", "json_schema", "grammar")
+    try:
+        found: Constraint = getattr(Constraint, f"from_{form}")(value, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"the form of the answer cannot be kept: {error}") from error
+    return found

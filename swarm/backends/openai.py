@@ -28,7 +28,7 @@ from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Answer, TimedClient
 from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
-from swarm.text import one_line
+from swarm.text import one_line, without
 
 if TYPE_CHECKING:
     from ulm.tokenizer import Tokenizer
@@ -39,7 +39,6 @@ BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 MAX_SEED = (1 << 31) - 1
 """Some servers refuse larger seeds."""
 
-UNKNOWN_LENGTH = 1 << 20
 BYTES_PER_TOKEN = 3
 """Of prompts whose tokenizer is not known; English has some four, numbers fewer."""
 
@@ -69,6 +68,9 @@ class OpenAIModel:
         SwarmError: no key where one should be, or a proxy that cannot be used.
     """
 
+    max_length = 1 << 20
+    """Tokens of prompt and answer together, which only the endpoint knows."""
+
     def __init__(
         self,
         model: str,
@@ -94,11 +96,6 @@ class OpenAIModel:
     def __reduce__(self) -> tuple[Any, ...]:
         make = functools.partial(type(self), timeout_s=self._timeout_s, retries=self._retries)
         return make, (self.model, self._config)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together, which only the endpoint knows."""
-        return UNKNOWN_LENGTH
 
     def check(self) -> None:
         """Look whether the endpoint is there and has the model; to be called once, before a run.
@@ -327,25 +324,15 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
 
 
 def _messages(request: TextRequest) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": _plain(request.system)}] if request.system else []
-    return [*messages, {"role": "user", "content": _plain(request.prompt)}]
-
-
-def _plain(text: str) -> str:
-    """Return the text without what the usual chat formats write between messages: servers may read it as such."""
-    before = None
-    while before != text:  # what is left of one may form another
-        before, text = text, _MARKS.sub("", text)
-    return text
+    """Return a chat without what the usual formats write between messages: servers may read it as such."""
+    said = [("system", request.system), ("user", request.prompt)] if request.system else [("user", request.prompt)]
+    return [{"role": role, "content": without(text, _MARKS)} for role, text in said]
 
 
 def _form(structure: Structure) -> dict[str, Any]:
     """Return the fields that ask for a structure: OpenAI's own for JSON, vLLM's (0.12 and later) for the others."""
-    if structure.json_schema:
-        schema = {"name": "answer", "schema": structure.json_schema, "strict": True}
+    form, value = structure.best("json_schema", "regex", "choices", "grammar")
+    if form == "json_schema":
+        schema = {"name": "answer", "schema": value, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    if structure.regex:
-        return {"structured_outputs": {"regex": structure.regex}}
-    if structure.choices:
-        return {"structured_outputs": {"choice": list(structure.choices)}}
-    return {"structured_outputs": {"grammar": structure.grammar}}
+    return {"structured_outputs": {"choice" if form == "choices" else form: value}}
