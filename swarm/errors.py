@@ -11,3 +11,8 @@ class SwarmError(Exception):
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line, in which Ray puts what was raised in another process: the traceback stands before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, last_line
 
 
 @contextlib.contextmanager
@@ -74,5 +74,4 @@ def run_tasks(
             try:
                 done(index, ray.get(ready))
             except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise SwarmError(f"{titles[index]} failed: {reason}") from error
+                raise SwarmError(f"{titles[index]} failed: {last_line(error)}") from error

@@ -301,7 +301,7 @@ class VllmModel(LocalModel[_Call]):
         self,
         folder: ModelFolder,
         settings: VllmEngine,
-        adapters: Sequence[Path] = (),
+        adapters: Sequence[str | Path] = (),
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
         require_vllm(settings.num_gpus)
@@ -333,7 +333,7 @@ class VllmModel(LocalModel[_Call]):
                 raise
             raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
 
-    def adapted(self, adapter: Path) -> AdaptedVllm:
+    def adapted(self, adapter: str | Path) -> AdaptedVllm:
         """Return the same engine with one of its adapters on every request."""
         return AdaptedVllm(self, str(adapter))
 

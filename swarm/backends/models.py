@@ -93,11 +93,6 @@ class ModelFolder:
         tokenizer.pad_id = tokenizer.eot_id = self.ends[0]
         return tokenizer
 
-    def refuse_longer(self, max_length: int | None) -> None:
-        """Raise SwarmError if `engine.max_length` is more than the model was made for."""
-        if max_length is not None and max_length > self.max_length:
-            raise SwarmError(f"engine.max_length is {max_length}, and {self.name} was made for {self.max_length}")
-
 
 def find_model(name: str, base_dir: Path) -> Path:
     """Return the folder of a pretrained model.
