@@ -266,21 +266,14 @@ class RayPool(TokenCounter):
         if self._far:
             requests = [dataclasses.replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
         answers = self._run("act", [_fields(request) for request in requests])
-        return [
-            request.failed(answer) if isinstance(answer, str) else ActReply(*answer)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        return _replies(ActReply, requests, answers)
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
         engine = self.spec.coordinator.engine
         if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
-        answers = self._run("direct", list(requests))
-        return [
-            request.failed(answer) if isinstance(answer, str) else DirectReply(*answer)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        return _replies(DirectReply, requests, self._run("direct", list(requests)))
 
     def host_pids(self) -> list[int]:
         """Return the process ids of the hosts in service; tests kill them."""
@@ -293,6 +286,12 @@ class RayPool(TokenCounter):
         self._hosts, self._standby = [], []
         for model in self._remote.values():
             model.close()
+
+
+def _replies(kind: Any, requests: Sequence[Any], answers: Sequence[_Fields | str]) -> list[Any]:
+    """Return replies of a kind from their fields, or from the fault of a call that never returned."""
+    pairs = zip(requests, answers, strict=True)
+    return [request.failed(answer) if isinstance(answer, str) else kind(*answer) for request, answer in pairs]
 
 
 def _has_other_machines(address: str | None) -> bool:

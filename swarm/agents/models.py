@@ -176,30 +176,23 @@ def current_hash(name: str, base_dir: Path) -> str | None:
         return None
     try:
         is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)
-        is_adapter = (folder / "adapter_config.json").is_file()
-        return checkpoint_hash(folder) if is_ours or not (is_adapter or _has_weights(folder)) else folder_hash(folder)
+        has_weights = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+        is_theirs = not is_ours and (has_weights or (folder / "adapter_config.json").is_file())
+        return folder_hash(folder) if is_theirs else checkpoint_hash(folder)
     except ValueError as error:
         raise SwarmError(str(error)) from error
 
 
 def num_parameters(name: str, base_dir: Path) -> int | None:
     """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
-    from ulm.hf.pretrained import KNOWN, fetched
-
-    folder = next((place for place in (base_dir / name, Path(name)) if place.is_dir()), None)
-    if folder is None and name in KNOWN:
-        folder = fetched(name)
-    if folder is None:
-        return None
     try:
+        folder = find_here(name, base_dir)
+        if folder is None:
+            return None
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
         return stated if isinstance(stated, int) else num_weights(folder) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, AttributeError, SwarmError):
         return None
-
-
-def _has_weights(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:

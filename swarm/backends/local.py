@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
-from swarm.backends.protocol import TextRequest, TextResult
+from swarm.backends.protocol import Structure, TextRequest, TextResult
 
 if TYPE_CHECKING:
+    from ulm.decode.constraint import Constraint
     from ulm.tokenizer import Tokenizer
 
 _Call = TypeVar("_Call")
@@ -56,6 +57,23 @@ class LocalModel(PromptReader, ABC, Generic[_Call]):
     @abstractmethod
     def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
         """Return the answer of each call, a fault where there was none before the deadline."""
+
+    def constraint(self, structure: Structure | None) -> Constraint | None:
+        """Return what keeps an answer to its structure, for an engine whose decoding is ours to steer.
+
+        Raises:
+            ValueError: the structure is not understood, or the tokenizer can write no such text.
+        """
+        if structure is None:
+            return None
+        from ulm.decode.constraint import Constraint
+
+        form, value = structure.best("choices", "regex", "json_schema", "grammar")
+        try:
+            found: Constraint = getattr(Constraint, f"from_{form}")(value, self.tokenizer)
+        except ValueError as error:
+            raise ValueError(f"the form of the answer cannot be kept: {error}") from error
+        return found
 
     def close(self) -> None:
         """Give nothing back: its memory is that of the process."""

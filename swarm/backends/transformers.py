@@ -6,7 +6,6 @@
   not depend on the number of hosts take engine `ulm`.
 """
 
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swarm.backends.constraints import constraint_of
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
 from swarm.backends.protocol import TextRequest, TextResult
@@ -79,7 +77,7 @@ class TransformersModel(LocalModel[_Row]):
         )
 
     def _call(self, request: TextRequest, ids: list[int]) -> _Row:
-        constraint = constraint_of(request.structure, self.tokenizer)
+        constraint = self.constraint(request.structure)
         # The streams of `ulm.decode.engine`: the same seed draws the same uniforms.
         stream = np.random.Generator(np.random.PCG64(request.seed))
         uniforms = stream.random(request.max_new_tokens, dtype=np.float32)
@@ -166,17 +164,12 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, adapter
         raise SwarmError(
             f"transformers cannot load model {folder.name} from {folder.path}: {first_line(error)[:200]}"
         ) from error
-    return (model if adapter is None else _with_adapter(model, adapter)).eval().to(device)
+    if adapter is not None:
+        try:
+            from peft import PeftModel
 
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'") from error
-    try:
-        json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        # Merged, a step costs what it costs without an adapter.
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except Exception as error:
-        raise SwarmError(f"cannot load adapter {adapter}: {first_line(error)[:200]}") from error
+            # Merged, a step costs what it costs without an adapter.
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        except Exception as error:
+            raise SwarmError(f"cannot load adapter {adapter}: {first_line(error)[:200]}") from error
+    return model.eval().to(device)

@@ -7,14 +7,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from swarm.backends.constraints import constraint_of
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ChatFormat
 from swarm.backends.protocol import MemoryReader, TextRequest, TextResult
 from swarm.messages import Update
 
 if TYPE_CHECKING:
-    from ulm.decode.constraint import Constraint
     from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
 
 
@@ -47,13 +45,18 @@ class UlmModel(LocalModel["GenerationRequest"]):
     def _call(self, request: TextRequest, ids: list[int]) -> GenerationRequest:
         from ulm.decode.engine import GenerationRequest
 
+        form = request.structure
+        if form is not None and form.regex is not None and request.stop:
+            # The stop ends the answer, so it has to be possible there.
+            stop = "".join(f"\\x{byte:02x}" for byte in request.stop[0].encode("ascii"))
+            form = replace(form, regex=f"(?:{form.regex}){stop}")
         return GenerationRequest(
             tuple(ids),
             request.seed,
             request.max_new_tokens,
             request.temperature,
             stop=request.stop,
-            constraint=self._constraint(request),
+            constraint=self.constraint(form),
             opening=self.opening(request, ids),
             **self._memories(request),
         )
@@ -71,14 +74,6 @@ class UlmModel(LocalModel["GenerationRequest"]):
     def _updates(self, result: GenerationResult) -> tuple[Update, ...]:
         written = ((kind, reader.update(result)) for kind, reader in self._readers.items())
         return tuple((kind, data) for kind, data in written if data is not None)
-
-    def _constraint(self, request: TextRequest) -> Constraint | None:
-        form = request.structure
-        if form is not None and form.regex is not None and request.stop:
-            # The stop ends the answer, so it has to be possible there.
-            stop = "".join(f"\\x{byte:02x}" for byte in request.stop[0].encode("ascii"))
-            form = replace(form, regex=f"(?:{form.regex}){stop}")
-        return constraint_of(form, self.tokenizer)
 
     def _memories(self, request: TextRequest) -> dict[str, Any]:
         """Return what the engine takes for the memories of a request."""
