@@ -17,6 +17,7 @@ from typing import Any, get_args
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from swarm.actors.ray_tasks import connect
 from swarm.actors.shared_memory import protect
 from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
@@ -38,22 +39,18 @@ def start_ray(address: str | None = None) -> None:
     Raises:
         SwarmError: Ray cannot be started or reached.
     """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # glibc can give back all of the first arena, of others only parts
+    environment = {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
+        "RAY_worker_niceness": "0",
+        "MALLOC_ARENA_MAX": "1",  # glibc can give back all of the first arena, of others only parts
+    }
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
     settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
-    except Exception as error:
-        where = f"at {address}" if address else "on this machine"
-        raise SwarmError(
-            f"Ray could not be started {where}: {first_line(error)}; check `swarm doctor --ray`, or set "
-            f"runtime.pool: local"
-        ) from error
+    where = f" at {address}" if address else " on this machine"
+    connect(where, ", or set runtime.pool: local", **settings)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import threading
@@ -80,8 +81,8 @@ def _environment(settings: VllmEngine) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if not settings.num_gpus and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        threads = str(len(os.sched_getaffinity(0)))  # Ray has set one
-        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": threads}
+        # Ray has set one thread.
+        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     return found
 
 
@@ -107,7 +108,7 @@ class EngineLoop:
         self._inbox: SimpleQueue[_Asked] = SimpleQueue()
         self._waiting: deque[_Asked] = deque()
         self._running: dict[str, _Asked] = {}
-        self._number = 0
+        self._names = map(str, itertools.count(1))
 
     def ask(self, ids: list[int], request: TextRequest, adapter: str | None, deadline_s: float) -> Future[TextResult]:
         """Hand in a request from any thread; it is started in the order of asking."""
@@ -130,13 +131,14 @@ class EngineLoop:
 
     def _has_room(self, request: TextRequest) -> bool:
         """Return whether a request may join those that run."""
-        if self._sampled_batch is None or len(self._running) < self._sampled_batch:
-            return True
-        return not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
+        return (
+            self._sampled_batch is None
+            or len(self._running) < self._sampled_batch
+            or not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
+        )
 
     def _start(self, asked: _Asked) -> None:
-        self._number += 1
-        name = str(self._number)
+        name = next(self._names)
         try:
             lora = self._loras[asked.adapter] if asked.adapter is not None else None
             sampling = self._sampling(asked.request)
@@ -214,12 +216,9 @@ def _engine(folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) 
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    more: dict[str, Any] = {}
-    if settings.num_gpus:
-        more["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    else:
-        # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed, which chunked prefill makes.
-        more = {"max_num_seqs": CPU_BATCH, "block_size": CPU_BLOCK, "enable_chunked_prefill": False}
+    # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed, which chunked prefill makes.
+    on_cpus: dict[str, Any] = {"max_num_seqs": CPU_BATCH, "block_size": CPU_BLOCK, "enable_chunked_prefill": False}
+    more = {"gpu_memory_utilization": settings.gpu_memory_utilization} if settings.num_gpus else on_cpus
     if adapters:
         rank = max(json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8"))["r"] for a in adapters)
         more |= {
@@ -316,15 +315,13 @@ class VllmModel(LocalModel[_Call]):
         self._on_event("engine_start", engine="vllm", pid=self.pid)
 
     def _start(self, num_gpus: float) -> None:
-        options: dict[str, Any] = {"num_cpus": 0}
-        if self._settings.num_gpus:
-            if self._settings.num_gpus > num_gpus:
-                raise SwarmError(
-                    f"engine.num_gpus is {self._settings.num_gpus:g}, but this cluster has {num_gpus:g} free; lower "
-                    f"it, or set it to 0 for vLLM on CPUs"
-                )
-            options["num_gpus"] = self._settings.num_gpus
-        self._actor = VllmActor.options(**options).remote(self._folder, self._settings, self._adapters)  # type: ignore[attr-defined]
+        if self.num_gpus > num_gpus:
+            raise SwarmError(
+                f"engine.num_gpus is {self.num_gpus:g}, but this cluster has {num_gpus:g} free; lower it, or set it to "
+                f"0 for vLLM on CPUs"
+            )
+        actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
+        self._actor = actor.remote(self._folder, self._settings, self._adapters)
         try:
             self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
@@ -408,9 +405,10 @@ class AdaptedVllm(LocalModel[_Call]):
 def _free_gpus(wanted: float) -> float:
     """Return how many GPUs are free; those of an engine that has just ended are counted as free a little later."""
     deadline_s = time.monotonic() + FREED_S
-    while (free := float(ray.available_resources().get("GPU", 0.0))) < wanted and time.monotonic() < deadline_s:
-        if wanted > ray.cluster_resources().get("GPU", 0.0):
-            break
+    there = ray.cluster_resources().get("GPU", 0.0)
+    while (
+        free := float(ray.available_resources().get("GPU", 0.0))
+    ) < wanted <= there and time.monotonic() < deadline_s:
         time.sleep(0.2)
     return free
 

@@ -4,48 +4,14 @@ Owns the time limit around a host in the same process. Results equal those of an
 agent does depends neither on its companions in a batch nor on the number of hosts.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
 from swarm.agents.host import Host, HostSpec, SharedModel
+from swarm.backends.daemon import DaemonThread
 from swarm.backends.protocol import TextModel
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-
-_Job = tuple[Callable[[], Any], "Future[Any]"]
-
-
-class _Worker:
-    """One thread that carries out calls in turn.
-
-    A daemon, unlike those of `ThreadPoolExecutor`: Python waits for the latter at exit, so a call that never returns
-    would keep the process alive.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        threading.Thread(target=self._serve, name="host", daemon=True).start()
-
-    def _serve(self) -> None:
-        while job := self._jobs.get():
-            call, outcome = job
-            try:
-                outcome.set_result(call())
-            except BaseException as error:  # raised again where the result is read
-                outcome.set_exception(error)
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Queue a call and return its outcome to come."""
-        outcome: Future[Any] = Future()
-        self._jobs.put((call, outcome))
-        return outcome
-
-    def stop(self) -> None:
-        """End the thread once it has returned from what it does."""
-        self._jobs.put(None)
 
 
 class LocalPool:
@@ -66,7 +32,7 @@ class LocalPool:
         self._spec, self._remote = spec, remote
         self._host = host or Host(spec, models, remote)
         self.count_tokens, self.count_prompts = self._host.count_tokens, self._host.count_prompts
-        self._worker = _Worker()
+        self._worker = DaemonThread("host")
 
     def _within_limit(self, call: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]) -> list[Any]:
         try:
@@ -76,7 +42,7 @@ class LocalPool:
         except TimeoutError:
             # The hung thread cannot be killed; it is left behind, and a new one does its work from now on.
             self._worker.stop()
-            self._worker = _Worker()
+            self._worker = DaemonThread("host")
             fault = f"timeout: no answer within {self._spec.config.faults.call_timeout_s:g} s"
             return [request.failed(fault) for request in requests]
 

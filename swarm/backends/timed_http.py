@@ -1,8 +1,7 @@
 """HTTP that ends in time: exchanges with a total time limit, on one event loop in a daemon thread.
 
 A socket's own time limit starts anew with every byte, so an endpoint that sends one byte per second would never reach
-it. Here the whole exchange is cancelled. The thread is a daemon because Python waits for others at exit, also for one
-that hangs in a name look-up, which nothing can cancel. Nothing is retried here.
+it. Here the whole exchange is cancelled. Nothing is retried here.
 """
 
 import asyncio
@@ -12,11 +11,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import httpx2
 
+from swarm.backends.daemon import DaemonThread
 from swarm.errors import SwarmError
 
 MAX_BODY_BYTES = 4 << 20
@@ -136,20 +136,13 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """Name look-ups, each in a thread that does not keep the process alive."""
+    """Name look-ups, each in a thread of its own: one that hangs holds up no other."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # so that a result that comes too late is not an error
-
-        def work() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:
-                future.set_exception(error)
-
-        threading.Thread(target=work, name="look-up", daemon=True).start()
-        return future
+        thread = DaemonThread("look-up")
+        outcome = thread.submit(partial(fn, *args, **kwargs))
+        thread.stop()
+        return outcome
 
 
 def _reason(error: BaseException) -> str:
