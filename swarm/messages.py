@@ -143,23 +143,18 @@ class Pool(Protocol):
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls."""
-        ...
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
-        ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text under the agents' tokenizer."""
-        ...
 
     def count_prompts(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens that an agent reads when it is asked with each of these prompts."""
-        ...
 
     def close(self) -> None:
         """Release processes and memory; idempotent."""
-        ...
 
 
 class Operator(Protocol):
@@ -171,8 +166,6 @@ class Operator(Protocol):
         Raises:
             KeyboardInterrupt: the person stops the run.
         """
-        ...
 
     def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
         """Tell the person how an episode ended."""
-        ...

@@ -176,6 +176,9 @@ class RayPool(TokenCounter):
         actor = HostActor.options(**options)  # type: ignore[attr-defined]
         weights = [ray.put(model) for model in models.values()]
         self._start: Callable[[], _Member] = lambda: _Member(actor.remote(self.spec, list(models), *weights))
+        # Pretrained models are read from disk by each host.
+        slow = any(isinstance(each.engine, TransformersEngine) for each in (self.spec.agents, self.spec.coordinator))
+        self._start_limit_s = LOAD_TIMEOUT_S if slow else START_TIMEOUT_S
         self._standby_wanted = runtime.standby if self.spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
@@ -183,14 +186,6 @@ class RayPool(TokenCounter):
                 host.wait_until_up(self._start_limit_s)
         except RayError as error:
             raise SwarmError(f"no agent host came up: {last_line(error)}") from error
-
-    @property
-    def _start_limit_s(self) -> float:
-        """How long a host may take to come up: pretrained models are read from disk by each."""
-        both = self.spec.agents, self.spec.coordinator
-        return (
-            LOAD_TIMEOUT_S if any(isinstance(model.engine, TransformersEngine) for model in both) else START_TIMEOUT_S
-        )
 
     def _replace(self, index: int, detail: str, why: str | None = None) -> None:
         """Put a spare host, or a fresh one, in the place of a dead host.
@@ -207,12 +202,11 @@ class RayPool(TokenCounter):
 
     def _serving(self) -> list[int]:
         """Return the hosts that are up; when none is, wait for the first."""
-        serving = [i for i, host in enumerate(self._hosts) if host.is_up]
-        if not serving:
-            with contextlib.suppress(RayError):  # if it died, the call finds out
-                self._hosts[0].wait_until_up(self._start_limit_s)
-            serving = [0]
-        return serving
+        if serving := [i for i, host in enumerate(self._hosts) if host.is_up]:
+            return serving
+        with contextlib.suppress(RayError):  # if it died, the call finds out
+            self._hosts[0].wait_until_up(self._start_limit_s)
+        return [0]
 
     def _run(self, method: str, requests: list[Any]) -> list[_Fields | str]:
         """Spread requests over the hosts that are up, in order, and retry what died until all are answered.
@@ -293,10 +287,9 @@ def _replies(kind: Any, requests: Sequence[Any], answers: Sequence[_Fields | str
 
 def _has_other_machines(address: str | None) -> bool:
     """Return whether hosts may be where the files of this machine cannot be read."""
-    if address is not None and address.startswith("ray://"):
-        return True
-    here = ray.get_runtime_context().get_node_id()
-    return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
+    return (address or "").startswith("ray://") or any(
+        node["Alive"] and node["NodeID"] != ray.get_runtime_context().get_node_id() for node in ray.nodes()
+    )
 
 
 _Message = ActRequest | ActReply | DirectReply

@@ -106,13 +106,11 @@ class HostSpec:
 
     def calls_limit_s(self, model: ResolvedModel, count: int) -> float:
         """Return how long so many calls of a model may take, some of which may have to wait for others."""
-        engine = model.engine
+        engine, at_once = model.engine, max(1, count)
         if isinstance(engine, OpenAIEngine):
             at_once = engine.connections
         elif isinstance(engine, ModelEngine) and (engine.chats or not isinstance(engine, UlmEngine)):
             at_once = AT_ONCE
-        else:
-            at_once = max(1, count)
         return self.config.faults.call_timeout_s * -(-count // at_once)
 
     def limit_s(self, count: int) -> float:

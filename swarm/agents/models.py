@@ -152,9 +152,8 @@ def _is_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
-    config = base_dir / name / "config.json"
-    if config.is_file():
-        return is_checkpoint(config.parent)
+    if (base_dir / name / "config.json").is_file():
+        return is_checkpoint(base_dir / name)
     return not name.endswith(".gguf") and name not in KNOWN
 
 
@@ -171,8 +170,7 @@ def current_hash(name: str, base_dir: Path) -> str | None:
     """
     from ulm.checkpoint import checkpoint_hash
 
-    folder = find_here(name, base_dir)
-    if folder is None:
+    if (folder := find_here(name, base_dir)) is None:
         return None
     try:
         is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)
@@ -186,8 +184,7 @@ def current_hash(name: str, base_dir: Path) -> str | None:
 def num_parameters(name: str, base_dir: Path) -> int | None:
     """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
     try:
-        folder = find_here(name, base_dir)
-        if folder is None:
+        if (folder := find_here(name, base_dir)) is None:
             return None
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
         return stated if isinstance(stated, int) else num_weights(folder) or None
@@ -205,8 +202,9 @@ def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
         if name not in found.shared:
             found.hashes[name] = checkpoint_hash(folder)
-            arrays = load_weights_numpy(folder)
-            found.shared[name] = SharedModel(shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, arrays)
+            found.shared[name] = SharedModel(
+                shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, load_weights_numpy(folder)
+            )
     except ValueError as error:
         raise SwarmError(str(error)) from error
     return tokenizer
@@ -224,9 +222,13 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
         raise SwarmError(f"model {opened.name}: {error}") from error
     if tokenizer is None:
         raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
-    arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    end = opened.ends[0]
-    found.shared[opened.name] = SharedModel(model.config.to_dict(), tokenizer.to_json(), end, end, arrays)
+    found.shared[opened.name] = SharedModel(
+        model.config.to_dict(),
+        tokenizer.to_json(),
+        opened.ends[0],
+        opened.ends[0],
+        {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()},
+    )
 
 
 def _endpoint(engine: OpenAIEngine, base_dir: Path) -> ResolvedModel:
@@ -246,7 +248,7 @@ def _endpoint(engine: OpenAIEngine, base_dir: Path) -> ResolvedModel:
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:
     """Return a tokenizer as text, and the folder that it is in."""
     folder = find_model(name, base_dir)
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}")
-    return file.read_text(encoding="utf-8"), folder
+    try:
+        return (folder / "tokenizer.json").read_text(encoding="utf-8"), folder
+    except FileNotFoundError:
+        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}") from None

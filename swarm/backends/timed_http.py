@@ -95,7 +95,6 @@ class TimedClient:
             was_sent = True
             yield body
 
-        late = f"timeout: no answer within {limit_s:.3g} s"
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} if body else {}
         received = bytearray()
         try:
@@ -108,12 +107,16 @@ class TimedClient:
                     if len(received) > MAX_BODY_BYTES:
                         break
         except TimeoutError:
-            return Answer(trouble=late, was_sent=was_sent)
+            return Answer(trouble=f"timeout: no answer within {limit_s:.3g} s", was_sent=was_sent)
         except Exception as error:  # what a server can get wrong surfaces as many types, of several libraries
             return Answer(trouble=_reason(error), was_sent=was_sent)
         after = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", response.headers.get("Retry-After", ""))
-        kind = response.headers.get("Content-Type", "")
-        return Answer(response.status_code, bytes(received), kind, float(after[0]) if after else 0.0)
+        return Answer(
+            response.status_code,
+            bytes(received),
+            response.headers.get("Content-Type", ""),
+            float(after[0]) if after else 0.0,
+        )
 
     def close(self) -> None:
         """Close the connections; idempotent."""

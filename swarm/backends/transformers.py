@@ -9,12 +9,14 @@
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
@@ -93,12 +95,9 @@ class TransformersModel(LocalModel[_Row]):
 
     @torch.inference_mode()
     def _decode(self, rows: list[_Row], deadline_s: float | None) -> None:
-        width = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), width), self.tokenizer.pad_id)
-        seen = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, width - len(row.ids) :] = torch.tensor(row.ids)
-            seen[i, width - len(row.ids) :] = 1
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
+        ids = pad([torch.tensor(row.ids) for row in rows], padding_value=self.tokenizer.pad_id)
+        seen = pad([torch.ones(len(row.ids), dtype=torch.long) for row in rows])
         self._model.generate(
             input_ids=ids.to(self._device),
             attention_mask=seen.to(self._device),

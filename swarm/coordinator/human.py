@@ -20,12 +20,6 @@ from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
 from worlds.protocol import Playbook
 
-DIGEST_LINES = 40
-"""Of a digest that a person directs by; `more` shows the rest."""
-
-SHORT_DIGEST_LINES = 10
-"""Of a digest that a person approves by."""
-
 _EDITING = [
     "a0: TEXT     directs a0 with TEXT; nothing after the colon takes its directive away",
     "all: TEXT    directs every agent",
@@ -103,10 +97,8 @@ class Director(_AtTerminal):
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
         """Ask the coordinator, whose tokens the pool counts."""
         if self._coordinator is None:
-            config = self._config
-            self._coordinator = make_coordinator(
-                config.coordinator, config.world.id, None, pool.count_tokens, terminal=self.terminal
-            )
+            section, world_id = self._config.coordinator, self._config.world.id
+            self._coordinator = make_coordinator(section, world_id, None, pool.count_tokens, terminal=self.terminal)
         return self._coordinator.direct(requests)
 
 
@@ -131,15 +123,13 @@ class _Draft:
             SwarmError: it cannot be meant; nothing has changed.
         """
         agents = self.request.agents
-        name, colon, text = line.partition(":")
-        name = name.strip()
+        name, colon, text = map(str.strip, line.partition(":"))
         if not colon:
             raise SwarmError(f"not understood: {line}; write AGENT: TEXT, or ? for help")
         if name not in (*agents, "all"):
             some = " ".join(agents[:12]) + (" ..." if len(agents) > 12 else "")
             raise SwarmError(f"no agent {name!r} can be directed; there are: {some}")
-        said = checked_text(text) if text.strip() else ""
-        self.told |= dict.fromkeys(agents if name == "all" else (name,), said)
+        self.told |= dict.fromkeys(agents if name == "all" else (name,), checked_text(text) if text else "")
 
     def directives(self) -> dict[str, str]:
         """Return agent -> text, in the order of the agents."""
@@ -170,7 +160,13 @@ class _Draft:
 
 
 class _Talk(_AtTerminal):
-    """What both roles of a person have in common: the digest, the prompt, and the words that always work."""
+    """What both roles of a person have in common: the digest, the prompt, and the words that always work.
+
+    Attributes:
+        num_lines: of the digest that are shown at once; `more` shows the rest.
+        prompt: asks for a line.
+        help: what `?` shows.
+    """
 
     num_lines: int
     prompt: str
@@ -245,7 +241,7 @@ class HumanCoordinator(_Talk, Coordinator):
     needs_reports = False
     needs_terminal = True
     reads_hints = True
-    num_lines = DIGEST_LINES
+    num_lines = 40
     prompt = "> "
     help = ("Enter        is the end: what was written is directed", *_EDITING, *_ALWAYS)
 
@@ -281,7 +277,7 @@ class Approver(_Talk):
         reads_hints: whether the coordinator understands what is said to it.
     """
 
-    num_lines = SHORT_DIGEST_LINES
+    num_lines = 10
     prompt = "approve? "
     _pool: Pool
 
@@ -330,9 +326,7 @@ class Approver(_Talk):
         hints = [*draft.hints, checked_text(text)]
         spent = draft.cost(hints)  # what was said to the coordinator cannot be taken back
         draft.hints, request, reply = hints, draft.request, draft.reply
-        left = request.max_tokens
-        if left is not None:
-            left = max(0, left - reply.tokens - spent)
+        left = None if request.max_tokens is None else max(0, request.max_tokens - reply.tokens - spent)
         (again,) = self._pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
         if not again.calls and again.fault is None:
             self._say("the coordinator was not asked: nothing is open for it, or the tokens that are left are too few")

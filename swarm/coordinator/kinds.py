@@ -60,15 +60,14 @@ class RulesCoordinator(Coordinator):
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Charge each request for the reports it reads and the directives it writes."""
-        replies: list[DirectReply] = []
-        for request in requests:
-            directives = self.setup.playbook.rules(request)
-            read, written = (sum(self.setup.count_tokens(texts)) for texts in (request.news, [*directives.values()]))
-            if request.max_tokens is not None and read + written > request.max_tokens:
-                replies.append(DirectReply(request.key))
-            else:
-                replies.append(DirectReply(request.key, directives, read, written))
-        return replies
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: DirectRequest) -> DirectReply:
+        directives = self.setup.playbook.rules(request)
+        read, written = (sum(self.setup.count_tokens(texts)) for texts in (request.news, [*directives.values()]))
+        if request.max_tokens is not None and read + written > request.max_tokens:
+            return DirectReply(request.key)
+        return DirectReply(request.key, directives, read, written)
 
 
 class BriefedCoordinator(Coordinator):

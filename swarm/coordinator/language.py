@@ -166,8 +166,6 @@ def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict
     else:
         lines = text.split("\n")[: -1 if cut else None]
         found = [(match[1], match[2]) for line in lines if len(line) < 1000 and (match := _LINE.match(line))]
-    said: dict[str, str] = {}
-    for agent, directive in found:
-        if agent in agents and agent not in said and directive.strip():
-            said[agent] = directive.strip()[:MAX_DIRECTIVE].strip()
+    # The first that is said to an agent counts.
+    said = {agent: text.strip()[:MAX_DIRECTIVE].strip() for agent, text in reversed(found) if text.strip()}
     return {agent: said[agent] for agent in agents if agent in said}
