@@ -49,8 +49,7 @@ def start_ray(address: str | None = None) -> None:
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    where = f" at {address}" if address else " on this machine"
-    connect(where, ", or set runtime.pool: local", **settings)
+    connect(f" at {address}" if address else " on this machine", ", or set runtime.pool: local", **settings)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
@@ -75,8 +74,7 @@ class HostActor:
         method, requests = pickle.loads(message)  # noqa: S301 - written by `_Member.submit`
         if method == "act":
             requests = [ActRequest(*fields) for fields in requests]
-        replies = getattr(self.host, method)(requests)
-        return pickle.dumps([_fields(reply) for reply in replies], PICKLE_PROTOCOL)
+        return pickle.dumps([_fields(reply) for reply in getattr(self.host, method)(requests)], PICKLE_PROTOCOL)
 
 
 class _Member:
@@ -157,9 +155,7 @@ class RayPool(TokenCounter):
 
     def _start_hosts(self, models: Mapping[str, SharedModel]) -> None:
         config, runtime = self.spec.config, self.spec.config.runtime
-        agents = config.agents.count * config.at_once
-        count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
-        there = ray.cluster_resources()
+        count, there = config.num_hosts, ray.cluster_resources()
         engines = {getattr(model, "engine", model) for model in self._remote.values()}
         held = sum(getattr(engine, "num_gpus", 0.0) for engine in engines)
         gpus = there.get("GPU", 0.0) - held if runtime.device != "cpu" else 0.0
@@ -256,8 +252,7 @@ class RayPool(TokenCounter):
             return self._near.act(requests)
         if self._far:
             requests = [dataclasses.replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
-        answers = self._run("act", [_fields(request) for request in requests])
-        return _replies(ActReply, requests, answers)
+        return _replies(ActReply, requests, self._run("act", [_fields(request) for request in requests]))
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""

@@ -141,8 +141,9 @@ class EngineLoop:
         name = next(self._names)
         try:
             lora = self._loras[asked.adapter] if asked.adapter is not None else None
-            sampling = self._sampling(asked.request)
-            self._engine.add_request(name, {"prompt_token_ids": asked.ids}, sampling, lora_request=lora)
+            self._engine.add_request(
+                name, {"prompt_token_ids": asked.ids}, self._sampling(asked.request), lora_request=lora
+            )
         except Exception as error:  # this request is refused; the engine lives
             asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {first_line(error)[:200]}"))
         else:

@@ -110,11 +110,7 @@ def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> _Need:
         size = width * count + cpu_cache_gb() * 1e9
         return _Need(engine, "this machine", size, f"and {cpu_cache_gb()} GB of KV cache")
     on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
-    copies = 1
-    if runtime.pool == "ray":
-        agents = config.agents.count * config.at_once
-        hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
-        copies = hosts + runtime.standby
+    copies = config.num_hosts + runtime.standby if runtime.pool == "ray" else 1
     width = 4 if runtime.dtype == "float32" else 2
     if isinstance(engine, UlmEngine) and not on_gpu:  # read once, shared by all hosts; large ones are packed in each
         from ulm.decode.stepper import PACK_FROM

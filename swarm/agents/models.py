@@ -55,9 +55,8 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     """
     found = LoadedModels()
     book_for(config.coordinator, config.world.id)
-    engines = config.agents.engine, config.coordinator.engine
-    pretrained = {engine.model for engine in engines if _is_pretrained(engine, base_dir)}
-    check_sizes(config, {name: find_model(name, base_dir) for name in pretrained})
+    both = config.agents.engine, config.coordinator.engine
+    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
     found.agents = _resolved(found, "agents", config, base_dir)
     found.coordinator = _resolved(found, "coordinator", config, base_dir)
     return found

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ulm.decode.constraint import Constraint
     from ulm.tokenizer import Tokenizer
 
+LATE = "timeout: decoding passed its deadline"
+
 _Call = TypeVar("_Call")
 
 

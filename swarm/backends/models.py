@@ -176,8 +176,7 @@ def open_model(name: str, folder: Path) -> ModelFolder:
     if "model_type" not in config:
         raise SwarmError(f"model {name}: {folder / 'config.json'} names no model_type, as transformers' configs do")
     length = config.get("max_position_embeddings")
-    if not isinstance(length, int):
-        length = 1 << 20
+    length = length if isinstance(length, int) else 1 << 20
     return ModelFolder(name, str(folder), _chat(name, folder), length, _ends(name, folder, config))
 
 

@@ -198,9 +198,11 @@ class OpenAIModel:
 
         def charged(result: TextResult) -> TextResult:
             """Add what the tries that were sent and not answered may have cost."""
-            read = result.prompt_tokens + unanswered * most[0]
-            written = result.generated_tokens + unanswered * most[1]
-            return replace(result, prompt_tokens=read, generated_tokens=written)
+            return replace(
+                result,
+                prompt_tokens=result.prompt_tokens + unanswered * most[0],
+                generated_tokens=result.generated_tokens + unanswered * most[1],
+            )
 
         for tries in range(1, self._retries + 2):
             answer = await self._exchange("POST", path, body, deadline_s)
@@ -333,6 +335,10 @@ def _form(structure: Structure) -> dict[str, Any]:
     """Return the fields that ask for a structure: OpenAI's own for JSON, vLLM's (0.12 and later) for the others."""
     form, value = structure.best("json_schema", "regex", "choices", "grammar")
     if form == "json_schema":
-        schema = {"name": "answer", "schema": value, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": value, "strict": True},
+            }
+        }
     return {"structured_outputs": {"choice" if form == "choices" else form: value}}

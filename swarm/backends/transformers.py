@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from swarm.backends.local import LocalModel
+from swarm.backends.local import LATE, LocalModel
 from swarm.backends.models import ModelFolder
 from swarm.backends.protocol import TextRequest, TextResult
 from swarm.errors import SwarmError, first_line
@@ -43,8 +43,7 @@ class _Row:
     def result(self) -> TextResult:
         """Return the answer; a row that was cut, or never begun, is a fault."""
         if self.finish is None or self.finish == "fault":
-            fault = "timeout: decoding passed its deadline"
-            return TextResult.failed(fault, len(self.ids) if self.finish else 0, len(self.produced))
+            return TextResult.failed(LATE, len(self.ids) if self.finish else 0, len(self.produced))
         return TextResult(self.text, len(self.ids), len(self.produced), self.finish)
 
 
@@ -81,8 +80,7 @@ class TransformersModel(LocalModel[_Row]):
     def _call(self, request: TextRequest, ids: list[int]) -> _Row:
         constraint = self.constraint(request.structure)
         # The streams of `ulm.decode.engine`: the same seed draws the same uniforms.
-        stream = np.random.Generator(np.random.PCG64(request.seed))
-        uniforms = stream.random(request.max_new_tokens, dtype=np.float32)
+        uniforms = np.random.Generator(np.random.PCG64(request.seed)).random(request.max_new_tokens, np.float32)
         return _Row(request, ids, uniforms, constraint.matcher() if constraint else None)
 
     def _answers(self, calls: list[_Row], deadline_s: float | None) -> list[TextResult]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from swarm.backends.local import LocalModel
+from swarm.backends.local import LATE, LocalModel
 from swarm.backends.models import ChatFormat
 from swarm.backends.protocol import MemoryReader, TextRequest, TextResult
 from swarm.messages import Update
@@ -65,8 +65,7 @@ class UlmModel(LocalModel["GenerationRequest"]):
         try:
             found = self._engine.generate(calls, deadline_s)
         except TimeoutError:
-            late = "timeout: decoding passed its deadline"
-            return [TextResult.failed(late, len(call.prompt), call.max_new_tokens) for call in calls]
+            return [TextResult.failed(LATE, len(call.prompt), call.max_new_tokens) for call in calls]
         return [
             TextResult(r.text, r.prompt_tokens, r.generated_tokens, r.finish, None, self._updates(r)) for r in found
         ]

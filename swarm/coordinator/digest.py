@@ -47,9 +47,10 @@ def digest_lines(situation: Situation, briefings: Sequence[Briefing]) -> list[st
     silent = [agent for agent in situation.agents if agent not in last]
     if silent and situation.reports:
         lines.append(f"No word from {' '.join(silent)}")
-    for tick, agent, text in reversed(situation.directives):
-        answer = came_back.get((tick, agent))
-        lines.append(f"Told {agent} at tick {tick}: {text}; then {answer or 'nothing was reported'}")
+    lines += [
+        f"Told {agent} at tick {tick}: {text}; then {came_back.get((tick, agent)) or 'nothing was reported'}"
+        for tick, agent, text in reversed(situation.directives)
+    ]
     lines += [
         f"Before, {report.agent} said: {report.text}"
         for report in reversed(situation.reports)

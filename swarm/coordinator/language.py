@@ -89,8 +89,8 @@ class LanguageCoordinator(Coordinator):
             if not open_to:
                 continue
             text = self._request(request, briefings, open_to)
-            (length,) = model.count_prompts([text])
-            if request.max_tokens is None or length + text.max_new_tokens <= request.max_tokens:
+            cost = model.count_prompts([text])[0] + text.max_new_tokens
+            if request.max_tokens is None or cost <= request.max_tokens:
                 asked.append((index, text, open_to))
         results = model.generate([text for _, text, _ in asked], time.monotonic() + self.setup.limit_s(len(asked)))
         for (index, _, open_to), result in zip(asked, results, strict=True):
@@ -159,8 +159,7 @@ def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict
     found: list[tuple[str, str]] = []
     if text.lstrip().startswith("{"):
         try:
-            data = json.loads(text)
-            found = [(k, v) for k, v in data.items() if isinstance(v, str)]
+            found = [(k, v) for k, v in json.loads(text).items() if isinstance(v, str)]
         except (ValueError, RecursionError):
             found = _PAIR.findall(text)
     else:
