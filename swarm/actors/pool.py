@@ -156,7 +156,7 @@ class RayPool(TokenCounter):
     def _start_hosts(self, models: Mapping[str, SharedModel]) -> None:
         config, runtime = self.spec.config, self.spec.config.runtime
         count, there = config.num_hosts, ray.cluster_resources()
-        engines = {getattr(model, "engine", model) for model in self._remote.values()}
+        engines = {getattr(model, "server", model) for model in self._remote.values()}
         held = sum(getattr(engine, "num_gpus", 0.0) for engine in engines)
         gpus = there.get("GPU", 0.0) - held if runtime.device != "cpu" else 0.0
         changes: dict[str, Any] = {}

@@ -281,7 +281,7 @@ def _result(output: Any) -> TextResult:
     return TextResult(answer.text, read, written, "stop" if isinstance(answer.stop_reason, str) else "end")
 
 
-class VllmModel(LocalModel[_Call]):
+class VllmServer:
     """The engine as this process sees it: starts it, asks it, and starts it anew when it dies.
 
     Args:
@@ -305,9 +305,8 @@ class VllmModel(LocalModel[_Call]):
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
         require_vllm(settings.num_gpus)
-        super().__init__(folder.tokenizer(), folder.chat, folder.max_length)
-        self.num_gpus = settings.num_gpus
-        self._folder, self._settings, self._adapters = folder, settings, [str(adapter) for adapter in adapters]
+        self.folder, self.num_gpus = folder, settings.num_gpus
+        self._settings, self._adapters = settings, [str(adapter) for adapter in adapters]
         self._on_event = on_event
         self._deaths = 0
         self._actor: Any = None
@@ -322,26 +321,16 @@ class VllmModel(LocalModel[_Call]):
                 f"0 for vLLM on CPUs"
             )
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
-        self._actor = actor.remote(self._folder, self._settings, self._adapters)
+        self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
             self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
             if not isinstance(error, RayError):
                 raise
-            raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
+            raise SwarmError(f"vLLM cannot be started with model {self.folder.name}: {_reason(error)}") from error
 
-    def adapted(self, adapter: str | Path) -> AdaptedVllm:
-        """Return the same engine with one of its adapters on every request."""
-        return AdaptedVllm(self, str(adapter))
-
-    def _call(self, request: TextRequest, ids: list[int]) -> _Call:
-        return ids, request
-
-    def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
-        return self.answers(calls, deadline_s)
-
-    def answers(self, calls: list[_Call], deadline_s: float | None, adapter: str | None = None) -> list[TextResult]:
+    def answers(self, calls: list[_Call], deadline_s: float | None, adapter: str | None) -> list[TextResult]:
         """Answer every request with one of the engine's adapters, or None; a dead engine is replaced and asked again.
 
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
@@ -385,22 +374,22 @@ class VllmModel(LocalModel[_Call]):
             self._actor = None
 
 
-class AdaptedVllm(LocalModel[_Call]):
-    """An engine as those see it who ask with one adapter."""
+class VllmModel(LocalModel[_Call]):
+    """An engine as those see it who ask with one of its adapters, or with none."""
 
-    def __init__(self, engine: VllmModel, adapter: str) -> None:
-        super().__init__(engine.tokenizer, engine.chat, engine.max_length)
-        self.engine, self._adapter = engine, adapter
+    def __init__(self, server: VllmServer, adapter: str | Path | None = None) -> None:
+        super().__init__(server.folder.tokenizer(), server.folder.chat, server.max_length)
+        self.server, self._adapter = server, None if adapter is None else str(adapter)
 
     def _call(self, request: TextRequest, ids: list[int]) -> _Call:
         return ids, request
 
     def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
-        return self.engine.answers(calls, deadline_s, self._adapter)
+        return self.server.answers(calls, deadline_s, self._adapter)
 
     def close(self) -> None:
         """Kill the engine, for all that share it; idempotent."""
-        self.engine.close()
+        self.server.close()
 
 
 def _free_gpus(wanted: float) -> float:

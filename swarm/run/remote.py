@@ -34,13 +34,13 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
 
                 started[whose] = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
             elif isinstance(engine, VllmEngine) and model.folder is not None:
-                from swarm.actors.vllm_engine import VllmModel
+                from swarm.actors.vllm_engine import VllmModel, VllmServer
 
                 key = _apart(engine)
                 if key not in engines:
                     adapters = dict.fromkeys(e.adapter for e in on_vllm if e.adapter and _apart(e) == key)
-                    engines[key] = VllmModel(model.folder, engine, list(adapters), on_event)
-                started[whose] = engines[key].adapted(engine.adapter) if engine.adapter else engines[key]
+                    engines[key] = VllmServer(model.folder, engine, list(adapters), on_event)
+                started[whose] = VllmModel(engines[key], engine.adapter)
     except BaseException:
         for running in started.values():
             running.close()
