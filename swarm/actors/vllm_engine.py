@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import json
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
 from swarm.backends.protocol import Structure, TextRequest, TextResult
@@ -103,7 +103,7 @@ class EngineLoop:
         sampled_batch: int | None,
         sampling: Callable[[TextRequest], Any] | None = None,
     ) -> None:
-        self._engine, self._loras, self._sampled_batch = engine, loras, sampled_batch
+        self.engine, self._loras, self._sampled_batch = engine, loras, sampled_batch
         self._sampling = sampling or _sampling
         self._inbox: SimpleQueue[_Asked] = SimpleQueue()
         self._waiting: deque[_Asked] = deque()
@@ -125,7 +125,7 @@ class EngineLoop:
         while self._waiting and self._has_room(self._waiting[0].request):
             self._start(self._waiting.popleft())
         self._abort_late()
-        for output in self._engine.step():
+        for output in self.engine.step():
             if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
                 asked.answer.set_result(_result(output))
 
@@ -141,7 +141,7 @@ class EngineLoop:
         name = next(self._names)
         try:
             lora = self._loras[asked.adapter] if asked.adapter is not None else None
-            self._engine.add_request(
+            self.engine.add_request(
                 name, {"prompt_token_ids": asked.ids}, self._sampling(asked.request), lora_request=lora
             )
         except Exception as error:  # this request is refused; the engine lives
@@ -153,7 +153,7 @@ class EngineLoop:
         now = time.monotonic()
         names = [name for name, asked in self._running.items() if now > asked.deadline_s]
         if names:
-            self._engine.abort_request(names)
+            self.engine.abort_request(names)
         for asked in map(self._running.pop, names):
             # How much it had written is not known: it is charged as if all.
             asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
@@ -169,13 +169,21 @@ class VllmActor:
     def __init__(self, folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) -> None:
         os.environ.update(_environment(settings))
         self._dead: BaseException | None = None
-        started: Future[tuple[EngineLoop, int]] = Future()
-        threading.Thread(target=self._serve, args=(folder, settings, adapters, started), daemon=True).start()
-        self._loop, self._max_length = started.result()
+        thread = DaemonThread("engine")
+
+        def make() -> EngineLoop:
+            engine = _engine(folder, settings, adapters)
+            return EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
+
+        # Made and stepped in one thread: OpenMP gives each thread that computes helpers of its own, and with more of
+        # them than cores they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76,
+        # 2026-11-27).
+        self._loop: EngineLoop = thread.submit(make).result()
+        thread.submit(self._step)
 
     def ready(self) -> tuple[int, int]:
         """Return the process id and the longest prompt and answer together."""
-        return os.getpid(), self._max_length
+        return os.getpid(), self._loop.engine.model_config.max_model_len
 
     def generate(self, asked: list[_Call], limit_s: float, adapter: str | None) -> list[TextResult]:
         """Answer requests within a time, with an adapter; those that take longer are aborted."""
@@ -185,28 +193,10 @@ class VllmActor:
             raise self._dead
         return [answer.result() for answer in answers]
 
-    def _serve(
-        self,
-        folder: ModelFolder,
-        settings: VllmEngine,
-        adapters: Sequence[str],
-        started: Future[tuple[EngineLoop, int]],
-    ) -> None:
-        """Make the engine, then step it for ever.
-
-        Both in one thread: OpenMP gives each thread that computes helpers of its own, and with more of them than cores
-        they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76, 2026-11-27).
-        """
-        try:
-            engine = _engine(folder, settings, adapters)
-            loop = EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
-            started.set_result((loop, engine.model_config.max_model_len))
-        except BaseException as error:
-            started.set_exception(error)
-            return
+    def _step(self) -> None:
         try:
             while True:
-                loop.turn()
+                self._loop.turn()
         except BaseException as error:  # the engine is gone: let the client start another one
             self._dead = error
             os._exit(1)

@@ -10,7 +10,6 @@ repeated. A model that raises or returns garbage becomes a fault of the request 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -225,10 +224,6 @@ class Host(TokenCounter):
         if runtime.threads_per_host:
             torch.set_num_threads(runtime.threads_per_host)
         return resolve_device(runtime.device), getattr(torch, runtime.dtype)
-
-    def ping(self) -> int:
-        """Return the process id: the host is up."""
-        return os.getpid()
 
     def _engine(self, path: str, parts: frozenset[str]) -> Engine:
         """Return the engine of a model with these of its optional parts (`ulm.config.PARTS`) and no other."""

@@ -75,6 +75,8 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     """
     if config.runtime.address is not None:
         return
+    from ulm.hf.pretrained import memory_bytes
+
     needs: dict[str, _Need] = {}
     for engine in (config.agents.engine, config.coordinator.engine):
         if isinstance(engine, ModelEngine) and engine.model in folders:
@@ -82,7 +84,7 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
             apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
             need = _need(engine, num_weights(folders[engine.model]), config)
             needs[engine.model_dump_json(exclude=apart)] = need
-    for place, there in (("this machine", _memory_bytes()), ("its GPU", _gpu_bytes())):
+    for place, there in (("this machine", memory_bytes()), ("its GPU", _gpu_bytes())):
         here = [need for need in needs.values() if need.place == place]
         if there is not None and sum(need.size for need in here) > there:
             told = "; ".join(f"{n.engine.model} needs {n.size / 1e9:.1f} GB for weights {n.copies}" for n in here)
@@ -119,12 +121,6 @@ def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> _Need:
         packed = copies * width if count >= PACK_FROM else 0
         return _Need(engine, "this machine", (shared + packed) * count, "read and shared")
     return _Need(engine, "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)")
-
-
-def _memory_bytes() -> float:
-    from ulm.hf.pretrained import memory_bytes
-
-    return memory_bytes()
 
 
 def _gpu_bytes() -> float | None:

@@ -33,6 +33,12 @@ _DECIDES = ("config.json", "generation_config.json", "tokenizer.json", "tokenize
 """Files that decide what a model says, beside its weights; licences and cards do not."""
 
 
+def chat_messages(system: str | None, prompt: str, marks: re.Pattern[str]) -> list[dict[str, str]]:
+    """Return a chat of one question, without what opens or closes a message: what agents write may do neither."""
+    said = [("system", system), ("user", prompt)] if system else [("user", prompt)]
+    return [{"role": role, "content": without(text, marks)} for role, text in said]
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
     """How a model wants a chat to be written.
@@ -58,10 +64,7 @@ class ChatFormat:
 
         if system and not self.has_system:
             system, prompt = "", f"{system}\n\n{prompt}"
-        # What agents write may not open or close a message.
-        marks = re.compile("|".join(map(re.escape, self.special)))
-        said = [("system", system), ("user", prompt)] if system else [("user", prompt)]
-        messages = [{"role": role, "content": without(text, marks)} for role, text in said]
+        messages = chat_messages(system, prompt, re.compile("|".join(map(re.escape, self.special))))
         names = {**self.names, "strftime_now": DATE.strftime, "date_string": DATE.strftime("%d %b %Y")}
         rendered = render_jinja_template([messages], chat_template=self.template, add_generation_prompt=True, **names)
         return str(rendered[0][0])

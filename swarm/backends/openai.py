@@ -23,12 +23,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from swarm.backends.completion import decode, judge, model_names, read_completion
+from swarm.backends.models import chat_messages
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Answer, TimedClient
 from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
-from swarm.text import one_line, without
+from swarm.text import one_line
 
 if TYPE_CHECKING:
     from ulm.tokenizer import Tokenizer
@@ -46,6 +47,8 @@ MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
 _MARKS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
+"""What the usual chat formats write between messages; servers may read it as such wherever it stands."""
+
 _LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
 _NO_FORM = "the answer has not the form that was asked for; the endpoint may not know structured_outputs"
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
@@ -148,7 +151,7 @@ class OpenAIModel:
             for texts in ([r.prompt for r in requests], [r.system or "" for r in requests])
         )
         return [
-            prompt if request.system is None else prompt + system + CHAT_MARKS * len(_messages(request))
+            prompt if request.system is None else prompt + system + CHAT_MARKS * (1 + bool(request.system))
             for request, prompt, system in zip(requests, prompts, systems, strict=True)
         ]
 
@@ -261,7 +264,7 @@ class OpenAIModel:
         if request.system is None:
             path, payload["prompt"] = "/completions", request.prompt
         else:
-            path, payload["messages"] = "/chat/completions", _messages(request)
+            path, payload["messages"] = "/chat/completions", chat_messages(request.system, request.prompt, _MARKS)
         return path, json.dumps(payload, allow_nan=False).encode()
 
     def _result(self, request: TextRequest, answer: Answer, most: tuple[int, int]) -> TextResult:
@@ -323,12 +326,6 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise SwarmError(f"the environment variable {variable} holds no key: keys are one word of printable ASCII")
     return key
-
-
-def _messages(request: TextRequest) -> list[dict[str, str]]:
-    """Return a chat without what the usual formats write between messages: servers may read it as such."""
-    said = [("system", request.system), ("user", request.prompt)] if request.system else [("user", request.prompt)]
-    return [{"role": role, "content": without(text, _MARKS)} for role, text in said]
 
 
 def _form(structure: Structure) -> dict[str, Any]:

@@ -57,9 +57,8 @@ class TimedClient:
     """
 
     def __init__(self, key: str | None, connections: int) -> None:
-        headers = {"Accept-Encoding": "identity"}  # nothing to unpack, so no bomb
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        # Nothing is to be unpacked, so there can be no bomb.
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx2.Limits(max_keepalive_connections=connections)
         try:
             # Redirects are not followed (httpx2's default): they could carry the key elsewhere.

@@ -129,14 +129,14 @@ class ShuffledCoordinator(Coordinator):
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Pass all directives on along one random cycle through all agents, so that nobody keeps its own."""
-        replies: list[DirectReply] = []
-        for request, reply in zip(requests, self.inner.direct(requests), strict=True):
-            cycle = list(request.agents)
-            random.Random(derive_seed(request.seed, "shuffle")).shuffle(cycle)  # noqa: S311
-            receiver = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
-            moved = {receiver[agent]: text for agent, text in reply.directives.items()}
-            replies.append(replace(reply, directives={a: moved[a] for a in request.agents if a in moved}))
-        return replies
+        return [self._moved(*pair) for pair in zip(requests, self.inner.direct(requests), strict=True)]
+
+    def _moved(self, request: DirectRequest, reply: DirectReply) -> DirectReply:
+        cycle = list(request.agents)
+        random.Random(derive_seed(request.seed, "shuffle")).shuffle(cycle)  # noqa: S311
+        receiver = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
+        moved = {receiver[agent]: text for agent, text in reply.directives.items()}
+        return replace(reply, directives={agent: moved[agent] for agent in request.agents if agent in moved})
 
 
 def book_for(config: CoordinatorConfig, world_id: str) -> Playbook | None:

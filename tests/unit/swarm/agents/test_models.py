@@ -152,10 +152,10 @@ def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monk
         },
         pool="local",
     )
-    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 7.0 * count)
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 7.0 * count)
     with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
         check_sizes(both, {"model": place / "model"})
-    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 8.0 * count)
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 8.0 * count)
     check_sizes(both, {"model": place / "model"})
 
 
