@@ -165,13 +165,13 @@ class RayPool(TokenCounter):
         if runtime.threads_per_host is None:  # as many as fit: threads that wait for each other's core stall decoding
             changes["threads_per_host"] = max(1, int(there.get("CPU", 1.0)) // count)
         runtime = runtime.model_copy(update=changes)
-        self.spec = dataclasses.replace(self.spec, config=config.model_copy(update={"runtime": runtime}))
+        spec = dataclasses.replace(self.spec, config=config.model_copy(update={"runtime": runtime}))
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus > 0:
             options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
         actor = HostActor.options(**options)  # type: ignore[attr-defined]
         weights = [ray.put(model) for model in models.values()]
-        self._start: Callable[[], _Member] = lambda: _Member(actor.remote(self.spec, list(models), *weights))
+        self._start: Callable[[], _Member] = lambda: _Member(actor.remote(spec, list(models), *weights))
         # Pretrained models are read from disk by each host.
         slow = any(isinstance(each.engine, TransformersEngine) for each in (self.spec.agents, self.spec.coordinator))
         self._start_limit_s = LOAD_TIMEOUT_S if slow else START_TIMEOUT_S

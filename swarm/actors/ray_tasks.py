@@ -29,8 +29,9 @@ def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
     try:
         ray.init(logging_level="ERROR", log_to_driver=False, **settings)
     except Exception as error:
-        reason = f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"
-        raise SwarmError(reason) from error
+        raise SwarmError(
+            f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"
+        ) from error
     return True
 
 

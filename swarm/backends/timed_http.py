@@ -59,10 +59,14 @@ class TimedClient:
     def __init__(self, key: str | None, connections: int) -> None:
         # Nothing is to be unpacked, so there can be no bomb.
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
-        limits = httpx2.Limits(max_keepalive_connections=connections)
         try:
             # Redirects are not followed (httpx2's default): they could carry the key elsewhere.
-            self._client = httpx2.AsyncClient(headers=headers, verify=_certificates(), timeout=None, limits=limits)
+            self._client = httpx2.AsyncClient(
+                headers=headers,
+                verify=_certificates(),
+                timeout=None,
+                limits=httpx2.Limits(max_keepalive_connections=connections),
+            )
         except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
             raise SwarmError(
                 f"cannot use a proxy or certificate that the environment names ({_reason(error)}): "

@@ -67,8 +67,7 @@ class TransformersModel(LocalModel[_Row]):
         adapter: Path | None = None,
     ) -> None:
         super().__init__(folder.tokenizer(), folder.chat, folder.max_length)
-        self._device = torch.device(device)
-        self._model = _load(folder, self._device, dtype, adapter)
+        self._model = _load(folder, torch.device(device), dtype, adapter)
         self._ends = folder.ends
         # Its own would add penalties and the like to what a request asks for.
         from transformers import GenerationConfig
@@ -97,8 +96,8 @@ class TransformersModel(LocalModel[_Row]):
         ids = pad([torch.tensor(row.ids) for row in rows], padding_value=self.tokenizer.pad_id)
         seen = pad([torch.ones(len(row.ids), dtype=torch.long) for row in rows])
         self._model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=seen.to(self._device),
+            input_ids=ids.to(self._model.device),
+            attention_mask=seen.to(self._model.device),
             max_new_tokens=max(row.request.max_new_tokens for row in rows),
             logits_processor=[_Choose(rows, self.tokenizer, self._ends, deadline_s)],
         )

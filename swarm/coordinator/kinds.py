@@ -173,7 +173,6 @@ def make_coordinator(
         SwarmError: no coordinator has that name, its package is broken, its options are not possible, or it needs a
             playbook that the world does not have.
     """
-    found: type[Coordinator] = COORDINATORS.find(config.kind).variant(config)
     setup = Setup(
         config,
         count_tokens,
@@ -185,7 +184,7 @@ def make_coordinator(
         terminal,
     )
     try:
-        made = found(setup)
+        made: Coordinator = COORDINATORS.find(config.kind).variant(config)(setup)
     except SwarmError:
         raise
     except Exception as error:  # it may be anybody's code
