@@ -184,8 +184,20 @@ class _Talk(_AtTerminal):
         if self._rest:
             self._say(f"({len(self._rest)} lines more: more)")
 
-    def _listen(self) -> str:
-        """Return the next line that is for the caller.
+    def _take(self, draft: _Draft, line: str) -> bool:
+        """Take in what the person wrote; return whether it is a hint.
+
+        Raises:
+            SwarmError: it cannot be meant, or not be paid.
+        """
+        draft.write(line)
+        return False
+
+    def _taken(self, draft: _Draft, is_hint: bool) -> None:
+        """Go on after a line that was taken in."""
+
+    def _finished(self, draft: _Draft) -> DirectReply:
+        """Take in lines until one ends the draft and the episode can pay for it.
 
         Raises:
             KeyboardInterrupt: the person stops the run.
@@ -193,43 +205,29 @@ class _Talk(_AtTerminal):
         while True:
             try:
                 line = self.terminal.ask(self.prompt).strip()
+                if line == "quit":
+                    raise KeyboardInterrupt
+                if line == "none":
+                    draft.told = {}
+                if line in ("", "none"):
+                    return draft.result()
+                if line == "?":
+                    self._say(*self.help)
+                    continue
+                if line == "more":
+                    self._say(*(self._rest or ["that was all"]))
+                    self._rest = []
+                    continue
+                is_hint = self._take(draft, line)
             except EOFError:
                 self._say("")
                 raise KeyboardInterrupt from None
             except UnicodeDecodeError:
                 self._say("that was no text; once more, please")
-                continue
-            if line == "quit":
-                raise KeyboardInterrupt
-            if line == "?":
-                self._say(*self.help)
-            elif line == "more":
-                self._say(*(self._rest or ["that was all"]))
-                self._rest = []
-            else:
-                return line
-
-    def _take(self, draft: _Draft, line: str) -> None:
-        """Take in what the person wrote.
-
-        Raises:
-            SwarmError: it cannot be meant, or not be paid.
-        """
-        draft.write(line)
-
-    def _finished(self, draft: _Draft) -> DirectReply:
-        """Take in lines until one ends the draft and the episode can pay for it."""
-        while True:
-            line = self._listen()
-            try:
-                if line not in ("", "none"):
-                    self._take(draft, line)
-                    continue
-                if line:
-                    draft.told = {}
-                return draft.result()
             except SwarmError as error:
                 self._say(str(error))
+            else:
+                self._taken(draft, is_hint)
 
 
 class HumanCoordinator(_Talk, Coordinator):
@@ -311,21 +309,26 @@ class Approver(_Talk):
         self._say("Directives:" if told else "Directives: none")
         self._say(*(f"  {agent:>5} <- {text}" for agent, text in told.items()))
 
-    def _take(self, draft: _Draft, line: str) -> None:
+    def _take(self, draft: _Draft, line: str) -> bool:
         name, _, text = line.partition(":")
-        if name.strip() == "hint":
-            self._hint(draft, text)
-        else:
-            draft.write(line)
-        self._present(draft)
-
-    def _hint(self, draft: _Draft, text: str) -> None:
-        """Ask the coordinator again, if it can be asked; the reply has the cost of all before."""
+        if name.strip() != "hint":
+            return super()._take(draft, line)
         if not self.reads_hints:
             raise SwarmError("this coordinator reads no hints; direct agents yourself, such as a0: TEXT")
         hints = [*draft.hints, checked_text(text)]
-        spent = draft.cost(hints)  # what was said to the coordinator cannot be taken back
-        draft.hints, request, reply = hints, draft.request, draft.reply
+        draft.cost(hints)  # before it is said: it cannot be taken back
+        draft.hints = hints
+        return True
+
+    def _taken(self, draft: _Draft, is_hint: bool) -> None:
+        if is_hint:
+            self._ask_again(draft)
+        self._present(draft)
+
+    def _ask_again(self, draft: _Draft) -> None:
+        """Ask the coordinator with the hints, if it can be asked; its reply then has the cost of all before."""
+        hints, request, reply = draft.hints, draft.request, draft.reply
+        spent = draft.cost(hints)
         left = None if request.max_tokens is None else max(0, request.max_tokens - reply.tokens - spent)
         (again,) = self._pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
         if not again.calls and again.fault is None:
