@@ -9,8 +9,6 @@
   been applied.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -33,6 +33,7 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -134,8 +135,6 @@ class TokenCounter:
         self.spec = spec
         self._reader = None
         if spec.agents.tokenizer is not None:
-            from ulm.tokenizer import Tokenizer
-
             self._reader = PromptReader(Tokenizer.from_json(spec.agents.tokenizer), spec.agents.chat)
 
     def count_prompts(self, texts: Sequence[str]) -> list[int]:
@@ -233,7 +232,6 @@ class Host(TokenCounter):
             from ulm.checkpoint import build_model
             from ulm.config import PARTS, ModelConfig
             from ulm.decode.engine import Engine
-            from ulm.tokenizer import Tokenizer
 
             device, dtype = self._device_and_dtype()
             shared = self._models[path]

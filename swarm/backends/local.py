@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
+from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ulm.decode.constraint import Constraint
-    from ulm.tokenizer import Tokenizer
 
 LATE = "timeout: decoding passed its deadline"
 

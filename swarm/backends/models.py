@@ -5,8 +5,6 @@ does. Never downloads during a run what `swarm models fetch` was meant to get, b
 from its cache or fetched once. It refuses to know engines.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -14,13 +12,11 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.errors import SwarmError, first_line
 from swarm.text import without
-
-if TYPE_CHECKING:
-    from ulm.tokenizer import Tokenizer
+from ulm.tokenizer import Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model"]
@@ -90,8 +86,6 @@ class ModelFolder:
 
     def tokenizer(self) -> Tokenizer:
         """Return its tokenizer, which ends texts as the model does."""
-        from ulm.tokenizer import Tokenizer
-
         tokenizer = Tokenizer.load(self.path)
         tokenizer.pad_id = tokenizer.eot_id = self.ends[0]
         return tokenizer

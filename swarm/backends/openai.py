@@ -7,8 +7,6 @@
 Whether an answer has the wanted structure is for the caller to judge: endpoints may ignore what they do not know.
 """
 
-from __future__ import annotations
-
 import asyncio
 import difflib
 import functools
@@ -20,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.backends.completion import decode, judge, model_names, read_completion
 from swarm.backends.models import chat_messages
@@ -30,9 +28,7 @@ from swarm.backends.timed_http import Answer, TimedClient
 from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from swarm.text import one_line
-
-if TYPE_CHECKING:
-    from ulm.tokenizer import Tokenizer
+from ulm.tokenizer import Tokenizer
 
 BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 """Seconds before the first retry, twice as many before each further one, and their limit."""
@@ -167,8 +163,6 @@ class OpenAIModel:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from ulm.tokenizer import Tokenizer
-
         try:
             return Tokenizer.load(str(self._config.tokenizer))
         except ValueError as error:

@@ -4,19 +4,15 @@ Owns the difference between plain text, in which `<|im_end|>` is eleven letters,
 special tokens. It refuses to know engines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.backends.models import ChatFormat
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
-
-if TYPE_CHECKING:
-    from ulm.tokenizer import Tokenizer
+from ulm.tokenizer import Tokenizer
 
 CHAT_MARKS = 16
 """Tokens that the marks around one message of a chat are taken for where the chat format is not known."""
