@@ -25,3 +25,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return `; did you mean 'X'?` with the known name that is nearest to a word; `otherwise` where none is near."""
     near = nearest(word, known)
     return f"; did you mean '{near}'?" if near else otherwise
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line, in which Ray puts what was raised in another process: the traceback stands before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

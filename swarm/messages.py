@@ -57,6 +57,10 @@ class ActRequest:
     pattern: str | None = None
     memories: tuple[Handle, ...] = ()
 
+    def failed(self, fault: str) -> ActReply:
+        """Return the reply to a call that went wrong and used nothing."""
+        return ActReply(self.key, "", 0, 0, fault)
+
 
 @dataclass(frozen=True, slots=True)
 class ActReply:
@@ -91,6 +95,15 @@ class DirectRequest(Situation):
     key: CallKey
     max_tokens: int | None = None
     unread: int = 0
+
+    @property
+    def news(self) -> list[str]:
+        """The texts of the unread reports."""
+        return [report.text for report in self.reports[len(self.reports) - self.unread :]]
+
+    def failed(self, fault: str) -> DirectReply:
+        """Return the reply to a call that went wrong and used nothing."""
+        return DirectReply(self.key, fault=fault)
 
 
 @dataclass(frozen=True, slots=True)

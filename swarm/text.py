@@ -3,6 +3,8 @@
 An escape sequence from a model could rewrite the terminal of whoever watches; what a person types goes on record.
 """
 
+import re
+
 from swarm.errors import SwarmError
 
 MAX_CHARACTERS = 500
@@ -18,6 +20,14 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """Return `text` printable, with every run of white space turned into one space."""
     return printable(" ".join(str(text).split()))
+
+
+def without(text: str, marks: re.Pattern[str]) -> str:
+    """Return the text without these marks; what is left of one may form another, which is taken out, too."""
+    before = None
+    while before != text:
+        before, text = text, marks.sub("", text)
+    return text
 
 
 def checked_text(text: str) -> str:

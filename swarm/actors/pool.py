@@ -17,11 +17,12 @@ from typing import Any, get_args
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from swarm.actors.ray_tasks import connect
 from swarm.actors.shared_memory import protect
 from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
-from swarm.config.experiment import RuntimeConfig
-from swarm.errors import SwarmError, first_line
+from swarm.config.engine import TransformersEngine
+from swarm.errors import SwarmError, first_line, last_line
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 _Fields = tuple[Any, ...]
@@ -38,22 +39,17 @@ def start_ray(address: str | None = None) -> None:
     Raises:
         SwarmError: Ray cannot be started or reached.
     """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # glibc can give back all of the first arena, of others only parts
+    environment = {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
+        "RAY_worker_niceness": "0",
+        "MALLOC_ARENA_MAX": "1",  # glibc can give back all of the first arena, of others only parts
+    }
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
     settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
-    except Exception as error:
-        where = f"at {address}" if address else "on this machine"
-        reason = first_line(error)
-        raise SwarmError(
-            f"Ray could not be started {where}: {reason}; check `swarm doctor --ray`, or set runtime.pool: local"
-        ) from error
+    connect(f" at {address}" if address else " on this machine", ", or set runtime.pool: local", **settings)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
@@ -67,7 +63,7 @@ class HostActor:
 
     def ping(self) -> int:
         """Return the process id."""
-        return self.host.ping()
+        return os.getpid()
 
     def call(self, message: bytes) -> bytes:
         """Run the calls of one message: ("act" or "direct", requests).
@@ -76,13 +72,9 @@ class HostActor:
         and Ray's own pickler more still.
         """
         method, requests = pickle.loads(message)  # noqa: S301 - written by `_Member.submit`
-        return pickle.dumps(self._act(requests) if method == "act" else self._direct(requests), PICKLE_PROTOCOL)
-
-    def _act(self, requests: list[_Fields]) -> list[_Fields]:
-        return [_fields(reply) for reply in self.host.act([ActRequest(*fields) for fields in requests])]
-
-    def _direct(self, requests: list[DirectRequest]) -> list[_Fields]:
-        return [_fields(reply) for reply in self.host.direct(requests)]
+        if method == "act":
+            requests = [ActRequest(*fields) for fields in requests]
+        return pickle.dumps([_fields(reply) for reply in getattr(self.host, method)(requests)], PICKLE_PROTOCOL)
 
 
 class _Member:
@@ -121,14 +113,12 @@ class _Member:
             ray.kill(self.actor)
 
 
-class RayPool:
+class RayPool(TokenCounter):
     """Host actors with recovery.
 
     Args:
         spec: what every host is told.
         models: shared models by path; put into the object store once.
-        runtime: number of hosts, standby hosts, threads, address.
-        agents: number of agents, for `agents_per_host`.
         on_event: told about host deaths and replacements: (kind, facts).
         make_remote: starts the models in other processes, by whose they are; called once Ray is up.
 
@@ -142,88 +132,77 @@ class RayPool:
     def __init__(
         self,
         spec: HostSpec,
-        models: dict[str, SharedModel],
-        runtime: RuntimeConfig,
-        agents: int,
+        models: Mapping[str, SharedModel],
         on_event: Callable[..., None] = lambda kind, **facts: None,
         make_remote: Callable[[], Mapping[str, TextModel]] = dict,
     ) -> None:
-        start_ray(runtime.address)
-        self._spec = spec
+        address = spec.config.runtime.address
+        start_ray(address)
+        super().__init__(spec)
         self._on_event = on_event
-        self._counter = TokenCounter(spec)
+        self._deaths = 0
         self._standby: list[_Member] = []
         self._hosts: list[_Member] = []
         self._remote = make_remote()
-        # What only waits for other processes needs none of its own.
-        self._near: Host | None = None
         try:
-            self._start_hosts(models, runtime, agents)
+            # What only waits for other processes needs none of its own.
+            self._near = Host(spec, {}, self._remote, computes=False) if self._remote else None
+            self._start_hosts(models)
         except BaseException:
             self.close()
             raise
-        self._far = _has_other_machines(runtime.address)
+        self._far = _has_other_machines(address)
 
-    def _start_hosts(self, models: dict[str, SharedModel], runtime: RuntimeConfig, agents: int) -> None:
-        spec = self._spec
-        if self._remote:
-            self._near = Host(spec, {}, self._remote, computes=False)
-        self._names = list(models)
-        self._refs = [ray.put(models[name]) for name in self._names]
-        count = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, max(agents, 1))
-        taken = {id(getattr(m, "engine", m)): getattr(m, "num_gpus", 0.0) for m in self._remote.values()}
-        gpus = ray.cluster_resources().get("GPU", 0.0) - sum(taken.values()) if spec.device != "cpu" else 0.0
-        if gpus <= 0 and sum(taken.values()) and spec.device == "auto":  # what engines hold is not for hosts
-            self._spec = spec = dataclasses.replace(spec, device="cpu")
-        self._options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
+    def _start_hosts(self, models: Mapping[str, SharedModel]) -> None:
+        config, runtime = self.spec.config, self.spec.config.runtime
+        count, there = config.num_hosts, ray.cluster_resources()
+        engines = {getattr(model, "server", model) for model in self._remote.values()}
+        held = sum(getattr(engine, "num_gpus", 0.0) for engine in engines)
+        gpus = there.get("GPU", 0.0) - held if runtime.device != "cpu" else 0.0
+        changes: dict[str, Any] = {}
+        if gpus <= 0 and held and runtime.device == "auto":  # what engines hold is not for hosts
+            changes["device"] = "cpu"
+        if runtime.threads_per_host is None:  # as many as fit: threads that wait for each other's core stall decoding
+            changes["threads_per_host"] = max(1, int(there.get("CPU", 1.0)) // count)
+        runtime = runtime.model_copy(update=changes)
+        spec = dataclasses.replace(self.spec, config=config.model_copy(update={"runtime": runtime}))
+        options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
         if gpus > 0:
-            self._options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
-        if spec.threads is None:  # as many as fit: threads that wait for each other's core stall decoding
-            cpus = int(ray.cluster_resources().get("CPU", 1.0))
-            self._spec = dataclasses.replace(spec, threads=max(1, cpus // count))
-        self._deaths = 0
-        self._standby_wanted = runtime.standby if spec.needs_hosts else 0
-        self._hosts = [self._start() for _ in range(count if spec.needs_hosts else 0)]
+            options["num_gpus"] = min(1.0, gpus / (count + runtime.standby))
+        actor = HostActor.options(**options)  # type: ignore[attr-defined]
+        weights = [ray.put(model) for model in models.values()]
+        self._start: Callable[[], _Member] = lambda: _Member(actor.remote(spec, list(models), *weights))
+        # Pretrained models are read from disk by each host.
+        slow = any(isinstance(each.engine, TransformersEngine) for each in (self.spec.agents, self.spec.coordinator))
+        self._start_limit_s = LOAD_TIMEOUT_S if slow else START_TIMEOUT_S
+        self._standby_wanted = runtime.standby if self.spec.needs_hosts else 0
+        self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
             for host in self._hosts:
                 host.wait_until_up(self._start_limit_s)
         except RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise SwarmError(f"no agent host came up: {reason}") from error
+            raise SwarmError(f"no agent host came up: {last_line(error)}") from error
 
-    @property
-    def _start_limit_s(self) -> float:
-        """How long a host may take to come up: pretrained models are read from disk by each."""
-        return LOAD_TIMEOUT_S if self._spec.folders else START_TIMEOUT_S
-
-    def _start(self) -> _Member:
-        return _Member(HostActor.options(**self._options).remote(self._spec, self._names, *self._refs))  # type: ignore[attr-defined]
-
-    def _fill_standby(self) -> None:
-        """Start spare hosts once the run is under way: they must not slow down its start."""
-        while len(self._standby) < self._standby_wanted:
-            self._standby.append(self._start())
-
-    def _replace(self, index: int, why: str) -> None:
+    def _replace(self, index: int, detail: str, why: str | None = None) -> None:
         """Put a spare host, or a fresh one, in the place of a dead host.
 
         Raises:
             SwarmError: too many hosts have died.
         """
+        self._on_event("host_death", host=index, detail=detail)
         self._deaths += 1
         self._hosts[index].kill()
         if self._deaths > self.max_deaths:
-            raise SwarmError(f"{self._deaths} hosts died, and a run survives {self.max_deaths}; last: {why}")
+            raise SwarmError(f"{self._deaths} hosts died, and a run survives {self.max_deaths}; last: {why or detail}")
         self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
 
     def _serving(self) -> list[int]:
         """Return the hosts that are up; when none is, wait for the first."""
-        serving = [i for i, host in enumerate(self._hosts) if host.is_up]
-        if not serving:
-            with contextlib.suppress(RayError):  # if it died, the call finds out
-                self._hosts[0].wait_until_up(self._start_limit_s)
-            serving = [0]
-        return serving
+        if serving := [i for i, host in enumerate(self._hosts) if host.is_up]:
+            return serving
+        with contextlib.suppress(RayError):  # if it died, the call finds out
+            self._hosts[0].wait_until_up(self._start_limit_s)
+        return [0]
 
     def _run(self, method: str, requests: list[Any]) -> list[_Fields | str]:
         """Spread requests over the hosts that are up, in order, and retry what died until all are answered.
@@ -233,74 +212,54 @@ class RayPool:
         """
         replies: dict[int, _Fields | str] = {}
         todo = list(range(len(requests)))
-        limit = self._spec.call_timeout_s
         died_at: float | None = None
         while todo:
             serving = self._serving()
             size = -(-len(todo) // len(serving))
-            calls: list[tuple[int, list[int], Any]] = []
-            for host, start in zip(serving, range(0, len(todo), size), strict=False):
-                part = todo[start : start + size]
-                calls.append((host, part, self._hosts[host].submit(method, [requests[i] for i in part])))
-            again: list[int] = []
+            parts = [todo[start : start + size] for start in range(0, len(todo), size)]
+            calls = [
+                (host, part, self._hosts[host].submit(method, [requests[i] for i in part]))
+                for host, part in zip(serving, parts, strict=False)
+            ]
+            todo = []
             for host, part, reference in calls:
                 try:
                     if isinstance(reference, RayError):
                         raise reference
                     # Decoding has its own deadline inside the host; this one is for a call that never returns.
-                    answers = pickle.loads(  # noqa: S301 - written by `HostActor.call`
-                        ray.get(reference, timeout=self._spec.limit_s(len(part)) + GRACE_S)
-                    )
-                    replies.update(zip(part, answers, strict=True))
+                    answers = ray.get(reference, timeout=self.spec.limit_s(len(part)) + GRACE_S)
+                    replies.update(zip(part, pickle.loads(answers), strict=True))  # noqa: S301 - by `HostActor.call`
                 except SwarmError as error:  # no further call can succeed; Ray adds the traceback
-                    line = str(error).strip().splitlines()[-1]
+                    line = last_line(error)
                     raise SwarmError(line.partition("SwarmError: ")[2] or line) from None
                 except GetTimeoutError:
-                    self._on_event("host_death", host=host, detail="hung; killed")
-                    self._replace(host, "a call that never returned")
-                    replies.update(dict.fromkeys(part, f"timeout: no answer within {limit:g} s"))
+                    self._replace(host, "hung; killed", "a call that never returned")
+                    fault = f"timeout: no answer within {self.spec.config.faults.call_timeout_s:g} s"
+                    replies.update(dict.fromkeys(part, fault))
                 except RayActorError as error:
                     died_at = died_at or time.monotonic()
-                    detail = first_line(error)[:200]
-                    self._on_event("host_death", host=host, detail=detail)
-                    self._replace(host, detail)
-                    again += part
-            todo = sorted(again)
+                    self._replace(host, first_line(error)[:200])
+                    todo = sorted([*todo, *part])
         if died_at is not None:
             self._on_event("host_ready", recovered_s=round(time.monotonic() - died_at, 3))
-        self._fill_standby()
+        # Spare hosts are started once the run is under way: they must not slow down its start.
+        self._standby += [self._start() for _ in range(self._standby_wanted - len(self._standby))]
         return [replies[i] for i in range(len(requests))]
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls on all hosts, or ask the model that answers from elsewhere."""
-        if self._near is not None and self._spec.agents.engine.is_remote:
+        if self._near is not None and self.spec.config.agents.engine.is_remote:
             return self._near.act(requests)
         if self._far:
             requests = [dataclasses.replace(r, memories=tuple(h.packed() for h in r.memories)) for r in requests]
-        answers = self._run("act", [_fields(request) for request in requests])
-        return [
-            ActReply(request.key, "", 0, 0, answer) if isinstance(answer, str) else ActReply(*answer)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
+        return _replies(ActReply, requests, self._run("act", [_fields(request) for request in requests]))
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls on all hosts, or ask the model that answers from elsewhere."""
-        engine = self._spec.coordinator.engine
+        engine = self.spec.coordinator.engine
         if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
-        answers = self._run("direct", list(requests))
-        return [
-            DirectReply(request.key, fault=answer) if isinstance(answer, str) else DirectReply(*answer)
-            for request, answer in zip(requests, answers, strict=True)
-        ]
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text, counted in this process."""
-        return self._counter(texts)
-
-    def count_prompts(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each prompt, counted in this process."""
-        return self._counter.prompts(texts)
+        return _replies(DirectReply, requests, self._run("direct", list(requests)))
 
     def host_pids(self) -> list[int]:
         """Return the process ids of the hosts in service; tests kill them."""
@@ -315,12 +274,17 @@ class RayPool:
             model.close()
 
 
+def _replies(kind: Any, requests: Sequence[Any], answers: Sequence[_Fields | str]) -> list[Any]:
+    """Return replies of a kind from their fields, or from the fault of a call that never returned."""
+    pairs = zip(requests, answers, strict=True)
+    return [request.failed(answer) if isinstance(answer, str) else kind(*answer) for request, answer in pairs]
+
+
 def _has_other_machines(address: str | None) -> bool:
     """Return whether hosts may be where the files of this machine cannot be read."""
-    if address is not None and address.startswith("ray://"):
-        return True
-    here = ray.get_runtime_context().get_node_id()
-    return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
+    return (address or "").startswith("ray://") or any(
+        node["Alive"] and node["NodeID"] != ray.get_runtime_context().get_node_id() for node in ray.nodes()
+    )
 
 
 _Message = ActRequest | ActReply | DirectReply

@@ -8,7 +8,31 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line, last_line
+
+
+def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
+    """Start Ray, or connect to a cluster, unless this process has Ray already; return whether it had not.
+
+    Args:
+        where: it starts, for the message; "" says nothing.
+        way_out: what helps beside `swarm doctor`.
+        settings: of `ray.init`.
+
+    Raises:
+        SwarmError: Ray cannot be started or reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
+    except Exception as error:
+        raise SwarmError(
+            f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"
+        ) from error
+    return True
 
 
 @contextlib.contextmanager
@@ -18,18 +42,13 @@ def ray_started() -> Iterator[None]:
     Raises:
         SwarmError: Ray cannot be started.
     """
-    import ray
-
-    started = not ray.is_initialized()
-    try:
-        if started:
-            ray.init(include_dashboard=False, configure_logging=True, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:
-        raise SwarmError(f"Ray could not be started: {error}; try `swarm doctor --ray`") from error
+    started = connect(include_dashboard=False)
     try:
         yield
     finally:
         if started:
+            import ray
+
             with contextlib.suppress(Exception):
                 ray.shutdown()
 
@@ -74,5 +93,4 @@ def run_tasks(
             try:
                 done(index, ray.get(ready))
             except ray.exceptions.RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise SwarmError(f"{titles[index]} failed: {reason}") from error
+                raise SwarmError(f"{titles[index]} failed: {last_line(error)}") from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.actors.ray_tasks import ray_started
 from swarm.config.training import PlaceSection, resolve_device
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, last_line
 
 if TYPE_CHECKING:
     from ulm.train.step import Worker
@@ -92,9 +92,9 @@ def run_workers(
         try:
             trainer.fit()
         except Exception as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise SwarmError(
-                f"training failed: {reason}; the last saved state is in {folder}, the same command goes on from it"
+                f"training failed: {last_line(error)}; the last saved state is in {folder}, the same command goes on "
+                f"from it"
             ) from error
         finally:  # Ray Train leaves its own handler behind, which would ask a trainer that is gone
             if threading.current_thread() is threading.main_thread():

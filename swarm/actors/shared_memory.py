@@ -14,28 +14,20 @@ from typing import Any
 import numpy as np
 
 
-def protect(arrays: Iterable[np.ndarray[Any, Any]]) -> int:
-    """Forbid this process to write to arrays that lie in shared memory.
+def protect(arrays: Iterable[np.ndarray[Any, Any]]) -> None:
+    """Forbid this process to write to arrays that lie in shared memory: the whole pages between the first and the last.
 
     Args:
         arrays: read-only arrays of one object of the store; writable ones are private and left alone.
-
-    Returns:
-        Bytes protected: the whole pages between the first and the last array.
 
     Raises:
         OSError: the kernel refuses.
     """
     spans = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays if a.nbytes and not a.flags.writeable]
-    if not spans:
-        return 0
     # Only whole pages can be protected; the ones at both ends may hold something else of the store.
-    start = -(-min(low for low, _ in spans) // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = max(high for _, high in spans) // mmap.PAGESIZE * mmap.PAGESIZE - start
-    if size <= 0:
-        return 0
+    start = -(-min((low for low, _ in spans), default=0) // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = max((high for _, high in spans), default=0) // mmap.PAGESIZE * mmap.PAGESIZE - start
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.PROT_READ) != 0:
+    if size > 0 and libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.PROT_READ) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mprotect of shared weights: {os.strerror(number)}")
-    return size

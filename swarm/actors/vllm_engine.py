@@ -9,12 +9,10 @@
   been applied.
 """
 
-from __future__ import annotations
-
 import contextlib
+import itertools
 import json
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +25,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from swarm.backends.daemon import DaemonThread
+from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
-from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
@@ -54,10 +53,12 @@ FREED_S = 10.0
 GRACE_S = 5.0
 """How much longer than a call's own limit its answer is waited for."""
 
+_Call = tuple[list[int], TextRequest]
+
 _TIMEOUT = "timeout: no answer before the deadline"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Asked:
     """A request inside the engine."""
 
@@ -78,8 +79,8 @@ def _environment(settings: VllmEngine) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if not settings.num_gpus and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        threads = str(len(os.sched_getaffinity(0)))  # Ray has set one
-        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": threads}
+        # Ray has set one thread.
+        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     return found
 
 
@@ -100,12 +101,12 @@ class EngineLoop:
         sampled_batch: int | None,
         sampling: Callable[[TextRequest], Any] | None = None,
     ) -> None:
-        self._engine, self._loras, self._sampled_batch = engine, loras, sampled_batch
+        self.engine, self._loras, self._sampled_batch = engine, loras, sampled_batch
         self._sampling = sampling or _sampling
         self._inbox: SimpleQueue[_Asked] = SimpleQueue()
         self._waiting: deque[_Asked] = deque()
         self._running: dict[str, _Asked] = {}
-        self._number = 0
+        self._names = map(str, itertools.count(1))
 
     def ask(self, ids: list[int], request: TextRequest, adapter: str | None, deadline_s: float) -> Future[TextResult]:
         """Hand in a request from any thread; it is started in the order of asking."""
@@ -122,43 +123,41 @@ class EngineLoop:
         while self._waiting and self._has_room(self._waiting[0].request):
             self._start(self._waiting.popleft())
         self._abort_late()
-        for output in self._engine.step():
+        for output in self.engine.step():
             if output.finished and (asked := self._running.pop(output.request_id, None)) is not None:
                 asked.answer.set_result(_result(output))
 
     def _has_room(self, request: TextRequest) -> bool:
         """Return whether a request may join those that run."""
-        if self._sampled_batch is None or len(self._running) < self._sampled_batch:
-            return True
-        return not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
+        return (
+            self._sampled_batch is None
+            or len(self._running) < self._sampled_batch
+            or not any(each.temperature for each in (request, *(asked.request for asked in self._running.values())))
+        )
 
     def _start(self, asked: _Asked) -> None:
-        self._number += 1
-        name = str(self._number)
+        name = next(self._names)
         try:
             lora = self._loras[asked.adapter] if asked.adapter is not None else None
-            prompt = {"prompt_token_ids": asked.ids}
-            self._engine.add_request(name, prompt, self._sampling(asked.request), lora_request=lora)
+            self.engine.add_request(
+                name, {"prompt_token_ids": asked.ids}, self._sampling(asked.request), lora_request=lora
+            )
         except Exception as error:  # this request is refused; the engine lives
-            reason = first_line(error)[:200]
-            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {reason}"))
-            return
-        self._running[name] = asked
+            asked.answer.set_result(TextResult.failed(f"vLLM refuses the request: {first_line(error)[:200]}"))
+        else:
+            self._running[name] = asked
 
     def _abort_late(self) -> None:
         now = time.monotonic()
         names = [name for name, asked in self._running.items() if now > asked.deadline_s]
         if names:
-            self._engine.abort_request(names)
-        for asked in (self._running.pop(name) for name in names):
+            self.engine.abort_request(names)
+        for asked in map(self._running.pop, names):
             # How much it had written is not known: it is charged as if all.
             asked.answer.set_result(TextResult.failed(_TIMEOUT, len(asked.ids), asked.request.max_new_tokens))
-        for _ in range(len(self._waiting)):
-            asked = self._waiting.popleft()
-            if now > asked.deadline_s:
-                asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
-            else:
-                self._waiting.append(asked)
+        for asked in [asked for asked in self._waiting if now > asked.deadline_s]:
+            self._waiting.remove(asked)
+            asked.answer.set_result(TextResult.failed(_TIMEOUT))  # the engine has not seen it
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=1024)
@@ -168,17 +167,23 @@ class VllmActor:
     def __init__(self, folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) -> None:
         os.environ.update(_environment(settings))
         self._dead: BaseException | None = None
-        started: Future[tuple[EngineLoop, int]] = Future()
-        threading.Thread(target=self._serve, args=(folder, settings, adapters, started), daemon=True).start()
-        self._loop, self._max_length = started.result()
+        thread = DaemonThread("engine")
+
+        def make() -> EngineLoop:
+            engine = _engine(folder, settings, adapters)
+            return EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
+
+        # Made and stepped in one thread: OpenMP gives each thread that computes helpers of its own, and with more of
+        # them than cores they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76,
+        # 2026-11-27).
+        self._loop: EngineLoop = thread.submit(make).result()
+        thread.submit(self._step)
 
     def ready(self) -> tuple[int, int]:
         """Return the process id and the longest prompt and answer together."""
-        return os.getpid(), self._max_length
+        return os.getpid(), self._loop.engine.model_config.max_model_len
 
-    def generate(
-        self, asked: list[tuple[list[int], TextRequest]], limit_s: float, adapter: str | None
-    ) -> list[TextResult]:
+    def generate(self, asked: list[_Call], limit_s: float, adapter: str | None) -> list[TextResult]:
         """Answer requests within a time, with an adapter; those that take longer are aborted."""
         deadline_s = time.monotonic() + limit_s
         answers = [self._loop.ask(ids, request, adapter, deadline_s) for ids, request in asked]
@@ -186,28 +191,10 @@ class VllmActor:
             raise self._dead
         return [answer.result() for answer in answers]
 
-    def _serve(
-        self,
-        folder: ModelFolder,
-        settings: VllmEngine,
-        adapters: Sequence[str],
-        started: Future[tuple[EngineLoop, int]],
-    ) -> None:
-        """Make the engine, then step it for ever.
-
-        Both in one thread: OpenMP gives each thread that computes helpers of its own, and with more of them than cores
-        they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76, 2026-11-27).
-        """
-        try:
-            engine = _engine(folder, settings, adapters)
-            loop = EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
-            started.set_result((loop, engine.model_config.max_model_len))
-        except BaseException as error:
-            started.set_exception(error)
-            return
+    def _step(self) -> None:
         try:
             while True:
-                loop.turn()
+                self._loop.turn()
         except BaseException as error:  # the engine is gone: let the client start another one
             self._dead = error
             os._exit(1)
@@ -218,24 +205,23 @@ def _engine(folder: ModelFolder, settings: VllmEngine, adapters: Sequence[str]) 
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    more: dict[str, Any] = {"max_model_len": settings.max_length} if settings.max_length else {}
+    # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed, which chunked prefill makes.
+    on_cpus: dict[str, Any] = {"max_num_seqs": CPU_BATCH, "block_size": CPU_BLOCK, "enable_chunked_prefill": False}
+    more = {"gpu_memory_utilization": settings.gpu_memory_utilization} if settings.num_gpus else on_cpus
     if adapters:
-        configs = [json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8")) for a in adapters]
-        rank = max(config["r"] for config in configs)
-        # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
-        # batch has one; a place that is never filled changes nothing.
-        more |= {"enable_lora": True, "max_loras": len(adapters) + (0 if settings.num_gpus else 1)}
-        more |= {"max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank)}
-    if settings.num_gpus:
-        more["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    else:
-        more["max_num_seqs"] = CPU_BATCH
-        more["block_size"] = CPU_BLOCK
-        more["enable_chunked_prefill"] = False  # vLLM 0.32 on CPUs dies of half a prompt that samples with a seed
+        rank = max(json.loads(Path(a, "adapter_config.json").read_text(encoding="utf-8"))["r"] for a in adapters)
+        more |= {
+            "enable_lora": True,
+            # On CPUs vLLM 0.32 gives a request without an adapter the one in the last place, if another request in its
+            # batch has one; a place that is never filled changes nothing.
+            "max_loras": len(adapters) + (0 if settings.num_gpus else 1),
+            "max_lora_rank": next(limit for limit in LORA_RANKS if limit >= rank),
+        }
     return LLMEngine.from_engine_args(
         EngineArgs(
             model=folder.path,
             dtype=settings.dtype,
+            max_model_len=settings.max_length,
             tensor_parallel_size=settings.tensor_parallel_size,
             enforce_eager=settings.eager,
             disable_log_stats=True,
@@ -269,13 +255,8 @@ def _sampling(request: TextRequest) -> Any:
 def _structured(structure: Structure) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
-    if structure.regex is not None:
-        return StructuredOutputsParams(regex=structure.regex)
-    if structure.choices:
-        return StructuredOutputsParams(choice=list(structure.choices))
-    if structure.json_schema is not None:
-        return StructuredOutputsParams(json=structure.json_schema)
-    return StructuredOutputsParams(grammar=structure.grammar)
+    form, value = structure.best("regex", "choices", "json_schema", "grammar")
+    return StructuredOutputsParams(**{{"choices": "choice", "json_schema": "json"}.get(form, form): value})
 
 
 def _result(output: Any) -> TextResult:
@@ -288,7 +269,7 @@ def _result(output: Any) -> TextResult:
     return TextResult(answer.text, read, written, "stop" if isinstance(answer.stop_reason, str) else "end")
 
 
-class VllmModel:
+class VllmServer:
     """The engine as this process sees it: starts it, asks it, and starts it anew when it dies.
 
     Args:
@@ -308,106 +289,58 @@ class VllmModel:
         self,
         folder: ModelFolder,
         settings: VllmEngine,
-        adapters: Sequence[Path] = (),
+        adapters: Sequence[str | Path] = (),
         on_event: Callable[..., None] = lambda kind, **facts: None,
     ) -> None:
         require_vllm(settings.num_gpus)
-        from ulm.tokenizer import Tokenizer
-
-        self.num_gpus = settings.num_gpus
-        self._folder, self._settings, self._adapters = folder, settings, [str(adapter) for adapter in adapters]
+        self.folder, self.num_gpus = folder, settings.num_gpus
+        self._settings, self._adapters = settings, [str(adapter) for adapter in adapters]
         self._on_event = on_event
         self._deaths = 0
-        self.tokenizer = Tokenizer.load(folder.path)
-        self.tokenizer.eot_id = folder.ends[0]
-        self._reader = PromptReader(self.tokenizer, folder.chat)
         self._actor: Any = None
         # Ray would wait for ever for GPUs that another engine has.
         self._start(_free_gpus(settings.num_gpus))
         self._on_event("engine_start", engine="vllm", pid=self.pid)
 
     def _start(self, num_gpus: float) -> None:
-        options: dict[str, Any] = {"num_cpus": 0}
-        if self._settings.num_gpus:
-            if self._settings.num_gpus > num_gpus:
-                raise SwarmError(
-                    f"engine.num_gpus is {self._settings.num_gpus:g}, but this cluster has {num_gpus:g} free; lower "
-                    f"it, or set it to 0 for vLLM on CPUs"
-                )
-            options["num_gpus"] = self._settings.num_gpus
-        self._actor = VllmActor.options(**options).remote(self._folder, self._settings, self._adapters)  # type: ignore[attr-defined]
+        if self.num_gpus > num_gpus:
+            raise SwarmError(
+                f"engine.num_gpus is {self.num_gpus:g}, but this cluster has {num_gpus:g} free; lower it, or set it to "
+                f"0 for vLLM on CPUs"
+            )
+        actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
+        self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            self.pid, self._max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
+            self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
             if not isinstance(error, RayError):
                 raise
-            raise SwarmError(f"vLLM cannot be started with model {self._folder.name}: {_reason(error)}") from error
+            raise SwarmError(f"vLLM cannot be started with model {self.folder.name}: {_reason(error)}") from error
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return int(self._max_length)
-
-    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt."""
-        return self._reader.count(requests)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text."""
-        return self._reader.count_texts(texts)
-
-    def adapted(self, adapter: Path) -> AdaptedVllm:
-        """Return the same engine with one of its adapters on every request."""
-        return AdaptedVllm(self, str(adapter))
-
-    def generate(
-        self, requests: Sequence[TextRequest], deadline_s: float | None = None, adapter: str | None = None
-    ) -> list[TextResult]:
-        """Answer every request; a dead engine is replaced, and what it owed is asked again.
+    def answers(self, calls: list[_Call], deadline_s: float | None, adapter: str | None) -> list[TextResult]:
+        """Answer every request with one of the engine's adapters, or None; a dead engine is replaced and asked again.
 
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
-
-        Args:
-            requests: as of any `TextModel`.
-            deadline_s: as of any `TextModel`.
-            adapter: one of the engine's, None for the model as it is.
 
         Raises:
             SwarmError: the engine died too often, or does not start again.
         """
         limit_s = 3600.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-        results: dict[int, TextResult] = {}
-        asked: list[tuple[list[int], TextRequest]] = []
-        numbers: list[int] = []
-        for number, (request, ids) in enumerate(zip(requests, self._reader.read(requests), strict=True)):
-            if len(ids) + request.max_new_tokens > self._max_length:
-                results[number] = TextResult.too_long(len(ids), request.max_new_tokens, self._max_length)
-            else:
-                asked.append((ids, request))
-                numbers.append(number)
-        deaths = 0
-        while asked:
+        for _ in range(2 if calls else 0):
             try:
-                answers = ray.get(self._actor.generate.remote(asked, limit_s, adapter), timeout=limit_s + GRACE_S)
-                results.update(zip(numbers, answers, strict=True))
-                break
+                answers = ray.get(self._actor.generate.remote(calls, limit_s, adapter), timeout=limit_s + GRACE_S)
             except GetTimeoutError:
                 self._replace("hung; killed")
-                late = [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in asked]
-                results.update(zip(numbers, late, strict=True))
-                break
+                return [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in calls]
             except RayActorError as error:
                 self._replace(_reason(error))
-                deaths += 1
-                if deaths == 2 and len(asked) > 1:  # one of them may be what kills it: ask each alone
-                    for number in numbers:
-                        (results[number],) = self.generate([requests[number]], time.monotonic() + limit_s, adapter)
-                    break
-                if deaths == 2:
-                    results[numbers[0]] = TextResult.failed("the engine died of this request, twice", len(asked[0][0]))
-                    break
-        return [results[number] for number in range(len(requests))]
+            else:
+                return list(answers)
+        if len(calls) == 1:
+            return [TextResult.failed("the engine died of this request, twice", len(calls[0][0]))]
+        # One of them may be what kills it: ask each alone.
+        return [self.answers([call], time.monotonic() + limit_s, adapter)[0] for call in calls]
 
     def _replace(self, why: str) -> None:
         self._deaths += 1
@@ -419,8 +352,7 @@ class VllmModel:
             )
         started = time.monotonic()
         self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
-        recovered_s = round(time.monotonic() - started, 3)
-        self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=recovered_s)
+        self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
         """Kill the engine; idempotent."""
@@ -430,42 +362,31 @@ class VllmModel:
             self._actor = None
 
 
-class AdaptedVllm:
-    """An engine as those see it who ask with one adapter."""
+class VllmModel(LocalModel[_Call]):
+    """An engine as those see it who ask with one of its adapters, or with none."""
 
-    def __init__(self, engine: VllmModel, adapter: str) -> None:
-        self.engine = engine
-        self.num_gpus = engine.num_gpus
-        self._adapter = adapter
+    def __init__(self, server: VllmServer, adapter: str | Path | None = None) -> None:
+        super().__init__(server.folder.tokenizer(), server.folder.chat, server.max_length)
+        self.server, self._adapter = server, None if adapter is None else str(adapter)
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return self.engine.max_length
+    def _call(self, request: TextRequest, ids: list[int]) -> _Call:
+        return ids, request
 
-    def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
-        """Answer every request with the adapter."""
-        return self.engine.generate(requests, deadline_s, self._adapter)
-
-    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the tokens of each prompt."""
-        return self.engine.count_prompts(requests)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text."""
-        return self.engine.count_tokens(texts)
+    def _answers(self, calls: list[_Call], deadline_s: float | None) -> list[TextResult]:
+        return self.server.answers(calls, deadline_s, self._adapter)
 
     def close(self) -> None:
         """Kill the engine, for all that share it; idempotent."""
-        self.engine.close()
+        self.server.close()
 
 
 def _free_gpus(wanted: float) -> float:
     """Return how many GPUs are free; those of an engine that has just ended are counted as free a little later."""
     deadline_s = time.monotonic() + FREED_S
-    while (free := float(ray.available_resources().get("GPU", 0.0))) < wanted and time.monotonic() < deadline_s:
-        if wanted > ray.cluster_resources().get("GPU", 0.0):
-            break
+    there = ray.cluster_resources().get("GPU", 0.0)
+    while (
+        free := float(ray.available_resources().get("GPU", 0.0))
+    ) < wanted <= there and time.monotonic() < deadline_s:
         time.sleep(0.2)
     return free
 
@@ -475,6 +396,6 @@ def _reason(error: BaseException) -> str:
 
     pydantic, which checks vLLM's settings, ends its errors with a link and its reasons with what was put in.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith("For further information visit")]
+    lines = map(str.strip, str(error).splitlines())
+    said = [line for line in lines if line and not line.startswith("For further information visit")]
     return (said[-1].partition(" [type=")[0] if said else type(error).__name__)[:300]

@@ -152,17 +152,14 @@ class Facts(AgentMemory[FactsSection]):
         home, count = version
         path = self._path(self.place.folder, home)
         if lacking := self._unwritten.pop(home, None):
-            # What a killed run left behind goes.
-            self._append(path, lacking, "ab" if len(lacking) < count else "wb")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # What a killed run left behind goes.
+                with path.open("ab" if len(lacking) < count else "wb") as file:
+                    file.write("".join(f"{json.dumps(fact)}\n" for fact in lacking).encode())
+            except OSError as error:
+                raise SwarmError(f"cannot write {path}: {error.strerror}; check space and write permission") from error
         return Handle(self.kind, version, path)
-
-    def _append(self, path: Path, facts: Sequence[_Fact], mode: str) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open(mode) as file:
-                file.write("".join(f"{json.dumps(fact)}\n" for fact in facts).encode())
-        except OSError as error:
-            raise SwarmError(f"cannot write {path}: {error.strerror}; check space and write permission") from error
 
     def _path(self, folder: Path, home: str) -> Path:
         return folder.absolute() / f"facts-{home}.jsonl"
@@ -192,8 +189,7 @@ class Facts(AgentMemory[FactsSection]):
                 self._unwritten.pop(home, None)
 
     def _homes(self, episode: int) -> list[str]:
-        name = f"e{episode}"
-        return [home for home in self._known if home == name or home.startswith(f"{name}-")]
+        return [home for home in self._known if home.partition("-")[0] == f"e{episode}"]
 
     def after_episode(self, ending: EpisodeEnd, live: Collection[int]) -> Iterable[Change]:
         """Remove the files of an episode that is over; the journal has all that was in them."""

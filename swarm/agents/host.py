@@ -9,12 +9,13 @@ repeated. A model that raises or returns garbage becomes a fault of the request 
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +23,8 @@ import numpy as np
 from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.prompts import CHAT_MARKS, PromptReader
 from swarm.backends.protocol import Structure, TextModel, TextRequest
-from swarm.config.coordinator import CoordinatorConfig
-from swarm.config.engine import EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
-from swarm.config.experiment import AgentsConfig
+from swarm.config.engine import AnyEngine, EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
+from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.config.training import resolve_device
 from swarm.coordinator.kinds import make_coordinator
@@ -33,6 +33,7 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,6 @@ class SharedModel:
         tokenizer: `tokenizer.json` as text.
         pad_id, eot_id: its special ids.
         arrays: float32 weights by parameter name; in an object store all hosts map the same memory.
-        chat: its chat format, None without one.
     """
 
     config: dict[str, Any]
@@ -62,7 +62,23 @@ class SharedModel:
     pad_id: int
     eot_id: int
     arrays: dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """What agents or the coordinator run on, found and checked; weights of our own engine are apart (`SharedModel`).
+
+    Attributes:
+        engine: its settings, with the paths of this machine.
+        tokenizer: `tokenizer.json` as text; None where its files are not here.
+        chat: its chat format, None without one.
+        folder: the model's files, for the engines `transformers` and `vllm`.
+    """
+
+    engine: AnyEngine | None = None
+    tokenizer: str | None = None
     chat: ChatFormat | None = None
+    folder: ModelFolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,51 +86,32 @@ class HostSpec:
     """Everything a host needs to know beside the weights.
 
     Attributes:
-        seed: the run's seed; a call's randomness is derived from it and the call's key.
-        agents, coordinator: their config sections.
-        world_id: decides the coordinator's playbook.
-        call_timeout_s: decoding stops after this many seconds.
-        device, dtype, compile, threads: torch settings.
+        config: the experiment. Decoding stops after its `faults.call_timeout_s`.
+        agents, coordinator: their models. Without a tokenizer of the agents' model, a token is a byte.
         tools: the world's actions, for coordinators that were not trained on it.
         system: what opens the agents' chats; None where they read plain text.
-        folders: pretrained models by the name that the config gives them.
-        adapters: folders of their LoRA adapters, by the path that the config gives them.
-        tokenizer: `tokenizer.json` of the agents' model as text, None where there is none; tokens are bytes then.
-        chat: chat format of the agents' model.
     """
 
-    seed: int
-    agents: AgentsConfig
-    coordinator: CoordinatorConfig
-    world_id: str
-    call_timeout_s: float
-    device: str = "auto"
-    dtype: str = "float32"
-    compile: bool = False
-    threads: int | None = None
+    config: ExperimentConfig
+    agents: ResolvedModel
+    coordinator: ResolvedModel
     tools: tuple[Mapping[str, Any], ...] = ()
     system: str | None = None
-    folders: Mapping[str, ModelFolder] = field(default_factory=dict)
-    adapters: Mapping[str, str] = field(default_factory=dict)
-    tokenizer: str | None = None
-    chat: ChatFormat | None = None
 
     @property
     def needs_hosts(self) -> bool:
         """Whether anything computes in host processes; otherwise one `Host` beside the runtime does all there is."""
-        engine = self.coordinator.engine
-        return not self.agents.engine.is_remote or (engine is not None and not engine.is_remote)
+        coordinator = self.coordinator.engine
+        return not self.config.agents.engine.is_remote or (coordinator is not None and not coordinator.is_remote)
 
-    def calls_limit_s(self, section: AgentsConfig | CoordinatorConfig, count: int) -> float:
-        """Return how long so many calls of a section's model may take, some of which may have to wait for others."""
-        engine = section.engine
+    def calls_limit_s(self, model: ResolvedModel, count: int) -> float:
+        """Return how long so many calls of a model may take, some of which may have to wait for others."""
+        engine, at_once = model.engine, max(1, count)
         if isinstance(engine, OpenAIEngine):
             at_once = engine.connections
         elif isinstance(engine, ModelEngine) and (engine.chats or not isinstance(engine, UlmEngine)):
             at_once = AT_ONCE
-        else:
-            at_once = max(1, count)
-        return self.call_timeout_s * -(-count // at_once)
+        return self.config.faults.call_timeout_s * -(-count // at_once)
 
     def limit_s(self, count: int) -> float:
         """Return after how long a host that has not answered so many calls counts as hung.
@@ -122,43 +119,42 @@ class HostSpec:
         Directing an episode takes up to two calls of the coordinator's model, a briefing for each part of the swarm.
         A model of transformers looks at the clock between two tokens, and reading prompts is one of those steps.
         """
-        slow = any(isinstance(each.engine, TransformersEngine) for each in (self.agents, self.coordinator))
+        slow = any(isinstance(model.engine, TransformersEngine) for model in (self.agents, self.coordinator))
         acting, directing = self.calls_limit_s(self.agents, count), self.calls_limit_s(self.coordinator, 2 * count)
-        return max(acting, directing) + (self.call_timeout_s if slow else 0.0)
+        return max(acting, directing) + (self.config.faults.call_timeout_s if slow else 0.0)
 
 
 class TokenCounter:
     """Counts tokens as the agents' model would; bytes when agents have no model.
 
     Args:
-        spec: names the tokenizer and the chat format.
+        spec: has the tokenizer and the chat format.
     """
 
     def __init__(self, spec: HostSpec) -> None:
-        self._system, self._is_known = spec.system, spec.chat is not None
+        self.spec = spec
         self._reader = None
-        if spec.tokenizer is not None:
-            from ulm.tokenizer import Tokenizer
+        if spec.agents.tokenizer is not None:
+            self._reader = PromptReader(Tokenizer.from_json(spec.agents.tokenizer), spec.agents.chat)
 
-            self._reader = PromptReader(Tokenizer.from_json(spec.tokenizer), spec.chat)
-
-    def prompts(self, texts: Sequence[str]) -> list[int]:
+    def count_prompts(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens that an agent reads when it is asked with each of these prompts."""
-        if self._system is None or not texts:
-            return self(texts)
-        if self._reader is None or not self._is_known:
-            opening = self([self._system])[0] + 2 * CHAT_MARKS
-            return [opening + count for count in self(texts)]
-        return self._reader.count([TextRequest(text, self._system) for text in texts])
+        system = self.spec.system
+        if system is None or not texts:
+            return self.count_tokens(texts)
+        if self._reader is None or self._reader.chat is None:
+            opening = self.count_tokens([system])[0] + 2 * CHAT_MARKS
+            return [opening + count for count in self.count_tokens(texts)]
+        return self._reader.count_prompts([TextRequest(text, system) for text in texts])
 
-    def __call__(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text."""
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text under the agents' tokenizer."""
         if self._reader is None:
             return [len(text.encode()) for text in texts]
-        return self._reader.count_texts(texts)
+        return self._reader.count_tokens(texts)
 
 
-class Host:
+class Host(TokenCounter):
     """The models of some agents, and of the coordinator when it is asked.
 
     Args:
@@ -174,69 +170,59 @@ class Host:
     def __init__(
         self,
         spec: HostSpec,
-        models: dict[str, SharedModel],
-        remote: Mapping[str, TextModel] | None = None,
+        models: Mapping[str, SharedModel],
+        remote: Mapping[str, TextModel] = MappingProxyType({}),
         computes: bool = True,
     ) -> None:
-        self.spec = spec
-        self._models = models
-        self._remote = remote or {}
-        self._computes = computes
+        super().__init__(spec)
+        self._models, self._remote, self._computes = models, remote, computes
         self._engines: dict[tuple[str, frozenset[str]], Engine] = {}
         self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
-        self._counter = TokenCounter(spec)
         self._agents = self._text_model("agents", spec.agents)
         self._coordinator: Coordinator | None = None
         model = self._text_model("coordinator", spec.coordinator)
         if model is not None or spec.coordinator.engine is None:  # otherwise another host asks its model
+            limit_s = partial(spec.calls_limit_s, spec.coordinator)
             self._coordinator = make_coordinator(
-                spec.coordinator,
-                spec.world_id,
-                model,
-                self.count_tokens,
-                spec.tools,
-                partial(spec.calls_limit_s, spec.coordinator),
+                spec.config.coordinator, spec.config.world.id, model, self.count_tokens, spec.tools, limit_s
             )
 
-    def _text_model(self, whose: str, section: AgentsConfig | CoordinatorConfig) -> TextModel | None:
-        """Return the model of a section, None where it has none or this host is not the one that asks it."""
-        engine = section.engine
+    def _text_model(self, whose: str, model: ResolvedModel) -> TextModel | None:
+        """Return the model of agents or coordinator, None where there is none or this host does not ask it."""
+        engine = model.engine
         if not isinstance(engine, UlmEngine | TransformersEngine):
             return self._remote.get(whose)
         if not self._computes:
             return None
-        if isinstance(engine, UlmEngine):
-            from swarm.backends.ulm import UlmModel
+        if isinstance(engine, TransformersEngine):
+            return self._transformers(model, engine)
+        from swarm.backends.ulm import UlmModel
 
-            sections = section.memory if isinstance(section, AgentsConfig) else ()
-            kinds = [(find_memory(memory.kind), memory) for memory in sections]
-            own = self._engine(engine.model, frozenset(kind.part for kind, _ in kinds if kind.part))
-            readers = {kind.kind: kind.Reader(memory, own) for kind, memory in kinds if kind.Reader}
-            return UlmModel(own, self._models[engine.model].chat, readers=readers)
-        return self._transformers(engine.model, engine.adapter)
+        kinds = [(find_memory(memory.kind), memory) for memory in self.spec.config.agents.memory if whose == "agents"]
+        own = self._engine(engine.model, frozenset(kind.part for kind, _ in kinds if kind.part))
+        readers = {kind.kind: kind.Reader(memory, own) for kind, memory in kinds if kind.Reader}
+        return UlmModel(own, model.chat, readers=readers)
 
-    def _transformers(self, name: str, adapter: str | None) -> TextModel:
-        if (name, adapter) not in self._pretrained:
-            import torch
-
+    def _transformers(self, model: ResolvedModel, engine: TransformersEngine) -> TextModel:
+        key = engine.model, engine.adapter
+        if key not in self._pretrained:
             from swarm.backends.transformers import TransformersModel
 
-            device, dtype = self._device_and_dtype()
-            if self.spec.threads:
-                torch.set_num_threads(self.spec.threads)
-            place = Path(self.spec.adapters[adapter]) if adapter else None
-            self._pretrained[name, adapter] = TransformersModel(self.spec.folders[name], device, dtype, place)
-        return self._pretrained[name, adapter]
+            if model.folder is None:
+                raise AssertionError("a model of transformers without its files")
+            adapter = Path(engine.adapter) if engine.adapter else None
+            self._pretrained[key] = TransformersModel(model.folder, *self._device_and_dtype(), adapter)
+        return self._pretrained[key]
 
     def _device_and_dtype(self) -> tuple[str, torch.dtype]:
+        """Return where and with what this process computes; from now on it does with as many threads as it shall."""
         import torch
 
-        return resolve_device(self.spec.device), getattr(torch, self.spec.dtype)
-
-    def ping(self) -> int:
-        """Return the process id: the host is up."""
-        return os.getpid()
+        runtime = self.spec.config.runtime
+        if runtime.threads_per_host:
+            torch.set_num_threads(runtime.threads_per_host)
+        return resolve_device(runtime.device), getattr(torch, runtime.dtype)
 
     def _engine(self, path: str, parts: frozenset[str]) -> Engine:
         """Return the engine of a model with these of its optional parts (`ulm.config.PARTS`) and no other."""
@@ -246,10 +232,8 @@ class Host:
             from ulm.checkpoint import build_model
             from ulm.config import PARTS, ModelConfig
             from ulm.decode.engine import Engine
-            from ulm.tokenizer import Tokenizer
 
-            if self.spec.threads:
-                torch.set_num_threads(self.spec.threads)
+            device, dtype = self._device_and_dtype()
             shared = self._models[path]
             config, arrays = shared.config, shared.arrays
             for part in PARTS:
@@ -257,60 +241,40 @@ class Host:
                     config = {key: value for key, value in config.items() if key != part}
                     arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{part}.")}
             model = build_model(ModelConfig.from_dict(config), arrays)
-            device, dtype = self._device_and_dtype()
             if device != "cpu" or dtype != torch.float32:
                 with torch.inference_mode():  # shared weights are inference tensors, and so must their copies be
                     model = model.to(device=device, dtype=dtype)
             tokenizer = Tokenizer.from_json(shared.tokenizer)
             tokenizer.pad_id, tokenizer.eot_id = shared.pad_id, shared.eot_id
-            self._engines[path, parts] = Engine(model, tokenizer, compile=self.spec.compile)
+            self._engines[path, parts] = Engine(model, tokenizer, compile=self.spec.config.runtime.compile)
         return self._engines[path, parts]
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens of each text under the agents' tokenizer."""
-        return self._counter(texts)
-
-    def count_prompts(self, texts: Sequence[str]) -> list[int]:
-        """Return the tokens that an agent reads when it is asked with each of these prompts."""
-        return self._counter.prompts(texts)
-
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
-        """Run agent calls; a request whose key was answered last time gets the same reply again."""
+        """Run agent calls; one that was answered in the last call gets the same reply again."""
         fresh = [request for request in requests if request.key not in self._answered]
-        replies = {reply.key: reply for reply in self._act(fresh)} if fresh else {}
+        deadline_s = time.monotonic() + self.spec.calls_limit_s(self.spec.agents, len(fresh))
+        replies = {reply.key: reply for reply in _each_answered("model", partial(self._act, deadline_s), fresh)}
         result = [replies.get(request.key) or self._answered[request.key] for request in requests]
         self._answered = {reply.key: reply for reply in result}
         return result
 
-    def _act(self, requests: list[ActRequest], deadline_s: float | None = None) -> list[ActReply]:
-        deadline_s = deadline_s or time.monotonic() + self.spec.calls_limit_s(self.spec.agents, len(requests))
-        if isinstance(self.spec.agents.engine, EchoEngine):
-            return [_echo(request) for request in requests]
-        if self._agents is None:
-            raise SwarmError("these agents are asked by another host")
-        try:
-            return self._ask(self._agents, requests, deadline_s)
-        except SwarmError:
-            raise  # no further call can succeed
-        except Exception as error:  # a model is anybody's code
-            if len(requests) == 1:
-                return [ActReply(requests[0].key, "", 0, 0, f"model raised {type(error).__name__}: {error}"[:300])]
-            # One request must not take its neighbours down: find it by asking each alone.
-            return [reply for request in requests for reply in self._act([request], deadline_s)]
-
-    def _ask(self, model: TextModel, requests: list[ActRequest], deadline_s: float) -> list[ActReply]:
+    def _act(self, deadline_s: float, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Ask the agents' model.
 
         A chat may open with an empty line, so what it is asked is a line only where a pattern keeps it to one.
         """
-        agents = self.spec.agents
-        stop = (STOP,) if self.spec.system is None or agents.constrained else ()
-        results = model.generate(
+        agents, system = self.spec.config.agents, self.spec.system
+        if isinstance(agents.engine, EchoEngine):
+            return [_echo(request) for request in requests]
+        if self._agents is None:
+            raise SwarmError("these agents are asked by another host")
+        stop = (STOP,) if system is None or agents.constrained else ()
+        results = self._agents.generate(
             [
                 TextRequest(
                     request.prompt,
-                    self.spec.system,
-                    derive_seed(self.spec.seed, "act", *request.key),
+                    system,
+                    derive_seed(self.spec.config.seed, "act", *request.key),
                     request.max_new_tokens,
                     agents.temperature,
                     stop,
@@ -322,7 +286,7 @@ class Host:
             deadline_s=deadline_s,
         )
         # Our own engine continues a plain prompt up to the end of its line; others may begin with blanks.
-        is_line = isinstance(agents.engine, UlmEngine) and self.spec.system is None
+        is_line = isinstance(agents.engine, UlmEngine) and system is None
         return [
             _checked(
                 ActReply(
@@ -339,16 +303,27 @@ class Host:
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
-        if self._coordinator is None:
+        coordinator = self._coordinator
+        if coordinator is None:
             return [DirectReply(request.key) for request in requests]
-        try:
-            return checked_replies(requests, self._coordinator.direct(requests))
-        except SwarmError:
-            raise  # no further call can succeed
-        except Exception as error:  # a model is anybody's code
-            if len(requests) == 1:
-                return [DirectReply(requests[0].key, fault=f"coordinator raised {type(error).__name__}: {error}"[:300])]
-            return [reply for request in requests for reply in self.direct([request])]
+        return _each_answered("coordinator", lambda some: checked_replies(some, coordinator.direct(some)), requests)
+
+
+def _each_answered(who: str, call: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]) -> list[Any]:
+    """Return the reply to each request; one that makes a model or coordinator raise does not take others down.
+
+    Raises:
+        SwarmError: no further call can succeed.
+    """
+    try:
+        return call(requests) if requests else []
+    except SwarmError:
+        raise
+    except Exception as error:  # it is anybody's code
+        if len(requests) == 1:
+            return [requests[0].failed(f"{who} raised {type(error).__name__}: {error}"[:300])]
+        # Which one it was is found by asking each alone.
+        return [reply for request in requests for reply in _each_answered(who, call, [request])]
 
 
 def _action(text: str) -> str:
@@ -358,18 +333,11 @@ def _action(text: str) -> str:
 
 def _checked(reply: ActReply) -> ActReply:
     """Return the reply, or one that says that its text is none."""
-    if reply.fault is None and (not _is_text(reply.text) or len(reply.text) > MAX_ACTION_CHARACTERS):
-        fault = "model returned garbage: no text, or far too much of it"
-        return ActReply(reply.key, "", reply.prompt_tokens, reply.generated_tokens, fault)
-    return reply
-
-
-def _is_text(value: object) -> bool:
-    """Return whether a value is text that can be written down: lone surrogates cannot."""
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False
+    with contextlib.suppress(AttributeError, UnicodeEncodeError):  # no `str`; lone surrogates, which no file can hold
+        reply.text.encode()
+        if reply.fault is not None or len(reply.text) <= MAX_ACTION_CHARACTERS:
+            return reply
+    return replace(reply, text="", fault="model returned garbage: no text, or far too much of it", updates=())
 
 
 def _echo(request: ActRequest) -> ActReply:

@@ -35,8 +35,7 @@ class LtmReader(MemoryReader):
         model = self.engine.model
         if model.config.ltm is None:
             raise ValueError("the model has no long-term memory")
-        data = handle.packed().content
-        return {"memory": LTMState.from_bytes(bytes(data), model.config.ltm, model.device)}
+        return {"memory": LTMState.from_bytes(bytes(handle.packed().content), model.config.ltm, model.device)}
 
     def update(self, result: Any) -> bytes | None:
         """Return the state after prompt and answer."""

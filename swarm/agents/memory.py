@@ -10,7 +10,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import MemorySection, find_memory
@@ -112,3 +112,17 @@ class AgentMemory(Generic[SectionT]):
 def make_memories(sections: Iterable[MemorySection], place: Place) -> list[AgentMemory[Any]]:
     """Return the memories that `agents.memory` names, empty."""
     return [find_memory(section.kind)(section, place) for section in sections]
+
+
+class WindowSection(MemorySection):
+    """The window, which every model has and which ends with its prompt; it has no settings of its own."""
+
+    kind: Literal["stm"] = "stm"
+    """Its name."""
+
+
+class Window(AgentMemory[WindowSection]):
+    """`stm`: nothing is kept from call to call."""
+
+    kind = "stm"
+    Section = WindowSection

@@ -4,18 +4,18 @@ Owns how many copies each engine makes of a model, and how large they are. Count
 still be too much; what is refused cannot work. On a cluster elsewhere nothing is known, and nothing is refused.
 """
 
-import json
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-
-MAX_HEADER = 100_000_000
-"""Bytes of the header of a safetensors file, at most."""
 
 
 def num_weights(folder: Path) -> int:
@@ -30,12 +30,8 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     """Return the shapes of all tensors in a folder, by name."""
     found: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as stream:
-                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), MAX_HEADER)))
-            found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, "numpy") as tensors:
+            found |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     return found
 
 
@@ -54,9 +50,9 @@ def check_adapter(adapter: Path, base: Path, name: str) -> None:
     if not there:
         return  # not in safetensors: whoever loads it finds out
     for key, shape in ours.items():
-        module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         if not key.endswith(".lora_A.weight"):
             continue
+        module = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         wanted = there.get(f"{module}.weight")
         out = ours.get(key.replace(".lora_A.", ".lora_B."), [0])[0]
         if wanted is None or wanted != [out, shape[-1]]:
@@ -79,56 +75,52 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     """
     if config.runtime.address is not None:
         return
-    needed = {"this machine": 0.0, "its GPU": 0.0}
-    told: dict[str, list[str]] = {"this machine": [], "its GPU": []}
-    counted: set[object] = set()
+    from ulm.hf.pretrained import memory_bytes
+
+    needs: dict[str, _Need] = {}
     for engine in (config.agents.engine, config.coordinator.engine):
-        if not isinstance(engine, ModelEngine) or engine.model not in folders:
-            continue
-        # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
-        apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
-        if (key := engine.model_dump_json(exclude=apart)) in counted:
-            continue
-        counted.add(key)
-        place, size, words = _needs(engine, num_weights(folders[engine.model]), config)
-        needed[place] += size
-        told[place].append(f"{engine.model} needs {size / 1e9:.1f} GB for weights {words}")
-    for place, there in (("this machine", _memory_bytes()), ("its GPU", _gpu_bytes())):
-        if there is not None and needed[place] > there:
+        if isinstance(engine, ModelEngine) and engine.model in folders:
+            # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
+            apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
+            need = _need(engine, num_weights(folders[engine.model]), config)
+            needs[engine.model_dump_json(exclude=apart)] = need
+    for place, there in (("this machine", memory_bytes()), ("its GPU", _gpu_bytes())):
+        here = [need for need in needs.values() if need.place == place]
+        if there is not None and sum(need.size for need in here) > there:
+            told = "; ".join(f"{n.engine.model} needs {n.size / 1e9:.1f} GB for weights {n.copies}" for n in here)
             raise SwarmError(
-                f"{'; '.join(told[place])}; {place} has {there / 1e9:.1f} GB: take a smaller model"
-                f"{', fewer hosts, or engine vllm, which loads it once' if 'host(s)' in str(told[place]) else ''}"
+                f"{told}; {place} has {there / 1e9:.1f} GB: take a smaller model"
+                f"{', fewer hosts, or engine vllm, which loads it once' if 'host(s)' in told else ''}"
             )
 
 
-def _needs(engine: ModelEngine, count: int, config: ExperimentConfig) -> tuple[str, float, str]:
-    """Return where a model goes, how many bytes its weights take there, and in which copies."""
+class _Need(NamedTuple):
+    """Where a model goes, how many bytes its weights take there, and in which copies."""
+
+    engine: ModelEngine
+    place: str
+    size: float
+    copies: str
+
+
+def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> _Need:
     runtime = config.runtime
     if isinstance(engine, VllmEngine):
         width = 4 if engine.dtype == "float32" else 2
         if engine.num_gpus:
-            return "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine"
-        return "this machine", width * count + cpu_cache_gb() * 1e9, f"and {cpu_cache_gb()} GB of KV cache"
+            return _Need(engine, "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine")
+        size = width * count + cpu_cache_gb() * 1e9
+        return _Need(engine, "this machine", size, f"and {cpu_cache_gb()} GB of KV cache")
     on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
-    copies = 1
-    if runtime.pool == "ray":
-        agents = config.agents.count * config.at_once
-        hosts = -(-agents // runtime.agents_per_host) if runtime.agents_per_host else min(runtime.hosts, agents)
-        copies = hosts + runtime.standby
+    copies = config.num_hosts + runtime.standby if runtime.pool == "ray" else 1
     width = 4 if runtime.dtype == "float32" else 2
     if isinstance(engine, UlmEngine) and not on_gpu:  # read once, shared by all hosts; large ones are packed in each
         from ulm.decode.stepper import PACK_FROM
 
-        shared = 2 if runtime.pool == "ray" else 1
+        shared = 8.0 if runtime.pool == "ray" else 4.0
         packed = copies * width if count >= PACK_FROM else 0
-        return "this machine", (4.0 * shared + packed) * count, "read and shared"
-    return "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)"
-
-
-def _memory_bytes() -> float:
-    from ulm.hf.pretrained import memory_bytes
-
-    return memory_bytes()
+        return _Need(engine, "this machine", (shared + packed) * count, "read and shared")
+    return _Need(engine, "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)")
 
 
 def _gpu_bytes() -> float | None:

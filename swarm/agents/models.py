@@ -6,17 +6,18 @@ with the machine's means to run it, is found here, before there is a run folder.
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from swarm.agents.host import SharedModel
+from swarm.agents.host import ResolvedModel, SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
-from swarm.backends.models import ChatFormat, ModelFolder, find_here, find_model, folder_hash, open_model
+from swarm.backends.models import ModelFolder, find_here, find_model, folder_hash, open_model
 from swarm.backends.vllm import require_vllm
 from swarm.config.engine import (
+    AnyEngine,
     ModelEngine,
     OpenAIEngine,
     RandomEngine,
@@ -35,21 +36,14 @@ class LoadedModels:
     """What an experiment's models are.
 
     Attributes:
+        agents, coordinator: what they run on.
         shared: models of our own engine, with their weights, by the name that the config gives them.
-        folders: models of `transformers` and `vllm`, by name.
-        adapters: folders of their LoRA adapters, by the path that the config gives.
-        tokenizers: `tokenizer.json` as text, by whose it is (`agents`, `coordinator`); for models on this machine.
-        chats: their chat formats, by whose they are.
-        endpoints: settings of those behind endpoints, by whose they are; their files are not here to be hashed.
         hashes: what identifies models and adapters, by name or path; the journal's header has them.
     """
 
+    agents: ResolvedModel = field(default_factory=ResolvedModel)
+    coordinator: ResolvedModel = field(default_factory=ResolvedModel)
     shared: dict[str, SharedModel] = field(default_factory=dict)
-    folders: dict[str, ModelFolder] = field(default_factory=dict)
-    adapters: dict[str, Path] = field(default_factory=dict)
-    tokenizers: dict[str, str] = field(default_factory=dict)
-    chats: dict[str, ChatFormat] = field(default_factory=dict)
-    endpoints: dict[str, OpenAIEngine] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,61 +55,65 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     """
     found = LoadedModels()
     book_for(config.coordinator, config.world.id)
-    engines = {"agents": config.agents.engine, "coordinator": config.coordinator.engine}
-    models = {whose: engine for whose, engine in engines.items() if isinstance(engine, ModelEngine)}
-    if isinstance(config.agents.engine, RandomEngine):
-        _count_only(found, config.agents.engine, base_dir)
-    check_sizes(config, _pretrained(models.values(), base_dir))
-    for whose, engine in models.items():
-        if isinstance(engine, OpenAIEngine):
-            _endpoint(found, whose, engine, base_dir)
-        else:
-            _local(found, whose, engine, base_dir, config)
+    both = config.agents.engine, config.coordinator.engine
+    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
+    found.agents = _resolved(found, "agents", config, base_dir)
+    found.coordinator = _resolved(found, "coordinator", config, base_dir)
     return found
 
 
-def _pretrained(engines: Iterable[ModelEngine], base_dir: Path) -> dict[str, Path]:
-    """Return the folders of the pretrained models that are computed on this cluster, by name."""
-    return {
-        engine.model: find_model(engine.model, base_dir)
-        for engine in engines
-        if isinstance(engine, TransformersEngine | VllmEngine)
-        or (isinstance(engine, UlmEngine) and not _is_checkpoint(base_dir, engine.model))
-    }
-
-
-def _local(found: LoadedModels, whose: str, engine: ModelEngine, base_dir: Path, config: ExperimentConfig) -> None:
-    """Take in a model that is computed on this cluster."""
-    name = engine.model
+def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
+    """Return what agents or the coordinator run on; weights and hashes are added to what was found."""
+    engine = getattr(config, whose).engine
+    if isinstance(engine, RandomEngine):  # charged as the model whose null control it is
+        if engine.tokenizer is not None:
+            return ResolvedModel(engine, _tokenizer(engine.tokenizer, base_dir)[0])
+        return ResolvedModel(engine) if engine.model is None else _on_disk(found, engine, base_dir)
+    if isinstance(engine, OpenAIEngine):
+        return _endpoint(engine, base_dir)
+    if not isinstance(engine, ModelEngine):
+        return ResolvedModel(engine)
     if isinstance(engine, VllmEngine):
         require_vllm(engine.num_gpus)
         if config.runtime.pool == "local":
             raise SwarmError("engine vllm runs in a Ray actor; set runtime.pool: ray")
-    if isinstance(engine, UlmEngine) and _is_checkpoint(base_dir, name):
-        found.tokenizers[whose] = _checkpoint(found, name, base_dir)
-    else:
-        folder = find_model(name, base_dir)
-        opened = open_model(name, folder)
-        _remember(found, whose, opened)
-        found.hashes.setdefault(name, folder_hash(folder))
-        if isinstance(engine, UlmEngine):
-            _llama(found, opened)
-        else:
-            found.folders[name] = opened
-            _check_folder(engine, opened)
+    model = _on_disk(found, engine, base_dir)
     if isinstance(engine, UlmEngine) and whose == "agents":
-        _check_parts(config.agents, name, found.shared[name].config)
-    if engine.chats and whose not in found.chats:
-        raise SwarmError(f"model {name} has no chat format; set {whose}.engine.prompt: plain")
-    if isinstance(engine, TransformersEngine | VllmEngine) and (adapter := engine.adapter):
-        place = base_dir / adapter
+        _check_parts(config.agents, engine.model, found.shared[engine.model].config)
+    if engine.chats and model.chat is None:
+        raise SwarmError(f"model {engine.model} has no chat format; set {whose}.engine.prompt: plain")
+    if isinstance(engine, TransformersEngine | VllmEngine) and model.folder is not None and engine.adapter:
+        place = base_dir / engine.adapter
         if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
             raise SwarmError(
                 f"{whose}.engine.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
             )
-        check_adapter(place, Path(found.folders[name].path), name)
-        found.adapters[adapter] = place
-        found.hashes.setdefault(adapter, folder_hash(place))
+        check_adapter(place, Path(model.folder.path), engine.model)
+        found.hashes.setdefault(engine.adapter, folder_hash(place))
+        return replace(model, engine=engine.model_copy(update={"adapter": str(place)}))
+    return model
+
+
+def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
+    """Return a model whose files are on this machine: a checkpoint of ours, or a pretrained one."""
+    name = engine.model
+    if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
+        return ResolvedModel(engine, _checkpoint(found, name, base_dir))
+    folder = find_model(name, base_dir)
+    opened = open_model(name, folder)
+    found.hashes.setdefault(name, folder_hash(folder))
+    if isinstance(engine, UlmEngine):
+        _llama(found, opened)
+    else:
+        _check_folder(engine, opened)
+    return ResolvedModel(engine, (folder / "tokenizer.json").read_text(encoding="utf-8"), opened.chat, opened)
+
+
+def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
+    """Return whether an engine is one of this cluster with a model that was not made here."""
+    if isinstance(engine, UlmEngine):
+        return not _is_checkpoint(base_dir, engine.model)
+    return isinstance(engine, TransformersEngine | VllmEngine)
 
 
 def _check_parts(agents: AgentsConfig, model: str, shape: Mapping[str, Any]) -> None:
@@ -129,10 +127,12 @@ def _check_parts(agents: AgentsConfig, model: str, shape: Mapping[str, Any]) -> 
             )
 
 
-def _check_folder(engine: ModelEngine, opened: ModelFolder) -> None:
+def _check_folder(engine: AnyEngine, opened: ModelFolder) -> None:
     """Refuse what an engine would find out only in its own process."""
-    if isinstance(engine, VllmEngine):
-        opened.refuse_longer(engine.max_length)
+    if isinstance(engine, VllmEngine) and engine.max_length is not None and engine.max_length > opened.max_length:
+        raise SwarmError(
+            f"engine.max_length is {engine.max_length}, and {opened.name} was made for {opened.max_length}"
+        )
     if not isinstance(engine, TransformersEngine):
         return
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -151,9 +151,8 @@ def _is_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
-    config = base_dir / name / "config.json"
-    if config.is_file():
-        return is_checkpoint(config.parent)
+    if (base_dir / name / "config.json").is_file():
+        return is_checkpoint(base_dir / name)
     return not name.endswith(".gguf") and name not in KNOWN
 
 
@@ -170,35 +169,26 @@ def current_hash(name: str, base_dir: Path) -> str | None:
     """
     from ulm.checkpoint import checkpoint_hash
 
-    folder = find_here(name, base_dir)
-    if folder is None:
+    if (folder := find_here(name, base_dir)) is None:
         return None
     try:
         is_ours = (folder / "config.json").is_file() and is_checkpoint(folder)
-        is_adapter = (folder / "adapter_config.json").is_file()
-        return checkpoint_hash(folder) if is_ours or not (is_adapter or _has_weights(folder)) else folder_hash(folder)
+        has_weights = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+        is_theirs = not is_ours and (has_weights or (folder / "adapter_config.json").is_file())
+        return folder_hash(folder) if is_theirs else checkpoint_hash(folder)
     except ValueError as error:
         raise SwarmError(str(error)) from error
 
 
 def num_parameters(name: str, base_dir: Path) -> int | None:
     """Return how many parameters a model of an experiment has; None where its files are not here, or do not say."""
-    from ulm.hf.pretrained import KNOWN, fetched
-
-    folder = next((place for place in (base_dir / name, Path(name)) if place.is_dir()), None)
-    if folder is None and name in KNOWN:
-        folder = fetched(name)
-    if folder is None:
-        return None
     try:
+        if (folder := find_here(name, base_dir)) is None:
+            return None
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_parameters")
         return stated if isinstance(stated, int) else num_weights(folder) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, AttributeError, SwarmError):
         return None
-
-
-def _has_weights(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
@@ -211,8 +201,9 @@ def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
         if name not in found.shared:
             found.hashes[name] = checkpoint_hash(folder)
-            arrays = load_weights_numpy(folder)
-            found.shared[name] = SharedModel(shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, arrays)
+            found.shared[name] = SharedModel(
+                shape.model.to_dict(), tokenizer, shape.pad_id, shape.eot_id, load_weights_numpy(folder)
+            )
     except ValueError as error:
         raise SwarmError(str(error)) from error
     return tokenizer
@@ -230,49 +221,33 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
         raise SwarmError(f"model {opened.name}: {error}") from error
     if tokenizer is None:
         raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
-    arrays = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    shape, end = model.config.to_dict(), opened.ends[0]
-    found.shared[opened.name] = SharedModel(shape, tokenizer.to_json(), end, end, arrays, opened.chat)
+    found.shared[opened.name] = SharedModel(
+        model.config.to_dict(),
+        tokenizer.to_json(),
+        opened.ends[0],
+        opened.ends[0],
+        {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()},
+    )
 
 
-def _count_only(found: LoadedModels, engine: RandomEngine, base_dir: Path) -> None:
-    """Take in the tokenizer of the model whose null control is to be charged alike."""
-    name = engine.model
-    if engine.tokenizer is not None:
-        found.tokenizers["agents"] = _tokenizer(engine.tokenizer, base_dir)[0]
-    elif name is None:
-        return
-    elif _is_checkpoint(base_dir, name):
-        found.tokenizers["agents"] = _checkpoint(found, name, base_dir)
-    else:
-        folder = find_model(name, base_dir)
-        _remember(found, "agents", open_model(name, folder))
-        found.hashes.setdefault(name, folder_hash(folder))
-
-
-def _remember(found: LoadedModels, whose: str, opened: ModelFolder) -> None:
-    found.tokenizers[whose] = (Path(opened.path) / "tokenizer.json").read_text(encoding="utf-8")
-    if opened.chat is not None:
-        found.chats[whose] = opened.chat
-
-
-def _endpoint(found: LoadedModels, whose: str, engine: OpenAIEngine, base_dir: Path) -> None:
-    """Take in a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
+def _endpoint(engine: OpenAIEngine, base_dir: Path) -> ResolvedModel:
+    """Return a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
     from swarm.backends.openai import OpenAIModel
 
+    text = None
     if engine.tokenizer is not None:
-        found.tokenizers[whose], folder = _tokenizer(engine.tokenizer, base_dir)
+        text, folder = _tokenizer(engine.tokenizer, base_dir)
         engine = engine.model_copy(update={"tokenizer": str(folder)})
     endpoint = OpenAIModel(engine.model, engine)
     endpoint.check()
     endpoint.close()
-    found.endpoints[whose] = engine
+    return ResolvedModel(engine, text)
 
 
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:
     """Return a tokenizer as text, and the folder that it is in."""
     folder = find_model(name, base_dir)
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}")
-    return file.read_text(encoding="utf-8"), folder
+    try:
+        return (folder / "tokenizer.json").read_text(encoding="utf-8"), folder
+    except FileNotFoundError:
+        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}") from None

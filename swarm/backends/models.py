@@ -9,12 +9,14 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError, first_line
+from swarm.text import without
+from ulm.tokenizer import Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model"]
@@ -25,6 +27,12 @@ DATE = datetime(2025, 1, 1)  # noqa: DTZ001 - templates format it, and know no t
 
 _DECIDES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files that decide what a model says, beside its weights; licences and cards do not."""
+
+
+def chat_messages(system: str | None, prompt: str, marks: re.Pattern[str]) -> list[dict[str, str]]:
+    """Return a chat of one question, without what opens or closes a message: what agents write may do neither."""
+    said = [("system", system), ("user", prompt)] if system else [("user", prompt)]
+    return [{"role": role, "content": without(text, marks)} for role, text in said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +60,10 @@ class ChatFormat:
 
         if system and not self.has_system:
             system, prompt = "", f"{system}\n\n{prompt}"
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": prompt})
-        for message in messages:
-            message["content"] = self._plain(message["content"])
+        messages = chat_messages(system, prompt, re.compile("|".join(map(re.escape, self.special))))
         names = {**self.names, "strftime_now": DATE.strftime, "date_string": DATE.strftime("%d %b %Y")}
         rendered = render_jinja_template([messages], chat_template=self.template, add_generation_prompt=True, **names)
         return str(rendered[0][0])
-
-    def _plain(self, text: str) -> str:
-        """Return the text without special tokens: what agents write may not open or close a message."""
-        before = None
-        while before != text:  # what is left of one may form another
-            before = text
-            for token in self.special:
-                text = text.replace(token, "")
-        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +84,11 @@ class ModelFolder:
     max_length: int
     ends: tuple[int, ...]
 
-    def refuse_longer(self, max_length: int | None) -> None:
-        """Raise SwarmError if `engine.max_length` is more than the model was made for."""
-        if max_length is not None and max_length > self.max_length:
-            raise SwarmError(f"engine.max_length is {max_length}, and {self.name} was made for {self.max_length}")
+    def tokenizer(self) -> Tokenizer:
+        """Return its tokenizer, which ends texts as the model does."""
+        tokenizer = Tokenizer.load(self.path)
+        tokenizer.pad_id = tokenizer.eot_id = self.ends[0]
+        return tokenizer
 
 
 def find_model(name: str, base_dir: Path) -> Path:
@@ -126,7 +123,15 @@ def find_model(name: str, base_dir: Path) -> Path:
             f"no model {name!r}: there is no such folder or GGUF file at {path}, and it is neither a name of the hub "
             f"(owner/name) nor one of {', '.join(KNOWN)}"
         )
-    return _from_hub(name, path)
+    if (here := _from_cache(name)) is not None:  # it stays what it was, whatever the hub has by now
+        return here
+    try:
+        return _snapshot(name)
+    except Exception as error:
+        raise SwarmError(
+            f"no model {name!r}: there is no folder {path}, and the hub does not give it ({first_line(error)[:150]}); "
+            f"check the name and the network, or give the path of a folder"
+        ) from error
 
 
 def find_here(name: str, base_dir: Path) -> Path | None:
@@ -142,27 +147,16 @@ def find_here(name: str, base_dir: Path) -> Path | None:
     return fetched(name) if name in KNOWN else _from_cache(name)
 
 
+def _snapshot(name: str, **settings: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=_WANTED, **settings))
+
+
 def _from_cache(name: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
     with contextlib.suppress(Exception):
-        return Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
+        return _snapshot(name, local_files_only=True)
     return None
-
-
-def _from_hub(name: str, path: Path) -> Path:
-    from huggingface_hub import snapshot_download
-
-    if (here := _from_cache(name)) is not None:  # it stays what it was, whatever the hub has by now
-        return here
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except Exception as error:
-        reason = first_line(error)[:150]
-        raise SwarmError(
-            f"no model {name!r}: there is no folder {path}, and the hub does not give it ({reason}); check the name "
-            f"and the network, or give the path of a folder"
-        ) from error
 
 
 def open_model(name: str, folder: Path) -> ModelFolder:
@@ -185,15 +179,12 @@ def open_model(name: str, folder: Path) -> ModelFolder:
 
 def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     """Return the ids that end an answer, as generation_config.json, config.json or the tokenizer name them."""
-    file = folder / "generation_config.json"
-    for source in (_json(name, file) if file.is_file() else {}, config):
+    for source in (_json(name, folder / "generation_config.json", needed=False), config):
         ids = source.get("eos_token_id")
         ids = ids if isinstance(ids, list) else [ids]
         if ids and all(type(i) is int for i in ids):
             return tuple(ids)
-    file = folder / "tokenizer_config.json"
-    token = (_json(name, file) if file.is_file() else {}).get("eos_token")
-    token = token.get("content") if isinstance(token, dict) else token
+    token = _token(_json(name, folder / "tokenizer_config.json", needed=False).get("eos_token"))
     added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
     if found := [t["id"] for t in added if t.get("content") == token]:
         return tuple(found)
@@ -201,8 +192,7 @@ def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _chat(name: str, folder: Path) -> ChatFormat | None:
-    file = folder / "tokenizer_config.json"
-    config = _json(name, file) if file.is_file() else {}
+    config = _json(name, folder / "tokenizer_config.json", needed=False)
     jinja = folder / "chat_template.jinja"
     template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
     if isinstance(template, list):  # several by name
@@ -211,25 +201,27 @@ def _chat(name: str, folder: Path) -> ChatFormat | None:
         return None
     added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
     special = tuple(sorted((t["content"] for t in added), key=len, reverse=True))
-    names = {}
-    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        value = config.get(key)
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            names[key] = value
+    tokens = {key: _token(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    chat = ChatFormat(template, special, {key: text for key, text in tokens.items() if isinstance(text, str)})
+    with contextlib.suppress(Exception):  # templates without system messages say so, in words of their own
+        chat.render("a", "b")
+        return chat
+    chat = replace(chat, has_system=False)
     try:
-        chat = ChatFormat(template, special, names)
-        try:
-            chat.render("a", "b")
-        except Exception:  # some say so, in words of their own
-            chat = ChatFormat(template, special, names, has_system=False)
         chat.render("a", "b")
     except Exception as error:
         raise SwarmError(f"model {name}: its chat template cannot be rendered ({error})") from error
     return chat
 
 
-def _json(name: str, file: Path) -> dict[str, Any]:
+def _token(value: Any) -> Any:
+    """Return the text of a token as tokenizer_config.json has it: alone, or with its properties."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _json(name: str, file: Path, *, needed: bool = True) -> dict[str, Any]:
+    if not needed and not file.is_file():
+        return {}
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

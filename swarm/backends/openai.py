@@ -7,8 +7,6 @@
 Whether an answer has the wanted structure is for the caller to judge: endpoints may ignore what they do not know.
 """
 
-from __future__ import annotations
-
 import asyncio
 import difflib
 import functools
@@ -20,18 +18,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.backends.completion import decode, judge, model_names, read_completion
+from swarm.backends.models import chat_messages
 from swarm.backends.prompts import CHAT_MARKS
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.timed_http import Answer, TimedClient
 from swarm.config.engine import OpenAIEngine
 from swarm.errors import SwarmError
 from swarm.text import one_line
-
-if TYPE_CHECKING:
-    from ulm.tokenizer import Tokenizer
+from ulm.tokenizer import Tokenizer
 
 BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 """Seconds before the first retry, twice as many before each further one, and their limit."""
@@ -39,7 +36,6 @@ BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 MAX_SEED = (1 << 31) - 1
 """Some servers refuse larger seeds."""
 
-UNKNOWN_LENGTH = 1 << 20
 BYTES_PER_TOKEN = 3
 """Of prompts whose tokenizer is not known; English has some four, numbers fewer."""
 
@@ -47,6 +43,8 @@ MIN_SECRET = 16
 """Shorter keys, such as the "EMPTY" of local servers, are words that a model may well say."""
 
 _MARKS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
+"""What the usual chat formats write between messages; servers may read it as such wherever it stands."""
+
 _LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
 _NO_FORM = "the answer has not the form that was asked for; the endpoint may not know structured_outputs"
 _NO_USAGE = "the endpoint reports no token usage, so nothing can be charged but the most that it can have used"
@@ -68,6 +66,9 @@ class OpenAIModel:
     Raises:
         SwarmError: no key where one should be, or a proxy that cannot be used.
     """
+
+    max_length = 1 << 20
+    """Tokens of prompt and answer together, which only the endpoint knows."""
 
     def __init__(
         self,
@@ -94,11 +95,6 @@ class OpenAIModel:
     def __reduce__(self) -> tuple[Any, ...]:
         make = functools.partial(type(self), timeout_s=self._timeout_s, retries=self._retries)
         return make, (self.model, self._config)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together, which only the endpoint knows."""
-        return UNKNOWN_LENGTH
 
     def check(self) -> None:
         """Look whether the endpoint is there and has the model; to be called once, before a run.
@@ -151,7 +147,7 @@ class OpenAIModel:
             for texts in ([r.prompt for r in requests], [r.system or "" for r in requests])
         )
         return [
-            prompt if request.system is None else prompt + system + CHAT_MARKS * len(_messages(request))
+            prompt if request.system is None else prompt + system + CHAT_MARKS * (1 + bool(request.system))
             for request, prompt, system in zip(requests, prompts, systems, strict=True)
         ]
 
@@ -167,8 +163,6 @@ class OpenAIModel:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from ulm.tokenizer import Tokenizer
-
         try:
             return Tokenizer.load(str(self._config.tokenizer))
         except ValueError as error:
@@ -201,9 +195,11 @@ class OpenAIModel:
 
         def charged(result: TextResult) -> TextResult:
             """Add what the tries that were sent and not answered may have cost."""
-            read = result.prompt_tokens + unanswered * most[0]
-            written = result.generated_tokens + unanswered * most[1]
-            return replace(result, prompt_tokens=read, generated_tokens=written)
+            return replace(
+                result,
+                prompt_tokens=result.prompt_tokens + unanswered * most[0],
+                generated_tokens=result.generated_tokens + unanswered * most[1],
+            )
 
         for tries in range(1, self._retries + 2):
             answer = await self._exchange("POST", path, body, deadline_s)
@@ -262,7 +258,7 @@ class OpenAIModel:
         if request.system is None:
             path, payload["prompt"] = "/completions", request.prompt
         else:
-            path, payload["messages"] = "/chat/completions", _messages(request)
+            path, payload["messages"] = "/chat/completions", chat_messages(request.system, request.prompt, _MARKS)
         return path, json.dumps(payload, allow_nan=False).encode()
 
     def _result(self, request: TextRequest, answer: Answer, most: tuple[int, int]) -> TextResult:
@@ -326,26 +322,14 @@ def _read_key(variable: str | None, environ: Mapping[str, str]) -> str | None:
     return key
 
 
-def _messages(request: TextRequest) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": _plain(request.system)}] if request.system else []
-    return [*messages, {"role": "user", "content": _plain(request.prompt)}]
-
-
-def _plain(text: str) -> str:
-    """Return the text without what the usual chat formats write between messages: servers may read it as such."""
-    before = None
-    while before != text:  # what is left of one may form another
-        before, text = text, _MARKS.sub("", text)
-    return text
-
-
 def _form(structure: Structure) -> dict[str, Any]:
     """Return the fields that ask for a structure: OpenAI's own for JSON, vLLM's (0.12 and later) for the others."""
-    if structure.json_schema:
-        schema = {"name": "answer", "schema": structure.json_schema, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    if structure.regex:
-        return {"structured_outputs": {"regex": structure.regex}}
-    if structure.choices:
-        return {"structured_outputs": {"choice": list(structure.choices)}}
-    return {"structured_outputs": {"grammar": structure.grammar}}
+    form, value = structure.best("json_schema", "regex", "choices", "grammar")
+    if form == "json_schema":
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": value, "strict": True},
+            }
+        }
+    return {"structured_outputs": {"choice" if form == "choices" else form: value}}

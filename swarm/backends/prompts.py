@@ -4,19 +4,15 @@ Owns the difference between plain text, in which `<|im_end|>` is eleven letters,
 special tokens. It refuses to know engines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.backends.models import ChatFormat
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
-
-if TYPE_CHECKING:
-    from ulm.tokenizer import Tokenizer
+from ulm.tokenizer import Tokenizer
 
 CHAT_MARKS = 16
 """Tokens that the marks around one message of a chat are taken for where the chat format is not known."""
@@ -35,7 +31,7 @@ class PromptReader:
 
     def __init__(self, tokenizer: Tokenizer, chat: ChatFormat | None) -> None:
         self.tokenizer = tokenizer
-        self._chat = chat
+        self.chat = chat
         self._openings: dict[str, list[int]] = {}
 
     def read(self, requests: Sequence[TextRequest]) -> list[list[int]]:
@@ -63,21 +59,12 @@ class PromptReader:
         return marked
 
     def _chat_ids(self, system: str, prompt: str) -> list[int]:
-        if self._chat is None:
+        if self.chat is None:
             raise SwarmError("this model has no chat format; set engine.prompt: plain")
-        text = self._chat.render(system, prompt)
-        return list(self._marked.encode(text, add_special_tokens=False).ids)
+        return list(self._marked.encode(self.chat.render(system, prompt), add_special_tokens=False).ids)
 
-    def openings(self, requests: Sequence[TextRequest], prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Return how many ids at the beginning of each prompt all chats with its system message begin with.
-
-        Args:
-            requests: what is asked.
-            prompts: their ids, as `read` returns them.
-        """
-        return [self._opening(request, ids) for request, ids in zip(requests, prompts, strict=True)]
-
-    def _opening(self, request: TextRequest, ids: Sequence[int]) -> int:
+    def opening(self, request: TextRequest, ids: Sequence[int]) -> int:
+        """Return how many ids at the beginning of a prompt, as `read` returns it, open all chats with its system."""
         if request.system is None:
             return 0
         if request.system not in self._openings:
@@ -87,10 +74,10 @@ class PromptReader:
         # A first word may be read together with what stands before it.
         return len(opening) if len(ids) > len(opening) and list(ids[: len(opening)]) == opening else 0
 
-    def count(self, requests: Sequence[TextRequest]) -> list[int]:
-        """Return the number of ids of each request's prompt."""
+    def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
+        """Return the tokens of each request's prompt, the chat's own marks included."""
         return [len(ids) for ids in self.read(requests)]
 
-    def count_texts(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text on its own."""
         return [len(ids) for ids in self.tokenizer.encode_batch(list(texts))] if texts else []

@@ -16,9 +16,6 @@ from swarm.messages import Handle, Update
 if TYPE_CHECKING:
     from ulm.decode.engine import Engine
 
-MAX_BATCH = 64
-"""Rows that `transformers` decodes at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Structure:
@@ -41,6 +38,10 @@ class Structure:
     def __post_init__(self) -> None:
         if not (self.regex or self.choices or self.json_schema or self.grammar):
             raise ValueError("a structure needs a regex, choices, a JSON Schema or a grammar")
+
+    def best(self, *forms: str) -> tuple[str, Any]:
+        """Return the first of these forms that it has, by field name, and its value."""
+        return next((form, value) for form in forms if (value := getattr(self, form)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +94,17 @@ class TextResult:
         """Return a result without an answer; tokens that were used all the same are charged."""
         return cls("", prompt_tokens, generated_tokens, "fault", fault)
 
-    @classmethod
-    def too_long(cls, prompt_tokens: int, max_new_tokens: int, max_length: int) -> TextResult:
-        """Return the result of a request that does not fit into a model."""
-        return cls.failed(
-            f"the prompt has {prompt_tokens} tokens and the answer may take {max_new_tokens}, the model {max_length}"
-        )
-
 
 class TextModel(Protocol):
     """A model that writes text.
 
     `generate` takes any number of requests at once and batches them as it sees fit.
+
+    Attributes:
+        max_length: tokens of prompt and answer together that the model can take.
     """
 
-    @property
-    def max_length(self) -> int:
-        """Tokens of prompt and answer together that the model can take."""
-        ...
+    max_length: int
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request.
@@ -122,19 +116,15 @@ class TextModel(Protocol):
         Raises:
             SwarmError: no further call can succeed (the endpoint refuses the key, the engine cannot be started).
         """
-        ...
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens that each request's prompt has, the chat's own marks included."""
-        ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text on its own."""
-        ...
 
     def close(self) -> None:
         """Give back what it holds; idempotent."""
-        ...
 
 
 class MemoryReader:

@@ -1,8 +1,7 @@
 """HTTP that ends in time: exchanges with a total time limit, on one event loop in a daemon thread.
 
 A socket's own time limit starts anew with every byte, so an endpoint that sends one byte per second would never reach
-it. Here the whole exchange is cancelled. The thread is a daemon because Python waits for others at exit, also for one
-that hangs in a name look-up, which nothing can cancel. Nothing is retried here.
+it. Here the whole exchange is cancelled. Nothing is retried here.
 """
 
 import asyncio
@@ -12,11 +11,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import httpx2
 
+from swarm.backends.daemon import DaemonThread
 from swarm.errors import SwarmError
 
 MAX_BODY_BYTES = 4 << 20
@@ -57,13 +57,16 @@ class TimedClient:
     """
 
     def __init__(self, key: str | None, connections: int) -> None:
-        headers = {"Accept-Encoding": "identity"}  # nothing to unpack, so no bomb
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        limits = httpx2.Limits(max_keepalive_connections=connections)
+        # Nothing is to be unpacked, so there can be no bomb.
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             # Redirects are not followed (httpx2's default): they could carry the key elsewhere.
-            self._client = httpx2.AsyncClient(headers=headers, verify=_certificates(), timeout=None, limits=limits)
+            self._client = httpx2.AsyncClient(
+                headers=headers,
+                verify=_certificates(),
+                timeout=None,
+                limits=httpx2.Limits(max_keepalive_connections=connections),
+            )
         except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
             raise SwarmError(
                 f"cannot use a proxy or certificate that the environment names ({_reason(error)}): "
@@ -95,7 +98,6 @@ class TimedClient:
             was_sent = True
             yield body
 
-        late = f"timeout: no answer within {limit_s:.3g} s"
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))} if body else {}
         received = bytearray()
         try:
@@ -108,12 +110,16 @@ class TimedClient:
                     if len(received) > MAX_BODY_BYTES:
                         break
         except TimeoutError:
-            return Answer(trouble=late, was_sent=was_sent)
+            return Answer(trouble=f"timeout: no answer within {limit_s:.3g} s", was_sent=was_sent)
         except Exception as error:  # what a server can get wrong surfaces as many types, of several libraries
             return Answer(trouble=_reason(error), was_sent=was_sent)
         after = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", response.headers.get("Retry-After", ""))
-        kind = response.headers.get("Content-Type", "")
-        return Answer(response.status_code, bytes(received), kind, float(after[0]) if after else 0.0)
+        return Answer(
+            response.status_code,
+            bytes(received),
+            response.headers.get("Content-Type", ""),
+            float(after[0]) if after else 0.0,
+        )
 
     def close(self) -> None:
         """Close the connections; idempotent."""
@@ -136,20 +142,13 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """Name look-ups, each in a thread that does not keep the process alive."""
+    """Name look-ups, each in a thread of its own: one that hangs holds up no other."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # so that a result that comes too late is not an error
-
-        def work() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:
-                future.set_exception(error)
-
-        threading.Thread(target=work, name="look-up", daemon=True).start()
-        return future
+        thread = DaemonThread("look-up")
+        outcome = thread.submit(partial(fn, *args, **kwargs))
+        thread.stop()
+        return outcome
 
 
 def _reason(error: BaseException) -> str:

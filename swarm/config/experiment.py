@@ -237,6 +237,12 @@ class ExperimentConfig(Section):
         """Episodes in flight at once in a run."""
         return self.concurrency or 1
 
+    @property
+    def num_hosts(self) -> int:
+        """Host processes on Ray, beside those on standby."""
+        agents, each = self.agents.count * self.at_once, self.runtime.agents_per_host
+        return -(-agents // each) if each else min(self.runtime.hosts, agents)
+
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
         if self.agents.lasting and self.at_once > 1:

@@ -16,7 +16,7 @@ MEMORIES = Registry(
     "ulm_swarm.memories",
     "swarm.agents.memory:AgentMemory",
     {
-        "stm": "swarm.agents.window:Window",
+        "stm": "swarm.agents.memory:Window",
         "ltm": "swarm.agents.ltm:LongTermMemory",
         "facts": "swarm.agents.facts:Facts",
     },

@@ -4,6 +4,7 @@ Owns which lines there are and in which order they are left out when they are to
 first. It knows report texts, directives and hints; it refuses to know models.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,18 +39,18 @@ def digest_lines(situation: Situation, briefings: Sequence[Briefing]) -> list[st
     lines += [f"A person says: {hint}" for hint in reversed(situation.hints)]
     lines.append(f"Agents: {' '.join(situation.agents)}")
     for briefing in briefings:
-        if briefing.options:
-            told = " ".join(briefing.options.values())
-            lines.append(f"Open for {' '.join(briefing.agents)}: {told}")
-        else:
-            lines.append(f"In short: {briefing.prompt.strip()}")
+        told = " ".join(briefing.options.values())
+        lines.append(
+            f"Open for {' '.join(briefing.agents)}: {told}" if told else f"In short: {briefing.prompt.strip()}"
+        )
     lines += [f"{agent} says: {last[agent].text}" for agent in situation.agents if agent in last]
     silent = [agent for agent in situation.agents if agent not in last]
     if silent and situation.reports:
         lines.append(f"No word from {' '.join(silent)}")
-    for tick, agent, text in reversed(situation.directives):
-        answer = came_back.get((tick, agent))
-        lines.append(f"Told {agent} at tick {tick}: {text}; then {answer or 'nothing was reported'}")
+    lines += [
+        f"Told {agent} at tick {tick}: {text}; then {came_back.get((tick, agent)) or 'nothing was reported'}"
+        for tick, agent, text in reversed(situation.directives)
+    ]
     lines += [
         f"Before, {report.agent} said: {report.text}"
         for report in reversed(situation.reports)
@@ -66,11 +67,6 @@ def bounded(lines: Sequence[str], limit: int, count: Callable[[str], int]) -> st
         limit: tokens.
         count: tokens of a text as the model will read it, marks of the chat included.
     """
-    low, high = 1, min(len(lines), max(limit, 1))  # a line has a token at least
-    while low < high:
-        middle = (low + high + 1) // 2
-        if count("\n".join(lines[:middle])) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return "\n".join(lines[:low])
+    most = min(len(lines), max(limit, 1))  # a line has a token at least
+    fitting = bisect_right(range(2, most + 1), limit, key=lambda number: count("\n".join(lines[:number])))
+    return "\n".join(lines[: 1 + fitting])

@@ -7,7 +7,7 @@ question; the end of the input stops the run as Ctrl-C does, so that nothing is 
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.config.experiment import ExperimentConfig
@@ -19,12 +19,6 @@ from swarm.messages import DirectReply, DirectRequest, Operator, Pool
 from swarm.record.records import Review, in_agent_order
 from swarm.text import checked_text, printable
 from worlds.protocol import Playbook
-
-DIGEST_LINES = 40
-"""Of a digest that a person directs by; `more` shows the rest."""
-
-SHORT_DIGEST_LINES = 10
-"""Of a digest that a person approves by."""
 
 _EDITING = [
     "a0: TEXT     directs a0 with TEXT; nothing after the colon takes its directive away",
@@ -77,37 +71,50 @@ def operator_for(config: ExperimentConfig, terminal: Terminal | None) -> Operato
     return Approver(terminal, book_for(coordinator, config.world.id), coordinator.traits.reads_hints)
 
 
-class Director:
+class _AtTerminal:
+    """Whoever talks to the person at a terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.terminal.say(printable(line))
+
+    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
+        """Tell the person how an episode ended."""
+        self._say(f"episode {episode} ended, {reason}: {ticks} ticks, {tokens:,} tokens")
+
+
+class Director(_AtTerminal):
     """The operator of a run whose coordinator is a person: that coordinator is made and asked beside the tick loop."""
 
     def __init__(self, config: ExperimentConfig, terminal: Terminal) -> None:
-        self._config, self._terminal = config, terminal
+        super().__init__(terminal)
+        self._config = config
         self._coordinator: Coordinator | None = None
 
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
         """Ask the coordinator, whose tokens the pool counts."""
         if self._coordinator is None:
-            config = self._config
-            self._coordinator = make_coordinator(
-                config.coordinator, config.world.id, None, pool.count_tokens, terminal=self._terminal
-            )
+            section, world_id = self._config.coordinator, self._config.world.id
+            self._coordinator = make_coordinator(section, world_id, None, pool.count_tokens, terminal=self.terminal)
         return self._coordinator.direct(requests)
-
-    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
-        """Tell the person how an episode ended."""
-        self._terminal.say(_ended(episode, reason, ticks, tokens))
-
-
-def _ended(episode: int, reason: str, ticks: int, tokens: int) -> str:
-    return printable(f"episode {episode} ended, {reason}: {ticks} ticks, {tokens:,} tokens")
 
 
 class _Draft:
-    """The directives of one episode while a person writes them."""
+    """The directives of one episode while a person writes them.
 
-    def __init__(self, agents: Sequence[str], told: Mapping[str, str]) -> None:
-        self.agents = agents
-        self._told = dict(told)
+    Attributes:
+        reply: what is directed, and charged, if the person writes nothing.
+        hints: what the person said to the coordinator.
+    """
+
+    def __init__(self, request: DirectRequest, reply: DirectReply, count_tokens: CountTokens) -> None:
+        self.request, self.reply = request, reply
+        self.hints: list[str] = []
+        self.told = dict(reply.directives)
+        self._count_tokens = count_tokens
 
     def write(self, line: str) -> None:
         """Take in a line `a0: text`.
@@ -115,40 +122,60 @@ class _Draft:
         Raises:
             SwarmError: it cannot be meant; nothing has changed.
         """
-        name, colon, text = line.partition(":")
-        name = name.strip()
+        agents = self.request.agents
+        name, colon, text = map(str.strip, line.partition(":"))
         if not colon:
             raise SwarmError(f"not understood: {line}; write AGENT: TEXT, or ? for help")
-        if name not in (*self.agents, "all"):
-            some = " ".join(self.agents[:12]) + (" ..." if len(self.agents) > 12 else "")
+        if name not in (*agents, "all"):
+            some = " ".join(agents[:12]) + (" ..." if len(agents) > 12 else "")
             raise SwarmError(f"no agent {name!r} can be directed; there are: {some}")
-        said = checked_text(text) if text.strip() else ""
-        for agent in self.agents if name == "all" else (name,):
-            self._told[agent] = said
-
-    def clear(self) -> None:
-        """Direct nobody."""
-        self._told = {}
+        self.told |= dict.fromkeys(agents if name == "all" else (name,), checked_text(text) if text else "")
 
     def directives(self) -> dict[str, str]:
         """Return agent -> text, in the order of the agents."""
-        return {agent: self._told[agent] for agent in self.agents if self._told.get(agent)}
+        return {agent: self.told[agent] for agent in self.request.agents if self.told.get(agent)}
+
+    def cost(self, texts: Sequence[str]) -> int:
+        """Return the tokens of these texts, which the person wrote.
+
+        Raises:
+            SwarmError: the episode cannot pay for them.
+        """
+        written = sum(self._count_tokens(texts))
+        tokens, limit = self.reply.tokens + written, self.request.max_tokens
+        if written and limit is not None and tokens > limit:
+            raise SwarmError(f"that takes {tokens:,} tokens and the episode has {limit:,} left; shorten or remove")
+        return written
+
+    def result(self) -> DirectReply:
+        """Return the reply as the person wants it.
+
+        Raises:
+            SwarmError: the episode cannot pay for it.
+        """
+        directives = self.directives()
+        own = [text for agent, text in directives.items() if self.reply.directives.get(agent) != text]
+        written = self.cost([*own, *self.hints])
+        return replace(self.reply, directives=directives, generated_tokens=self.reply.generated_tokens + written)
 
 
-class _Talk:
-    """What both roles of a person have in common: the digest, the prompt, and the words that always work."""
+class _Talk(_AtTerminal):
+    """What both roles of a person have in common: the digest, the prompt, and the words that always work.
+
+    Attributes:
+        num_lines: of the digest that are shown at once; `more` shows the rest.
+        prompt: asks for a line.
+        help: what `?` shows.
+    """
 
     num_lines: int
+    prompt: str
     help: Sequence[str]
 
     def __init__(self, terminal: Terminal, book: Playbook | None) -> None:
-        self.terminal = terminal
+        super().__init__(terminal)
         self.book = book
         self._rest: list[str] = []
-
-    def _say(self, *lines: str) -> None:
-        for line in lines:
-            self.terminal.say(printable(line))
 
     def _show(self, request: DirectRequest) -> None:
         lines = digest_lines(request, self.book.briefings(request) if self.book else [])
@@ -157,37 +184,50 @@ class _Talk:
         if self._rest:
             self._say(f"({len(self._rest)} lines more: more)")
 
-    def _listen(self, prompt: str) -> str:
-        """Return the next line that is for the caller.
+    def _take(self, draft: _Draft, line: str) -> bool:
+        """Take in what the person wrote; return whether it is a hint.
+
+        Raises:
+            SwarmError: it cannot be meant, or not be paid.
+        """
+        draft.write(line)
+        return False
+
+    def _taken(self, draft: _Draft, is_hint: bool) -> None:
+        """Go on after a line that was taken in."""
+
+    def _finished(self, draft: _Draft) -> DirectReply:
+        """Take in lines until one ends the draft and the episode can pay for it.
 
         Raises:
             KeyboardInterrupt: the person stops the run.
         """
         while True:
             try:
-                line = self.terminal.ask(prompt).strip()
+                line = self.terminal.ask(self.prompt).strip()
+                if line == "quit":
+                    raise KeyboardInterrupt
+                if line == "none":
+                    draft.told = {}
+                if line in ("", "none"):
+                    return draft.result()
+                if line == "?":
+                    self._say(*self.help)
+                    continue
+                if line == "more":
+                    self._say(*(self._rest or ["that was all"]))
+                    self._rest = []
+                    continue
+                is_hint = self._take(draft, line)
             except EOFError:
                 self._say("")
                 raise KeyboardInterrupt from None
             except UnicodeDecodeError:
                 self._say("that was no text; once more, please")
-                continue
-            if line == "quit":
-                raise KeyboardInterrupt
-            if line == "?":
-                self._say(*self.help)
-            elif line == "more":
-                self._say(*(self._rest or ["that was all"]))
-                self._rest = []
+            except SwarmError as error:
+                self._say(str(error))
             else:
-                return line
-
-    def _is_paid(self, request: DirectRequest, tokens: int) -> bool:
-        """Return whether the episode can pay for what was written; the person is told when it cannot."""
-        if request.max_tokens is None or tokens <= request.max_tokens:
-            return True
-        self._say(f"that takes {tokens:,} tokens and the episode has {request.max_tokens:,} left; shorten or remove")
-        return False
+                self._taken(draft, is_hint)
 
 
 class HumanCoordinator(_Talk, Coordinator):
@@ -199,7 +239,8 @@ class HumanCoordinator(_Talk, Coordinator):
     needs_reports = False
     needs_terminal = True
     reads_hints = True
-    num_lines = DIGEST_LINES
+    num_lines = 40
+    prompt = "> "
     help = ("Enter        is the end: what was written is directed", *_EDITING, *_ALWAYS)
 
     def __init__(self, setup: Setup) -> None:
@@ -213,27 +254,13 @@ class HumanCoordinator(_Talk, Coordinator):
         return [self._direct(request) for request in requests]
 
     def _direct(self, request: DirectRequest) -> DirectReply:
-        unread = [report.text for report in request.reports[len(request.reports) - request.unread :]]
-        read = _count(self.setup.count_tokens, unread)
+        read = sum(self.setup.count_tokens(request.news))
         if request.max_tokens is not None and read > request.max_tokens:
             return DirectReply(request.key)
-        draft = _Draft(request.agents, {})
         self._show(request)
         self._say("Direct agents, a line for each, such as a0: TEXT; an empty line is the end, ? shows help.")
-        while True:
-            line = self._listen("> ")
-            if line and line != "none":
-                try:
-                    draft.write(line)
-                except SwarmError as error:
-                    self._say(str(error))
-                continue
-            if line:
-                draft.clear()
-            directives = draft.directives()
-            written = _count(self.setup.count_tokens, list(directives.values()))
-            if self._is_paid(request, read + written):
-                return DirectReply(request.key, directives, read, written)
+        reply = DirectReply(request.key, prompt_tokens=read)
+        return self._finished(_Draft(request, reply, self.setup.count_tokens))
 
 
 class Approver(_Talk):
@@ -248,7 +275,9 @@ class Approver(_Talk):
         reads_hints: whether the coordinator understands what is said to it.
     """
 
-    num_lines = SHORT_DIGEST_LINES
+    num_lines = 10
+    prompt = "approve? "
+    _pool: Pool
 
     def __init__(self, terminal: Terminal, book: Playbook | None, reads_hints: bool) -> None:
         super().__init__(terminal, book)
@@ -256,94 +285,60 @@ class Approver(_Talk):
         hint = ["hint: TEXT   asks the coordinator again, which reads TEXT now and for the rest of the episode"]
         self.help = ("Enter        approves", *_EDITING, *(hint if reads_hints else []), *_ALWAYS)
 
-    def on_episode_end(self, episode: int, reason: str, ticks: int, tokens: int) -> None:
-        """Tell the person how an episode ended."""
-        self.terminal.say(_ended(episode, reason, ticks, tokens))
-
     def direct(self, requests: Sequence[DirectRequest], pool: Pool) -> list[DirectReply]:
         """Ask the coordinator, then the person about one of its replies after the other."""
-        replies = pool.direct(requests)
-        return [self._review(request, reply, pool) for request, reply in zip(requests, replies, strict=True)]
+        self._pool = pool
+        return [self._review(*pair) for pair in zip(requests, pool.direct(requests), strict=True)]
 
-    def _review(self, request: DirectRequest, reply: DirectReply, pool: Pool) -> DirectReply:
-        hints: list[str] = []
-        draft = _Draft(request.agents, reply.directives)
+    def _review(self, request: DirectRequest, reply: DirectReply) -> DirectReply:
+        draft = _Draft(request, reply, self._pool.count_tokens)
         self._show(request)
-        self._present(draft, reply.fault)
-        while True:
-            line = self._listen("approve? ")
-            if line and line != "none":
-                name, _, text = line.partition(":")
-                is_hint = name.strip() == "hint"
-                try:
-                    if is_hint:
-                        hint = self._checked_hint(text)
-                        if not self._is_paid(request, reply.tokens + _count(pool.count_tokens, [*hints, hint])):
-                            continue  # what was said to the coordinator cannot be taken back
-                        hints.append(hint)
-                    else:
-                        draft.write(line)
-                except SwarmError as error:
-                    self._say(str(error))
-                    continue
-                if is_hint and (again := self._ask_again(request, reply, hints, pool)) is not None:
-                    reply, draft = again, _Draft(request.agents, again.directives)
-                self._present(draft, reply.fault)
-                continue
-            if line:
-                draft.clear()
-            directives = draft.directives()
-            own = [text for agent, text in directives.items() if reply.directives.get(agent) != text]
-            written = _count(pool.count_tokens, [*own, *hints])
-            if not written or self._is_paid(request, reply.tokens + written):
-                return replace(
-                    reply,
-                    directives=directives,
-                    generated_tokens=reply.generated_tokens + written,
-                    review=_review(request, reply.directives, directives, hints),
-                )
+        self._present(draft)
+        result = self._finished(draft)
+        review: Review = {"answer": "approved"}
+        if result.directives != draft.reply.directives:
+            review = {"answer": "replaced", "proposed": in_agent_order(draft.reply.directives, request.agents)}
+        if draft.hints:
+            review["hints"] = draft.hints
+        return replace(result, review=review)
 
-    def _present(self, draft: _Draft, fault: str | None) -> None:
-        if fault is not None:
-            self._say(f"the coordinator failed: {fault}")
+    def _present(self, draft: _Draft) -> None:
+        if draft.reply.fault is not None:
+            self._say(f"the coordinator failed: {draft.reply.fault}")
         told = draft.directives()
         self._say("Directives:" if told else "Directives: none")
         self._say(*(f"  {agent:>5} <- {text}" for agent, text in told.items()))
 
-    def _checked_hint(self, text: str) -> str:
+    def _take(self, draft: _Draft, line: str) -> bool:
+        name, _, text = line.partition(":")
+        if name.strip() != "hint":
+            return super()._take(draft, line)
         if not self.reads_hints:
             raise SwarmError("this coordinator reads no hints; direct agents yourself, such as a0: TEXT")
-        return checked_text(text)
+        hints = [*draft.hints, checked_text(text)]
+        draft.cost(hints)  # before it is said: it cannot be taken back
+        draft.hints = hints
+        return True
 
-    def _ask_again(
-        self, request: DirectRequest, reply: DirectReply, hints: Sequence[str], pool: Pool
-    ) -> DirectReply | None:
-        """Return what the coordinator says to hints, with the cost of all before; None if it cannot be asked."""
-        left = request.max_tokens
-        if left is not None:
-            left = max(0, left - reply.tokens - _count(pool.count_tokens, hints))
-        (again,) = pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
+    def _taken(self, draft: _Draft, is_hint: bool) -> None:
+        if is_hint:
+            self._ask_again(draft)
+        self._present(draft)
+
+    def _ask_again(self, draft: _Draft) -> None:
+        """Ask the coordinator with the hints, if it can be asked; its reply then has the cost of all before."""
+        hints, request, reply = draft.hints, draft.request, draft.reply
+        spent = draft.cost(hints)
+        left = None if request.max_tokens is None else max(0, request.max_tokens - reply.tokens - spent)
+        (again,) = self._pool.direct([replace(request, hints=(*request.hints, *hints), max_tokens=left)])
         if not again.calls and again.fault is None:
             self._say("the coordinator was not asked: nothing is open for it, or the tokens that are left are too few")
-            return None
-        return replace(
+            return
+        draft.told = dict(again.directives)
+        draft.reply = replace(
             again,
             prompt_tokens=reply.prompt_tokens + again.prompt_tokens,
             generated_tokens=reply.generated_tokens + again.generated_tokens,
             calls=reply.calls + again.calls,
             fault=reply.fault or again.fault,
         )
-
-
-def _review(request: DirectRequest, proposed: Mapping[str, str], told: Mapping[str, str], hints: list[str]) -> Review:
-    """Return what a person did, for the journal."""
-    review: Review = {"answer": "approved"}
-    if told != proposed:
-        review = {"answer": "replaced", "proposed": in_agent_order(proposed, request.agents)}
-    if hints:
-        review["hints"] = hints
-    return review
-
-
-def _count(count_tokens: CountTokens, texts: Sequence[str]) -> int:
-    return sum(count_tokens(texts)) if texts else 0

@@ -3,6 +3,7 @@
 Every token that a coordinator reads or writes is charged, by the rules too.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from swarm.text import one_line
 from worlds.protocol import Briefing, Playbook, WorldError
 from worlds.registry import load_playbook
 
@@ -56,24 +58,16 @@ class RulesCoordinator(Coordinator):
 
     needs_playbook = True
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        self.book = setup.playbook
-        self.count_tokens = setup.count_tokens
-
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Charge each request for the reports it reads and the directives it writes."""
-        replies: list[DirectReply] = []
-        for request in requests:
-            unread = [report.text for report in request.reports[len(request.reports) - request.unread :]]
-            read = sum(self.count_tokens(unread)) if unread else 0
-            directives = self.book.rules(request)
-            written = sum(self.count_tokens(list(directives.values()))) if directives else 0
-            if request.max_tokens is not None and read + written > request.max_tokens:
-                replies.append(DirectReply(request.key))
-            else:
-                replies.append(DirectReply(request.key, directives, read, written))
-        return replies
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: DirectRequest) -> DirectReply:
+        directives = self.setup.playbook.rules(request)
+        read, written = (sum(self.setup.count_tokens(texts)) for texts in (request.news, [*directives.values()]))
+        if request.max_tokens is not None and read + written > request.max_tokens:
+            return DirectReply(request.key)
+        return DirectReply(request.key, directives, read, written)
 
 
 class BriefedCoordinator(Coordinator):
@@ -82,20 +76,13 @@ class BriefedCoordinator(Coordinator):
     needs_model = True
     needs_playbook = True
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        self.book = setup.playbook
-        self.model = setup.asked
-        self.config = setup.config
-        self.limit_s = setup.limit_s
-
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Answer all briefings of all requests in one batch; a briefing that the budget cannot pay is not read."""
-        config = self.config
+        config, book, model = self.setup.config, self.setup.playbook, self.setup.asked
         asked: list[tuple[int, Briefing, TextRequest]] = []
         for index, request in enumerate(requests):
-            briefings = self.book.briefings(request)
-            left = request.max_tokens
+            briefings = book.briefings(request)
+            left = math.inf if request.max_tokens is None else request.max_tokens
             wanted = [
                 TextRequest(
                     briefing.prompt,
@@ -108,26 +95,22 @@ class BriefedCoordinator(Coordinator):
                 )
                 for number, briefing in enumerate(briefings)
             ]
-            lengths = self.model.count_prompts(wanted)
-            for briefing, text, length in zip(briefings, wanted, lengths, strict=True):
-                cost = length + config.max_new_tokens
-                if left is not None:
-                    if cost > left:
-                        break
-                    left -= cost
+            for briefing, text, length in zip(briefings, wanted, model.count_prompts(wanted), strict=True):
+                left -= length + config.max_new_tokens
+                if left < 0:
+                    break
                 asked.append((index, briefing, text))
-        results = self.model.generate([text for _, _, text in asked], time.monotonic() + self.limit_s(len(asked)))
+        results = model.generate([text for _, _, text in asked], time.monotonic() + self.setup.limit_s(len(asked)))
         replies = [DirectReply(request.key) for request in requests]
         for (index, briefing, _), result in zip(asked, results, strict=True):
             reply = replies[index]
-            cut = result.finish == "length"
+            cut, decides = result.finish == "length", result.fault is None and not config.reoffer_declined
             # The last word may be half of one; a number without its mark is no entry anyway.
             said = result.text.rpartition(" ")[0] if cut and not briefing.pattern else result.text
-            decides = result.fault is None and not config.reoffer_declined
-            declined = self.book.declined(said, briefing, cut) if decides else []
+            declined = book.declined(said, briefing, cut) if decides else []
             replies[index] = replace(
                 reply,
-                directives={**reply.directives, **self.book.parse(said, briefing)},
+                directives={**reply.directives, **book.parse(said, briefing)},
                 declined={**reply.declined, **({briefing.agents[0]: declined} if declined else {})},
                 prompt_tokens=reply.prompt_tokens + result.prompt_tokens,
                 generated_tokens=reply.generated_tokens + result.generated_tokens,
@@ -146,14 +129,14 @@ class ShuffledCoordinator(Coordinator):
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Pass all directives on along one random cycle through all agents, so that nobody keeps its own."""
-        replies: list[DirectReply] = []
-        for request, reply in zip(requests, self.inner.direct(requests), strict=True):
-            cycle = list(request.agents)
-            random.Random(derive_seed(request.seed, "shuffle")).shuffle(cycle)  # noqa: S311
-            receiver = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
-            moved = {receiver[agent]: text for agent, text in reply.directives.items()}
-            replies.append(replace(reply, directives={a: moved[a] for a in request.agents if a in moved}))
-        return replies
+        return [self._moved(*pair) for pair in zip(requests, self.inner.direct(requests), strict=True)]
+
+    def _moved(self, request: DirectRequest, reply: DirectReply) -> DirectReply:
+        cycle = list(request.agents)
+        random.Random(derive_seed(request.seed, "shuffle")).shuffle(cycle)  # noqa: S311
+        receiver = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
+        moved = {receiver[agent]: text for agent, text in reply.directives.items()}
+        return replace(reply, directives={agent: moved[agent] for agent in request.agents if agent in moved})
 
 
 def book_for(config: CoordinatorConfig, world_id: str) -> Playbook | None:
@@ -190,7 +173,6 @@ def make_coordinator(
         SwarmError: no coordinator has that name, its package is broken, its options are not possible, or it needs a
             playbook that the world does not have.
     """
-    found: type[Coordinator] = COORDINATORS.find(config.kind).variant(config)
     setup = Setup(
         config,
         count_tokens,
@@ -202,10 +184,10 @@ def make_coordinator(
         terminal,
     )
     try:
-        made = found(setup)
+        made: Coordinator = COORDINATORS.find(config.kind).variant(config)(setup)
     except SwarmError:
         raise
     except Exception as error:  # it may be anybody's code
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise SwarmError(f"coordinator {config.kind!r} cannot be made: {text}") from error
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise SwarmError(f"coordinator {config.kind!r} cannot be made: {reason}") from error
     return ShuffledCoordinator(made, setup) if config.shuffled else made

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from swarm.backends.protocol import Structure, TextRequest
@@ -64,10 +65,8 @@ class LanguageCoordinator(Coordinator):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.model = model = setup.asked
-        self.config = config = setup.config
+        config, model = setup.config, setup.asked
         self.book = setup.book
-        self.limit_s = setup.limit_s
         # Endpoints take JSON Schemas; the other engines take patterns too, and lines are fewer tokens.
         self.form: Literal["lines", "json"] = "json" if isinstance(config.engine, OpenAIEngine) else "lines"
         self.system = opening(setup.tools, setup.book, _FORMS[self.form])
@@ -81,6 +80,7 @@ class LanguageCoordinator(Coordinator):
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Ask about every request that the budget can pay, all in one batch."""
+        model = self.setup.asked
         asked: list[tuple[int, TextRequest, _Open]] = []
         replies = [DirectReply(request.key) for request in requests]
         for index, request in enumerate(requests):
@@ -89,10 +89,10 @@ class LanguageCoordinator(Coordinator):
             if not open_to:
                 continue
             text = self._request(request, briefings, open_to)
-            (length,) = self.model.count_prompts([text])
-            if request.max_tokens is None or length + text.max_new_tokens <= request.max_tokens:
+            cost = model.count_prompts([text])[0] + text.max_new_tokens
+            if request.max_tokens is None or cost <= request.max_tokens:
                 asked.append((index, text, open_to))
-        results = self.model.generate([text for _, text, _ in asked], time.monotonic() + self.limit_s(len(asked)))
+        results = model.generate([text for _, text, _ in asked], time.monotonic() + self.setup.limit_s(len(asked)))
         for (index, _, open_to), result in zip(asked, results, strict=True):
             said = read_directives(result.text, tuple(open_to), cut=result.finish == "length")
             replies[index] = DirectReply(
@@ -109,20 +109,12 @@ class LanguageCoordinator(Coordinator):
         return text in choices if choices else re.fullmatch(self._pattern(None), text) is not None
 
     def _request(self, request: DirectRequest, briefings: Sequence[Briefing], open_to: _Open) -> TextRequest:
-        structure = self._structure(open_to)
-
-        def with_prompt(prompt: str) -> TextRequest:
-            return TextRequest(
-                prompt,
-                self.system,
-                request.seed,
-                self.config.max_new_tokens,
-                self.config.temperature,
-                structure=structure,
-            )
-
+        config, count_prompts = self.setup.config, self.setup.asked.count_prompts
+        form = self._structure(open_to)
+        asked = TextRequest("", self.system, request.seed, config.max_new_tokens, config.temperature, structure=form)
         lines = digest_lines(request, briefings)
-        return with_prompt(bounded(lines, self._limit, lambda text: self.model.count_prompts([with_prompt(text)])[0]))
+        text = bounded(lines, self._limit, lambda text: count_prompts([replace(asked, prompt=text)])[0])
+        return replace(asked, prompt=text)
 
     def _structure(self, open_to: _Open) -> Structure:
         if self.form == "json":
@@ -138,18 +130,14 @@ class LanguageCoordinator(Coordinator):
 
     def _schema(self, open_to: _Open) -> dict[str, Any]:
         """Return the JSON Schema of an answer; everybody is required, as strict endpoints want it."""
-
-        def directive(choices: Sequence[str] | None) -> dict[str, Any]:
-            if choices:
-                return {"type": "string", "enum": ["", *choices]}
-            if self.book:
-                # Not `(...)?`: with it xgrammar 0.2.8, which vLLM's server uses, lets the "go " of "go 13" be left out.
-                return {"type": "string", "pattern": f"^(?:|{self.book.directive})$"}
-            return {"type": "string", "pattern": f"^(?:|{FREE_SHORT})$"}
-
+        # Not `(...)?`: with it xgrammar 0.2.8, which vLLM's server uses, lets the "go " of "go 13" be left out.
+        free = {"type": "string", "pattern": f"^(?:|{self.book.directive if self.book else FREE_SHORT})$"}
         return {
             "type": "object",
-            "properties": {agent: directive(choices) for agent, choices in open_to.items()},
+            "properties": {
+                agent: {"type": "string", "enum": ["", *choices]} if choices else free
+                for agent, choices in open_to.items()
+            },
             "required": list(open_to),
             "additionalProperties": False,
         }
@@ -171,17 +159,12 @@ def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict
     found: list[tuple[str, str]] = []
     if text.lstrip().startswith("{"):
         try:
-            data = json.loads(text)
-            found = [(k, v) for k, v in data.items() if isinstance(v, str)]
+            found = [(k, v) for k, v in json.loads(text).items() if isinstance(v, str)]
         except (ValueError, RecursionError):
             found = _PAIR.findall(text)
     else:
-        lines = text.split("\n")
-        if cut:
-            lines = lines[:-1]
+        lines = text.split("\n")[: -1 if cut else None]
         found = [(match[1], match[2]) for line in lines if len(line) < 1000 and (match := _LINE.match(line))]
-    said: dict[str, str] = {}
-    for agent, directive in found:
-        if agent in agents and agent not in said and directive.strip():
-            said[agent] = directive.strip()[:MAX_DIRECTIVE].strip()
+    # The first that is said to an agent counts.
+    said = {agent: text.strip()[:MAX_DIRECTIVE].strip() for agent, text in reversed(found) if text.strip()}
     return {agent: said[agent] for agent in agents if agent in said}

@@ -6,7 +6,6 @@ from typing import Any
 from swarm.agents.models import LoadedModels
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
-from swarm.config.experiment import ExperimentConfig
 
 
 def _apart(engine: VllmEngine) -> VllmEngine:
@@ -14,9 +13,7 @@ def _apart(engine: VllmEngine) -> VllmEngine:
     return engine.model_copy(update={"prompt": "chat", "adapter": None})
 
 
-def start_remote(
-    config: ExperimentConfig, models: LoadedModels, on_event: Callable[..., None]
-) -> Mapping[str, TextModel]:
+def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
 
     Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
@@ -27,27 +24,25 @@ def start_remote(
     """
     started: dict[str, TextModel] = {}
     engines: dict[VllmEngine, Any] = {}
-    settings = {"agents": config.agents.engine, "coordinator": config.coordinator.engine}
+    both = {"agents": models.agents, "coordinator": models.coordinator}
+    on_vllm = [model.engine for model in both.values() if isinstance(model.engine, VllmEngine)]
     try:
-        for whose, engine in settings.items():
+        for whose, model in both.items():
+            engine = model.engine
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(
-                    engine.model, models.endpoints[whose], timeout_s=config.faults.call_timeout_s
-                )
-            elif isinstance(engine, VllmEngine):
-                from swarm.actors.vllm_engine import VllmModel
+                started[whose] = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+            elif isinstance(engine, VllmEngine) and model.folder is not None:
+                from swarm.actors.vllm_engine import VllmModel, VllmServer
 
                 key = _apart(engine)
                 if key not in engines:
-                    sharing = [e.adapter for e in settings.values() if isinstance(e, VllmEngine) and _apart(e) == key]
-                    adapters = [models.adapters[a] for a in dict.fromkeys(sharing) if a]
-                    engines[key] = VllmModel(models.folders[engine.model], engine, adapters, on_event)
-                own = engine.adapter
-                started[whose] = engines[key].adapted(models.adapters[own]) if own else engines[key]
+                    adapters = dict.fromkeys(e.adapter for e in on_vllm if e.adapter and _apart(e) == key)
+                    engines[key] = VllmServer(model.folder, engine, list(adapters), on_event)
+                started[whose] = VllmModel(engines[key], engine.adapter)
     except BaseException:
-        for model in started.values():
-            model.close()
+        for running in started.values():
+            running.close()
         raise
     return started

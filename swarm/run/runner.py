@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import count, islice
 from pathlib import Path
@@ -211,39 +212,24 @@ def _versions() -> dict[str, str]:
 
 
 def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
-    runtime, agents = config.runtime, config.agents
-    world = _world(config, base_dir)
+    if config.coordinator.traits.needs_terminal:  # it directs beside the tick loop
+        config = config.model_copy(update={"coordinator": CoordinatorConfig()})
+    tools = _world(config, base_dir).tools()
     spec = HostSpec(
-        config.seed,
-        agents,
-        CoordinatorConfig() if config.coordinator.traits.needs_terminal else config.coordinator,
-        config.world.id,
-        config.faults.call_timeout_s,
-        runtime.device,
-        runtime.dtype,
-        runtime.compile,
-        runtime.threads_per_host,
-        tuple(world.tools()) if config.coordinator.chats else (),
-        agent_system(world.tools()) if agents.engine.chats else None,
-        models.folders,
-        {name: str(path) for name, path in models.adapters.items()},
-        models.tokenizers.get("agents"),
-        models.chats.get("agents"),
+        config,
+        models.agents,
+        models.coordinator,
+        tuple(tools) if config.coordinator.chats else (),
+        agent_system(tools) if config.agents.engine.chats else None,
     )
-    if runtime.pool == "local":
+    make_remote = partial(start_remote, models, config.faults.call_timeout_s, telemetry.emit)
+    if config.runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
 
-        return LocalPool(spec, models.shared, remote=start_remote(config, models, telemetry.emit))
+        return LocalPool(spec, models.shared, remote=make_remote())
     from swarm.actors.pool import RayPool
 
-    return RayPool(
-        spec,
-        models.shared,
-        runtime,
-        agents.count * config.at_once,
-        telemetry.emit,
-        lambda: start_remote(config, models, telemetry.emit),
-    )
+    return RayPool(spec, models.shared, telemetry.emit, make_remote)
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:

@@ -161,10 +161,10 @@ def open_here(name: str) -> TextModel:
         return TransformersModel(folder)
     if name == "vllm":
         from swarm.actors.pool import start_ray
-        from swarm.actors.vllm_engine import VllmModel
+        from swarm.actors.vllm_engine import VllmModel, VllmServer
 
         start_ray()
-        return VllmModel(folder, VllmEngine(model=MODEL, dtype="float32", eager=True, max_length=1024))
+        return VllmModel(VllmServer(folder, VllmEngine(model=MODEL, dtype="float32", eager=True, max_length=1024)))
     from swarm.backends.ulm import UlmModel
     from ulm.decode.engine import Engine
     from ulm.hf.llama import from_llama

@@ -170,14 +170,14 @@ class Served:
 def asked_side() -> tuple[Side, Callable[[], None]]:
     """Return a function that asks the swarm's engine from as many threads as there are texts, and one that ends it."""
     from swarm.actors.pool import start_ray
-    from swarm.actors.vllm_engine import VllmModel
+    from swarm.actors.vllm_engine import VllmModel, VllmServer
     from swarm.backends.models import find_model, open_model
     from swarm.backends.protocol import TextRequest
     from swarm.config.engine import VllmEngine
 
     start_ray()
     settings = VllmEngine(model=MODEL, dtype="float32", eager=True, max_length=512)
-    model = VllmModel(open_model(MODEL, find_model(MODEL, Path())), settings)
+    model = VllmModel(VllmServer(open_model(MODEL, find_model(MODEL, Path())), settings))
     threads = ThreadPoolExecutor(AGENTS)
     tokenizer = model.tokenizer
 

@@ -31,9 +31,9 @@ import pytest
 import ray
 
 from swarm.actors import pool as ray_pool
-from swarm.agents.host import HostSpec, SharedModel
+from swarm.agents.host import HostSpec, ResolvedModel, SharedModel
 from swarm.config.engine import UlmEngine
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig, RuntimeConfig
+from swarm.config.experiment import AgentsConfig, ExperimentConfig, RuntimeConfig, WorldConfig
 from swarm.messages import ActRequest
 from swarm.run.runner import start_run
 
@@ -142,8 +142,9 @@ def memory_of_bare_processes() -> list[int]:
 def memory_of_hosts(model: SharedModel, decodes: int) -> dict[str, list[int]]:
     """Return the private memory of two hosts, with the model built and after decoding with it."""
     agents = AgentsConfig(count=8, engine=UlmEngine(model="model"), max_new_tokens=16)
-    spec = HostSpec(0, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1)
-    pool = ray_pool.RayPool(spec, {"model": model}, RuntimeConfig(hosts=2, standby=0), agents.count)
+    runtime = RuntimeConfig(hosts=2, standby=0, threads_per_host=1)
+    config = ExperimentConfig(world=WorldConfig(id="echo-v0"), agents=agents, runtime=runtime)
+    pool = ray_pool.RayPool(HostSpec(config, ResolvedModel(agents.engine), ResolvedModel()), {"model": model})
     pids = pool.host_pids()
     sizes = {"built": [private_bytes(pid) for pid in pids]}
     for tick in range(decodes):

@@ -53,10 +53,9 @@ def main(rounds: int, dtypes: tuple[str, ...], json_file: Path | None = None) ->
             TextRequest("half {} {} {} target {}".format(*rng.sample(range(1, 14), 3), rng.randint(100, 199)), system)
             for _ in range(count)
         ]
-        read = reader.read(asked)
         return [
-            GenerationRequest(tuple(ids), 0, NEW_TOKENS, 0.0, opening=opening)
-            for ids, opening in zip(read, reader.openings(asked, read), strict=True)
+            GenerationRequest(tuple(ids), 0, NEW_TOKENS, 0.0, opening=reader.opening(request, ids))
+            for request, ids in zip(asked, reader.read(asked), strict=True)
         ]
 
     result: dict[str, Any] = {}

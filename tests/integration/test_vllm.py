@@ -59,12 +59,12 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(events: list[str], adapter: Path) -> Iterator[Any]:
     from swarm.actors.pool import start_ray
-    from swarm.actors.vllm_engine import VllmModel
+    from swarm.actors.vllm_engine import VllmModel, VllmServer
 
     start_ray()
     settings = VllmEngine(model="m", dtype="float32", eager=True, max_length=512)
     folder = open_model(MODEL, find_model(MODEL, Path()))
-    model = VllmModel(folder, settings, [adapter], on_event=lambda kind, **facts: events.append(kind))
+    model = VllmModel(VllmServer(folder, settings, [adapter], lambda kind, **facts: events.append(kind)))
     yield model
     model.close()
 
@@ -93,7 +93,7 @@ def test_more_long_prompts_than_one_step_can_read_are_answered(engine: Any, even
 
 
 def test_a_model_that_vllm_cannot_start_is_one_line_with_its_reason(engine: Any, tmp_path: Path) -> None:
-    from swarm.actors.vllm_engine import VllmModel
+    from swarm.actors.vllm_engine import VllmServer
 
     for file in Path(find_model(MODEL, Path())).iterdir():
         (tmp_path / file.name).symlink_to(file)
@@ -102,7 +102,7 @@ def test_a_model_that_vllm_cannot_start_is_one_line_with_its_reason(engine: Any,
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["NobodyForCausalLM"]}))
     with pytest.raises(SwarmError, match=r"^vLLM cannot be started with model mine: .*NobodyForCausalLM") as caught:
-        VllmModel(folder, VllmEngine(model="m", dtype="float32", eager=True, max_length=512))
+        VllmServer(folder, VllmEngine(model="m", dtype="float32", eager=True, max_length=512))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -137,11 +137,12 @@ def test_greedy_answers_are_those_of_transformers_and_of_our_own_core(engine: An
 
 
 def test_an_adapter_is_per_request_and_says_what_it_says_in_transformers(engine: Any, adapter: Path) -> None:
+    from swarm.actors.vllm_engine import VllmModel
     from swarm.backends.transformers import TransformersModel
 
     requests = [ask(prompt, temperature=0.0, max_new_tokens=8) for prompt in ("Name three colours.", "Say hello.")]
     with ThreadPoolExecutor(2) as threads:  # in one batch
-        tuned = threads.submit(engine.adapted(adapter).generate, requests)
+        tuned = threads.submit(VllmModel(engine.server, adapter).generate, requests)
         bare = threads.submit(engine.generate, requests)
         tuned_said, bare_said = ([r.text for r in job.result()] for job in (tuned, bare))
     folder = open_model(MODEL, find_model(MODEL, Path()))
@@ -173,7 +174,7 @@ def test_a_request_that_does_not_fit_is_its_own_fault(engine: Any) -> None:
 def test_a_killed_engine_is_replaced_and_asked_again(engine: Any, events: list[str]) -> None:
     request = ask("The capital of France is", system=None, temperature=0.0, max_new_tokens=4)
     (before,) = engine.generate([request])
-    os.kill(engine.pid, signal.SIGKILL)
+    os.kill(engine.server.pid, signal.SIGKILL)
     assert engine.generate([request]) == [before]
     assert events == ["engine_start", "engine_death", "engine_ready"]
 

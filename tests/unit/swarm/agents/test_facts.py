@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes.hosts import host_spec
 from fakes.memory_policy import shared, versions_given, write_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,10 +19,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from swarm.agents.facts import Facts, FactsReader, FactsSection
-from swarm.agents.host import Host, HostSpec
+from swarm.agents.host import Host
 from swarm.agents.memory import Place
 from swarm.cli import app
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActRequest, Handle
 from swarm.record.journal import read_records
@@ -198,7 +199,7 @@ def test_settings_that_do_not_fit_are_refused(agents: dict[str, Any], words: str
 
 def test_a_host_recalls_what_each_request_may_know_and_nothing_else(policy: Path) -> None:
     agents = AgentsConfig.model_validate({"engine": ULM, "temperature": 0.0, "memory": ["stm", "facts"]})
-    host = Host(HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"m": shared(policy)})
+    host = Host(host_spec(agents, threads_per_host=1), {"m": shared(policy)})
 
     def known(name: str, *pairs: tuple[str, str]) -> tuple[Handle, ...]:
         lines = "".join(f"{json.dumps([key, action])}\n" for key, action in pairs)

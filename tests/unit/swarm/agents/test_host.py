@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.hosts import host_spec
 from fakes.memory_policy import shared
 
 from swarm.agents.host import MAX_ACTION_CHARACTERS, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.models import ChatFormat
 from swarm.config.engine import UlmEngine
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig
+from swarm.config.experiment import AgentsConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
@@ -50,7 +51,7 @@ def request(agent: str, prompt: str = "", tick: int = 0) -> ActRequest:
 def spec(policy: str = "ulm", coordinator: str = "none", **changes: Any) -> HostSpec:
     engine = {"kind": policy, **({"model": "somewhere"} if policy == "ulm" else {})}
     agents = AgentsConfig(engine=engine, temperature=0.3)
-    return HostSpec(7, agents, CoordinatorConfig(kind=coordinator), "echo-v0", 5.0, **changes)
+    return host_spec(agents, coordinator, timeout_s=5.0, **changes)
 
 
 @pytest.fixture
@@ -188,16 +189,16 @@ def test_echo_answers_with_the_last_line_cut_to_its_limit() -> None:
 
 def test_without_a_model_a_token_is_a_byte() -> None:
     assert Host(spec("echo"), {}).count_tokens(["", "abc", "µLM"]) == [0, 3, 4]
-    assert TokenCounter(spec("echo"))([]) == []
+    assert TokenCounter(spec("echo")).count_tokens([]) == []
 
 
 def test_with_a_model_tokens_are_the_models() -> None:
     tokenizer = Tokenizer.train(["half target made"] * 9, 300)
-    counter = TokenCounter(dataclasses.replace(spec("echo"), tokenizer=tokenizer.to_json()))
+    counter = TokenCounter(spec("echo", tokenizer=tokenizer.to_json()))
     texts = ["half 13 target 145", "", "µLM"]
-    assert counter(texts) == [len(tokenizer.encode(text)) for text in texts]
-    assert counter(texts)[0] < len(texts[0])
-    assert counter([]) == []
+    assert counter.count_tokens(texts) == [len(tokenizer.encode(text)) for text in texts]
+    assert counter.count_tokens(texts)[0] < len(texts[0])
+    assert counter.count_tokens([]) == []
 
 
 def direct_request(tick: int) -> DirectRequest:
@@ -226,15 +227,14 @@ def test_a_coordinator_that_raises_is_a_fault_of_the_episode_that_caused_it() ->
 def test_a_real_model_gives_an_agent_the_same_action_in_any_company(tiny_policy: Path) -> None:
     models = {"somewhere": shared(tiny_policy)}
     requests = [request(f"a{i}", f"half 1 2 3 target {100 + i}\n") for i in range(7)]
-    together = Host(spec(threads=1), models).act(requests)
+    together = Host(spec(threads_per_host=1), models).act(requests)
     assert len({reply.text for reply in together}) > 1
-    assert [Host(spec(threads=1), models).act([r])[0] for r in requests[:3]] == together[:3]
+    assert [Host(spec(threads_per_host=1), models).act([r])[0] for r in requests[:3]] == together[:3]
 
 
 def test_chats_of_agents_tell_the_engine_their_opening(tiny_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = ChatFormat("{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}", (), {})
-    model = dataclasses.replace(shared(tiny_policy), chat=chat)
-    host = Host(spec(threads=1, system="one of many", chat=chat), {"somewhere": model})
+    host = Host(spec(threads_per_host=1, system="one of many", chat=chat), {"somewhere": shared(tiny_policy)})
     seen: list[GenerationRequest] = []
     real_generate = Engine.generate
 
@@ -254,9 +254,7 @@ def test_chats_of_agents_tell_the_engine_their_opening(tiny_policy: Path, monkey
 
 def test_a_pattern_that_no_token_fits_is_a_fault_of_its_request_alone(tiny_policy: Path) -> None:
     agents = AgentsConfig(engine=UlmEngine(model="somewhere"), constrained=True)
-    host = Host(
-        HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, threads=1), {"somewhere": shared(tiny_policy)}
-    )
+    host = Host(host_spec(agents, threads_per_host=1), {"somewhere": shared(tiny_policy)})
     good = ActRequest((0, 0, "a0"), "half 1 2 3\n", 8, "[0-9]{1,3}")
     broken = ActRequest((0, 0, "a1"), "half 1 2 3\n", 8, "[0-9")
     replies = host.act([good, broken])

@@ -1,5 +1,6 @@
 """The local pool's time limit: a model that never returns costs a fault, not the run."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from fakes.hosts import host_spec
 
-from swarm.agents.host import HostSpec
 from swarm.agents.local_pool import LocalPool
 from swarm.config.engine import EchoEngine
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig
+from swarm.config.experiment import AgentsConfig
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
-SPEC = HostSpec(0, AgentsConfig(engine=EchoEngine()), CoordinatorConfig(), "echo-v0", call_timeout_s=-0.95)
+SPEC = host_spec(AgentsConfig(engine=EchoEngine()), timeout_s=-0.95)
 """The pool adds a second to a host's own limit; these tests wait .05 s in all."""
 
 
@@ -40,6 +41,8 @@ class HangingHost:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [7 for _ in texts]
+
+    count_prompts = count_tokens
 
 
 @pytest.fixture
@@ -128,17 +131,19 @@ def test_without_a_host_of_its_own_the_pool_builds_one() -> None:
 
 SCRIPT = """
 import time
+from fakes.hosts import host_spec
 from swarm.config.engine import EchoEngine
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig
-from swarm.agents.host import HostSpec
+from swarm.config.experiment import AgentsConfig
 from swarm.messages import ActRequest
 from swarm.agents.local_pool import LocalPool
 
 class Host:
+    count_tokens = count_prompts = None
+
     def act(self, requests):
         time.sleep(3600)
 
-spec = HostSpec(0, AgentsConfig(engine=EchoEngine()), CoordinatorConfig(), "echo-v0", -0.95)
+spec = host_spec(AgentsConfig(engine=EchoEngine()), timeout_s=-0.95)
 pool = LocalPool(spec, {}, Host())
 print(pool.act([ActRequest((0, 0, "a0"), "x", 1)])[0].fault)
 pool.close()
@@ -147,5 +152,8 @@ pool.close()
 
 @pytest.mark.process
 def test_a_call_that_never_returns_does_not_keep_the_process_alive() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
+    path = os.pathsep.join(sys.path)  # with the fakes
+    environ = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environ)
     assert "timeout" in done.stdout

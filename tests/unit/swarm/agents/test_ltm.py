@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.hosts import host_spec
 from fakes.memory_policy import LTM, shared, versions_given, write_policy
 from pydantic import ValidationError
 
-from swarm.agents.host import Host, HostSpec
+from swarm.agents.host import Host
 from swarm.agents.local_pool import LocalPool
 from swarm.agents.ltm_files import MemoryStore
-from swarm.config.experiment import AgentsConfig, CoordinatorConfig, ExperimentConfig
+from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, Handle
@@ -51,7 +52,7 @@ def host(folder: Path, memory: Sequence[str] = ("stm", "ltm"), dtype: str = "flo
     agents = AgentsConfig.model_validate(
         {"engine": {"kind": "ulm", "model": "somewhere"}, "temperature": 1.0, "memory": memory}
     )
-    spec = HostSpec(7, agents, CoordinatorConfig(), "echo-v0", 60.0, device="cpu", dtype=dtype, threads=1)
+    spec = host_spec(agents, device="cpu", dtype=dtype, threads_per_host=1)
     return Host(spec, {"somewhere": shared(folder)})
 
 

@@ -248,7 +248,7 @@ def test_two_memories_may_not_be_the_same_part_of_the_engine() -> None:
             "'odd' comes from broken, whose Memory lacks Section",
         ),
         (
-            "from swarm.agents.window import Window\nclass Memory(Window): pass",
+            "from swarm.agents.memory import Window\nclass Memory(Window): pass",
             "whose Memory has the kind 'stm'; make the two equal",
         ),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -65,9 +64,9 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
     agents = {"engine": {"kind": "openai", "model": "default", "url": urls[0], "tokenizer": "model"}}
     config = experiment(agents, {"kind": "model", "engine": {"kind": "openai", "model": "default", "url": urls[1]}})
     found = load_models(config, place)
-    assert [found.endpoints[whose].url for whose in ("agents", "coordinator")] == urls
-    assert set(found.tokenizers) == {"agents"}
-    started = start_remote(config, found, lambda kind, **facts: None)
+    assert [model.engine.url for model in (found.agents, found.coordinator)] == urls  # type: ignore[union-attr]
+    assert (found.agents.tokenizer is None, found.coordinator.tokenizer) == (False, None)
+    started = start_remote(found, 60.0, lambda kind, **facts: None)
     assert [repr(started[whose]) for whose in ("agents", "coordinator")] == [
         f"OpenAIModel('default', '{u}')" for u in urls
     ]
@@ -75,13 +74,8 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
 
 def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
     found = load_models(config, place)
-    spec = HostSpec(0, config.agents, config.coordinator, config.world.id, 5.0)
     system = agent_system([]) if config.agents.engine.chats else None
-    return TokenCounter(
-        dataclasses.replace(
-            spec, system=system, tokenizer=found.tokenizers.get("agents"), chat=found.chats.get("agents")
-        )
-    )
+    return TokenCounter(HostSpec(config, found.agents, found.coordinator, system=system))
 
 
 def test_the_random_arm_pays_for_the_prompts_that_the_model_would_read(place: Path) -> None:
@@ -89,21 +83,21 @@ def test_the_random_arm_pays_for_the_prompts_that_the_model_would_read(place: Pa
     control = ARMS["random"].overrides(base)
     assert control.agents.engine.kind == "random"
     prompts = ["tiles 1 2 3 4 target 24\n"]
-    assert counter(control, place).prompts(prompts) == counter(base, place).prompts(prompts)
-    assert counter(base, place).prompts(prompts)[0] > len(agent_system([]))
+    assert counter(control, place).count_prompts(prompts) == counter(base, place).count_prompts(prompts)
+    assert counter(base, place).count_prompts(prompts)[0] > len(agent_system([]))
     plain = experiment({"engine": {"kind": "transformers", "model": "model", "prompt": "plain"}})
-    assert counter(ARMS["random"].overrides(plain), place).prompts(prompts) == [len(prompts[0])]
+    assert counter(ARMS["random"].overrides(plain), place).count_prompts(prompts) == [len(prompts[0])]
 
 
 def test_the_random_arm_of_an_endpoint_needs_no_files(place: Path) -> None:
     base = experiment({"engine": {"kind": "openai", "model": "gpt", "url": "http://127.0.0.1:9/v1"}})
     found = load_models(ARMS["random"].overrides(base), place)
-    assert not found.tokenizers
+    assert found.agents.tokenizer is None
 
 
 def test_a_chat_is_counted_as_it_is_read(place: Path) -> None:
     config = experiment({"engine": {"kind": "transformers", "model": "model"}})
-    (count,) = counter(config, place).prompts(["x"])
+    (count,) = counter(config, place).count_prompts(["x"])
     assert count == len(f"system:{agent_system([])}!user:x!answer:")
 
 
@@ -158,10 +152,10 @@ def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monk
         },
         pool="local",
     )
-    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 7.0 * count)
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 7.0 * count)
     with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
         check_sizes(both, {"model": place / "model"})
-    monkeypatch.setattr("swarm.agents.model_sizes._memory_bytes", lambda: 8.0 * count)
+    monkeypatch.setattr("ulm.hf.pretrained.memory_bytes", lambda: 8.0 * count)
     check_sizes(both, {"model": place / "model"})
 
 

@@ -97,12 +97,17 @@ def test_what_all_chats_with_a_system_message_begin_with_is_their_opening(folder
     requests = [ask("what?", system="be brief"), ask("", system="be brief"), ask("what?"), ask("why?", system="")]
     prompts = reader.read(requests)
     opening = len("system:be brief!user:")  # a mark is one token
-    assert reader.openings(requests, prompts) == [opening, opening, 0, len("user:")]
+    assert [reader.opening(r, ids) for r, ids in zip(requests, prompts, strict=True)] == [
+        opening,
+        opening,
+        0,
+        len("user:"),
+    ]
     assert prompts[0][:opening] == prompts[1][:opening]
     other = [*prompts[0]]
     other[opening - 1] += 1  # as if the first word were read together with what stands before it
-    assert reader.openings(requests[:1], [other]) == [0]
-    assert reader.openings(requests[:1], [prompts[0][:opening]]) == [0]  # nothing would be left to read
+    assert reader.opening(requests[0], other) == 0
+    assert reader.opening(requests[0], prompts[0][:opening]) == 0  # nothing would be left to read
 
 
 def test_our_engine_is_told_the_opening_of_chats(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from fakes.scripted_person import RANDOM, Steady, approve, records
 
 from swarm.agents.host import Host
 from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from swarm.record.journal import read_records
 from swarm.run.runner import resume_run, start_run
@@ -88,6 +89,16 @@ def test_the_person_hears_of_a_fault_and_can_step_in() -> None:
 
     reply, _, _ = approve(["hint: once more", ""], recovers, reads_hints=True)
     assert (reply.directives, reply.fault) == ({"a0": "go"}, "HTTP 500")  # it happened all the same
+
+
+def test_what_ends_a_run_is_not_answered_as_a_mistake_of_the_person() -> None:
+    def says(asked: DirectRequest) -> DirectReply:
+        if asked.hints:
+            raise SwarmError("the endpoint refuses the key")
+        return DirectReply(asked.key)
+
+    with pytest.raises(SwarmError, match="refuses the key"):
+        approve(["hint: left", ""], says, reads_hints=True)
 
 
 def test_replacing_more_than_the_episode_can_pay_is_asked_again() -> None:

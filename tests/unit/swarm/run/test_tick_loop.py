@@ -113,7 +113,7 @@ def test_what_a_coordinator_declined_is_on_record_and_not_offered_again(
             return replies
 
         def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
-            section = self.spec.coordinator
+            section = self.spec.config.coordinator
             setup = Setup(section, self.count_tokens, SplitNumbersPlaybook(), cast("TextModel", model))
             return BriefedCoordinator(setup).direct(requests)
 
