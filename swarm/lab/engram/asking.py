@@ -4,10 +4,10 @@ Owns both. It refuses to know which model it is and why it is asked.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from swarm.lab.engram.arms import Base
 from swarm.lab.facts.exact_match import ExactMatch
@@ -32,35 +32,31 @@ def replies(base: Base, model: nn.Module, asked: Sequence[ExactMatch], limit: in
         asked: prompts with the answers that are wanted; these decide how far is generated, nothing else.
         limit: most tokens of an answer.
     """
-    tokenizer = base.tokenizer
-    encode = partial(tokenizer.encode, add_special_tokens=False)
     rows = []
     for record in asked:
-        prompt_ids, answer_ids = encode_after(encode, record.prompt, record.answer)
+        prompt_ids, answer_ids = encode_after(base.encode, record.prompt, record.answer)
         rows.append((prompt_ids, min(limit, len(answer_ids)) + 2))
     found = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (rows[i][1], len(rows[i][0])))
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        ids_BT, mask_BT = _padded([rows[i][0] for i in chosen], base)
-        out = model.generate(  # type: ignore[operator]
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            max_new_tokens=max(rows[i][1] for i in chosen),
-            do_sample=False,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-        for i, row in zip(chosen, out[:, ids_BT.shape[1] :], strict=True):
-            found[i] = tokenizer.decode(row, skip_special_tokens=True)
+        for i, text in zip(
+            chosen, written(base, model, [rows[i][0] for i in chosen], rows[chosen[-1]][1]), strict=True
+        ):
+            found[i] = text
     return found
 
 
-def _padded(rows: Sequence[Sequence[int]], base: Base) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, padded on the left, (B, T)."""
-    longest = max(len(row) for row in rows)
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    for b, row in enumerate(rows):
-        ids_BT[b, longest - len(row) :] = torch.tensor(row)
-        mask_BT[b, longest - len(row) :] = 1
-    return ids_BT.to(base.model.device), mask_BT.to(base.model.device)
+def written(base: Base, model: Any, rows: Sequence[Sequence[int]], most: int) -> list[str]:
+    """Return what a model writes after each row of ids, greedily, at most so many tokens."""
+    longest, device = max(len(row) for row in rows), base.model.device
+    ids_BT = torch.tensor([[0] * (longest - len(row)) + [*row] for row in rows], device=device)
+    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    out = model.generate(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        max_new_tokens=most,
+        do_sample=False,
+        pad_token_id=base.tokenizer.eos_token_id,
+    )
+    return [base.tokenizer.decode(row, skip_special_tokens=True) for row in out[:, longest:]]

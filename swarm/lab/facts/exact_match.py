@@ -44,6 +44,11 @@ class ExactMatch:
     prompt: str
     answer: str
 
+    @property
+    def about(self) -> tuple[str, str, str]:
+        """What is asked: category, relation, key."""
+        return self.category, self.relation, self.key
+
 
 def build_exact_match(config: ExactMatchConfig, folder: Path) -> dict[Split, list[ExactMatch]]:
     """Return the records of each split.

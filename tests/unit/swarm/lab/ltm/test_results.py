@@ -28,7 +28,7 @@ SPEED: dict[str, dict[str, list[float]]] = {
 
 
 def measured(bits: dict[str, float], recall: dict[str, float], seed: int, written: int = 3) -> dict[str, Any]:
-    """Return condition -> what its evaluation gives; told bits per byte over the corpus and the share of pairs recalled."""
+    """Return condition -> what its evaluation gives: bits per byte over the corpus, and the share of pairs recalled."""
     hard = np.random.default_rng(0).normal(0, 0.3, DOCUMENTS)  # the same documents are hard for everybody
     generator = np.random.default_rng(seed)
     documents = {}
