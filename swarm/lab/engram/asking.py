@@ -22,6 +22,14 @@ def is_right(generated: str, answer: str) -> bool:
     return generated.startswith(answer) and not (rest and rest[0].isalnum())
 
 
+def marked(said: Sequence[str], records: Sequence[ExactMatch]) -> list[dict[str, Any]]:
+    """Return the key (with its category), the category and whether it is right of each answer."""
+    return [
+        {"key": f"{r.category} {r.key}", "category": r.category, "right": is_right(text, r.answer)}
+        for text, r in zip(said, records, strict=True)
+    ]
+
+
 @torch.inference_mode()
 def replies(base: Base, model: nn.Module, asked: Sequence[ExactMatch], limit: int) -> list[str]:
     """Return what a model says after each prompt, generated greedily.

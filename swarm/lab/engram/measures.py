@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from swarm.lab.engram.arms import Base, learned_arm, open_base, shuffled, with_facts
-from swarm.lab.engram.asking import is_right, replies, written
+from swarm.lab.engram.asking import is_right, marked, replies, written
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.cost_measures import cost, speed
 from swarm.lab.engram.facts import Facts, choose_facts, edit_sets, made_pairs, unanswerable
@@ -122,8 +122,8 @@ def _edits(
         bare = replies(base, model, elsewhere, limit)
     said = replies(base, model, elsewhere, limit)
     return {
-        "reliable": _right(replies(base, model, edits, limit), edits),
-        "general": _right(replies(base, model, paraphrases, limit), paraphrases),
+        "reliable": marked(replies(base, model, edits, limit), edits),
+        "general": marked(replies(base, model, paraphrases, limit), paraphrases),
         "local": [
             {"key": f"{r.category} {r.key}", "category": r.category, "right": a == b, "prompt": r.prompt, "said": b}
             for r, a, b in zip(elsewhere, bare, said, strict=True)
@@ -131,13 +131,6 @@ def _edits(
         "write_ms": float(np.median(write_ms)),
         "fitted_on": len(practice),
     }
-
-
-def _right(said: Sequence[str], records: Sequence[ExactMatch]) -> list[dict[str, Any]]:
-    return [
-        {"key": f"{r.category} {r.key}", "category": r.category, "right": is_right(text, r.answer)}
-        for text, r in zip(said, records, strict=True)
-    ]
 
 
 def _faq(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
