@@ -17,9 +17,7 @@ Text = tuple[str, str, str]
 """(kind, prompt, completion)."""
 
 
-@lru_cache(maxsize=16)
-def _load(world_id: str) -> Lessons | None:
-    return load_lessons(world_id)
+_load = lru_cache(maxsize=16)(load_lessons)
 
 
 def open_lessons(world_id: str, task: str | None = None) -> Lessons:
@@ -83,13 +81,13 @@ def episode(world_id: str, task: str, seed: int, number: int, held_out: bool = F
 
 
 def corpus(world_id: str, task: str) -> Iterator[str]:
-    """Yield the texts that the tokenizer of a task is trained on.
+    """Return the texts that the tokenizer of a task is trained on.
 
     Raises:
         SwarmError: see `open_lessons`.
     """
-    for text in open_lessons(world_id, task).corpus(task):
-        yield text if isinstance(text, str) else "".join(pair(text)[1:])
+    texts = open_lessons(world_id, task).corpus(task)
+    return (text if isinstance(text, str) else "".join(pair(text)[1:]) for text in texts)
 
 
 def _only(examples: list[Example], task: str) -> Example:

@@ -3,7 +3,7 @@
 Numbers come from `results`. Every line has a marker of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from swarm.figures import (
@@ -124,4 +124,4 @@ def _gates(lines: list[dict[str, Any]]) -> Any:
     return figure
 
 
-_FIGURES = {"arms": _arms, "distraction": _distraction, "cost": _cost, "gates": _gates}
+_FIGURES: dict[str, Callable[[Any], Any]] = {"arms": _arms, "distraction": _distraction, "cost": _cost, "gates": _gates}
