@@ -76,8 +76,8 @@ def episode(world_id: str, task: str, seed: int, number: int, held_out: bool = F
     Raises:
         SwarmError: see `open_lessons`.
     """
-    place = world_id.rpartition("-v")[0]
-    return open_lessons(world_id, task).example(task, DerivedRandom(seed, "episode", place, number), held_out)
+    rng = DerivedRandom(seed, "episode", world_id.rpartition("-v")[0], number)
+    return open_lessons(world_id, task).example(task, rng, held_out)
 
 
 def corpus(world_id: str, task: str) -> Iterator[str]:

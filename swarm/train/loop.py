@@ -51,7 +51,13 @@ def run_training(
     worker, steps = objective.worker, optimizer.steps
     progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0, "schedule": []}
     if states is not None:
-        progress |= _restored(objective, states)
+        try:
+            saved = states.load(objective.model, objective.optimizer, lambda line: worker.report({"notice": line}))
+            if saved is not None:
+                objective.restore(saved.progress, saved.extra)
+                progress = {name: saved.progress[name] for name in progress}
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
     if 0 < progress["step"] < steps:
         worker.report({"notice": f"going on from step {progress['step']}"})
     if not progress["schedule"] or progress["schedule"][-1]["steps"] != steps:
@@ -74,19 +80,6 @@ def run_training(
             if worker.rank == 0:
                 states.save(done, objective.model, objective.optimizer, {**progress, **more}, tensors)
     return progress
-
-
-def _restored(objective: Objective, states: RollingStates) -> dict[str, Any]:
-    """Return the progress of the newest whole state, after going back to it; empty where there is none."""
-    worker = objective.worker
-    try:
-        saved = states.load(objective.model, objective.optimizer, lambda line: worker.report({"notice": line}))
-        if saved is None:
-            return {}
-        objective.restore(saved.progress, saved.extra)
-    except ValueError as error:
-        raise SwarmError(str(error)) from error
-    return {name: saved.progress[name] for name in ("step", "seconds", "tokens", "schedule")}
 
 
 def _step(objective: Objective, step: int, rate: float, clip: float, states: RollingStates | None) -> StepReport:

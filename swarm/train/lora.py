@@ -151,8 +151,8 @@ class LoraTraining(Training[LoraRecipe]):
         except OSError as error:
             raise SwarmError(f"cannot write adapter {out}: {error}") from error
         scores = {name: score(base, where, held_out, device) for name, where in (("tuned", out), ("untuned", None))}
-        base_sha256 = folder_hash(Path(base.path))
-        _write(out / "training.json", {**self.meta(progress, scores, device), "base_sha256": base_sha256})
+        meta = self.meta(progress, scores, device)
+        _write(out / "training.json", {**meta, "base_sha256": folder_hash(Path(base.path))})
         return scores
 
 
@@ -216,8 +216,7 @@ def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Te
 def _asked(prompt: str, completion: str, marked: bool) -> TextRequest:
     """Return the request for an answer; one with marks has the form of the right one and chooses the marks alone."""
     if marked:
-        form = Structure(regex=re.sub(r"[+-]", "[+-]", completion))
-        return TextRequest(prompt, None, 0, 64, 0.0, structure=form)
+        return TextRequest(prompt, None, 0, 64, 0.0, structure=Structure(regex=re.sub(r"[+-]", "[+-]", completion)))
     return TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,))
 
 

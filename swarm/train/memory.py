@@ -69,8 +69,7 @@ class MemoryTraining(PolicyTraining):
                 memory = None
                 for call in lessons.episode(recipe.world, recipe.task, seed, number, held_out=True):
                     kind, prompt, _ = lessons.pair(call)
-                    request = GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)
-                    (result,) = engine.generate([request])
+                    (result,) = engine.generate([GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)])
                     memory = result.memory if name == "memory_on" else None
                     right.setdefault(kind, {}).setdefault(name, []).append(taught.judge(call, result.text))
         return {

@@ -124,6 +124,6 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
                 ]
                 batches = [requests[at : at + BATCH] for at in range(0, count, BATCH)]
                 answers = [result.text for batch in batches for result in engine.generate(batch)]
-                solved = sum(taught.judge(case, answer) for case, answer in zip(cases, answers, strict=True))
+                solved = sum(map(taught.judge, cases, answers))
                 scores[kind][name] = round(solved / count, 4)
         return scores

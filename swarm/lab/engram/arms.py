@@ -34,8 +34,7 @@ class Base:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, none added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
 
 def open_base(model: str, beside: Path, device: str) -> Base:
@@ -107,15 +106,14 @@ def learned_arm(name: str, base: Base, folder: Path) -> nn.Module:
     return model.eval()
 
 
-def shuffled(model: Any, seed: int) -> nn.Module:
-    """Give every used row of a learned tier what another used row of the same table held; returns the model."""
+def shuffle(model: Any, seed: int) -> None:
+    """Give every used row of a learned tier what another used row of the same table held."""
     generator = torch.Generator().manual_seed(seed)
     for layer in model.adapter.tables:
         weight = layer.table.weight.data
         used = weight.any(1).nonzero()[:, 0]
         order = used[torch.randperm(len(used), generator=generator).to(used.device)]
         weight[order] = weight[order.roll(1)]
-    return model  # type: ignore[no-any-return]
 
 
 def with_facts(

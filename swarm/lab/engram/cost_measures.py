@@ -25,13 +25,11 @@ def speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     """Milliseconds per generated token at batch 1, the arms taking turns; base is the model without any memory."""
     pairs = made_pairs(max(config.pairs.counts), derive_seed(config.seed, "pairs"))
 
-    arms = ("exact", *(LEARNED_ARMS if config.learn.categories else ()))
     models: dict[str, tuple[Any, str | None]] = {"base": (base.model, None)}
-    for arm in arms:
+    for arm in ("exact", *(LEARNED_ARMS if config.learn.categories else ())):
         fresh = open_base(config.model, beside, str(base.model.device))
         models[arm] = with_facts(fresh, pairs) if arm == "exact" else learned_arm(arm, fresh, place / arm), None
-    prompt = rows_of_text(config, beside, base.tokenizer)[0][:64]
-    return {"ms_per_token": _in_turns(config, base, prompt, models)}
+    return {"ms_per_token": _in_turns(config, base, rows_of_text(config, beside, base.tokenizer)[0][:64], models)}
 
 
 @torch.inference_mode()
@@ -48,7 +46,7 @@ def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
         for layer in model.adapter.tables or ():
             layer.table.weight.data.copy_(torch.randn(layer.table.shape, generator=generator) * 0.01)
     arms = {"base": (model, ""), **{str(rows): (model, f"rows {rows}") for rows in config.cost.rows}}
-    by_rows = _in_turns(config, base, text[: min(64, len(text))], arms)
+    by_rows = _in_turns(config, base, text[:64], arms)
     middle = config.cost.rows[len(config.cost.rows) // 2]
     arms = {"base": (model, ""), "exact": (model, "exact"), "engram": (model, f"rows {middle}")}
     by_length = {str(n): _in_turns(config, base, text[:n], arms) for n in config.cost.lengths}

@@ -33,13 +33,11 @@ from swarm.lab.measurements import Measurement, measure_all, write_json
 from swarm.train.loop import STATES
 from swarm.train.progress import following, progress_lines
 
-Echo = Callable[[str], None]
-
 ALONE = ("speed", "cost")
 """Measurements of time, beside which nothing else may run; they come last."""
 
 
-def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: Echo) -> dict[str, Any]:
+def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:
     """Train and measure what is missing, write results and plots, and return the results.
 
     Args:
@@ -94,11 +92,13 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
     facts = choose_facts(config, beside)
     if learn.categories:
         if (last := learn.engram_config().layers[-1]) >= shape.num_hidden_layers:
-            blocks = f"the model has blocks 0 to {shape.num_hidden_layers - 1}"
-            raise SwarmError(f"learn.engram.layers: no block {last}; {blocks}")
+            raise SwarmError(
+                f"learn.engram.layers: no block {last}; the model has blocks 0 to {shape.num_hidden_layers - 1}"
+            )
         if without := sorted({fact.category for fact in facts.told if not fact.relation}):
-            it = f"{', '.join(without)} has questions, not keys"
-            raise SwarmError(f"learn.categories: {it}; it belongs to faq.category")
+            raise SwarmError(
+                f"learn.categories: {', '.join(without)} has questions, not keys; it belongs to faq.category"
+            )
         one_step = learn.model_copy(update={"optimizer": learn.optimizer.model_copy(update={"steps": 1})})
         practice_rows(one_step, beside, facts.told, config.seed)
         if learn.text and _sha256(beside / learn.text.file) == _sha256(beside / text.file):
@@ -120,10 +120,7 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
 def measurements(config: EngramEvalConfig) -> list[str]:
     """Return the names of all measurements: what, then whose, then under which control or at which distance."""
     learned = LEARNED_ARMS if config.learn.categories else ()
-    arms = [arm for arm in ARMS if arm in learned or arm not in LEARNED]
-    found = []
-    if learned:
-        found += [f"ask:{arm}:{control}" for arm in arms for control in ("none", *CONTROLS.get(arm, ()))]
+    found = [f"ask:{arm}:{control}" for arm in ARMS if learned for control in ("none", *CONTROLS.get(arm, ()))]
     found += [f"change:{arm}" for arm in ("exact", *learned)]
     for count in config.pairs.counts:
         controls = ("none", "shuffled", "capacity_1") if count == config.pairs.counts[0] else ("none",)
@@ -150,8 +147,7 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         "facts": digest([*facts.told, *facts.asked, *facts.fitting]),
     }
     if name in ("change", "distraction", "gates", "pairs", "gated", *ALONE):
-        exclude = set() if name == "gated" else {"gate_tokens"}
-        found["text"] = config.text.model_dump(mode="json", exclude=exclude)
+        found["text"] = config.text.model_dump(mode="json", exclude=set() if name == "gated" else {"gate_tokens"})
         found["text_sha256"] = _sha256(beside / config.text.file)
     if name in ("pairs", "edits", "distraction", *ALONE):
         section = "pairs" if name in ALONE else name
@@ -164,9 +160,9 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
         found["abstain"] = config.edits.abstain
     if name in ALONE:
         found |= {"cost": config.cost.model_dump(mode="json"), "tables": config.learn.engram_config().to_dict()}
-    control = rest[1] if name == "ask" else ""
     arms = {"gates": ["engram"], "speed": LEARNED_ARMS if config.learn.categories else ()}.get(name, rest[:1])
-    trained = [arm.removesuffix("_told") + ("_capacity_1" if control == "capacity_1" else "") for arm in arms]
+    control = "_capacity_1" if name == "ask" and rest[1] == "capacity_1" else ""
+    trained = [arm.removesuffix("_told") + control for arm in arms]
     found["trained"] = [training_identity(config, beside, facts, arm) for arm in trained if arm in LEARNED]
     return found
 
@@ -199,7 +195,9 @@ def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm:
     return found | ({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {})
 
 
-def _train(config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, echo: Echo) -> dict[str, Any]:
+def _train(
+    config: EngramEvalConfig, beside: Path, folder: Path, facts: Facts, echo: Callable[[str], None]
+) -> dict[str, Any]:
     """Return how the training of each learned arm went, once it has ended."""
     wanted = {}
     for arm in LEARNED if config.learn.categories else ():

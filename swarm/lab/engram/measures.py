@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from swarm.lab.engram.arms import Base, learned_arm, open_base, shuffled, with_facts
+from swarm.lab.engram.arms import Base, learned_arm, open_base, shuffle, with_facts
 from swarm.lab.engram.asking import is_right, marked, replies, written
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.cost_measures import cost, speed
@@ -53,7 +53,7 @@ def _ask(
         trained = f"{arm}_capacity_1" if control == "capacity_1" else arm
         model = learned_arm(trained, base, place / trained)
         if control == "shuffled":
-            model = shuffled(model, seed)
+            shuffle(model, seed)
     return {"said": replies(base, model, facts.asked, config.max_new_tokens)}
 
 
@@ -94,9 +94,8 @@ def _pairs(
         model = add_engram(base.model, EngramConfig(), base.tokenizer, facts=Path(folder) / "facts.sqlite")
         told = [(pair.prompt, value, "pairs") for pair, value in zip(pairs, values, strict=True)]
         write_ms = _write(model, told[-1:] if control == "capacity_1" else told)
-        said = replies(base, model, asked, config.max_new_tokens)
         found: dict[str, Any] = {
-            "right": [is_right(text, pair.answer) for text, pair in zip(said, asked, strict=True)],
+            "right": [entry["right"] for entry in marked(replies(base, model, asked, config.max_new_tokens), asked)],
             "write_ms": [round(float(np.percentile(write_ms, q)), 3) for q in (50, 95, 100)],
             "write_ms_mean": float(np.mean(write_ms)),
             "bytes": sum(path.stat().st_size for path in Path(folder).iterdir()),
@@ -157,7 +156,7 @@ def _faq(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
     order = generator.permutation(len(told))
     other = {told[i].prompt: told[j].answer for i, j in zip(order, np.roll(order, 1), strict=True)}
     return {
-        "right": [is_right(text, record.answer) for text, record in zip(said, asked, strict=True)],
+        "right": [entry["right"] for entry in marked(said, asked)],
         "right_shuffled": [
             fact is not None and other[fact.key] == record.answer
             for (fact, _), record in zip(meant, asked, strict=True)
@@ -186,9 +185,8 @@ def _distraction(
     right = []
     for record in records:
         start = int(generator.integers(max(1, len(text) - int(distance))))
-        filler = text[start : start + int(distance)]
         told = [] if arm == "engram_told" else base.encode(f"{record.prompt}{record.answer}.\n")
-        line = [*told, *filler, *base.encode(f"\n{record.prompt}")]
+        line = [*told, *text[start : start + int(distance)], *base.encode(f"\n{record.prompt}")]
         if arm in ("exact", "window", "engram"):
             line = line[-section.window :]
         if arm == "exact":

@@ -173,8 +173,10 @@ def _over_keys(entries: Sequence[Measured]) -> dict[str, Any]:
 
 
 def _by_category(entries: Sequence[Measured]) -> dict[str, Any]:
-    categories = sorted({entry["category"] for entry in entries})
-    return {name: _over_keys([entry for entry in entries if entry["category"] == name]) for name in categories}
+    return {
+        category: _over_keys([entry for entry in entries if entry["category"] == category])
+        for category in sorted({entry["category"] for entry in entries})
+    }
 
 
 def _interval(values: Sequence[bool], keys: Sequence[str] | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from swarm.errors import SwarmError
 from swarm.lab.engram.arms import Base, learned_arm, with_facts
@@ -40,8 +41,7 @@ def changed_text(
             before_TV = model(input_ids=ids_1T, use_cache=False).logits[0]
         after_TV = (gate or model)(input_ids=ids_1T, use_cache=False).logits[0]
         for name, logits_TV in (("nats_bare", before_TV), ("nats", after_TV)):
-            nats = nn.functional.cross_entropy(logits_TV[:-1].double(), ids_1T[0, 1:], reduction="sum")
-            found[name].append(float(nats))
+            found[name].append(float(cross_entropy(logits_TV[:-1].double(), ids_1T[0, 1:], reduction="sum")))
         found["tokens"].append(len(row) - 1)
         found["positions"] += len(row)
         found["changed"] += int((before_TV != after_TV).any(1).sum())
@@ -60,13 +60,15 @@ def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     batches = [{name: x.to(base.model.device) for name, x in batch.items()} for batch in batches]
     losses = gate.fit(batches)
     with torch.inference_mode():
-        said = replies(base, gate, facts.asked, config.max_new_tokens)
-        text = changed_text(config, beside, base, model, gate)
-        lines = []
-        for title, ids in _shown_lines(config, beside, base, facts).items():
-            gates = gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()
-            lines.append({"title": title, "gates": gates})
-    return {"said": said, "text": text, "lines": lines, "losses": losses[::20]}
+        return {
+            "said": replies(base, gate, facts.asked, config.max_new_tokens),
+            "text": changed_text(config, beside, base, model, gate),
+            "lines": [
+                {"title": title, "gates": gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()}
+                for title, ids in _shown_lines(config, beside, base, facts).items()
+            ],
+            "losses": losses[::20],
+        }
 
 
 @torch.inference_mode()
@@ -106,7 +108,9 @@ def rows_of_text(
         raise SwarmError(f"text.file: cannot read {file} ({error})") from error
     ids = tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
     if len(ids) < tokens:
-        there = f"{file} has {skip + len(ids):,} tokens"
-        raise SwarmError(f"text.file: {there}, {skip + tokens:,} are needed; lower text.tokens or text.gate_tokens")
+        raise SwarmError(
+            f"text.file: {file} has {skip + len(ids):,} tokens, {skip + tokens:,} are needed; lower text.tokens or "
+            "text.gate_tokens"
+        )
     length = min(config.text.length, tokens)
     return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]

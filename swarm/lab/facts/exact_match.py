@@ -149,9 +149,9 @@ def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.rando
     for row in rows:
         if category.key not in row:
             raise SwarmError(f"category {name}: no column {category.key!r}; there are: {', '.join(list(row)[:12])}")
-        fits = all(row.get(column) == value for column, value in category.where.items())
         key = row[category.key].strip()
-        if fits and key and all(row.get(column, "").strip() for column in wanted if column in row):
+        fits = key and category.where.items() <= row.items()
+        if fits and all(row.get(column, "").strip() for column in wanted if column in row):
             kept.setdefault(key, {**row, category.key: key})
     if len(kept) < 2:
         raise SwarmError(f"category {name}: fewer than two rows have a key and a value; look at `key`, `where`, `file`")
@@ -174,8 +174,10 @@ def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[st
 
 
 def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(_text(name, file).splitlines(keepends=True)))
-    return [{column: value for column, value in row.items() if column and isinstance(value, str)} for row in rows]
+    return [
+        {column: value for column, value in row.items() if column and isinstance(value, str)}
+        for row in csv.DictReader(_text(name, file).splitlines(keepends=True))
+    ]
 
 
 def _text(name: str, file: Path) -> str:

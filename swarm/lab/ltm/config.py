@@ -264,11 +264,11 @@ class LabConfig(TrainingFile):
                 self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config("with_ltm", 4096)
             except ValueError as error:
                 raise ValueError(f"eval.policies.{name}: {error}") from error
-        needed = self.recall.num_keys + self.recall.num_values
-        if isinstance(self.corpus.tokenizer, int) and self.corpus.tokenizer < needed + 3:
+        keys, values, tokenizer = self.recall.num_keys, self.recall.num_values, self.corpus.tokenizer
+        if isinstance(tokenizer, int) and tokenizer < keys + values + 3:
             raise ValueError(
-                f"corpus.tokenizer {self.corpus.tokenizer} is too small for recall.num_keys {self.recall.num_keys} and "
-                f"recall.num_values {self.recall.num_values}; raise it, or lower those"
+                f"corpus.tokenizer {tokenizer} is too small for recall.num_keys {keys} and recall.num_values {values}; "
+                "raise it, or lower those"
             )
         if self.train.span % self.model.window:
             raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")

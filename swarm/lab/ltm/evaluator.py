@@ -15,7 +15,7 @@ from swarm.lab.ltm.config import POLICY, Arm, LabConfig
 from swarm.lab.ltm.trainer import recall_task
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
-from ulm.config import LTMConfig, ModelConfig
+from ulm.config import LTMConfig
 from ulm.data.corpus import Corpus
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
@@ -68,14 +68,13 @@ def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, conditio
                 "hits": recall.hit.sum(1).tolist(),
                 "written": recall.written.tolist(),
             }
-    documents_found = {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")}
-    return {"documents": documents_found, "recall": found}
+    by_document = {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")}
+    return {"documents": by_document, "recall": found}
 
 
 def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:
     """Return a model with the same weights and other rules of writing and forgetting."""
-    config = model.config.to_dict()
-    ltm = LTMConfig.from_dict({**config["ltm"], **changes})
-    other = Decoder(dataclasses.replace(ModelConfig.from_dict(config), ltm=ltm))
+    ltm = LTMConfig.from_dict({**model.config.to_dict()["ltm"], **changes})
+    other = Decoder(dataclasses.replace(model.config, ltm=ltm))
     other.load_state_dict(model.state_dict())
     return other.to(model.device).eval()

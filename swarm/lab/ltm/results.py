@@ -68,8 +68,7 @@ def lab_results(
             results[arm][key] = own[key]["estimate"]
         if found:
             results[arm]["controls"] = {name: value for name, value in found.items() if not name.startswith(POLICY)}
-            policies = {k.removeprefix(POLICY): v for k, v in found.items() if k.startswith(POLICY)}
-            results[arm]["policies"] = policies
+            results[arm]["policies"] = {k.removeprefix(POLICY): v for k, v in found.items() if k.startswith(POLICY)}
     if {"baseline", "with_ltm"} <= set(measured):
         results["comparison"] = _comparison(measured, sizes[2], sources, speed)
         results["verdict"] = _verdict(results)

@@ -29,26 +29,20 @@ def measure_speed(
     """
     if config.place.threads:
         torch.set_num_threads(config.place.threads)
-    documents, tokens = [], 0
-    for index in range(corpus.num_documents("val")):
-        documents.append(corpus.document("val", index))
-        tokens += len(documents[-1]) - 1
-        if tokens >= config.eval.speed_tokens:
-            break
+    enough = int(corpus.sizes("val")[0].cumsum().searchsorted(config.eval.speed_tokens)) + 1
+    documents = [corpus.document("val", index) for index in range(min(enough, corpus.num_documents("val")))]
     trainings = {arm: _training(config, corpus, model) for arm, model in models.items()}
     found: dict[str, dict[str, list[float]]] = {kind: {arm: [] for arm in models} for kind in ("read", "train")}
     for number in range(config.eval.speed_rounds + 1):
         for arm, model in models.items():
             start = time.perf_counter()
             read = int(score_documents(model.eval(), documents).tokens.sum())
-            reading = read / (time.perf_counter() - start)
-            start = time.perf_counter()
+            between = time.perf_counter()
             trained = sum(train_step(trainings[arm], number, config.optimizer.lr).tokens for _ in range(2))
-            training = trained / (time.perf_counter() - start)
-            if number:  # the first round warms up
-                found["read"][arm].append(reading)
-                found["train"][arm].append(training)
-    return found
+            found["read"][arm].append(read / (between - start))
+            found["train"][arm].append(trained / (time.perf_counter() - between))
+    # The first round warms up.
+    return {kind: {arm: rounds[1:] for arm, rounds in by_arm.items()} for kind, by_arm in found.items()}
 
 
 def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> DocumentObjective:

@@ -141,8 +141,11 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     for (arm, _, name), scores in zip(wanted, found, strict=True):
         measured[arm].setdefault(name, []).append(scores)
     echo("measuring speed")
-    first = folder / f"s{config.seeds[0]}"
-    models: dict[str, Decoder] = {arm: load_checkpoint(first / arm / "checkpoint").model for arm in config.arms}
+    models: dict[str, Decoder] = {
+        arm: load_checkpoint(place / "checkpoint").model
+        for arm, seed, place in _trainings(config, folder)
+        if seed == config.seeds[0]
+    }
     results = lab_results(
         measured,
         corpus.sizes("val"),
@@ -211,7 +214,5 @@ def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
         picture = to_png(plot_results(json.loads(path.read_text(encoding="utf-8")), config.model.window))
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
-    except KeyError as error:
-        raise SwarmError(f"{path} has no {error}, it is of an older version; run the stage `eval` again") from error
     (folder / "results.png").write_bytes(picture)
     echo(f"plot          {folder / 'results.png'}")
