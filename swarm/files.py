@@ -41,6 +41,23 @@ def write_whole(path: Path, data: bytes | str | Callable[[Path], object], *, cre
     sync(path.parent)
 
 
+def read_text(what: str, file: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a file that a user named.
+
+    Args:
+        what: begins the message: which setting names the file.
+        file: where it is.
+        encoding: of the text.
+
+    Raises:
+        SwarmError: it is missing, cannot be read or is no such text.
+    """
+    try:
+        return file.read_text(encoding=encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"{what}: cannot read {file} ({error})") from error
+
+
 def sync(path: Path) -> None:
     """Have a file's bytes, or a folder's entries, on the disk when this returns."""
     opened = os.open(path, os.O_RDONLY)

@@ -38,7 +38,7 @@ class LoraTraining(Training[LoraRecipe]):
     """An adapter and the base that it is of."""
 
     def inputs(self) -> dict[str, Any]:
-        """Return the hashes of the base and of the adapter that the training starts from."""
+        """Return the hashes of the base and of the adapter that the training starts from, which must fit."""
         recipe = self.recipe
         if recipe.task != "runs":
             lessons.open_lessons(recipe.world, recipe.task)
@@ -47,14 +47,8 @@ class LoraTraining(Training[LoraRecipe]):
         base = self._base()
         self._held_out()
         found = {"base_sha256": folder_hash(Path(base.path))}
-        if self.init is not None:
-            self._check_init(self.init, base)
-            found["init_sha256"] = folder_hash(self.init)
-        return found
-
-    def _check_init(self, folder: Path, base: ModelFolder) -> None:
-        """Refuse an adapter to start from that is not there, or of another rank or model."""
-        recipe = self.recipe
+        if (folder := self.init) is None:
+            return found
         if not folder.exists() and (maker := _maker(folder, self.beside)):
             raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
         try:
@@ -65,6 +59,7 @@ class LoraTraining(Training[LoraRecipe]):
         if shape != (recipe.rank, recipe.alpha):
             raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
         check_adapter(folder, Path(base.path), recipe.model)
+        return {**found, "init_sha256": folder_hash(folder)}
 
     def _base(self) -> ModelFolder:
         return open_model(self.recipe.model, find_model(self.recipe.model, self.beside))
@@ -180,11 +175,9 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
 
 def _maker(folder: Path, beside: Path) -> Path | None:
     """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
-    for file in sorted(beside.glob("*.yaml")):
-        out = re.search(r"^out: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-        if out and (beside / out[1]).resolve() == folder.resolve():
-            return file
-    return None
+    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
+    outs = ((file, says.search(file.read_text(encoding="utf-8"))) for file in sorted(beside.glob("*.yaml")))
+    return next((file for file, out in outs if out and (beside / out[1]).resolve() == folder.resolve()), None)
 
 
 def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The models of an evaluation: the bare one, and the same with the memory or the adapter of an arm.
+"""The models of an evaluation: the bare one, and the same with the memory or the adapter of an arm; and what they say.
 
-Owns how an arm comes about, null controls included. It refuses to train and to measure.
+Owns how an arm comes about, null controls included, and how it is asked: greedily, freely, and what a right answer is.
+Training and measuring are elsewhere.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from swarm.lab.engram.config import LearnSection
 from swarm.lab.facts.exact_match import ExactMatch
 from ulm.engram import EngramConfig, EngramModel, add_engram
 from ulm.engram.optimizer import BASE_FOLDER
+from ulm.tokenizer import encode_after
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+BATCH = 32
+"""Prompts that are answered at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +146,57 @@ def with_facts(
     model = add_engram(base.model, EngramConfig(content=content, conflicts="keep"), base.tokenizer)
     model.memory.write_all(written[-1:] if control == "capacity_1" else written)
     return model.eval()
+
+
+def is_right(generated: str, answer: str) -> bool:
+    """Return whether a generated text begins with the answer, and the answer's last word ends there."""
+    rest = generated[len(answer) :]
+    return generated.startswith(answer) and not (rest and rest[0].isalnum())
+
+
+def marked(said: Sequence[str], records: Sequence[ExactMatch]) -> list[dict[str, Any]]:
+    """Return the key (with its category), the category and whether it is right of each answer."""
+    return [
+        {"key": f"{r.category} {r.key}", "category": r.category, "right": is_right(text, r.answer)}
+        for text, r in zip(said, records, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def replies(base: Base, model: nn.Module, asked: Sequence[ExactMatch], limit: int) -> list[str]:
+    """Return what a model says after each prompt, generated greedily.
+
+    Args:
+        base: tokenizer and device.
+        model: bare or with a memory.
+        asked: prompts with the answers that are wanted; these decide how far is generated, nothing else.
+        limit: most tokens of an answer.
+    """
+    rows = []
+    for record in asked:
+        prompt_ids, answer_ids = encode_after(base.encode, record.prompt, record.answer)
+        rows.append((prompt_ids, min(limit, len(answer_ids)) + 2))
+    found = [""] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: (rows[i][1], len(rows[i][0])))
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        for i, text in zip(
+            chosen, written(base, model, [rows[i][0] for i in chosen], rows[chosen[-1]][1]), strict=True
+        ):
+            found[i] = text
+    return found
+
+
+def written(base: Base, model: Any, rows: Sequence[Sequence[int]], most: int) -> list[str]:
+    """Return what a model writes after each row of ids, greedily, at most so many tokens."""
+    longest, device = max(len(row) for row in rows), base.model.device
+    ids_BT = torch.tensor([[0] * (longest - len(row)) + [*row] for row in rows], device=device)
+    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    out = model.generate(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        max_new_tokens=most,
+        do_sample=False,
+        pad_token_id=base.tokenizer.eos_token_id,
+    )
+    return [base.tokenizer.decode(row, skip_special_tokens=True) for row in out[:, longest:]]

@@ -120,19 +120,20 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
 def measurements(config: EngramEvalConfig) -> list[str]:
     """Return the names of all measurements: what, then whose, then under which control or at which distance."""
     learned = LEARNED_ARMS if config.learn.categories else ()
-    found = [f"ask:{arm}:{control}" for arm in ARMS if learned for control in ("none", *CONTROLS.get(arm, ()))]
-    found += [f"change:{arm}" for arm in ("exact", *learned)]
-    for count in config.pairs.counts:
-        controls = ("none", "shuffled", "capacity_1") if count == config.pairs.counts[0] else ("none",)
-        found += [f"pairs:{count}:{control}" for control in controls]
-    found += ["edits:exact:0", *(f"edits:hybrid:{draw}" for draw in range(config.edits.draws))]
-    if config.faq is not None:
-        found.insert(0, "faq")  # it takes longest
-    for arm in ("in_context", "window", "exact", *(("engram", "engram_told") if learned else ())):
-        found += [f"distraction:{arm}:{distance}" for distance in config.distraction.distances]
-    if learned:
-        found += ["gated:engram", "gated:lora_engram", "gates"]
-    return found + (list(ALONE) if config.cost.tokens else [])
+    distracted = ("in_context", "window", "exact", *(("engram", "engram_told") if learned else ()))
+    first, *others = config.pairs.counts
+    return [
+        *(("faq",) if config.faq is not None else ()),  # it takes longest
+        *(f"ask:{arm}:{control}" for arm in ARMS if learned for control in ("none", *CONTROLS.get(arm, ()))),
+        *(f"change:{arm}" for arm in ("exact", *learned)),
+        *(f"pairs:{first}:{control}" for control in ("none", "shuffled", "capacity_1")),
+        *(f"pairs:{count}:none" for count in others),
+        "edits:exact:0",
+        *(f"edits:hybrid:{draw}" for draw in range(config.edits.draws)),
+        *(f"distraction:{arm}:{distance}" for arm in distracted for distance in config.distraction.distances),
+        *(("gated:engram", "gated:lora_engram", "gates") if learned else ()),
+        *(ALONE if config.cost.tokens else ()),
+    ]
 
 
 def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -> dict[str, Any]:
@@ -190,9 +191,15 @@ def _sha256(file: Path) -> str:
 def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm: str) -> dict[str, Any]:
     """Return what decides how an arm is trained."""
     learn = config.learn.model_dump(mode="json", exclude={"categories", "per_relation", "save_every"})
-    found = {"arm": arm, "model": _model_digest(config, beside), "learn": learn, "seed": config.seed}
-    found |= {"device": config.device, "facts": digest(facts.told)}
-    return found | ({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {})
+    return {
+        "arm": arm,
+        "model": _model_digest(config, beside),
+        "learn": learn,
+        "seed": config.seed,
+        "device": config.device,
+        "facts": digest(facts.told),
+        **({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {}),
+    }
 
 
 def _train(

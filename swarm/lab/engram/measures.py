@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from swarm.lab.engram.arms import Base, learned_arm, open_base, shuffle, with_facts
-from swarm.lab.engram.asking import is_right, marked, replies, written
+from swarm.lab.engram.arms import Base, is_right, learned_arm, marked, open_base, replies, shuffle, with_facts, written
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.cost_measures import cost, speed
 from swarm.lab.engram.facts import Facts, choose_facts, edit_sets, made_pairs, unanswerable

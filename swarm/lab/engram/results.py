@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from swarm.lab.engram.asking import marked
+from swarm.lab.engram.arms import marked
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.facts import Facts
 from swarm.lab.facts.exact_match import ExactMatch

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from swarm.errors import SwarmError
-from swarm.lab.engram.arms import Base, learned_arm, with_facts
-from swarm.lab.engram.asking import BATCH, replies
+from swarm.files import read_text
+from swarm.lab.engram.arms import BATCH, Base, learned_arm, replies, with_facts
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.facts import Facts
 from ulm.engram import GatedEngramAdapter, without_adapters
@@ -102,11 +102,8 @@ def rows_of_text(
         SwarmError: the file cannot be read, or is too short.
     """
     tokens, file = tokens or config.text.tokens, beside / config.text.file
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"text.file: cannot read {file} ({error})") from error
-    ids = tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
+    text = read_text("text.file", file)[: (skip + tokens) * 16]
+    ids = tokenizer.encode(text, add_special_tokens=False)[skip : skip + tokens]
     if len(ids) < tokens:
         raise SwarmError(
             f"text.file: {file} has {skip + len(ids):,} tokens, {skip + tokens:,} are needed; lower text.tokens or "

@@ -10,6 +10,7 @@ import torch
 
 from swarm.actors.ray_train import METRICS, appending
 from swarm.errors import SwarmError
+from swarm.files import read_text
 from swarm.lab.engram.arms import open_base, untrained_arm
 from swarm.lab.engram.config import EngramEvalConfig, LearnSection
 from swarm.lab.facts.exact_match import ExactMatch
@@ -45,19 +46,12 @@ def train_arm(
     learn, base = config.learn, open_base(config.model, beside, device)
     arm: Any = untrained_arm(name, base, learn, config.seed)
     settings = learn.optimizer_of(name)
-    if name == "lora":
-        optimizer = make_optimizer(arm, settings.lr, settings.weight_decay, settings.betas)
-    else:
-        optimizer = engram_optimizer(
-            arm,
-            settings.lr,
-            weight_decay=settings.weight_decay,
-            betas=settings.betas,
-            table_lr_factor=learn.table_lr_factor,
-        )
+    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "betas": settings.betas}
     objective = AnswerObjective(
         arm,
-        optimizer,
+        make_optimizer(arm, **shared)
+        if name == "lora"
+        else engram_optimizer(arm, table_lr_factor=learn.table_lr_factor, **shared),
         Worker(0, 1, torch.device(device), appending(folder / METRICS)),
         AnswerCollator(base.tokenizer),
         practice_rows(learn, beside, facts, config.seed).__getitem__,
@@ -95,7 +89,11 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
         SwarmError: the text cannot be read, or is too short.
     """
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "rows")))
-    text, words = learn.text, _words(beside / learn.text.file) if learn.text else []
+    text, words = learn.text, []
+    if text:
+        words = read_text("learn.text.file", beside / text.file).split()
+        if len(words) < 1000:
+            raise SwarmError(f"learn.text.file: {beside / text.file} has {len(words)} words, at least 1,000 are needed")
 
     def some(count: int) -> list[str]:
         start = int(generator.integers(len(words) - count))
@@ -116,13 +114,3 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
             row["prompt"] = " ".join(some(int(generator.integers(1, text.before + 1)))) + "\n" + row["prompt"]
         rows.append(row)
     return rows
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        words = file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"learn.text.file: cannot read {file} ({error})") from error
-    if len(words) < 1000:
-        raise SwarmError(f"learn.text.file: {file} has {len(words)} words, at least 1,000 are needed")
-    return words

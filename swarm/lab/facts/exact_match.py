@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from swarm.errors import SwarmError
+from swarm.files import read_text
 from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig
 
 Split = Literal["train", "valid", "test"]
@@ -105,10 +106,8 @@ def _tabled(
     for number, row in enumerate(rows):
         for relation, wanted in category.relations.items():
             if wanted.value not in row:
-                there = ", ".join(list(row)[:12])
-                raise SwarmError(f"category {name}: no column {wanted.value!r}; there are: {there}")
-            value = row[wanted.value]
-            value = (value.split(",")[0] if category.first else value).strip()
+                raise _no_column(name, wanted.value, row)
+            value = (row[wanted.value].split(",")[0] if category.first else row[wanted.value]).strip()
             told: list[tuple[Split, str, tuple[str, ...]]] = [
                 ("train", "told", wanted.train),
                 ("test", "same", wanted.train),
@@ -121,6 +120,10 @@ def _tabled(
                     yield split, _record(config, name, relation, key, kind, wording.replace("{key}", key), value)
 
 
+def _no_column(name: str, column: str, row: dict[str, str]) -> SwarmError:
+    return SwarmError(f"category {name}: no column {column!r}; there are: {', '.join(list(row)[:12])}")
+
+
 def _asked(
     config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
 ) -> Iterator[tuple[Split, ExactMatch]]:
@@ -130,7 +133,7 @@ def _asked(
         held_out = set(generator.permutation(len(rows))[: round(asked.valid_share * len(rows))].tolist())
         for number, row in enumerate(rows):
             if missing := [column for column in (asked.question, asked.answer) if column not in row]:
-                raise SwarmError(f"category {name}: no column {missing[0]!r} in {file}")
+                raise _no_column(name, missing[0], row)
             question, value = row[asked.question].strip(), row[asked.answer].strip().replace("_", " ")
             kept: Any = "valid" if split == "train" and number in held_out else split
             kind = "told" if kept == "train" else "paraphrase"
@@ -148,7 +151,7 @@ def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.rando
     wanted = {relation.value for relation in category.relations.values()}
     for row in rows:
         if category.key not in row:
-            raise SwarmError(f"category {name}: no column {category.key!r}; there are: {', '.join(list(row)[:12])}")
+            raise _no_column(name, category.key, row)
         key = row[category.key].strip()
         fits = key and category.where.items() <= row.items()
         if fits and all(row.get(column, "").strip() for column in wanted if column in row):
@@ -160,11 +163,14 @@ def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.rando
 
 def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[str, str]]:
     if category.pattern is not None:
-        found = (re.fullmatch(category.pattern, line) for line in _text(name, file).splitlines())
+        found = (
+            re.fullmatch(category.pattern, line)
+            for line in read_text(f"category {name}", file, "utf-8-sig").splitlines()
+        )
         return [match.groupdict() for match in found if match is not None]
     if file.suffix == ".json":
         try:
-            data = json.loads(_text(name, file))
+            data = json.loads(read_text(f"category {name}", file, "utf-8-sig"))
         except ValueError as error:
             raise SwarmError(f"category {name}: {file} is no JSON ({error})") from error
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
@@ -176,15 +182,8 @@ def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[st
 def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
     return [
         {column: value for column, value in row.items() if column and isinstance(value, str)}
-        for row in csv.DictReader(_text(name, file).splitlines(keepends=True))
+        for row in csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
     ]
-
-
-def _text(name: str, file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"category {name}: cannot read {file} ({error})") from error
 
 
 def _code(generator: np.random.Generator, number: int) -> str:

@@ -1,15 +1,19 @@
-"""Measures one trained model of a lab under one condition, as a Ray task.
+"""Measures the trained models of a lab: one under one condition, as a Ray task, and the speed of all in turn.
 
-What comes out is one number per document and per recall sequence, so that `swarm.lab.ltm.results` can resample them; it
-does not know what they mean.
+Of a condition comes out one number per document and per recall sequence, so that `swarm.lab.ltm.results` can resample
+them; what they mean is said there.
 
 Conditions are `none`, the null controls and, with `policy:` before their names, other write rules and evictions on the
 same weights.
 """
 
 import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from swarm.lab.ltm.config import POLICY, Arm, LabConfig
 from swarm.lab.ltm.trainer import recall_task
@@ -17,9 +21,12 @@ from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.config import LTMConfig
 from ulm.data.corpus import Corpus
+from ulm.data.document_stream import DocumentStream, corpus_documents
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
+from ulm.train.documents import DocumentObjective
 from ulm.train.evaluation import score_documents, score_recall
+from ulm.train.step import Worker, make_optimizer, train_step
 
 
 def conditions(config: LabConfig, arm: Arm) -> dict[str, dict[str, Any]]:
@@ -78,3 +85,49 @@ def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:
     other = Decoder(dataclasses.replace(model.config, ltm=ltm))
     other.load_state_dict(model.state_dict())
     return other.to(model.device).eval()
+
+
+def measure_speed(
+    config: LabConfig, corpus: Corpus, models: Mapping[str, Decoder]
+) -> dict[str, dict[str, list[float]]]:
+    """Time the arms in turn and in this process, so that their ratio means something.
+
+    Other work on the machine makes intervals wide, not ratios wrong.
+
+    Returns:
+        `read` and `train` -> arm -> tokens per second of each round; the models' weights are trained on.
+
+    Args:
+        config: the lab; its batch and segments are what is timed.
+        corpus: held-out documents are read, training documents trained on.
+        models: arm -> trained model.
+    """
+    if config.place.threads:
+        torch.set_num_threads(config.place.threads)
+    enough = int(corpus.sizes("val")[0].cumsum().searchsorted(config.eval.speed_tokens)) + 1
+    documents = [corpus.document("val", index) for index in range(min(enough, corpus.num_documents("val")))]
+    trainings = {arm: _training(config, corpus, model) for arm, model in models.items()}
+    found: dict[str, dict[str, list[float]]] = {kind: {arm: [] for arm in models} for kind in ("read", "train")}
+    for number in range(config.eval.speed_rounds + 1):
+        for arm, model in models.items():
+            start = time.perf_counter()
+            read = int(score_documents(model.eval(), documents).tokens.sum())
+            between = time.perf_counter()
+            trained = sum(train_step(trainings[arm], number, config.optimizer.lr).tokens for _ in range(2))
+            found["read"][arm].append(read / (between - start))
+            found["train"][arm].append(trained / (time.perf_counter() - between))
+    # The first round warms up.
+    return {kind: {arm: rounds[1:] for arm, rounds in by_arm.items()} for kind, by_arm in found.items()}
+
+
+def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> DocumentObjective:
+    optimizer = config.optimizer
+    rows = [corpus_documents(corpus, 0)] * optimizer.batch_size
+    return DocumentObjective(
+        model.requires_grad_(True),
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        Worker(0, 1, model.device, lambda record: None),
+        DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id),
+        segments=config.train.span // config.model.window,
+        parts=optimizer.micro_batches,
+    )

@@ -120,8 +120,7 @@ def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str]
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
-    from swarm.lab.ltm.evaluator import conditions, evaluate_condition
-    from swarm.lab.ltm.speed import measure_speed
+    from swarm.lab.ltm.evaluator import conditions, evaluate_condition, measure_speed
 
     wanted: dict[tuple[Arm, int, str], Measurement] = {}
     for arm, seed, place in _trainings(config, folder):

@@ -16,7 +16,7 @@ from swarm.actors.ray_train import METRICS
 from swarm.errors import SwarmError
 from swarm.files import FolderLock
 from swarm.identity import claim
-from swarm.lab.ltm import speed as lab_speed
+from swarm.lab.ltm import evaluator as lm_evaluator
 from swarm.lab.ltm import trainer as lm_trainer
 from swarm.lab.ltm.config import LabConfig
 from swarm.lab.ltm.stages import run_lab
@@ -93,7 +93,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
 
     monkeypatch.setattr("swarm.lab.measurements.run_tasks", run_tasks)
     monkeypatch.setattr(
-        lab_speed,
+        lm_evaluator,
         "measure_speed",
         lambda config, corpus, models: {kind: {arm: [10.0, 20.0] for arm in models} for kind in ("read", "train")},
     )
