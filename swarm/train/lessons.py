@@ -49,8 +49,7 @@ def pair(example: Example) -> Text:
 
     The answer to a prompt that ends its line is a line. A prompt that does not is gone on with, and its form ends it.
     """
-    is_agent = example.role == "agent"
-    prompt = agent_prompt(example.observation, example.directive) if is_agent else example.observation
+    prompt = agent_prompt(example.observation, example.directive) if example.role == "agent" else example.observation
     return example.kind, prompt, example.answer + (STOP if prompt.endswith("\n") else "")
 
 

@@ -110,7 +110,7 @@ def train_policy(
     if out is None:
         out = (Path() if is_shipped(path) else path.parent) / recipe.out
     device = resolve_device(recipe.place.device)
-    training = _training(recipe, path.parent.resolve())
+    training: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, path.parent.resolve())
     identity = {**recipe.identity(), **training.inputs()}
     with work_folder(folder, ("recipe.json", "tokenizer.json")):
         if not is_claimed(folder / "recipe.json", identity):
@@ -142,8 +142,3 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
         save_every=recipe.save_every,
         log_every=recipe.log_every,
     )
-
-
-def _training(recipe: Recipe, beside: Path) -> Training[Any]:
-    kind: type[Training[Any]] = pkgutil.resolve_name(_KINDS[recipe.kind])
-    return kind(recipe, beside)

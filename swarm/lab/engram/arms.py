@@ -190,11 +190,9 @@ def replies(base: Base, model: nn.Module, asked: Sequence[ExactMatch], limit: in
 def written(base: Base, model: Any, rows: Sequence[Sequence[int]], most: int) -> list[str]:
     """Return what a model writes after each row of ids, greedily, at most so many tokens."""
     longest, device = max(len(row) for row in rows), base.model.device
-    ids_BT = torch.tensor([[0] * (longest - len(row)) + [*row] for row in rows], device=device)
-    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     out = model.generate(
-        input_ids=ids_BT,
-        attention_mask=mask_BT,
+        input_ids=torch.tensor([[0] * (longest - len(row)) + [*row] for row in rows], device=device),
+        attention_mask=torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device),
         max_new_tokens=most,
         do_sample=False,
         pad_token_id=base.tokenizer.eos_token_id,

@@ -170,9 +170,11 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
 
 def _model_digest(config: EngramEvalConfig, beside: Path) -> dict[str, str]:
     """Return a model's name and the hashes of its files."""
-    files = sorted(find_model(config.model, beside).iterdir())
-    kept = [path for path in files if path.suffix in (".json", ".safetensors", ".txt", ".model")]
-    return {"name": config.model} | {path.name: _file_digest(path, path.stat().st_mtime_ns) for path in kept}
+    return {"name": config.model} | {
+        path.name: _file_digest(path, path.stat().st_mtime_ns)
+        for path in sorted(find_model(config.model, beside).iterdir())
+        if path.suffix in (".json", ".safetensors", ".txt", ".model")
+    }
 
 
 @lru_cache(maxsize=64)

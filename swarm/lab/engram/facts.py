@@ -127,8 +127,8 @@ def edit_sets(
         for record in (*sets["train"], *sets["valid"])
         if (record.category, record.key) in held and record.kind in ("told", "paraphrase")
     ]
-    neighbours = [record for record in sets["train"] if (record.category, record.key) in near]
-    elsewhere = [record for record in sets["test"] if record.kind == "unseen"] + neighbours
+    elsewhere = [record for record in sets["test"] if record.kind == "unseen"]
+    elsewhere += [record for record in sets["train"] if (record.category, record.key) in near]
     return edits, practice, elsewhere, _one_each(sorted(reworded, key=lambda record: record.about), generator)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from swarm.errors import SwarmError
 from swarm.files import read_text
@@ -169,12 +170,11 @@ def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[st
         )
         return [match.groupdict() for match in found if match is not None]
     if file.suffix == ".json":
+        text = read_text(f"category {name}", file, "utf-8-sig")
         try:
-            data = json.loads(read_text(f"category {name}", file, "utf-8-sig"))
-        except ValueError as error:
-            raise SwarmError(f"category {name}: {file} is no JSON ({error})") from error
-        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-            raise SwarmError(f"category {name}: {file} must hold one object of keys and texts")
+            data = TypeAdapter(dict[str, str]).validate_json(text)
+        except ValidationError as error:
+            raise SwarmError(f"category {name}: {file} must hold one JSON object of keys and texts") from error
         return [{"key": key, "value": value} for key, value in data.items()]
     return _read_csv(name, file)
 

@@ -178,13 +178,12 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
         SwarmError: it is damaged, or has another tokenizer.
     """
     try:
-        found = checkpoint_hash(checkpoint)
-        same = Tokenizer.load(checkpoint).to_json() == corpus.tokenizer.to_json()
+        found, tokenizer = checkpoint_hash(checkpoint), Tokenizer.load(checkpoint)
     except ValueError as error:
         raise SwarmError(
             f"{error}; or remove {checkpoint} and run the stage `train`, which makes it again from the last state"
         ) from error
-    if not same:
+    if tokenizer.to_json() != corpus.tokenizer.to_json():
         raise SwarmError(f"{checkpoint} has another tokenizer than {corpus.folder}; train it on this corpus again")
     return found
 

@@ -68,8 +68,9 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
     """
     config, arm, seed, folder = (settings[name] for name in ("config", "arm", "seed", "folder"))
     train, optimizer, place, corpus = config.train, config.optimizer, config.place, Corpus.open(settings["corpus"])
-    shape = config.model.config(arm, corpus.tokenizer.vocab_size)
-    model = Decoder(shape, seed=derive_seed(seed, "weights")).to(worker.device)
+    model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size), seed=derive_seed(seed, "weights")).to(
+        worker.device
+    )
     objective = DocumentObjective(
         model,
         make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),

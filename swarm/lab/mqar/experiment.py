@@ -47,16 +47,13 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
         )
         for task, arm, seed in runs
     ]
-
-    def about(measured: dict[str, Any]) -> str:
-        return f": recall {np.mean(measured['conditions']['none']['recalled']):.4f}"
-
     with work_folder(folder, ("*-s*.json",)):
         for run in wanted:
             run.refuse_other(free=("eval",))
         measured = measure_all(
-            "training and scoring", wanted, _train_and_score, echo, device=config.device, about=about
-        )
+            "training and scoring", wanted, _train_and_score, echo, device=config.device,
+            about=lambda found: f": recall {np.mean(found['conditions']['none']['recalled']):.4f}",
+        )  # fmt: skip
         results = _results(config, dict(zip(runs, measured, strict=True)))
         write_json(folder / "results.json", results)
     return results
