@@ -83,15 +83,13 @@ def _pairs(
     """Random pairs written one by one to a file and asked for; what else changes after that."""
     pairs = made_pairs(int(count), derive_seed(config.seed, "pairs"))
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "asked pairs")))
-    values = [pair.answer for pair in pairs]
-    if control == "shuffled":
-        values = values[1:] + values[:1]
+    others = pairs[1:] + pairs[:1] if control == "shuffled" else pairs
     asked = [pairs[i] for i in sorted(generator.permutation(len(pairs))[: config.pairs.asked])]
     if control != "none":
         asked = asked[: config.pairs.asked_of_controls]
     with tempfile.TemporaryDirectory() as folder:
         model = add_engram(base.model, EngramConfig(), base.tokenizer, facts=Path(folder) / "facts.sqlite")
-        told = [(pair.prompt, value, "pairs") for pair, value in zip(pairs, values, strict=True)]
+        told = [(pair.prompt, other.answer, "pairs") for pair, other in zip(pairs, others, strict=True)]
         write_ms = _write(model, told[-1:] if control == "capacity_1" else told)
         found: dict[str, Any] = {
             "right": [entry["right"] for entry in marked(replies(base, model, asked, config.max_new_tokens), asked)],

@@ -88,8 +88,14 @@ def _cost(cost: Mapping[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     rows = [rows for rows in cost["rows"] if rows != "base"]
     points = [interval_of({**cost["rows"][row], "estimate": cost["rows"][row]["of_base"]}) for row in rows]
-    estimates = [point.estimate for point in points]
-    left.errorbar([int(row) for row in rows], estimates, yerr=whiskers(points), color=GREEN, marker="D", capsize=3)
+    left.errorbar(
+        [int(row) for row in rows],
+        [point.estimate for point in points],
+        yerr=whiskers(points),
+        color=GREEN,
+        marker="D",
+        capsize=3,
+    )
     left.axhline(1.0, color=GREY, linewidth=1)
     left.set_ylim(0.9, max(1.3, *(point.high for point in points)))
     style_axes(left, "Learned tier: table size", "rows of each table", "time per token, bare model = 1")
@@ -99,8 +105,13 @@ def _cost(cost: Mapping[str, Any]) -> Any:
         "exact": (BLUE, "s", "exact tier"),
         "engram": (GREEN, "D", f"learned tier, {cost['rows_of_lengths']:,} rows"),
     }.items():
-        times = [cost["lengths"][length][arm]["ms"] for length in lengths]
-        right.plot([int(length) for length in lengths], times, color=colour, marker=marker, label=label)
+        right.plot(
+            [int(length) for length in lengths],
+            [cost["lengths"][length][arm]["ms"] for length in lengths],
+            color=colour,
+            marker=marker,
+            label=label,
+        )
     right.set_ylim(bottom=0)
     style_axes(right, "Length of the text", "tokens that are there already", "ms per token")
     add_legend(right)

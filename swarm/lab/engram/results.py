@@ -17,6 +17,7 @@ from swarm.lab.measurements import shown
 from swarm.stats import paired_difference, rate_interval
 
 KINDS = ("same", "paraphrase", "unseen")
+UNCHANGED = {"other_answers_unchanged": "answers to other questions unchanged", "capitals_unchanged": "to capitals"}
 
 Measured = Mapping[str, Any]
 
@@ -208,15 +209,14 @@ def summary(results: Mapping[str, Any]) -> list[str]:
             + f"{found['write_ms_mean']:.2f} (mean)"
         )
         if text := found.get("text"):
-            titles = {
-                "other_answers_unchanged": "answers to other questions unchanged",
-                "capitals_unchanged": "to capitals",
-            }
-            unchanged = [(title, found[name]) for name, title in titles.items() if name in found]
             lines.append(
                 f"    text: perplexity {text['perplexity_bare']:.4f} -> {text['perplexity']:.4f}, "
                 f"{text['positions_changed']} of {text['positions']:,} positions changed"
-                + "".join(f"; {title} {shown(rate)} of {rate['n']}" for title, rate in unchanged)
+                + "".join(
+                    f"; {title} {shown(found[name])} of {found[name]['n']}"
+                    for name, title in UNCHANGED.items()
+                    if name in found
+                )
             )
     for arm, found in results["edits"].items():
         lines += [

@@ -75,8 +75,10 @@ def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, conditio
                 "hits": recall.hit.sum(1).tolist(),
                 "written": recall.written.tolist(),
             }
-    by_document = {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")}
-    return {"documents": by_document, "recall": found}
+    return {
+        "documents": {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")},
+        "recall": found,
+    }
 
 
 def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:
@@ -122,12 +124,13 @@ def measure_speed(
 
 def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> DocumentObjective:
     optimizer = config.optimizer
-    rows = [corpus_documents(corpus, 0)] * optimizer.batch_size
     return DocumentObjective(
         model.requires_grad_(True),
         make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
         Worker(0, 1, model.device, lambda record: None),
-        DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id),
+        DocumentStream(
+            [corpus_documents(corpus, 0)] * optimizer.batch_size, config.model.window, corpus.tokenizer.pad_id
+        ),
         segments=config.train.span // config.model.window,
         parts=optimizer.micro_batches,
     )

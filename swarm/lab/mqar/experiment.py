@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from swarm.identity import work_folder
@@ -23,6 +24,10 @@ from swarm.lab.measurements import Measurement, measure_all, shown, write_json
 from swarm.lab.mqar.config import MqarConfig
 from swarm.seeds import derive_seed
 from swarm.stats import rate_interval
+from swarm.train.loop import run_training
+from ulm.model import Decoder
+from ulm.train.mqar import MqarObjective, MqarTask, score_mqar
+from ulm.train.step import Worker, make_optimizer
 
 
 def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> dict[str, Any]:
@@ -61,13 +66,6 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
 
 def _train_and_score(config: MqarConfig, task_name: str, arm: Arm, seed: int, device: str) -> dict[str, Any]:
     """Train one model and return its scores, one number per query."""
-    import torch
-
-    from swarm.train.loop import run_training
-    from ulm.model import Decoder
-    from ulm.train.mqar import MqarObjective, MqarTask, score_mqar
-    from ulm.train.step import Worker, make_optimizer
-
     section, optimizer = config.tasks[task_name], config.optimizer
     task = MqarTask(**section.model_dump())
     model = Decoder(config.model.config(arm, section.vocab_size), seed=derive_seed(seed, "weights")).to(device)
@@ -101,8 +99,6 @@ def _train_and_score(config: MqarConfig, task_name: str, arm: Arm, seed: int, de
 
 def _results(config: MqarConfig, measured: Mapping[tuple[str, Arm, int], Any]) -> dict[str, Any]:
     """Return estimates and intervals per task, arm and condition; a sequence is the unit that is resampled."""
-    from ulm.train.mqar import MqarTask
-
     tasks = {
         name: {
             "chance": MqarTask(**section.model_dump()).chance,
