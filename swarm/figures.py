@@ -5,7 +5,7 @@ imported when a figure is made, with the Agg renderer and no global state.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from swarm.stats import Interval
@@ -45,6 +45,14 @@ def add_legend(axes: Any, **place: Any) -> None:
 def thousands(value: float, _: object = None) -> str:
     """Return a tick's label such as `1,024`."""
     return f"{value:,.0f}"
+
+
+def log_axis(axes: Any, places: Iterable[str]) -> None:
+    """Make x logarithmic, with a tick at each place (numbers, as JSON keeps them) and no others."""
+    axes.set_xscale("log")
+    axes.set_xticks([int(place) for place in places])
+    axes.xaxis.set_major_formatter(thousands)
+    axes.minorticks_off()
 
 
 def interval_of(found: Mapping[str, float]) -> Interval:

@@ -31,6 +31,23 @@ class Closing:
         self.close()
 
 
+def read_text(what: str, file: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a file that a user named.
+
+    Args:
+        what: begins the message: which setting names the file.
+        file: where it is.
+        encoding: of the text.
+
+    Raises:
+        SwarmError: it is missing, cannot be read or is no such text.
+    """
+    try:
+        return file.read_text(encoding=encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SwarmError(f"{what}: cannot read {file} ({error})") from error
+
+
 class FolderLock(Closing):
     """The exclusive right to write in a folder, held until `close` or the end of the process.
 

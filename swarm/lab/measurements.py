@@ -1,10 +1,19 @@
-"""Measurements on disk, each beside the identity of what was measured, so that nothing is measured twice."""
+"""Measurements as Ray tasks, each kept on disk beside the identity of what was measured: nothing is measured twice.
+
+A lab lists its measurements, trainings among them, and hands them to `measure_all`; a command that was stopped goes on
+with what is missing.
+"""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swarm.actors.ray_tasks import run_tasks
+from swarm.config.training import resolve_device
+from swarm.errors import SwarmError
 from swarm.files import write_whole
 from swarm.identity import refuse_other
 
@@ -14,33 +23,101 @@ def write_json(path: Path, data: Any) -> None:
     write_whole(path, json.dumps(data, indent=1, sort_keys=True))
 
 
-def write_measured(path: Path, identity: dict[str, Any], measured: Any) -> None:
-    """Write measurements of what `identity` says."""
-    write_json(path, {"identity": identity, "measured": measured})
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measurement.
+
+    Attributes:
+        title: what is measured.
+        file: where the result is kept.
+        identity: what decides it.
+        call: arguments of the work, but the device.
+    """
+
+    title: str
+    file: Path
+    identity: dict[str, Any]
+    call: tuple[Any, ...]
+
+    def _record(self) -> dict[str, Any]:
+        """Return what stands in the file; nothing where it is missing or damaged."""
+        try:
+            record = json.loads(self.file.read_text(encoding="utf-8"))
+            return {"identity": dict(record["identity"]), "measured": record["measured"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def read(self) -> Any | None:
+        """Return earlier measurements of the same, or None where there are none that can be read."""
+        record = self._record()
+        return record["measured"] if record.get("identity") == json.loads(json.dumps(self.identity)) else None
+
+    def refuse_other(self, free: Sequence[str]) -> None:
+        """Refuse measurements of something else in this place; where only the keys `free` differ it is measured anew.
+
+        Raises:
+            SwarmError: they are there.
+        """
+        both = (self._record().get("identity", self.identity), self.identity)
+        refuse_other(self.file, *({k: v for k, v in one.items() if k not in free} for one in both))
 
 
-def read_measured(path: Path, identity: dict[str, Any]) -> Any | None:
-    """Return earlier measurements of the same, or None where there are none that can be read."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record["measured"] if record["identity"] == json.loads(json.dumps(identity)) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def refuse_other_measured(path: Path, identity: dict[str, Any], free: Sequence[str] = ()) -> None:
-    """Refuse measurements of something else in the place of one's own; damaged files are no measurements.
+def measure_all(
+    doing: str,
+    wanted: Sequence[Measurement],
+    work: Callable[..., Any],
+    echo: Callable[[str], None],
+    *,
+    device: str,
+    about: Callable[[Any], str] = lambda measured: "",
+) -> list[Any]:
+    """Make the measurements that are missing, as many at a time as Ray has processors; return all, in order.
 
     Args:
-        path: the file.
-        identity: of what will be measured.
-        free: keys of it that may differ; then it is measured anew.
+        doing: what is done, for messages, such as `measuring`.
+        wanted: the measurements.
+        work: `work(*call, device)` returns JSON-able data; it and its arguments are picklable.
+        echo: receives progress lines.
+        device: as of `run_tasks`.
+        about: what the line about a new result says of it.
 
     Raises:
-        SwarmError: they are there.
+        SwarmError: Ray or the device is missing, or measurements failed; the others are made and kept.
     """
+    found = [one.read() for one in wanted]
+    missing = [place for place, measured in enumerate(found) if measured is None]
+    failed: list[str] = []
+    started = time.monotonic()
+
+    def done(index: int, outcome: Mapping[str, Any]) -> None:
+        place = missing[index]
+        one = wanted[place]
+        if "error" in outcome:
+            failed.append(f"{one.title}: {outcome['error']}")
+            return
+        one.file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(one.file, {"identity": one.identity, **outcome})
+        found[place] = one.read()  # as the next call of the command finds it
+        count, passed = len(missing) - sum(x is None for x in found), time.monotonic() - started
+        echo(f"{one.title}{about(found[place])} ({count} of {len(missing)}, {passed:.0f} s)")
+
+    if missing:
+        resolve_device(device)
+        echo(f"{doing}: {len(missing)} of {len(wanted)}")
+        calls = [(work, *wanted[place].call) for place in missing]
+        run_tasks(_attempt, calls, done, titles=[f"{doing} {wanted[place].title}" for place in missing], device=device)
+    if failed:
+        raise SwarmError("\n".join(failed))
+    return found
+
+
+def _attempt(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    refuse_other(path, *({k: v for k, v in one.items() if k not in free} for one in (found, identity)))
+        return {"measured": work(*arguments)}
+    except SwarmError as error:
+        return {"error": str(error)}
+
+
+def shown(found: Mapping[str, Any], form: str = ".3f") -> str:
+    """Return an estimate with its interval, as results files keep them, as text."""
+    return f"{found['estimate']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"

@@ -17,9 +17,7 @@ Text = tuple[str, str, str]
 """(kind, prompt, completion)."""
 
 
-@lru_cache(maxsize=16)
-def _load(world_id: str) -> Lessons | None:
-    return load_lessons(world_id)
+_load = lru_cache(maxsize=16)(load_lessons)
 
 
 def open_lessons(world_id: str, task: str | None = None) -> Lessons:
@@ -51,8 +49,7 @@ def pair(example: Example) -> Text:
 
     The answer to a prompt that ends its line is a line. A prompt that does not is gone on with, and its form ends it.
     """
-    is_agent = example.role == "agent"
-    prompt = agent_prompt(example.observation, example.directive) if is_agent else example.observation
+    prompt = agent_prompt(example.observation, example.directive) if example.role == "agent" else example.observation
     return example.kind, prompt, example.answer + (STOP if prompt.endswith("\n") else "")
 
 
@@ -78,18 +75,18 @@ def episode(world_id: str, task: str, seed: int, number: int, held_out: bool = F
     Raises:
         SwarmError: see `open_lessons`.
     """
-    place = world_id.rpartition("-v")[0]
-    return open_lessons(world_id, task).example(task, DerivedRandom(seed, "episode", place, number), held_out)
+    rng = DerivedRandom(seed, "episode", world_id.rpartition("-v")[0], number)
+    return open_lessons(world_id, task).example(task, rng, held_out)
 
 
 def corpus(world_id: str, task: str) -> Iterator[str]:
-    """Yield the texts that the tokenizer of a task is trained on.
+    """Return the texts that the tokenizer of a task is trained on.
 
     Raises:
         SwarmError: see `open_lessons`.
     """
-    for text in open_lessons(world_id, task).corpus(task):
-        yield text if isinstance(text, str) else "".join(pair(text)[1:])
+    texts = open_lessons(world_id, task).corpus(task)
+    return (text if isinstance(text, str) else "".join(pair(text)[1:]) for text in texts)
 
 
 def _only(examples: list[Example], task: str) -> Example:

@@ -5,10 +5,9 @@ that were solved count, and of those no puzzle that is kept for evaluation. Ever
 scoring. Knows no torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from swarm.coordinator.kinds import playbook
 from swarm.errors import SwarmError
@@ -29,16 +28,12 @@ def run_examples(folders: Sequence[Path]) -> tuple[list[Text], list[Text]]:
         SwarmError: a folder holds no run, or one of a world without menus or of puzzles that are kept for evaluation;
             or there is too little to learn from.
     """
-    trained: list[Text] = []
-    scored: list[Text] = []
-    solved = 0
-    for folder in folders:
-        for examples in _won(folder):
-            solved += 1
-            (scored if solved % SCORED == 0 else trained).extend(examples)
+    won = [examples for folder in folders for examples in _won(folder)]
+    trained = [text for number, examples in enumerate(won, 1) if number % SCORED for text in examples]
+    scored = [text for examples in won[SCORED - 1 :: SCORED] for text in examples]
     if not trained or not scored:
         raise SwarmError(
-            f"{', '.join(map(str, folders))}: {solved} solved episodes with directives from a menu are too few to "
+            f"{', '.join(map(str, folders))}: {len(won)} solved episodes with directives from a menu are too few to "
             f"train and to score on; run more of them (at least {SCORED})"
         )
     return trained, scored
@@ -49,18 +44,7 @@ def _won(folder: Path) -> Iterator[list[Text]]:
     header = read_header(folder / JOURNAL_NAME)
     if header is None:
         raise SwarmError(f"{folder} holds no run that has begun")
-    _refuse_unfit(header["config"]["world"], folder)
-    for _, calls in groupby(experience(folder), key=lambda call: call.key[0]):
-        examples = [
-            ("run", call.prompt, f" {call.answer}{STOP}")
-            for call in calls
-            if call.role == "coordinator" and call.solved and call.answer
-        ]
-        if examples:
-            yield examples
-
-
-def _refuse_unfit(section: Mapping[str, Any], folder: Path) -> None:
+    section = header["config"]["world"]
     world = world_class(section["id"])
     if playbook(world.id).menu is None:
         raise SwarmError(f"{folder}: coordinators of {world.id} choose from no menu, so there is nothing to learn")
@@ -70,3 +54,10 @@ def _refuse_unfit(section: Mapping[str, Any], folder: Path) -> None:
         there, wanted = options.model_dump(mode="json"), learnable.model_dump(mode="json")
         changes = " ".join(f"--set world.options.{key}={v}" for key, v in wanted.items() if there[key] != v)
         raise SwarmError(f"{folder} may hold puzzles that are kept for evaluation; make the run with {changes}")
+    for _, calls in groupby(experience(folder), key=lambda call: call.key[0]):
+        if examples := [
+            ("run", call.prompt, f" {call.answer}{STOP}")
+            for call in calls
+            if call.role == "coordinator" and call.solved and call.answer
+        ]:
+            yield examples

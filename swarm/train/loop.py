@@ -51,44 +51,35 @@ def run_training(
     worker, steps = objective.worker, optimizer.steps
     progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0, "schedule": []}
     if states is not None:
-        progress |= _restored(objective, states)
+        try:
+            saved = states.load(objective.model, objective.optimizer, lambda line: worker.report({"notice": line}))
+            if saved is not None:
+                objective.restore(saved.progress, saved.extra)
+                progress = {name: saved.progress[name] for name in progress}
+        except ValueError as error:
+            raise SwarmError(str(error)) from error
     if 0 < progress["step"] < steps:
         worker.report({"notice": f"going on from step {progress['step']}"})
     if not progress["schedule"] or progress["schedule"][-1]["steps"] != steps:
         progress["schedule"] = [*progress["schedule"], {"from_step": progress["step"], "steps": steps}]
     before, started = progress["seconds"], time.monotonic()
-    since = _Since()
+    reports: list[StepReport] = []
+    since = started
     for step in range(progress["step"], steps):
         rate = learning_rate(step, peak=optimizer.lr, warmup=optimizer.warmup, steps=steps, schedule=optimizer.schedule)
         report = _step(objective, step, rate, optimizer.clip, states)
-        since.add(report)
+        reports.append(report)
         done, last = step + 1, step + 1 == steps
         progress |= {"step": done, "seconds": before + time.monotonic() - started}
         progress["tokens"] += report.tokens
         if done % log_every == 0 or last:
-            worker.report(since.metrics(objective, progress, steps, rate))
-            since = _Since()
+            worker.report(_metrics(objective, reports, time.monotonic() - since, progress, steps, rate))
+            reports, since = [], time.monotonic()
         if states is not None and (done % save_every == 0 or last):
             more, tensors = objective.state()
             if worker.rank == 0:
                 states.save(done, objective.model, objective.optimizer, {**progress, **more}, tensors)
     return progress
-
-
-def _restored(objective: Objective, states: RollingStates) -> dict[str, Any]:
-    """Return the progress of the newest whole state, after going back to it; empty where there is none."""
-
-    def warn(line: str) -> None:
-        objective.worker.report({"notice": line})
-
-    try:
-        saved = states.load(objective.model, objective.optimizer, warn)
-        if saved is None:
-            return {}
-        objective.restore(saved.progress, saved.extra)
-    except ValueError as error:
-        raise SwarmError(str(error)) from error
-    return {name: saved.progress[name] for name in ("step", "seconds", "tokens", "schedule")}
 
 
 def _step(objective: Objective, step: int, rate: float, clip: float, states: RollingStates | None) -> StepReport:
@@ -106,31 +97,22 @@ def _step(objective: Objective, step: int, rate: float, clip: float, states: Rol
         ) from error
 
 
-class _Since:
-    """Measurements since the last line of metrics."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.reports: list[StepReport] = []
-
-    def add(self, report: StepReport) -> None:
-        self.reports.append(report)
-
-    def metrics(self, objective: Objective, progress: dict[str, Any], steps: int, rate: float) -> dict[str, Any]:
-        """Return a line; ratios are over the tokens since the line before."""
-        passed = max(1e-9, time.monotonic() - self.started)
-        tokens = sum(report.tokens for report in self.reports)
-        sums = {name: sum(report.sums[name] for report in self.reports) for name in self.reports[-1].sums}
-        return {
-            "step": progress["step"],
-            "loss": round(sum(report.loss * report.tokens for report in self.reports) / tokens, 5),
-            "lr": rate,
-            "grad_norm": round(self.reports[-1].grad_norm, 4),
-            "tokens_per_s": round(tokens / passed, 1),
-            "eta_s": round(passed / len(self.reports) * (steps - progress["step"]), 1),
-            "seconds": round(progress["seconds"], 2),
-            **objective.metrics(sums, tokens),
-        }
+def _metrics(
+    objective: Objective, reports: list[StepReport], passed: float, progress: dict[str, Any], steps: int, rate: float
+) -> dict[str, Any]:
+    """Return a line of metrics; ratios are over the tokens of the steps since the line before."""
+    tokens = sum(report.tokens for report in reports)
+    sums = {name: sum(report.sums[name] for report in reports) for name in reports[-1].sums}
+    return {
+        "step": progress["step"],
+        "loss": round(sum(report.loss * report.tokens for report in reports) / tokens, 5),
+        "lr": rate,
+        "grad_norm": round(reports[-1].grad_norm, 4),
+        "tokens_per_s": round(tokens / max(1e-9, passed), 1),
+        "eta_s": round(passed / len(reports) * (steps - progress["step"]), 1),
+        "seconds": round(progress["seconds"], 2),
+        **objective.metrics(sums, tokens),
+    }
 
 
 def trained(folder: Path, model: nn.Module, steps: int) -> dict[str, Any]:

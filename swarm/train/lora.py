@@ -38,7 +38,7 @@ class LoraTraining(Training[LoraRecipe]):
     """An adapter and the base that it is of."""
 
     def inputs(self) -> dict[str, Any]:
-        """Return the hashes of the base and of the adapter that the training starts from."""
+        """Return the hashes of the base and of the adapter that the training starts from, which must fit."""
         recipe = self.recipe
         if recipe.task != "runs":
             lessons.open_lessons(recipe.world, recipe.task)
@@ -47,14 +47,8 @@ class LoraTraining(Training[LoraRecipe]):
         base = self._base()
         self._held_out()
         found = {"base_sha256": folder_hash(Path(base.path))}
-        if self.init is not None:
-            self._check_init(self.init, base)
-            found["init_sha256"] = folder_hash(self.init)
-        return found
-
-    def _check_init(self, folder: Path, base: ModelFolder) -> None:
-        """Refuse an adapter to start from that is not there, or of another rank or model."""
-        recipe = self.recipe
+        if (folder := self.init) is None:
+            return found
         if not folder.exists() and (maker := _maker(folder, self.beside)):
             raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
         try:
@@ -65,6 +59,7 @@ class LoraTraining(Training[LoraRecipe]):
         if shape != (recipe.rank, recipe.alpha):
             raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
         check_adapter(folder, Path(base.path), recipe.model)
+        return {**found, "init_sha256": folder_hash(folder)}
 
     def _base(self) -> ModelFolder:
         return open_model(self.recipe.model, find_model(self.recipe.model, self.beside))
@@ -134,15 +129,30 @@ class LoraTraining(Training[LoraRecipe]):
 
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the adapter as bfloat16, without paths of this machine, and its scores."""
-        model, base, held_out = self.model("cpu"), self._base(), self._held_out()
+        from safetensors.torch import load_file, save_file
+
+        model, base, held_out, adapter = self.model("cpu"), self._base(), self._held_out(), folder / "adapter"
         progress = trained(folder, model, self.recipe.optimizer.steps)
-        model.save_pretrained(str(folder / "adapter"))
+        model.save_pretrained(str(adapter))
         del model
-        _ship(folder / "adapter", out)
-        scores = {name: score(base, adapter, held_out, device) for name, adapter in (("tuned", out), ("untuned", None))}
-        meta = {**self.meta(progress, scores, device), "base_sha256": folder_hash(Path(base.path))}
-        (out / "training.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            weights = load_file(adapter / "adapter_model.safetensors")
+            save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, out / "adapter_model.safetensors")
+            config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = None
+            config["target_modules"].sort()  # a set, in another order in each process
+            _write(out / "adapter_config.json", config)
+        except OSError as error:
+            raise SwarmError(f"cannot write adapter {out}: {error}") from error
+        scores = {name: score(base, where, held_out, device) for name, where in (("tuned", out), ("untuned", None))}
+        meta = self.meta(progress, scores, device)
+        _write(out / "training.json", {**meta, "base_sha256": folder_hash(Path(base.path))})
         return scores
+
+
+def _write(file: Path, data: Any) -> None:
+    file.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[dict[str, Any]]:
@@ -151,12 +161,12 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
     found: list[dict[str, Any]] = []
     steps, size = recipe.optimizer.steps, recipe.optimizer.batch_size
     for start in range(0, steps, BUCKET):
-        block: list[dict[str, Any]] = []
-        for number in range(start * size, min(start + BUCKET, steps) * size):
-            _, prompt, completion = example(number)
-            learn = None if completion.endswith(STOP) else MARKS  # the form gives all other tokens
-            block.append({"prompt": prompt, "answer": completion, "end": False, "learn": learn})
-        block.sort(key=lambda row: len(row["prompt"] + row["answer"]))
+        texts = [example(number)[1:] for number in range(start * size, min(start + BUCKET, steps) * size)]
+        block = [
+            # Of an answer with marks the form gives all other tokens.
+            {"prompt": prompt, "answer": answer, "end": False, "learn": None if answer.endswith(STOP) else MARKS}
+            for prompt, answer in sorted(texts, key=lambda text: len(text[0] + text[1]))
+        ]
         batches = [block[at : at + size] for at in range(0, len(block), size)]
         rng.shuffle(batches)
         found += chain.from_iterable(batches)
@@ -165,27 +175,9 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
 
 def _maker(folder: Path, beside: Path) -> Path | None:
     """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
-    for file in sorted(beside.glob("*.yaml")):
-        out = re.search(r"^out: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-        if out and (beside / out[1]).resolve() == folder.resolve():
-            return file
-    return None
-
-
-def _ship(adapter: Path, out: Path) -> None:
-    """Write the adapter as bfloat16, without paths of this machine."""
-    from safetensors.torch import load_file, save_file
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        weights = load_file(adapter / "adapter_model.safetensors")
-        save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, out / "adapter_model.safetensors")
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = None
-        config["target_modules"].sort()  # a set, in another order in each process
-        (out / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SwarmError(f"cannot write adapter {out}: {error}") from error
+    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
+    outs = ((file, says.search(file.read_text(encoding="utf-8"))) for file in sorted(beside.glob("*.yaml")))
+    return next((file for file, out in outs if out and (beside / out[1]).resolve() == folder.resolve()), None)
 
 
 def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:
@@ -215,16 +207,14 @@ def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Te
 
 
 def _asked(prompt: str, completion: str, marked: bool) -> TextRequest:
-    if not marked:
-        return TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,))
-    form = Structure(regex=re.sub(r"[+-]", "[+-]", completion))
-    return TextRequest(prompt, None, 0, 64, 0.0, structure=form)
+    """Return the request for an answer; one with marks has the form of the right one and chooses the marks alone."""
+    if marked:
+        return TextRequest(prompt, None, 0, 64, 0.0, structure=Structure(regex=re.sub(r"[+-]", "[+-]", completion)))
+    return TextRequest(prompt, None, 0, 32, 0.0, stop=(STOP,))
 
 
 def _picks(text: str, marked: bool) -> list[str]:
-    if not marked:
-        return text.split()
-    return re.findall(r"([0-9]+)\+", text) or ["-"]
+    return (re.findall(r"([0-9]+)\+", text) or ["-"]) if marked else text.split()
 
 
 def _share(right: Sequence[bool]) -> float:

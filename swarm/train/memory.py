@@ -31,20 +31,23 @@ class MemoryTraining(PolicyTraining):
         """Refuse a task without lessons."""
         lessons.open_lessons(self.recipe.world, self.recipe.task)
 
-    def weights_seed(self) -> int:
-        """Return the seed of the first weights."""
-        return derive_seed(self.recipe.seed, "weights")
-
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""
         recipe, tokenizer = self.recipe, Tokenizer.load(folder / "tokenizer.json")
-        model, optimizer = self.model(tokenizer, worker.device)
-        segment = model.config.segment
+        model, optimizer = self.model(tokenizer, worker.device, derive_seed(recipe.seed, "weights"))
+        segment, seed = model.config.segment, derive_seed(recipe.seed, "episodes")
+
+        def texts(number: int) -> list[NDArray[np.int64]]:
+            """Return the ids of each call; prompt and completion are encoded apart, as they meet in play."""
+            calls = [lessons.pair(call) for call in lessons.episode(recipe.world, recipe.task, seed, number)]
+            ids = tokenizer.encode_batch([text for _, prompt, completion in calls for text in (prompt, completion)])
+            return [np.array(prompt + completion) for prompt, completion in zip(ids[::2], ids[1::2], strict=True)]
+
         return DocumentObjective(
             model,
             optimizer,
             worker,
-            _episodes(recipe, tokenizer, segment),
+            DocumentStream([texts] * recipe.optimizer.batch_size, segment, tokenizer.pad_id),
             segments=recipe.span // segment,
             parts=recipe.optimizer.micro_batches,
             dtype=recipe.place.compute_dtype,
@@ -52,49 +55,24 @@ class MemoryTraining(PolicyTraining):
         )
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
-        """Return the scores of the finished agent."""
-        recipe = self.recipe
-        return score_episodes(model, tokenizer, recipe.world, recipe.task, recipe.seed, recipe.score_examples)
+        """Score the finished agent on held-out episodes, greedily; prompts are those of one that does all right.
 
-
-def _episodes(recipe: MemoryRecipe, tokenizer: Tokenizer, segment: int) -> DocumentStream:
-    seed = derive_seed(recipe.seed, "episodes")
-
-    def texts(number: int) -> list[NDArray[np.int64]]:
-        calls = lessons.episode(recipe.world, recipe.task, seed, number)
-        return [np.array(ids) for ids in _encode([lessons.pair(call) for call in calls], tokenizer)]
-
-    return DocumentStream([texts] * recipe.optimizer.batch_size, segment, tokenizer.pad_id)
-
-
-def _encode(calls: list[lessons.Text], tokenizer: Tokenizer) -> list[list[int]]:
-    """Return the ids of each call; prompt and completion are encoded apart, as they meet in play."""
-    prompts = tokenizer.encode_batch([prompt for _, prompt, _ in calls])
-    completions = tokenizer.encode_batch([completion for _, _, completion in calls])
-    return [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-
-
-def score_episodes(model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, episodes: int) -> Scores:
-    """Score an agent on held-out episodes, greedily, its prompts being those of an agent that does everything right.
-
-    Returns:
-        kind of call -> `n`, `memory_on` and `memory_off`: shares of calls answered as they should be, with the memory
-        carried through the episode and with an empty one at every call.
-    """
-    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
-    held_out = derive_seed(seed, "held-out episodes")
-    right: dict[str, dict[str, list[bool]]] = {}
-    for number in range(episodes):
-        for name in ("memory_on", "memory_off"):
-            memory = None
-            for call in lessons.episode(world, task, held_out, number, held_out=True):
-                kind, prompt, _ = lessons.pair(call)
-                request = GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)
-                (result,) = engine.generate([request])
-                if name == "memory_on":
-                    memory = result.memory
-                right.setdefault(kind, {}).setdefault(name, []).append(taught.judge(call, result.text))
-    return {
-        kind: {"n": len(found["memory_on"]), **{name: round(float(np.mean(x)), 4) for name, x in found.items()}}
-        for kind, found in sorted(right.items())
-    }
+        Returns:
+            kind of call -> `n`, `memory_on` and `memory_off`: shares of calls answered as they should be, with the
+            memory carried through the episode and with an empty one at every call.
+        """
+        recipe, engine = self.recipe, Engine(model, tokenizer)
+        taught, seed = lessons.open_lessons(recipe.world, recipe.task), derive_seed(recipe.seed, "held-out episodes")
+        right: dict[str, dict[str, list[bool]]] = {}
+        for number in range(recipe.score_examples):
+            for name in ("memory_on", "memory_off"):
+                memory = None
+                for call in lessons.episode(recipe.world, recipe.task, seed, number, held_out=True):
+                    kind, prompt, _ = lessons.pair(call)
+                    (result,) = engine.generate([GenerationRequest(prompt, 0, 8, 0.0, stop=(STOP,), memory=memory)])
+                    memory = result.memory if name == "memory_on" else None
+                    right.setdefault(kind, {}).setdefault(name, []).append(taught.judge(call, result.text))
+        return {
+            kind: {"n": len(found["memory_on"]), **{name: round(float(np.mean(x)), 4) for name, x in found.items()}}
+            for kind, found in sorted(right.items())
+        }

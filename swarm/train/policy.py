@@ -3,7 +3,6 @@
 Examples follow from (seed, number) alone, so the cursor of a training is its step.
 """
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from swarm.train import lessons
 from swarm.train.loop import trained
 from swarm.train.recipe import MemoryRecipe, PolicyRecipe
 from swarm.train.training import Scores, Training
-from ulm.checkpoint import CheckpointConfig, load_checkpoint, read_checkpoint_config, save_checkpoint
+from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import PairObjective
 from ulm.train.step import Objective, Worker, make_optimizer
+
+BATCH = 512
+"""Held-out examples that are answered at once."""
 
 
 class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
@@ -32,46 +34,38 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         self.check_task()
         if self.init is None:
             return {}
-        parent, recipe = self._parent(self.init), self.recipe
-        if parent.model != recipe.model.config(parent.model.vocab_size):
-            raise SwarmError(
-                f"init: {recipe.init} is no {recipe.model.preset} of window {recipe.model.window}; set model.preset "
-                "and model.window"
-            )
-        return {"init_sha256": parent.sha256}
-
-    def _parent(self, init: Path) -> CheckpointConfig:
         try:
-            return read_checkpoint_config(init)
+            parent = read_checkpoint_config(self.init)
         except ValueError as error:
             raise SwarmError(f"init: {error}") from error
+        model = self.recipe.model
+        if parent.model != model.config(parent.model.vocab_size):
+            raise SwarmError(
+                f"init: {self.recipe.init} is no {model.preset} of window {model.window}; set model.preset and "
+                "model.window"
+            )
+        return {"init_sha256": parent.sha256}
 
     def check_task(self) -> None:
         """Refuse a task without lessons, or with whole episodes."""
         lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
 
-    def corpus(self) -> Iterable[str]:
-        """Return the texts that the tokenizer is trained on."""
-        return lessons.corpus(self.recipe.world, self.recipe.task)
-
     def prepare(self, folder: Path) -> None:
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
-        model = self.recipe.model
+        recipe, model = self.recipe, self.recipe.model
         try:
             found = (
-                load_checkpoint(self.init).tokenizer if self.init else Tokenizer.train(self.corpus(), model.vocab_size)
+                load_checkpoint(self.init).tokenizer
+                if self.init
+                else Tokenizer.train(lessons.corpus(recipe.world, recipe.task), model.vocab_size)
             )
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:
             raise SwarmError(f"cannot make the tokenizer in {folder}: {error}") from error
 
-    def weights_seed(self) -> int:
-        """Return the seed of the first weights."""
-        return self.recipe.seed
-
-    def model(self, tokenizer: Tokenizer, device: torch.device) -> tuple[Decoder, torch.optim.Optimizer]:
-        """Return the µLM before the first step, and its optimizer."""
-        model = Decoder(self.recipe.model.config(tokenizer.vocab_size), seed=self.weights_seed()).to(device)
+    def model(self, tokenizer: Tokenizer, device: torch.device, seed: int) -> tuple[Decoder, torch.optim.Optimizer]:
+        """Return the µLM before the first step, of a seed for its weights, and its optimizer."""
+        model = Decoder(self.recipe.model.config(tokenizer.vocab_size), seed=seed).to(device)
         if self.init is not None:
             model.load_state_dict(load_checkpoint(self.init).model.state_dict())
         optimizer = self.recipe.optimizer
@@ -81,7 +75,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         """Return what a worker trains."""
         recipe, tokenizer = self.recipe, Tokenizer.load(folder / "tokenizer.json")
         return PairObjective(
-            *self.model(tokenizer, worker.device),
+            *self.model(tokenizer, worker.device, recipe.seed),
             worker,
             tokenizer,
             lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))[1:],
@@ -100,7 +94,7 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         scores = self.score(model.to(device), tokenizer)
         meta = self.meta(progress, scores, device)
         if self.init is not None:
-            parent = self._parent(self.init)
+            parent = read_checkpoint_config(self.init)
             meta["started_from"] = {"sha256": parent.sha256, "meta": parent.meta}
         try:
             save_checkpoint(out, model.cpu(), tokenizer, meta, dtype=torch.bfloat16)
@@ -109,37 +103,27 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         return scores
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
-        """Return the scores of the finished policy."""
-        recipe = self.recipe
-        return score_policy(model, tokenizer, recipe.world, recipe.task, recipe.seed, recipe.score_examples)
+        """Score the finished policy on held-out puzzles, kind by kind.
 
-
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def score_policy(
-    model: Decoder, tokenizer: Tokenizer, world: str, task: str, seed: int, examples: int
-) -> dict[str, dict[str, Any]]:
-    """Score a policy on held-out puzzles, kind by kind.
-
-    Returns:
-        kind -> n, `held_out` (false for kinds without a puzzle to hold out), `greedy` (share solved by one greedy
-        attempt) and `sampled` (by one attempt at temperature .7).
-    """
-    engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
-    scores: dict[str, dict[str, Any]] = {}
-    for kind in taught.tasks[task]:
-        cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(examples)]
-        row: dict[str, Any] = {"n": len(cases), "held_out": kind not in taught.practice}
-        for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
-            requests = [
-                GenerationRequest(lessons.pair(case)[1], derive_seed(seed, "score", i), 64, temperature, stop=(STOP,))
-                for i, case in enumerate(cases)
-            ]
-            answers = [result.text for batch in _batches(requests, 512) for result in engine.generate(batch)]
-            solved = sum(taught.judge(case, answer) for case, answer in zip(cases, answers, strict=True))
-            row[name] = round(solved / len(cases), 4)
-        scores[kind] = row
-    return scores
+        Returns:
+            kind -> n, `held_out` (false for kinds without a puzzle to hold out), `greedy` (share solved by one greedy
+            attempt) and `sampled` (by one attempt at temperature .7).
+        """
+        world, task, seed, count = (getattr(self.recipe, name) for name in ("world", "task", "seed", "score_examples"))
+        engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
+        scores: Scores = {}
+        for kind in taught.tasks[task]:
+            cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(count)]
+            scores[kind] = {"n": count, "held_out": kind not in taught.practice}
+            for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
+                requests = [
+                    GenerationRequest(
+                        lessons.pair(case)[1], derive_seed(seed, "score", i), 64, temperature, stop=(STOP,)
+                    )
+                    for i, case in enumerate(cases)
+                ]
+                batches = [requests[at : at + BATCH] for at in range(0, count, BATCH)]
+                answers = [result.text for batch in batches for result in engine.generate(batch)]
+                solved = sum(map(taught.judge, cases, answers))
+                scores[kind][name] = round(solved / count, 4)
+        return scores

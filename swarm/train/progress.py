@@ -58,18 +58,16 @@ def following(path: Path, report: Callable[[Record], None], every_s: float = 1.0
 
 def progress_lines(steps: int, echo: Callable[[str], None], title: str = "") -> Callable[[Record], None]:
     """Return what turns records of a training into plain lines; metrics with rate and remaining time."""
-    first: list[tuple[int, float]] = []
+    first: dict[str, float] = {}
 
     def report(record: Record) -> None:
         if "notice" in record:
             echo(f"{title}{record['notice']}")
             return
         now = time.monotonic()
-        first.append((record["step"], now))
-        step, at = first[0]
+        step, at = first.setdefault("step", record["step"]), first.setdefault("at", now)
         rate = (record["step"] - step) / (now - at) if now > at + 0.5 else 0.0
         eta = f"{(steps - record['step']) / rate / 60:.1f} min left" if rate else "estimating"
         echo(f"{title}step {record['step']}/{steps}  loss {record['loss']:.4f}  {rate:.1f} steps/s  {eta}")
-        del first[1:]
 
     return report

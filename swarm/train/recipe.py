@@ -5,11 +5,9 @@
 - `lora`: an adapter of a pretrained language model on coordination texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -84,8 +82,7 @@ class ModelSection(Section):
         Raises:
             ValueError: no such preset, or fields that do not fit.
         """
-        changes = {"ltm": self.ltm} if self.ltm else {}
-        return preset(self.preset, vocab_size, window=self.window, **changes)
+        return preset(self.preset, vocab_size, window=self.window, **({"ltm": self.ltm} if self.ltm else {}))
 
 
 class PolicyRecipe(Recipe):
@@ -97,7 +94,7 @@ class PolicyRecipe(Recipe):
     """What is trained."""
 
     @model_validator(mode="after")
-    def _has_no_memory(self) -> PolicyRecipe:
+    def _has_no_memory(self) -> Self:
         if self.model.config(self.model.vocab_size).ltm is not None:
             raise ValueError(f"model.preset {self.model.preset} has a long-term memory; set kind: memory")
         return self
@@ -115,7 +112,7 @@ class MemoryRecipe(Recipe):
     """Tokens per row and step, a multiple of the memory's segment; gradients reach back so far."""
 
     @model_validator(mode="after")
-    def _has_memory(self) -> MemoryRecipe:
+    def _has_memory(self) -> Self:
         ltm = self.model.config(self.model.vocab_size).ltm
         if ltm is None:
             raise ValueError(f"model.preset {self.model.preset} has no long-term memory; take one of the ltm presets")
@@ -142,7 +139,7 @@ class LoraRecipe(Recipe):
     """The product of the two matrices is scaled by alpha / rank."""
 
     @model_validator(mode="after")
-    def _fits(self) -> LoraRecipe:
+    def _fits(self) -> Self:
         if (self.task == "runs") != bool(self.runs):
             raise ValueError("`runs` names run folders for task 'runs', and only for it")
         if self.optimizer.kind == "muon":
@@ -170,5 +167,4 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None =
             raise SwarmError(f"{path}: kind is {kind!r}; allowed: one of {', '.join(RECIPES)}")
         return RECIPES[kind]
 
-    more = [] if workers is None else [f"place.workers={workers}"]
-    return load_chosen_model(path, schema, [*overrides, *more])
+    return load_chosen_model(path, schema, [*overrides, *([] if workers is None else [f"place.workers={workers}"])])

@@ -6,60 +6,68 @@ runs/train-NAME/
 """
 
 import os
+import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from swarm.actors.ray_train import METRICS, run_workers
 from swarm.config.shipped import is_shipped
 from swarm.config.training import resolve_device
-from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed, work_folder
 from swarm.train.loop import STATES, run_training
 from swarm.train.progress import following, progress_lines
-from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
+from swarm.train.recipe import Recipe, load_recipe
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, Worker
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 Scores = dict[str, dict[str, Any]]
 
+_KINDS = {
+    "policy": "swarm.train.policy:PolicyTraining",
+    "memory": "swarm.train.memory:MemoryTraining",
+    "lora": "swarm.train.lora:LoraTraining",
+}
 
-class Training(Generic[RecipeT]):
+
+@dataclass
+class Training(ABC, Generic[RecipeT]):
     """What one kind of recipe adds to the loop.
 
-    Args:
+    Attributes:
         recipe: what to train.
         beside: folder of its file; the paths in it are relative to that.
     """
 
-    def __init__(self, recipe: RecipeT, beside: Path) -> None:
-        self.recipe = recipe
-        self.beside = beside
+    recipe: RecipeT
+    beside: Path
 
     @property
     def init(self) -> Path | None:
         """The folder that the training starts from."""
         return None if self.recipe.init is None else self.beside / self.recipe.init
 
+    @abstractmethod
     def inputs(self) -> dict[str, Any]:
         """Return hashes of what the training reads, part of its identity.
 
         Raises:
             SwarmError: something is missing, or does not fit the recipe.
         """
-        raise NotImplementedError
 
     def prepare(self, folder: Path) -> None:
         """Write what all workers read, before the first step."""
 
+    @abstractmethod
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the result and return its scores."""
-        raise NotImplementedError
 
     def meta(self, progress: dict[str, Any], scores: Scores, device: str) -> dict[str, Any]:
         """Return what a result says of its training."""
@@ -102,14 +110,14 @@ def train_policy(
     if out is None:
         out = (Path() if is_shipped(path) else path.parent) / recipe.out
     device = resolve_device(recipe.place.device)
-    training = _training(recipe, path.parent.resolve())
+    training: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, path.parent.resolve())
     identity = {**recipe.identity(), **training.inputs()}
     with work_folder(folder, ("recipe.json", "tokenizer.json")):
         if not is_claimed(folder / "recipe.json", identity):
             training.prepare(folder)
             claim(folder / "recipe.json", identity)
         with following(folder / METRICS, progress_lines(recipe.optimizer.steps, echo)):
-            settings = {"recipe": recipe, "beside": path.parent.resolve(), "folder": folder.resolve()}
+            settings = {"training": training, "folder": folder.resolve()}
             run_workers(train_worker, settings, name=recipe.name, folder=folder, place=recipe.place)
         for name, score in training.ship(folder, out, device).items():
             echo(f"score of {name}: {score}")
@@ -120,32 +128,17 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
     """Train a worker's share of a recipe.
 
     Args:
-        settings: `recipe`, `beside` (folder of its file) and `folder` (of the training).
+        settings: `training`, and `folder`, where it is written.
         worker: who trains; without Ray the only one.
 
     Raises:
         SwarmError: see `run_training`.
     """
-    recipe, folder = settings["recipe"], settings["folder"]
+    recipe, folder = settings["training"].recipe, settings["folder"]
     run_training(
-        _training(recipe, settings["beside"]).objective(folder, worker),
+        settings["training"].objective(folder, worker),
         recipe.optimizer,
         states=RollingStates(folder / STATES),
         save_every=recipe.save_every,
         log_every=recipe.log_every,
     )
-
-
-def _training(recipe: Recipe, beside: Path) -> Training[Any]:
-    from swarm.train.lora import LoraTraining
-    from swarm.train.memory import MemoryTraining
-    from swarm.train.policy import PolicyTraining
-
-    match recipe:
-        case PolicyRecipe():
-            return PolicyTraining(recipe, beside)
-        case MemoryRecipe():
-            return MemoryTraining(recipe, beside)
-        case LoraRecipe():
-            return LoraTraining(recipe, beside)
-    raise SwarmError(f"nothing trains a recipe of kind {recipe.kind}")

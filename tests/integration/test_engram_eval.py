@@ -171,7 +171,10 @@ def test_what_is_done_is_not_done_again(place: Path, results: dict[str, Any]) ->
     lines: list[str] = []
     (place / "out" / "measured" / "edits-exact-0.json").write_text("{")
     again = run_evaluation(config, place, place / "out", lines.append)
-    assert [line.split(" (")[0] for line in lines] == ["measured edits:exact:0"]
+    assert [line.split(" (")[0] for line in lines] == [
+        f"measuring: 1 of {len(measurements(config)) - 2}",
+        "edits:exact:0",
+    ]
     assert again["arms"] == results["arms"]
     assert any("edits, exact: reliability 1.000" in line for line in summary(again))
     other = load_yaml_model(place / "eval.yaml", EngramEvalConfig, ["learn.optimizer.steps=5"])
@@ -189,8 +192,7 @@ def test_a_training_goes_on_from_its_last_whole_state(place: Path, tmp_path: Pat
     told = choose_facts(config, place).told
 
     def train(out: Path) -> Any:
-        arguments = ("lora_engram", config.model, str(place), config.learn.model_dump(), told, 1, str(out), "cpu")
-        return training.train_arm(*arguments)
+        return training.train_arm("lora_engram", config, place, told, out, "cpu")
 
     train(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "states" / "step-00000004", tmp_path / "half" / "states" / "step-00000004")
@@ -204,7 +206,7 @@ def test_a_training_goes_on_from_its_last_whole_state(place: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("model=nowhere", "no .*nowhere/config.json; give a folder, or one of: smollm2-135m"),
+        ("model=nowhere", "no model 'nowhere': there is no such folder .* nor one of smollm2-135m"),
         ("learn.categories=[rivers]", "no rivers in .*facts.yaml; there are: entities, pairs, support"),
         ("text.file=none.txt", "cannot read .*none.txt"),
         ("edits.count=5000", "there are .* facts; raise the counts"),

@@ -17,7 +17,6 @@ from fakes.training import without_ray
 from safetensors.torch import load_file
 
 from swarm.errors import SwarmError
-from swarm.train import policy
 from swarm.train.progress import read_metrics
 from swarm.train.training import train_policy
 from ulm.train.states import RollingStates
@@ -43,7 +42,7 @@ RECIPE: dict[str, Any] = {
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training file; the working folder is empty, and tokenizers are trained on little."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(policy.PolicyTraining, "corpus", lambda self: ["ask page key value next done 0 1 2 3"] * 3)
+    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: ["ask page key value next done 0 1 2 3"] * 3)
     Path("train.yaml").write_text(json.dumps(RECIPE))
 
 

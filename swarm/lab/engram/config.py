@@ -3,9 +3,7 @@
 Owns the schema of `swarm eval`. It refuses to read files and to start anything.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,7 +12,7 @@ from swarm.config.training import Device, OptimizerSection
 from ulm.engram.tables import EngramConfig
 
 Arm = Literal["base", "exact", "hybrid", "engram", "lora", "lora_engram"]
-ARMS: tuple[Arm, ...] = ("base", "exact", "hybrid", "engram", "lora", "lora_engram")
+ARMS: tuple[Arm, ...] = get_args(Arm)
 
 LEARNED_ARMS: tuple[Arm, ...] = ("engram", "lora", "lora_engram")
 
@@ -78,7 +76,7 @@ class LearnSection(Section):
     """Running text among the rows; null leaves it out."""
 
     @model_validator(mode="after")
-    def _fits(self) -> LearnSection:
+    def _fits(self) -> Self:
         if not self.engram_config().layers:
             raise ValueError("engram: `layers` must name the blocks that read the tables")
         if self.engram_config().table == "disk":
@@ -242,7 +240,7 @@ class EngramEvalConfig(Section):
     """`auto`, `cpu`, `cuda` or `mps`; each task has one CPU thread, or one GPU."""
 
     @model_validator(mode="after")
-    def _fits(self) -> EngramEvalConfig:
+    def _fits(self) -> Self:
         whole_rows = self.text.tokens - self.text.tokens % min(self.text.length, self.text.tokens)
         if max(self.distraction.distances, default=0) > whole_rows:
             raise ValueError("distraction.distances: there must be so many text.tokens, in whole rows of text.length")

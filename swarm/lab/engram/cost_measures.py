@@ -17,6 +17,7 @@ from swarm.lab.engram.config import LEARNED_ARMS, EngramEvalConfig
 from swarm.lab.engram.facts import Facts, made_pairs
 from swarm.lab.engram.text_measures import rows_of_text
 from swarm.seeds import derive_seed
+from ulm.engram import EngramConfig, add_engram
 
 
 @torch.inference_mode()
@@ -24,35 +25,28 @@ def speed(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     """Milliseconds per generated token at batch 1, the arms taking turns; base is the model without any memory."""
     pairs = made_pairs(max(config.pairs.counts), derive_seed(config.seed, "pairs"))
 
-    def fresh() -> Base:
-        return open_base(config.model, beside, str(base.model.device))
-
-    models: dict[str, Any] = {"base": base.model, "exact": with_facts(fresh(), pairs)}
-    if config.learn.categories:
-        models |= {arm: learned_arm(arm, fresh(), place / arm) for arm in LEARNED_ARMS}
-    prompt = rows_of_text(config, beside, base.tokenizer)[0][:64]
-    return {"ms_per_token": _in_turns(config, base, prompt, {arm: (model, None) for arm, model in models.items()})}
+    models: dict[str, tuple[Any, str | None]] = {"base": (base.model, None)}
+    for arm in ("exact", *(LEARNED_ARMS if config.learn.categories else ())):
+        fresh = open_base(config.model, beside, str(base.model.device))
+        models[arm] = with_facts(fresh, pairs) if arm == "exact" else learned_arm(arm, fresh, place / arm), None
+    return {"ms_per_token": _in_turns(config, base, rows_of_text(config, beside, base.tokenizer)[0][:64], models)}
 
 
 @torch.inference_mode()
 def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
     """Milliseconds per generated token by rows of the tables, and by tokens that are there already."""
-    from ulm.engram import EngramConfig, add_engram
-
     shape = config.learn.engram_config()
-    heads = len(shape.orders) * shape.heads
     text = [i for row in rows_of_text(config, beside, base.tokenizer) for i in row]
     model = add_engram(base.model, EngramConfig(conflicts="keep"), base.tokenizer, "exact")
     pairs = made_pairs(max(config.pairs.counts), derive_seed(config.seed, "pairs"))
     model.memory.write_all([(pair.prompt, pair.answer, "pairs") for pair in pairs])
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "tables") % 2**63)
     for rows in config.cost.rows:
-        learned = replace(shape, rows=max(1, rows // heads))
-        model.add_adapter(f"rows {rows}", learned)
+        model.add_adapter(f"rows {rows}", replace(shape, rows=max(1, rows // (len(shape.orders) * shape.heads))))
         for layer in model.adapter.tables or ():
             layer.table.weight.data.copy_(torch.randn(layer.table.shape, generator=generator) * 0.01)
     arms = {"base": (model, ""), **{str(rows): (model, f"rows {rows}") for rows in config.cost.rows}}
-    by_rows = _in_turns(config, base, text[: min(64, len(text))], arms)
+    by_rows = _in_turns(config, base, text[:64], arms)
     middle = config.cost.rows[len(config.cost.rows) // 2]
     arms = {"base": (model, ""), "exact": (model, "exact"), "engram": (model, f"rows {middle}")}
     by_length = {str(n): _in_turns(config, base, text[:n], arms) for n in config.cost.lengths}
@@ -71,17 +65,15 @@ def _in_turns(
 
     ids_1T = torch.tensor(list(prompt), device=base.model.device)[None]
     found: dict[str, list[float]] = {arm: [] for arm in arms}
-    caches: dict[str, Any] = {}
+    caches = {arm: DynamicCache(config=base.model.config) for arm in arms}
     for turn in range(config.cost.turns + 1):
         for arm, (model, adapter) in arms.items():
             if adapter:
                 model.set_adapter(adapter)
             with model.disable_adapter() if adapter == "" else contextlib.nullcontext():
-                if arm not in caches:
-                    caches[arm] = DynamicCache(config=base.model.config)
+                if not turn:
                     model(input_ids=ids_1T, past_key_values=caches[arm], use_cache=True, logits_to_keep=1)
-                token = ids_1T[:, -1:]
-                seconds = 0.0
+                token, seconds = ids_1T[:, -1:], 0.0
                 for _ in range(config.cost.tokens):
                     started = time.perf_counter()
                     logits = model(input_ids=token, past_key_values=caches[arm], use_cache=True).logits

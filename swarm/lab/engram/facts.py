@@ -13,7 +13,7 @@ import numpy as np
 
 from swarm.config.load import load_yaml_model
 from swarm.errors import SwarmError
-from swarm.lab.engram.config import EngramEvalConfig
+from swarm.lab.engram.config import EngramEvalConfig, FaqSection
 from swarm.lab.facts.config import ExactMatchConfig
 from swarm.lab.facts.exact_match import ExactMatch, build_exact_match
 from swarm.seeds import derive_seed
@@ -58,22 +58,24 @@ def choose_facts(config: EngramEvalConfig, beside: Path) -> Facts:
     told: list[ExactMatch] = []
     asked: list[ExactMatch] = []
     fitting: list[ExactMatch] = []
-    relations = sorted({(r.category, r.relation) for r in every["train"] if r.category in config.learn.categories})
-    for relation in relations:
-        here = {split: [r for r in rs if (r.category, r.relation) == relation] for split, rs in every.items()}
+    for relation in sorted({r.about[:2] for r in every["train"] if r.category in config.learn.categories}):
+        here = {split: [r for r in records if r.about[:2] == relation] for split, records in every.items()}
         order = generator.permutation(len(here["train"]))[: config.learn.per_relation]
         chosen = [here["train"][i] for i in sorted(order)]
         keys = {record.key for record in chosen}
         told += chosen
-        paraphrases: dict[str, list[ExactMatch]] = {}
-        for record in here["test"]:
-            if record.kind == "paraphrase" and record.key in keys:
-                paraphrases.setdefault(record.key, []).append(record)
-            elif record.kind == "unseen" or (record.kind == "same" and record.key in keys):
-                asked.append(record)
-        asked += [wordings[int(generator.integers(len(wordings)))] for wordings in paraphrases.values()]
+        asked += [r for r in here["test"] if r.kind == "unseen" or (r.kind == "same" and r.key in keys)]
+        asked += _one_each([r for r in here["test"] if r.kind == "paraphrase" and r.key in keys], generator)
         fitting += [record for record in here["valid"] if record.kind == "paraphrase" and record.key in keys]
     return Facts(tuple(told), tuple(asked), tuple(fitting), every)
+
+
+def _one_each(records: Sequence[ExactMatch], generator: np.random.Generator) -> list[ExactMatch]:
+    """Return one of the wordings of each fact, drawn in the order in which the facts come."""
+    wordings: dict[tuple[str, str, str], list[ExactMatch]] = {}
+    for record in records:
+        wordings.setdefault(record.about, []).append(record)
+    return [found[int(generator.integers(len(found)))] for found in wordings.values()]
 
 
 def digest(records: Sequence[ExactMatch]) -> str:
@@ -118,36 +120,28 @@ def edit_sets(
             f"or lower edits.fit_share"
         )
     edits = [open_[i] for i in generator.permutation(len(open_))[: config.edits.count]]
-    chosen = {(record.category, record.relation, record.key) for record in edits}
-    paraphrases: dict[tuple[str, str, str], list[ExactMatch]] = {}
-    for record in sets["test"]:
-        name = (record.category, record.relation, record.key)
-        if record.kind == "paraphrase" and name in chosen:
-            paraphrases.setdefault(name, []).append(record)
-    one_each = [found[int(generator.integers(len(found)))] for _, found in sorted(paraphrases.items())]
+    chosen = {record.about for record in edits}
+    reworded = [record for record in sets["test"] if record.kind == "paraphrase" and record.about in chosen]
     practice = [
         record
-        for split in ("train", "valid")
-        for record in sets[split]
+        for record in (*sets["train"], *sets["valid"])
         if (record.category, record.key) in held and record.kind in ("told", "paraphrase")
     ]
-    neighbours = [record for record in sets["train"] if (record.category, record.key) in near]
-    elsewhere = [record for record in sets["test"] if record.kind == "unseen"] + neighbours
-    return edits, practice, elsewhere, one_each
+    elsewhere = [record for record in sets["test"] if record.kind == "unseen"]
+    elsewhere += [record for record in sets["train"] if (record.category, record.key) in near]
+    return edits, practice, elsewhere, _one_each(sorted(reworded, key=lambda record: record.about), generator)
 
 
-def unanswerable(config: EngramEvalConfig, beside: Path) -> dict[str, list[str]]:
+def unanswerable(faq: FaqSection, beside: Path) -> dict[str, list[str]]:
     """Return questions that no stored answer fits: those that calibrate, and those that are asked.
 
     Raises:
         SwarmError: the file is missing or does not hold them.
     """
-    if config.faq is None:
-        raise AssertionError("only called where there is a faq")
-    file = beside / config.faq.unanswerable
+    file = beside / faq.unanswerable
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        lists = {name: data[getattr(config.faq, name)] for name in ("calibrate", "asked")}
+        lists = {name: data[getattr(faq, name)] for name in ("calibrate", "asked")}
         return {name: [q if isinstance(q, str) else str(q[0]) for q in found] for name, found in lists.items()}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise SwarmError(f"faq.unanswerable: cannot read the questions in {file} ({error!r})") from error

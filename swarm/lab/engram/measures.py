@@ -7,41 +7,35 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from swarm.lab.engram.arms import Base, learned_arm, open_base, shuffled, with_facts
-from swarm.lab.engram.asking import is_right, replies
+from swarm.lab.engram.arms import Base, is_right, learned_arm, marked, open_base, replies, shuffle, with_facts, written
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.cost_measures import cost, speed
 from swarm.lab.engram.facts import Facts, choose_facts, edit_sets, made_pairs, unanswerable
 from swarm.lab.engram.text_measures import change, changed_text, gated, gates, rows_of_text
 from swarm.lab.facts.exact_match import ExactMatch
 from swarm.seeds import derive_seed
+from ulm.engram import EngramConfig, add_engram
 from ulm.tokenizer import encode_after
 
 
-def measure(what: str, settings: dict[str, Any], beside: str, folder: str, device: str) -> Any:
+def measure(what: str, config: EngramEvalConfig, beside: Path, folder: Path, device: str) -> Any:
     """Carry out one measurement.
 
     Args:
         what: its name, parts divided by `:`; see `evaluation.measurements`.
-        settings: fields of `EngramEvalConfig`.
-        beside: folder of the evaluation's file.
+        config: the evaluation.
+        beside: folder of its file.
         folder: of the evaluation, with the trained adapters.
         device: `cpu` or `cuda`.
     """
-    config = EngramEvalConfig.model_validate(settings)
     name, *rest = what.split(":")
-    base = open_base(config.model, Path(beside), device)
-    facts = choose_facts(config, Path(beside))
-    place = Path(folder) / "adapters"
-    carry_out: Callable[..., Any] = _MEASURES[name]
-    return carry_out(config, Path(beside), base, facts, place, *rest)
+    base, facts = open_base(config.model, beside, device), choose_facts(config, beside)
+    return _MEASURES[name](config, beside, base, facts, folder / "adapters", *rest)
 
 
 def _ask(
@@ -50,64 +44,57 @@ def _ask(
     """What an arm says to every question."""
     model: Any = base.model
     seed = derive_seed(config.seed, "shuffled")
-    if arm == "exact":
-        model = with_facts(base, facts.told, control=control, seed=seed)
-    elif arm == "hybrid":
-        model = _hybrid(base, facts, facts.told, control, seed, config.edits.abstain)
+    if arm in ("exact", "hybrid"):
+        model = with_facts(base, facts.told, content=arm == "hybrid", control=control, seed=seed)
+        if arm == "hybrid":
+            _fit(model, [*facts.told, *facts.fitting], facts, config.edits.abstain)
     elif arm != "base":
         trained = f"{arm}_capacity_1" if control == "capacity_1" else arm
         model = learned_arm(trained, base, place / trained)
         if control == "shuffled":
-            model = shuffled(model, seed)
+            shuffle(model, seed)
     return {"said": replies(base, model, facts.asked, config.max_new_tokens)}
 
 
-def _hybrid(base: Base, facts: Facts, told: Sequence[ExactMatch], control: str, seed: int, abstain: float) -> Any:
-    """Return the base model with exact and content tier, fitted on paraphrases of the validation split."""
-    model = with_facts(base, told, content=True, control=control, seed=seed)
-    _fit(model, [*facts.told, *facts.fitting], facts, abstain)
-    return model
-
-
 def _fit(model: Any, records: Sequence[ExactMatch], facts: Facts, abstain: float) -> None:
-    topics = [(record.category, record.relation) for record in records]
+    """Let the content tier learn from records what paraphrases are, and from unseen keys when to abstain."""
+    topics = [record.about[:2] for record in records]
     model.fit_content(
         [record.prompt for record in records],
-        [(record.category, record.relation, record.key) for record in records],
+        [record.about for record in records],
         [record.prompt for record in facts.sets["valid"] if record.kind == "unseen"],
         abstain,
         topics=topics if len(set(topics)) > 1 else None,
     )
 
 
+def _write(model: Any, facts: Sequence[tuple[str, str, str]]) -> list[float]:
+    """Write prompts, answers and categories one by one; return the milliseconds of each."""
+    times = [time.perf_counter()]
+    for fact in facts:
+        model.memory.write(*fact)
+        times.append(time.perf_counter())
+    return (np.diff(times) * 1e3).tolist()  # type: ignore[no-any-return]
+
+
 def _pairs(
     config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, count: str, control: str
 ) -> dict[str, Any]:
     """Random pairs written one by one to a file and asked for; what else changes after that."""
-    from ulm.engram import EngramConfig, add_engram
-
     pairs = made_pairs(int(count), derive_seed(config.seed, "pairs"))
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "asked pairs")))
-    values = [pair.answer for pair in pairs]
-    if control == "shuffled":
-        values = values[1:] + values[:1]
+    others = pairs[1:] + pairs[:1] if control == "shuffled" else pairs
     asked = [pairs[i] for i in sorted(generator.permutation(len(pairs))[: config.pairs.asked])]
     if control != "none":
         asked = asked[: config.pairs.asked_of_controls]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "facts.sqlite"
-        model = add_engram(base.model, EngramConfig(), base.tokenizer, facts=file)
-        seconds = []
-        written = list(zip(pairs, values, strict=True))
-        for pair, value in written[-1:] if control == "capacity_1" else written:
-            started = time.perf_counter()
-            model.memory.write(pair.prompt, value, "pairs")
-            seconds.append(time.perf_counter() - started)
-        said = replies(base, model, asked, config.max_new_tokens)
+        model = add_engram(base.model, EngramConfig(), base.tokenizer, facts=Path(folder) / "facts.sqlite")
+        told = [(pair.prompt, other.answer, "pairs") for pair, other in zip(pairs, others, strict=True)]
+        write_ms = _write(model, told[-1:] if control == "capacity_1" else told)
         found: dict[str, Any] = {
-            "right": [is_right(text, pair.answer) for text, pair in zip(said, asked, strict=True)],
-            "write_ms": [round(float(np.percentile(seconds, q)) * 1e3, 3) for q in (50, 95, 100)],
-            "write_ms_mean": float(np.mean(seconds)) * 1e3,
+            "right": [entry["right"] for entry in marked(replies(base, model, asked, config.max_new_tokens), asked)],
+            "write_ms": [round(float(np.percentile(write_ms, q)), 3) for q in (50, 95, 100)],
+            "write_ms_mean": float(np.mean(write_ms)),
             "bytes": sum(path.stat().st_size for path in Path(folder).iterdir()),
         }
         if control == "none" and int(count) == max(config.pairs.counts):
@@ -123,11 +110,7 @@ def _edits(
     """Facts written one after the other, then asked for in the same and other words; what else has changed."""
     edits, practice, elsewhere, paraphrases = edit_sets(config, facts, int(draw))
     model = with_facts(base, [], content=arm == "hybrid")
-    seconds = []
-    for edit in edits:
-        started = time.perf_counter()
-        model.memory.write(edit.prompt, edit.answer, edit.category)
-        seconds.append(time.perf_counter() - started)
+    write_ms = _write(model, [(edit.prompt, edit.answer, edit.category) for edit in edits])
     if arm == "hybrid":
         _fit(model, practice, facts, config.edits.abstain)
     limit = config.max_new_tokens
@@ -135,40 +118,32 @@ def _edits(
         bare = replies(base, model, elsewhere, limit)
     said = replies(base, model, elsewhere, limit)
     return {
-        "reliable": _right(replies(base, model, edits, limit), edits),
-        "general": _right(replies(base, model, paraphrases, limit), paraphrases),
+        "reliable": marked(replies(base, model, edits, limit), edits),
+        "general": marked(replies(base, model, paraphrases, limit), paraphrases),
         "local": [
             {"key": f"{r.category} {r.key}", "category": r.category, "right": a == b, "prompt": r.prompt, "said": b}
             for r, a, b in zip(elsewhere, bare, said, strict=True)
         ],
-        "write_ms": float(np.median(seconds)) * 1e3,
+        "write_ms": float(np.median(write_ms)),
         "fitted_on": len(practice),
     }
 
 
-def _right(said: Sequence[str], records: Sequence[ExactMatch]) -> list[dict[str, Any]]:
-    return [
-        {"key": f"{r.category} {r.key}", "category": r.category, "right": is_right(text, r.answer)}
-        for text, r in zip(said, records, strict=True)
-    ]
-
-
 def _faq(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path) -> dict[str, Any]:
     """Questions in people's own words, and questions that nothing answers."""
-    if config.faq is None:
-        raise AssertionError("only measured where there is a faq")
-    template = next(r for r in facts.sets["train"] if r.category == config.faq.category)
+    faq: Any = config.faq
+    template = next(r for r in facts.sets["train"] if r.category == faq.category)
     strange = {
         name: [template.prompt.replace(template.question, question) for question in found]
-        for name, found in unanswerable(config, beside).items()
+        for name, found in unanswerable(faq, beside).items()
     }
-    told = list({r.prompt: r for r in facts.sets["train"] if r.category == config.faq.category}.values())
-    asked = [record for record in facts.sets["test"] if record.category == config.faq.category]
+    told = list({r.prompt: r for r in facts.sets["train"] if r.category == faq.category}.values())
+    asked = [record for record in facts.sets["test"] if record.category == faq.category]
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "faq")))
-    asked = [asked[i] for i in sorted(generator.permutation(len(asked))[: config.faq.questions])]
+    asked = [asked[i] for i in sorted(generator.permutation(len(asked))[: faq.questions])]
     model = with_facts(base, told, content=True)
     model.fit_content(
-        [record.prompt for record in told], [record.answer for record in told], strange["calibrate"], config.faq.abstain
+        [record.prompt for record in told], [record.answer for record in told], strange["calibrate"], faq.abstain
     )
     started = time.perf_counter()
     said = replies(base, model, asked, config.max_new_tokens)
@@ -178,7 +153,7 @@ def _faq(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
     order = generator.permutation(len(told))
     other = {told[i].prompt: told[j].answer for i, j in zip(order, np.roll(order, 1), strict=True)}
     return {
-        "right": [is_right(text, record.answer) for text, record in zip(said, asked, strict=True)],
+        "right": [entry["right"] for entry in marked(said, asked)],
         "right_shuffled": [
             fact is not None and other[fact.key] == record.answer
             for (fact, _), record in zip(meant, asked, strict=True)
@@ -194,8 +169,7 @@ def _distraction(
     config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str, distance: str
 ) -> dict[str, Any]:
     """A fact, text about something else, then the question; `said` and `right` per sequence."""
-    section, tokenizer = config.distraction, base.tokenizer
-    encode = partial(tokenizer.encode, add_special_tokens=False)
+    section = config.distraction
     text = [i for row in rows_of_text(config, beside, base.tokenizer) for i in row]
     generator = np.random.Generator(np.random.PCG64(derive_seed(config.seed, "distraction", distance)))
     if arm == "engram_told":
@@ -208,23 +182,14 @@ def _distraction(
     right = []
     for record in records:
         start = int(generator.integers(max(1, len(text) - int(distance))))
-        filler = text[start : start + int(distance)]
-        told = [] if arm == "engram_told" else encode(f"{record.prompt}{record.answer}.\n")
-        line = [*told, *filler, *encode(f"\n{record.prompt}")]
+        told = [] if arm == "engram_told" else base.encode(f"{record.prompt}{record.answer}.\n")
+        line = [*told, *text[start : start + int(distance)], *base.encode(f"\n{record.prompt}")]
         if arm in ("exact", "window", "engram"):
             line = line[-section.window :]
         if arm == "exact":
             model = with_facts(base, [record])
-        ids_1T = torch.tensor(line, device=base.model.device)[None]
-        _, answer = encode_after(encode, record.prompt, record.answer)
-        out = model.generate(
-            input_ids=ids_1T,
-            attention_mask=torch.ones_like(ids_1T),
-            max_new_tokens=len(answer) + 2,
-            do_sample=False,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-        right.append(is_right(tokenizer.decode(out[0, ids_1T.shape[1] :], skip_special_tokens=True), record.answer))
+        _, answer = encode_after(base.encode, record.prompt, record.answer)
+        right.append(is_right(written(base, model, [line], len(answer) + 2)[0], record.answer))
         if arm == "exact":
             model.unload()
     return {"right": right}

@@ -3,7 +3,7 @@
 Numbers come from `results`. Every line has a marker of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from swarm.figures import (
@@ -17,10 +17,10 @@ from swarm.figures import (
     VERMILLION,
     add_legend,
     interval_of,
+    log_axis,
     new_figure,
     plot_band,
     style_axes,
-    thousands,
     whiskers,
 )
 
@@ -43,34 +43,23 @@ _LINES = {
 
 def plots(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return figures by file name."""
-    found = {}
-    if results["arms"]:
-        found["arms.png"] = _arms(results)
-    if results["distraction"]:
-        found["distraction.png"] = _distraction(results["distraction"])
-    if "cost" in results:
-        found["cost.png"] = _cost(results["cost"])
-    if "gates" in results:
-        found["gates.png"] = _gates(results["gates"])
-    return found
+    return {f"{name}.png": draw(results[name]) for name, draw in _FIGURES.items() if results.get(name)}
 
 
-def _arms(results: Mapping[str, Any]) -> Any:
+def _arms(by_arm: Mapping[str, Any]) -> Any:
     figure = new_figure(11, 6.5)
-    for place, (kind, title) in enumerate(
-        (("same", "in the words in which it was told"), ("paraphrase", "in other words"))
-    ):
-        axes = figure.add_subplot(2, 1, place + 1)
-        arms = [arm for arm in _ARMS if arm in results["arms"] and kind in results["arms"][arm]]
-        categories = list(results["arms"][arms[0]][kind]["by_category"])
-        width = 0.84 / len(arms)
-        for number, arm in enumerate(arms):
-            rates = [interval_of(results["arms"][arm][kind]["by_category"][category]) for category in categories]
-            where = [i + (number - (len(arms) - 1) / 2) * width for i in range(len(categories))]
-            estimates = [rate.estimate for rate in rates]
+    titles = {"same": "in the words in which it was told", "paraphrase": "in other words"}
+    for axes, (kind, title) in zip(figure.subplots(2, 1), titles.items(), strict=True):
+        rates = {arm: by_arm[arm][kind]["by_category"] for arm in _ARMS if kind in by_arm.get(arm, {})}
+        categories = list(next(iter(rates.values())))
+        width = 0.84 / len(rates)
+        for number, (arm, by_category) in enumerate(rates.items()):
+            intervals = [interval_of(by_category[category]) for category in categories]
+            where = [i + (number - (len(rates) - 1) / 2) * width for i in range(len(categories))]
+            estimates = [interval.estimate for interval in intervals]
             colour, label = _ARMS[arm]
             axes.bar(where, estimates, width * 0.92, color=colour, label=label, zorder=2)
-            axes.errorbar(where, estimates, yerr=whiskers(rates), fmt="none", color=INK, lw=0.8, zorder=3)
+            axes.errorbar(where, estimates, yerr=whiskers(intervals), fmt="none", color=INK, lw=0.8, zorder=3)
         axes.set_xticks(range(len(categories)), categories)
         axes.set_ylim(0, 1.08)
         style_axes(axes, f"Asked {title}", y="exact match")
@@ -86,10 +75,7 @@ def _distraction(by_arm: Mapping[str, Any]) -> Any:
         colour, marker, label = _LINES[arm]
         plot_band(axes, by_distance, colour, marker=marker, label=label, zorder=3)
     first = next(iter(by_arm.values()))
-    axes.set_xscale("log")
-    axes.set_xticks([int(distance) for distance in first])
-    axes.xaxis.set_major_formatter(thousands)
-    axes.minorticks_off()
+    log_axis(axes, first)
     axes.set_ylim(-0.03, 1.06)
     title = f"Recall under distraction ({next(iter(first.values()))['n']} sequences per distance)"
     style_axes(axes, title, "tokens of text between the fact and the question", "exact match")
@@ -102,8 +88,14 @@ def _cost(cost: Mapping[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     rows = [rows for rows in cost["rows"] if rows != "base"]
     points = [interval_of({**cost["rows"][row], "estimate": cost["rows"][row]["of_base"]}) for row in rows]
-    estimates = [point.estimate for point in points]
-    left.errorbar([int(row) for row in rows], estimates, yerr=whiskers(points), color=GREEN, marker="D", capsize=3)
+    left.errorbar(
+        [int(row) for row in rows],
+        [point.estimate for point in points],
+        yerr=whiskers(points),
+        color=GREEN,
+        marker="D",
+        capsize=3,
+    )
     left.axhline(1.0, color=GREY, linewidth=1)
     left.set_ylim(0.9, max(1.3, *(point.high for point in points)))
     style_axes(left, "Learned tier: table size", "rows of each table", "time per token, bare model = 1")
@@ -113,16 +105,18 @@ def _cost(cost: Mapping[str, Any]) -> Any:
         "exact": (BLUE, "s", "exact tier"),
         "engram": (GREEN, "D", f"learned tier, {cost['rows_of_lengths']:,} rows"),
     }.items():
-        times = [cost["lengths"][length][arm]["ms"] for length in lengths]
-        right.plot([int(length) for length in lengths], times, color=colour, marker=marker, label=label)
+        right.plot(
+            [int(length) for length in lengths],
+            [cost["lengths"][length][arm]["ms"] for length in lengths],
+            color=colour,
+            marker=marker,
+            label=label,
+        )
     right.set_ylim(bottom=0)
     style_axes(right, "Length of the text", "tokens that are there already", "ms per token")
     add_legend(right)
-    for axes, at in ((left, rows), (right, lengths)):
-        axes.set_xscale("log")
-        axes.set_xticks([int(number) for number in at])
-        axes.xaxis.set_major_formatter(thousands)
-        axes.minorticks_off()
+    log_axis(left, rows)
+    log_axis(right, lengths)
     return figure
 
 
@@ -139,3 +133,6 @@ def _gates(lines: list[dict[str, Any]]) -> Any:
         axes.set_title(line["title"], fontsize=8, loc="left", pad=2)
     figure.colorbar(image, ax=figure.axes, shrink=0.6, label="gate")
     return figure
+
+
+_FIGURES: dict[str, Callable[[Any], Any]] = {"arms": _arms, "distraction": _distraction, "cost": _cost, "gates": _gates}

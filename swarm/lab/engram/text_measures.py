@@ -3,23 +3,21 @@
 Owns them. It refuses to know what a result means.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from swarm.errors import SwarmError
-from swarm.lab.engram.arms import Base, learned_arm, with_facts
-from swarm.lab.engram.asking import BATCH, replies
+from swarm.files import read_text
+from swarm.lab.engram.arms import BATCH, Base, learned_arm, replies, with_facts
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.facts import Facts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from ulm.engram import GatedEngramAdapter, without_adapters
+from ulm.train.answers import AnswerCollator
 
 
 def change(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
@@ -36,18 +34,14 @@ def changed_text(
 
     With a gate, its mixture is taken in place of the model with the memory.
     """
-    from ulm.engram import without_adapters
-
-    rows = rows_of_text(config, beside, base.tokenizer)
     found: dict[str, Any] = {"nats": [], "nats_bare": [], "tokens": [], "positions": 0, "changed": 0}
-    for row in rows:
+    for row in rows_of_text(config, beside, base.tokenizer):
         ids_1T = torch.tensor(row, device=base.model.device)[None]
         with without_adapters(model):
             before_TV = model(input_ids=ids_1T, use_cache=False).logits[0]
         after_TV = (gate or model)(input_ids=ids_1T, use_cache=False).logits[0]
         for name, logits_TV in (("nats_bare", before_TV), ("nats", after_TV)):
-            loss = nn.functional.cross_entropy(logits_TV[:-1].double(), ids_1T[0, 1:], reduction="sum")
-            found[name].append(float(loss))
+            found[name].append(float(cross_entropy(logits_TV[:-1].double(), ids_1T[0, 1:], reduction="sum")))
         found["tokens"].append(len(row) - 1)
         found["positions"] += len(row)
         found["changed"] += int((before_TV != after_TV).any(1).sum())
@@ -56,9 +50,6 @@ def changed_text(
 
 def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place: Path, arm: str) -> dict[str, Any]:
     """A gate between the bare and the trained model: what it lets through of facts, and what of running text."""
-    from ulm.engram import GatedEngramAdapter
-    from ulm.train.answers import AnswerCollator
-
     model = learned_arm(arm, base, place / arm)
     gate = GatedEngramAdapter(model)
     collator, told = AnswerCollator(base.tokenizer), [asdict(record) for record in facts.told]
@@ -69,14 +60,15 @@ def gated(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     batches = [{name: x.to(base.model.device) for name, x in batch.items()} for batch in batches]
     losses = gate.fit(batches)
     with torch.inference_mode():
-        said = replies(base, gate, facts.asked, config.max_new_tokens)
-        text = changed_text(config, beside, base, model, gate)
-        lines = []
-        for title, line in _shown_lines(config, beside, base, facts).items():
-            ids = base.tokenizer.encode(line, add_special_tokens=False)
-            gates = gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()
-            lines.append({"title": title, "gates": gates})
-    return {"said": said, "text": text, "lines": lines, "losses": losses[::20]}
+        return {
+            "said": replies(base, gate, facts.asked, config.max_new_tokens),
+            "text": changed_text(config, beside, base, model, gate),
+            "lines": [
+                {"title": title, "gates": gate(torch.tensor(ids, device=base.model.device)[None]).gates[0].tolist()}
+                for title, ids in _shown_lines(config, beside, base, facts).items()
+            ],
+            "losses": losses[::20],
+        }
 
 
 @torch.inference_mode()
@@ -84,44 +76,38 @@ def gates(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, plac
     """Gates of the learned tier on sentences that were told, on others, and on running text."""
     model: Any = learned_arm("engram", base, place / "engram")
     found = []
-    for title, line in _shown_lines(config, beside, base, facts).items():
-        ids = base.tokenizer.encode(line, add_special_tokens=False)
+    for title, ids in _shown_lines(config, beside, base, facts).items():
         model(input_ids=torch.tensor(ids, device=base.model.device)[None], use_cache=False)
         gates = {str(layer): gate[0].tolist() for layer, gate in model.gates.items()}
         found.append({"title": title, "tokens": [base.tokenizer.decode([i]) for i in ids], "gates": gates})
     return {"lines": found}
 
 
-def _shown_lines(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts) -> dict[str, str]:
-    """Return lines on which gates are shown: facts that were told, one that was not, and running text."""
-    lines = {}
-    by_relation = {(record.category, record.relation): record for record in facts.told}
-    for record in list(by_relation.values())[:4]:
-        lines[f"told: {record.category}"] = record.prompt + record.answer
-    unseen = next((record for record in facts.asked if record.kind == "unseen"), None)
-    if unseen is not None:
-        lines[f"never told: {unseen.category}"] = unseen.prompt + unseen.answer
+def _shown_lines(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts) -> dict[str, list[int]]:
+    """Return the ids of lines on which gates are shown: facts that were told, one that was not, and running text."""
+    told = list({record.about[:2]: record for record in facts.told}.values())[:4]
+    lines = {f"told: {record.category}": record.prompt + record.answer for record in told}
+    unseen = [record for record in facts.asked if record.kind == "unseen"][:1]
+    lines |= {f"never told: {record.category}": record.prompt + record.answer for record in unseen}
     lines["text"] = base.tokenizer.decode(rows_of_text(config, beside, base.tokenizer)[0][-24:])
-    return lines
+    return {title: base.encode(line) for title, line in lines.items()}
 
 
 def rows_of_text(
-    config: EngramEvalConfig, beside: Path, tokenizer: PreTrainedTokenizerBase, tokens: int | None = None, skip: int = 0
+    config: EngramEvalConfig, beside: Path, tokenizer: Any, tokens: int | None = None, skip: int = 0
 ) -> list[list[int]]:
     """Return rows of the text: the part that is measured, or `tokens` after the first `skip`.
 
     Raises:
         SwarmError: the file cannot be read, or is too short.
     """
-    tokens = tokens or config.text.tokens
-    file = beside / config.text.file
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"text.file: cannot read {file} ({error})") from error
-    ids = tokenizer.encode(text[: (skip + tokens) * 16], add_special_tokens=False)[skip : skip + tokens]
+    tokens, file = tokens or config.text.tokens, beside / config.text.file
+    text = read_text("text.file", file)[: (skip + tokens) * 16]
+    ids = tokenizer.encode(text, add_special_tokens=False)[skip : skip + tokens]
     if len(ids) < tokens:
-        there = f"{file} has {skip + len(ids):,} tokens"
-        raise SwarmError(f"text.file: {there}, {skip + tokens:,} are needed; lower text.tokens or text.gate_tokens")
+        raise SwarmError(
+            f"text.file: {file} has {skip + len(ids):,} tokens, {skip + tokens:,} are needed; lower text.tokens or "
+            "text.gate_tokens"
+        )
     length = min(config.text.length, tokens)
     return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]

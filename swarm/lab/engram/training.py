@@ -10,33 +10,25 @@ import torch
 
 from swarm.actors.ray_train import METRICS, appending
 from swarm.errors import SwarmError
+from swarm.files import read_text
 from swarm.lab.engram.arms import open_base, untrained_arm
-from swarm.lab.engram.config import LearnSection
+from swarm.lab.engram.config import EngramEvalConfig, LearnSection
 from swarm.lab.facts.exact_match import ExactMatch
 from swarm.seeds import derive_seed
 from swarm.train.progress import read_metrics
 
 
 def train_arm(
-    name: str,
-    model: str,
-    beside: str,
-    learn: dict[str, Any],
-    facts: Sequence[ExactMatch],
-    seed: int,
-    out: str,
-    device: str,
+    name: str, config: EngramEvalConfig, beside: Path, facts: Sequence[ExactMatch], folder: Path, device: str
 ) -> dict[str, Any]:
     """Train one arm, from its last checkpoint if there is one, and return how it went.
 
     Args:
         name: one of `LEARNED`.
-        model: as of `open_base`.
-        beside: as of `open_base`.
-        learn: fields of `LearnSection`.
+        config: the evaluation.
+        beside: folder of its file.
         facts: what is learned.
-        seed: of weights and batches.
-        out: folder that receives states, metrics and, at the end, the adapter.
+        folder: receives states, metrics and, at the end, the adapter.
         device: `cpu`, `cuda` or `mps`.
 
     Returns:
@@ -51,21 +43,18 @@ def train_arm(
     from ulm.train.states import RollingStates
     from ulm.train.step import Worker, make_optimizer
 
-    section, folder = LearnSection.model_validate(learn), Path(out)
-    base = open_base(model, Path(beside), device)
-    arm: Any = untrained_arm(name, base, section, seed)
-    settings = section.optimizer_of(name)
-    decay, betas = settings.weight_decay, settings.betas
+    learn, base = config.learn, open_base(config.model, beside, device)
+    arm: Any = untrained_arm(name, base, learn, config.seed)
+    settings = learn.optimizer_of(name)
+    shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "betas": settings.betas}
     objective = AnswerObjective(
         arm,
-        make_optimizer(arm, settings.lr, decay, betas)
+        make_optimizer(arm, **shared)
         if name == "lora"
-        else engram_optimizer(
-            arm, settings.lr, weight_decay=decay, betas=betas, table_lr_factor=section.table_lr_factor
-        ),
+        else engram_optimizer(arm, table_lr_factor=learn.table_lr_factor, **shared),
         Worker(0, 1, torch.device(device), appending(folder / METRICS)),
         AnswerCollator(base.tokenizer),
-        practice_rows(section, Path(beside), facts, seed).__getitem__,
+        practice_rows(learn, beside, facts, config.seed).__getitem__,
         batch_size=settings.batch_size,
         parts=settings.micro_batches,
     )
@@ -73,7 +62,7 @@ def train_arm(
         objective,
         settings,
         states=RollingStates(folder / STATES),
-        save_every=section.save_every,
+        save_every=learn.save_every,
         log_every=min(10, settings.steps),
     )
     if name == "lora":
@@ -100,35 +89,28 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
         SwarmError: the text cannot be read, or is too short.
     """
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "rows")))
-    words = _words(beside / learn.text.file) if learn.text else []
+    text, words = learn.text, []
+    if text:
+        words = read_text("learn.text.file", beside / text.file).split()
+        if len(words) < 1000:
+            raise SwarmError(f"learn.text.file: {beside / text.file} has {len(words)} words, at least 1,000 are needed")
+
+    def some(count: int) -> list[str]:
+        start = int(generator.integers(len(words) - count))
+        return words[start : start + count]
+
     waiting: list[int] = []
     rows: list[dict[str, Any]] = []
     for _ in range(learn.optimizer.steps * learn.optimizer.batch_size):
-        if learn.text and generator.random() < learn.text.share:
-            some = _some(words, learn.text.before + learn.text.words, generator)
-            text = {"prompt": " ".join(some[: learn.text.before]), "answer": " " + " ".join(some[learn.text.before :])}
-            rows.append({**text, "end": False})
+        if text and generator.random() < text.share:
+            line = some(text.before + text.words)
+            prompt, answer = " ".join(line[: text.before]), " " + " ".join(line[text.before :])
+            rows.append({"prompt": prompt, "answer": answer, "end": False})
             continue
         if not waiting:
             waiting = generator.permutation(len(facts)).tolist()
         row = dataclasses.asdict(facts[waiting.pop()])
-        if learn.text and generator.random() < 0.5:
-            before = _some(words, int(generator.integers(1, learn.text.before + 1)), generator)
-            row["prompt"] = " ".join(before) + "\n" + row["prompt"]
+        if text and generator.random() < 0.5:
+            row["prompt"] = " ".join(some(int(generator.integers(1, text.before + 1)))) + "\n" + row["prompt"]
         rows.append(row)
     return rows
-
-
-def _some(words: Sequence[str], count: int, generator: np.random.Generator) -> Sequence[str]:
-    start = int(generator.integers(len(words) - count))
-    return words[start : start + count]
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        words = file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"learn.text.file: cannot read {file} ({error})") from error
-    if len(words) < 1000:
-        raise SwarmError(f"learn.text.file: {file} has {len(words)} words, at least 1,000 are needed")
-    return words

@@ -3,16 +3,12 @@
 Owns the schema of `swarm data exact-match`. It refuses to read tables and to write anything.
 """
 
-from __future__ import annotations
-
 import re
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from swarm.config.section import Section
-
-Generator = Literal["entities", "pairs", "preferences", "units"]
 
 
 class RelationConfig(Section):
@@ -31,7 +27,7 @@ class RelationConfig(Section):
     """Other wordings, for the test; no training text holds them."""
 
     @model_validator(mode="after")
-    def _fits(self) -> RelationConfig:
+    def _fits(self) -> Self:
         wordings = (*self.train, *self.valid, *self.test)
         for wording in wordings:
             if wording.count("{key}") != 1 or set(re.findall(r"[{}]", wording.replace("{key}", ""))):
@@ -70,7 +66,7 @@ class CategoryConfig(Section):
     pattern: str | None = None
     """For a text file: regular expression of a line, with the groups `key` and `value`."""
 
-    generate: Generator | None = None
+    generate: Literal["entities", "pairs", "preferences", "units"] | None = None
     """Make the facts here: `pairs` of random identifiers, `units` converted, `entities` with several facts each,
     `preferences` of users."""
 
@@ -96,9 +92,8 @@ class CategoryConfig(Section):
     """What a model reads, in place of the file's `prompt`."""
 
     @model_validator(mode="after")
-    def _fits(self) -> CategoryConfig:
-        sources = [name for name in ("file", "generate", "questions") if getattr(self, name) is not None]
-        if len(sources) != 1:
+    def _fits(self) -> Self:
+        if sum(source is not None for source in (self.file, self.generate, self.questions)) != 1:
             raise ValueError("a category has one of `file`, `generate` and `questions`")
         if (self.questions is None) != bool(self.relations):
             raise ValueError("`relations` say what is asked about the keys of a table; `questions` have none")
@@ -139,7 +134,7 @@ class ExactMatchConfig(Section):
     """Facts by category."""
 
     @model_validator(mode="after")
-    def _fits(self) -> ExactMatchConfig:
+    def _fits(self) -> Self:
         prompts = [self.prompt, *(c.prompt for c in self.categories.values() if c.prompt is not None)]
         if any(prompt.count("{question}") != 1 for prompt in prompts):
             raise ValueError("`prompt` holds {question} once")

@@ -13,16 +13,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from swarm.errors import SwarmError
-from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig, RelationConfig
+from swarm.files import read_text
+from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig
 
 Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class ExactMatch:
     prompt: str
     answer: str
 
+    @property
+    def about(self) -> tuple[str, str, str]:
+        """What is asked: category, relation, key."""
+        return self.category, self.relation, self.key
+
 
 def build_exact_match(config: ExactMatchConfig, folder: Path) -> dict[Split, list[ExactMatch]]:
     """Return the records of each split.
@@ -55,11 +62,11 @@ def build_exact_match(config: ExactMatchConfig, folder: Path) -> dict[Split, lis
     Raises:
         SwarmError: a table is missing or does not hold what the file says.
     """
-    sets: dict[Split, list[ExactMatch]] = {split: [] for split in SPLITS}
+    sets: dict[Split, list[ExactMatch]] = {"train": [], "valid": [], "test": []}
     for name, category in config.categories.items():
         generator = np.random.Generator(np.random.PCG64([config.seed, *name.encode()]))
-        found = _asked(config, name, category, folder, generator) if category.questions is not None else None
-        for split, record in found or _tabled(config, name, category, folder, generator):
+        source = _tabled if category.questions is None else _asked
+        for split, record in source(config, name, category, folder, generator):
             sets[split].append(record)
     return sets
 
@@ -82,19 +89,6 @@ def write_exact_match(config: ExactMatchConfig, folder: Path, out: Path) -> dict
     return manifest
 
 
-def read_exact_match(file: Path) -> list[ExactMatch]:
-    """Read what `write_exact_match` wrote.
-
-    Raises:
-        SwarmError: there is no such file, or a line is no record.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [ExactMatch(**json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
-        raise SwarmError(f"cannot read {file}: {error}; `swarm data exact-match` writes it") from error
-
-
 def _record(
     config: ExactMatchConfig, category: str, relation: str, key: str, kind: Any, question: str, value: str
 ) -> ExactMatch:
@@ -107,71 +101,61 @@ def _tabled(
     config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
 ) -> Iterator[tuple[Split, ExactMatch]]:
     rows = _rows(name, category, folder, generator)
-    order = generator.permutation(len(rows))
-    rows = [rows[i] for i in sorted(order[: category.count])]
-    hidden = generator.permutation(len(rows))[: round(config.unseen * len(rows))]
-    role: dict[int, Split] = {int(i): "test" if place % 2 else "valid" for place, i in enumerate(hidden)}
+    rows = [rows[i] for i in sorted(generator.permutation(len(rows))[: category.count])]
+    order = generator.permutation(len(rows))[: round(config.unseen * len(rows))].tolist()
+    hidden: dict[int, Split] = {i: "test" if place % 2 else "valid" for place, i in enumerate(order)}
     for number, row in enumerate(rows):
-        key = row[category.key]
         for relation, wanted in category.relations.items():
-            value = _value(name, category, wanted, row)
-
-            def record(kind: str, wording: str, value: str = value, relation: str = relation, key: str = key) -> Any:
-                return _record(config, name, relation, key, kind, wording.replace("{key}", key), value)
-
-            if (split := role.get(number)) is not None:
-                for wording in wanted.train:
-                    yield split, record("unseen", wording)
-                continue
-            for wording in wanted.train:
-                yield "train", record("told", wording)
-                yield "test", record("same", wording)
-            for wording in wanted.valid:
-                yield "valid", record("paraphrase", wording)
-            for wording in wanted.test:
-                yield "test", record("paraphrase", wording)
+            if wanted.value not in row:
+                raise _no_column(name, wanted.value, row)
+            value = (row[wanted.value].split(",")[0] if category.first else row[wanted.value]).strip()
+            told: list[tuple[Split, str, tuple[str, ...]]] = [
+                ("train", "told", wanted.train),
+                ("test", "same", wanted.train),
+                ("valid", "paraphrase", wanted.valid),
+                ("test", "paraphrase", wanted.test),
+            ]
+            key = row[category.key]
+            for split, kind, wordings in [(hidden[number], "unseen", wanted.train)] if number in hidden else told:
+                for wording in wordings:
+                    yield split, _record(config, name, relation, key, kind, wording.replace("{key}", key), value)
 
 
-def _value(name: str, category: CategoryConfig, relation: RelationConfig, row: dict[str, str]) -> str:
-    if relation.value not in row:
-        raise SwarmError(f"category {name}: no column {relation.value!r}; there are: {', '.join(list(row)[:12])}")
-    value = row[relation.value]
-    return (value.split(",")[0] if category.first else value).strip()
+def _no_column(name: str, column: str, row: dict[str, str]) -> SwarmError:
+    return SwarmError(f"category {name}: no column {column!r}; there are: {', '.join(list(row)[:12])}")
 
 
 def _asked(
     config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
 ) -> Iterator[tuple[Split, ExactMatch]]:
-    asked = category.questions
-    if asked is None:
-        raise AssertionError("only called for questions")
-    for file, split in ((asked.train, "train"), (asked.test, "test")):
-        rows = _read_csv(name, folder / file)
+    asked: Any = category.questions
+    for split, file in (("train", folder / asked.train), ("test", folder / asked.test)):
+        rows = _read_csv(name, file)
         held_out = set(generator.permutation(len(rows))[: round(asked.valid_share * len(rows))].tolist())
         for number, row in enumerate(rows):
-            for column in (asked.question, asked.answer):
-                if column not in row:
-                    raise SwarmError(f"category {name}: no column {column!r} in {folder / file}")
+            if missing := [column for column in (asked.question, asked.answer) if column not in row]:
+                raise _no_column(name, missing[0], row)
             question, value = row[asked.question].strip(), row[asked.answer].strip().replace("_", " ")
-            kept: Split = "valid" if split == "train" and number in held_out else split  # type: ignore[assignment]
+            kept: Any = "valid" if split == "train" and number in held_out else split
             kind = "told" if kept == "train" else "paraphrase"
             yield kept, _record(config, name, "", value, kind, question, value)
 
 
 def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator) -> list[dict[str, str]]:
     """Return a category's rows, each key once, those that lack the key or a value left out."""
-    if category.generate is not None:
-        rows = _GENERATORS[category.generate](generator, category.count or 0)
-    else:
-        rows = _read_table(name, category, folder / str(category.file))
+    rows = (
+        _GENERATORS[category.generate](generator, category.count)
+        if category.generate
+        else _read_table(name, category, folder / str(category.file))
+    )
     kept: dict[str, dict[str, str]] = {}
     wanted = {relation.value for relation in category.relations.values()}
     for row in rows:
         if category.key not in row:
-            raise SwarmError(f"category {name}: no column {category.key!r}; there are: {', '.join(list(row)[:12])}")
-        fits = all(row.get(column) == value for column, value in category.where.items())
+            raise _no_column(name, category.key, row)
         key = row[category.key].strip()
-        if fits and key and all(row.get(column, "").strip() for column in wanted if column in row):
+        fits = key and category.where.items() <= row.items()
+        if fits and all(row.get(column, "").strip() for column in wanted if column in row):
             kept.setdefault(key, {**row, category.key: key})
     if len(kept) < 2:
         raise SwarmError(f"category {name}: fewer than two rows have a key and a value; look at `key`, `where`, `file`")
@@ -180,40 +164,38 @@ def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.rando
 
 def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[str, str]]:
     if category.pattern is not None:
-        found = (re.fullmatch(category.pattern, line) for line in _text(name, file).splitlines())
+        found = (
+            re.fullmatch(category.pattern, line)
+            for line in read_text(f"category {name}", file, "utf-8-sig").splitlines()
+        )
         return [match.groupdict() for match in found if match is not None]
     if file.suffix == ".json":
+        text = read_text(f"category {name}", file, "utf-8-sig")
         try:
-            data = json.loads(_text(name, file))
-        except ValueError as error:
-            raise SwarmError(f"category {name}: {file} is no JSON ({error})") from error
-        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
-            raise SwarmError(f"category {name}: {file} must hold one object of keys and texts")
+            data = TypeAdapter(dict[str, str]).validate_json(text)
+        except ValidationError as error:
+            raise SwarmError(f"category {name}: {file} must hold one JSON object of keys and texts") from error
         return [{"key": key, "value": value} for key, value in data.items()]
     return _read_csv(name, file)
 
 
 def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(_text(name, file).splitlines(keepends=True)))
-    return [{column: value for column, value in row.items() if column and isinstance(value, str)} for row in rows]
+    return [
+        {column: value for column, value in row.items() if column and isinstance(value, str)}
+        for row in csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
+    ]
 
 
-def _text(name: str, file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwarmError(f"category {name}: cannot read {file} ({error})") from error
+def _code(generator: np.random.Generator, number: int) -> str:
+    return f"{number:04d}-" + "".join(chr(97 + int(c)) for c in generator.integers(0, 26, 2))
 
 
 def _pairs(generator: np.random.Generator, count: int) -> list[dict[str, str]]:
     """Identifiers such as `key-4711-qf` with values such as `7302-bn`: nothing to guess, nothing to generalise."""
-
-    def token(number: int) -> str:
-        letters = "".join(chr(97 + int(c)) for c in generator.integers(0, 26, 2))
-        return f"{number:04d}-{letters}"
-
     keys = generator.permutation(max(10_000, count))[:count]
-    return [{"key": f"K{token(int(k))}", "value": token(int(generator.integers(0, 10_000)))} for k in keys]
+    return [
+        {"key": f"K{_code(generator, k)}", "value": _code(generator, int(generator.integers(0, 10_000)))} for k in keys
+    ]
 
 
 _UNITS = (
@@ -232,29 +214,44 @@ def _conversions(generator: np.random.Generator, count: int) -> list[dict[str, s
     return [every[i] for i in generator.permutation(len(every))[:count]]
 
 
-_CITIES = ("Oslo", "Lima", "Cairo", "Quito", "Delhi", "Tokyo", "Paris", "Rome", "Accra", "Sofia", "Riga", "Kyiv")
-_FOODS = ("rice", "soup", "pasta", "bread", "curry", "salad", "beans", "fish", "cheese", "noodles", "dates", "plums")
-_JOBS = ("nurse", "pilot", "baker", "tailor", "miner", "judge", "farmer", "dancer", "plumber", "editor", "guard")
-_COLOURS = ("red", "blue", "green", "black", "white", "purple", "orange", "yellow", "brown", "pink", "grey")
-_TONES = ("formal", "friendly", "brief", "detailed", "playful", "direct")
-_FORMATS = ("bullet points", "a table", "plain text", "numbered steps", "one sentence")
+_WORDS = {
+    "city": ("Oslo", "Lima", "Cairo", "Quito", "Delhi", "Tokyo", "Paris", "Rome", "Accra", "Sofia", "Riga", "Kyiv"),
+    "job": ("nurse", "pilot", "baker", "tailor", "miner", "judge", "farmer", "dancer", "plumber", "editor", "guard"),
+    "food": (
+        "rice",
+        "soup",
+        "pasta",
+        "bread",
+        "curry",
+        "salad",
+        "beans",
+        "fish",
+        "cheese",
+        "noodles",
+        "dates",
+        "plums",
+    ),
+    "colour": ("red", "blue", "green", "black", "white", "purple", "orange", "yellow", "brown", "pink", "grey"),
+    "tone": ("formal", "friendly", "brief", "detailed", "playful", "direct"),
+    "format": ("bullet points", "a table", "plain text", "numbered steps", "one sentence"),
+}
 
 
-def _people(prefix: str, columns: dict[str, tuple[str, ...]]) -> Any:
-    def make(generator: np.random.Generator, count: int) -> list[dict[str, str]]:
-        numbers = generator.permutation(max(10_000, count))[:count]
-        return [
-            {"key": f"{prefix}{number:04d}"}
-            | {column: str(words[int(generator.integers(len(words)))]) for column, words in columns.items()}
-            for number in numbers
-        ]
-
-    return make
+def _people(
+    generator: np.random.Generator, count: int, *, prefix: str, columns: tuple[str, ...]
+) -> list[dict[str, str]]:
+    """Keys such as `E0042`, each with one of the words of every column."""
+    numbers = generator.permutation(max(10_000, count))[:count]
+    return [
+        {"key": f"{prefix}{number:04d}"}
+        | {column: _WORDS[column][int(generator.integers(len(_WORDS[column])))] for column in columns}
+        for number in numbers
+    ]
 
 
 _GENERATORS: dict[str, Any] = {
     "pairs": _pairs,
     "units": _conversions,
-    "entities": _people("E", {"city": _CITIES, "job": _JOBS, "food": _FOODS, "colour": _COLOURS}),
-    "preferences": _people("user-", {"tone": _TONES, "format": _FORMATS, "colour": _COLOURS, "food": _FOODS}),
+    "entities": partial(_people, prefix="E", columns=("city", "job", "food", "colour")),
+    "preferences": partial(_people, prefix="user-", columns=("tone", "format", "colour", "food")),
 }

@@ -3,11 +3,9 @@
 Owns the schema of `swarm lab`. It refuses to read files and to start anything.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,7 +17,8 @@ from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
 
 Arm = Literal["baseline", "with_ltm"]
-ARMS: tuple[Arm, ...] = ("baseline", "with_ltm")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ARMS: tuple[Arm, ...] = get_args(Arm)
 POLICY = "policy:"
 """Stands before the name of a policy where it is a condition of evaluation."""
 
@@ -68,18 +67,16 @@ class SourceConfig(Section):
     """Share of its documents that is held out; null takes `corpus.val_share`."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> SourceConfig:
+    def _one_place(self) -> Self:
         if (self.hub is None) == (not self.files):
             raise ValueError("give either `hub` (the name of a dataset) or `files` (local paths)")
         return self
 
     def source(self, beside: Path) -> CorpusSource:
         """Return the source; paths are relative to a folder."""
-        fields = self.model_dump()
-        fields["files"] = tuple(str(beside / name) for name in self.files)
-        if self.hub is not None and self.samples is None:
-            fields["samples"] = HUB_SAMPLES
-        return CorpusSource(**fields)
+        files = tuple(str(beside / name) for name in self.files)
+        samples = HUB_SAMPLES if self.hub is not None and self.samples is None else self.samples
+        return CorpusSource(**self.model_dump() | {"files": files, "samples": samples})
 
 
 class CorpusConfig(Section):
@@ -161,7 +158,7 @@ class RecallConfig(Section):
     """Sequences that are scored, per distance and seed."""
 
     @model_validator(mode="after")
-    def _fits(self) -> RecallConfig:
+    def _fits(self) -> Self:
         for distance in self.distances:
             if not fits(distance, self.num_pairs, self.spacing):
                 raise ValueError(f"distances: at {distance} queries fall on pairs, which stand {self.spacing} apart")
@@ -219,7 +216,7 @@ class EvalSection(Section):
 class LabConfig(TrainingFile):
     """A lab file, for `swarm lab`: does a long-term memory help?"""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     """Names the work folder under runs/."""
 
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -249,32 +246,29 @@ class LabConfig(TrainingFile):
         return ARMS if self.with_ltm else ("baseline",)
 
     @model_validator(mode="after")
-    def _fits(self) -> LabConfig:
+    def _fits(self) -> Self:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("`seeds` must be different whole numbers of at least 0")
-        for arm in ARMS:
-            shape = self.model.config(arm, 4096)
-            if shape.ltm is None:
-                continue
-            if self.model.window % shape.ltm.segment:
-                raise ValueError(f"model.ltm.segment {shape.ltm.segment} must divide the window {self.model.window}")
-            if self.train.mode == "windows" and self.with_ltm and self.train.width <= shape.ltm.segment:
-                raise ValueError(
-                    f"windows of {self.train.width} tokens are one segment of {shape.ltm.segment}, so a memory would "
-                    "never be read; set train.mode: documents, or a wider train.width"
-                )
-            for name, changes in self.eval.policies.items():
-                if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                    raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
-                try:
-                    self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config(arm, 4096)
-                except ValueError as error:
-                    raise ValueError(f"eval.policies.{name}: {error}") from error
-        needed = self.recall.num_keys + self.recall.num_values
-        if isinstance(self.corpus.tokenizer, int) and self.corpus.tokenizer < needed + 3:
+        ltm: Any = self.model.config("with_ltm", 4096).ltm
+        if self.model.window % ltm.segment:
+            raise ValueError(f"model.ltm.segment {ltm.segment} must divide the window {self.model.window}")
+        if self.train.mode == "windows" and self.with_ltm and self.train.width <= ltm.segment:
             raise ValueError(
-                f"corpus.tokenizer {self.corpus.tokenizer} is too small for recall.num_keys {self.recall.num_keys} and "
-                f"recall.num_values {self.recall.num_values}; raise it, or lower those"
+                f"windows of {self.train.width} tokens are one segment of {ltm.segment}, so a memory would never be "
+                "read; set train.mode: documents, or a wider train.width"
+            )
+        for name, changes in self.eval.policies.items():
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
+            try:
+                self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config("with_ltm", 4096)
+            except ValueError as error:
+                raise ValueError(f"eval.policies.{name}: {error}") from error
+        keys, values, tokenizer = self.recall.num_keys, self.recall.num_values, self.corpus.tokenizer
+        if isinstance(tokenizer, int) and tokenizer < keys + values + 3:
+            raise ValueError(
+                f"corpus.tokenizer {tokenizer} is too small for recall.num_keys {keys} and recall.num_values {values}; "
+                "raise it, or lower those"
             )
         if self.train.span % self.model.window:
             raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")

@@ -1,118 +1,136 @@
-"""Evaluates the trained models of a lab, many at a time, as Ray tasks.
+"""Measures the trained models of a lab: one under one condition, as a Ray task, and the speed of all in turn.
 
-Owns what is measured for one trained model under one condition (`evaluate_condition`) and how such measurements are
-spread over Ray. What comes out is one number per document and per recall sequence, so that `swarm.lab.ltm.results` can
-resample them. It refuses to know what they mean.
+Of a condition comes out one number per document and per recall sequence, so that `swarm.lab.ltm.results` can resample
+them; what they mean is said there.
 
 Conditions are `none`, the null controls and, with `policy:` before their names, other write rules and evictions on the
 same weights.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from swarm.actors.ray_tasks import run_tasks
+import torch
+
 from swarm.lab.ltm.config import POLICY, Arm, LabConfig
 from swarm.lab.ltm.trainer import recall_task
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
-from ulm.config import LTMConfig, ModelConfig
+from ulm.config import LTMConfig
 from ulm.data.corpus import Corpus
+from ulm.data.document_stream import DocumentStream, corpus_documents
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
+from ulm.train.documents import DocumentObjective
 from ulm.train.evaluation import score_documents, score_recall
-
-QUIET, TEXT = "quiet", "text"
-"""Fillers between the pairs of recall sequences."""
+from ulm.train.step import Worker, make_optimizer, train_step
 
 
 def conditions(config: LabConfig, arm: Arm) -> dict[str, dict[str, Any]]:
     """Return the conditions under which an arm is measured, each with what decides its numbers beside the model."""
     base = {"recall": config.recall.model_dump(mode="json"), "seed": config.corpus.seed}
-    found: dict[str, dict[str, Any]] = {"none": base}
-    if arm == "with_ltm":
-        found |= {str(control): {**base, "control": control} for control in config.eval.controls}
-        for name, changes in config.eval.policies.items():
-            found[f"{POLICY}{name}"] = {**base, "ltm": changes}
-    return found
+    if arm == "baseline":
+        return {"none": base}
+    controls = {str(control): {**base, "control": control} for control in config.eval.controls}
+    policies = {f"{POLICY}{name}": {**base, "ltm": changes} for name, changes in config.eval.policies.items()}
+    return {"none": base, **controls, **policies}
 
 
-def evaluate_condition(
-    config: LabConfig, corpus: Corpus, checkpoint: Path, condition: str, device: str
-) -> dict[str, Any]:
+def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, condition: str, device: str) -> dict[str, Any]:
     """Measure one trained model under one condition on the held-out documents and on fresh recall sequences.
 
+    Args:
+        config: the lab.
+        data: folder of the prepared corpus.
+        checkpoint: the model.
+        condition: one of `conditions`.
+        device: where it is computed.
+
     Returns:
-        `documents`: lists of `nats`, `written` and `readings` per document; `recall`: filler -> distance -> lists of
-        `recalled`, `hits` and `written` per sequence. Null controls are scored with the quiet filler only.
+        `documents`: lists of `nats`, `written` and `readings` per document; `recall`: filler between the pairs (`quiet`
+        or `text`) -> distance -> lists of `recalled`, `hits` and `written` per sequence. Null controls are scored with
+        the quiet filler only.
     """
-    model = load_checkpoint(checkpoint, device).model
+    corpus, model = Corpus.open(data), load_checkpoint(checkpoint, device).model
     control: Control = "none"
     if condition.startswith(POLICY):
         model = _with_policy(model, config.eval.policies[condition.removeprefix(POLICY)])
-    elif condition != "none":
+    else:
         control = cast("Control", condition)
     documents = [corpus.document("val", i) for i in range(corpus.num_documents("val"))]
     task = recall_task(config, corpus)
     seed = derive_seed(config.corpus.seed, "recall sequences")
     scores = score_documents(model, documents, control=control, seed=seed)
-    found: dict[str, Any] = {
-        "documents": {
-            "nats": scores.nats.tolist(),
-            "written": scores.written.tolist(),
-            "readings": scores.readings.tolist(),
-        },
-        "recall": {QUIET: {}, TEXT: {}},
-    }
-    for filler, text in ((QUIET, None), (TEXT, corpus.stream("val"))):
+    found: dict[str, dict[str, Any]] = {"quiet": {}, "text": {}}
+    for filler, text in (("quiet", None), ("text", corpus.stream("val"))):
         for distance in config.recall.distances:
             if text is not None and (control != "none" or len(text) < task.length(distance)):
                 continue
             recall = score_recall(model, task, distance, config.recall.sequences, seed=seed, text=text, control=control)
-            found["recall"][filler][str(distance)] = {
+            found[filler][str(distance)] = {
                 "recalled": recall.recalled.sum(1).tolist(),
                 "hits": recall.hit.sum(1).tolist(),
                 "written": recall.written.tolist(),
             }
-    return found
+    return {
+        "documents": {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")},
+        "recall": found,
+    }
 
 
 def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:
     """Return a model with the same weights and other rules of writing and forgetting."""
-    config = model.config.to_dict()
-    ltm = LTMConfig.from_dict({**config["ltm"], **changes})
-    other = Decoder(dataclasses.replace(ModelConfig.from_dict(config), ltm=ltm))
+    ltm = LTMConfig.from_dict({**model.config.to_dict()["ltm"], **changes})
+    other = Decoder(dataclasses.replace(model.config, ltm=ltm))
     other.load_state_dict(model.state_dict())
     return other.to(model.device).eval()
 
 
-def evaluate_all(
-    config: LabConfig, corpus: Corpus, wanted: Sequence[tuple[Path, str]], done: Callable[[int, dict[str, Any]], None]
-) -> None:
-    """Evaluate checkpoints under conditions, as many at a time as Ray has processors.
+def measure_speed(
+    config: LabConfig, corpus: Corpus, models: Mapping[str, Decoder]
+) -> dict[str, dict[str, list[float]]]:
+    """Time the arms in turn and in this process, so that their ratio means something.
+
+    Other work on the machine makes intervals wide, not ratios wrong.
+
+    Returns:
+        `read` and `train` -> arm -> tokens per second of each round; the models' weights are trained on.
 
     Args:
-        config: the lab.
-        corpus: prepared.
-        wanted: folders of checkpoints, each with a condition.
-        done: receives the index of what was wanted and what `evaluate_condition` gave, as soon as it is there.
-
-    Raises:
-        SwarmError: Ray cannot be started, or an evaluation failed.
+        config: the lab; its batch and segments are what is timed.
+        corpus: held-out documents are read, training documents trained on.
+        models: arm -> trained model.
     """
-    settings = config.model_dump(mode="json")
-    folder = str(corpus.folder.resolve())
-    run_tasks(
-        _evaluate,
-        [(settings, folder, str(path.resolve()), condition) for path, condition in wanted],
-        done,
-        titles=[f"evaluation of {path} ({condition})" for path, condition in wanted],
-        device=config.place.device,
+    if config.place.threads:
+        torch.set_num_threads(config.place.threads)
+    enough = int(corpus.sizes("val")[0].cumsum().searchsorted(config.eval.speed_tokens)) + 1
+    documents = [corpus.document("val", index) for index in range(min(enough, corpus.num_documents("val")))]
+    trainings = {arm: _training(config, corpus, model) for arm, model in models.items()}
+    found: dict[str, dict[str, list[float]]] = {kind: {arm: [] for arm in models} for kind in ("read", "train")}
+    for number in range(config.eval.speed_rounds + 1):
+        for arm, model in models.items():
+            start = time.perf_counter()
+            read = int(score_documents(model.eval(), documents).tokens.sum())
+            between = time.perf_counter()
+            trained = sum(train_step(trainings[arm], number, config.optimizer.lr).tokens for _ in range(2))
+            found["read"][arm].append(read / (between - start))
+            found["train"][arm].append(trained / (time.perf_counter() - between))
+    # The first round warms up.
+    return {kind: {arm: rounds[1:] for arm, rounds in by_arm.items()} for kind, by_arm in found.items()}
+
+
+def _training(config: LabConfig, corpus: Corpus, model: Decoder) -> DocumentObjective:
+    optimizer = config.optimizer
+    return DocumentObjective(
+        model.requires_grad_(True),
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        Worker(0, 1, model.device, lambda record: None),
+        DocumentStream(
+            [corpus_documents(corpus, 0)] * optimizer.batch_size, config.model.window, corpus.tokenizer.pad_id
+        ),
+        segments=config.train.span // config.model.window,
+        parts=optimizer.micro_batches,
     )
-
-
-def _evaluate(settings: dict[str, Any], folder: str, checkpoint: str, condition: str, device: str) -> dict[str, Any]:
-    config = LabConfig.model_validate(settings)
-    return evaluate_condition(config, Corpus.open(Path(folder)), Path(checkpoint), condition, device)

@@ -62,8 +62,14 @@ def _bars(axes: Any, title: str, values: Mapping[str, Any], form: str, top: floa
         axes.bar(place, interval.estimate, width=0.6, color=_ARMS[arm][0], zorder=2)
         if interval.high > interval.low:
             axes.errorbar(place, interval.estimate, yerr=whiskers([interval]), color=INK, capsize=4)
-        label = form.format(interval.estimate)
-        axes.annotate(label, (place, interval.high), xytext=(0, 5), textcoords="offset points", ha="center", color=INK)
+        axes.annotate(
+            form.format(interval.estimate),
+            (place, interval.high),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+        )
     axes.set_xticks(range(len(shown)), [_ARMS[arm][1] for arm in shown])
     axes.set_ylim(0, 1.18 * (top or max((interval.high for interval in shown.values()), default=1.0)))
     style_axes(axes, title)
@@ -79,8 +85,8 @@ def _recall(axes: Any, results: Mapping[str, Any], window: int) -> None:
     for name, (colour, marker, title) in _CONTROLS.items():
         control = results.get("with_ltm", {}).get("controls", {}).get(name)
         if control:
-            style = {"marker": marker, "linestyle": ":", "linewidth": 1.3}
-            plot_band(axes, control["recall_by_distance"]["quiet"], colour, label=title, **style)
+            quiet = control["recall_by_distance"]["quiet"]
+            plot_band(axes, quiet, colour, label=title, marker=marker, linestyle=":", linewidth=1.3)
     axes.axvline(window, color=GREY, linestyle=(0, (2, 3)), linewidth=1)
     axes.annotate("window", (window, 1.04), fontsize=8, ha="center", color=INK)
     axes.set_xscale("log", base=2)

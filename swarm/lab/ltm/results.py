@@ -16,19 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.lab.ltm.config import POLICY
-from swarm.stats import Interval, rate_interval, ratio_interval
+from swarm.stats import rate_interval, ratio_interval
 
-Measured = Mapping[str, Any]
-"""What `swarm.lab.ltm.evaluator.evaluate_condition` gives, conditions innermost: `documents` and `recall`."""
-
-_BITS = 1 / math.log(2)
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Condition -> what `swarm.lab.ltm.evaluator.evaluate_condition` gives, one per seed."""
 
 ROUTING = "random_writes"
 """The null control that takes away the choice of what is written, and leaves the memory."""
 
 
 def lab_results(
-    measured: Mapping[str, Sequence[Measured]],
+    measured: Mapping[str, Measured],
     sizes: NDArray[np.int64],
     sources: Mapping[str, NDArray[np.bool_]],
     speed: Mapping[str, Mapping[str, Sequence[float]]],
@@ -42,7 +40,7 @@ def lab_results(
     """Return the results as JSON-able data.
 
     Args:
-        measured: arm -> one measurement per seed.
+        measured: by arm.
         sizes: tokens, characters and bytes of each held-out document, (3, documents).
         sources: name -> which documents are from there.
         speed: kind (`read`, `train`) -> arm -> tokens per second, round by round, the arms in turn.
@@ -53,163 +51,124 @@ def lab_results(
         parameters: arm -> parameters of its model.
     """
     results: dict[str, Any] = {}
-    for arm, per_seed in measured.items():
-        results[arm] = _arm(per_seed, sizes, sources, window, num_pairs)
+    for arm, conditions in measured.items():
+        found = {name: _condition(runs, sizes, sources, window, num_pairs) for name, runs in conditions.items()}
+        own = found.pop("none")
+        results[arm] = {
+            "bpc": own["bpc"]["estimate"],
+            "long_range_recall": own["long_range_recall"]["estimate"] if own["long_range_recall"] else None,
+            "memory_hit_rate": own["memory_hit_rate"],
+            "details": own,
+            "parameters": parameters[arm],
+            "n": {"documents": sizes.shape[1], "seeds": len(seeds), "bytes": int(sizes[2].sum())},
+            "seeds": list(seeds),
+        }
         for kind, key in (("read", "tokens_per_sec"), ("train", "train_tokens_per_sec")):
-            rounds = speed[kind][arm]
-            results[arm][key] = float(np.median(rounds))
-            results[arm]["details"][key] = {
-                "estimate": results[arm][key],
-                "low": float(min(rounds)),
-                "high": float(max(rounds)),
-                "rounds": len(rounds),
-            }
-        results[arm]["parameters"] = parameters[arm]
-        results[arm]["n"] = {"documents": sizes.shape[1], "seeds": len(per_seed), "bytes": int(sizes[2].sum())}
-        results[arm]["seeds"] = list(seeds)
+            own[key] = _range(np.array(speed[kind][arm]))
+            results[arm][key] = own[key]["estimate"]
+        if found:
+            results[arm]["controls"] = {name: value for name, value in found.items() if not name.startswith(POLICY)}
+            results[arm]["policies"] = {k.removeprefix(POLICY): v for k, v in found.items() if k.startswith(POLICY)}
     if {"baseline", "with_ltm"} <= set(measured):
-        results["comparison"] = _comparison(measured, sizes, sources, speed)
+        results["comparison"] = _comparison(measured, sizes[2], sources, speed)
         results["verdict"] = _verdict(results)
     results["chance"] = chance
     return results
 
 
-def _nats(per_seed: Sequence[Measured], condition: str) -> NDArray[np.float64]:
-    return np.array([measured["documents"][condition]["nats"] for measured in per_seed])
+def _bits(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return bits of each document, (seeds, documents)."""
+    return np.array([run["documents"]["nats"] for run in runs]) * (1 / math.log(2))
 
 
-def _arm(
-    per_seed: Sequence[Measured],
+def _range(rounds: NDArray[np.float64]) -> dict[str, Any]:
+    middle = float(np.median(rounds))
+    return {"estimate": middle, "low": float(rounds.min()), "high": float(rounds.max()), "rounds": len(rounds)}
+
+
+def _condition(
+    runs: Sequence[Mapping[str, Any]],
     sizes: NDArray[np.int64],
     sources: Mapping[str, NDArray[np.bool_]],
     window: int,
     num_pairs: int,
 ) -> dict[str, Any]:
     tokens, characters, size = sizes
-    conditions = list(per_seed[0]["documents"])
-    found: dict[str, Any] = {}
-    for condition in conditions:
-        bits = _nats(per_seed, condition) * _BITS
-        recall = {
-            filler: {
-                distance: _recall([m["recall"][filler][distance][condition] for m in per_seed], num_pairs)
-                for distance, scored in per_seed[0]["recall"][filler].items()
-                if condition in scored
-            }
-            for filler in per_seed[0]["recall"]
-        }
-        far = [d for d in recall["quiet"] if int(d) > window]
-        long_range = _pooled(per_seed, "quiet", far, condition, num_pairs) if far else None
-        read = np.array([m["documents"][condition]["readings"] for m in per_seed]).sum(1)
-        written = np.array([m["documents"][condition]["written"] for m in per_seed]).sum(1)
-        found[condition] = {
-            "bpc": _with_interval(ratio_interval(bits, characters)),
-            "bits_per_byte": _with_interval(ratio_interval(bits, size)),
-            "bits_per_token": _with_interval(ratio_interval(bits, tokens)),
-            "bits_per_byte_by_source": {
-                name: _with_interval(ratio_interval(bits[:, chosen], size[chosen])) for name, chosen in sources.items()
-            },
-            "bits_per_byte_by_seed": [float(x) for x in bits.sum(1) / size.sum()],
-            "long_range_recall": long_range,
-            "recall_by_distance": recall,
-            "memory_hit_rate": float(read.mean() / tokens.sum()),
-            "written_share": float(written.mean() / tokens.sum()),
-            "sequences_per_distance": len(per_seed[0]["recall"]["quiet"][far[0]][condition]["recalled"]) if far else 0,
-        }
-    own = found.pop("none")
-    arm: dict[str, Any] = {
-        "bpc": own["bpc"]["estimate"],
-        "long_range_recall": own["long_range_recall"]["estimate"] if own["long_range_recall"] else None,
-        "memory_hit_rate": own["memory_hit_rate"],
-        "details": own,
+    bits = _bits(runs)
+    recall = {
+        filler: {distance: _recall([run["recall"][filler][distance] for run in runs], num_pairs) for distance in scored}
+        for filler, scored in runs[0]["recall"].items()
     }
-    if found:
-        arm["controls"] = {name: value for name, value in found.items() if not name.startswith(POLICY)}
-        arm["policies"] = {k.removeprefix(POLICY): v for k, v in found.items() if k.startswith(POLICY)}
-    return arm
+    far = [[scores["recalled"] for d, scores in run["recall"]["quiet"].items() if int(d) > window] for run in runs]
+    read, written = (np.array([run["documents"][name] for run in runs]).sum(1) for name in ("readings", "written"))
+    return {
+        "bpc": ratio_interval(bits, characters)._asdict(),
+        "bits_per_byte": ratio_interval(bits, size)._asdict(),
+        "bits_per_token": ratio_interval(bits, tokens)._asdict(),
+        "bits_per_byte_by_source": {
+            name: ratio_interval(bits[:, chosen], size[chosen])._asdict() for name, chosen in sources.items()
+        },
+        "bits_per_byte_by_seed": (bits.sum(1) / size.sum()).tolist(),
+        "long_range_recall": _rate([np.concatenate(run) for run in far], num_pairs) if far[0] else None,
+        "recall_by_distance": recall,
+        "memory_hit_rate": float(read.mean() / tokens.sum()),
+        "written_share": float(written.mean() / tokens.sum()),
+        "sequences_per_distance": len(far[0][0]) if far[0] else 0,
+    }
 
 
-def _recall(per_seed: Sequence[Measured], num_pairs: int) -> dict[str, Any]:
+def _recall(runs: Sequence[Mapping[str, Sequence[int]]], num_pairs: int) -> dict[str, Any]:
     """Return recall at one distance; a sequence is the unit that is resampled, with its pairs and under all seeds."""
-    rate = _rate([one["recalled"] for one in per_seed], num_pairs)
-    hits = np.array([one["hits"] for one in per_seed]).mean() / num_pairs
-    written = np.array([one["written"] for one in per_seed]).mean()
-    return {**_with_interval(rate), "hit_rate": float(hits), "written": float(written)}
+    hits, written = (float(np.mean([run[name] for run in runs])) for name in ("hits", "written"))
+    return {**_rate([run["recalled"] for run in runs], num_pairs), "hit_rate": hits / num_pairs, "written": written}
 
 
-def _pooled(
-    per_seed: Sequence[Measured], filler: str, distances: Sequence[str], condition: str, num_pairs: int
-) -> dict[str, float]:
-    rows = [
-        [count for distance in distances for count in measured["recall"][filler][distance][condition]["recalled"]]
-        for measured in per_seed
-    ]
-    return _with_interval(_rate(rows, num_pairs))
-
-
-def _rate(counts: Sequence[Sequence[int]], num_pairs: int) -> Interval:
-    outcomes, clusters = [], []
-    for row in counts:
-        for unit, count in enumerate(row):
-            outcomes += [True] * count + [False] * (num_pairs - count)
-            clusters += [unit] * num_pairs
-    return rate_interval(outcomes, clusters)
+def _rate(counts: Sequence[Any], num_pairs: int) -> dict[str, float]:
+    """Return the share of pairs recalled; `counts` are those of each sequence, by seed."""
+    recalled = np.arange(num_pairs) < np.array(counts)[..., None]
+    units = np.broadcast_to(np.arange(recalled.shape[1])[:, None], recalled.shape)
+    return rate_interval(recalled.ravel().tolist(), units.ravel().tolist())._asdict()
 
 
 def _comparison(
-    measured: Mapping[str, Sequence[Measured]],
-    sizes: NDArray[np.int64],
+    measured: Mapping[str, Measured],
+    size: NDArray[np.int64],
     sources: Mapping[str, NDArray[np.bool_]],
     speed: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, Any]:
     """Return the arm with memory, and each of its controls, against the baseline: relative change of bits per byte."""
-    baseline = _nats(measured["baseline"], "none") * _BITS
-    size = sizes[2]
-    base = float(baseline.mean(0).sum() / size.sum())
+    baseline = _bits(measured["baseline"]["none"])
+
+    def relative(change: NDArray[np.float64], chosen: NDArray[np.bool_] | slice) -> dict[str, float]:
+        base = baseline[:, chosen].mean(0).sum() / size[chosen].sum()
+        return ratio_interval(change[:, chosen] / base, size[chosen])._asdict()
+
     found: dict[str, Any] = {}
-    for condition in measured["with_ltm"][0]["documents"]:
-        change = _nats(measured["with_ltm"], condition) * _BITS - baseline
+    for condition, runs in measured["with_ltm"].items():
+        change = _bits(runs) - baseline
         found["with_ltm" if condition == "none" else condition] = {
-            "bits_per_byte": _with_interval(ratio_interval(change, size)),
-            "relative": _with_interval(ratio_interval(change / base, size)),
-            "relative_by_seed": [float(x) for x in change.sum(1) / baseline.sum(1)],
-            "relative_by_source": {
-                name: _with_interval(
-                    ratio_interval(
-                        change[:, chosen] / (baseline[:, chosen].mean(0).sum() / size[chosen].sum()), size[chosen]
-                    )
-                )
-                for name, chosen in sources.items()
-            },
+            "bits_per_byte": ratio_interval(change, size)._asdict(),
+            "relative": relative(change, slice(None)),
+            "relative_by_seed": (change.sum(1) / baseline.sum(1)).tolist(),
+            "relative_by_source": {name: relative(change, chosen) for name, chosen in sources.items()},
         }
-    for kind, rounds in speed.items():
-        ratios = np.array(rounds["baseline"]) / np.array(rounds["with_ltm"])
-        found[f"{kind}_time_ratio"] = {
-            "estimate": float(np.median(ratios)),
-            "low": float(ratios.min()),
-            "high": float(ratios.max()),
-            "rounds": len(ratios),
-        }
-    return found
+    ratios = {kind: np.array(rounds["baseline"]) / np.array(rounds["with_ltm"]) for kind, rounds in speed.items()}
+    return found | {f"{kind}_time_ratio": _range(rounds) for kind, rounds in ratios.items()}
 
 
 def _verdict(results: Mapping[str, Any]) -> dict[str, str]:
     """Return what may be said, in words."""
-    compared = results["comparison"]
+    compared, controls = results["comparison"], results["with_ltm"].get("controls", {})
     own = compared["with_ltm"]["relative"]
-    controls: Mapping[str, Any] = {name: compared[name]["relative"] for name in results["with_ltm"].get("controls", {})}
     size = f"{-100 * own['estimate']:+.2f} % [{-100 * own['high']:+.2f}, {-100 * own['low']:+.2f}]"
-    if own["high"] >= 0:
-        compression = f"no saving in bits per byte is proven: {size}"
-    else:
-        # A control keeps the gain if half of it or more is left.
-        kept = [name for name, value in controls.items() if value["estimate"] <= own["estimate"] / 2]
+    # A control keeps a gain if half of it or more is left.
+    kept = [name for name in controls if compared[name]["relative"]["estimate"] <= own["estimate"] / 2]
+    compression = f"no saving in bits per byte is proven: {size}"
+    if own["high"] < 0:
         compression = f"bits per byte saved: {size}, {_cause(controls, kept)}"
-    far = results["with_ltm"]["details"]["long_range_recall"]
-    base = results["baseline"]["details"]["long_range_recall"]
+    far, base = (results[arm]["details"]["long_range_recall"] for arm in ("with_ltm", "baseline"))
     if far is None or base is None:
         return {"compression": compression, "recall": "no distance beyond the window was scored"}
-    controls = results["with_ltm"].get("controls", {})
     middle = (far["estimate"] + base["estimate"]) / 2
     kept = [name for name, value in controls.items() if value["long_range_recall"]["estimate"] >= middle]
     recall = f"long-range recall {far['estimate']:.3f} against {base['estimate']:.3f} without memory"
@@ -218,7 +177,7 @@ def _verdict(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cause(controls: Mapping[str, Any], kept: Sequence[str]) -> str:
-    """Return what the null controls say of a gain; one keeps it if half of it or more is left."""
+    """Return what the null controls say of a gain that some of them keep."""
     if not controls:
         return "cause unknown: no null control was run"
     if memory_gone := [name for name in kept if name != ROUTING]:
@@ -228,7 +187,3 @@ def _cause(controls: Mapping[str, Any], kept: Sequence[str]) -> str:
     lost = ", ".join(name for name in controls if name not in kept)
     rest = f"; less than half left under {lost}, so memory may be a cause" if lost else ""
     return f"but not caused by surprisal routing: it survives {ROUTING}{rest}"
-
-
-def _with_interval(interval: Interval) -> dict[str, float]:
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}

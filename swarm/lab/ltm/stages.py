@@ -11,17 +11,18 @@ what is missing. A stage whose input is not there says which stage makes it.
 
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
+from swarm.actors.ray_train import METRICS
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other, work_folder
-from swarm.lab.ltm.config import Arm, LabConfig
+from swarm.lab.ltm.config import ARMS, Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
-from swarm.lab.measurements import read_measured, write_json, write_measured
+from swarm.lab.measurements import Measurement, measure_all, shown, write_json
+from swarm.train.progress import read_metrics
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
 from ulm.data.documents import CorpusError
@@ -56,40 +57,41 @@ def run_lab(
     Raises:
         SwarmError: a stage cannot run; what was done before is kept.
     """
-    if "train" in stages:
-        from swarm.lab.ltm.trainer import require_training
+    from swarm.lab.ltm.trainer import is_trained, recall_task, require_training
 
+    if "train" in stages:
         require_training(config)
     with work_folder(folder, ("lab.json", "data")):
-        return _run(config, beside, folder, stages, echo, follow)
-
-
-def _run(
-    config: LabConfig, beside: Path, folder: Path, stages: Sequence[Stage], echo: Callable[[str], None], follow: Follow
-) -> Path:
-    corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else _open(folder)
-    _check_vocabulary(config, corpus)
-    _check_recipes(config, corpus, folder)
-    write_json(folder / "lab.json", config.model_dump(mode="json"))
-    if "train" in stages:
-        _train(config, corpus, folder, echo, follow)
-    if "eval" in stages:
-        _evaluate(config, corpus, folder, echo)
-    if "plot" in stages:
-        _plot(config, folder, echo)
+        try:
+            corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else Corpus.open(folder / "data")
+        except CorpusError as error:
+            raise SwarmError(f"prepare: {error}" if "prepare" in stages else str(error)) from error
+        try:
+            recall_task(config, corpus)
+        except ValueError as error:
+            raise SwarmError(
+                f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer and another --out"
+            ) from error
+        for arm, seed, place in _trainings(config, folder):  # refuses other recipes before anything changes
+            is_trained(config, arm, seed, corpus, place)
+        write_json(folder / "lab.json", config.model_dump(mode="json"))
+        if "train" in stages:
+            _train(config, corpus, folder, echo, follow)
+        if "eval" in stages:
+            _evaluate(config, corpus, folder, echo)
+        if "plot" in stages:
+            _plot(config, folder, echo)
     return folder
 
 
 def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str], None]) -> Corpus:
     c = config.corpus
-    tokenizer = c.tokenizer
-    if isinstance(tokenizer, str) and (beside / tokenizer).exists():
-        tokenizer = str(beside / tokenizer)
+    local = isinstance(c.tokenizer, str) and (beside / c.tokenizer).exists()
     try:
         return prepare_corpus(
             [source.source(beside) for source in c.sources],
             folder / "data",
-            tokenizer=tokenizer,
+            tokenizer=str(beside / str(c.tokenizer)) if local else c.tokenizer,
             val_share=c.val_share,
             seed=c.seed,
             bin_type=c.bin_type,
@@ -98,34 +100,6 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
     except OtherCorpusError as error:
         refuse_other(folder / "data", error.found, error.wanted)
         raise
-    except CorpusError as error:
-        raise SwarmError(f"prepare: {error}") from error
-
-
-def _open(folder: Path) -> Corpus:
-    try:
-        return Corpus.open(folder / "data")
-    except CorpusError as error:
-        raise SwarmError(str(error)) from error
-
-
-def _check_vocabulary(config: LabConfig, corpus: Corpus) -> None:
-    from swarm.lab.ltm.trainer import recall_task
-
-    try:
-        recall_task(config, corpus)
-    except ValueError as error:
-        raise SwarmError(
-            f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer and another --out"
-        ) from error
-
-
-def _check_recipes(config: LabConfig, corpus: Corpus, folder: Path) -> None:
-    """Refuse to mix trainings of two recipes in one folder, before anything in it changes."""
-    from swarm.lab.ltm.trainer import is_trained
-
-    for arm, seed, place in _trainings(config, folder):
-        is_trained(config, arm, seed, corpus, place)
 
 
 def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
@@ -133,60 +107,44 @@ def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
 
 
 def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
-    from swarm.actors.ray_train import METRICS
     from swarm.lab.ltm.trainer import is_trained, train_language_model
 
     for arm, seed, place in _trainings(config, folder):
+        title, checkpoint = f"{arm}, seed {seed}", place / "checkpoint"
         if is_trained(config, arm, seed, corpus, place):
-            echo(f"{arm}, seed {seed}: trained already")
+            echo(f"{title}: trained already")
             continue
-        title = f"{arm}, seed {seed}"
         with follow(place / METRICS, config.optimizer.steps, title):
             train_language_model(config, arm, seed, corpus, place)
-        parameters = read_checkpoint_config(place / "checkpoint").num_parameters
-        echo(f"{arm}, seed {seed}: {parameters:,} parameters, checkpoint in {place / 'checkpoint'}")
+        echo(f"{title}: {read_checkpoint_config(checkpoint).num_parameters:,} parameters, checkpoint in {checkpoint}")
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
-    from swarm.lab.ltm.evaluator import conditions, evaluate_all
+    from swarm.lab.ltm.evaluator import conditions, evaluate_condition, measure_speed
 
-    trainings = _trainings(config, folder)
-    wanted: dict[tuple[Path, str], dict[str, Any]] = {}
-    for arm, seed, place in trainings:
-        if not (place / "checkpoint").is_dir():
+    wanted: dict[tuple[Arm, int, str], Measurement] = {}
+    for arm, seed, place in _trainings(config, folder):
+        checkpoint = place / "checkpoint"
+        if not checkpoint.is_dir():
             raise SwarmError(f"{arm}, seed {seed} is not trained; run the stage `train` first")
-        source = {"checkpoint": _checked_hash(place / "checkpoint", corpus), "corpus": corpus.manifest["sha256"]}
-        wanted |= {(place, name): {**source, **rest} for name, rest in conditions(config, arm).items()}
-    missing = [key for key, identity in wanted.items() if read_measured(_measured_at(*key), identity) is None]
-    started = time.monotonic()
-    count = 0
-
-    def done(index: int, measured: dict[str, Any]) -> None:
-        nonlocal count
-        place, condition = missing[index]
-        path = _measured_at(place, condition)
-        path.parent.mkdir(exist_ok=True)
-        write_measured(path, wanted[place, condition], measured)
-        count += 1
-        passed = time.monotonic() - started
-        echo(f"evaluated {place.relative_to(folder)}, {condition} ({count} of {len(missing)}, {passed:.0f} s)")
-
-    if missing:
-        echo(f"evaluating {len(missing)} of {len(wanted)}: model x condition")
-        evaluate_all(config, corpus, [(place / "checkpoint", condition) for place, condition in missing], done)
-    measured: dict[str, list[Any]] = {arm: [] for arm in config.arms}
-    for arm, _, place in trainings:
-        parts = {}
-        for name in conditions(config, arm):
-            parts[name] = read_measured(_measured_at(place, name), wanted[place, name])
-            if parts[name] is None:
-                raise SwarmError(f"{_measured_at(place, name)} vanished; run the stage `eval` again")
-        measured[arm].append(_by_condition(parts))
+        source = {"checkpoint": _checked_hash(checkpoint, corpus), "corpus": corpus.manifest["sha256"]}
+        for name, decides in conditions(config, arm).items():
+            wanted[arm, seed, name] = Measurement(
+                f"{place.relative_to(folder)}, {name}",
+                place / "eval" / f"{name.replace(':', '-')}.json",
+                {**source, **decides},
+                (config, corpus.folder.resolve(), checkpoint.resolve(), name),
+            )
+    found = measure_all("evaluating", [*wanted.values()], evaluate_condition, echo, device=config.place.device)
+    measured: dict[str, dict[str, list[Any]]] = {arm: {} for arm in config.arms}
+    for (arm, _, name), scores in zip(wanted, found, strict=True):
+        measured[arm].setdefault(name, []).append(scores)
     echo("measuring speed")
-    first = folder / f"s{config.seeds[0]}"
-    models: dict[str, Decoder] = {arm: load_checkpoint(first / arm / "checkpoint").model for arm in config.arms}
-    from swarm.lab.ltm.speed import measure_speed
-
+    models: dict[str, Decoder] = {
+        arm: load_checkpoint(place / "checkpoint").model
+        for arm, seed, place in _trainings(config, folder)
+        if seed == config.seeds[0]
+    }
     results = lab_results(
         measured,
         corpus.sizes("val"),
@@ -202,26 +160,15 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         "config": config.model_dump(mode="json"),
         "hardware": f"{os.cpu_count()} CPU cores",
         "corpus": corpus.manifest["splits"],
-        "hit_rate_over_training": _over_training(config, folder),
+        "hit_rate_over_training": {
+            str(seed): [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]
+            for arm, seed, place in _trainings(config, folder)
+            if arm == "with_ltm"
+        },
     }
     write_json(folder / "results.json", results)
     for line in summary(results):
         echo(line)
-
-
-def _measured_at(place: Path, condition: str) -> Path:
-    return place / "eval" / f"{condition.replace(':', '-')}.json"
-
-
-def _by_condition(parts: dict[str, Any]) -> dict[str, Any]:
-    """Return what was measured with the conditions innermost, as `swarm.lab.ltm.results` reads it."""
-    found: dict[str, Any] = {"documents": {name: part["documents"] for name, part in parts.items()}, "recall": {}}
-    for name, part in parts.items():
-        for filler, scored in part["recall"].items():
-            by_distance = found["recall"].setdefault(filler, {})
-            for distance, scores in scored.items():
-                by_distance.setdefault(distance, {})[name] = scores
-    return found
 
 
 def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
@@ -231,44 +178,27 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
         SwarmError: it is damaged, or has another tokenizer.
     """
     try:
-        found = checkpoint_hash(checkpoint)
-        same = Tokenizer.load(checkpoint).to_json() == corpus.tokenizer.to_json()
+        found, tokenizer = checkpoint_hash(checkpoint), Tokenizer.load(checkpoint)
     except ValueError as error:
         raise SwarmError(
             f"{error}; or remove {checkpoint} and run the stage `train`, which makes it again from the last state"
         ) from error
-    if not same:
+    if tokenizer.to_json() != corpus.tokenizer.to_json():
         raise SwarmError(f"{checkpoint} has another tokenizer than {corpus.folder}; train it on this corpus again")
-    return found
-
-
-def _over_training(config: LabConfig, folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return per seed the hit rate of the arm with memory, step by step."""
-    from swarm.actors.ray_train import METRICS
-    from swarm.train.progress import read_metrics
-
-    found: dict[str, list[tuple[int, float]]] = {}
-    for arm, seed, place in _trainings(config, folder):
-        if arm == "with_ltm":
-            found[str(seed)] = [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]
     return found
 
 
 def summary(results: dict[str, Any]) -> list[str]:
     """Return the results as a few lines of text."""
     lines = []
-    for arm in ("baseline", "with_ltm"):
-        if arm not in results:
-            continue
-        one = results[arm]
-        bpb, far = one["details"]["bits_per_byte"], one["details"]["long_range_recall"]
-        recall = f"recall {far['estimate']:.3f} [{far['low']:.3f}, {far['high']:.3f}]" if far else "no recall scored"
+    for arm, one in ((arm, results[arm]) for arm in ARMS if arm in results):
+        far = one["details"]["long_range_recall"]
         lines.append(
-            f"{arm:9} bpc {one['bpc']:.4f}  bits per byte {bpb['estimate']:.4f} [{bpb['low']:.4f}, {bpb['high']:.4f}]  "
-            f"{recall}  hit rate {one['memory_hit_rate']:.3f}  {one['tokens_per_sec']:,.0f} tokens/s"
+            f"{arm:9} bpc {one['bpc']:.4f}  bits per byte {shown(one['details']['bits_per_byte'], '.4f')}  "
+            f"{f'recall {shown(far)}' if far else 'no recall scored'}  hit rate {one['memory_hit_rate']:.3f}  "
+            f"{one['tokens_per_sec']:,.0f} tokens/s"
         )
-    lines += list(results.get("verdict", {}).values())
-    return lines
+    return [*lines, *results.get("verdict", {}).values()]
 
 
 def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
@@ -279,12 +209,8 @@ def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
     if not path.is_file():
         raise SwarmError(f"no {path}; run the stage `eval` first")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        picture = to_png(plot_results(json.loads(path.read_text(encoding="utf-8")), config.model.window))
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
-    try:
-        picture = to_png(plot_results(results, config.model.window))
-    except KeyError as error:
-        raise SwarmError(f"{path} has no {error}, it is of an older version; run the stage `eval` again") from error
     (folder / "results.png").write_bytes(picture)
     echo(f"plot          {folder / 'results.png'}")

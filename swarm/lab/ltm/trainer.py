@@ -34,33 +34,25 @@ def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
     Raises:
         ValueError: the tokenizer has too few tokens.
     """
-    r = config.recall
-    return RecallTask.of(
-        corpus.tokenizer,
-        r.filler,
-        num_keys=r.num_keys,
-        num_values=r.num_values,
-        num_pairs=r.num_pairs,
-        spacing=r.spacing,
-        seed=derive_seed(config.corpus.seed, "recall tokens"),
-    )
+    fields = config.recall.model_dump(include={"filler", "num_keys", "num_values", "num_pairs", "spacing"})
+    return RecallTask.of(corpus.tokenizer, seed=derive_seed(config.corpus.seed, "recall tokens"), **fields)
 
 
 def _stream(config: LabConfig, corpus: Corpus, seed: int) -> DocumentStream | Windows:
-    train = config.train
-    order = derive_seed(seed, "documents")
+    train, order = config.train, derive_seed(seed, "documents")
     if train.mode == "windows":
         return Windows(corpus.stream("train"), config.optimizer.batch_size, train.width, train.stride, order)
     rows = [corpus_documents(corpus, order)] * (config.optimizer.batch_size - config.recall.rows)
     if config.recall.rows:
-        practice = recall_documents(
-            recall_task(config, corpus),
-            derive_seed(seed, "practice"),
-            config.recall.practice_tokens,
-            corpus.stream("train"),
-            config.recall.practice_text,
-        )
-        rows += [practice] * config.recall.rows
+        rows += config.recall.rows * [
+            recall_documents(
+                recall_task(config, corpus),
+                derive_seed(seed, "practice"),
+                config.recall.practice_tokens,
+                corpus.stream("train"),
+                config.recall.practice_text,
+            )
+        ]
     return DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id)
 
 
@@ -75,10 +67,10 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
         SwarmError: see `run_training`.
     """
     config, arm, seed, folder = (settings[name] for name in ("config", "arm", "seed", "folder"))
-    train, optimizer, place = config.train, config.optimizer, config.place
-    corpus = Corpus.open(settings["corpus"])
-    shape = config.model.config(arm, corpus.tokenizer.vocab_size)
-    model = Decoder(shape, seed=derive_seed(seed, "weights")).to(worker.device)
+    train, optimizer, place, corpus = config.train, config.optimizer, config.place, Corpus.open(settings["corpus"])
+    model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size), seed=derive_seed(seed, "weights")).to(
+        worker.device
+    )
     objective = DocumentObjective(
         model,
         make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
@@ -151,7 +143,6 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     Raises:
         SwarmError: bad device, another recipe in the folder, or the training failed.
     """
-    require_training(config)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(config, arm, seed, corpus)
     claim(folder / "recipe.json", recipe)
@@ -162,9 +153,8 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
         "folder": folder.resolve(),
         "corpus": corpus.folder.resolve(),
     }
-    name = f"{config.name}-{arm}-s{seed}"
     try:
-        run_workers(train_worker, settings, name=name, folder=folder, place=config.place)
+        run_workers(train_worker, settings, name=f"{config.name}-{arm}-s{seed}", folder=folder, place=config.place)
     except SwarmError as error:
         raise SwarmError(f"{arm}, seed {seed}: {error}") from error
     model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size))
@@ -184,15 +174,13 @@ def is_trained(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: P
     Raises:
         SwarmError: it holds another one.
     """
-    claimed = is_claimed(folder / "recipe.json", _recipe(config, arm, seed, corpus))
-    return claimed and (folder / "checkpoint").is_dir()
+    return is_claimed(folder / "recipe.json", _recipe(config, arm, seed, corpus)) and (folder / "checkpoint").is_dir()
 
 
 def _recipe(config: LabConfig, arm: Arm, seed: int, corpus: Corpus) -> dict[str, Any]:
     """Return what decides the result of a training."""
     settings = logical_settings(config)
     decides = {name: settings[name] for name in ("train", "optimizer", "place", "recall")}
-    for scored in ("distances", "sequences"):
-        del decides["recall"][scored]
+    decides["recall"] = {k: v for k, v in decides["recall"].items() if k not in ("distances", "sequences")}
     shape = config.model.config(arm, corpus.tokenizer.vocab_size).to_dict()
     return {"arm": arm, "seed": seed, "model": shape, "corpus": corpus.manifest["sha256"], **decides}

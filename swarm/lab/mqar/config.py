@@ -3,9 +3,7 @@
 Owns the schema of `swarm mqar`. It refuses to read files and to start anything.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -38,7 +36,7 @@ class TaskSection(Section):
     """Fill with random tokens; otherwise with one that never changes."""
 
     @model_validator(mode="after")
-    def _fits(self) -> TaskSection:
+    def _fits(self) -> Self:
         from ulm.train.mqar import MqarTask
 
         MqarTask(**self.model_dump())
@@ -83,8 +81,7 @@ class ModelSection(Section):
         Raises:
             ValueError: the fields do not fit.
         """
-        fields = self.model_dump(exclude={"ltm"})
-        shape = ModelConfig(vocab_size=vocab_size, ltm=LTMConfig.from_dict(self.ltm), **fields)
+        shape = ModelConfig(vocab_size=vocab_size, **self.model_dump() | {"ltm": LTMConfig.from_dict(self.ltm)})
         return shape if arm == "with_ltm" else matched_without_memory(shape)
 
 
@@ -123,7 +120,7 @@ class MqarConfig(Section):
     """What is measured."""
 
     @model_validator(mode="after")
-    def _fits(self) -> MqarConfig:
+    def _fits(self) -> Self:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("`seeds` must be different whole numbers of at least 0")
         for name, task in self.tasks.items():

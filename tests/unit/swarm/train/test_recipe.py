@@ -23,7 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of all kinds lie in the working folder; a training that starts is a failure."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("swarm.train.training._training", lambda *_: pytest.fail("a training started"))
+    monkeypatch.setattr("swarm.train.training.work_folder", lambda *_: pytest.fail("a training started"))
     for kind, keys in RECIPES.items():
         recipe = {"kind": kind, "name": kind, "optimizer": {"steps": 4, "batch_size": 8}, "out": "out", **keys}
         Path(f"{kind}.yaml").write_text(json.dumps(recipe))

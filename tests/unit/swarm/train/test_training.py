@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from swarm.errors import SwarmError
 from swarm.files import FolderLock
-from swarm.train import policy
 from swarm.train.progress import read_metrics
 from swarm.train.training import train_policy
 from ulm.checkpoint import load_checkpoint
@@ -41,7 +40,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     without_ray(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(policy.PolicyTraining, "corpus", lambda self: ["ask page key value next done 0 1 2 3"] * 3)
+    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: ["ask page key value next done 0 1 2 3"] * 3)
     Path("train.yaml").write_text(json.dumps(RECIPE))
     return Path("train.yaml")
 

@@ -28,7 +28,7 @@ SPEED: dict[str, dict[str, list[float]]] = {
 
 
 def measured(bits: dict[str, float], recall: dict[str, float], seed: int, written: int = 3) -> dict[str, Any]:
-    """Return what an evaluation gives; by condition, bits per byte over the corpus and the share of pairs recalled."""
+    """Return condition -> what its evaluation gives: bits per byte over the corpus, and the share of pairs recalled."""
     hard = np.random.default_rng(0).normal(0, 0.3, DOCUMENTS)  # the same documents are hard for everybody
     generator = np.random.default_rng(seed)
     documents = {}
@@ -43,16 +43,22 @@ def measured(bits: dict[str, float], recall: dict[str, float], seed: int, writte
     def scored(share: float) -> dict[str, list[int]]:
         return {"recalled": generator.binomial(PAIRS, share, 40).tolist(), "hits": [1] * 40, "written": [5] * 40}
 
-    near = {name: scored(1.0) for name in recall}
-    far = {name: scored(share) for name, share in recall.items()}
-    further = {name: scored(share) for name, share in recall.items()}
+    near, far, further = ({n: scored(max(share, nearby)) for n, share in recall.items()} for nearby in (1.0, 0.0, 0.0))
     return {
-        "documents": documents,
-        "recall": {
-            "quiet": {"64": near, "256": far, "1024": further},
-            "text": {"64": {"none": near["none"]}},
-        },
+        name: {
+            "documents": documents[name],
+            "recall": {
+                "quiet": {"64": near[name], "256": far[name], "1024": further[name]},
+                "text": {"64": near[name]} if name == "none" else {},
+            },
+        }
+        for name in recall
     }
+
+
+def by_condition(*runs: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return condition -> measurements, one per seed."""
+    return {name: [run[name] for run in runs] for name in runs[0]}
 
 
 def results(
@@ -66,11 +72,15 @@ def results(
     controls = dict.fromkeys(CONTROLS, (0.0, 0.05)) if controls is None else controls
     changes = {"none": (bits, recall), **controls}
     arms = {
-        "baseline": [measured({"none": 2.0}, {"none": 0.05}, seed, 0) for seed in (1, 2, 3)],
-        "with_ltm": [
-            measured({n: 2.0 + c for n, (c, _) in changes.items()}, {n: r for n, (_, r) in changes.items()}, 10 + seed)
-            for seed in (1, 2, 3)
-        ],
+        "baseline": by_condition(*(measured({"none": 2.0}, {"none": 0.05}, seed, 0) for seed in (1, 2, 3))),
+        "with_ltm": by_condition(
+            *(
+                measured(
+                    {n: 2.0 + c for n, (c, _) in changes.items()}, {n: r for n, (_, r) in changes.items()}, 10 + seed
+                )
+                for seed in (1, 2, 3)
+            )
+        ),
     }
     return lab_results(
         arms,
@@ -181,10 +191,10 @@ def test_long_range_recall_is_of_the_distances_beyond_the_window_alone() -> None
 
 
 def test_without_distances_beyond_the_window_nothing_is_said_of_recall() -> None:
-    arms = {arm: [measured({"none": 2.0}, {"none": 0.5}, 1)] for arm in ("baseline", "with_ltm")}
-    for per_seed in arms.values():
+    arms = {arm: by_condition(measured({"none": 2.0}, {"none": 0.5}, 1)) for arm in ("baseline", "with_ltm")}
+    for conditions in arms.values():
         for distance in ("256", "1024"):
-            del per_seed[0]["recall"]["quiet"][distance]
+            del conditions["none"][0]["recall"]["quiet"][distance]
     found = lab_results(
         arms, TEXT_SIZES, SOURCES, SPEED,
         seeds=(1,), window=WINDOW, num_pairs=PAIRS, chance=0.01, parameters=dict.fromkeys(arms, 1),
@@ -197,7 +207,7 @@ def test_without_distances_beyond_the_window_nothing_is_said_of_recall() -> None
 
 def test_the_baseline_alone_is_compared_with_nothing() -> None:
     found = lab_results(
-        {"baseline": [measured({"none": 2.0}, {"none": 0.05}, 1)]}, TEXT_SIZES, SOURCES, SPEED,
+        {"baseline": by_condition(measured({"none": 2.0}, {"none": 0.05}, 1))}, TEXT_SIZES, SOURCES, SPEED,
         seeds=(1,), window=WINDOW, num_pairs=PAIRS, chance=0.01, parameters={"baseline": 1},
     )  # fmt: skip
     assert "verdict" not in found

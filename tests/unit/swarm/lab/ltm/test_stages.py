@@ -17,7 +17,6 @@ from swarm.errors import SwarmError
 from swarm.files import FolderLock
 from swarm.identity import claim
 from swarm.lab.ltm import evaluator as lm_evaluator
-from swarm.lab.ltm import speed as lab_speed
 from swarm.lab.ltm import trainer as lm_trainer
 from swarm.lab.ltm.config import LabConfig
 from swarm.lab.ltm.stages import run_lab
@@ -78,28 +77,23 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
     """Let evaluations be made up, and speed too; return what was evaluated."""
     done: list[tuple[Path, str]] = []
 
-    def evaluate(
-        config: LabConfig,
-        corpus: Corpus,
-        wanted: Sequence[tuple[Path, str]],
-        report: Callable[[int, dict[str, Any]], None],
+    def run_tasks(
+        work: Any, calls: Sequence[tuple[Any, ...]], report: Callable[[int, Any], None], **options: Any
     ) -> None:
-        sizes = corpus.sizes("val")
-        for index, (checkpoint, condition) in enumerate(wanted):
+        for index, (_, config, data, checkpoint, condition) in enumerate(calls):
+            sizes = Corpus.open(data).sizes("val")
             nothing = [0] * sizes.shape[1]
             scores = {"recalled": [1, 2], "hits": [0, 0], "written": [1, 1]}
-            report(
-                index,
-                {
-                    "documents": {"nats": (2.0 * sizes[2]).tolist(), "written": nothing, "readings": nothing},
-                    "recall": {"quiet": {str(d): scores for d in config.recall.distances}, "text": {}},
-                },
-            )
+            measured = {
+                "documents": {"nats": (2.0 * sizes[2]).tolist(), "written": nothing, "readings": nothing},
+                "recall": {"quiet": {str(d): scores for d in config.recall.distances}, "text": {}},
+            }
+            report(index, {"measured": measured})
             done.append((checkpoint, condition))
 
-    monkeypatch.setattr(lm_evaluator, "evaluate_all", evaluate)
+    monkeypatch.setattr("swarm.lab.measurements.run_tasks", run_tasks)
     monkeypatch.setattr(
-        lab_speed,
+        lm_evaluator,
         "measure_speed",
         lambda config, corpus, models: {kind: {arm: [10.0, 20.0] for arm in models} for kind in ("read", "train")},
     )

@@ -183,10 +183,10 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_tasks(work: Any, calls: Any, done: Any, *, titles: Any, device: str) -> None:
         for index, call in enumerate(calls):
-            ran.append(titles[index])
+            ran.append(titles[index].removeprefix("training and scoring "))
             done(index, json.loads(json.dumps(work(*call, "cpu"))))
 
-    monkeypatch.setattr("swarm.actors.ray_tasks.run_tasks", run_tasks)
+    monkeypatch.setattr("swarm.lab.measurements.run_tasks", run_tasks)
     return ran
 
 
