@@ -5,13 +5,9 @@ reads `journal.jsonl` and `telemetry.jsonl` and nothing else, only the bytes tha
 pauses so that it takes a few per cent of one core at most. It refuses to touch the run.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -21,7 +17,7 @@ from swarm.files import LineTail
 from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
-from swarm.view.dashboard_state import DashboardState, EndedEpisode
+from swarm.view.dashboard_state import DashboardState
 from swarm.view.dashboard_view import duration, plural, render, status
 
 CPU_SHARE = 0.02
@@ -90,12 +86,10 @@ def watch(
     poller.poll()
     if not follow and not poller.state.config:
         raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
-    on_screen = console.is_terminal and not console.is_dumb_terminal and not plain
-    on_screen = on_screen and (console.encoding or "").lower().startswith("utf")
+    can_draw = console.is_terminal and not console.is_dumb_terminal and (console.encoding or "").lower()[:3] == "utf"
+    show = _show_screen if can_draw and not plain else _show_lines
     try:
-        with _ending_on_sigterm():
-            show = _show_screen if on_screen else _show_lines
-            show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
+        show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
     except KeyboardInterrupt:
         return None
     return 0
@@ -115,34 +109,26 @@ def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bo
 
 
 def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
-    state, said, told = poller.state, 0, 0
-    beat_s = time.monotonic()
+    state, said, told, beat_s = poller.state, 0, 0, time.monotonic()
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     for _ in _polling(poller, pause_s) if follow else (True,):
-        fresh = min(state.num_ended - said, len(state.ended))
-        first = state.num_ended - fresh + 1
-        for number, ended in enumerate(list(state.ended)[len(state.ended) - fresh :], start=first):
-            say(_ended_line(state, ended, number))
-        said = state.num_ended
-        for event in list(state.events)[told - state.num_events :] if state.num_events > told else ():
-            say(f"! {one_line(event)}")
-        told = state.num_events
-        if fresh:
-            beat_s = time.monotonic()
-        elif time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
+        for number, ended in enumerate(state.ended, state.num_ended - len(state.ended) + 1):
+            if number > said:
+                outcome = "solved" if ended["solved"] else f"not solved ({one_line(ended['reason'])})"
+                took = f"{plural(ended['ticks'], 'tick')}, {ended['tokens']:,} tokens"
+                say(f"[{number}/{state.total_episodes}] episode {ended['episode']} {outcome} in {took}{_pace(state)}")
+                beat_s = time.monotonic()
+        for number, event in enumerate(state.events, state.num_events - len(state.events) + 1):
+            if number > told:
+                say(f"! {one_line(event)}")
+        said, told = state.num_ended, state.num_events
+        if time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
             beat_s = time.monotonic()
             say(f"episode {state.shown.index} tick {state.shown.tick}, {state.tokens:,} tokens{_pace(state)}")
-    text, _ = status(state)
-    say(f"{text}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
-
-
-def _ended_line(state: DashboardState, ended: EndedEpisode, number: int) -> str:
-    outcome = "solved" if ended.solved else f"not solved ({one_line(ended.reason)})"
-    took = f"{plural(ended.ticks, 'tick')}, {ended.tokens:,} tokens"
-    return f"[{number}/{state.total_episodes}] episode {ended.index} {outcome} in {took}{_pace(state)}"
+    say(f"{status(state)[0]}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
 
 
 def _pace(state: DashboardState) -> str:
@@ -166,20 +152,3 @@ def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
             return
         spent_s = time.process_time() - began_s
         time.sleep(min(LONGEST_PAUSE_S, max(pause_s, spent_s / CPU_SHARE)))
-
-
-@contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that the terminal is restored before this process goes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
