@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarm.record.records import AgentEntry, End, EpisodeEnd, EpisodeStart, Record, SpentEntry, Tick, faults_in
+from swarm.record.records import (
+    AgentEntry,
+    End,
+    EpisodeEnd,
+    EpisodeStart,
+    Record,
+    SpentEntry,
+    Tick,
+    faults_in,
+    said_by_person,
+)
 
 RATE_WINDOW_S = 10.0
 
@@ -175,8 +185,7 @@ class DashboardState:
                 episode.agents[name].directive = text
         where = f"(episode {episode.index}, tick {tick['tick']})"
         for said in tick.get("steered", []):
-            whom, text = " ".join(said.get("agents", ["coordinator"])), said.get("hint", said.get("text", ""))
-            self._note(f"a person says to {whom}: {text} {where}")
+            self._note(f"{said_by_person(said)} {where}")
         for who, fault in faults_in(tick):
             self.num_faults += 1
             self._note(f"{who}: {fault} {where}")
