@@ -383,10 +383,7 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     (policies / "config.json").write_text('{"num_parameters": 1000000}')
     out = run_comparison(experiment(), tmp_path / "demo.yaml", tmp_path / "out", echo=lines.append)
     assert drawing_runner.started == [
-        f"{arm}-s{seed}"
-        for arm in ARMS
-        if not ARMS[arm].needs_memory and not ARMS[arm].needs_setting
-        for seed in (1, 2, 3)
+        f"{arm}-s{seed}" for arm in ARMS if ARMS[arm].needs not in ("memory", "shared", "control") for seed in (1, 2, 3)
     ]
     for name in ("table.txt", "comparison.json", "coverage.png", "solve_rate.png", "report.html"):
         assert (out / name).stat().st_size > 500
