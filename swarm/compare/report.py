@@ -9,6 +9,7 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import textwrap
@@ -123,20 +124,16 @@ def _label(row: ArmRow) -> str:
 
 def _result_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     head = ["arm", "n", "solved [95 %]", "at 1/2", "at 1/4", f"{comparison.reference} - arm [95 %]"]
-    rows = []
-    for row in comparison.rows:
-        full, half, quarter = (row.rates.get(mark) for mark in MARKS)
-        rows.append(
-            [
-                _label(row),
-                str(row.n),
-                format_interval(full) if full else "",
-                format_rate(half.estimate) if half else "",
-                format_rate(quarter.estimate) if quarter else "",
-                format_interval(row.differences[0].interval, signed=True) if row.differences else "",
-            ]
-        )
-    return head, rows
+    return head, [
+        [
+            _label(row),
+            str(row.n),
+            format_interval(row.rates[1.0]) if row.rates else "",
+            *(format_rate(row.rates[mark].estimate) if row.rates else "" for mark in MARKS[1:]),
+            format_interval(row.differences[0].interval, signed=True) if row.differences else "",
+        ]
+        for row in comparison.rows
+    ]
 
 
 def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -151,7 +148,7 @@ def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "GFLOP coord.",
         "wall s (all)",
     ]
-    rows = [
+    return head, [
         [
             _label(row),
             _number(row.tokens),
@@ -165,7 +162,6 @@ def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         ]
         for row in comparison.rows
     ]
-    return head, rows
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -177,19 +173,14 @@ def _headline(comparison: Comparison) -> str:
     reference = rows[comparison.reference]
     if not reference.rates:
         return f"{comparison.reference} ended no puzzle."
-    text = f"{comparison.reference} solved {format_interval(reference.rates[1.0])} of {reference.n} puzzles"
-    text += f" within {comparison.budget:,} tokens each."
-    solo = rows.get("solo")
-    if solo is not None and solo.differences:
-        difference = solo.differences[0]
-        gain = format_interval(difference.interval, signed=True)
-        text += f" One agent alone solved {format_interval(solo.rates[1.0])} with the same tokens: "
-        text += f"{comparison.reference} {difference.outcome} it by {gain}."
-    others = [row for row in comparison.rows if row.differences]
-    behind = [row.arm for row in others if row.differences[0].outcome != "beats"]
-    if behind:
-        text += f" It does not beat {', '.join(behind)}."
-    return text
+    rate = format_interval(reference.rates[1.0])
+    text = f"{comparison.reference} solved {rate} of {reference.n} puzzles within {comparison.budget:,} tokens each."
+    if "solo" in rows and rows["solo"].differences:
+        difference, rate = rows["solo"].differences[0], format_interval(rows["solo"].rates[1.0])
+        gain = f"{comparison.reference} {difference.outcome} it by {format_interval(difference.interval, signed=True)}"
+        text += f" One agent alone solved {rate} with the same tokens: {gain}."
+    behind = [row.arm for row in comparison.rows if row.differences and row.differences[0].outcome != "beats"]
+    return f"{text} It does not beat {', '.join(behind)}." if behind else text
 
 
 def comparison_data(
@@ -207,29 +198,25 @@ def comparison_data(
         with its answer; `arms`, what each arm changes against the reference, its runs and the outcome of each puzzle.
     """
     data: dict[str, Any] = _plain(comparison)
-    answers = {verdict.arm: verdict for verdict in comparison.verdicts}
-    base = _flat(runs[comparison.reference][0].config)
-    arms: dict[str, Any] = {}
-    questions = []
     for row in data["rows"]:
         del row["coverage"]  # the outcomes below say the same and more
-        arm, answer = row["arm"], answers.get(row["arm"])
-        question = {"arm": arm, "title": row["title"], "question": answer.question if answer else row["question"]}
-        questions.append({**question, "answer": answer.text if answer else ""})
-        arms[arm] = {
-            "changes": _changes(base, _flat(runs[arm][0].config)),
-            "runs": [_run_data(run) for run in runs[arm]],
-        }
-    for arm, reason in comparison.skipped.items():
-        question = {"arm": arm, "title": ARMS[arm].title, "question": ARMS[arm].question}
-        questions.append({**question, "answer": reason})
+    asked = [(row.arm, row.title, row.question, "") for row in comparison.rows]
+    asked += [(arm, ARMS[arm].title, ARMS[arm].question, reason) for arm, reason in comparison.skipped.items()]
+    answers = {verdict.arm: {"question": verdict.question, "answer": verdict.text} for verdict in comparison.verdicts}
+    base = _flat(runs[comparison.reference][0].config)
     return {
         "format": 1,
         **data,
         "headline": _headline(comparison),
         "setting": _setting(comparison),
-        "questions": questions,
-        "arms": arms,
+        "questions": [
+            {"arm": arm, "title": title, "question": question, "answer": reason, **answers.get(arm, {})}
+            for arm, title, question, reason in asked
+        ],
+        "arms": {
+            arm: {"changes": _changes(base, _flat(of_arm[0].config)), "runs": [_run_data(run) for run in of_arm]}
+            for arm, of_arm in runs.items()
+        },
         "provenance": dict(source),
     }
 
@@ -255,10 +242,7 @@ def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat |= _flat(inner, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = inner
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {prefix + key: inner}
     return flat
 
 
@@ -276,13 +260,10 @@ def _plain(value: Any) -> Any:
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown CPU"
+    about = Path("/proc/cpuinfo")
+    text = about.read_text(encoding="utf-8", errors="replace") if about.exists() else ""
+    found = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or "unknown CPU"
 
 
 def _gpu_name() -> str:
