@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides, WorkFolder
 
 NAME = "eval"
@@ -12,6 +13,7 @@ NAME = "eval"
 EXAMPLE = "swarm eval experiments/engram.yaml --set learn.optimizer.steps=100"
 
 
+@continued_later()
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Evaluation YAML, see experiments/engram.yaml.")],
     overrides: Overrides = None,
@@ -33,11 +35,7 @@ def evaluate(
     from swarm.lab.engram.results import summary
 
     folder = out if out is not None else Path("runs") / f"engram-{config.name}"
-    try:
-        results = run_evaluation(config, file.parent, folder, typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+    results = run_evaluation(config, file.parent, folder, typer.echo)
     for line in summary(results):
         typer.echo(line)
     typer.echo(f"results       {folder / 'results.json'}, and plots beside it")

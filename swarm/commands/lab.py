@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides, WorkFolder
 
 EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
 
 
+@continued_later()
 def lab(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Lab YAML, see experiments/memory.yaml.")],
     overrides: Overrides = None,
@@ -41,11 +43,7 @@ def lab(
         raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")
     stages = [name for name in STAGES if not stage or name in stage]
     folder = out if out is not None else Path("runs") / f"lab-{config.name}"
-    try:
-        run_lab(config, file.parent, folder, stages, typer.echo, _follow)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+    run_lab(config, file.parent, folder, stages, typer.echo, _follow)
     typer.echo(f"lab           {folder}")
 
 
