@@ -23,7 +23,7 @@ from swarm.stats import Interval, format_interval
 def run_sweep(
     config: ExperimentConfig,
     source: Path,
-    out: Path | None = None,
+    out: Path,
     arms: Sequence[str] = (),
     seeds: Sequence[int] = (),
     echo: Callable[[str], None] = print,
@@ -36,7 +36,6 @@ def run_sweep(
     plan = config.compare
     if plan is None or not plan.sweep:
         raise SwarmError("this experiment has no compare.sweep")
-    out = out or Path("runs") / f"{config.name}-sweep"
     each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": {}})})
     ((key, values),) = plan.sweep.items()
     name = key.rpartition(".")[2]
