@@ -85,7 +85,8 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
-            _silence_stdout()
+            # Nothing may be left for the interpreter's last flush, which would complain about a closed pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except BaseException as error:
             if os.environ.get(TRACEBACK_VARIABLE):
@@ -122,11 +123,6 @@ def _is_world_error(error: BaseException) -> bool:
     return module is not None and isinstance(error, module.WorldError)
 
 
-def _silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush cannot complain about a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Run": (run, resume, watch, steer, replay, report),
     "Compare": (compare, baseline),
@@ -144,29 +140,27 @@ for _panel, _modules in _PANELS.items():
         )
 
 
-def _group(name: str, panel: str, about: str, **commands: tuple[Callable[..., None], str]) -> None:
-    """Add `swarm NAME COMMAND` for each command: its function and its example."""
-    group = typer.Typer(help=about, no_args_is_help=True)
-    for command, (function, example) in commands.items():
-        group.command(command.replace("_", "-"), epilog=f"Example: {example}")(_bounded(function))
-    app.add_typer(group, name=name, rich_help_panel=panel)
+_GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
+    "memory": ("Run", "Look into what agents remember.", {"show": (memory.show, memory.EXAMPLE)}),
+    "models": (
+        "Train and export",
+        "Pretrained models by short name.",
+        {"fetch": (models.fetch, models.EXAMPLE), "list": (models.show, "swarm models list")},
+    ),
+    "data": (
+        "Lab: memories measured",
+        "Sets of questions for training and measuring memories.",
+        {"exact-match": (data.exact_match, data.EXAMPLE)},
+    ),
+    "new": ("Worlds and machine", "Start a package of your own.", {"world": (new.world, new.EXAMPLE)}),
+}
+"""Commands of the form `swarm NAME COMMAND`: their panel, what they are about, and each with its function and example."""
 
-
-_group("memory", "Run", "Look into what agents remember.", show=(memory.show, memory.EXAMPLE))
-_group(
-    "models",
-    "Train and export",
-    "Pretrained models by short name.",
-    fetch=(models.fetch, models.EXAMPLE),
-    list=(models.show, "swarm models list"),
-)
-_group(
-    "data",
-    "Lab: memories measured",
-    "Sets of questions for training and measuring memories.",
-    exact_match=(data.exact_match, data.EXAMPLE),
-)
-_group("new", "Worlds and machine", "Start a package of your own.", world=(new.world, new.EXAMPLE))
+for _name, (_panel, _about, _commands) in _GROUPS.items():
+    _group = typer.Typer(help=_about, no_args_is_help=True)
+    for _command, (_member, _example) in _commands.items():
+        _group.command(_command, epilog=f"Example: {_example}")(_bounded(_member))
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
 def main() -> None:

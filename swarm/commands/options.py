@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share, declared once so that they read alike, and their files read."""
+"""The arguments and options that several commands share, declared once so that they read alike, and reading FILE."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Watcher:
         live: draw the dashboard; otherwise log plain lines.
         attended: a person is asked on this terminal, whom lines of another process would interrupt; what is to be
             told is told with the questions.
-        goes_on: the run is an unfinished one, whose user did not ask for its end alone.
+        goes_on: the run was there before; say so.
     """
 
     def __init__(self, live: bool, attended: bool = False, goes_on: bool = False) -> None:
@@ -97,7 +97,7 @@ def carry_out(
         live: draw the dashboard if this is a terminal.
         approve: a person approves directives, and would want to do so after a stop, too.
         config: of the run, if it is known; its coordinator may be a person, too.
-        goes_on: whether to say that the run is an unfinished one.
+        goes_on: the folder holds an unfinished run; say so.
 
     Raises:
         WorkFailedError: the run had begun and could not go on.
