@@ -154,7 +154,7 @@ _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] 
     ),
     "new": ("Worlds and machine", "Start a package of your own.", {"world": (new.world, new.EXAMPLE)}),
 }
-"""Commands of the form `swarm NAME COMMAND`: their panel, what they are about, and each with its function and example."""
+"""Commands of the form `swarm NAME COMMAND`: panel, what they are about, and each with its function and example."""
 
 for _name, (_panel, _about, _commands) in _GROUPS.items():
     _group = typer.Typer(help=_about, no_args_is_help=True)
