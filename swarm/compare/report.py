@@ -25,7 +25,7 @@ from rich.table import Table
 
 from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
-from swarm.compare.plots import Bar, plot_coverage, plot_rates
+from swarm.compare.plots import plot_coverage, plot_rates
 from swarm.figures import to_png
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
@@ -66,9 +66,8 @@ def write_comparison(
         SwarmError: a file cannot be written.
     """
     curves = {row.arm: row.coverage for row in comparison.rows}
-    bars = [Bar(row.arm, row.title, row.rates[1.0], row.n) for row in comparison.rows if row.rates]
     pictures = {
-        "solve_rate": to_png(plot_rates(bars, comparison.reference)),
+        "solve_rate": to_png(plot_rates([row for row in comparison.rows if row.rates], comparison.reference)),
         "coverage": to_png(plot_coverage(curves, comparison.budget, comparison.reference, MARKS)),
     }
     for name, picture in pictures.items():

@@ -39,15 +39,12 @@ class RunPoller:
         Raises:
             SwarmError: a file cannot be read or a journal line is no record.
         """
-        changed = False
+        before = self._journal.tail.offset, self._telemetry.offset
         try:
             for record in self._journal.poll():
                 self.state.fold(record)
-                changed = True
-            for line in self._telemetry.poll():
-                if (fact := parse_telemetry(line)) is not None:
-                    self.state.fold_telemetry(fact)
-                    changed = True
+            for fact in filter(None, map(parse_telemetry, self._telemetry.poll())):
+                self.state.fold_telemetry(fact)
         except KeyError as error:
             raise SwarmError(
                 f"{self._journal.path}, line {self._journal.tail.num_lines}: there is no episode or agent {error}; "
@@ -55,7 +52,7 @@ class RunPoller:
             ) from error
         except OSError as error:
             raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error
-        return changed
+        return before != (self._journal.tail.offset, self._telemetry.offset)
 
 
 def watch(
@@ -65,7 +62,7 @@ def watch(
     refresh_hz: float = 4.0,
     console: Console | None = None,
     plain: bool = False,
-) -> int | None:
+) -> None:
     """Show a run until it ends; a finished one is shown once.
 
     Args:
@@ -74,9 +71,6 @@ def watch(
         refresh_hz: most looks at the files per second.
         console: where to draw; default the standard output.
         plain: lines instead of a screen, on a terminal too.
-
-    Returns:
-        0 when the end (or, without `follow`, the present) was shown, None when the user left before.
 
     Raises:
         SwarmError: there is no journal, or it is damaged.
@@ -88,11 +82,7 @@ def watch(
         raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
     can_draw = console.is_terminal and not console.is_dumb_terminal and (console.encoding or "").lower()[:3] == "utf"
     show = _show_screen if can_draw and not plain else _show_lines
-    try:
-        show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
-    except KeyboardInterrupt:
-        return None
-    return 0
+    show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
 
 
 def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
@@ -142,13 +132,11 @@ def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
 
     The pause grows with the processor time of a round (poll plus drawing), so that watching stays cheap.
     """
-    changed = True
+    first = True
     while True:
         began_s = time.process_time()
-        changed = poller.poll() or changed
-        yield changed
-        changed = False
+        yield poller.poll() or first
+        first = False
         if poller.state.end is not None:
             return
-        spent_s = time.process_time() - began_s
-        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, spent_s / CPU_SHARE)))
+        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, (time.process_time() - began_s) / CPU_SHARE)))

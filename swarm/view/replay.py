@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
-from swarm.record.journal import JOURNAL_NAME, JournalReader, state_hash
+from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, state_hash
 from swarm.record.records import EpisodeEnd, EpisodeStart, Header, Record, Tick, acted, faults_in, said_by_person
 from swarm.run.budget import Spent
 from swarm.run.episode import open_world
@@ -29,7 +29,7 @@ class ReplayError(SwarmError):
     """The journal and the world disagree; the message names the record, the place and both values."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplayResult:
     """What was replayed.
 
@@ -40,13 +40,13 @@ class ReplayResult:
         hash: hash of the last record.
     """
 
-    records: int
-    episodes: int
-    solved: int
-    ticks: int
-    open_episodes: int
-    finished: bool
-    hash: str
+    records: int = 0
+    episodes: int = 0
+    solved: int = 0
+    ticks: int = 0
+    open_episodes: int = 0
+    finished: bool = False
+    hash: str = GENESIS
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ def replay_run(run_dir: Path, check: bool, *, progress: Callable[[int, int], Non
     for _ in replayer.records():
         if progress is not None:
             progress(replayer.reader.tail.offset, replayer.path.stat().st_size)
-    return replayer.result()
+    return replayer.result
 
 
 def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> Generator[str, None, ReplayResult]:
@@ -95,7 +95,7 @@ def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> 
         if retelling is not None:
             yield from map(printable, _say_prompts(record, retelling))
         yield from map(printable, _say(record, replayer.open))
-    return replayer.result()
+    return replayer.result
 
 
 class _Replayer:
@@ -108,14 +108,8 @@ class _Replayer:
         self.run_dir = run_dir
         self.reader = JournalReader(self.path, verify=check)
         self.open: dict[int, _Episode] = {}
-        self.episodes = self.solved = self.ticks = self.tokens = self.faults = 0
-        self.finished = False
-
-    def result(self) -> ReplayResult:
-        reader, num_open = self.reader, len(self.open)
-        return ReplayResult(
-            reader.tail.num_lines, self.episodes, self.solved, self.ticks, num_open, self.finished, reader.last_hash
-        )
+        self.result = ReplayResult()
+        self.tokens = self.faults = 0
 
     def records(self) -> Iterator[Record]:
         """Yield each record once it was compared; asking for the next one closes an ended episode."""
@@ -124,11 +118,13 @@ class _Replayer:
             yield record
             if record["kind"] == "episode_end":
                 del self.open[record["episode"]]
+            self.result.records, self.result.hash = self.reader.tail.num_lines, self.reader.last_hash
+            self.result.open_episodes = len(self.open)
         if not self.reader.tail.num_lines:
             raise SwarmError(f"{self.path} holds no whole record; the run was cut before it began")
 
     def _compare(self, record: Record) -> None:
-        if self.finished:
+        if self.result.finished:
             raise ReplayError(f"seq {record['seq']}: a record after the end of the run")
         match record["kind"]:
             case "header":
@@ -140,9 +136,9 @@ class _Replayer:
             case "episode_end":
                 self._end_episode(record, self._episode_of(record))
             case "end":
-                counted = {"episodes": self.episodes, "solved": self.solved, "tokens": self.tokens}
+                counted = {"episodes": self.result.episodes, "solved": self.result.solved, "tokens": self.tokens}
                 _follows(_place(record), record, **counted, faults=self.faults)
-                self.finished = True
+                self.result.finished = True
 
     def _read_config(self, header: Header) -> None:
         config = header["config"]
@@ -216,7 +212,7 @@ class _Replayer:
             truncated=_all(result.truncations),
         )
         episode.ticks += 1
-        self.ticks += 1
+        self.result.ticks += 1
 
     def _check_steered(self, place: str, record: Tick, episode: _Episode) -> None:
         """Compare what a person said with what agents were told; nothing that was said may come twice."""
@@ -241,8 +237,8 @@ class _Replayer:
             episode.spent.add(unrecorded)
             self.tokens += unrecorded.tokens
         _follows(place, record, ticks=episode.ticks, **episode.spent.entry())
-        self.episodes += 1
-        self.solved += solved
+        self.result.episodes += 1
+        self.result.solved += solved
         self.faults += fault
 
 

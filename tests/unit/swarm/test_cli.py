@@ -318,10 +318,10 @@ def test_journal_file_stands_for_its_folder():
 def test_watch_shows_the_run_and_ends_quietly_on_interrupt(swarm, provide, capsys):
     make_run()
     seen = []
-    provide("swarm.view.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())) or 0)
+    provide("swarm.view.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())))
     assert swarm("watch", "runs/demo-s0", "--plain") == 0
     assert seen == [(Path("runs/demo-s0"), True, True)]
-    provide("swarm.view.dashboard", watch=lambda *_, **__: None)  # what it returns when the user left
+    provide("swarm.view.dashboard", watch=lambda *_, **__: raising(KeyboardInterrupt())())
     assert swarm("watch", "runs/demo-s0") == 130
     assert capsys.readouterr().err == ""
 
