@@ -87,12 +87,9 @@ def page() -> str:
     ]
     for file in FILES:
         lines += ["", f"## {file.capitalize()}", *_markdown(describe(*sections_of(file)))]
-    lines += ["", "## World options"]
-    for world_type in map(world_class, available()):
-        if world_type.__module__.startswith("worlds."):  # those of this package
-            (options,) = describe(world_type.Options)
-            lines += _markdown([replace(options, name=world_type.id)])
-    return "\n".join(lines) + "\n"
+    ours = [world for world in map(world_class, available()) if world.__module__.startswith("worlds.")]
+    options = [replace(section, name=world.id) for world in ours for section in describe(world.Options)]
+    return "\n".join([*lines, "", "## World options", *_markdown(options)]) + "\n"
 
 
 def _markdown(sections: Iterable[SectionText]) -> Iterator[str]:

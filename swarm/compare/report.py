@@ -15,13 +15,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
@@ -36,18 +36,17 @@ _WIDTH = 100
 
 def provenance() -> dict[str, Any]:
     """Return how and where this comparison was made: command, date, hardware, versions."""
-    versions = {"python": platform.python_version()}
-    for name in ("ulm-swarm", "torch", "ray", "transformers", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
+    installed = {found.name: found.version for found in distributions()}
+    shown = ("ulm-swarm", "torch", "ray", "transformers", "numpy")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "hardware": f"{cores} cores, {_cpu_name()}, {platform.machine()}; {_gpu_name()}",
-        "versions": versions,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed.get(name, "not installed") for name in shown},
+        },
     }
 
 
@@ -86,14 +85,13 @@ def table_text(comparison: Comparison) -> str:
     console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(_setting(comparison))
     for head, rows in (_result_cells(comparison), _cost_cells(comparison)):
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-        table.add_column(head[0], no_wrap=True)
-        for name in head[1:]:
-            table.add_column(name, justify="right", vertical="bottom")
+        columns = (Column(name, justify="right", vertical="bottom") for name in head[1:])
+        table = Table(
+            Column(head[0], no_wrap=True), *columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1)
+        )
         for row in rows:
             table.add_row(*row)
-        console.print()
-        console.print(table)
+        console.print("", table, sep="\n")
     console.print()
     for heading, lines in (
         ("Verdicts", [verdict.text for verdict in comparison.verdicts]),
@@ -267,6 +265,4 @@ def _cpu_name() -> str:
 
 def _gpu_name() -> str:
     torch = sys.modules.get("torch")  # not worth importing for a line; a run that used a GPU has loaded it
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return "no GPU"
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "no GPU"

@@ -7,6 +7,7 @@ why an agent acted as it did.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,7 +106,9 @@ class _Replayer:
         self.path = run_dir / JOURNAL_NAME
         if not self.path.is_file():
             raise SwarmError(f"no journal at {self.path}; name the folder of a run")
-        self.run_dir = run_dir
+        self.base_dir = run_dir  # a journal without its folder may have a world's file beside itself
+        with suppress(SwarmError):
+            self.base_dir = base_dir_of(run_dir)
         self.reader = JournalReader(self.path, verify=check)
         self.open: dict[int, _Episode] = {}
         self.result = ReplayResult()
@@ -160,7 +163,7 @@ class _Replayer:
             raise ReplayError(f"{place}: the episode began twice")
         _follows(place, record, world=self.world_id, seed=derive_seed(self.seed, "world", index))
         try:
-            world = open_world(self.world_id, self.num_agents, self.options, self._base_dir())
+            world = open_world(self.world_id, self.num_agents, self.options, self.base_dir)
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
         options = {"episode": index, "level": record["level"]}
@@ -172,13 +175,6 @@ class _Replayer:
             _follows(f"{place}, agent {agent}", opening, observation=observations.get(agent), report=report)
         _follows(place, record, goal=_calling(place, "goal", world.goal), state=_state_of(world, place))
         self.open[index] = _Episode(world)
-
-    def _base_dir(self) -> Path:
-        """Return where a world's file is looked for: a journal without its folder may have it beside itself."""
-        try:
-            return base_dir_of(self.run_dir)
-        except SwarmError:
-            return self.run_dir
 
     def _tick(self, record: Tick, episode: _Episode) -> None:
         place, world = _place(record), episode.world
