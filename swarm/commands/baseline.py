@@ -1,6 +1,6 @@
 """`swarm baseline FILE`: the single-agent arm of an experiment."""
 
-from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed, read_experiment
+from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
 
 EXAMPLE = "swarm baseline experiments/puzzle.yaml --seed 7"
 
@@ -17,7 +17,7 @@ def baseline(
 
     from swarm.commands.watcher import carry_out
 
-    file, config = read_experiment(file, overrides, seed)
+    file, config = named_experiment(file, overrides, seed)
 
     from swarm.compare.arms import solo_config
     from swarm.run.runner import start_run

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import ExperimentFile, OutFolder, Overrides, read_experiment
+from swarm.commands.options import ExperimentFile, OutFolder, Overrides, named_experiment
 
 EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
 
@@ -23,7 +23,7 @@ def compare(
 
     Writes a table with paired bootstrap intervals, plots, and a self-contained report.html.
     """
-    file, config = read_experiment(file, overrides)
+    file, config = named_experiment(file, overrides)
 
     sweeps = config.compare is not None and bool(config.compare.sweep)
     folder = out or Path("runs") / f"{config.name}-{'sweep' if sweeps else 'compare'}"

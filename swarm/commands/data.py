@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder, read_file
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 
@@ -19,7 +19,7 @@ def exact_match(
     from swarm.lab.facts.config import ExactMatchConfig
     from swarm.lab.facts.exact_match import write_exact_match
 
-    file, config = read_file(file, ExactMatchConfig, overrides)
+    file, config = named_file(file, ExactMatchConfig, overrides)
     folder = out or Path("runs") / f"data-{config.name}"
     manifest = write_exact_match(config, file.parent, folder)
     for split, about in manifest["splits"].items():

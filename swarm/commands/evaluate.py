@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides, WorkFolder, read_file
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 NAME = "eval"
 
@@ -27,7 +27,7 @@ def evaluate(
 
     if importlib.util.find_spec("peft") is None:
         raise SwarmError("`swarm eval` needs peft: pip install 'ulm-swarm[hf]'")
-    file, config = read_file(file, EngramEvalConfig, overrides)
+    file, config = named_file(file, EngramEvalConfig, overrides)
     from swarm.lab.engram.evaluation import run_evaluation
     from swarm.lab.engram.results import summary
 

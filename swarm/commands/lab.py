@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides, WorkFolder, read_file
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
 
@@ -33,7 +33,7 @@ def lab(
     from swarm.lab.ltm.stages import STAGES, run_lab
 
     changes = [*(overrides or []), *([] if with_ltm is None else [f"with_ltm={str(with_ltm).lower()}"])]
-    file, config = read_file(file, LabConfig, changes)
+    file, config = named_file(file, LabConfig, changes)
     if unknown := [name for name in stage or [] if name not in STAGES]:
         raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")
     stages = [name for name in STAGES if not stage or name in stage]

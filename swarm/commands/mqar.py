@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder, read_file
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 
@@ -19,7 +19,7 @@ def mqar(
     from swarm.lab.mqar.config import MqarConfig
     from swarm.lab.mqar.experiment import run_mqar, summary
 
-    file, config = read_file(file, MqarConfig, overrides)
+    file, config = named_file(file, MqarConfig, overrides)
     folder = out or Path("runs") / f"mqar-{config.name}"
     for line in summary(run_mqar(config, folder, typer.echo)):
         typer.echo(line)

@@ -48,7 +48,7 @@ Approve = Annotated[
 ]
 
 
-def read_file(file: Path, model: type[ModelT], overrides: list[str] | None) -> tuple[Path, ModelT]:
+def named_file(file: Path, model: type[ModelT], overrides: list[str] | None) -> tuple[Path, ModelT]:
     """Return the file that the user means, and what it says, with some keys overridden.
 
     Raises:
@@ -61,8 +61,8 @@ def read_file(file: Path, model: type[ModelT], overrides: list[str] | None) -> t
     return file, load_yaml_model(file, model, overrides or [])
 
 
-def read_experiment(file: Path, overrides: list[str] | None, seed: int | None = None) -> tuple[Path, ExperimentConfig]:
-    """Return the experiment file that the user means, and the experiment; otherwise as `read_file`."""
+def named_experiment(file: Path, overrides: list[str] | None, seed: int | None = None) -> tuple[Path, ExperimentConfig]:
+    """Return the experiment file that the user means, and the experiment; otherwise as `named_file`."""
     from swarm.config.load import load_experiment
     from swarm.config.shipped import find_file
 

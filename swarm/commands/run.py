@@ -1,6 +1,6 @@
 """`swarm run FILE`: the main job."""
 
-from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed, read_experiment
+from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
 
 EXAMPLE = "swarm run experiments/puzzle.yaml --seed 7 --set agents.count=4"
 
@@ -22,7 +22,7 @@ def run(
 
     from swarm.commands.watcher import carry_out
 
-    file, config = read_experiment(file, overrides, seed)
+    file, config = named_experiment(file, overrides, seed)
 
     from swarm.run.runner import start_run
 

@@ -60,7 +60,7 @@ class Watcher:
         command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         try:
-            # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `stop`.
+            # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
                 command, env=environment, stdin=subprocess.DEVNULL, process_group=0
             )

@@ -7,6 +7,7 @@ pauses so that it takes a few per cent of one core at most. It refuses to touch 
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -100,10 +101,7 @@ def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bo
 
 def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
     state, said, told, beat_s = poller.state, 0, 0, time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for _ in _polling(poller, pause_s) if follow else (True,):
         for number, ended in enumerate(state.ended, state.num_ended - len(state.ended) + 1):
             if number > said:
