@@ -19,10 +19,9 @@ def existing_run(run_dir: Path) -> Path:
     Raises:
         SwarmError: it does not; the line names the newest runs.
     """
-    if run_dir.name == _JOURNAL and run_dir.is_file():
-        return run_dir.parent
-    if (run_dir / _JOURNAL).is_file():
-        return run_dir
+    folder = run_dir.parent if run_dir.name == _JOURNAL else run_dir
+    if (folder / _JOURNAL).is_file():
+        return folder
     problem = f"{run_dir} is no run folder: it holds no {_JOURNAL}" if run_dir.exists() else f"no run folder {run_dir}"
     journals = sorted(Path("runs").glob(f"*/{_JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
     newest = ", ".join(str(journal.parent) for journal in journals[:5])
