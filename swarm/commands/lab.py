@@ -53,14 +53,13 @@ def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
-    )
-    with Progress(*columns) as progress:
+    ) as progress:
         task = progress.add_task(title, total=steps, measured="starting")
 
         def report(line: dict[str, Any]) -> None:

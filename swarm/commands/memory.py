@@ -56,9 +56,7 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Tex
     table = Table(*headers, title=title, title_justify="left")
     for row in rows:  # what agents wrote is no markup
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console = Console()
-    console.print(table)
-    console.print(summary)
+    Console().print(table, summary, sep="\n")
 
 
 def _show_facts(folder: Path, agent: str, episode: int | None, limit: int) -> None:

@@ -58,11 +58,13 @@ class Watcher:
             return
         sys.stdout.flush()
         command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         try:
             # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
-                command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+                command,
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                process_group=0,
             )
         except OSError as error:
             typer.echo(f"no live view: {error}", err=True)
@@ -117,8 +119,7 @@ def carry_out(
         watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        again = f"{watcher.run_dir}{' --approve' if approve else ''}"
-        typer.echo(f"stopped; continue with: swarm resume {again}", err=True)
+        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise

@@ -151,7 +151,6 @@ def analyse(
     not_worse = {
         arm: non_inferiority(*found, margin=MARGIN, resamples=resamples) for arm, found in pairs.items() if found[0]
     }
-    verdicts = [_verdict(reference, row, arms[row.arm], not_worse.get(row.arm)) for row in rows if row.differences]
     return Comparison(
         name=name,
         world=runs[reference][0].config["world"]["id"],
@@ -161,7 +160,7 @@ def analyse(
         episodes=episodes,
         resamples=resamples,
         rows=rows,
-        verdicts=verdicts,
+        verdicts=[_verdict(reference, row, arms[row.arm], not_worse.get(row.arm)) for row in rows if row.differences],
         setbacks=_setbacks(reference, rows),
         skipped=dict(skipped),
         not_worse=not_worse,

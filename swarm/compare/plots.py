@@ -106,8 +106,13 @@ def plot_coverage(
     axes.set_xlim(0, budget)
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_formatter(thousands)
-    words = "tokens used per puzzle: prompts, actions, messages and coordinator"
-    style_axes(axes, "Solve rate against tokens used", words, "share of puzzles solved", pad=34)
+    style_axes(
+        axes,
+        "Solve rate against tokens used",
+        "tokens used per puzzle: prompts, actions, messages and coordinator",
+        "share of puzzles solved",
+        pad=34,
+    )
     return figure
 
 
@@ -150,8 +155,17 @@ def plot_rates(rows: Sequence[ArmRow], reference: str) -> Any:
     ends = [rate.estimate for rate in rates]
     weights = ["bold" if row.arm == reference else "normal" for row in rows]
     axes.barh(places, ends, height=0.62, color=[BLUE if row.arm == reference else "#B8C4CE" for row in rows], zorder=2)
-    style = {"ecolor": INK, "elinewidth": 1.3, "capsize": 3.5, "zorder": 3, "clip_on": False}
-    axes.errorbar(ends, places, xerr=whiskers(rates), fmt="none", **style)
+    axes.errorbar(
+        ends,
+        places,
+        xerr=whiskers(rates),
+        fmt="none",
+        ecolor=INK,
+        elinewidth=1.3,
+        capsize=3.5,
+        zorder=3,
+        clip_on=False,
+    )
     for place, rate, weight in zip(places, rates, weights, strict=True):
         axes.annotate(
             f"{rate.estimate:.3f}",

@@ -82,9 +82,8 @@ def _two_columns(state: DashboardState, width: int, height: int, now_s: float | 
     rows = max(13, height - 5)
     right = min(56, width * 2 // 5)
     left = width - right
-    mind_rows = 0
-    if not _has_no_coordinator(state) and rows >= 15:
-        mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12)
+    directed = not _has_no_coordinator(state) and rows >= 15
+    mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12) if directed else 0
     agent_rows = min(rows, 3 + max(1, _num_agents(state)))
     left_column = [_agents(state, left, agent_rows)]
     right_column = [_coordinator(state, right, mind_rows)] if mind_rows else []
