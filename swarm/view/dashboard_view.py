@@ -114,11 +114,9 @@ def _goal(state: DashboardState) -> Text:
     """Return the goal and, where the agents see few different things, what they see."""
     if state.shown is None:
         return Text("no episode yet", style="dim")
-    text = Text(one_line(state.shown.goal), style="bold", no_wrap=True, overflow="ellipsis")
-    if len(state.shown.views) <= MAX_VIEWS:
-        for view in state.shown.views:
-            text.append(f"  · {one_line(view)}", style="not bold dim")
-    return text
+    views = state.shown.views if len(state.shown.views) <= MAX_VIEWS else []
+    seen = ((f"  · {one_line(view)}", "not bold dim") for view in views)
+    return Text.assemble(one_line(state.shown.goal), *seen, style="bold", no_wrap=True, overflow="ellipsis")
 
 
 def _score(state: DashboardState) -> Text:
