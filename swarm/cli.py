@@ -136,29 +136,27 @@ for _panel, _modules in _PANELS.items():
         )
 
 
-def _group(name: str, panel: str, about: str, **commands: tuple[Callable[..., None], str]) -> None:
-    """Add `swarm NAME COMMAND` for each command: its function and its example."""
-    group = typer.Typer(help=about, no_args_is_help=True)
-    for command, (function, example) in commands.items():
-        group.command(command.replace("_", "-"), epilog=f"Example: {example}")(_bounded(function))
-    app.add_typer(group, name=name, rich_help_panel=panel)
+_GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
+    "memory": ("Run", "Look into what agents remember.", {"show": (memory.show, memory.EXAMPLE)}),
+    "models": (
+        "Train and export",
+        "Pretrained models by short name.",
+        {"fetch": (models.fetch, models.EXAMPLE), "list": (models.show, "swarm models list")},
+    ),
+    "data": (
+        "Lab: memories measured",
+        "Sets of questions for training and measuring memories.",
+        {"exact-match": (data.exact_match, data.EXAMPLE)},
+    ),
+    "new": ("Worlds and machine", "Start a package of your own.", {"world": (new.world, new.EXAMPLE)}),
+}
+"""Commands of the form `swarm NAME COMMAND`: panel, what they are about, and each with its function and example."""
 
-
-_group("memory", "Run", "Look into what agents remember.", show=(memory.show, memory.EXAMPLE))
-_group(
-    "models",
-    "Train and export",
-    "Pretrained models by short name.",
-    fetch=(models.fetch, models.EXAMPLE),
-    list=(models.show, "swarm models list"),
-)
-_group(
-    "data",
-    "Lab: memories measured",
-    "Sets of questions for training and measuring memories.",
-    exact_match=(data.exact_match, data.EXAMPLE),
-)
-_group("new", "Worlds and machine", "Start a package of your own.", world=(new.world, new.EXAMPLE))
+for _name, (_panel, _about, _commands) in _GROUPS.items():
+    _group = typer.Typer(help=_about, no_args_is_help=True)
+    for _command, (_member, _example) in _commands.items():
+        _group.command(_command, epilog=f"Example: {_example}")(_bounded(_member))
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
 def main() -> None:

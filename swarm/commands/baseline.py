@@ -1,6 +1,6 @@
 """`swarm baseline FILE`: the single-agent arm of an experiment."""
 
-from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed
+from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
 
 EXAMPLE = "swarm baseline experiments/puzzle.yaml --seed 7"
 
@@ -13,15 +13,13 @@ def baseline(
     live: Live = True,
 ) -> None:
     """Run the same puzzles with one agent that sees everything, on the same budget."""
-    from swarm.commands.watcher import carry_out
-    from swarm.config.load import load_experiment
-    from swarm.config.shipped import find_file
+    from functools import partial
 
-    file = find_file(file)
-    config = load_experiment(file, overrides or [], seed)
+    from swarm.commands.watcher import carry_out
+
+    file, config = named_experiment(file, overrides, seed)
 
     from swarm.compare.arms import solo_config
     from swarm.run.runner import start_run
 
-    solo = solo_config(config)
-    carry_out(lambda announce: start_run(solo, file, out, announce), live)
+    carry_out(partial(start_run, solo_config(config), file, out), live)

@@ -1,14 +1,17 @@
 """`swarm compare FILE`: all arms over the same puzzles, seeds and budget."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swarm.commands.options import ExperimentFile, OutFolder, Overrides
+from swarm.commands.failure import continued_later
+from swarm.commands.options import ExperimentFile, OutFolder, Overrides, named_experiment
 
 EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
 
 
+@continued_later()
 def compare(
     file: ExperimentFile,
     overrides: Overrides = None,
@@ -20,22 +23,17 @@ def compare(
 
     Writes a table with paired bootstrap intervals, plots, and a self-contained report.html.
     """
-    from swarm.config.load import load_experiment
-    from swarm.config.shipped import find_file
-
-    file = find_file(file)
-    config = load_experiment(file, overrides or [])
+    file, config = named_experiment(file, overrides)
 
     sweeps = config.compare is not None and bool(config.compare.sweep)
+    folder = out or Path("runs") / f"{config.name}-{'sweep' if sweeps else 'compare'}"
     if sweeps:
-        from swarm.compare.sweep import run_sweep as run
-    else:
-        from swarm.compare.runs import run_comparison as run
+        from swarm.compare.sweep import run_sweep
 
-    try:
-        folder = run(config, file, out, arm or [], seed or [], echo=typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+        run_sweep(config, file, folder, arm or [], seed or [], typer.echo)
+    else:
+        from swarm.compare.runs import compare_arms
+
+        compare_arms(config, file, folder, arm or [], seed or [], typer.echo)
     typer.echo(f"comparison    {folder}")
     typer.echo(f"report        {folder / ('sweep.png' if sweeps else 'report.html')}")

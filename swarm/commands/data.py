@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 
@@ -16,14 +16,11 @@ def exact_match(
     out: WorkFolder = None,
 ) -> None:
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
-    from swarm.config.load import load_yaml_model
-    from swarm.config.shipped import find_file
     from swarm.lab.facts.config import ExactMatchConfig
     from swarm.lab.facts.exact_match import write_exact_match
 
-    file = find_file(file)
-    config = load_yaml_model(file, ExactMatchConfig, list(overrides or []))
-    folder = out if out is not None else Path("runs") / f"data-{config.name}"
+    file, config = named_file(file, ExactMatchConfig, overrides)
+    folder = out or Path("runs") / f"data-{config.name}"
     manifest = write_exact_match(config, file.parent, folder)
     for split, about in manifest["splits"].items():
         typer.echo(f"{split:<6} {about['records']:>6} questions  {folder / f'{split}.jsonl'}")

@@ -23,8 +23,8 @@ def doctor(
         colours = {"ok": "green", "missing": "yellow", "broken": "bold red"}
         table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
         for finding in findings:
-            status = f"[{colours[finding.status]}]{finding.status}[/]"
-            table.add_row(status, *map(escape, (finding.name, finding.detail, finding.remedy)))
+            cells = map(escape, (finding.name, finding.detail, finding.remedy))
+            table.add_row(f"[{colours[finding.status]}]{finding.status}[/]", *cells)
         Console().print(table)
     else:
         for finding in findings:

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder
+from swarm.commands.failure import continued_later
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 NAME = "eval"
 
 EXAMPLE = "swarm eval experiments/engram.yaml --set learn.optimizer.steps=100"
 
 
+@continued_later()
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Evaluation YAML, see experiments/engram.yaml.")],
     overrides: Overrides = None,
@@ -20,24 +22,17 @@ def evaluate(
     """Train and measure an Engram's tiers and LoRA on facts, text and questions; what is done is not done again."""
     import importlib.util
 
-    from swarm.config.load import load_yaml_model
-    from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
     from swarm.lab.engram.config import EngramEvalConfig
 
     if importlib.util.find_spec("peft") is None:
         raise SwarmError("`swarm eval` needs peft: pip install 'ulm-swarm[hf]'")
-    file = find_file(file)
-    config = load_yaml_model(file, EngramEvalConfig, list(overrides or []))
+    file, config = named_file(file, EngramEvalConfig, overrides)
     from swarm.lab.engram.evaluation import run_evaluation
     from swarm.lab.engram.results import summary
 
-    folder = out if out is not None else Path("runs") / f"engram-{config.name}"
-    try:
-        results = run_evaluation(config, file.parent, folder, typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+    folder = out or Path("runs") / f"engram-{config.name}"
+    results = run_evaluation(config, file.parent, folder, typer.echo)
     for line in summary(results):
         typer.echo(line)
     typer.echo(f"results       {folder / 'results.json'}, and plots beside it")

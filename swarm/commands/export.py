@@ -7,8 +7,6 @@ import typer
 
 EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 
-_TARGETS = ("hf",)
-
 
 def export(
     checkpoint: Annotated[
@@ -36,8 +34,8 @@ def export(
     """Write a model folder that transformers and vLLM load without our code; with --memory, transformers with it."""
     from swarm.errors import SwarmError
 
-    if to not in _TARGETS:
-        raise SwarmError(f"cannot export to {to!r}; available: {', '.join(_TARGETS)}")
+    if to != "hf":
+        raise SwarmError(f"cannot export to {to!r}; available: hf")
     from transformers.utils import logging
 
     from ulm.hf.export import export_checkpoint

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder
+from swarm.commands.failure import continued_later
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
 
 
+@continued_later()
 def lab(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Lab YAML, see experiments/memory.yaml.")],
     overrides: Overrides = None,
@@ -26,26 +28,17 @@ def lab(
     out: WorkFolder = None,
 ) -> None:
     """Train a µLM with and without long-term memory and compare them; what is done already is not done again."""
-    from swarm.config.load import load_yaml_model
-    from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
     from swarm.lab.ltm.config import LabConfig
     from swarm.lab.ltm.stages import STAGES, run_lab
 
-    changes = list(overrides or [])
-    if with_ltm is not None:
-        changes.append(f"with_ltm={str(with_ltm).lower()}")
-    file = find_file(file)
-    config = load_yaml_model(file, LabConfig, changes)
+    changes = [*(overrides or []), *([] if with_ltm is None else [f"with_ltm={str(with_ltm).lower()}"])]
+    file, config = named_file(file, LabConfig, changes)
     if unknown := [name for name in stage or [] if name not in STAGES]:
         raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")
     stages = [name for name in STAGES if not stage or name in stage]
-    folder = out if out is not None else Path("runs") / f"lab-{config.name}"
-    try:
-        run_lab(config, file.parent, folder, stages, typer.echo, _follow)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+    folder = out or Path("runs") / f"lab-{config.name}"
+    run_lab(config, file.parent, folder, stages, typer.echo, _follow)
     typer.echo(f"lab           {folder}")
 
 
@@ -60,14 +53,13 @@ def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
-    )
-    with Progress(*columns) as progress:
+    ) as progress:
         task = progress.add_task(title, total=steps, measured="starting")
 
         def report(line: dict[str, Any]) -> None:

@@ -37,28 +37,26 @@ def show(
     if kind is not None and kind not in kinds:
         raise SwarmError(f"agents of {folder} have no memory {kind!r}; they have: {', '.join(kinds)}")
     for each in kinds if kind is None else [kind]:
-        if each == "facts":
-            _show_facts(folder, agent, episode, limit)
-        elif each == "ltm":
-            _show_ltm(folder, agent, episode, sort, limit)
-        else:
-            _show_records(folder, each, episode, limit)
+        match each:
+            case "facts":
+                _show_facts(folder, agent, episode, limit)
+            case "ltm":
+                _show_ltm(folder, agent, episode, sort, limit)
+            case _:
+                _show_records(folder, each, episode, limit)
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
     """Print a table; columns whose names begin with `#` hold numbers."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left")
+    headers = (Column(name.removeprefix("#"), justify="right" if name[0] == "#" else "left") for name in columns)
+    table = Table(*headers, title=title, title_justify="left")
     for row in rows:  # what agents wrote is no markup
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console = Console()
-    console.print(table)
-    console.print(summary)
+    Console().print(table, summary, sep="\n")
 
 
 def _show_facts(folder: Path, agent: str, episode: int | None, limit: int) -> None:
@@ -87,9 +85,8 @@ def _show_ltm(folder: Path, agent: str, episode: int | None, sort: str, limit: i
     if sort not in orders:
         raise SwarmError(f"unknown order {sort!r}; available: {', '.join(orders)}")
     view = view_memory(folder, agent, episode)
-    shown = sorted(view.items, key=orders[sort])[:limit]
     rows = []
-    for item in shown:
+    for item in sorted(view.items, key=orders[sort])[:limit]:
         tick = str(item.tick) if item.episode == view.episode else f"{item.episode}/{item.tick}"
         text = Text(" ".join(item.before.split("\n")[-1].split()), style="dim")
         text.append(f" {item.token.strip() or repr(item.token)}", style="bold not dim")
@@ -99,7 +96,7 @@ def _show_ltm(folder: Path, agent: str, episode: int | None, sort: str, limit: i
         f"{view.agent} after tick {view.tick} of episode {view.episode}",
         ("#tick", "#bits", "#reads", "what it read, and the word it stored"),
         rows,
-        f"{len(view.items)} of {view.capacity} items, {read} were read; {len(shown)} shown",
+        f"{len(view.items)} of {view.capacity} items, {read} were read; {len(rows)} shown",
     )
 
 

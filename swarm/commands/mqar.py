@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder
+from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 
@@ -16,14 +16,11 @@ def mqar(
     out: WorkFolder = None,
 ) -> None:
     """Train small µLMs to recall synthetic pairs, with and without memory; what is done already is not done again."""
-    from swarm.config.load import load_yaml_model
-    from swarm.config.shipped import find_file
     from swarm.lab.mqar.config import MqarConfig
     from swarm.lab.mqar.experiment import run_mqar, summary
 
-    file = find_file(file)
-    config = load_yaml_model(file, MqarConfig, list(overrides or []))
-    folder = out if out is not None else Path("runs") / f"mqar-{config.name}"
+    file, config = named_file(file, MqarConfig, overrides)
+    folder = out or Path("runs") / f"mqar-{config.name}"
     for line in summary(run_mqar(config, folder, typer.echo)):
         typer.echo(line)
     typer.echo(f"results       {folder / 'results.json'}")

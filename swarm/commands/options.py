@@ -1,9 +1,18 @@
-"""The arguments and options that several commands share, declared once so that they read alike."""
+"""The arguments and options that several commands share, declared once so that they read alike, and reading FILE."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from swarm.config.experiment import ExperimentConfig
+
+ModelT = TypeVar("ModelT", bound="BaseModel")
 
 ExperimentFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Experiment YAML, or the name of a shipped one, such as puzzle.")
@@ -37,3 +46,25 @@ Approve = Annotated[
         "This, like coordinator.kind human, prints lines in place of the dashboard.",
     ),
 ]
+
+
+def named_file(file: Path, model: type[ModelT], overrides: list[str] | None) -> tuple[Path, ModelT]:
+    """Return the file that the user means, and what it says, with some keys overridden.
+
+    Raises:
+        SwarmError: there is no such file, or one line per mistake in it.
+    """
+    from swarm.config.load import load_yaml_model
+    from swarm.config.shipped import find_file
+
+    file = find_file(file)
+    return file, load_yaml_model(file, model, overrides or [])
+
+
+def named_experiment(file: Path, overrides: list[str] | None, seed: int | None = None) -> tuple[Path, ExperimentConfig]:
+    """Return the experiment file that the user means, and the experiment; otherwise as `named_file`."""
+    from swarm.config.load import load_experiment
+    from swarm.config.shipped import find_file
+
+    file = find_file(file)
+    return file, load_experiment(file, overrides or [], seed)

@@ -45,11 +45,7 @@ def _check(run_dir: Path) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("replaying", total=None)
-
-        def show(done: int, size: int) -> None:
-            bar.update(task, completed=done, total=size)
-
-        result = replay_run(run_dir, check=True, progress=show)
+        result = replay_run(run_dir, True, progress=lambda done, size: bar.update(task, completed=done, total=size))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")

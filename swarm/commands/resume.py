@@ -17,10 +17,4 @@ def resume(run_folder: RunFolder, live: Live = True, approve: Approve = False) -
 
     from swarm.run.runner import resume_run
 
-    start = partial(resume_run, run_dir)
-    if approve or (config is not None and config.coordinator.traits.needs_terminal):
-        from swarm.coordinator.human import at_terminal
-
-        carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)
-    else:
-        carry_out(start, live)
+    carry_out(partial(resume_run, run_dir), live, approve, config)

@@ -1,17 +1,6 @@
 """`swarm run FILE`: the main job."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import typer
-
-from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed
-
-if TYPE_CHECKING:
-    from swarm.coordinator.protocol import Terminal
-    from swarm.run.runner import Announce, RunOutcome
+from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
 
 EXAMPLE = "swarm run experiments/puzzle.yaml --seed 7 --set agents.count=4"
 
@@ -32,27 +21,10 @@ def run(
     from functools import partial
 
     from swarm.commands.watcher import carry_out
-    from swarm.config.load import load_experiment
-    from swarm.config.shipped import find_file
 
-    file = find_file(file)
-    config = load_experiment(file, overrides or [], seed)
+    file, config = named_experiment(file, overrides, seed)
 
     from swarm.run.runner import start_run
 
     goes_on = out is not None and (out / "journal.jsonl").is_file()
-
-    def start(announce: Announce, **person: Terminal) -> RunOutcome:
-        def begin(run_dir: Path) -> None:
-            if goes_on:
-                typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
-            announce(run_dir)
-
-        return start_run(config, file, out, begin, **person)
-
-    if approve or config.coordinator.traits.needs_terminal:
-        from swarm.coordinator.human import at_terminal
-
-        carry_out(partial(start, terminal=at_terminal()), live, attended=True, approve=approve)
-    else:
-        carry_out(start, live)
+    carry_out(partial(start_run, config, file, out), live, approve, config, goes_on)

@@ -5,9 +5,10 @@ The page docs/reference/settings.md comes from here, too: `swarm settings --page
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,56 +21,23 @@ if TYPE_CHECKING:
 
 EXAMPLE = "swarm settings agents.engine"
 
-_Models = list[type["BaseModel"]]
-
-
-def _experiment() -> _Models:
-    from swarm.config.experiment import ExperimentConfig
-
-    return [ExperimentConfig]
-
-
-def _train() -> _Models:
-    from swarm.train.recipe import RECIPES
-
-    return list(RECIPES.values())
-
-
-def _lab() -> _Models:
-    from swarm.lab.ltm.config import LabConfig
-
-    return [LabConfig]
-
-
-def _mqar() -> _Models:
-    from swarm.lab.mqar.config import MqarConfig
-
-    return [MqarConfig]
-
-
-def _eval() -> _Models:
-    from swarm.lab.engram.config import EngramEvalConfig
-
-    return [EngramEvalConfig]
-
-
-def _exact_match() -> _Models:
-    from swarm.lab.facts.config import ExactMatchConfig
-
-    return [ExactMatchConfig]
-
-
-FILES: dict[str, Callable[[], _Models]] = {
-    "experiment": _experiment,
-    "train": _train,
-    "lab": _lab,
-    "mqar": _mqar,
-    "eval": _eval,
-    "exact-match": _exact_match,
+FILES = {
+    "experiment": "swarm.config.experiment:ExperimentConfig",
+    "train": "swarm.train.recipe:RECIPES",
+    "lab": "swarm.lab.ltm.config:LabConfig",
+    "mqar": "swarm.lab.mqar.config:MqarConfig",
+    "eval": "swarm.lab.engram.config:EngramEvalConfig",
+    "exact-match": "swarm.lab.facts.config:ExactMatchConfig",
 }
-"""Kinds of files, named after the command that reads them, and their section, or all kinds of it."""
+"""Kinds of files, named after the command that reads them, and where their section is, or all kinds of it."""
 
 _OTHERS = ", ".join(name for name in FILES if name != "experiment")
+
+
+def sections_of(file: str) -> list[type[BaseModel]]:
+    """Return the section that a kind of file holds, or all kinds of it; their packages are loaded by that."""
+    found = pkgutil.resolve_name(FILES[file])
+    return list(found.values()) if isinstance(found, dict) else [found]
 
 
 def settings(
@@ -96,7 +64,7 @@ def settings(
 
         if (file := name or "experiment") not in FILES:
             raise _unknown(file, list(FILES))
-        typer.echo(json.dumps(json_schema(*FILES[file]()), indent=1))
+        typer.echo(json.dumps(json_schema(*sections_of(file)), indent=1))
     else:
         typer.echo("\n".join(_lines(name or "experiment")))
 
@@ -117,14 +85,11 @@ def page() -> str:
         "",
         "`swarm settings --page` makes this page from the code; do not edit it.",
     ]
-    for file, models in FILES.items():
-        lines += ["", f"## {file.capitalize()}", *_markdown(describe(*models()))]
-    lines += ["", "## World options"]
-    for world_type in map(world_class, available()):
-        if world_type.__module__.startswith("worlds."):  # those of this package
-            (options,) = describe(world_type.Options)
-            lines += _markdown([replace(options, name=world_type.id)])
-    return "\n".join(lines) + "\n"
+    for file in FILES:
+        lines += ["", f"## {file.capitalize()}", *_markdown(describe(*sections_of(file)))]
+    ours = [world for world in map(world_class, available()) if world.__module__.startswith("worlds.")]
+    options = [replace(section, name=world.id) for world in ours for section in describe(world.Options)]
+    return "\n".join([*lines, "", "## World options", *_markdown(options)]) + "\n"
 
 
 def _markdown(sections: Iterable[SectionText]) -> Iterator[str]:
@@ -160,7 +125,7 @@ def _lines(name: str) -> Iterator[str]:
     first, _, rest = name.partition(".")
     file, wanted = (first, rest) if first in FILES else ("experiment", name)
     found, known = False, []
-    for section in describe(*FILES[file]()):
+    for section in describe(*sections_of(file)):
         path = ".".join(filter(None, (_plain(section.name), section.kind)))
         whole = not wanted or f"{path}.".startswith(f"{wanted}.")
         told = [one for one in section.settings if whole or (_plain(one.name) == wanted and not one.is_section)]

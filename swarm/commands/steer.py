@@ -1,6 +1,5 @@
 """`swarm steer RUN TEXT`: say something to a live run from another terminal."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,12 +26,19 @@ def steer(
     """
     from swarm.commands.run_folder import existing_run, recorded_config
     from swarm.errors import SwarmError
+    from swarm.files import is_locked
+    from swarm.record.outcomes import read_run
     from swarm.run.steering import post
     from swarm.text import checked_text
 
     run_dir = existing_run(run_folder)
     said, agents = checked_text(text), list(dict.fromkeys(agent or []))
-    running = _running(run_dir)
+    run = read_run(run_dir)
+    if run.end_reason is not None:
+        raise SwarmError(f"the run in {run_dir} is over; see it with: swarm replay {run_dir}")
+    if not is_locked(run_dir):
+        raise SwarmError(f"nobody runs {run_dir} now; continue it with: swarm resume {run_dir}")
+    running = [puzzle.episode for puzzle in run.running]
     config = recorded_config(run_dir)
     if config is None:
         raise SwarmError(f"{run_dir / 'experiment.yaml'} cannot be read; is this the folder of a run?")
@@ -53,26 +59,3 @@ def steer(
             raise SwarmError(f"this run {why} a hint; direct agents yourself, such as --agent a0")
     post(run_dir, said, agents, episode)
     typer.echo(f"{' '.join(agents)}, in the next tick: {said}" if agents else f"the coordinator, from now on: {said}")
-
-
-def _running(run_dir: Path) -> list[int]:
-    """Return the episodes that are running.
-
-    Raises:
-        SwarmError: the run is over, or no process carries it on.
-    """
-    from swarm.errors import SwarmError
-    from swarm.files import is_locked
-    from swarm.record.journal import JOURNAL_NAME, read_records
-
-    running: list[int] = []
-    for record in read_records(run_dir / JOURNAL_NAME, verify=False):
-        if record["kind"] == "end":
-            raise SwarmError(f"the run in {run_dir} is over; see it with: swarm replay {run_dir}")
-        if record["kind"] == "episode":
-            running.append(record["episode"])
-        elif record["kind"] == "episode_end":
-            running.remove(record["episode"])
-    if not is_locked(run_dir):
-        raise SwarmError(f"nobody runs {run_dir} now; continue it with: swarm resume {run_dir}")
-    return running

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides
 
 EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --set seed=2"
 
 
+@continued_later()
 def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.")],
     overrides: Overrides = None,
@@ -20,9 +22,5 @@ def train(
     from swarm.config.shipped import find_file
     from swarm.train.training import train_policy
 
-    try:
-        folder = train_policy(find_file(file), overrides or [], out=out, workers=workers, echo=typer.echo)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
-        raise
+    folder = train_policy(find_file(file), overrides or [], out=out, workers=workers, echo=typer.echo)
     typer.echo(f"checkpoint    {folder}")

@@ -30,8 +30,8 @@ def watch(
 
     from swarm.view.dashboard import watch as show
 
-    if show(run_dir, follow=follow, plain=plain) is None:
-        raise typer.Exit(130)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: the terminal is restored
+    show(run_dir, follow=follow, plain=plain)
 
 
 def _end_with(parent: int) -> None:

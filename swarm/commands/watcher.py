@@ -22,6 +22,7 @@ from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
+    from swarm.config.experiment import ExperimentConfig
     from swarm.run.runner import RunOutcome
 
 PARENT_VARIABLE = "SWARM_WATCH_PARENT"
@@ -38,47 +39,43 @@ class Watcher:
         live: draw the dashboard; otherwise log plain lines.
         attended: a person is asked on this terminal, whom lines of another process would interrupt; what is to be
             told is told with the questions.
+        goes_on: the run was there before; say so.
     """
 
-    def __init__(self, live: bool, attended: bool = False) -> None:
+    def __init__(self, live: bool, attended: bool = False, goes_on: bool = False) -> None:
         self.live = live and sys.stdout.isatty()
-        self.attended = attended
+        self.attended, self.goes_on = attended, goes_on
         self.run_dir: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, run_dir: Path) -> None:
         """Start watching `run_dir`, whose journal exists by now."""
         self.run_dir = run_dir
+        if self.goes_on:
+            typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
         if self.attended:
             typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: swarm watch {run_dir}")
             return
         sys.stdout.flush()
-        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir)]
-        command += [] if self.live else ["--plain"]
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         try:
-            # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `stop`.
+            # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
-                command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+                command,
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                process_group=0,
             )
         except OSError as error:
             typer.echo(f"no live view: {error}", err=True)
 
-    def wait(self) -> None:
-        """Let the watcher show the end of the journal, then return."""
-        self._end(_CATCH_UP_S)
-
-    def stop(self) -> None:
-        """End the watcher now, giving it time to restore the terminal."""
-        self._end(0.0)
-
-    def _end(self, patience_s: float) -> None:
+    def end(self, patience_s: float) -> None:
+        """Let the watcher show the journal to its end for so long, then end it, with time to restore the terminal."""
         process, self._process = self._process, None
         if process is None:
             return
         # SIGTERM, not SIGINT: a watcher that is still importing ends by it without a traceback.
-        steps = ((patience_s, signal.SIGTERM), (_QUIT_S, signal.SIGKILL))
-        for timeout_s, number in steps:
+        for timeout_s, number in ((patience_s, signal.SIGTERM), (_QUIT_S, signal.SIGKILL)):
             try:
                 process.wait(timeout_s)
                 return
@@ -88,51 +85,56 @@ class Watcher:
 
 
 def carry_out(
-    start: Callable[[Callable[[Path], None]], RunOutcome], live: bool, attended: bool = False, approve: bool = False
+    start: Callable[..., RunOutcome],
+    live: bool,
+    approve: bool = False,
+    config: ExperimentConfig | None = None,
+    goes_on: bool = False,
 ) -> None:
     """Run to the end under a watcher, print the summary, and leave with the run's exit code.
 
     Args:
-        start: runs or resumes; it calls its argument with the run folder as soon as the journal exists.
+        start: runs or resumes; it calls its argument with the run folder as soon as the journal exists. If a person
+            takes part on this terminal, there is no watcher, and it is given the `terminal`.
         live: draw the dashboard if this is a terminal.
-        attended: a person takes part on this terminal, so there is no watcher.
-        approve: the person approves directives, and would want to do so after a stop, too.
+        approve: a person approves directives, and would want to do so after a stop, too.
+        config: of the run, if it is known; its coordinator may be a person, too.
+        goes_on: the folder holds an unfinished run; say so.
 
     Raises:
         WorkFailedError: the run had begun and could not go on.
         KeyboardInterrupt: the user stopped it; the resume command is printed by then.
         typer.Exit: the run's exit code, unless it is 0.
     """
-    watcher = Watcher(live, attended)
-    began_s = time.monotonic()
+    attended = approve or (config is not None and config.coordinator.traits.needs_terminal)
+    person = {}
+    if attended:
+        from swarm.coordinator.human import at_terminal
+
+        person["terminal"] = at_terminal()
+    watcher, began_s = Watcher(live, attended, goes_on), time.monotonic()
     try:
-        outcome = start(watcher.start)
+        outcome = start(watcher.start, **person)
     except BaseException as error:
-        watcher.stop()
+        watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        again = f"{watcher.run_dir}{' --approve' if approve else ''}"
-        typer.echo(f"stopped; continue with: swarm resume {again}", err=True)
+        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
-    watcher.wait()
-    for name, value in _summary(outcome, time.monotonic() - began_s):
+    watcher.end(_CATCH_UP_S)
+    for name, value in {
+        "solved": f"{outcome.solved} of {outcome.episodes}",
+        "ended": outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run",
+        "tokens": f"{outcome.tokens:,}",
+        "faults": outcome.faults,
+        "wall time": f"{time.monotonic() - began_s:.1f} s",
+        "run folder": outcome.run_dir,
+        "journal hash": outcome.journal_hash,
+        "next": f"swarm replay {outcome.run_dir} --check",
+        "": f"swarm report {outcome.run_dir}",
+    }.items():
         typer.echo(f"{name:<13} {value}")
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
-
-
-def _summary(outcome: RunOutcome, wall_s: float) -> list[tuple[str, str]]:
-    run_dir = outcome.run_dir
-    return [
-        ("solved", f"{outcome.solved} of {outcome.episodes}"),
-        ("ended", outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run"),
-        ("tokens", f"{outcome.tokens:,}"),
-        ("faults", str(outcome.faults)),
-        ("wall time", f"{wall_s:.1f} s"),
-        ("run folder", str(run_dir)),
-        ("journal hash", outcome.journal_hash),
-        ("next", f"swarm replay {run_dir} --check"),
-        ("", f"swarm report {run_dir}"),
-    ]

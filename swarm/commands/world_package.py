@@ -4,10 +4,7 @@ import importlib.util
 import keyword
 import re
 import sys
-from collections.abc import Iterator
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from string import Template
 
 from swarm.errors import SwarmError
@@ -37,12 +34,13 @@ def write_world_package(name: str, folder: Path) -> Path:
         "id": f"{name}-v0",
         "class": "".join(word.capitalize() for word in name.split("-")),
     }
-    template = files("swarm.commands") / "world_template"
+    template = Path(__file__).with_name("world_template")
     try:
-        for place, text in _templates(template, PurePosixPath()):
-            target = folder / str(place).removesuffix(".txt").replace("package/", f"{package}/")
+        for source in filter(Path.is_file, template.rglob("*.txt")):
+            place = source.relative_to(template).as_posix().removesuffix(".txt")
+            target = folder / place.replace("package/", f"{package}/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(Template(text).substitute(names), encoding="utf-8")
+            target.write_text(Template(source.read_text(encoding="utf-8")).substitute(names), encoding="utf-8")
     except OSError as error:
         raise SwarmError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
@@ -59,11 +57,3 @@ def _package_name(name: str) -> str:
     if f"{name}-v0" in available():
         raise SwarmError(f"there is a world {name}-v0; choose another name")
     return package
-
-
-def _templates(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, str]]:
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.is_dir():
-            yield from _templates(entry, place / entry.name)
-        else:
-            yield place / entry.name, entry.read_text(encoding="utf-8")

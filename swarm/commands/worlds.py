@@ -27,20 +27,24 @@ def worlds(
     ] = False,
 ) -> None:
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
+    from swarm.errors import SwarmError
+    from worlds.check import check_world
     from worlds.registry import available, world_class
 
-    if world_id is not None:
-        _check(world_id) if check else _show(world_class(world_id))
-        return
-    if check:
-        from swarm.errors import SwarmError
-
-        raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")
-    ids = available()
-    for name in ids:
-        card = world_class(name).card().splitlines()
-        typer.echo(f"{name:<{max(map(len, ids))}}  {card[0] if card else ''}")
-    typer.echo("\nmore: swarm worlds ID")
+    if world_id is None:
+        if check:
+            raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")
+        for name in (ids := available()):
+            card = world_class(name).card().splitlines()
+            typer.echo(f"{name:<{max(map(len, ids))}}  {card[0] if card else ''}")
+        typer.echo("\nmore: swarm worlds ID")
+    elif not check:
+        _show(world_class(world_id))
+    elif violations := check_world(world_id):
+        typer.echo("\n".join(violations))
+        raise typer.Exit(1)
+    else:
+        typer.echo(f"{world_id} keeps the contract")
 
 
 def _show(world_type: type[World]) -> None:
@@ -52,8 +56,7 @@ def _show(world_type: type[World]) -> None:
     typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
     options = describe(world_type.Options)[0].settings
     typer.echo("\n".join(setting_lines(options)))
-    required = [one.name for one in options if one.default is None]
-    if required:
+    if required := [one.name for one in options if one.default is None]:
         typer.echo(f"\nno example: {', '.join(required)} must be given first")
         return
     world = world_type(2, world_type.Options())
@@ -65,14 +68,3 @@ def _show(world_type: type[World]) -> None:
     for agent, text in observations.items():
         typer.echo(f"  {agent} reads: {text}")
     typer.echo("\n" + "\n".join(f"  {line}" for line in world.render().splitlines()))
-
-
-def _check(world_id: str) -> None:
-    from worlds.check import check_world
-
-    violations = check_world(world_id)
-    for violation in violations:
-        typer.echo(violation)
-    if violations:
-        raise typer.Exit(1)
-    typer.echo(f"{world_id} keeps the contract")

@@ -5,6 +5,7 @@ cost per puzzle, the checks that all arms saw the same puzzles and spent the sam
 sentence per question. It refuses to run experiments and to draw or write anything.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -141,20 +142,15 @@ def analyse(
     outcomes = {arm: _by_key(arm_runs, seeds) for arm, arm_runs in runs.items()}
     flags = _flags(runs, outcomes, reference, budget, len(seeds) * episodes)
     base = outcomes[reference]
-    rows = []
-    for arm, puzzles in outcomes.items():
-        row = _row(arm, arms[arm], puzzles, base, runs[arm], budget, resamples, parameters)
-        row.flags = flags[arm]
-        if arm != reference:
-            row.differences = _differences(base, puzzles, budget, resamples)
-        rows.append(row)
-    not_worse: dict[str, NonInferiority] = {}
-    for arm, puzzles in outcomes.items():
-        if reference == "swarm" and (arm == "rules" or arm not in ARMS):
-            a, b, clusters = _pairs(base, puzzles, budget)
-            if a:
-                not_worse[arm] = non_inferiority(a, b, clusters, margin=MARGIN, resamples=resamples)
-    verdicts = [_verdict(reference, row, arms[row.arm], not_worse.get(row.arm)) for row in rows if row.differences]
+    rows = [
+        _row(arm, arms[arm], puzzles, base, runs[arm], budget, resamples, parameters, flags[arm])
+        for arm, puzzles in outcomes.items()
+    ]
+    bounded = [arm for arm in outcomes if reference == "swarm" and (arm == "rules" or arm not in ARMS)]
+    pairs = {arm: _pairs(base, outcomes[arm], budget) for arm in bounded}
+    not_worse = {
+        arm: non_inferiority(*found, margin=MARGIN, resamples=resamples) for arm, found in pairs.items() if found[0]
+    }
     return Comparison(
         name=name,
         world=runs[reference][0].config["world"]["id"],
@@ -164,7 +160,7 @@ def analyse(
         episodes=episodes,
         resamples=resamples,
         rows=rows,
-        verdicts=verdicts,
+        verdicts=[_verdict(reference, row, arms[row.arm], not_worse.get(row.arm)) for row in rows if row.differences],
         setbacks=_setbacks(reference, rows),
         skipped=dict(skipped),
         not_worse=not_worse,
@@ -196,19 +192,13 @@ def _pairs(
 def _differences(
     base: Mapping[Key, PuzzleOutcome], other: Mapping[Key, PuzzleOutcome], budget: int, resamples: int
 ) -> list[Difference]:
-    differences = []
-    for mark in MARKS:
-        a, b, clusters = _pairs(base, other, mark * budget)
-        if a:
-            interval = paired_difference(a, b, clusters, resamples=resamples)
-            differences.append(Difference(mark, interval, _outcome(interval)))
-    return differences
+    pairs = {mark: _pairs(base, other, mark * budget) for mark in MARKS if base.keys() & other.keys()}
+    found = {mark: paired_difference(*pairs[mark], resamples=resamples) for mark in pairs}
+    return [Difference(mark, interval, _outcome(interval)) for mark, interval in found.items()]
 
 
 def _outcome(interval: Interval) -> Outcome:
-    if interval.low > 0:
-        return "beats"
-    return "loses to" if interval.high < 0 else "ties with"
+    return "beats" if interval.low > 0 else "loses to" if interval.high < 0 else "ties with"
 
 
 def _row(
@@ -220,6 +210,7 @@ def _row(
     budget: int,
     resamples: int,
     parameters: Callable[[str], int | None],
+    flags: list[str],
 ) -> ArmRow:
     ended = list(puzzles.values())
     solved = [puzzle for puzzle in ended if _within(puzzle, budget)]
@@ -227,7 +218,6 @@ def _row(
     clusters = [base[key].puzzle if key in base else str(key) for key in puzzles]
     both = [key for key in puzzles if _within(puzzles[key], budget) and key in base and _within(base[key], budget)]
     agents, coordinator = runs[0].config["agents"], runs[0].config["coordinator"]
-    wall_s = sum(run.telemetry.wall_s for run in runs)
     return ArmRow(
         arm=arm,
         title=asked.title,
@@ -237,7 +227,7 @@ def _row(
             for mark in MARKS
             if ended
         },
-        differences=[],
+        differences=[] if puzzles is base else _differences(base, puzzles, budget, resamples),
         tokens=_mean([puzzle.tokens for puzzle in ended]) or 0.0,
         tokens_until_solved=_mean([puzzle.tokens for puzzle in solved]),
         rounds=_mean([puzzle.rounds for puzzle in solved]),
@@ -253,7 +243,8 @@ def _row(
             [puzzle.coordinator_tokens for puzzle in ended],
             parameters,
         ),
-        wall_s=wall_s or None,
+        wall_s=sum(run.telemetry.wall_s for run in runs) or None,
+        flags=flags,
         coverage=[puzzle.tokens if puzzle.solved else None for puzzle in ended],
         question=asked.question,
     )
@@ -271,8 +262,7 @@ def _gflop(model: str | None, tokens: Sequence[int], parameters: Callable[[str],
     """Return the mean GFLOP per puzzle: 0 where no model runs, None where its size is unknown."""
     if model is None:
         return 0.0
-    size = parameters(model)
-    mean = _mean(tokens)
+    size, mean = parameters(model), _mean(tokens)
     return None if size is None or mean is None else 2e-9 * size * mean
 
 
@@ -285,14 +275,14 @@ def _flags(
 ) -> dict[str, list[str]]:
     """Return for every arm where it departs from equal terms; empty lists mean a fair comparison."""
     hashes = {path: digest for run in runs[reference] for path, digest in run.checkpoints.items()}
-    flags: dict[str, list[str]] = {}
+    base, base_config = outcomes[reference], runs[reference][0].config
+    flags: dict[str, list[str]] = {arm: [] for arm in outcomes}
     for arm, puzzles in outcomes.items():
-        found = []
-        base = outcomes[reference]
-        if arm != reference and _unnamed(runs[arm]) == _unnamed(runs[reference]):
+        found, config = flags[arm], runs[arm][0].config
+        if arm != reference and {**config, "name": ""} == {**base_config, "name": ""}:
             found.append(f"the same experiment as {reference}: there is nothing to compare")
         # Where the world is set up alike, its whole state must agree; else the seed and the goal must.
-        alike = _world_setup(runs[arm]) == _world_setup(runs[reference])
+        alike = config["world"] == base_config["world"] and config["agents"]["count"] == base_config["agents"]["count"]
         moved = sum(
             (puzzle.seed, puzzle.goal) != (base[key].seed, base[key].goal)
             or (alike and puzzle.puzzle != base[key].puzzle)
@@ -315,46 +305,31 @@ def _flags(
         }
         if changed:
             found.append(f"other weights than {reference} under the same name: {', '.join(sorted(changed))}")
-        flags[arm] = found
     return flags
-
-
-def _world_setup(runs: Sequence[RunOutcomes]) -> tuple[object, object]:
-    return runs[0].config["world"], runs[0].config["agents"]["count"]
-
-
-def _unnamed(runs: Sequence[RunOutcomes]) -> dict[str, object]:
-    return {key: value for key, value in runs[0].config.items() if key != "name"}
 
 
 def _budget_flags(puzzles: Sequence[PuzzleOutcome], budget: int) -> list[str]:
     found = []
-    spent = [puzzle for puzzle in puzzles if not puzzle.solved and puzzle.reason == "budget: tokens"]
-    short = [puzzle for puzzle in spent if puzzle.tokens < 0.98 * budget]
+    unsolved = [puzzle for puzzle in puzzles if not puzzle.solved]
+    short = [p.tokens for p in unsolved if p.reason == "budget: tokens" and p.tokens < 0.98 * budget]
     if short:
-        least = min(puzzle.tokens for puzzle in short)
-        found.append(f"{len(short)} unsolved puzzles ended below 98 % of the budget (least {least:,} tokens)")
-    over = [puzzle for puzzle in puzzles if puzzle.tokens > budget + puzzle.largest_call]
+        found.append(f"{len(short)} unsolved puzzles ended below 98 % of the budget (least {min(short):,} tokens)")
+    over = [p.tokens - budget for p in puzzles if p.tokens > budget + p.largest_call]
     if over:
-        most = max(puzzle.tokens - budget for puzzle in over)
-        found.append(f"{len(over)} puzzles overshot the budget by more than one call (most {most:,} tokens)")
-    late = [puzzle for puzzle in puzzles if puzzle.solved and puzzle.tokens > budget]
-    if late:
-        found.append(f"{len(late)} puzzles were solved past the budget and count as unsolved")
-    other: dict[str, int] = {}
-    for puzzle in puzzles:
-        if not puzzle.solved and puzzle.reason != "budget: tokens":
-            other[puzzle.reason] = other.get(puzzle.reason, 0) + 1
-    for reason, count in sorted(other.items()):
-        found.append(f"{count} unsolved puzzles ended by '{reason}', before their tokens were spent")
-    return found
+        found.append(f"{len(over)} puzzles overshot the budget by more than one call (most {max(over):,} tokens)")
+    if late := sum(puzzle.solved and puzzle.tokens > budget for puzzle in puzzles):
+        found.append(f"{late} puzzles were solved past the budget and count as unsolved")
+    others = Counter(puzzle.reason for puzzle in unsolved if puzzle.reason != "budget: tokens")
+    return found + [
+        f"{count} unsolved puzzles ended by '{reason}', before their tokens were spent"
+        for reason, count in sorted(others.items())
+    ]
 
 
 def _verdict(reference: str, row: ArmRow, arm: Arm, not_worse: NonInferiority | None) -> Verdict:
     full = row.differences[0]
     size = format_interval(full.interval, signed=True)
-    size = f"({size})" if full.outcome == "ties with" else f"by {size}"
-    text = f"{reference} {full.outcome} {row.arm} {size}"
+    text = f"{reference} {full.outcome} {row.arm} " + (f"({size})" if full.outcome == "ties with" else f"by {size}")
     if reference == "swarm":
         text += f": {arm.won if full.outcome == 'beats' else arm.not_won}"
         if not_worse is not None:

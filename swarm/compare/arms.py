@@ -18,14 +18,8 @@ from swarm.config.experiment import ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
-from worlds.protocol import World, WorldError, WorldOptions
+from worlds.protocol import WorldError, WorldOptions
 from worlds.registry import load_playbook, world_class
-
-_SILENT = {
-    "coordinator": CoordinatorConfig(),
-    "topology": TopologyConfig.model_validate({"kind": "none"}),
-}
-
 
 AT_ONCE = 50
 """Episodes in flight at once, where the file does not say: they share batches, not results."""
@@ -44,11 +38,8 @@ class Arm:
         overrides: the base experiment -> this arm's experiment.
         won: what it means when the swarm beats this arm.
         not_won: what it means when it ties with this arm or loses to it.
-        needs_view: the arm exists only in worlds whose views can be widened (`World.full_view`).
-        needs_playbook: the arm exists only in worlds with a playbook.
-        needs_coordinator: the arm exists only where somebody directs.
-        needs_memory: the arm exists only where agents have a memory beside their window.
-        needs_setting: the arm exists only where agents have a memory with this setting.
+        needs: what the arm cannot exist without: a world whose views can be widened (`World.full_view`) or with a
+            playbook, somebody who directs, agents with a memory beside their window, or one with this setting.
     """
 
     title: str
@@ -56,87 +47,70 @@ class Arm:
     overrides: Callable[[ExperimentConfig], ExperimentConfig]
     won: str
     not_won: str
-    needs_view: bool = False
-    needs_playbook: bool = False
-    needs_coordinator: bool = False
-    needs_memory: bool = False
-    needs_setting: str | None = None
+    needs: Literal["view", "playbook", "coordinator", "memory", "shared", "control"] | None = None
 
 
-def _with_agents(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
-    return config.model_copy(update={"agents": config.agents.model_copy(update=changes)})
+def _with(config: ExperimentConfig, section: str, **changes: object) -> ExperimentConfig:
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
 
 
 def _seeing_all(config: ExperimentConfig) -> ExperimentConfig:
     """Show every agent everything, where the world can; other worlds stay as they are."""
     wide = _full_view(config)
-    if wide is None:
-        return config
-    options = wide.model_dump(mode="json", exclude_unset=True)
-    return config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
+    return config if wide is None else _with(config, "world", options=wide.model_dump(mode="json", exclude_unset=True))
 
 
 def _silent(config: ExperimentConfig) -> ExperimentConfig:
-    return config.model_copy(update=_SILENT)
+    return config.model_copy(update={"coordinator": CoordinatorConfig(), "topology": TopologyConfig(kind="none")})
 
 
 def _rules(config: ExperimentConfig) -> ExperimentConfig:
-    rules = config.coordinator.model_copy(
-        update={
-            "kind": "rules",
-            "engine": None,
-            "options": {},
-            "shuffled": False,
-            "menu": None,
-            "answers": "picks",
-            "reoffer_declined": False,
-        }
+    return _with(
+        config,
+        "coordinator",
+        kind="rules",
+        engine=None,
+        options={},
+        shuffled=False,
+        menu=None,
+        answers="picks",
+        reoffer_declined=False,
     )
-    return config.model_copy(update={"coordinator": rules})
-
-
-def _shuffled(config: ExperimentConfig) -> ExperimentConfig:
-    return config.model_copy(update={"coordinator": config.coordinator.model_copy(update={"shuffled": True})})
 
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:
-    return _seeing_all(_silent(_with_agents(config, count=1, turns="parallel")))
+    return _seeing_all(_silent(_with(config, "agents", count=1, turns="parallel")))
 
 
 def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
-    return _with_agents(config, memory=tuple(memory for memory in config.agents.memory if memory.kind == "stm"))
+    return _with(config, "agents", memory=tuple(memory for memory in config.agents.memory if memory.kind == "stm"))
 
 
-def _memories(**changes: object) -> Callable[[ExperimentConfig], ExperimentConfig]:
-    """Return an override that changes settings of all memories that have them."""
-
-    def change(config: ExperimentConfig) -> ExperimentConfig:
-        memories = (m.model_copy(update=changes) if _has(m, *changes) else m for m in config.agents.memory)
-        return _with_agents(config, memory=tuple(memories))
-
-    return change
+def _with_memories(config: ExperimentConfig, setting: str, value: object) -> ExperimentConfig:
+    """Change a setting of all memories that have it."""
+    memories = (m.model_copy(update={setting: value}) if _has(m, setting) else m for m in config.agents.memory)
+    return _with(config, "agents", memory=tuple(memories))
 
 
-def _has(memory: MemorySection, *settings: str) -> bool:
-    return set(settings) <= type(memory).model_fields.keys()
+def _has(memory: MemorySection, setting: str) -> bool:
+    return setting in type(memory).model_fields
 
 
 def _random(config: ExperimentConfig) -> ExperimentConfig:
     """Let agents act at random, charged the prompts of the base's model."""
-    engine = config.agents.engine
+    engine, random = config.agents.engine, RandomEngine()
     if isinstance(engine, RandomEngine):
         return config
-    if not isinstance(engine, ModelEngine):
-        return _with_agents(config, engine=RandomEngine())
-    prompt: Literal["plain", "chat"] = "chat" if engine.chats else "plain"
     if isinstance(engine, OpenAIEngine):  # of its model there is only a tokenizer here
-        return _with_agents(config, engine=RandomEngine(tokenizer=engine.tokenizer, prompt=prompt))
-    return _with_agents(config, engine=RandomEngine(model=engine.model, prompt=prompt))
+        random = RandomEngine(tokenizer=engine.tokenizer, prompt="chat" if engine.chats else "plain")
+    elif isinstance(engine, ModelEngine):
+        random = RandomEngine(model=engine.model, prompt="chat" if engine.chats else "plain")
+    return _with(config, "agents", engine=random)
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
-    told = _rules(_with_agents(config, count=2, turns="one_at_a_time"))
-    return told.model_copy(update={"topology": TopologyConfig.model_validate({"kind": "star"})})
+    told = _rules(_with(config, "agents", count=2, turns="one_at_a_time"))
+    return told.model_copy(update={"topology": TopologyConfig(kind="star")})
 
 
 ARMS: dict[str, Arm] = {
@@ -153,12 +127,12 @@ ARMS: dict[str, Arm] = {
         _solo_split,
         "knowing how to split the puzzle is not the whole gain",
         "many agents are not shown to add anything to knowing the split",
-        needs_view=True,
+        needs="view",
     ),
     "time_slice": Arm(
         "one worker in turns",
         "Does it beat one worker that plays all of its agents in turn?",
-        lambda config: _with_agents(config, turns="one_at_a_time"),
+        lambda config: _with(config, "agents", turns="one_at_a_time"),
         "acting at the same time solves more, not only sooner",
         "acting at the same time is not shown to solve more; what it buys is fewer rounds",
     ),
@@ -168,7 +142,7 @@ ARMS: dict[str, Arm] = {
         lambda config: _seeing_all(_silent(config)),
         "more tries alone do not explain the gain",
         "talking is not shown to add anything to as many silent tries",
-        needs_view=True,
+        needs="view",
     ),
     "no_messages": Arm(
         "messages cut",
@@ -183,7 +157,7 @@ ARMS: dict[str, Arm] = {
         _rules,
         "the coordinator directs better than the hand-written rules",
         "the coordinator is not shown to direct better than the hand-written rules",
-        needs_playbook=True,
+        needs="playbook",
     ),
     "swarm": Arm(
         "swarm",
@@ -195,10 +169,10 @@ ARMS: dict[str, Arm] = {
     "shuffled": Arm(
         "shuffled coordinator",
         "Does it matter who gets which directive (null control)?",
-        _shuffled,
+        lambda config: _with(config, "coordinator", shuffled=True),
         "it matters who gets which directive",
         "a gain that survives the shuffled coordinator is not caused by its directives",
-        needs_coordinator=True,
+        needs="coordinator",
     ),
     "memory_off": Arm(
         "memory off",
@@ -206,7 +180,7 @@ ARMS: dict[str, Arm] = {
         _memory_off,
         "the memory matters",
         "a gain that survives without memory is not caused by it",
-        needs_memory=True,
+        needs="memory",
     ),
     "solo_memory_off": Arm(
         "solo, memory off",
@@ -214,31 +188,31 @@ ARMS: dict[str, Arm] = {
         lambda config: _memory_off(_solo(config)),
         "one agent with the window alone does not get there",
         "splitting the work and remembering are not shown to help over one agent with the window alone",
-        needs_memory=True,
+        needs="memory",
     ),
     "private_memory": Arm(
         "memories private",
         "Does it matter that facts are shared?",
-        _memories(shared=False),
+        lambda config: _with_memories(config, "shared", False),
         "sharing facts matters",
         "sharing facts is not shown to add anything to each agent's own",
-        needs_setting="shared",
+        needs="shared",
     ),
     "shuffled_memory": Arm(
         "memory shuffled",
         "Does it matter what the memory says (null control)?",
-        _memories(control="shuffled"),
+        lambda config: _with_memories(config, "control", "shuffled"),
         "what the memory says matters",
         "a gain that survives a shuffled memory is not caused by what it holds",
-        needs_setting="control",
+        needs="control",
     ),
     "capacity_1": Arm(
         "memory of one fact",
         "Does it matter how much the memory holds (null control)?",
-        _memories(control="capacity_1"),
+        lambda config: _with_memories(config, "control", "capacity_1"),
         "a memory of the last fact alone does not get there",
         "a gain that survives with room for one fact does not come from remembering",
-        needs_setting="control",
+        needs="control",
     ),
     "random": Arm(
         "random policy",
@@ -309,17 +283,18 @@ def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[st
 
 def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
     """Return why the world of `config` cannot express this arm, or None when it can."""
-    asked = arms_of(config)[arm]
-    if asked.needs_view and _full_view(config) is None:
-        return f"not applicable to {config.world.id}: its agents cannot be shown more (World.full_view)"
-    if asked.needs_memory and [memory.kind for memory in config.agents.memory] == ["stm"]:
-        return "not applicable: its agents have no memory beside their window (agents.memory)"
-    if asked.needs_setting and not any(_has(memory, asked.needs_setting) for memory in config.agents.memory):
-        return f"not applicable: its agents have no memory with the setting `{asked.needs_setting}`, such as facts"
-    if asked.needs_coordinator and not config.coordinator.traits.directs:
-        return "not applicable: it has no coordinator (coordinator.kind)"
-    if asked.needs_playbook and load_playbook(config.world.id) is None:
-        return f"not applicable to {config.world.id}: it has no playbook"
+    memories = config.agents.memory
+    match arms_of(config)[arm].needs:
+        case "view" if _full_view(config) is None:
+            return f"not applicable to {config.world.id}: its agents cannot be shown more (World.full_view)"
+        case "playbook" if load_playbook(config.world.id) is None:
+            return f"not applicable to {config.world.id}: it has no playbook"
+        case "coordinator" if not config.coordinator.traits.directs:
+            return "not applicable: it has no coordinator (coordinator.kind)"
+        case "memory" if [memory.kind for memory in memories] == ["stm"]:
+            return "not applicable: its agents have no memory beside their window (agents.memory)"
+        case "shared" | "control" as setting if not any(_has(memory, setting) for memory in memories):
+            return f"not applicable: its agents have no memory with the setting `{setting}`, such as facts"
     return None
 
 
@@ -359,18 +334,12 @@ def solo_config(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
-    if config.budget.tokens is None:
-        return config
-    return config.model_copy(update={"budget": config.budget.model_copy(update={"ticks": None})})
+    return config if config.budget.tokens is None else _with(config, "budget", ticks=None)
 
 
 def _full_view(config: ExperimentConfig) -> WorldOptions | None:
-    world = _world_of(config)
-    return world.full_view(world.Options.model_validate(config.world.options))
-
-
-def _world_of(config: ExperimentConfig) -> type[World]:
     try:
-        return world_class(config.world.id)
+        world = world_class(config.world.id)
     except WorldError as error:
         raise SwarmError(str(error)) from error
+    return world.full_view(world.Options.model_validate(config.world.options))

@@ -4,9 +4,10 @@ Every arm has a colour and a line of its own, labelled in place.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
-from typing import Any, NamedTuple
+from itertools import accumulate, cycle
+from typing import Any
 
+from swarm.compare.analysis import ArmRow
 from swarm.figures import (
     BLUE,
     GREEN,
@@ -44,15 +45,6 @@ _RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499")
 """Colours of arms that a file names, in their order."""
 
 
-class Bar(NamedTuple):
-    """One bar of `plot_rates`."""
-
-    name: str
-    title: str
-    rate: Interval
-    num_puzzles: int
-
-
 def plot_coverage(
     curves: Mapping[str, Sequence[int | None]], budget: int, reference: str, marks: Sequence[float]
 ) -> Any:
@@ -69,28 +61,26 @@ def plot_coverage(
     axes = figure.add_axes((0.085, 0.125, min(0.70, (0.905 - room) / 1.085), 0.745))
     styles = _styles(curves)
     grid = [budget * step / 400 for step in range(401)]
+    places = [mark * budget for mark in marks]
     ends: dict[str, float] = {}
     for name, spent in curves.items():
         if not spent:
             continue
-        colour, line = styles[name]
         bold = name == reference
         rates = solved_by_budget(spent, grid)
-        at_marks = solved_by_budget(spent, [mark * budget for mark in marks])
         axes.plot(
             grid,
             rates,
-            color=colour,
-            linestyle=line,
+            **styles[name],
             linewidth=3.0 if bold else 1.8,
             drawstyle="steps-post",
             zorder=4 if bold else 3,
         )
         axes.plot(
-            [mark * budget for mark in marks],
-            at_marks,
+            places,
+            solved_by_budget(spent, places),
             "o",
-            color=colour,
+            color=styles[name]["color"],
             markersize=6 if bold else 4.5,
             markeredgecolor="white",
             markeredgewidth=0.8,
@@ -116,8 +106,13 @@ def plot_coverage(
     axes.set_xlim(0, budget)
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_formatter(thousands)
-    words = "tokens used per puzzle: prompts, actions, messages and coordinator"
-    style_axes(axes, "Solve rate against tokens used", words, "share of puzzles solved", pad=34)
+    style_axes(
+        axes,
+        "Solve rate against tokens used",
+        "tokens used per puzzle: prompts, actions, messages and coordinator",
+        "share of puzzles solved",
+        pad=34,
+    )
     return figure
 
 
@@ -134,14 +129,12 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> Any
     arms = list(dict.fromkeys(arm for found in rates.values() for arm in found))
     styles = _styles(arms)
     for number, arm in enumerate(arms):
-        colour, line = styles[arm]
         shown = [(place, rates[value][arm]) for place, value in enumerate(values) if arm in rates[value]]
         axes.errorbar(
             [place + (number - len(arms) / 2) * 0.03 for place, _ in shown],
             [rate.estimate for _, rate in shown],
             yerr=whiskers([rate for _, rate in shown]),
-            color=colour,
-            linestyle=line,
+            **styles[arm],
             marker="osDv^X"[number % 6],
             capsize=3,
             linewidth=2.4 if arm == "swarm" else 1.6,
@@ -154,22 +147,29 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> Any
     return figure
 
 
-def plot_rates(bars: Sequence[Bar], reference: str) -> Any:
+def plot_rates(rows: Sequence[ArmRow], reference: str) -> Any:
     """Return a figure with horizontal bars of solve rates at the full budget with their intervals."""
-    figure = new_figure(9.0, 1.15 + 0.46 * max(1, len(bars)))
+    figure = new_figure(9.0, 1.15 + 0.46 * max(1, len(rows)))
     axes = figure.add_subplot()
-    places = range(len(bars))
-    weights = ["bold" if bar.name == reference else "normal" for bar in bars]
-    colours = [BLUE if bar.name == reference else "#B8C4CE" for bar in bars]
-    rates = [bar.rate.estimate for bar in bars]
-    axes.barh(places, rates, height=0.62, color=colours, zorder=2)
-    error = whiskers([bar.rate for bar in bars])
-    style = {"ecolor": INK, "elinewidth": 1.3, "capsize": 3.5, "zorder": 3, "clip_on": False}
-    axes.errorbar(rates, places, xerr=error, fmt="none", **style)
-    for place, bar, weight in zip(places, bars, weights, strict=True):
+    places, rates = range(len(rows)), [row.rates[1.0] for row in rows]
+    ends = [rate.estimate for rate in rates]
+    weights = ["bold" if row.arm == reference else "normal" for row in rows]
+    axes.barh(places, ends, height=0.62, color=[BLUE if row.arm == reference else "#B8C4CE" for row in rows], zorder=2)
+    axes.errorbar(
+        ends,
+        places,
+        xerr=whiskers(rates),
+        fmt="none",
+        ecolor=INK,
+        elinewidth=1.3,
+        capsize=3.5,
+        zorder=3,
+        clip_on=False,
+    )
+    for place, rate, weight in zip(places, rates, weights, strict=True):
         axes.annotate(
-            f"{bar.rate.estimate:.3f}",
-            (max(bar.rate.high, bar.rate.estimate), place),
+            f"{rate.estimate:.3f}",
+            (max(rate.high, rate.estimate), place),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
@@ -178,11 +178,11 @@ def plot_rates(bars: Sequence[Bar], reference: str) -> Any:
             color=INK,
             annotation_clip=False,
         )
-    axes.set_yticks(places, [f"{bar.name}\n{bar.title}" if bar.title != bar.name else bar.name for bar in bars])
+    axes.set_yticks(places, [f"{row.arm}\n{row.title}" if row.title != row.arm else row.arm for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.0)
-    counts = sorted({bar.num_puzzles for bar in bars})
-    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+    counts = sorted({row.n for row in rows}) or [0]
+    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     words = f"share of puzzles solved within the full budget, with 95 % interval (n = {shown} per arm)"
     style_axes(axes, "Solve rate at equal tokens", words, grid="x")
     for label, weight in zip(axes.get_yticklabels(), weights, strict=True):
@@ -190,32 +190,26 @@ def plot_rates(bars: Sequence[Bar], reference: str) -> Any:
     return figure
 
 
-def _styles(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return colour and line of each curve; those of arms that have none of their own are told apart by colour."""
     rivals = (name for name in names if name not in _STYLES)
-    return _STYLES | {name: (colour, "-.") for name, colour in zip(rivals, cycle(_RIVALS), strict=False)}
+    styles = _STYLES | {name: (colour, "-.") for name, colour in zip(rivals, cycle(_RIVALS), strict=False)}
+    return {name: {"color": colour, "linestyle": line} for name, (colour, line) in styles.items()}
 
 
-def _label_ends(axes: Any, ends: Mapping[str, float], reference: str, styles: Mapping[str, tuple[str, Any]]) -> None:
+def _label_ends(axes: Any, ends: Mapping[str, float], reference: str, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Write each curve's name and end value at the right, pushed apart so that no two overlap."""
     gap = 0.052
     order = sorted(ends, key=lambda name: ends[name])
-    places: list[float] = []
-    for name in order:
-        places.append(max(ends[name], places[-1] + gap if places else 0.0))
-    for index in range(len(places) - 1, -1, -1):
-        ceiling = 1.01 if index == len(places) - 1 else places[index + 1] - gap
-        places[index] = min(places[index], ceiling)
-    for name, place in zip(order, places, strict=True):
-        colour, line = styles[name]
-        weight = 2.4 if name == reference else 1.6
+    raised = accumulate((ends[name] for name in order), lambda below, end: max(end, below + gap))
+    lowered = accumulate(reversed([*raised]), lambda above, place: min(place, above - gap), initial=1.01 + gap)
+    for name, place in zip(order, [*lowered][:0:-1], strict=True):
         # A short sample of the line ties the name to its curve without relying on colour.
         axes.plot(
             [1.012, 1.03, 1.075],
             [ends[name], place, place],
-            color=colour,
-            linestyle=line,
-            linewidth=weight,
+            **styles[name],
+            linewidth=2.4 if name == reference else 1.6,
             transform=axes.get_yaxis_transform(),
             clip_on=False,
         )

@@ -9,22 +9,23 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
-from swarm.compare.plots import Bar, plot_coverage, plot_rates
+from swarm.compare.plots import plot_coverage, plot_rates
 from swarm.figures import to_png
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
@@ -35,18 +36,17 @@ _WIDTH = 100
 
 def provenance() -> dict[str, Any]:
     """Return how and where this comparison was made: command, date, hardware, versions."""
-    versions = {"python": platform.python_version()}
-    for name in ("ulm-swarm", "torch", "ray", "transformers", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
+    installed = {found.name: found.version for found in distributions()}
+    shown = ("ulm-swarm", "torch", "ray", "transformers", "numpy")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "hardware": f"{cores} cores, {_cpu_name()}, {platform.machine()}; {_gpu_name()}",
-        "versions": versions,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed.get(name, "not installed") for name in shown},
+        },
     }
 
 
@@ -65,9 +65,8 @@ def write_comparison(
         SwarmError: a file cannot be written.
     """
     curves = {row.arm: row.coverage for row in comparison.rows}
-    bars = [Bar(row.arm, row.title, row.rates[1.0], row.n) for row in comparison.rows if row.rates]
     pictures = {
-        "solve_rate": to_png(plot_rates(bars, comparison.reference)),
+        "solve_rate": to_png(plot_rates([row for row in comparison.rows if row.rates], comparison.reference)),
         "coverage": to_png(plot_coverage(curves, comparison.budget, comparison.reference, MARKS)),
     }
     for name, picture in pictures.items():
@@ -86,14 +85,13 @@ def table_text(comparison: Comparison) -> str:
     console = Console(file=buffer, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(_setting(comparison))
     for head, rows in (_result_cells(comparison), _cost_cells(comparison)):
-        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
-        table.add_column(head[0], no_wrap=True)
-        for name in head[1:]:
-            table.add_column(name, justify="right", vertical="bottom")
+        columns = (Column(name, justify="right", vertical="bottom") for name in head[1:])
+        table = Table(
+            Column(head[0], no_wrap=True), *columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1)
+        )
         for row in rows:
             table.add_row(*row)
-        console.print()
-        console.print(table)
+        console.print("", table, sep="\n")
     console.print()
     for heading, lines in (
         ("Verdicts", [verdict.text for verdict in comparison.verdicts]),
@@ -123,20 +121,16 @@ def _label(row: ArmRow) -> str:
 
 def _result_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     head = ["arm", "n", "solved [95 %]", "at 1/2", "at 1/4", f"{comparison.reference} - arm [95 %]"]
-    rows = []
-    for row in comparison.rows:
-        full, half, quarter = (row.rates.get(mark) for mark in MARKS)
-        rows.append(
-            [
-                _label(row),
-                str(row.n),
-                format_interval(full) if full else "",
-                format_rate(half.estimate) if half else "",
-                format_rate(quarter.estimate) if quarter else "",
-                format_interval(row.differences[0].interval, signed=True) if row.differences else "",
-            ]
-        )
-    return head, rows
+    return head, [
+        [
+            _label(row),
+            str(row.n),
+            format_interval(row.rates[1.0]) if row.rates else "",
+            *(format_rate(row.rates[mark].estimate) if row.rates else "" for mark in MARKS[1:]),
+            format_interval(row.differences[0].interval, signed=True) if row.differences else "",
+        ]
+        for row in comparison.rows
+    ]
 
 
 def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -151,7 +145,7 @@ def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         "GFLOP coord.",
         "wall s (all)",
     ]
-    rows = [
+    return head, [
         [
             _label(row),
             _number(row.tokens),
@@ -165,7 +159,6 @@ def _cost_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         ]
         for row in comparison.rows
     ]
-    return head, rows
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -177,19 +170,14 @@ def _headline(comparison: Comparison) -> str:
     reference = rows[comparison.reference]
     if not reference.rates:
         return f"{comparison.reference} ended no puzzle."
-    text = f"{comparison.reference} solved {format_interval(reference.rates[1.0])} of {reference.n} puzzles"
-    text += f" within {comparison.budget:,} tokens each."
-    solo = rows.get("solo")
-    if solo is not None and solo.differences:
-        difference = solo.differences[0]
-        gain = format_interval(difference.interval, signed=True)
-        text += f" One agent alone solved {format_interval(solo.rates[1.0])} with the same tokens: "
-        text += f"{comparison.reference} {difference.outcome} it by {gain}."
-    others = [row for row in comparison.rows if row.differences]
-    behind = [row.arm for row in others if row.differences[0].outcome != "beats"]
-    if behind:
-        text += f" It does not beat {', '.join(behind)}."
-    return text
+    rate = format_interval(reference.rates[1.0])
+    text = f"{comparison.reference} solved {rate} of {reference.n} puzzles within {comparison.budget:,} tokens each."
+    if "solo" in rows and rows["solo"].differences:
+        difference, rate = rows["solo"].differences[0], format_interval(rows["solo"].rates[1.0])
+        gain = f"{comparison.reference} {difference.outcome} it by {format_interval(difference.interval, signed=True)}"
+        text += f" One agent alone solved {rate} with the same tokens: {gain}."
+    behind = [row.arm for row in comparison.rows if row.differences and row.differences[0].outcome != "beats"]
+    return f"{text} It does not beat {', '.join(behind)}." if behind else text
 
 
 def comparison_data(
@@ -207,29 +195,25 @@ def comparison_data(
         with its answer; `arms`, what each arm changes against the reference, its runs and the outcome of each puzzle.
     """
     data: dict[str, Any] = _plain(comparison)
-    answers = {verdict.arm: verdict for verdict in comparison.verdicts}
-    base = _flat(runs[comparison.reference][0].config)
-    arms: dict[str, Any] = {}
-    questions = []
     for row in data["rows"]:
         del row["coverage"]  # the outcomes below say the same and more
-        arm, answer = row["arm"], answers.get(row["arm"])
-        question = {"arm": arm, "title": row["title"], "question": answer.question if answer else row["question"]}
-        questions.append({**question, "answer": answer.text if answer else ""})
-        arms[arm] = {
-            "changes": _changes(base, _flat(runs[arm][0].config)),
-            "runs": [_run_data(run) for run in runs[arm]],
-        }
-    for arm, reason in comparison.skipped.items():
-        question = {"arm": arm, "title": ARMS[arm].title, "question": ARMS[arm].question}
-        questions.append({**question, "answer": reason})
+    asked = [(row.arm, row.title, row.question, "") for row in comparison.rows]
+    asked += [(arm, ARMS[arm].title, ARMS[arm].question, reason) for arm, reason in comparison.skipped.items()]
+    answers = {verdict.arm: {"question": verdict.question, "answer": verdict.text} for verdict in comparison.verdicts}
+    base = _flat(runs[comparison.reference][0].config)
     return {
         "format": 1,
         **data,
         "headline": _headline(comparison),
         "setting": _setting(comparison),
-        "questions": questions,
-        "arms": arms,
+        "questions": [
+            {"arm": arm, "title": title, "question": question, "answer": reason, **answers.get(arm, {})}
+            for arm, title, question, reason in asked
+        ],
+        "arms": {
+            arm: {"changes": _changes(base, _flat(of_arm[0].config)), "runs": [_run_data(run) for run in of_arm]}
+            for arm, of_arm in runs.items()
+        },
         "provenance": dict(source),
     }
 
@@ -255,38 +239,28 @@ def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat |= _flat(inner, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = inner
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {prefix + key: inner}
     return flat
 
 
 def _plain(value: Any) -> Any:
     """Return dataclasses and named tuples as dicts, all the way down, with string keys."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(inner) for name, inner in value._asdict().items()}
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif dataclasses.is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {f"{key:g}" if isinstance(key, float) else key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown CPU"
+    about = Path("/proc/cpuinfo")
+    text = about.read_text(encoding="utf-8", errors="replace") if about.exists() else ""
+    found = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or "unknown CPU"
 
 
 def _gpu_name() -> str:
     torch = sys.modules.get("torch")  # not worth importing for a line; a run that used a GPU has loaded it
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return "no GPU"
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "no GPU"

@@ -6,8 +6,6 @@ interrupted one is resumed. It refuses to know how a run works (`swarm.run.runne
 (`swarm.compare.analysis`) and how they are written (`swarm.compare.report`).
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,16 +24,15 @@ from swarm.record.outcomes import RunOutcomes, read_run
 _PROGRESS_EVERY_S = 15.0
 
 
-def run_comparison(
+def compare_arms(
     config: ExperimentConfig,
     source: Path,
     out: Path | None = None,
     arms: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    *,
-    echo: Callable[[str], None],
-) -> Path:
-    """Run what is missing of a comparison, write table, plots and report, and return the folder.
+    echo: Callable[[str], None] = print,
+) -> Comparison:
+    """Run what is missing of a comparison, write table, plots and report, and return the result.
 
     Args:
         config: the base experiment; `compare` in it gives puzzles per seed.
@@ -48,25 +45,7 @@ def run_comparison(
     Raises:
         SwarmError: an unknown arm, no token budget, a folder that holds other runs, or a run that fails.
     """
-    out = out if out is not None else _folder(config)
-    compare_arms(config, source, out, arms, seeds, echo)
-    return out
-
-
-def _folder(config: ExperimentConfig) -> Path:
-    return Path("runs") / f"{config.name}-compare"
-
-
-def compare_arms(
-    config: ExperimentConfig,
-    source: Path,
-    out: Path | None = None,
-    arms: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    echo: Callable[[str], None] = print,
-) -> Comparison:
-    """Do what `run_comparison` does and return the result."""
-    out = out if out is not None else _folder(config)
+    out = out or Path("runs") / f"{config.name}-compare"
     plan = config.compare or CompareConfig()
     seeds = list(dict.fromkeys(seeds or plan.seeds))
     known = arms_of(config)
@@ -86,15 +65,13 @@ def compare_arms(
         began_s = time.monotonic()
         run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
         runs[arm].append(run)
-        solved = sum(puzzle.solved for puzzle in run.puzzles)
-        line = f"{label}: solved {solved} of {len(run.puzzles)}"
-        if reused:
-            echo(f"{line} (kept from before)")
-            continue
-        spent_s.append(time.monotonic() - began_s)
-        left = len(planned) - number
-        eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
-        echo(f"{line} in {_duration(spent_s[-1])}{eta}")
+        took = " (kept from before)"
+        if not reused:
+            spent_s.append(time.monotonic() - began_s)
+            left = len(planned) - number
+            eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
+            took = f" in {_duration(spent_s[-1])}{eta}"
+        echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
     from swarm.agents.models import num_parameters
 
     comparison = analyse(
@@ -140,11 +117,14 @@ def _finished_run(
     if before is not None and before.end_reason is not None:
         _check_weights(before, source)
         return before, True
-    with _Progress(label, config.episodes, echo) as progress:
-        if journal.exists():
-            done = 0 if before is None else len(before.puzzles)
-            echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-        outcome = start_run(config, source, run_dir, progress.follow)
+    if journal.exists():
+        done = 0 if before is None else len(before.puzzles)
+        echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
+    ended = threading.Event()
+    try:
+        outcome = start_run(config, source, run_dir, _progress(label, config.episodes, echo, ended))
+    finally:
+        ended.set()
     run = _read_own(config, run_dir)
     if run.end_reason is None:
         raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
@@ -175,37 +155,20 @@ def _check_weights(run: RunOutcomes, source: Path) -> None:
             )
 
 
-class _Progress:
-    """Echoes how far a run has come, from its journal, while the run occupies the main thread."""
+def _progress(label: str, episodes: int, echo: Callable[[str], None], stop: threading.Event) -> Callable[[Path], None]:
+    """Return what reports on a run from its journal, which exists by then, while the run occupies the main thread."""
 
-    def __init__(self, label: str, episodes: int, echo: Callable[[str], None]) -> None:
-        self._label, self._episodes, self._echo = label, episodes, echo
-        self._done = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def follow(self, run_dir: Path) -> None:
-        """Start to report on the run in `run_dir`; its journal exists by now."""
+    def report(run_dir: Path) -> None:
         reader = JournalReader(run_dir / JOURNAL_NAME, verify=False)
-        ended = _count_ended(reader)
-        self._thread = threading.Thread(target=self._report, args=(reader, ended), daemon=True)
-        self._thread.start()
-
-    def _report(self, reader: JournalReader, before: int) -> None:
+        before = ended = _count_ended(reader)
         began_s = time.monotonic()
-        ended = before
-        while not self._done.wait(_PROGRESS_EVERY_S):
+        while not stop.wait(_PROGRESS_EVERY_S):
             ended += _count_ended(reader)
             rate = (ended - before) / (time.monotonic() - began_s)
-            eta = f", about {_duration((self._episodes - ended) / rate)} left" if rate else ""
-            self._echo(f"{self._label}: {ended} of {self._episodes} puzzles, {rate:.2f}/s{eta}")
+            eta = f", about {_duration((episodes - ended) / rate)} left" if rate else ""
+            echo(f"{label}: {ended} of {episodes} puzzles, {rate:.2f}/s{eta}")
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
+    return lambda run_dir: threading.Thread(target=report, args=(run_dir,), daemon=True).start()
 
 
 def _count_ended(reader: JournalReader) -> int:

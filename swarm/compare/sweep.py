@@ -23,29 +23,27 @@ from swarm.stats import Interval, format_interval
 def run_sweep(
     config: ExperimentConfig,
     source: Path,
-    out: Path | None = None,
+    out: Path,
     arms: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    *,
-    echo: Callable[[str], None],
-) -> Path:
-    """Run what is missing of all comparisons, write the summary, and return the folder; as `run_comparison`.
+    echo: Callable[[str], None] = print,
+) -> None:
+    """Run what is missing of all comparisons and write the summary; arguments as for `compare_arms`.
 
     Raises:
-        SwarmError: the key is no setting, or as `run_comparison`.
+        SwarmError: the key is no setting, or as `compare_arms`.
     """
     plan = config.compare
     if plan is None or not plan.sweep:
         raise SwarmError("this experiment has no compare.sweep")
-    out = out if out is not None else Path("runs") / f"{config.name}-sweep"
     each = config.model_copy(update={"compare": plan.model_copy(update={"sweep": {}})})
     ((key, values),) = plan.sweep.items()
-    planned = [(value, with_settings(each, {key: value}, "compare.sweep")) for value in values]
+    name = key.rpartition(".")[2]
+    planned = {str(value): with_settings(each, {key: value}, "compare.sweep") for value in values}
     found: dict[str, Comparison] = {}
-    for value, one in planned:
+    for value, one in planned.items():
         echo(f"== {key} = {value}")
-        name = f"{key.rpartition('.')[2]}-{value}"
-        found[str(value)] = compare_arms(one, source, out / name, arms, seeds, echo)
+        found[value] = compare_arms(one, source, out / f"{name}-{value}", arms, seeds, echo)
         echo("")
     rates = {value: {row.arm: row.rates[1.0] for row in result.rows if row.rates} for value, result in found.items()}
     differences = {
@@ -59,11 +57,14 @@ def run_sweep(
         "crossover": crossover(differences),
     }
     write_whole(out / "sweep.json", json.dumps(summary, indent=1))
-    write_whole(out / "sweep.png", to_png(plot_sweep(rates, key.rpartition(".")[2])))
-    for line in _table(key, rates, differences):
-        echo(line)
-    echo(str(summary["crossover"]))
-    return out
+    write_whole(out / "sweep.png", to_png(plot_sweep(rates, name)))
+    for value, of_arms in rates.items():
+        echo(f"{key} = {value}")
+        for arm, rate in of_arms.items():
+            ahead = differences[value].get(arm)
+            versus = f"   swarm minus it {format_interval(ahead, signed=True)}" if ahead else ""
+            echo(f"  {arm:16} {format_interval(rate)}{versus}")
+    echo(summary["crossover"])
 
 
 def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:
@@ -87,20 +88,6 @@ def crossover(differences: Mapping[str, Mapping[str, Interval]]) -> str:
     return (
         f"crossover: the solo is ahead from {leads[0]} on, {proven}; the swarm is at {', '.join(ahead) or 'no value'}"
     )
-
-
-def _table(
-    key: str, rates: Mapping[str, Mapping[str, Interval]], differences: Mapping[str, Mapping[str, Interval]]
-) -> list[str]:
-    lines = []
-    for value, found in rates.items():
-        lines.append(f"{key} = {value}")
-        for arm, rate in found.items():
-            line = f"  {arm:16} {format_interval(rate)}"
-            if arm in differences[value]:
-                line += f"   swarm minus it {format_interval(differences[value][arm], signed=True)}"
-            lines.append(line)
-    return lines
 
 
 def _json(values: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -245,6 +245,12 @@ def acted(entry: AgentEntry) -> bool:
     return entry.get("fault") is None
 
 
+def said_by_person(entry: Steered) -> str:
+    """Return for readers what a person left for the run, and for whom."""
+    whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint", entry.get("text", ""))
+    return f"a person says to {whom}: {text}"
+
+
 def faults_in(record: Tick) -> list[tuple[str, str]]:
     """Return (who, what went wrong) of a tick, in agent order, the coordinator last."""
     calls: list[tuple[str, CallEntry | None]] = [(entry["agent"], entry) for entry in record["agents"]]

@@ -5,13 +5,10 @@ reads `journal.jsonl` and `telemetry.jsonl` and nothing else, only the bytes tha
 pauses so that it takes a few per cent of one core at most. It refuses to touch the run.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -21,7 +18,7 @@ from swarm.files import LineTail
 from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
-from swarm.view.dashboard_state import DashboardState, EndedEpisode
+from swarm.view.dashboard_state import DashboardState
 from swarm.view.dashboard_view import duration, plural, render, status
 
 CPU_SHARE = 0.02
@@ -43,15 +40,12 @@ class RunPoller:
         Raises:
             SwarmError: a file cannot be read or a journal line is no record.
         """
-        changed = False
+        before = self._journal.tail.offset, self._telemetry.offset
         try:
             for record in self._journal.poll():
                 self.state.fold(record)
-                changed = True
-            for line in self._telemetry.poll():
-                if (fact := parse_telemetry(line)) is not None:
-                    self.state.fold_telemetry(fact)
-                    changed = True
+            for fact in filter(None, map(parse_telemetry, self._telemetry.poll())):
+                self.state.fold_telemetry(fact)
         except KeyError as error:
             raise SwarmError(
                 f"{self._journal.path}, line {self._journal.tail.num_lines}: there is no episode or agent {error}; "
@@ -59,7 +53,7 @@ class RunPoller:
             ) from error
         except OSError as error:
             raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error
-        return changed
+        return before != (self._journal.tail.offset, self._telemetry.offset)
 
 
 def watch(
@@ -69,7 +63,7 @@ def watch(
     refresh_hz: float = 4.0,
     console: Console | None = None,
     plain: bool = False,
-) -> int | None:
+) -> None:
     """Show a run until it ends; a finished one is shown once.
 
     Args:
@@ -79,9 +73,6 @@ def watch(
         console: where to draw; default the standard output.
         plain: lines instead of a screen, on a terminal too.
 
-    Returns:
-        0 when the end (or, without `follow`, the present) was shown, None when the user left before.
-
     Raises:
         SwarmError: there is no journal, or it is damaged.
     """
@@ -90,15 +81,9 @@ def watch(
     poller.poll()
     if not follow and not poller.state.config:
         raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
-    on_screen = console.is_terminal and not console.is_dumb_terminal and not plain
-    on_screen = on_screen and (console.encoding or "").lower().startswith("utf")
-    try:
-        with _ending_on_sigterm():
-            show = _show_screen if on_screen else _show_lines
-            show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
-    except KeyboardInterrupt:
-        return None
-    return 0
+    can_draw = console.is_terminal and not console.is_dumb_terminal and (console.encoding or "").lower()[:3] == "utf"
+    show = _show_screen if can_draw and not plain else _show_lines
+    show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
 
 
 def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
@@ -115,34 +100,23 @@ def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bo
 
 
 def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
-    state, said, told = poller.state, 0, 0
-    beat_s = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    state, said, told, beat_s = poller.state, 0, 0, time.monotonic()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for _ in _polling(poller, pause_s) if follow else (True,):
-        fresh = min(state.num_ended - said, len(state.ended))
-        first = state.num_ended - fresh + 1
-        for number, ended in enumerate(list(state.ended)[len(state.ended) - fresh :], start=first):
-            say(_ended_line(state, ended, number))
-        said = state.num_ended
-        for event in list(state.events)[told - state.num_events :] if state.num_events > told else ():
-            say(f"! {one_line(event)}")
-        told = state.num_events
-        if fresh:
-            beat_s = time.monotonic()
-        elif time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
+        for number, ended in enumerate(state.ended, state.num_ended - len(state.ended) + 1):
+            if number > said:
+                outcome = "solved" if ended["solved"] else f"not solved ({one_line(ended['reason'])})"
+                took = f"{plural(ended['ticks'], 'tick')}, {ended['tokens']:,} tokens"
+                say(f"[{number}/{state.total_episodes}] episode {ended['episode']} {outcome} in {took}{_pace(state)}")
+                beat_s = time.monotonic()
+        for number, event in enumerate(state.events, state.num_events - len(state.events) + 1):
+            if number > told:
+                say(f"! {one_line(event)}")
+        said, told = state.num_ended, state.num_events
+        if time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
             beat_s = time.monotonic()
             say(f"episode {state.shown.index} tick {state.shown.tick}, {state.tokens:,} tokens{_pace(state)}")
-    text, _ = status(state)
-    say(f"{text}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
-
-
-def _ended_line(state: DashboardState, ended: EndedEpisode, number: int) -> str:
-    outcome = "solved" if ended.solved else f"not solved ({one_line(ended.reason)})"
-    took = f"{plural(ended.ticks, 'tick')}, {ended.tokens:,} tokens"
-    return f"[{number}/{state.total_episodes}] episode {ended.index} {outcome} in {took}{_pace(state)}"
+    say(f"{status(state)[0]}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
 
 
 def _pace(state: DashboardState) -> str:
@@ -156,30 +130,11 @@ def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
 
     The pause grows with the processor time of a round (poll plus drawing), so that watching stays cheap.
     """
-    changed = True
+    first = True
     while True:
         began_s = time.process_time()
-        changed = poller.poll() or changed
-        yield changed
-        changed = False
+        yield poller.poll() or first
+        first = False
         if poller.state.end is not None:
             return
-        spent_s = time.process_time() - began_s
-        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, spent_s / CPU_SHARE)))
-
-
-@contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that the terminal is restored before this process goes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, (time.process_time() - began_s) / CPU_SHARE)))

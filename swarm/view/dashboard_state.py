@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarm.record.records import End, EpisodeEnd, EpisodeStart, Record, Tick, faults_in
+from swarm.record.records import (
+    AgentEntry,
+    End,
+    EpisodeEnd,
+    EpisodeStart,
+    Record,
+    SpentEntry,
+    Tick,
+    faults_in,
+    said_by_person,
+)
 
 RATE_WINDOW_S = 10.0
 
@@ -19,18 +29,14 @@ class AgentView:
     """What one agent did in the last tick, or its opening report before the first one.
 
     Attributes:
-        action: None while no tick was read. rests: the last tick has no entry of this agent.
+        report: the last one, in its opening or in the last tick.
         directive: the last one given to it, in whichever tick.
-        tokens: of its call in the last tick.
+        entry: of the last tick. rests: that tick has none of this agent.
     """
 
-    action: str | None = None
-    feedback: str = ""
-    valid: bool = False
-    directive: str = ""
     report: str = ""
-    fault: str = ""
-    tokens: int = 0
+    directive: str = ""
+    entry: AgentEntry | None = None
     rests: bool = False
 
 
@@ -39,32 +45,18 @@ class EpisodeView:
     """One running or just ended episode.
 
     Attributes:
-        tick: committed ticks. views: the different observations that the episode began with.
+        tick: committed ticks. spent: in them. views: the different observations that the episode began with.
         directives: the last that the coordinator gave. outcome: why it ended, empty while it runs.
     """
 
     index: int
     goal: str
     tick: int = 0
-    tokens: int = 0
-    calls: int = 0
-    actions: int = 0
+    spent: SpentEntry = field(default_factory=lambda: SpentEntry(tokens=0, calls=0, actions=0))
     agents: dict[str, AgentView] = field(default_factory=dict)
     directives: dict[str, str] = field(default_factory=dict)
     views: list[str] = field(default_factory=list)
     outcome: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndedEpisode:
-    """How one episode ended."""
-
-    index: int
-    solved: bool
-    reason: str
-    ticks: int
-    tokens: int
-    solution: str
 
 
 @dataclass(slots=True)
@@ -86,7 +78,7 @@ class DashboardState:
     shown: EpisodeView | None = None
     num_ended: int = 0
     num_solved: int = 0
-    ended: deque[EndedEpisode] = field(default_factory=lambda: deque(maxlen=1000))
+    ended: deque[EpisodeEnd] = field(default_factory=lambda: deque(maxlen=1000))
     tokens: int = 0
     num_faults: int = 0
     num_events: int = 0
@@ -119,41 +111,41 @@ class DashboardState:
         Raises:
             KeyError: it is of an episode, or an agent, that has not begun.
         """
-        if record["kind"] == "header":
-            self.config = record["config"]
-        elif record["kind"] == "episode":
-            self._begin(record)
-        elif record["kind"] == "tick":
-            self._count(record)
-            if self.shown is not None and self.shown.index == record["episode"]:
-                self._show(record)
-        elif record["kind"] == "episode_end":
-            self._end_episode(record)
-        elif record["kind"] == "end":
-            self.end = record
+        match record["kind"]:
+            case "header":
+                self.config = record["config"]
+            case "episode":
+                self._begin(record)
+            case "tick":
+                self._count(record)
+            case "episode_end":
+                self._end_episode(record)
+            case "end":
+                self.end = record
 
     def fold_telemetry(self, fact: Mapping[str, Any]) -> None:
         """Take in one telemetry fact; unknown kinds and missing details are no error."""
         kind, at_s = fact["kind"], float(fact["at_s"])
         self.started_at_s = at_s if self.started_at_s is None else self.started_at_s
-        self.seen_at_s = at_s
-        self.interrupted = kind == "interrupted"
-        if kind in ("start", "resume"):
-            self._window.clear()
-            self.num_resumes += kind == "resume"
-            if kind == "resume":
+        self.seen_at_s, self.interrupted = at_s, kind == "interrupted"
+        match kind:
+            case "start":
+                self._window.clear()
+            case "resume":
+                self._window.clear()
+                self.num_resumes += 1
                 self._note("resumed")
-        elif kind == "commit":
-            self.work_s += float(fact.get("seconds", 0.0))
-            self.steps += int(fact.get("agent_steps", 0))
-            self._window.append((at_s, self.steps, self._tokens_by(int(fact.get("seq", -1)))))
-            while at_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
-                self._window.popleft()
-        elif kind == "host_death":
-            self.num_host_deaths += 1
-            self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}), replacing it")
-        elif kind == "host_ready" and isinstance(fact.get("recovered_s"), int | float):
-            self._note(f"its calls were answered after {fact['recovered_s']:.1f} s")
+            case "commit":
+                self.work_s += float(fact.get("seconds", 0.0))
+                self.steps += int(fact.get("agent_steps", 0))
+                self._window.append((at_s, self.steps, self._tokens_by(int(fact.get("seq", -1)))))
+                while at_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
+                    self._window.popleft()
+            case "host_death":
+                self.num_host_deaths += 1
+                self._note(f"host {fact.get('host', '?')} died ({fact.get('detail', 'unknown')}), replacing it")
+            case "host_ready" if isinstance(fact.get("recovered_s"), int | float):
+                self._note(f"its calls were answered after {fact['recovered_s']:.1f} s")
 
     def rates(self) -> tuple[float, float] | None:
         """Return (tokens per second, agent-steps per second), recent while running and overall at the end."""
@@ -161,9 +153,7 @@ class DashboardState:
             (since_s, steps, tokens), (now_s, steps_now, tokens_now) = self._window[0], self._window[-1]
             if now_s > since_s:
                 return (tokens_now - tokens) / (now_s - since_s), (steps_now - steps) / (now_s - since_s)
-        if self.work_s > 0:
-            return self.tokens / self.work_s, self.steps / self.work_s
-        return None
+        return (self.tokens / self.work_s, self.steps / self.work_s) if self.work_s > 0 else None
 
     def eta_s(self) -> float | None:
         """Return the seconds that the episodes still to come take at the pace so far."""
@@ -176,57 +166,43 @@ class DashboardState:
         self.events.append(event)
 
     def _begin(self, record: EpisodeStart) -> None:
-        episode = EpisodeView(record["episode"], record["goal"])
-        episode.agents = {entry["agent"]: AgentView(report=entry.get("report", "")) for entry in record["agents"]}
-        episode.views = list(dict.fromkeys(entry["observation"] for entry in record["agents"]))
-        self._open[episode.index] = episode
+        self._open[record["episode"]] = episode = EpisodeView(
+            record["episode"],
+            record["goal"],
+            agents={entry["agent"]: AgentView(entry.get("report", "")) for entry in record["agents"]},
+            views=list(dict.fromkeys(entry["observation"] for entry in record["agents"])),
+        )
         if self.shown is None or self.shown.outcome:
             self.shown = episode
 
     def _count(self, tick: Tick) -> None:
-        episode, spent = self._open[tick["episode"]], tick["spent"]
-        self.tokens += spent["tokens"] - episode.tokens
-        episode.tick, episode.tokens = tick["tick"] + 1, spent["tokens"]
-        episode.calls, episode.actions = spent["calls"], spent["actions"]
+        episode = self._open[tick["episode"]]
+        self.tokens += tick["spent"]["tokens"] - episode.spent["tokens"]
+        episode.tick, episode.spent = tick["tick"] + 1, tick["spent"]
         if tick["directives"]:
             episode.directives = dict(tick["directives"])
-            for agent, text in tick["directives"]:
-                episode.agents[agent].directive = text
+            for name, text in tick["directives"]:
+                episode.agents[name].directive = text
         where = f"(episode {episode.index}, tick {tick['tick']})"
-        for entry in tick.get("steered", []):
-            whom, text = " ".join(entry.get("agents", ["coordinator"])), entry.get("hint", entry.get("text", ""))
-            self._note(f"a person says to {whom}: {text} {where}")
+        for said in tick.get("steered", []):
+            self._note(f"{said_by_person(said)} {where}")
         for who, fault in faults_in(tick):
             self.num_faults += 1
             self._note(f"{who}: {fault} {where}")
         self._tokens_at.append((tick["seq"], self.tokens))
-
-    def _show(self, record: Tick) -> None:
-        agents = self._open[record["episode"]].agents
-        for name, agent in agents.items():
-            agents[name] = AgentView(directive=agent.directive, rests=True)
-        for entry in record["agents"]:
-            agent = agents[entry["agent"]]
-            agent.action, agent.feedback, agent.valid = entry["action"], entry["feedback"], entry["valid"]
-            agent.report, agent.fault = entry.get("report", ""), entry.get("fault", "")
-            agent.tokens = entry["prompt_tokens"] + entry["generated_tokens"]
-            agent.rests = False
+        if self.shown is episode:
+            for agent in episode.agents.values():
+                agent.report, agent.entry, agent.rests = "", None, True
+            for entry in tick["agents"]:
+                agent = episode.agents[entry["agent"]]
+                agent.report, agent.entry, agent.rests = entry.get("report", ""), entry, False
 
     def _end_episode(self, record: EpisodeEnd) -> None:
         episode = self._open.pop(record["episode"])
         episode.outcome = record["reason"]
         self.num_ended += 1
-        self.num_solved += bool(record["solved"])
-        self.ended.append(
-            EndedEpisode(
-                episode.index,
-                bool(record["solved"]),
-                record["reason"],
-                record["ticks"],
-                record["tokens"],
-                record.get("solution", ""),
-            )
-        )
+        self.num_solved += record["solved"]
+        self.ended.append(record)
         if self.shown is episode and self._open:
             self.shown = self._open[max(self._open)]
 

@@ -4,22 +4,27 @@ Owns the layout: one column of panels below 110 columns, two from there on; pane
 does, and say what they leave out rather than being cut. It refuses to read files and to remember anything.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import PaddingDimensions
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from swarm.record.records import EpisodeEnd
 from swarm.text import one_line
-from swarm.view.dashboard_state import AgentView, DashboardState, EndedEpisode, EpisodeView
+from swarm.view.dashboard_state import AgentView, DashboardState, EpisodeView
 
 TWO_COLUMNS_FROM = 110
 QUIET_AFTER_S = 30.0
 MAX_VIEWS = 3
-_BUDGETS = (("tokens", "tokens"), ("calls", "calls"), ("actions", "actions"), ("ticks", "tick"))
+
+_AGENT_COLUMNS = {"action": 4, "feedback": 5, "← told → says": 5}
+"""Columns of the table of agents that share its width, and in which ratio."""
 
 
 def render(state: DashboardState, width: int, height: int, *, now_s: float | None = None) -> RenderableType:
@@ -37,13 +42,11 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
         return _two_columns(state, width, height, now_s)
     bottom = 6 if height >= 16 else 0
     mind_rows = 0 if _has_no_coordinator(state) or height < 20 else 3
-    roomy = 5 + 3 + _num_agents(state) + mind_rows + bottom <= height
-    head_rows = 5 if roomy else 4
-    spare = height - head_rows - bottom - 3 - max(1, _num_agents(state))
+    head_rows = 5 if 5 + 3 + _num_agents(state) + mind_rows + bottom <= height else 4
     if mind_rows:
+        spare = height - head_rows - bottom - 3 - max(1, _num_agents(state))
         mind_rows = max(mind_rows, min(2 + len(_directive_groups(state)), spare))
-    parts = [_head(state, width, head_rows, now_s)]
-    parts.append(_agents(state, width, height - head_rows - bottom - mind_rows))
+    parts = [_head(state, width, head_rows, now_s), _agents(state, width, height - head_rows - bottom - mind_rows)]
     if mind_rows:
         parts.append(_coordinator(state, width, mind_rows))
     if bottom:
@@ -55,8 +58,7 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
 def status(state: DashboardState, now_s: float | None = None) -> tuple[str, str]:
     """Return what the run is doing, as text and its style."""
     if state.end is not None:
-        reason = str(state.end["reason"])
-        return reason, "bold green" if reason == "finished" else "bold yellow"
+        return state.end["reason"], "bold green" if state.end["reason"] == "finished" else "bold yellow"
     if state.interrupted:
         return "interrupted, `swarm resume` continues it", "bold yellow"
     if now_s is not None and state.seen_at_s is not None and now_s - state.seen_at_s > QUIET_AFTER_S:
@@ -79,46 +81,42 @@ def plural(count: int, noun: str) -> str:
 def _two_columns(state: DashboardState, width: int, height: int, now_s: float | None) -> RenderableType:
     rows = max(13, height - 5)
     right = min(56, width * 2 // 5)
-    mind_rows = 0
-    if not _has_no_coordinator(state) and rows >= 15:
-        mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12)
+    left = width - right
+    directed = not _has_no_coordinator(state) and rows >= 15
+    mind_rows = min(2 + max(1, len(_directive_groups(state))), rows - 12) if directed else 0
     agent_rows = min(rows, 3 + max(1, _num_agents(state)))
-    left_column = [_agents(state, width - right, agent_rows)]
+    left_column = [_agents(state, left, agent_rows)]
     right_column = [_coordinator(state, right, mind_rows)] if mind_rows else []
     right_column += [_budget(state, right, 6), _swarm(state, right, 6)]
     # The news go where room is left, below the agents if they are few.
     if rows - agent_rows >= 4:
-        left_column.append(_recent_events(state, width - right, min(rows - agent_rows, 14)))
+        left_column.append(_recent_events(state, left, min(rows - agent_rows, 14)))
     elif rows - 12 - mind_rows >= 4:
         right_column.append(_recent_events(state, right, rows - 12 - mind_rows))
     return Group(_head(state, width, 5, now_s), _side_by_side(Group(*left_column), Group(*right_column)))
 
 
 def _head(state: DashboardState, width: int, rows: int, now_s: float | None) -> RenderableType:
-    text, style = status(state, now_s)
-    clock = _elapsed(state, now_s)
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(width=9, style="dim", no_wrap=True)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_column(justify="right", no_wrap=True)
-    state_text = Text.assemble((text, style), (f"  {clock}" if clock else "", "dim"))
-    grid.add_row("goal", _goal(state), state_text)
-    grid.add_row("episodes", _bar(state.num_ended, state.total_episodes, "green"), _score(state))
-    if rows > 4:
-        grid.add_row("recent", _recent(state, width - 40), _where(state))
+    clock_s = state.work_s
+    if state.end is None and not state.interrupted and now_s is not None and state.started_at_s is not None:
+        clock_s = now_s - state.started_at_s
+    state_text = Text.assemble(status(state, now_s), (f"  {duration(clock_s)}" if clock_s else "", "dim"))
+    lines: list[tuple[RenderableType, ...]] = [
+        ("goal", _goal(state), state_text),
+        ("episodes", _bar(state.num_ended, state.total_episodes, "green"), _score(state)),
+        ("recent", _recent(state, width - 40), _where(state)),
+    ]
     title = f"{state.config['name']} · {state.config['world']['id']} · seed {state.config['seed']}"
-    return _panel(grid, title, width, rows)
+    return _panel(_grid(9, lines[: rows - 2], padding=(0, 1)), title, width, rows)
 
 
 def _goal(state: DashboardState) -> Text:
     """Return the goal and, where the agents see few different things, what they see."""
     if state.shown is None:
         return Text("no episode yet", style="dim")
-    text = Text(one_line(state.shown.goal), style="bold", no_wrap=True, overflow="ellipsis")
-    if len(state.shown.views) <= MAX_VIEWS:
-        for view in state.shown.views:
-            text.append(f"  · {one_line(view)}", style="not bold dim")
-    return text
+    views = state.shown.views if len(state.shown.views) <= MAX_VIEWS else []
+    seen = ((f"  · {one_line(view)}", "not bold dim") for view in views)
+    return Text.assemble(one_line(state.shown.goal), *seen, style="bold", no_wrap=True, overflow="ellipsis")
 
 
 def _score(state: DashboardState) -> Text:
@@ -134,23 +132,17 @@ def _score(state: DashboardState) -> Text:
 def _recent(state: DashboardState, room: int) -> Text:
     if not state.ended:
         return Text("no episode has ended yet", style="dim")
-    text = Text(no_wrap=True)
-    for ended in list(state.ended)[-max(1, room) :]:
-        text.append("■" if ended.solved else "□", style="green" if ended.solved else "red")
-    return text
+    return Text.assemble(*(_mark(ended) for ended in list(state.ended)[-max(1, room) :]), no_wrap=True)
+
+
+def _mark(ended: EpisodeEnd) -> tuple[str, str]:
+    return ("■", "green") if ended["solved"] else ("□", "red")
 
 
 def _where(state: DashboardState) -> Text:
-    if state.shown is None:
-        return Text("")
     more = f", {state.num_open} in flight" if state.num_open > 1 else ""
-    return Text(f"episode {state.shown.index}, tick {state.shown.tick}{more}", style="dim")
-
-
-def _elapsed(state: DashboardState, now_s: float | None) -> str:
-    if state.end is not None or state.interrupted or now_s is None or state.started_at_s is None:
-        return duration(state.work_s) if state.work_s else ""
-    return duration(now_s - state.started_at_s)
+    where = f"episode {state.shown.index}, tick {state.shown.tick}{more}" if state.shown else ""
+    return Text(where, style="dim")
 
 
 def _num_agents(state: DashboardState) -> int:
@@ -160,38 +152,47 @@ def _num_agents(state: DashboardState) -> int:
 def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
     """Return the table of agents in at most `rows` rows; the last row counts those that do not fit."""
     shown = state.shown
-    room = rows - 3
     agents = list(shown.agents.items()) if shown else []
-    hidden = len(agents) - room
-    if hidden > 0:
-        agents, hidden = agents[: room - 1], hidden + 1
-    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("agent", no_wrap=True, style="cyan", min_width=5)
-    for name, ratio in (("action", 4), ("feedback", 5), ("← told → says", 5)):
-        table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
-    table.add_column("tokens", justify="right", no_wrap=True, min_width=6, style="dim")
-    for name, agent in agents:
-        action, feedback = _last_action(agent)
-        table.add_row(one_line(name), action, feedback, _last_message(agent), str(agent.tokens or ""))
+    fit = len(agents) if len(agents) <= rows - 3 else rows - 4
+    table = Table(
+        Column("agent", no_wrap=True, style="cyan", min_width=5),
+        *(Column(name, ratio=ratio, no_wrap=True) for name, ratio in _AGENT_COLUMNS.items()),
+        Column("tokens", justify="right", no_wrap=True, min_width=6, style="dim"),
+        box=None,
+        expand=True,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+        pad_edge=False,
+    )
+    for name, agent in agents[:fit]:
+        tokens = agent.entry["prompt_tokens"] + agent.entry["generated_tokens"] if agent.entry else 0
+        table.add_row(one_line(name), *_last_action(agent), _last_message(agent), str(tokens or ""))
     body: RenderableType = table
-    if hidden > 0:
-        body = Group(table, Text(f"+{hidden} more", style="dim"))
+    if fit < len(agents):
+        body = Group(table, Text(f"+{len(agents) - fit} more", style="dim"))
     elif not agents:
         body = Text("the agents come with the first episode", style="dim")
-    height = min(rows, 3 + max(1, _num_agents(state)))
     title = f"agents · episode {shown.index} · tick {shown.tick}" if shown else "agents"
     if shown and shown.outcome:
         title += f" · {one_line(shown.outcome)}"
-    return _panel(body, title, width, height)
+    return _panel(body, title, width, min(rows, 3 + max(1, len(agents))))
 
 
 def _last_action(agent: AgentView) -> tuple[Text, Text]:
     """Return the action and what came of it; as long as no tick was read nothing is known."""
-    if agent.fault:
-        return Text("fault", style="yellow"), Text(one_line(agent.fault), style="yellow")
-    if agent.action is None:
-        return Text("rests" if agent.rests else "…", style="dim"), Text("")
-    return Text(one_line(agent.action)), Text(one_line(agent.feedback), style="green" if agent.valid else "red")
+    style = _style(agent)
+    if agent.entry is None:
+        return Text("rests" if agent.rests else "…", style=style), Text("")
+    if fault := agent.entry.get("fault"):
+        return Text("fault", style=style), Text(one_line(fault), style=style)
+    return Text(one_line(agent.entry["action"])), Text(one_line(agent.entry["feedback"]), style=style)
+
+
+def _style(agent: AgentView) -> str:
+    """Return the colour of what came of the agent's last action."""
+    if agent.entry is None:
+        return "dim"
+    return "yellow" if agent.entry.get("fault") else "green" if agent.entry["valid"] else "red"
 
 
 def _last_message(agent: AgentView) -> Text:
@@ -214,60 +215,48 @@ def _directive_groups(state: DashboardState) -> list[tuple[str, list[str]]]:
 
 
 def _coordinator(state: DashboardState, width: int, rows: int) -> RenderableType:
-    groups = _directive_groups(state)
-    room = rows - 2
-    kept = groups if len(groups) <= room else groups[: max(1, room - 1)]
-    lines: list[Text] = []
-    for text, agents in kept:
+    groups, room = _directive_groups(state), rows - 2
+    fit = len(groups) if len(groups) <= room else max(1, room - 1)
+    lines = [] if groups else [Text("no directive yet", style="dim")]
+    for text, agents in groups[:fit]:
         names = " ".join(agents[:4]) + (f" +{len(agents) - 4}" if len(agents) > 4 else "")
-        lines.append(
-            Text.assemble((text, "magenta"), (" → ", "dim"), (names, "cyan"), no_wrap=True, overflow="ellipsis")
-        )
-    if len(kept) < len(groups):
-        more = f"+{len(groups) - len(kept)} more"
+        parts = ((text, "magenta"), (" → ", "dim"), (names, "cyan"))
+        lines.append(Text.assemble(*parts, no_wrap=True, overflow="ellipsis"))
+    if fit < len(groups):
+        more = f"+{len(groups) - fit} more"
         if room > 1:
             lines.append(Text(more, style="dim"))
         else:
             lines[0].append(f"  {more}", style="dim")
-    if not groups:
-        lines.append(Text("no directive yet", style="dim"))
     return _panel(Group(*lines), f"coordinator · {state.config['coordinator']['kind']}", width, rows)
 
 
 def _budget(state: DashboardState, width: int, rows: int) -> RenderableType:
-    limits: dict[str, Any] = state.config["budget"]
     shown = state.shown or EpisodeView(0, "")
-    grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
-    grid.add_column(width=7, style="dim", no_wrap=True)
-    grid.add_column(ratio=1, no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
-    for name, attribute in _BUDGETS:
-        used, limit = int(getattr(shown, attribute)), limits.get(name)
+    spent: dict[str, Any] = {**shown.spent, "ticks": shown.tick}
+    lines: list[tuple[RenderableType, ...]] = []
+    for name in ("tokens", "calls", "actions", "ticks"):
+        used, limit = spent[name], state.config["budget"].get(name)
         if limit is None:
-            grid.add_row(name, Text("no limit", style="dim"), f"{used:,}")
-            continue
-        style = "red" if used >= limit else "yellow" if used >= 0.8 * limit else "cyan"
-        grid.add_row(name, _bar(used, limit, style), f"{used:,}/{limit:,}")
-    return _panel(grid, f"budget · episode {shown.index}", width, rows)
+            lines.append((name, Text("no limit", style="dim"), f"{used:,}"))
+        else:
+            style = "red" if used >= limit else "yellow" if used >= 0.8 * limit else "cyan"
+            lines.append((name, _bar(used, limit, style), f"{used:,}/{limit:,}"))
+    return _panel(_grid(7, lines), f"budget · episode {shown.index}", width, rows)
 
 
 def _swarm(state: DashboardState, width: int, rows: int) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 1, 0, 0))
-    grid.add_column(width=6, style="dim", no_wrap=True)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     rates = state.rates()
     speed = "no commit yet" if rates is None else f"{_brief(rates[0])} tokens/s, {_brief(rates[1])} steps/s"
-    grid.add_row("links", Text(_links(state)))
-    grid.add_row("agents", _dots(state, width - 11))
-    grid.add_row("speed", Text(speed, style="bold" if rates else "dim"))
-    counts = (
-        ("fault", state.num_faults),
-        ("host death", state.num_host_deaths),
-        ("resume", state.num_resumes),
-    )
-    trouble = ", ".join(plural(count, name) for name, count in counts if count)
-    grid.add_row("faults", Text(trouble or "none", style="yellow" if trouble else "dim"))
-    return _panel(grid, f"swarm · {state.config['topology']['kind']}", width, rows)
+    counts = {"fault": state.num_faults, "host death": state.num_host_deaths, "resume": state.num_resumes}
+    trouble = ", ".join(plural(count, name) for name, count in counts.items() if count)
+    lines: list[tuple[RenderableType, ...]] = [
+        ("links", Text(_links(state))),
+        ("agents", _dots(state, width - 11)),
+        ("speed", Text(speed, style="bold" if rates else "dim")),
+        ("faults", Text(trouble or "none", style="yellow" if trouble else "dim")),
+    ]
+    return _panel(_grid(6, lines), f"swarm · {state.config['topology']['kind']}", width, rows)
 
 
 def _brief(number: float) -> str:
@@ -282,31 +271,21 @@ def _links(state: DashboardState) -> str:
     topology, count = state.config["topology"], int(state.config["agents"]["count"])
     last = f"a{count - 1}"
     names = "a0" if count == 1 else f"a0 {last}" if count == 2 else f"a0 … {last}"
-    kind = topology["kind"]
-    if kind == "none":
-        return f"{names}, nobody reads reports"
-    if kind == "ring" and count > 2:
-        drawn = f"a0─a1─…─{last}─a0"
-    elif kind == "complete":
-        drawn = f"{names}, all read all"
-    elif kind == "small_world":
-        drawn = f"{names}, a small world"
-    elif kind == "file":
-        drawn = f"{names}, from {one_line(topology['path'])}"
-    else:
-        drawn = names
-    return drawn if _has_no_coordinator(state) else f"{drawn} ⇄ coordinator"
+    drawn = {
+        "none": f"{names}, nobody reads reports",
+        "ring": f"a0─a1─…─{last}─a0" if count > 2 else names,
+        "complete": f"{names}, all read all",
+        "small_world": f"{names}, a small world",
+        "file": f"{names}, from {one_line(topology.get('path'))}",
+    }.get(topology["kind"], names)
+    return drawn if topology["kind"] == "none" or _has_no_coordinator(state) else f"{drawn} ⇄ coordinator"
 
 
 def _dots(state: DashboardState, room: int) -> Text:
     """Return one dot per agent: green acted, red was illegal, yellow failed, hollow rested."""
     agents = list(state.shown.agents.values()) if state.shown else []
-    text = Text(no_wrap=True)
     fit = len(agents) if len(agents) <= room else room - 6
-    for agent in agents[:fit]:
-        mark = "○" if agent.action is None and not agent.fault else "●"
-        style = "yellow" if agent.fault else "dim" if agent.action is None else "green" if agent.valid else "red"
-        text.append(mark, style=style)
+    text = Text.assemble(*(("●" if agent.entry else "○", _style(agent)) for agent in agents[:fit]), no_wrap=True)
     if fit < len(agents):
         text.append(f" +{len(agents) - fit}", style="dim")
     return text
@@ -318,17 +297,16 @@ def _recent_events(state: DashboardState, width: int, rows: int) -> RenderableTy
     lines += [_ended(ended) for ended in list(state.ended)[-1 : -(rows - 1) : -1]]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
-    if not lines:
-        lines = [Text("no episode has ended yet", style="dim")]
-    return _panel(Group(*lines[: rows - 2]), "latest", width, rows)
+    lines = lines[: rows - 2] or [Text("no episode has ended yet", style="dim")]
+    return _panel(Group(*lines), "latest", width, rows)
 
 
-def _ended(ended: EndedEpisode) -> Text:
-    outcome = one_line(ended.solution) if ended.solved and ended.solution else one_line(ended.reason)
+def _ended(ended: EpisodeEnd) -> Text:
+    mark, colour = _mark(ended)
     return Text.assemble(
-        ("■ " if ended.solved else "□ ", "green" if ended.solved else "red"),
-        f"{ended.index}: {outcome}",
-        (f"  {plural(ended.ticks, 'tick')}, {ended.tokens:,} tokens", "dim"),
+        (f"{mark} ", colour),
+        f"{ended['episode']}: {one_line((ended['solved'] and ended.get('solution')) or ended['reason'])}",
+        (f"  {plural(ended['ticks'], 'tick')}, {ended['tokens']:,} tokens", "dim"),
     )
 
 
@@ -355,9 +333,23 @@ def _panel(body: RenderableType, title: str, width: int, rows: int) -> Panel:
     )
 
 
+def _grid(
+    label_width: int, lines: list[tuple[RenderableType, ...]], padding: PaddingDimensions = (0, 1, 0, 0)
+) -> Table:
+    """Return lines of a label, a content that fills the room there is and, where they have one, an end at the right."""
+    columns = (
+        Column(width=label_width, style="dim", no_wrap=True),
+        Column(ratio=1, no_wrap=True),
+        Column(justify="right", no_wrap=True),
+    )
+    return _filled(Table.grid(*columns[: len(lines[0])], expand=True, padding=padding), lines)
+
+
 def _side_by_side(*parts: RenderableType) -> Table:
-    grid = Table.grid(padding=0)
-    for _ in parts:
-        grid.add_column(no_wrap=True)
-    grid.add_row(*parts)
-    return grid
+    return _filled(Table.grid(*(Column(no_wrap=True) for _ in parts), padding=0), [parts])
+
+
+def _filled(table: Table, lines: Iterable[tuple[RenderableType, ...]]) -> Table:
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -5,14 +5,16 @@ was read) and the tokenizer; loads no model.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
-from swarm.record.records import acted
+from swarm.record.records import Tick, acted
 
 
 class MemoryItem(NamedTuple):
@@ -69,8 +71,7 @@ def _agents(run_dir: Path) -> dict[str, Any]:
     header = read_header(run_dir / JOURNAL_NAME)
     if header is None:
         raise SwarmError(f"{run_dir}: the run died before it began")
-    section: dict[str, Any] = header["config"]["agents"]
-    return section
+    return cast("dict[str, Any]", header["config"]["agents"])
 
 
 def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[FactItem]:
@@ -86,13 +87,12 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
     Raises:
         SwarmError: its agents know no facts, or there is no such agent or episode.
     """
-    records = list(read_records(run_dir / JOURNAL_NAME))
     settings = kinds_of_memory(run_dir).get("facts")
     if settings is None:
         raise SwarmError(f"agents of {run_dir} keep no facts; run with agents.memory: [stm, facts]")
     opened = {
         record["episode"]: [entry["agent"] for entry in record["agents"]]
-        for record in records
+        for record in read_records(run_dir / JOURNAL_NAME)
         if record["kind"] == "episode"
     }
     if not opened:
@@ -102,15 +102,19 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
         raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
     if agent not in opened[episode]:
         raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode])}")
-    first = 0 if settings["span"] == "run" else episode
     found: dict[str, FactItem] = {}
-    for record in records:
-        if record["kind"] != "tick" or not first <= record["episode"] <= episode:
-            continue
+    for record in _ticks(run_dir, settings["span"], episode):
         for source, observation, action in record["memory"].get("facts", {}).get("learned", ()):
             if settings["shared"] or source == agent:
                 found.setdefault(observation, FactItem(record["episode"], record["tick"], source, observation, action))
     return list(found.values())
+
+
+def _ticks(run_dir: Path, span: str, episode: int) -> Iterator[Tick]:
+    """Yield the ticks that a memory of this span can hold after an episode: its own, or all up to there."""
+    for record in read_records(run_dir / JOURNAL_NAME):
+        if record["kind"] == "tick" and (0 if span == "run" else episode) <= record["episode"] <= episode:
+            yield record
 
 
 def view_records(run_dir: Path, kind: str, episode: int | None = None) -> list[tuple[int, int, dict[str, Any]]]:
@@ -144,50 +148,33 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     memories = store.load(episode, tick)
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
-    agents, base_dir = _agents(run_dir), base_dir_of(run_dir)
-    model = agents["engine"]["model"]
+    name = _agents(run_dir)["engine"]["model"]
+    model = base_dir_of(run_dir) / name
 
     from ulm.checkpoint import read_checkpoint_config
     from ulm.memory import LTMState
     from ulm.tokenizer import Tokenizer
 
     try:
-        config = read_checkpoint_config(base_dir / model).model.ltm
-        tokenizer = Tokenizer.load(base_dir / model)
+        config, tokenizer = read_checkpoint_config(model).model.ltm, Tokenizer.load(model)
         if config is None:
-            raise ValueError(f"checkpoint {model} has no long-term memory any more")
+            raise ValueError(f"checkpoint {name} has no long-term memory any more")
         state = LTMState.from_bytes(memories[agent], config)
     except ValueError as error:
         raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
-    ends, places = _clock(run_dir, agent, episode, kinds_of_memory(run_dir)["ltm"]["span"] == "run")
+    calls = [
+        (record["episode"], record["tick"], entry["prompt_tokens"] + entry["generated_tokens"])
+        for record in _ticks(run_dir, kinds_of_memory(run_dir)["ltm"]["span"], episode)
+        for entry in record["agents"]
+        if entry["agent"] == agent and acted(entry)
+    ]
+    # Up to which token it had read after each call; the model that wrote an answer does not read its last token.
+    ends = list(accumulate(tokens - 1 for *_, tokens in calls))
+    parts = (state.position_BM, state.surprisal_BM, state.reads_BM, state.tokens_BMN)
     items = []
-    for position, surprisal, reads, tokens in zip(
-        state.position_BM[0].tolist(),
-        state.surprisal_BM[0].tolist(),
-        state.reads_BM[0].tolist(),
-        state.tokens_BMN[0].tolist(),
-        strict=True,
-    ):
+    for position, surprisal, reads, tokens in sorted(zip(*(part[0].tolist() for part in parts), strict=True)):
         if position >= 0:
-            when = places[min(bisect_right(ends, position), len(places) - 1)]
+            at, in_tick, _ = calls[min(bisect_right(ends, position), len(calls) - 1)]
             before = tokenizer.decode([token for token in tokens[:-1] if token >= 0])
-            items.append((position, MemoryItem(*when, before, tokenizer.decode(tokens[-1:]), surprisal, reads)))
-    return MemoryView(agent, episode, tick, config.capacity, [item for _, item in sorted(items)])
-
-
-def _clock(run_dir: Path, agent: str, episode: int, whole_run: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return up to which token an agent had read after each of its calls, and the (episode, tick) of each.
-
-    The last token of an answer is not read by the model that wrote it.
-    """
-    ends: list[int] = []
-    places: list[tuple[int, int]] = []
-    for record in read_records(run_dir / JOURNAL_NAME):
-        if record["kind"] != "tick" or (record["episode"] != episode and not whole_run) or record["episode"] > episode:
-            continue
-        for entry in record["agents"]:
-            if entry["agent"] == agent and acted(entry):
-                read = entry["prompt_tokens"] + entry["generated_tokens"] - 1
-                ends.append((ends[-1] if ends else 0) + read)
-                places.append((record["episode"], record["tick"]))
-    return ends, places
+            items.append(MemoryItem(at, in_tick, before, tokenizer.decode(tokens[-1:]), surprisal, reads))
+    return MemoryView(agent, episode, tick, config.capacity, items)

@@ -17,8 +17,6 @@ from swarm.files import write_whole
 from swarm.stats import Interval, format_interval
 from swarm.text import printable
 
-_BASE = Path(__file__).parent
-
 
 def render(template: Path, data: Mapping[str, Any]) -> str:
     """Return a page.
@@ -28,7 +26,7 @@ def render(template: Path, data: Mapping[str, Any]) -> str:
         data: the names that the template uses; pictures are PNG bytes.
     """
     environment = Environment(
-        loader=FileSystemLoader([template.parent, _BASE]),
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,

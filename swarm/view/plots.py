@@ -40,8 +40,9 @@ def plot_token_parts(parts: Mapping[str, int]) -> Any:
     axes = figure.add_subplot()
     total = sum(parts.values()) or 1
     bars = axes.barh(list(parts), list(parts.values()), height=0.6, color=BLUE, zorder=2)
-    labels = [f"{tokens:,} ({tokens / total:.0%})" for tokens in parts.values()]
-    axes.bar_label(bars, labels, padding=6, fontsize=9.5, color=INK)
+    axes.bar_label(
+        bars, [f"{tokens:,} ({tokens / total:.0%})" for tokens in parts.values()], padding=6, fontsize=9.5, color=INK
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, max([1, *parts.values()]) * 1.22)
     axes.xaxis.set_major_formatter(thousands)

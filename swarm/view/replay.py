@@ -7,21 +7,21 @@ why an agent acted as it did.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
-from swarm.record.journal import JOURNAL_NAME, JournalReader, state_hash
-from swarm.record.records import AgentEntry, End, EpisodeEnd, EpisodeStart, Header, Record, Tick, acted, faults_in
+from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, state_hash
+from swarm.record.records import EpisodeEnd, EpisodeStart, Header, Record, Tick, acted, faults_in, said_by_person
 from swarm.run.budget import Spent
 from swarm.run.episode import open_world
 from swarm.run.experience import Retelling
 from swarm.seeds import derive_seed
 from swarm.text import printable
-from worlds.protocol import Info, StepResult, World
+from worlds.protocol import Info, World
 
 _T = TypeVar("_T")
 
@@ -30,7 +30,7 @@ class ReplayError(SwarmError):
     """The journal and the world disagree; the message names the record, the place and both values."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplayResult:
     """What was replayed.
 
@@ -41,18 +41,19 @@ class ReplayResult:
         hash: hash of the last record.
     """
 
-    records: int
-    episodes: int
-    solved: int
-    ticks: int
-    open_episodes: int
-    finished: bool
-    hash: str
+    records: int = 0
+    episodes: int = 0
+    solved: int = 0
+    ticks: int = 0
+    open_episodes: int = 0
+    finished: bool = False
+    hash: str = GENESIS
 
 
 @dataclass(slots=True)
 class _Episode:
-    index: int
+    """A running episode; `steered`: the last line of steer.jsonl that it was told."""
+
     world: World
     ticks: int = 0
     spent: Spent = field(default_factory=Spent)
@@ -74,8 +75,8 @@ def replay_run(run_dir: Path, check: bool, *, progress: Callable[[int, int], Non
     replayer = _Replayer(run_dir, check)
     for _ in replayer.records():
         if progress is not None:
-            progress(*replayer.position())
-    return replayer.result()
+            progress(replayer.reader.tail.offset, replayer.path.stat().st_size)
+    return replayer.result
 
 
 def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> Generator[str, None, ReplayResult]:
@@ -92,12 +93,10 @@ def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> 
     replayer = _Replayer(run_dir, check)
     retelling = Retelling(run_dir) if prompts else None
     for record in replayer.records():
-        lines = _say(record, replayer.open)
         if retelling is not None:
-            lines = chain(_say_prompts(record, retelling), lines)
-        for line in lines:
-            yield printable(line)
-    return replayer.result()
+            yield from map(printable, _say_prompts(record, retelling))
+        yield from map(printable, _say(record, replayer.open))
+    return replayer.result
 
 
 class _Replayer:
@@ -107,21 +106,13 @@ class _Replayer:
         self.path = run_dir / JOURNAL_NAME
         if not self.path.is_file():
             raise SwarmError(f"no journal at {self.path}; name the folder of a run")
-        self.run_dir = run_dir
+        self.base_dir = run_dir  # a journal without its folder may have a world's file beside itself
+        with suppress(SwarmError):
+            self.base_dir = base_dir_of(run_dir)
         self.reader = JournalReader(self.path, verify=check)
         self.open: dict[int, _Episode] = {}
-        self.config: dict[str, Any] = {}
-        self.episodes = self.solved = self.ticks = self.tokens = self.faults = 0
-        self.finished = False
-
-    def position(self) -> tuple[int, int]:
-        return self.reader.tail.offset, self.path.stat().st_size
-
-    def result(self) -> ReplayResult:
-        num_records, last_hash = self.reader.tail.num_lines, self.reader.last_hash
-        return ReplayResult(
-            num_records, self.episodes, self.solved, self.ticks, len(self.open), self.finished, last_hash
-        )
+        self.result = ReplayResult()
+        self.tokens = self.faults = 0
 
     def records(self) -> Iterator[Record]:
         """Yield each record once it was compared; asking for the next one closes an ended episode."""
@@ -130,22 +121,27 @@ class _Replayer:
             yield record
             if record["kind"] == "episode_end":
                 del self.open[record["episode"]]
-        if not self.config:
+            self.result.records, self.result.hash = self.reader.tail.num_lines, self.reader.last_hash
+            self.result.open_episodes = len(self.open)
+        if not self.reader.tail.num_lines:
             raise SwarmError(f"{self.path} holds no whole record; the run was cut before it began")
 
     def _compare(self, record: Record) -> None:
-        if self.finished:
+        if self.result.finished:
             raise ReplayError(f"seq {record['seq']}: a record after the end of the run")
-        if record["kind"] == "header":
-            self._read_config(record)
-        elif record["kind"] == "episode":
-            self._begin(record)
-        elif record["kind"] == "tick":
-            self._tick(record, self._episode_of(record))
-        elif record["kind"] == "episode_end":
-            self._end_episode(record, self._episode_of(record))
-        elif record["kind"] == "end":
-            self._end(record)
+        match record["kind"]:
+            case "header":
+                self._read_config(record)
+            case "episode":
+                self._begin(record)
+            case "tick":
+                self._tick(record, self._episode_of(record))
+            case "episode_end":
+                self._end_episode(record, self._episode_of(record))
+            case "end":
+                counted = {"episodes": self.result.episodes, "solved": self.result.solved, "tokens": self.tokens}
+                _follows(_place(record), record, **counted, faults=self.faults)
+                self.result.finished = True
 
     def _read_config(self, header: Header) -> None:
         config = header["config"]
@@ -154,7 +150,6 @@ class _Replayer:
             self.num_agents, self.seed = int(config["agents"]["count"]), int(config["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {error!r}") from error
-        self.config = config
 
     def _episode_of(self, record: Tick | EpisodeEnd) -> _Episode:
         episode = self.open.get(record["episode"])
@@ -166,10 +161,9 @@ class _Replayer:
         index, place = record["episode"], _place(record)
         if index in self.open:
             raise ReplayError(f"{place}: the episode began twice")
-        _same(place, "world", record["world"], self.world_id)
-        _same(place, "seed", record["seed"], derive_seed(self.seed, "world", index))
+        _follows(place, record, world=self.world_id, seed=derive_seed(self.seed, "world", index))
         try:
-            world = open_world(self.world_id, self.num_agents, self.options, self._base_dir())
+            world = open_world(self.world_id, self.num_agents, self.options, self.base_dir)
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
         options = {"episode": index, "level": record["level"]}
@@ -177,57 +171,60 @@ class _Replayer:
         _same(place, "agents", [opening["agent"] for opening in record["agents"]], world.possible_agents)
         for opening in record["agents"]:
             agent = opening["agent"]
-            there = f"{place}, agent {agent}"
-            _same(there, "observation", opening["observation"], observations.get(agent))
-            _same(there, "report", opening.get("report"), _report(infos, agent))
-        _same(place, "goal", record["goal"], _calling(place, "goal", world.goal))
-        _same(place, "state", record["state"], _calling(place, "state", lambda: state_hash(world.state())))
-        self.open[index] = _Episode(index, world)
-
-    def _base_dir(self) -> Path:
-        """Return where a world's file is looked for: a journal without its folder may have it beside itself."""
-        try:
-            return base_dir_of(self.run_dir)
-        except SwarmError:
-            return self.run_dir
+            report = infos.get(agent, Info()).get("report")
+            _follows(f"{place}, agent {agent}", opening, observation=observations.get(agent), report=report)
+        _follows(place, record, goal=_calling(place, "goal", world.goal), state=_state_of(world, place))
+        self.open[index] = _Episode(world)
 
     def _tick(self, record: Tick, episode: _Episode) -> None:
         place, world = _place(record), episode.world
-        _same(place, "tick", record["tick"], episode.ticks)
-        entries = record["agents"]
-        names = [entry["agent"] for entry in entries]
+        _follows(place, record, tick=episode.ticks)
+        names = [entry["agent"] for entry in record["agents"]]
         _same(place, "order of agents", names, [agent for agent in world.possible_agents if agent in names])
-        actions = {entry["agent"]: entry["action"] for entry in entries if acted(entry)}
+        actions = {entry["agent"]: entry["action"] for entry in record["agents"] if acted(entry)}
         result = _calling(place, "step", lambda: world.step(actions))
-        for entry in entries:
-            if acted(entry):
-                _same_entry(place, entry, result)
+        for entry in filter(acted, record["agents"]):
+            agent = entry["agent"]
+            info = result.infos.get(agent, Info())
+            _follows(
+                f"{place}, agent {agent}",
+                entry,
+                feedback=info.get("feedback"),
+                valid=info.get("valid"),
+                reward=result.rewards.get(agent),
+                report=info.get("report"),
+            )
         self._check_steered(place, record, episode)
         cost = Spent.of(record)
         episode.spent += cost
         self.tokens += cost.tokens
         self.faults += len(faults_in(record))
-        _same(place, "spent", record["spent"], episode.spent.entry())
-        _same(place, "state", record["state"], _calling(place, "state", lambda: state_hash(world.state())))
-        _same(place, "terminated", record["terminated"], _all(result.terminations))
-        _same(place, "truncated", record["truncated"], _all(result.truncations))
+        _follows(
+            place,
+            record,
+            spent=episode.spent.entry(),
+            state=_state_of(world, place),
+            terminated=_all(result.terminations),
+            truncated=_all(result.truncations),
+        )
         episode.ticks += 1
-        self.ticks += 1
+        self.result.ticks += 1
 
     def _check_steered(self, place: str, record: Tick, episode: _Episode) -> None:
         """Compare what a person said with what agents were told; nothing that was said may come twice."""
-        given = dict(record["directives"])
+        given, said = dict(record["directives"]), dict[str, str]()
         for entry in record.get("steered", []):
             if entry["line"] <= episode.steered:
                 raise ReplayError(f"{place}: line {entry['line']} of steer.jsonl was taken twice")
             episode.steered = entry["line"]
-        for agent, text in _directed_by_people(record).items():
+            said |= dict.fromkeys(entry.get("agents", []), entry.get("text", ""))
+        for agent, text in said.items():
             _same(f"{place}, agent {agent}", "directive of a person", given.get(agent), text)
 
     def _end_episode(self, record: EpisodeEnd, episode: _Episode) -> None:
-        place = _place(record)
-        _same(place, "solved", record["solved"], episode.world.solved)
-        _same(place, "reason is 'solved'", record["reason"] == "solved", episode.world.solved)
+        place, solved = _place(record), episode.world.solved
+        _same(place, "solved", record["solved"], solved)
+        _same(place, "reason is 'solved'", record["reason"] == "solved", solved)
         fault = record["reason"].startswith("world fault")
         if fault != ("unrecorded" in record):
             raise ReplayError(f"{place}: the cost of a step without a record stands with a world fault, and only there")
@@ -235,32 +232,14 @@ class _Replayer:
             unrecorded = Spent(**record["unrecorded"])
             episode.spent += unrecorded
             self.tokens += unrecorded.tokens
-        spent = episode.spent
-        for name, recorded, value in (
-            ("ticks", record["ticks"], episode.ticks),
-            ("tokens", record["tokens"], spent.tokens),
-            ("calls", record["calls"], spent.calls),
-            ("actions", record["actions"], spent.actions),
-        ):
-            _same(place, name, recorded, value)
-        self.episodes += 1
-        self.solved += episode.world.solved
+        _follows(place, record, ticks=episode.ticks, **episode.spent.entry())
+        self.result.episodes += 1
+        self.result.solved += solved
         self.faults += fault
 
-    def _end(self, record: End) -> None:
-        place = _place(record)
-        _same(place, "episodes", record["episodes"], self.episodes)
-        _same(place, "solved", record["solved"], self.solved)
-        _same(place, "tokens", record["tokens"], self.tokens)
-        _same(place, "faults", record["faults"], self.faults)
-        self.finished = True
 
-
-def _place(record: Record) -> str:
-    place = f"seq {record['seq']}"
-    if record["kind"] in ("episode", "tick", "episode_end"):
-        place += f", episode {record['episode']}"
-    return f"{place}, tick {record['tick']}" if record["kind"] == "tick" else place
+def _place(record: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {record[name]}" for name in ("seq", "episode", "tick") if name in record)
 
 
 def _same(place: str, what: str, recorded: Any, recomputed: Any) -> None:
@@ -268,17 +247,10 @@ def _same(place: str, what: str, recorded: Any, recomputed: Any) -> None:
         raise ReplayError(f"{place}: {what} differs: the journal has {recorded!r}, recomputed is {recomputed!r}")
 
 
-def _same_entry(place: str, entry: AgentEntry, result: StepResult) -> None:
-    agent = entry["agent"]
-    there, info = f"{place}, agent {agent}", result.infos.get(agent, Info())
-    _same(there, "feedback", entry["feedback"], info.get("feedback"))
-    _same(there, "valid", entry["valid"], info.get("valid"))
-    _same(there, "reward", entry["reward"], result.rewards.get(agent))
-    _same(there, "report", entry.get("report"), _report(result.infos, agent))
-
-
-def _report(infos: Mapping[str, Info], agent: str) -> str | None:
-    return infos.get(agent, Info()).get("report")
+def _follows(place: str, record: Mapping[str, Any], **recomputed: Any) -> None:
+    """Compare some fields of a record, or of an entry in it, with what was recomputed."""
+    for what, value in recomputed.items():
+        _same(place, what, record.get(what), value)
 
 
 def _all(flags: Mapping[str, bool]) -> bool:
@@ -292,11 +264,8 @@ def _calling(place: str, what: str, call: Callable[[], _T]) -> _T:
         raise ReplayError(f"{place}: the world's {what} raised {type(error).__name__}: {error}") from error
 
 
-def _directed_by_people(record: Tick) -> dict[str, str]:
-    told: dict[str, str] = {}
-    for entry in record.get("steered", []):
-        told.update(dict.fromkeys(entry.get("agents", []), entry.get("text", "")))
-    return told
+def _state_of(world: World, place: str) -> str:
+    return _calling(place, "state", lambda: state_hash(world.state()))
 
 
 def _say_prompts(record: Record, retelling: Retelling) -> Iterator[str]:
@@ -310,50 +279,37 @@ def _say_prompts(record: Record, retelling: Retelling) -> Iterator[str]:
 
 def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]:
     """Yield the lines of one record for people."""
-    if record["kind"] == "header":
-        config = record["config"]
-        yield (
-            f"{config.get('name', 'run')}: {config['world']['id']}, {config['agents']['count']} agents, "
-            f"seed {config['seed']}"
-        )
-    elif record["kind"] == "episode":
-        yield ""
-        yield f"episode {record['episode']}: {record['goal']}"
-        yield from (f"  {opening['agent']:>5} sees {opening['observation']}" for opening in record["agents"])
-    elif record["kind"] == "tick":
-        spent = record["spent"]
-        yield (
-            f"episode {record['episode']} tick {record['tick']}  "
-            f"tokens {spent['tokens']:,}  calls {spent['calls']:,}  actions {spent['actions']:,}"
-        )
-        yield from _say_person(record)
-        yield from (f"  {agent:>5} <- {text}" for agent, text in record["directives"])
-        for entry in record["agents"]:
-            if not acted(entry):
-                yield f"  {entry['agent']:>5} !! {entry.get('fault')}"
-            else:
+    match record["kind"]:
+        case "header":
+            config = record["config"]
+            about = f"{config['world']['id']}, {config['agents']['count']} agents, seed {config['seed']}"
+            yield f"{config.get('name', 'run')}: {about}"
+        case "episode":
+            yield from ("", f"episode {record['episode']}: {record['goal']}")
+            yield from (f"  {opening['agent']:>5} sees {opening['observation']}" for opening in record["agents"])
+        case "tick":
+            spent = record["spent"]
+            cost = f"tokens {spent['tokens']:,}  calls {spent['calls']:,}  actions {spent['actions']:,}"
+            yield f"episode {record['episode']} tick {record['tick']}  {cost}"
+            yield from _say_person(record)
+            yield from (f"  {agent:>5} <- {text}" for agent, text in record["directives"])
+            for entry in record["agents"]:
                 mark = " " if entry["valid"] else "x"
-                yield f"  {entry['agent']:>5} {mark}  {entry['action']}  {entry['feedback']}"
-    elif record["kind"] == "episode_end":
-        solution = f": {record['solution']}" if record.get("solution") else ""
-        yield (
-            f"episode {record['episode']} ended, {record['reason']}{solution} "
-            f"({record['ticks']} ticks, {record['tokens']:,} tokens)"
-        )
-        yield from (f"  | {line}" for line in open_episodes[record["episode"]].world.render().splitlines())
-    elif record["kind"] == "end":
-        yield ""
-        yield (
-            f"{record['reason']}: {record['solved']} of {record['episodes']} solved, "
-            f"{record['tokens']:,} tokens, {record['faults']} faults"
-        )
+                said = f"{mark}  {entry['action']}  {entry['feedback']}" if acted(entry) else f"!! {entry.get('fault')}"
+                yield f"  {entry['agent']:>5} {said}"
+        case "episode_end":
+            solution = f": {record['solution']}" if record.get("solution") else ""
+            cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"
+            yield f"episode {record['episode']} ended, {record['reason']}{solution} ({cost})"
+            yield from (f"  | {line}" for line in open_episodes[record["episode"]].world.render().splitlines())
+        case "end":
+            solved = f"{record['solved']} of {record['episodes']} solved"
+            yield from ("", f"{record['reason']}: {solved}, {record['tokens']:,} tokens, {record['faults']} faults")
 
 
 def _say_person(record: Tick) -> Iterator[str]:
     """Yield what people said and did in a tick."""
-    for entry in record.get("steered", []):
-        whom = " ".join(entry.get("agents", ["coordinator"]))
-        yield f"  a person says to {whom}: {entry.get('hint', entry.get('text'))}"
+    yield from (f"  {said_by_person(entry)}" for entry in record.get("steered", []))
     if (review := record.get("review")) is not None:
         yield from (f"  a person says to coordinator: {hint}" for hint in review.get("hints", []))
         yield f"  a person {review['answer']} what the coordinator said"

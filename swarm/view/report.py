@@ -8,7 +8,7 @@ arms see `swarm.compare.report`.
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from swarm.figures import to_png
 from swarm.record.journal import JOURNAL_NAME, read_records
@@ -18,63 +18,6 @@ from swarm.view.page import render, write
 from swarm.view.plots import plot_puzzles, plot_token_parts
 
 MAX_TRANSCRIPT_ROUNDS = 200
-
-
-class Transcript(TypedDict):
-    """One puzzle as it went; `observations`: what each agent sees at its start, `steps`: one row per action."""
-
-    episode: int
-    goal: str
-    solution: str
-    tokens: int
-    rounds: int
-    rounds_shown: int
-    observations: dict[str, str]
-    steps: list[dict[str, Any]]
-
-
-class RunReport(TypedDict):
-    """What there is to say of one run: plain data, as JSON holds it.
-
-    Keys:
-        episodes: puzzles that were asked for. end_reason: None while the run has not finished.
-        puzzles: the ended ones, with the fields of `PuzzleOutcome`. ended_by: reason -> count, the commonest first.
-        solve_rate: `estimate`, `low`, `high` (95 % bootstrap over puzzles); None before the first puzzle ended.
-        means: what -> `mean` and `largest` over puzzles, tokens first.
-        tokens_by_part: who read or wrote them -> tokens over the whole run, running puzzles included.
-        faults: the first of them; num_faults counts all.
-        budget_tokens: per puzzle, None without a limit. wall_s: 0 without telemetry.
-        first_solved: None where none is. checkpoints: path -> sha256. config: all logical settings.
-    """
-
-    name: str
-    seed: int
-    world: str
-    agents: str
-    coordinator: str
-    topology: str
-    episodes: int
-    budget_tokens: int | None
-    end_reason: str | None
-    puzzles: list[dict[str, Any]]
-    num_solved: int
-    solve_rate: dict[str, float] | None
-    means: dict[str, dict[str, float]]
-    actions: int
-    invalid_actions: int
-    ended_by: dict[str, int]
-    tokens_by_part: dict[str, int]
-    faults: list[dict[str, Any]]
-    num_faults: int
-    host_deaths: list[str]
-    resumes: int
-    wall_s: float
-    agent_steps: int
-    first_solved: Transcript | None
-    journal_hash: str
-    num_records: int
-    checkpoints: dict[str, str]
-    config: dict[str, Any]
 
 
 def write_report(run_dir: Path) -> Path:
@@ -95,8 +38,21 @@ def write_report(run_dir: Path) -> Path:
     return write(run_dir / "report" / "report.html", page)
 
 
-def report_data(run_dir: Path) -> RunReport:
-    """Return what there is to say of the run in a folder.
+def report_data(run_dir: Path) -> dict[str, Any]:
+    """Return what there is to say of the run in a folder: plain data, as JSON holds it.
+
+    Returns:
+        Names, counts and settings under these keys, among them:
+        `episodes`: puzzles that were asked for. `end_reason`: None while the run has not finished.
+        `puzzles`: the ended ones, with the fields of `PuzzleOutcome`. `ended_by`: reason -> count, the commonest first.
+        `solve_rate`: `estimate`, `low`, `high` (95 % bootstrap over puzzles); None before the first puzzle ended.
+        `means`: what -> `mean` and `largest` over puzzles, tokens first.
+        `tokens_by_part`: who read or wrote them -> tokens over the whole run, running puzzles included.
+        `faults`: the first of them; `num_faults` counts all.
+        `budget_tokens`: per puzzle, None without a limit. `wall_s`: 0 without telemetry.
+        `first_solved`: that puzzle as it went, None where none is solved. `observations`: what each agent sees at its
+        start, `steps`: one row per action.
+        `checkpoints`: path -> sha256. `config`: all logical settings.
 
     Raises:
         SwarmError: there is no readable journal.
@@ -104,7 +60,7 @@ def report_data(run_dir: Path) -> RunReport:
     run = read_run(run_dir)
     config, puzzles = run.config, run.puzzles
     solved = [puzzle for puzzle in puzzles if puzzle.solved]
-    rate = rate_interval([p.solved for p in puzzles], [p.puzzle for p in puzzles]) if puzzles else None
+    rate = rate_interval([p.solved for p in puzzles], [p.puzzle for p in puzzles])._asdict() if puzzles else None
     agents = config["agents"]
     return {
         "name": str(config.get("name", run_dir.name)),
@@ -118,7 +74,7 @@ def report_data(run_dir: Path) -> RunReport:
         "end_reason": run.end_reason,
         "puzzles": [asdict(puzzle) for puzzle in puzzles],
         "num_solved": len(solved),
-        "solve_rate": rate._asdict() if rate else None,
+        "solve_rate": rate,
         "means": {
             what: {"mean": sum(values) / len(values), "largest": max(values)}
             for what, values in (
@@ -158,17 +114,17 @@ def _tokens_by_part(puzzles: list[PuzzleOutcome]) -> dict[str, int]:
     return {name: tokens for name, tokens in parts.items() if tokens}
 
 
-def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> Transcript:
+def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> dict[str, Any]:
     """Return a puzzle as it went, from a second pass over the journal."""
     observations: dict[str, str] = {}
     steps: list[dict[str, Any]] = []
     directives: dict[str, str] = {}
     for record in read_records(run.run_dir / JOURNAL_NAME, verify=False):
-        if record["kind"] not in ("episode", "tick", "episode_end") or record["episode"] != puzzle.episode:
-            continue
-        if record["kind"] == "episode":
+        if record["kind"] == "episode" and record["episode"] == puzzle.episode:
             observations = {entry["agent"]: entry["observation"] for entry in record["agents"]}
-        elif record["kind"] == "tick" and record["tick"] < MAX_TRANSCRIPT_ROUNDS:
+        elif record["kind"] == "tick" and record["episode"] == puzzle.episode:
+            if record["tick"] == MAX_TRANSCRIPT_ROUNDS:
+                break
             if record["coordinator"] is not None:
                 directives = dict(record["directives"])  # they stay in force until the coordinator's next turn
             steps += [
@@ -182,7 +138,7 @@ def _transcript(run: RunOutcomes, puzzle: PuzzleOutcome) -> Transcript:
                 }
                 for entry in record["agents"]
             ]
-        elif record["kind"] == "episode_end":
+        elif record["kind"] == "episode_end" and record["episode"] == puzzle.episode:
             break
     return {
         "episode": puzzle.episode,

@@ -189,16 +189,25 @@ def test_baseline_runs_the_solo_config(swarm, provide):
 def test_compare_passes_arms_and_seeds_of_the_command_line(swarm, provide, capsys):
     seen = []
 
-    def run_comparison(config, source, out, arms, seeds, echo):
-        seen.append((arms, seeds))
+    def compare_arms(config, source, out, arms, seeds, echo):
+        seen.append((out, arms, seeds))
         echo("working")
-        return Path("runs/compare-demo")
 
-    provide("swarm.compare.runs", run_comparison=run_comparison)
+    provide("swarm.compare.runs", compare_arms=compare_arms)
     assert swarm("compare", "x.yaml") == 0
     assert swarm("compare", "x.yaml", "--arm", "rules", "--arm", "solo", "--seed", "1") == 0
-    assert seen == [([], []), (["rules", "solo"], [1])]
-    assert "runs/compare-demo/report.html" in capsys.readouterr().out
+    folder = Path("runs/demo-compare")
+    assert seen == [(folder, [], []), (folder, ["rules", "solo"], [1])]
+    assert "runs/demo-compare/report.html" in capsys.readouterr().out
+
+
+def test_a_sweep_is_named_after_its_experiment(swarm, provide, capsys):
+    seen = []
+    provide("swarm.compare.sweep", run_sweep=lambda *given: seen.append(given[2]))
+    Path("x.yaml").write_text(EXPERIMENT + "compare: {sweep: {agents.count: [2, 4]}}\n")
+    assert swarm("compare", "x.yaml") == 0
+    assert seen == [Path("runs/demo-sweep")]
+    assert "runs/demo-sweep/sweep.png" in capsys.readouterr().out
 
 
 def test_failed_run_passes_its_exit_code_on(swarm, provide):
@@ -275,14 +284,13 @@ def test_terminal_gets_the_dashboard_unless_refused(swarm, provide, monkeypatch,
 @pytest.mark.process
 def test_watcher_that_ignores_the_end_is_ended(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(watcher, "_CATCH_UP_S", 0.0)
     monkeypatch.setattr(watcher, "_QUIT_S", 0.05)
     stubborn = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; print(); time.sleep(60)"
     view = watcher.Watcher(live=False)
     view._process = process = subprocess.Popen([sys.executable, "-uc", stubborn], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
-    view.wait()
+    view.end(0.0)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -310,10 +318,10 @@ def test_journal_file_stands_for_its_folder():
 def test_watch_shows_the_run_and_ends_quietly_on_interrupt(swarm, provide, capsys):
     make_run()
     seen = []
-    provide("swarm.view.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())) or 0)
+    provide("swarm.view.dashboard", watch=lambda *run, **how: seen.append((*run, *how.values())))
     assert swarm("watch", "runs/demo-s0", "--plain") == 0
     assert seen == [(Path("runs/demo-s0"), True, True)]
-    provide("swarm.view.dashboard", watch=lambda *_, **__: None)  # what it returns when the user left
+    provide("swarm.view.dashboard", watch=lambda *_, **__: raising(KeyboardInterrupt())())
     assert swarm("watch", "runs/demo-s0") == 130
     assert capsys.readouterr().err == ""
 

@@ -16,7 +16,7 @@ from fakes.scripted_run import Script, ScriptedPool, chance, experiment, standin
 from swarm.compare.analysis import Comparison, analyse
 from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable, solo_config
 from swarm.compare.report import table_text
-from swarm.compare.runs import run_comparison
+from swarm.compare.runs import compare_arms
 from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -88,7 +88,8 @@ def compare_in(
     config: ExperimentConfig | None = None,
     echo: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    return run_comparison(config or experiment(), folder.parent / "demo.yaml", folder, arms, seeds, echo=echo)
+    compare_arms(config or experiment(), folder.parent / "demo.yaml", folder, arms, seeds, echo)
+    return folder
 
 
 def compared(tmp_path: Path, arms: dict[str, Script], episodes: int = 10, **setting: object) -> Comparison:
@@ -250,7 +251,8 @@ def test_a_rival_is_run_compared_and_shown_beside_the_arms(tmp_path: Path, runne
         }
     )
     lines: list[str] = []
-    folder = run_comparison(config, tmp_path / "demo.yaml", tmp_path / "c", echo=lines.append)
+    folder = tmp_path / "c"
+    compare_arms(config, tmp_path / "demo.yaml", folder, echo=lines.append)
     assert runner.started == [f"{arm}-s{seed}" for arm in ("swarm", "by_hand", "twin") for seed in (1, 2, 3)]
     found = json.loads((folder / "comparison.json").read_text())
     assert {v["arm"]: v["outcome"] for v in found["verdicts"]} == {"by_hand": "beats", "twin": "ties with"}
@@ -381,12 +383,10 @@ def test_comparison_runs_every_arm_and_seed_and_writes_all_files(tmp_path: Path,
     policies = tmp_path / "policies" / "agent"
     policies.mkdir(parents=True)
     (policies / "config.json").write_text('{"num_parameters": 1000000}')
-    out = run_comparison(experiment(), tmp_path / "demo.yaml", tmp_path / "out", echo=lines.append)
+    out = tmp_path / "out"
+    compare_arms(experiment(), tmp_path / "demo.yaml", out, echo=lines.append)
     assert drawing_runner.started == [
-        f"{arm}-s{seed}"
-        for arm in ARMS
-        if not ARMS[arm].needs_memory and not ARMS[arm].needs_setting
-        for seed in (1, 2, 3)
+        f"{arm}-s{seed}" for arm in ARMS if ARMS[arm].needs not in ("memory", "shared", "control") for seed in (1, 2, 3)
     ]
     for name in ("table.txt", "comparison.json", "coverage.png", "solve_rate.png", "report.html"):
         assert (out / name).stat().st_size > 500

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from swarm.compare import plots
+from swarm.compare.analysis import ArmRow
 from swarm.compare.arms import ARMS
-from swarm.compare.plots import Bar, plot_coverage, plot_rates, plot_sweep
+from swarm.compare.plots import plot_coverage, plot_rates, plot_sweep
 from swarm.figures import BLUE, to_png
 from swarm.stats import Interval
 
@@ -45,8 +46,12 @@ def test_coverage_has_a_curve_and_an_end_label_for_every_arm_that_ended_a_puzzle
 
 
 def test_rates_have_a_bar_an_interval_and_a_number_for_every_arm() -> None:
-    bars = [Bar("solo", "solo, sees all", LOW, 40), Bar("swarm", "swarm", HIGH, 60)]
-    (axes,) = plot_rates(bars, "swarm").axes
+    nothing: Any = (None,) * 9
+    rows = [
+        ArmRow("solo", "solo, sees all", 40, {1.0: LOW}, *nothing),
+        ArmRow("swarm", "swarm", 60, {1.0: HIGH}, *nothing),
+    ]
+    (axes,) = plot_rates(rows, "swarm").axes
     assert [bar.get_width() for bar in axes.patches] == [0.2, 0.9]
     (whiskers,) = axes.collections
     assert [segment[:, 0].tolist() for segment in whiskers.get_segments()] == [
@@ -75,4 +80,4 @@ def test_every_arm_has_a_style_of_its_own() -> None:
 
 def test_no_two_curves_look_alike() -> None:
     styles = plots._styles(NAMES)
-    assert len({styles[name] for name in NAMES}) == len(NAMES)
+    assert len({tuple(styles[name].values()) for name in NAMES}) == len(NAMES)

@@ -248,7 +248,7 @@ def test_no_watcher_writes_between_the_questions(capsys: pytest.CaptureFixture[s
     watcher = Watcher(live=True, attended=True)
     watcher.start(Path("runs/demo-s0"))
     assert (watcher.run_dir, watcher._process) == (Path("runs/demo-s0"), None)
-    watcher.wait()
+    watcher.end(0.0)
     assert "swarm watch runs/demo-s0" in capsys.readouterr().out
 
 
