@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, WorldError, WorldOptions, tool
 from worlds.words import WORDS
 
 ASKED, DONE = "asked", "done"
@@ -50,7 +51,7 @@ class FactsOptions(WorldOptions):
     """Steps after which the episode is truncated."""
 
 
-class FactsWorld(World):
+class FactsWorld(OrderedWorld):
     """Read the documents of your own desks, then answer questions, some of which others have read the answer to.
 
     Desk d belongs to agent d modulo the number of agents. An agent reads the pages of its desks' documents one by one,
@@ -88,7 +89,7 @@ class FactsWorld(World):
                 f"{len(self._pool)}; lower 'desks', 'pages' or 'facts'"
             )
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Hand out documents and questions of `seed`; `options` change nothing."""
         o = self.options
         rng = random.Random(seed)  # noqa: S311 - a puzzle, not a secret
@@ -104,18 +105,11 @@ class FactsWorld(World):
             rng.shuffle(asked)
             first = len(self._asked)
             self._asked += asked
-            self._open[self._owner(desk)] += range(first, len(self._asked))
+            self._open[self.possible_agents[desk % len(self.possible_agents)]] += range(first, len(self._asked))
         self._due = {agent: len(numbers) for agent, numbers in self._open.items()}
         self._right = dict.fromkeys(self.possible_agents, 0)
         self._wrong = [0] * len(self._asked)
         self._read = [0] * o.desks
-        self._steps = 0
-        self.solved = False
-        self.agents = list(self.possible_agents)
-        return {agent: self._observe(agent) for agent in self.agents}, {agent: Info() for agent in self.agents}
-
-    def _owner(self, desk: int) -> str:
-        return self.possible_agents[desk % len(self.possible_agents)]
 
     def _unread(self, agent: str) -> int | None:
         """Return the desk whose document an agent is reading."""
@@ -126,34 +120,19 @@ class FactsWorld(World):
         first = self._read[desk] * self.options.facts
         return self._documents[desk][first : first + self.options.facts]
 
-    def _observe(self, agent: str) -> str:
+    def observe(self, agent: str) -> str:
+        """Return a page, else a question, else that there is none."""
         if (desk := self._unread(agent)) is not None:
             text = " ".join(f"{question} {answer} ." for question, answer in self._page(desk))
             return f"desk {desk} page {self._read[desk] + 1} of {self.options.pages} : {text}"
         return f"{ASKED} {self._asked[self._open[agent][0]][0]}" if self._open[agent] else DONE
 
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Turn pages and take answers, in agent order."""
-        live = self.agents
-        infos: dict[str, Info] = {agent: {"feedback": "passed", "valid": True} for agent in live}
-        rewards = dict.fromkeys(live, 0.0)
-        for agent in self.ordered(actions):
-            infos[agent], rewards[agent] = self._act(agent, actions[agent].strip())
-        self._steps += bool(live)
-        over = not any(self._open.values())
-        self.solved = sum(self._right.values()) == len(self._asked)
-        out_of_time = not over and self._steps >= self.options.max_steps
-        if over or out_of_time:
-            self.agents = []
-        return StepResult(
-            observations={agent: self._observe(agent) for agent in live},
-            rewards=rewards,
-            terminations=dict.fromkeys(live, over),
-            truncations=dict.fromkeys(live, out_of_time),
-            infos=infos,
-        )
+    def has_ended(self) -> bool:
+        """Return whether no question is open any more."""
+        return not any(self._open.values())
 
-    def _act(self, agent: str, action: str) -> tuple[Info, float]:
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Turn a page or take an answer."""
         if (desk := self._unread(agent)) is not None:
             if action != "next":
                 return {"feedback": "read on first; say: next", "valid": False}, 0.0
@@ -173,6 +152,7 @@ class FactsWorld(World):
         if action.removeprefix("answer ").strip() == answer:
             self._open[agent].pop(0)
             self._right[agent] += 1
+            self.solved = sum(self._right.values()) == len(self._asked)
             report = f"answered {self._right[agent]} of {self._due[agent]}"
             facts = [(f"{ASKED} {question}", f"answer {answer}")]
             return {"feedback": "right", "valid": True, "report": report, "facts": facts}, 1.0 / len(self._asked)
@@ -185,7 +165,7 @@ class FactsWorld(World):
     def state(self) -> dict[str, Any]:
         """Return documents, questions, and how far everybody is."""
         return {
-            "step": self._steps,
+            "step": self.steps,
             "solved": self.solved,
             "documents": [[list(fact) for fact in document] for document in self._documents],
             "asked": [list(fact) for fact in self._asked],
@@ -213,7 +193,7 @@ class FactsWorld(World):
         """Return how far everybody is."""
         o = self.options
         right = sum(self._right.values())
-        lines = [f"facts-v0 step {self._steps}/{o.max_steps} · {right}/{len(self._asked)} questions answered"]
+        lines = [f"facts-v0 step {self.steps}/{o.max_steps} · {right}/{len(self._asked)} questions answered"]
         for agent in self.possible_agents:
             doing = "reads" if self._unread(agent) is not None else f"{len(self._open[agent])} open"
             lines.append(f"{agent}: {self._right[agent]} of {self._due[agent]} right, {doing}")

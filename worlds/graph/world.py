@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import networkx as nx
 from pydantic import Field, model_validator
 
-from worlds.protocol import Info, StepResult, World, WorldOptions, tool
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, StepResult, WorldOptions, tool
 
 COLOURS = ("red", "blue", "green", "gold", "pink", "grey", "brown", "white")
 
@@ -53,7 +54,7 @@ class _Maze(NamedTuple):
     goal: int
 
 
-class GraphWorld(World):
+class GraphWorld(OrderedWorld):
     """Search a dark maze of rooms for the one goal room; any agent that enters it wins for all.
 
     Rooms have numbers that mean nothing. Ways go in both directions. A door is a locked way; walking through
@@ -76,48 +77,28 @@ class GraphWorld(World):
     playbook: ClassVar[str | None] = "worlds.graph.playbook:GraphPlaybook"
     options: GraphOptions
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Generate the maze of `seed` and put all agents into its start room; `options` change nothing."""
         self._graph, self._keys, start, self._goal = _generate(seed, self.options)
         self._room = dict.fromkeys(self.possible_agents, start)
         self._held: dict[str, list[str]] = {agent: [] for agent in self.possible_agents}
         self._shown: dict[int, str] = {}
         self._told: dict[str, str] = {}
-        self._steps = 0
-        self.solved = False
-        self.agents = list(self.possible_agents)
-        observations = {agent: self._observe(agent) for agent in self.agents}
-        infos: dict[str, Info] = {agent: {} for agent in self.agents}
-        self._add_reports(infos)
-        return observations, infos
 
     def step(self, actions: Mapping[str, str]) -> StepResult:
         """Apply the actions in agent order: of two agents that take one key, the first gets it."""
-        live = self.agents
-        infos: dict[str, Info] = {agent: {"feedback": "passed", "valid": True} for agent in live}
         acting = self.ordered(actions)
-        for agent in acting:
-            feedback, valid = self._act(agent, actions[agent])
-            infos[agent] = {"feedback": feedback, "valid": valid}
-        self._steps += bool(live)
+        result = super().step(actions)
         # An agent that passes keeps its news until it acts again: nobody may be listening to it now.
-        self._add_reports({agent: infos[agent] for agent in acting})
-        self.solved = self.solved or any(self._room[agent] == self._goal for agent in live)
-        out_of_time = not self.solved and self._steps >= self.options.max_steps
-        if self.solved or out_of_time:
-            self.agents = []
-        return StepResult(
-            observations={agent: self._observe(agent) for agent in live},
-            rewards={agent: float(self._room[agent] == self._goal) for agent in live},
-            terminations=dict.fromkeys(live, self.solved),
-            truncations=dict.fromkeys(live, out_of_time),
-            infos=infos,
-        )
+        for agent in acting:
+            if news := self.first_report(agent):
+                result.infos[agent]["report"] = news
+        return result
 
     def state(self) -> dict[str, Any]:
         """Return the maze, where everything is, and what the swarm was told."""
         return {
-            "step": self._steps,
+            "step": self.steps,
             "solved": self.solved,
             "goal": self._goal,
             "ways": sorted([min(a, b), max(a, b), colour] for a, b, colour in self._graph.edges(data="colour")),
@@ -153,7 +134,7 @@ class GraphWorld(World):
     def render(self) -> str:
         """Return the progress of the search and where everyone is."""
         lines = [
-            f"graph-v0 step {self._steps}/{self.options.max_steps}"
+            f"graph-v0 step {self.steps}/{self.options.max_steps}"
             f" · seen {len(self._shown)}/{self.options.rooms} rooms · goal {self._goal}"
             + (" · reached" if self.solved else "")
         ]
@@ -179,8 +160,15 @@ class GraphWorld(World):
     def _colours(self) -> list[str]:
         return list(COLOURS[: self.options.doors])
 
-    def _act(self, agent: str, action: str) -> tuple[str, bool]:
-        match = _ACTION.fullmatch(action.strip())
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Walk, take a key or look."""
+        feedback, valid = self._do(agent, action)
+        reached = self._room[agent] == self._goal
+        self.solved = self.solved or reached
+        return Info(feedback=feedback, valid=valid), float(reached)
+
+    def _do(self, agent: str, action: str) -> tuple[str, bool]:
+        match = _ACTION.fullmatch(action)
         if match is None:
             return "not an action; say: go ROOM, take KEY or look", False
         here = self._room[agent]
@@ -223,18 +211,17 @@ class GraphWorld(World):
     def _in_hand(self, agent: str) -> str:
         return " ".join([" have", *self._held[agent]]) if self._held[agent] else ""
 
-    def _observe(self, agent: str) -> str:
+    def observe(self, agent: str) -> str:
+        """Return the room that an agent stands in, and its keys."""
         return self._view(self._room[agent]) + self._in_hand(agent)
 
-    def _add_reports(self, infos: Mapping[str, Info]) -> None:
-        for agent, info in infos.items():
-            room = self._room[agent]
-            view, place = self._view(room), f"at {room}{self._in_hand(agent)}"
-            if self._shown.get(room) != view:
-                info["report"] = view + self._in_hand(agent)
-            elif self._told.get(agent) != place:
-                info["report"] = place
-            self._shown[room], self._told[agent] = view, place
+    def first_report(self, agent: str) -> str | None:
+        """Return what an agent has to tell: its room or else its place, when it is news; it is none from now on."""
+        room = self._room[agent]
+        view, place = self._view(room), f"at {room}{self._in_hand(agent)}"
+        is_news, moved = self._shown.get(room) != view, self._told.get(agent) != place
+        self._shown[room], self._told[agent] = view, place
+        return self.observe(agent) if is_news else place if moved else None
 
 
 def _generate(seed: int, options: GraphOptions) -> _Maze:

@@ -34,7 +34,7 @@ def _episode(rng: random.Random) -> list[Example]:
     names = sorted(rng.sample(range(16), rooms))  # of a larger house, whose other rooms are others' business
     calls: list[Example] = []
     for name, room in zip(names, range(rooms), strict=True):
-        for page, text in enumerate(world.pages(room), 1):
+        for page, text in enumerate(world.text[room], 1):
             observation = f"room {name} page {page} of {pages} : {text}"
             # Somebody may already tell what is not needed yet.
             told = f"key {rng.choice(WORDS)}" if rng.random() < 0.05 else ""
@@ -42,7 +42,7 @@ def _episode(rng: random.Random) -> list[Example]:
     questions = [
         (name, key, value)
         for name, room in zip(names, range(rooms), strict=True)
-        for key, value in rng.sample(world.notes(room), min(QUESTIONS_PER_ROOM, len(world.notes(room))))
+        for key, value in rng.sample(world.notes[room], min(QUESTIONS_PER_ROOM, len(world.notes[room])))
     ]
     rng.shuffle(questions)
     for name, key, value in questions[: 2 * QUESTIONS_PER_ROOM]:
