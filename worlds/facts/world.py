@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from worlds.files import read_once
 from worlds.ordered import OrderedWorld
 from worlds.protocol import Info, WorldError, WorldOptions, tool
 from worlds.words import WORDS
@@ -77,12 +78,8 @@ class FactsWorld(OrderedWorld):
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         super().__init__(num_agents, options)
-        o, self._pool = self.options, _made_up()
-        if o.file is not None:
-            try:
-                self._pool = _read_once(o.file, Path(o.file).stat().st_mtime_ns)
-            except OSError as error:
-                raise WorldError(f"cannot read {o.file}: {error.strerror or error}") from error
+        o = self.options
+        self._pool = _made_up() if o.file is None else read_once(_parse_facts, o.file)
         if (needed := o.desks * o.pages * o.facts) > len(self._pool):
             raise WorldError(
                 f"{o.desks} desks with {o.pages} pages of {o.facts} facts need {needed} facts, there are "
@@ -221,24 +218,21 @@ def _made_up() -> tuple[tuple[str, str], ...]:
     return tuple((f"what is the code of {word} ?", f"{rng.choice(WORDS)} {rng.choice(WORDS)}") for word in WORDS)
 
 
-@lru_cache(maxsize=8)
-def _read_once(file: str, modified_ns: int) -> tuple[tuple[str, str], ...]:
-    """Read a file once per process: every episode makes a world of its own.
+def _parse_facts(path: Path, text: str) -> tuple[tuple[str, str], ...]:
+    """Return the questions and answers of a file.
 
     Raises:
-        WorldError: it does not hold questions and answers.
+        WorldError: it does not hold any.
     """
-    path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
             rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
         else:
             rows = json.loads(text)
             rows = [row for part in rows.values() for row in part] if isinstance(rows, dict) else rows
         pairs = {" ".join(row["question"].split()): " ".join(row["answer"].split()) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise WorldError(
-            f"{file} does not hold objects or rows with `question` and `answer` ({error!r:.100})"
+            f"{path} does not hold objects or rows with `question` and `answer` ({error!r:.100})"
         ) from error
     return tuple((q, a) for q, a in pairs.items() if q and a and max(len(q), len(a)) <= LONGEST)
