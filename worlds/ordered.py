@@ -29,7 +29,7 @@ class OrderedWorld(World):
         self.begin(seed, options or {})
         infos = {agent: Info() for agent in self.agents}
         for agent, info in infos.items():
-            if report := self.first_report(agent):
+            if report := self.news(agent):
                 info["report"] = report
         return {agent: self.observe(agent) for agent in self.agents}, infos
 
@@ -65,8 +65,8 @@ class OrderedWorld(World):
     def act(self, agent: str, action: str) -> tuple[Info, float]:
         """Apply one action, without space around it; return feedback and reward, and set `solved` where it solves."""
 
-    def first_report(self, agent: str) -> str | None:
-        """Return what an agent reports before the first step, None for nothing."""
+    def news(self, agent: str) -> str | None:
+        """Return what an agent has to report when an episode starts, None for nothing."""
         return None
 
     def has_ended(self) -> bool:

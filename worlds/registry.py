@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worlds.entry_points import Door, instance, load
+from worlds.plain import clause
 from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
 
 DOOR = Door("ulm_swarm.worlds", "world", WorldError)
@@ -27,7 +28,7 @@ _BUILT_IN = {
     "split-numbers-v0": "worlds.split_numbers.world:SplitNumbersWorld",
     "vault-v0": "worlds.vault.world:VaultWorld",
 }
-_VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
+VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
 _registered: dict[str, type[World]] = {}
 
 
@@ -47,7 +48,7 @@ def register(cls: type[World]) -> type[World]:
     if not (isinstance(cls, type) and issubclass(cls, World)):
         raise WorldError(f"{cls!r} is not a world: derive it from worlds.World")
     world_id = getattr(cls, "id", None)
-    if not isinstance(world_id, str) or not _VERSIONED.fullmatch(world_id):
+    if not isinstance(world_id, str) or not VERSIONED.fullmatch(world_id):
         raise WorldError(f"{cls.__name__}.id is {world_id!r}: use words and a version, like 'maze-v0'")
     if world_id in _BUILT_IN or _registered.get(world_id, cls) is not cls:
         raise WorldError(f"world id {world_id} is taken: give {cls.__name__} another name or version")
@@ -147,9 +148,9 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
 
 def _not_found(world_id: str) -> str:
     known = available()
-    match = _VERSIONED.fullmatch(world_id)
+    match = VERSIONED.fullmatch(world_id)
     name = match[1] if match else world_id
-    versions = [other for other in known if (found := _VERSIONED.fullmatch(other)) and found[1] == name]
+    versions = [other for other in known if (found := VERSIONED.fullmatch(other)) and found[1] == name]
     if versions:
         return f"{world_id} not found; available version{'s'[: len(versions) > 1]}: {', '.join(versions)}"
     near = difflib.get_close_matches(world_id, known, n=1)
@@ -166,8 +167,6 @@ def _explain(detail: ErrorDetails, options: type[WorldOptions]) -> str:
         if near:
             return f"unknown option '{path}'; did you mean '{near[0]}'?"
         return f"unknown option '{path}'; valid options: {', '.join(known) or 'none'}"
-    message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     if not path:  # a validator of the whole model has named the options itself
-        return message
-    message = message[:1].lower() + message[1:]
-    return f"'{path}': {message}" + ("" if detail["type"] == "missing" else f", got {detail['input']!r:.60}")
+        return " ".join(detail["msg"].removeprefix("Value error, ").split())
+    return clause(path, detail)

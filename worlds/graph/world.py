@@ -91,8 +91,8 @@ class GraphWorld(OrderedWorld):
         result = super().step(actions)
         # An agent that passes keeps its news until it acts again: nobody may be listening to it now.
         for agent in acting:
-            if news := self.first_report(agent):
-                result.infos[agent]["report"] = news
+            if report := self.news(agent):
+                result.infos[agent]["report"] = report
         return result
 
     def state(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class GraphWorld(OrderedWorld):
         """Return the room that an agent stands in, and its keys."""
         return self._view(self._room[agent]) + self._in_hand(agent)
 
-    def first_report(self, agent: str) -> str | None:
+    def news(self, agent: str) -> str | None:
         """Return what an agent has to tell: its room or else its place, when it is news; it is none from now on."""
         room = self._room[agent]
         view, place = self._view(room), f"at {room}{self._in_hand(agent)}"

@@ -112,7 +112,7 @@ class SplitNumbersWorld(ExpressionWorld):
         """Return the tiles that an agent sees, and the target."""
         return f"{self._own_name(agent)} target {self.target}"
 
-    def first_report(self, agent: str) -> str | None:
+    def news(self, agent: str) -> str | None:
         """Return the tiles of an agent, where others do not see them."""
         return None if self.options.view == "full" else self._own_name(agent)
 

@@ -118,7 +118,7 @@ class VaultWorld(OrderedWorld):
         self._opened_by: list[str | None] = [None] * o.rooms
         self._wrong = [0] * o.rooms
 
-    def first_report(self, agent: str) -> str | None:
+    def news(self, agent: str) -> str | None:
         """Return which rooms are the agent's."""
         rooms = self.rooms_of(agent)
         return f"rooms {' '.join(map(str, rooms))}" if rooms else None
