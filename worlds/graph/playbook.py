@@ -8,6 +8,7 @@ nothing between calls, and knows nothing about how mazes are generated.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import networkx as nx
@@ -193,10 +194,5 @@ def _follow(known: _Map, agents: Sequence[str]) -> dict[str, str]:
 
 def _list(name: str, items: Sequence[str], limit: int) -> str:
     """Return `name item, item`, or nothing without items; items past the limit of characters are left out."""
-    text = ""
-    for item in items:
-        longer = f"{text}, {item}" if text else f"{name} {item}"
-        if len(longer) > limit:
-            break
-        text = longer
-    return text
+    texts = accumulate([f"{name} {item}" for item in items[:1]] + list(items[1:]), "{}, {}".format)
+    return max((text for text in texts if len(text) <= limit), key=len, default="")

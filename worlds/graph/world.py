@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import networkx as nx
 from pydantic import Field, model_validator
@@ -43,15 +43,6 @@ class GraphOptions(WorldOptions):
         if self.rooms < self.doors + 2:
             raise ValueError(f"'rooms' is {self.rooms}, but {self.doors} doors need at least {self.doors + 2}")
         return self
-
-
-class _Maze(NamedTuple):
-    """What one seed generates: edges carry `colour` (the door's) or None; `keys` is colour -> room."""
-
-    graph: Any
-    keys: dict[str, int]
-    start: int
-    goal: int
 
 
 class GraphWorld(OrderedWorld):
@@ -224,8 +215,10 @@ class GraphWorld(OrderedWorld):
         return self.observe(agent) if is_news else place if moved else None
 
 
-def _generate(seed: int, options: GraphOptions) -> _Maze:
-    """Return a connected maze that can be solved.
+def _generate(seed: int, options: GraphOptions) -> tuple[Any, dict[str, int], int, int]:
+    """Return a connected maze that can be solved: its graph, colour -> room of the key, start and goal.
+
+    Edges carry `colour`, their door's or None.
 
     Doors split the rooms into regions, and region k hangs on an earlier region by door k alone, whose key
     lies in an earlier region. So region 0 (the start) is open, and once all regions before k are, so is k;
@@ -258,4 +251,4 @@ def _generate(seed: int, options: GraphOptions) -> _Maze:
     distance = nx.single_source_shortest_path_length(graph, start)
     farthest = max(distance[room] for room in regions[-1])
     goal = rng.choice([room for room in regions[-1] if distance[room] == farthest])
-    return _Maze(graph, keys, start, goal)
+    return graph, keys, start, goal

@@ -146,12 +146,11 @@ def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
 
     Only whole, positive sub-targets are listed; each completed form equals the target.
     """
-    ways: list[tuple[str, int]] = []
-    if target > value:
-        ways.append((f"{value}+[{{}}]", target - value))
-    if value > target:
-        ways.append((f"{value}-[{{}}]", value - target))
-    ways.append((f"[{{}}]-{value}", target + value))
+    ways = [
+        (f"{value}+[{{}}]", target - value),
+        (f"{value}-[{{}}]", value - target),
+        (f"[{{}}]-{value}", target + value),
+    ]
     if value > 0:
         if target % value == 0:
             ways.append((f"{value}*[{{}}]", target // value))

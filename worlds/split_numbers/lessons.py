@@ -5,6 +5,7 @@ tiles. All tasks share one corpus, so that policies can be trained further on an
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from itertools import product
@@ -83,10 +84,7 @@ def free(rng: random.Random, held_out: bool) -> Example:
 @cache
 def _reached_by() -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.float64]]:
     """Return value -> which halves can make it, and how likely each half is; halves in one fixed order."""
-    drawn: dict[tuple[int, ...], int] = {}
-    for tiles in product(range(LOW, HIGH + 1), repeat=3):
-        half = tuple(sorted(tiles))
-        drawn[half] = drawn.get(half, 0) + 1
+    drawn = Counter(tuple(sorted(tiles)) for tiles in product(range(LOW, HIGH + 1), repeat=3))
     reached: dict[int, NDArray[np.bool_]] = {}
     for index, half in enumerate(drawn):
         for value in solver.whole_values(half):

@@ -15,10 +15,6 @@ MAX_PAGES = 24
 QUESTIONS_PER_ROOM = 6
 
 
-def _call(kind: str, observation: str, answer: str, directive: str = "") -> Example:
-    return Example(kind, "agent", observation, directive, answer)
-
-
 def _episode(rng: random.Random) -> list[Example]:
     """Return an episode for one agent: pages of its rooms, then questions about them.
 
@@ -38,7 +34,7 @@ def _episode(rng: random.Random) -> list[Example]:
             observation = f"room {name} page {page} of {pages} : {text}"
             # Somebody may already tell what is not needed yet.
             told = f"key {rng.choice(WORDS)}" if rng.random() < 0.05 else ""
-            calls.append(_call("read", observation, "next", told))
+            calls.append(Example("read", "agent", observation, told, "next"))
     questions = [
         (name, key, value)
         for name, room in zip(names, range(rooms), strict=True)
@@ -47,9 +43,9 @@ def _episode(rng: random.Random) -> list[Example]:
     rng.shuffle(questions)
     for name, key, value in questions[: 2 * QUESTIONS_PER_ROOM]:
         if rng.random() < 0.3:
-            calls.append(_call("wait", rng.choice((f"room {name} locked", "no room")), "wait"))
+            calls.append(Example("wait", "agent", rng.choice((f"room {name} locked", "no room")), "", "wait"))
         seen, told = (f"room {name} ask {key}", "") if rng.random() < 0.7 else (f"room {name} locked", f"key {key}")
-        calls.append(_call("answer", seen, f"open {key} {value}", told))
+        calls.append(Example("answer", "agent", seen, told, f"open {key} {value}"))
     return calls
 
 
