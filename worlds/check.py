@@ -20,8 +20,8 @@ from pydantic import PositiveInt
 
 from worlds.check_parts import check_lessons, check_playbook
 from worlds.plain import Start, Tools, WorldFaultError, plain, plain_step
-from worlds.protocol import Info, Line, StepResult, World, WorldError
-from worlds.registry import VERSIONED, lessons_of, make, playbook_of
+from worlds.protocol import Info, Line, StepResult, World
+from worlds.registry import VERSIONED, load_lessons, load_playbook, make
 
 GARBAGE = (
     "",
@@ -79,6 +79,7 @@ def check_world(
     for level in range(inspection.levels):
         for seed in seeds[: None if level == 0 else 1]:
             inspection.check_seed(seed, level, max_steps)
+    inspection.where = ""
     inspection.check_legal_share()
     inspection.check_parts(seeds[0])
     return list(inspection.violations.values())
@@ -145,14 +146,24 @@ class _Inspection:
         """Run every play of one seed."""
         play = partial(self._play, seed=seed, level=level)
         with self.noting("world"):
-            self._check_episode(play, seed, max_steps)
+            world = self.factory()
+            first, played = play(world, "random policy", self._samples, max_steps)
+            for rerun, name in ((self.factory(), "replay"), (world, "second reset")):
+                again, _ = play(rerun, name, lambda _, step: played[step], len(played))
+                differ = [place for place, (one, two) in enumerate(zip_longest(first, again)) if one != two]
+                place = f"step {differ[0] - 1}" if differ and differ[0] else "reset"
+                self.where = f"seed {seed}, {name}"
+                self.require(
+                    not differ,
+                    f"{name} differs",
+                    f"same seed and actions, but observations, rewards or state differ at {place}",
+                )
         for name, policy in (("garbage", _garbage), ("missing agents", _some)):
             with self.noting("world"):
                 play(self.factory(), name, policy, max_steps)
 
     def check_legal_share(self) -> None:
         """Check that the random policy is a policy and not noise."""
-        self.where = ""
         self.require(
             self.num_legal >= _MIN_LEGAL_SHARE * self.num_sampled,
             "sample_action legal",
@@ -161,36 +172,16 @@ class _Inspection:
 
     def check_parts(self, seed: int) -> None:
         """Check playbook and lessons, where the world brings them."""
-        self.where = ""
         world = self.factory()
-        try:
-            book, lessons = playbook_of(type(world)), lessons_of(type(world))
-        except WorldError as error:
-            self.require(False, "parts", str(error))
-            return
         with self.noting("playbook"):
-            if book is not None:
+            if book := load_playbook(type(world)):
                 check_playbook(book, world, seed, GARBAGE, self.require)
         with self.noting("lessons"):
-            if lessons is not None:
+            if lessons := load_lessons(type(world)):
                 check_lessons(lessons, GARBAGE, self.require)
 
-    def _check_episode(self, play: Callable[..., Any], seed: int, max_steps: int) -> None:
-        def sample(world: World, step: int) -> dict[str, str]:
-            return {agent: self._sample(world, agent, f"{seed}/{step}/{agent}") for agent in world.agents}
-
-        world = self.factory()
-        first, played = play(world, "random policy", sample, max_steps)
-        for rerun, name in ((self.factory(), "replay"), (world, "second reset")):
-            again, _ = play(rerun, name, lambda _, step: played[step], len(played))
-            differ = [place for place, (one, two) in enumerate(zip_longest(first, again)) if one != two]
-            place = f"step {differ[0] - 1}" if differ and differ[0] else "reset"
-            self.where = f"seed {seed}, {name}"
-            self.require(
-                not differ,
-                f"{name} differs",
-                f"same seed and actions, but observations, rewards or state differ at {place}",
-            )
+    def _samples(self, world: World, step: int) -> dict[str, str]:
+        return {agent: self._sample(world, agent, f"{step}/{agent}") for agent in world.agents}
 
     def _sample(self, world: World, agent: str, place: str) -> str:
         before = self._fingerprint(world)
@@ -200,15 +191,14 @@ class _Inspection:
             return self.take("sample_action", lambda: world.sample_action(agent, directive, rng), str)
 
         draw("\x00 no directive [")
-        action = draw("")
+        action: str = draw("")
         self.require(action == draw(""), "sample_action rng", "sample_action differs for equal generators")
         unchanged = before == self._fingerprint(world)
         self.require(unchanged, "sample_action pure", "sample_action changes the state of the world")
         pattern = self.take("action_pattern", lambda: world.action_pattern(agent), str | None)
         matches = pattern is None or self.take("action_pattern", lambda: re.fullmatch(pattern, action)) is not None
         self.require(matches, "action_pattern", f"action {action!r:.80} does not match {pattern!r:.80}")
-        text: str = action
-        return text
+        return action
 
     def _play(
         self, world: World, name: str, policy: _Policy, max_steps: int, seed: int, level: int
@@ -228,7 +218,7 @@ class _Inspection:
             actions = self.take("sample_action", partial(policy, world, step))
             played.append(actions)
             acting = [agent for agent in live if agent in actions]
-            result = self.take("step", partial(_step, world, actions, live, acting))
+            result = plain_step(self.take("step", partial(world.step, dict(actions))), live, acting)
             self.require(not solved or world.solved is True, "solved", "solved was true and is no more")
             self._check_ends(world, live, result)
             self._check_hints(world, observations, actions, result)
@@ -275,8 +265,7 @@ class _Inspection:
         self.require(not stay, "finished stay", f"{stay} finished but did not leave agents")
         gone = sorted(set(live) - set(world.agents) - ended)
         self.require(not gone, "unannounced", f"{gone} left agents without termination or truncation")
-        in_order = [agent for agent in live if agent in world.agents]
-        ordered = list(world.agents) == in_order
+        ordered = list(world.agents) == [agent for agent in live if agent in world.agents]
         self.require(ordered, "agents order", "agents changed order, or finished ones are back")
 
     def _fingerprint(self, world: World) -> str:
@@ -286,10 +275,6 @@ class _Inspection:
         one, two = (self.take("state() as JSON", state, str) for _ in range(2))
         self.require(one == two, "state stable", "state() differs between two calls without a step")
         return str(one)
-
-
-def _step(world: World, actions: Mapping[str, str], live: list[str], acting: list[str]) -> StepResult:
-    return plain_step(world.step(dict(actions)), live, acting)
 
 
 def _garbage(world: World, step: int) -> dict[str, str]:

@@ -7,10 +7,10 @@ garbage; that equal seeds give equal examples; that no held-out text is trained 
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any
+from itertools import islice, product
+from typing import Annotated, Any
 
-from pydantic import PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from worlds.plain import Text, plain
 from worlds.protocol import Briefing, Example, Lessons, Playbook, Report, Situation, World
@@ -73,6 +73,18 @@ def _directives(place: str, told: Any, book: Playbook, agents: Sequence[str], re
     return directives
 
 
+def _sound(example: Example) -> Example:
+    plain("example", tuple[str, str, str], (example.observation, example.directive, example.answer))
+    if example.role not in ("agent", "coordinator"):
+        raise ValueError(f"the role is {example.role!r}; take agent or coordinator")
+    if example.answer.splitlines() != [example.answer]:
+        raise ValueError("the answer is no line of text")
+    return example
+
+
+_Examples = Annotated[list[Annotated[Example, AfterValidator(_sound)]], Field(min_length=1)]
+
+
 def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) -> None:
     """Check the lessons of every task.
 
@@ -83,14 +95,12 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
     """
     for task, kinds in lessons.tasks.items():
         shown: dict[bool, set[Example]] = {False: set(), True: set()}
-        for held_out, number in [(held, number) for held in (False, True) for number in range(_EXAMPLES)]:
+        for held_out, number in product((False, True), range(_EXAMPLES)):
             examples, again = (lessons.example(task, random.Random(number), held_out) for _ in range(2))  # noqa: S311
             require(examples == again, "lessons rng", f"lessons: {task} differs for equal generators")
-            if not require(bool(examples), "lessons empty", f"lessons: an example of {task} is empty"):
-                return
-            for example in examples:
-                if not _check_example(example, task, kinds, require):
-                    return
+            for example in plain(f"lessons.{task}", _Examples, examples):
+                named = example.kind in kinds
+                require(named, "kind", f"lessons: {task} shows the kind {example.kind!r}, which it does not name")
                 right = lessons.judge(example, example.answer)
                 require(right, "judge right", f"lessons: judge() refuses the answer of an example: {example!r:.120}")
                 if example.kind not in lessons.practice:
@@ -100,16 +110,4 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
         both = next(iter(shown[False] & shown[True]), None)
         require(both is None, "held out", f"lessons: {task} trains on what is held out: {both!r:.120}")
         texts = list(islice(lessons.corpus(task), _CORPUS))
-        sound = bool(texts) and all(isinstance(text, str | Example) for text in texts)
-        require(sound, "corpus", f"lessons: corpus({task!r}) yields no texts and examples")
-
-
-def _check_example(example: Any, task: str, kinds: Sequence[str], require: Require) -> bool:
-    if not require(isinstance(example, Example), "example", f"lessons: {task} shows {example!r:.60}, no Example"):
-        return False
-    require(example.kind in kinds, "kind", f"lessons: {task} shows the kind {example.kind!r}, which it does not name")
-    role = example.role in ("agent", "coordinator")
-    require(role, "role", f"lessons: the role of an example is {example.role!r}; take agent or coordinator")
-    texts = all(isinstance(text, str) for text in (example.observation, example.directive, example.answer))
-    line = texts and example.answer.splitlines() == [example.answer]
-    return require(line, "answer", f"lessons: an answer of {task} is no line of text: {example!r:.120}")
+        plain(f"lessons.corpus({task!r})", Annotated[list[str | Example], Field(min_length=1)], texts)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from typing_extensions import TypedDict
 
 
@@ -40,13 +40,6 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _short(text: str) -> str:
-    if len(text) > MAX_FEEDBACK_CHARS:
-        raise ValueError(f"more than {MAX_FEEDBACK_CHARS} characters; do not echo whole actions")
-    return text
-
-
-MAX_FEEDBACK_CHARS = 500
 Line = Annotated[str, AfterValidator(_one_line)]
 """A line of text that is not blank."""
 
@@ -55,14 +48,15 @@ class Info(TypedDict, total=False):
     """What a world says to one agent beside its observation.
 
     Attributes:
-        feedback: one line of at most 500 characters on what the last action did (always present after `step`).
+        feedback: one line on what the last action did (always present after `step`); at most 500 characters, so it does
+            not echo whole actions.
         valid: whether the last action was legal (always present after `step`).
         report: what this agent now tells others, as text; absent when there is nothing new.
         facts: observations to which this agent now knows the right action, each with that action, because it has just
             read it or was right; for memories that keep facts. Absent when there are none.
     """
 
-    feedback: Annotated[Line, AfterValidator(_short)]
+    feedback: Annotated[Line, Field(max_length=500)]
     valid: bool
     report: Line
     facts: list[tuple[str, str]]

@@ -62,66 +62,56 @@ def world_class(world_id: str) -> type[World]:
     Raises:
         WorldError: no such id (the line names the nearest one), or the package that provides it is broken.
     """
+    cls: type[World] | None
     if world_id in _BUILT_IN:
-        built_in: type[World] = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
-        return built_in
-    if world_id in _registered:
-        return _registered[world_id]
-    cls: type[World] | None = DOOR.load(world_id, World)
+        cls = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
+    else:
+        cls = _registered.get(world_id) or DOOR.load(world_id, World)
     if cls is None:
         raise WorldError(_not_found(str(world_id)))
-    if getattr(cls, "id", None) != world_id:
-        has = getattr(cls, "id", None)
+    if (has := getattr(cls, "id", None)) != world_id:
         raise WorldError(f"{DOOR.source(world_id)}, whose class has the id {has!r}; make the two equal")
     return cls
 
 
-def load_playbook(world_id: str) -> Playbook | None:
-    """Return a new playbook of a world, None where it brings none.
+def load_playbook(world: str | type[World]) -> Playbook | None:
+    """Return a new playbook of a world, given by its id or its class; None where it brings none.
 
     Raises:
         WorldError: no such world, or its playbook is broken.
     """
-    return playbook_of(world_class(world_id))
+    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
+    book: Playbook | None = _part(world, "playbook", needed)
+    return book
 
 
-def load_lessons(world_id: str) -> Lessons | None:
-    """Return the lessons of a world, None where it brings none.
+def load_lessons(world: str | type[World]) -> Lessons | None:
+    """Return the lessons of a world, given by its id or its class; None where it brings none.
 
     Raises:
         WorldError: no such world, or its lessons are broken.
     """
-    return lessons_of(world_class(world_id))
-
-
-def playbook_of(cls: type[World]) -> Playbook | None:
-    """Return a new playbook of a world's class; see `load_playbook`."""
-    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
-    book: Playbook | None = _part(cls, "playbook", needed)
-    return book
-
-
-def lessons_of(cls: type[World]) -> Lessons | None:
-    """Return the lessons of a world's class; see `load_lessons`."""
-    lessons: Lessons | None = _part(cls, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
-    if lessons is not None and not (isinstance(lessons.tasks, Mapping) and lessons.tasks):
-        raise WorldError(f"{_source(cls)}, whose lessons {cls.lessons} have no tasks; name one, or set lessons = None")
+    lessons: Lessons | None = _part(world, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
     return lessons
 
 
-def _part(cls: type[World], name: str, needed: Sequence[str]) -> Any:
+def _part(world: str | type[World], name: str, needed: Sequence[str]) -> Any:
     """Return an object of the class that a world names as its playbook or lessons."""
+    cls = world_class(world) if isinstance(world, str) else world
     path = getattr(cls, name, None)
     if path is None:
         return None
-    source = f"world {cls.id!r}" if cls.id in _BUILT_IN else _source(cls)
-    return instance(path, needed, f"{source}, whose {name} {path}", WorldError)
+    whose = f"{_source(cls)}, whose {name} {path}"
+    part = instance(path, needed, whose, WorldError)
+    if "tasks" in needed and not (isinstance(part.tasks, Mapping) and part.tasks):
+        raise WorldError(f"{whose} have no tasks; name one, or set lessons = None")
+    return part
 
 
 def _source(cls: type[World]) -> str:
     if cls.id in DOOR.names():
         return DOOR.source(cls.id)
-    return f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
+    return f"world {cls.id!r}" if cls.id in _BUILT_IN else f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
 
 
 def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = None) -> World:
@@ -148,10 +138,8 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
 
 def _not_found(world_id: str) -> str:
     known = available()
-    match = VERSIONED.fullmatch(world_id)
-    name = match[1] if match else world_id
-    versions = [other for other in known if (found := VERSIONED.fullmatch(other)) and found[1] == name]
-    if versions:
+    name = re.sub(r"-v[0-9]+$", "", world_id)
+    if versions := [other for other in known if other.rpartition("-v")[0] == name]:
         return f"{world_id} not found; available version{'s'[: len(versions) > 1]}: {', '.join(versions)}"
     near = difflib.get_close_matches(world_id, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
@@ -164,9 +152,8 @@ def _explain(detail: ErrorDetails, options: type[WorldOptions]) -> str:
     if detail["type"] == "extra_forbidden":
         known = sorted(options.model_fields)
         near = difflib.get_close_matches(path, known, n=1)
-        if near:
-            return f"unknown option '{path}'; did you mean '{near[0]}'?"
-        return f"unknown option '{path}'; valid options: {', '.join(known) or 'none'}"
+        hint = f"did you mean '{near[0]}'?" if near else f"valid options: {', '.join(known) or 'none'}"
+        return f"unknown option '{path}'; {hint}"
     if not path:  # a validator of the whole model has named the options itself
         return " ".join(detail["msg"].removeprefix("Value error, ").split())
     return clause(path, detail)

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -225,11 +226,10 @@ def _parse_facts(path: Path, text: str) -> tuple[tuple[str, str], ...]:
         WorldError: it does not hold any.
     """
     try:
-        if path.suffix == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
-        else:
-            rows = json.loads(text)
-            rows = [row for part in rows.values() for row in part] if isinstance(rows, dict) else rows
+        is_csv = path.suffix == ".csv"
+        rows: Any = csv.DictReader(text.splitlines(keepends=True)) if is_csv else json.loads(text)
+        if isinstance(rows, dict):
+            rows = chain.from_iterable(rows.values())
         pairs = {" ".join(row["question"].split()): " ".join(row["answer"].split()) for row in rows}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise WorldError(

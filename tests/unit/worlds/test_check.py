@@ -140,7 +140,9 @@ STEP_RULES = {
     "'step.infos.a0.feedback': not one line of text, got 'a\\nb'": _edited(
         infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}
     ),
-    "do not echo": _edited(infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}),
+    "'step.infos.a0.feedback': string should have at most 500 characters": _edited(
+        infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}
+    ),
     "'step.infos.a0.report': not one line of text, got ''": _edited(
         infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}
     ),
@@ -356,14 +358,14 @@ LESSONS = {
     "climber differs for equal generators": {
         "example": lambda *_: [Example("climb", "agent", str(_memory.random()), "", "up")]
     },
-    "an example of climber is empty": {"example": lambda *_: []},
-    "no Example": {"example": lambda *_: [("climb", "x")]},
+    "'lessons.climber': list should have at least 1 item": {"example": lambda *_: []},
+    "'lessons.climber.0': input should be an instance of Example": {"example": lambda *_: [("climb", "x")]},
     "shows the kind 'fall', which it does not name": _shows(kind="fall"),
-    "the role of an example is 'boss'": _shows(role="boss"),
-    "an answer of climber is no line": _shows(answer="up\n"),
+    "the role is 'boss'": _shows(role="boss"),
+    "'lessons.climber.0': the answer is no line of text": _shows(answer="up\n"),
     "judge() refuses the answer of an example": {"judge": lambda *_: False},
     "judge() takes '' for right": {"judge": lambda *_: True},
-    "corpus('climber') yields no texts": {"corpus": lambda *_: iter([3])},
+    "'lessons.corpus('climber')": {"corpus": lambda *_: iter([3])},
     "lessons raised KeyError": {"example": lambda *_: {}["x"]},
 }
 
