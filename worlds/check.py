@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from worlds.check_parts import check_lessons, check_playbook
+from worlds.entry_points import error_line
 from worlds.plain import Start, Tools, WorldFaultError, plain, plain_step
 from worlds.protocol import Info, Line, StepResult, World
 from worlds.registry import VERSIONED, load_lessons, load_playbook, make
@@ -79,9 +80,7 @@ def check_world(
     for level in range(inspection.levels):
         for seed in seeds[: None if level == 0 else 1]:
             inspection.check_seed(seed, level, max_steps)
-    inspection.where = ""
-    inspection.check_legal_share()
-    inspection.check_parts(seeds[0])
+    inspection.check_whole(seeds[0])
     return list(inspection.violations.values())
 
 
@@ -116,8 +115,7 @@ class _Inspection:
             for rule, text in error.faults.items():
                 self.require(False, rule, text)
         except Exception as error:
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            self.require(False, f"{name} raises", f"{name} raised {line:.200}")
+            self.require(False, f"{name} raises", f"{name} raised {error_line(error):.200}")
 
     def take(self, name: str, function: Callable[[], Any], kind: Any = Any) -> Any:
         """Return what the world returns, as plain data; note what is wrong with it and end the play."""
@@ -138,8 +136,7 @@ class _Inspection:
                 options = self.take(name, partial(getattr(world, name), world.options))
                 fits = options is None or isinstance(options, type(world).Options)
                 self.require(fits, name, f"{name} returns neither options nor None: {options!r:.60}")
-        names = world.possible_agents
-        distinct = len(names) == len(set(names)) > 0
+        distinct = len(world.possible_agents) == len(set(world.possible_agents)) > 0
         self.require(distinct, "possible_agents", "possible_agents repeats a name or is empty")
 
     def check_seed(self, seed: int, level: int, max_steps: int) -> None:
@@ -162,16 +159,14 @@ class _Inspection:
             with self.noting("world"):
                 play(self.factory(), name, policy, max_steps)
 
-    def check_legal_share(self) -> None:
-        """Check that the random policy is a policy and not noise."""
+    def check_whole(self, seed: int) -> None:
+        """Check that the random policy is a policy and not noise, and playbook and lessons where the world has them."""
+        self.where = ""
         self.require(
             self.num_legal >= _MIN_LEGAL_SHARE * self.num_sampled,
             "sample_action legal",
             f"only {self.num_legal} of {self.num_sampled} actions from sample_action were legal",
         )
-
-    def check_parts(self, seed: int) -> None:
-        """Check playbook and lessons, where the world brings them."""
         world = self.factory()
         with self.noting("playbook"):
             if book := load_playbook(type(world)):

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, Field, PositiveInt
 
@@ -40,10 +40,10 @@ def check_playbook(book: Playbook, world: World, seed: int, garbage: Sequence[st
         told = _directives("rules()", book.rules(situation), book, situation.agents, require)
         require(told == book.rules(situation), "rules pure", "playbook: rules() differs for equal situations")
         for briefing in book.briefings(situation):
-            whole = isinstance(briefing, Briefing) and isinstance(briefing.prompt, str)
-            known = whole and set(briefing.agents) <= set(situation.agents)
+            known = isinstance(briefing, Briefing) and set(briefing.agents) <= set(situation.agents)
             if not require(known, "briefings", f"playbook: {briefing!r:.80} is no briefing for agents that can act"):
                 return
+            plain("playbook.briefings().prompt", str, briefing.prompt)
             for text in (*garbage, " ".join(briefing.options), *told.values()):
                 _directives("parse()", book.parse(text, briefing), book, briefing.agents, require)
                 plain("playbook.declined()", list[str], book.declined(text, briefing, cut=False))
@@ -74,9 +74,8 @@ def _directives(place: str, told: Any, book: Playbook, agents: Sequence[str], re
 
 
 def _sound(example: Example) -> Example:
-    plain("example", tuple[str, str, str], (example.observation, example.directive, example.answer))
-    if example.role not in ("agent", "coordinator"):
-        raise ValueError(f"the role is {example.role!r}; take agent or coordinator")
+    for name, kind in get_type_hints(Example).items():
+        plain(f"example.{name}", kind, getattr(example, name))
     if example.answer.splitlines() != [example.answer]:
         raise ValueError("the answer is no line of text")
     return example

@@ -27,10 +27,8 @@ class OrderedWorld(World):
         """Start an episode; see `begin`."""
         self.agents, self.solved, self.steps = list(self.possible_agents), False, 0
         self.begin(seed, options or {})
-        infos = {agent: Info() for agent in self.agents}
-        for agent, info in infos.items():
-            if report := self.news(agent):
-                info["report"] = report
+        reports = {agent: self.news(agent) for agent in self.agents}
+        infos = {agent: Info(report=report) if report else Info() for agent, report in reports.items()}
         return {agent: self.observe(agent) for agent in self.agents}, infos
 
     def step(self, actions: Mapping[str, str]) -> StepResult:

@@ -56,7 +56,7 @@ class Info(TypedDict, total=False):
             read it or was right; for memories that keep facts. Absent when there are none.
     """
 
-    feedback: Annotated[Line, Field(max_length=500)]
+    feedback: Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
     valid: bool
     report: Line
     facts: list[tuple[str, str]]

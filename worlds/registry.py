@@ -62,11 +62,11 @@ def world_class(world_id: str) -> type[World]:
     Raises:
         WorldError: no such id (the line names the nearest one), or the package that provides it is broken.
     """
-    cls: type[World] | None
-    if world_id in _BUILT_IN:
-        cls = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
-    else:
-        cls = _registered.get(world_id) or DOOR.load(world_id, World)
+    cls: type[World] | None = (
+        load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
+        if world_id in _BUILT_IN
+        else _registered.get(world_id) or DOOR.load(world_id, World)
+    )
     if cls is None:
         raise WorldError(_not_found(str(world_id)))
     if (has := getattr(cls, "id", None)) != world_id:
@@ -80,8 +80,8 @@ def load_playbook(world: str | type[World]) -> Playbook | None:
     Raises:
         WorldError: no such world, or its playbook is broken.
     """
-    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
-    book: Playbook | None = _part(world, "playbook", needed)
+    members = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
+    book: Playbook | None = _part(world, "playbook", members)
     return book
 
 
@@ -103,7 +103,7 @@ def _part(world: str | type[World], name: str, needed: Sequence[str]) -> Any:
         return None
     whose = f"{_source(cls)}, whose {name} {path}"
     part = instance(path, needed, whose, WorldError)
-    if "tasks" in needed and not (isinstance(part.tasks, Mapping) and part.tasks):
+    if name == "lessons" and not (isinstance(part.tasks, Mapping) and part.tasks):
         raise WorldError(f"{whose} have no tasks; name one, or set lessons = None")
     return part
 
@@ -126,10 +126,8 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
         WorldError: unknown id, or an option that is misspelt, of the wrong type or out of range.
     """
     cls = world_class(world_id)
-    if options is not None and not isinstance(options, Mapping):
-        raise WorldError(f"options of {world_id} must be a mapping of names to values, got {options!r:.60}")
     try:
-        validated = cls.Options.model_validate(dict(options or {}))
+        validated = cls.Options.model_validate({} if options is None else options)
     except ValidationError as error:
         problems = "; ".join(_explain(detail, cls.Options) for detail in error.errors())
         raise WorldError(f"options of {world_id}: {problems}") from None
@@ -154,6 +152,6 @@ def _explain(detail: ErrorDetails, options: type[WorldOptions]) -> str:
         near = difflib.get_close_matches(path, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"valid options: {', '.join(known) or 'none'}"
         return f"unknown option '{path}'; {hint}"
-    if not path:  # a validator of the whole model has named the options itself
+    if not path:  # it is about all options, and names those that matter
         return " ".join(detail["msg"].removeprefix("Value error, ").split())
     return clause(path, detail)

@@ -51,10 +51,6 @@ class EchoWorld(OrderedWorld):
         self.said += valid
         return Info(feedback="ok" if valid else f"illegal: not {line}", valid=valid), 0.0
 
-    def has_ended(self) -> bool:
-        """Return that nothing ends but the time."""
-        return False
-
     def state(self) -> dict[str, Any]:
         """Return both counters."""
         return {"steps": self.steps, "said": self.said}

@@ -113,27 +113,25 @@ class GraphWorld(OrderedWorld):
     def tools(self) -> list[dict[str, Any]]:
         """Return `go`, `take` (where there are keys) and `look`."""
         room = {"type": "integer", "minimum": 0, "maximum": self.options.rooms - 1}
-        tools = [
+        key = {"type": "string", "enum": self._colours()}
+        take = tool("take", "Take a key that lies in this room.", "take {key}", key=key)
+        return [
             tool("go", "Walk to an adjacent room; a door needs its key in hand.", "go {room}", room=room),
+            *([take] if self._colours() else []),
             tool("look", "Stay and see the room again.", "look"),
         ]
-        if colours := self._colours():
-            key = {"type": "string", "enum": colours}
-            tools.insert(1, tool("take", "Take a key that lies in this room.", "take {key}", key=key))
-        return tools
 
     def render(self) -> str:
         """Return the progress of the search and where everyone is."""
-        lines = [
+        head = (
             f"graph-v0 step {self.steps}/{self.options.max_steps}"
             f" · seen {len(self._shown)}/{self.options.rooms} rooms · goal {self._goal}"
             + (" · reached" if self.solved else "")
-        ]
+        )
         crowds: dict[int, list[str]] = {}
         for agent in self.possible_agents:
             crowds.setdefault(self._room[agent], []).append(" ".join([agent, *self._held[agent]]))
-        lines.extend(f"room {room}: {', '.join(crowd)}" for room, crowd in sorted(crowds.items()))
-        return "\n".join(lines)
+        return "\n".join([head, *(f"room {room}: {', '.join(crowd)}" for room, crowd in sorted(crowds.items()))])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return the directive if it is a legal action here, else a random legal move."""
@@ -165,37 +163,36 @@ class GraphWorld(OrderedWorld):
         here = self._room[agent]
         if match[3]:
             return "looked around", True
-        if match[2]:
-            return self._take(agent, match[2])
+        if key := match[2]:
+            if self._keys.get(key) != here:
+                return f"no {key} key in room {here}", False
+            del self._keys[key]
+            self._held[agent] = sorted([*self._held[agent], key])
+            return f"took the {key} key", True
         there = int(match[1])
         if not self._graph.has_edge(here, there):
             return f"no way from room {here} to {there}", False
-        way = self._graph.edges[here, there]
-        colour = way["colour"]
+        colour = self._graph.edges[here, there]["colour"]
         if colour is not None and colour not in self._held[agent]:
             return f"the door to {there} needs the {colour} key", False
-        way["colour"] = None
+        self._graph.edges[here, there]["colour"] = None
         self._room[agent] = there
         return (f"opened the {colour} door to {there}" if colour else f"walked to {there}"), True
-
-    def _take(self, agent: str, colour: str) -> tuple[str, bool]:
-        if self._keys.get(colour) != self._room[agent]:
-            return f"no {colour} key in room {self._room[agent]}", False
-        del self._keys[colour]
-        self._held[agent] = sorted([*self._held[agent], colour])
-        return f"took the {colour} key", True
 
     def _moves(self, agent: str) -> list[str]:
         room, held = self._room[agent], self._held[agent]
         ways = sorted(self._graph.adj[room].items())
         moves = [f"go {there}" for there, way in ways if way["colour"] is None or way["colour"] in held]
-        return moves + [f"take {colour}" for colour in sorted(self._keys) if self._keys[colour] == room]
+        return moves + [f"take {colour}" for colour in self._keys_in(room)]
+
+    def _keys_in(self, room: int) -> list[str]:
+        return sorted(colour for colour, lies in self._keys.items() if lies == room)
 
     def _view(self, room: int) -> str:
         ways = sorted(self._graph.adj[room].items())
         exits = [str(there) for there, way in ways if way["colour"] is None]
         doors = [f"door {there} {way['colour']}" for there, way in ways if way["colour"] is not None]
-        keys = [f"key {colour}" for colour in sorted(self._keys) if self._keys[colour] == room]
+        keys = [f"key {colour}" for colour in self._keys_in(room)]
         goal = ["goal"] if room == self._goal else []
         return " ".join([f"room {room}", *(["exits", *exits] if exits else []), *doors, *keys, *goal])
 

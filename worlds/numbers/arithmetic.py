@@ -6,6 +6,7 @@ Owns the expression language of the number worlds. It is total: any text gives a
 
 import operator
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,7 +16,12 @@ MAX_LITERAL_DIGITS = 7
 
 _TOKEN = re.compile(r"[0-9]+|[^ ]")
 _DIGITS = re.compile(r"[0-9]+")
-OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+OPERATORS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
 
 Node = int | tuple[str, "Node", "Node"]
 """A literal, or (operator, left, right)."""
@@ -58,8 +64,7 @@ def evaluate(node: Node) -> Fraction:
     a, b = evaluate(left), evaluate(right)
     if symbol == "/" and b == 0:
         raise ExpressionError("division by zero")
-    value: Fraction = OPERATORS[symbol](a, b)
-    return value
+    return OPERATORS[symbol](a, b)
 
 
 class _Parser:

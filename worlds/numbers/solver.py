@@ -131,8 +131,7 @@ def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
         terms: list[_Term] = [(Fraction(tile), str(tile), "") for tile in tiles]
         rng.shuffle(terms)
         while len(terms) > 1:
-            a = terms.pop(rng.randrange(len(terms)))
-            b = terms.pop(rng.randrange(len(terms)))
+            a, b = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
             term = _join(rng.choice("+-*/"), a, b)
             if term is None:
                 break

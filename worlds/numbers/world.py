@@ -298,10 +298,11 @@ class NumbersWorld(ExpressionWorld):
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Draw the puzzle of this seed, or take row `options["episode"]` of the file."""
         super().begin(seed, options)
-        if self._file:
-            self.puzzle = self._file[int(options.get("episode", seed)) % len(self._file)]
-        else:
-            self.puzzle = draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets
+        self.puzzle = (
+            self._file[int(options.get("episode", seed)) % len(self._file)]
+            if self._file
+            else draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets
+        )
         self.best: dict[str, str] = {}
 
     def observe(self, agent: str) -> str:

@@ -180,8 +180,7 @@ def _marked(text: str, mark: str) -> list[str]:
 
 def _own(directive: str) -> int | None:
     """Return the sub-target that a directive asks for, None where it is none of this world's."""
-    match = DIRECTIVE.fullmatch(directive)
-    return int(match["own"]) if match else None
+    return int(match["own"]) if (match := DIRECTIVE.fullmatch(directive)) else None
 
 
 def _parity(agent: str) -> str:

@@ -94,9 +94,8 @@ class SplitNumbersWorld(ExpressionWorld):
         return self.halves[0].target
 
     def _own_tiles(self, agent: str) -> tuple[int, ...]:
-        if self.options.view == "full":
-            return tuple(sorted(self.halves[0].tiles + self.halves[1].tiles))
-        return self.halves[self.half_of(agent)].tiles
+        own = self.halves if self.options.view == "full" else (self.halves[self.half_of(agent)],)
+        return tuple(sorted(tile for half in own for tile in half.tiles))
 
     def _own_name(self, agent: str) -> str:
         word = "tiles" if self.options.view == "full" else "half"
@@ -164,12 +163,11 @@ class SplitNumbersWorld(ExpressionWorld):
 
     def render(self) -> str:
         """Return both halves, what was posted, and the solution."""
-        lines = [f"target {self.target}"]
-        lines += [
+        halves = [
             f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}"
             for half, values in zip(self.halves, self.posted, strict=True)
         ]
-        return "\n".join([*lines, f"solved: {self.solution}" if self.solved else "open"])
+        return "\n".join([self.goal(), *halves, f"solved: {self.solution}" if self.solved else "open"])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return a random expression over the own tiles, set into the form of the directive where it has one."""

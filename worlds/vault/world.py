@@ -125,16 +125,14 @@ class VaultWorld(OrderedWorld):
 
     def _page(self, notes: list[tuple[str, str]], page: int, rng: random.Random) -> str:
         o = self.options
-        own = notes[page * o.notes : (page + 1) * o.notes]
-        lines = [f"note {key} {value} ." for key, value in own]
+        lines = [f"note {key} {value} ." for key, value in notes[page * o.notes : (page + 1) * o.notes]]
         lines += [f"{rng.choice(SENTENCES)} ." for _ in range(o.sentences)]
         rng.shuffle(lines)
         return " ".join(lines)
 
     def rooms_of(self, agent: str) -> list[int]:
         """Return the rooms of an agent, in the order in which it goes through them."""
-        count = len(self.possible_agents)
-        return list(range(self.possible_agents.index(agent), self.options.rooms, count))
+        return list(range(self.possible_agents.index(agent), self.options.rooms, len(self.possible_agents)))
 
     def _depends(self, room: int) -> bool:
         return room % self.options.depth != 0
@@ -190,8 +188,8 @@ class VaultWorld(OrderedWorld):
             return {"feedback": "read", "valid": True}, 0.0
         answer = _ANSWER.fullmatch(action)
         if room is None or answer is None:
-            say = "open KEY VALUE" if room is not None else "wait"
-            return {"feedback": f"not an action here; say: {say}", "valid": False}, 0.0
+            feedback = f"not an action here; say: {'wait' if room is None else 'open KEY VALUE'}"
+            return {"feedback": feedback, "valid": False}, 0.0
         # Several of its vaults may be locked: the key says which one is meant.
         rooms = [r for r in self.rooms_of(agent) if self._is_shut(r) and self._is_due(r)]
         target = next((r for r in rooms if self._asked[r][0] == answer[1]), None)

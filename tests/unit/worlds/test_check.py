@@ -361,7 +361,7 @@ LESSONS = {
     "'lessons.climber': list should have at least 1 item": {"example": lambda *_: []},
     "'lessons.climber.0': input should be an instance of Example": {"example": lambda *_: [("climb", "x")]},
     "shows the kind 'fall', which it does not name": _shows(kind="fall"),
-    "the role is 'boss'": _shows(role="boss"),
+    "'example.role': input should be 'agent' or 'coordinator', got 'boss'": _shows(role="boss"),
     "'lessons.climber.0': the answer is no line of text": _shows(answer="up\n"),
     "judge() refuses the answer of an example": {"judge": lambda *_: False},
     "judge() takes '' for right": {"judge": lambda *_: True},
