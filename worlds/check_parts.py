@@ -6,10 +6,13 @@ garbage; that equal seeds give equal examples; that no held-out text is trained 
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, product
+from typing import Annotated, Any, get_type_hints
 
+from pydantic import AfterValidator, Field, PositiveInt
+
+from worlds.plain import Text, plain
 from worlds.protocol import Briefing, Example, Lessons, Playbook, Report, Situation, World
 
 Require = Callable[[bool, str, str], bool]
@@ -30,29 +33,20 @@ def check_playbook(book: Playbook, world: World, seed: int, garbage: Sequence[st
         garbage: answers that no parser may fall over.
         require: see `Require`.
     """
-    try:
-        re.compile(book.directive)
-        compiles = isinstance(book.about, str) and bool(book.about)
-    except (re.error, TypeError):
-        compiles = False
-    if not require(compiles, "playbook texts", "playbook: `directive` is no regular expression, or `about` no text"):
-        return
-    menu = book.menu is None or (isinstance(book.menu, int) and book.menu > 0)
-    require(menu, "playbook menu", f"playbook: `menu` is {book.menu!r}, neither None nor a number")
+    plain("playbook.directive", re.Pattern[str], book.directive)
+    plain("playbook.about", Text, book.about)
+    plain("playbook.menu", PositiveInt | None, book.menu)
     for situation in _situations(world, seed):
-        told = book.rules(situation)
+        told = _directives("rules()", book.rules(situation), book, situation.agents, require)
         require(told == book.rules(situation), "rules pure", "playbook: rules() differs for equal situations")
-        _check_directives("rules()", told, book, situation.agents, require)
         for briefing in book.briefings(situation):
-            whole = isinstance(briefing, Briefing) and isinstance(briefing.prompt, str)
-            known = whole and set(briefing.agents) <= set(situation.agents)
+            known = isinstance(briefing, Briefing) and set(briefing.agents) <= set(situation.agents)
             if not require(known, "briefings", f"playbook: {briefing!r:.80} is no briefing for agents that can act"):
                 return
+            plain("playbook.briefings().prompt", str, briefing.prompt)
             for text in (*garbage, " ".join(briefing.options), *told.values()):
-                _check_directives("parse()", book.parse(text, briefing), book, briefing.agents, require)
-                declined = book.declined(text, briefing, cut=False)
-                texts = isinstance(declined, list) and all(isinstance(option, str) for option in declined)
-                require(texts, "declined", f"playbook: declined() returns no list of texts: {declined!r:.60}")
+                _directives("parse()", book.parse(text, briefing), book, briefing.agents, require)
+                plain("playbook.declined()", list[str], book.declined(text, briefing, cut=False))
 
 
 def _situations(world: World, seed: int) -> Iterator[Situation]:
@@ -68,14 +62,26 @@ def _situations(world: World, seed: int) -> Iterator[Situation]:
         infos = world.step({agent: world.sample_action(agent, "", rng) for agent in world.agents}).infos
 
 
-def _check_directives(place: str, told: Any, book: Playbook, agents: Sequence[str], require: Require) -> None:
-    if not require(isinstance(told, Mapping), place, f"playbook: {place} returns no mapping: {told!r:.60}"):
-        return
-    strange = sorted(set(told) - set(agents))
+def _directives(place: str, told: Any, book: Playbook, agents: Sequence[str], require: Require) -> dict[str, str]:
+    """Return directives, checked."""
+    directives: dict[str, str] = plain(f"playbook.{place}", dict[str, str], told)
+    strange = sorted(set(directives) - set(agents))
     require(not strange, f"{place} agents", f"playbook: {place} directs agents that it was not asked for: {strange}")
-    for text in told.values():
-        fits = isinstance(text, str) and re.fullmatch(book.directive, text) is not None
+    for text in directives.values():
+        fits = re.fullmatch(book.directive, text) is not None
         require(fits, f"{place} form", f"playbook: {place} says {text!r:.60}, which does not match `directive`")
+    return directives
+
+
+def _sound(example: Example) -> Example:
+    for name, kind in get_type_hints(Example).items():
+        plain(f"example.{name}", kind, getattr(example, name))
+    if example.answer.splitlines() != [example.answer]:
+        raise ValueError("the answer is no line of text")
+    return example
+
+
+_Examples = Annotated[list[Annotated[Example, AfterValidator(_sound)]], Field(min_length=1)]
 
 
 def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) -> None:
@@ -88,14 +94,12 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
     """
     for task, kinds in lessons.tasks.items():
         shown: dict[bool, set[Example]] = {False: set(), True: set()}
-        for held_out, number in [(held, number) for held in (False, True) for number in range(_EXAMPLES)]:
+        for held_out, number in product((False, True), range(_EXAMPLES)):
             examples, again = (lessons.example(task, random.Random(number), held_out) for _ in range(2))  # noqa: S311
             require(examples == again, "lessons rng", f"lessons: {task} differs for equal generators")
-            if not require(bool(examples), "lessons empty", f"lessons: an example of {task} is empty"):
-                return
-            for example in examples:
-                if not _check_example(example, task, kinds, require):
-                    return
+            for example in plain(f"lessons.{task}", _Examples, examples):
+                named = example.kind in kinds
+                require(named, "kind", f"lessons: {task} shows the kind {example.kind!r}, which it does not name")
                 right = lessons.judge(example, example.answer)
                 require(right, "judge right", f"lessons: judge() refuses the answer of an example: {example!r:.120}")
                 if example.kind not in lessons.practice:
@@ -105,16 +109,4 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
         both = next(iter(shown[False] & shown[True]), None)
         require(both is None, "held out", f"lessons: {task} trains on what is held out: {both!r:.120}")
         texts = list(islice(lessons.corpus(task), _CORPUS))
-        sound = bool(texts) and all(isinstance(text, str | Example) for text in texts)
-        require(sound, "corpus", f"lessons: corpus({task!r}) yields no texts and examples")
-
-
-def _check_example(example: Any, task: str, kinds: Sequence[str], require: Require) -> bool:
-    if not require(isinstance(example, Example), "example", f"lessons: {task} shows {example!r:.60}, no Example"):
-        return False
-    require(example.kind in kinds, "kind", f"lessons: {task} shows the kind {example.kind!r}, which it does not name")
-    role = example.role in ("agent", "coordinator")
-    require(role, "role", f"lessons: the role of an example is {example.role!r}; take agent or coordinator")
-    texts = all(isinstance(text, str) for text in (example.observation, example.directive, example.answer))
-    line = texts and example.answer.splitlines() == [example.answer]
-    return require(line, "answer", f"lessons: an answer of {task} is no line of text: {example!r:.120}")
+        plain(f"lessons.corpus({task!r})", Annotated[list[str | Example], Field(min_length=1)], texts)

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from typing import Any
 
 
@@ -46,13 +47,14 @@ class Door:
         if not entries:
             return None
         if len(entries) > 1:
-            packages = " and ".join(sorted(map(_package, entries)))
-            raise self.error(f"{self.noun} {name!r} is claimed by {packages}: uninstall all but one")
+            packages = sorted(map(_package, entries))
+            raise self.error(f"{self.noun} {name!r} is claimed by {' and '.join(packages)}: uninstall all but one")
         source = self.source(name)
         found = load(entries[0].value, f"{source}, which", self.error)
         if base is not None and not (isinstance(found, type) and issubclass(found, base)):
-            known = f"{base.__module__}.{base.__qualname__}"
-            raise self.error(f"{source}, which is not a subclass of {known}; fix or uninstall it")
+            raise self.error(
+                f"{source}, which is not a subclass of {base.__module__}.{base.__qualname__}; fix or uninstall it"
+            )
         return found
 
     def source(self, name: str) -> str:
@@ -77,12 +79,9 @@ def load(path: str, clause: str, error: type[Exception]) -> Any:
     if not (module_name and colon and name):
         raise error(f"{clause} names nothing; write 'package.module:Name'")
     try:
-        found = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
+        return attrgetter(name)(importlib.import_module(module_name))
     except Exception as problem:  # a foreign package may fail in any way, and the user needs its name
-        raise error(f"{clause} failed to load: {_line(problem)}; fix or uninstall it") from problem
-    return found
+        raise error(f"{clause} failed to load: {error_line(problem)}; fix or uninstall it") from problem
 
 
 def instance(path: str, needed: Sequence[str], clause: str, error: type[Exception]) -> Any:
@@ -103,13 +102,14 @@ def instance(path: str, needed: Sequence[str], clause: str, error: type[Exceptio
     try:
         found = cls()
     except Exception as problem:
-        raise error(f"{clause} cannot be made: {_line(problem)}; fix or uninstall it") from problem
+        raise error(f"{clause} cannot be made: {error_line(problem)}; fix or uninstall it") from problem
     if missing := [part for part in needed if not hasattr(found, part)]:
         raise error(f"{clause} lacks {', '.join(missing)}; fix or uninstall it")
     return found
 
 
-def _line(problem: Exception) -> str:
+def error_line(problem: Exception) -> str:
+    """Return what an error says, in one line."""
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
 
 

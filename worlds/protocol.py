@@ -18,9 +18,10 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from typing_extensions import TypedDict
 
 
 class WorldError(ValueError):
@@ -33,20 +34,31 @@ class WorldOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def _one_line(text: str) -> str:
+    if not text.strip() or len(text.splitlines()) != 1:
+        raise ValueError("not one line of text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""A line of text that is not blank."""
+
+
 class Info(TypedDict, total=False):
     """What a world says to one agent beside its observation.
 
     Attributes:
-        feedback: one line on what the last action did (always present after `step`).
+        feedback: one line on what the last action did (always present after `step`); at most 500 characters, so it does
+            not echo whole actions.
         valid: whether the last action was legal (always present after `step`).
         report: what this agent now tells others, as text; absent when there is nothing new.
         facts: observations to which this agent now knows the right action, each with that action, because it has just
             read it or was right; for memories that keep facts. Absent when there are none.
     """
 
-    feedback: str
+    feedback: Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
     valid: bool
-    report: str
+    report: Line
     facts: list[tuple[str, str]]
 
 
@@ -54,7 +66,7 @@ class StepResult(NamedTuple):
     """The five mappings that `World.step` returns, each keyed by agent id."""
 
     observations: dict[str, str]
-    rewards: dict[str, float]
+    rewards: dict[str, FiniteFloat]
     terminations: dict[str, bool]
     truncations: dict[str, bool]
     infos: dict[str, Info]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from worlds.entry_points import Door, instance, load
+from worlds.plain import clause
 from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
 
 DOOR = Door("ulm_swarm.worlds", "world", WorldError)
@@ -27,7 +28,7 @@ _BUILT_IN = {
     "split-numbers-v0": "worlds.split_numbers.world:SplitNumbersWorld",
     "vault-v0": "worlds.vault.world:VaultWorld",
 }
-_VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
+VERSIONED = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)-v([0-9]+)")
 _registered: dict[str, type[World]] = {}
 
 
@@ -47,7 +48,7 @@ def register(cls: type[World]) -> type[World]:
     if not (isinstance(cls, type) and issubclass(cls, World)):
         raise WorldError(f"{cls!r} is not a world: derive it from worlds.World")
     world_id = getattr(cls, "id", None)
-    if not isinstance(world_id, str) or not _VERSIONED.fullmatch(world_id):
+    if not isinstance(world_id, str) or not VERSIONED.fullmatch(world_id):
         raise WorldError(f"{cls.__name__}.id is {world_id!r}: use words and a version, like 'maze-v0'")
     if world_id in _BUILT_IN or _registered.get(world_id, cls) is not cls:
         raise WorldError(f"world id {world_id} is taken: give {cls.__name__} another name or version")
@@ -61,66 +62,56 @@ def world_class(world_id: str) -> type[World]:
     Raises:
         WorldError: no such id (the line names the nearest one), or the package that provides it is broken.
     """
-    if world_id in _BUILT_IN:
-        built_in: type[World] = load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
-        return built_in
-    if world_id in _registered:
-        return _registered[world_id]
-    cls: type[World] | None = DOOR.load(world_id, World)
+    cls: type[World] | None = (
+        load(_BUILT_IN[world_id], f"world {world_id!r}", WorldError)
+        if world_id in _BUILT_IN
+        else _registered.get(world_id) or DOOR.load(world_id, World)
+    )
     if cls is None:
         raise WorldError(_not_found(str(world_id)))
-    if getattr(cls, "id", None) != world_id:
-        has = getattr(cls, "id", None)
+    if (has := getattr(cls, "id", None)) != world_id:
         raise WorldError(f"{DOOR.source(world_id)}, whose class has the id {has!r}; make the two equal")
     return cls
 
 
-def load_playbook(world_id: str) -> Playbook | None:
-    """Return a new playbook of a world, None where it brings none.
+def load_playbook(world: str | type[World]) -> Playbook | None:
+    """Return a new playbook of a world, given by its id or its class; None where it brings none.
 
     Raises:
         WorldError: no such world, or its playbook is broken.
     """
-    return playbook_of(world_class(world_id))
+    members = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
+    book: Playbook | None = _part(world, "playbook", members)
+    return book
 
 
-def load_lessons(world_id: str) -> Lessons | None:
-    """Return the lessons of a world, None where it brings none.
+def load_lessons(world: str | type[World]) -> Lessons | None:
+    """Return the lessons of a world, given by its id or its class; None where it brings none.
 
     Raises:
         WorldError: no such world, or its lessons are broken.
     """
-    return lessons_of(world_class(world_id))
-
-
-def playbook_of(cls: type[World]) -> Playbook | None:
-    """Return a new playbook of a world's class; see `load_playbook`."""
-    needed = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
-    book: Playbook | None = _part(cls, "playbook", needed)
-    return book
-
-
-def lessons_of(cls: type[World]) -> Lessons | None:
-    """Return the lessons of a world's class; see `load_lessons`."""
-    lessons: Lessons | None = _part(cls, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
-    if lessons is not None and not (isinstance(lessons.tasks, Mapping) and lessons.tasks):
-        raise WorldError(f"{_source(cls)}, whose lessons {cls.lessons} have no tasks; name one, or set lessons = None")
+    lessons: Lessons | None = _part(world, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
     return lessons
 
 
-def _part(cls: type[World], name: str, needed: Sequence[str]) -> Any:
+def _part(world: str | type[World], name: str, needed: Sequence[str]) -> Any:
     """Return an object of the class that a world names as its playbook or lessons."""
+    cls = world_class(world) if isinstance(world, str) else world
     path = getattr(cls, name, None)
     if path is None:
         return None
-    source = f"world {cls.id!r}" if cls.id in _BUILT_IN else _source(cls)
-    return instance(path, needed, f"{source}, whose {name} {path}", WorldError)
+    whose = f"{_source(cls)}, whose {name} {path}"
+    part = instance(path, needed, whose, WorldError)
+    if name == "lessons" and not (isinstance(part.tasks, Mapping) and part.tasks):
+        raise WorldError(f"{whose} have no tasks; name one, or set lessons = None")
+    return part
 
 
 def _source(cls: type[World]) -> str:
     if cls.id in DOOR.names():
         return DOOR.source(cls.id)
-    return f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
+    return f"world {cls.id!r}" if cls.id in _BUILT_IN else f"world {cls.id!r} ({cls.__module__}:{cls.__qualname__})"
 
 
 def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = None) -> World:
@@ -135,10 +126,8 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
         WorldError: unknown id, or an option that is misspelt, of the wrong type or out of range.
     """
     cls = world_class(world_id)
-    if options is not None and not isinstance(options, Mapping):
-        raise WorldError(f"options of {world_id} must be a mapping of names to values, got {options!r:.60}")
     try:
-        validated = cls.Options.model_validate(dict(options or {}))
+        validated = cls.Options.model_validate({} if options is None else options)
     except ValidationError as error:
         problems = "; ".join(_explain(detail, cls.Options) for detail in error.errors())
         raise WorldError(f"options of {world_id}: {problems}") from None
@@ -147,10 +136,8 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
 
 def _not_found(world_id: str) -> str:
     known = available()
-    match = _VERSIONED.fullmatch(world_id)
-    name = match[1] if match else world_id
-    versions = [other for other in known if (found := _VERSIONED.fullmatch(other)) and found[1] == name]
-    if versions:
+    name = re.sub(r"-v[0-9]+$", "", world_id)
+    if versions := [other for other in known if other.rpartition("-v")[0] == name]:
         return f"{world_id} not found; available version{'s'[: len(versions) > 1]}: {', '.join(versions)}"
     near = difflib.get_close_matches(world_id, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
@@ -163,11 +150,8 @@ def _explain(detail: ErrorDetails, options: type[WorldOptions]) -> str:
     if detail["type"] == "extra_forbidden":
         known = sorted(options.model_fields)
         near = difflib.get_close_matches(path, known, n=1)
-        if near:
-            return f"unknown option '{path}'; did you mean '{near[0]}'?"
-        return f"unknown option '{path}'; valid options: {', '.join(known) or 'none'}"
-    message = " ".join(detail["msg"].removeprefix("Value error, ").split())
-    if not path:  # a validator of the whole model has named the options itself
-        return message
-    message = message[:1].lower() + message[1:]
-    return f"'{path}': {message}" + ("" if detail["type"] == "missing" else f", got {detail['input']!r:.60}")
+        hint = f"did you mean '{near[0]}'?" if near else f"valid options: {', '.join(known) or 'none'}"
+        return f"unknown option '{path}'; {hint}"
+    if not path:  # it is about all options, and names those that matter
+        return " ".join(detail["msg"].removeprefix("Value error, ").split())
+    return clause(path, detail)

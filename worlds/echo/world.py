@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, WorldOptions, tool
 
 
 class EchoOptions(WorldOptions):
@@ -19,7 +20,7 @@ class EchoOptions(WorldOptions):
     """Steps after which the episode is truncated."""
 
 
-class EchoWorld(World):
+class EchoWorld(OrderedWorld):
     """Every agent is told what to say and repeats it. Nothing can be solved.
 
     observation  `say 3`, in the fourth step.
@@ -35,49 +36,20 @@ class EchoWorld(World):
     Options: ClassVar[type[WorldOptions]] = EchoOptions
     options: EchoOptions
 
-    def __init__(self, num_agents: int, options: WorldOptions) -> None:
-        if not isinstance(options, EchoOptions):
-            raise WorldError("echo-v0 takes EchoOptions")
-        super().__init__(num_agents, options)
-        self.steps = 0
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        """Forget what was said."""
         self.said = 0
 
-    def _line(self) -> str:
+    def observe(self, agent: str) -> str:
+        """Return what everybody is told to say."""
         return f"say {self.steps}"
 
-    def _observe(self) -> dict[str, str]:
-        return dict.fromkeys(self.agents, self._line())
-
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
-        """Start counting at zero."""
-        self.steps, self.said, self.solved = 0, 0, False
-        self.agents = list(self.possible_agents)
-        return self._observe(), {agent: Info() for agent in self.agents}
-
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Count the agents that repeat their observation; any other action is illegal."""
-        acting = self.ordered(actions)
-        line = self._line()
-        self.steps += 1
-        infos: dict[str, Info] = {}
-        for agent in acting:
-            if actions[agent].strip() == line:
-                self.said += 1
-                infos[agent] = Info(feedback="ok", valid=True)
-            else:
-                infos[agent] = Info(feedback=f"illegal: not {line}", valid=False)
-        live = list(self.agents)
-        over = self.steps >= self.options.max_steps
-        result = StepResult(
-            self._observe(),
-            dict.fromkeys(acting, 0.0),
-            dict.fromkeys(live, False),
-            dict.fromkeys(live, over),
-            infos,
-        )
-        if over:
-            self.agents = []
-        return result
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Count an agent that repeats its observation; any other action is illegal."""
+        line = self.observe(agent)
+        valid = action == line
+        self.said += valid
+        return Info(feedback="ok" if valid else f"illegal: not {line}", valid=valid), 0.0
 
     def state(self) -> dict[str, Any]:
         """Return both counters."""
@@ -97,8 +69,8 @@ class EchoWorld(World):
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return the only legal action."""
-        return self._line()
+        return self.observe(agent)
 
     def action_pattern(self, agent: str) -> str | None:
         """Return the only legal action."""
-        return self._line()
+        return self.observe(agent)

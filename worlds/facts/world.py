@@ -8,12 +8,15 @@ import json
 import random
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions, tool
+from worlds.files import read_once
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, WorldError, WorldOptions, tool
 from worlds.words import WORDS
 
 ASKED, DONE = "asked", "done"
@@ -50,7 +53,7 @@ class FactsOptions(WorldOptions):
     """Steps after which the episode is truncated."""
 
 
-class FactsWorld(World):
+class FactsWorld(OrderedWorld):
     """Read the documents of your own desks, then answer questions, some of which others have read the answer to.
 
     Desk d belongs to agent d modulo the number of agents. An agent reads the pages of its desks' documents one by one,
@@ -76,19 +79,15 @@ class FactsWorld(World):
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         super().__init__(num_agents, options)
-        o, self._pool = self.options, _made_up()
-        if o.file is not None:
-            try:
-                self._pool = _read_once(o.file, Path(o.file).stat().st_mtime_ns)
-            except OSError as error:
-                raise WorldError(f"cannot read {o.file}: {error.strerror or error}") from error
+        o = self.options
+        self._pool = _made_up() if o.file is None else read_once(_parse_facts, o.file)
         if (needed := o.desks * o.pages * o.facts) > len(self._pool):
             raise WorldError(
                 f"{o.desks} desks with {o.pages} pages of {o.facts} facts need {needed} facts, there are "
                 f"{len(self._pool)}; lower 'desks', 'pages' or 'facts'"
             )
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Hand out documents and questions of `seed`; `options` change nothing."""
         o = self.options
         rng = random.Random(seed)  # noqa: S311 - a puzzle, not a secret
@@ -104,18 +103,11 @@ class FactsWorld(World):
             rng.shuffle(asked)
             first = len(self._asked)
             self._asked += asked
-            self._open[self._owner(desk)] += range(first, len(self._asked))
+            self._open[self.possible_agents[desk % len(self.possible_agents)]] += range(first, len(self._asked))
         self._due = {agent: len(numbers) for agent, numbers in self._open.items()}
         self._right = dict.fromkeys(self.possible_agents, 0)
         self._wrong = [0] * len(self._asked)
         self._read = [0] * o.desks
-        self._steps = 0
-        self.solved = False
-        self.agents = list(self.possible_agents)
-        return {agent: self._observe(agent) for agent in self.agents}, {agent: Info() for agent in self.agents}
-
-    def _owner(self, desk: int) -> str:
-        return self.possible_agents[desk % len(self.possible_agents)]
 
     def _unread(self, agent: str) -> int | None:
         """Return the desk whose document an agent is reading."""
@@ -126,34 +118,19 @@ class FactsWorld(World):
         first = self._read[desk] * self.options.facts
         return self._documents[desk][first : first + self.options.facts]
 
-    def _observe(self, agent: str) -> str:
+    def observe(self, agent: str) -> str:
+        """Return a page, else a question, else that there is none."""
         if (desk := self._unread(agent)) is not None:
             text = " ".join(f"{question} {answer} ." for question, answer in self._page(desk))
             return f"desk {desk} page {self._read[desk] + 1} of {self.options.pages} : {text}"
         return f"{ASKED} {self._asked[self._open[agent][0]][0]}" if self._open[agent] else DONE
 
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Turn pages and take answers, in agent order."""
-        live = self.agents
-        infos: dict[str, Info] = {agent: {"feedback": "passed", "valid": True} for agent in live}
-        rewards = dict.fromkeys(live, 0.0)
-        for agent in self.ordered(actions):
-            infos[agent], rewards[agent] = self._act(agent, actions[agent].strip())
-        self._steps += bool(live)
-        over = not any(self._open.values())
-        self.solved = sum(self._right.values()) == len(self._asked)
-        out_of_time = not over and self._steps >= self.options.max_steps
-        if over or out_of_time:
-            self.agents = []
-        return StepResult(
-            observations={agent: self._observe(agent) for agent in live},
-            rewards=rewards,
-            terminations=dict.fromkeys(live, over),
-            truncations=dict.fromkeys(live, out_of_time),
-            infos=infos,
-        )
+    def has_ended(self) -> bool:
+        """Return whether no question is open any more."""
+        return not any(self._open.values())
 
-    def _act(self, agent: str, action: str) -> tuple[Info, float]:
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Turn a page or take an answer."""
         if (desk := self._unread(agent)) is not None:
             if action != "next":
                 return {"feedback": "read on first; say: next", "valid": False}, 0.0
@@ -173,6 +150,7 @@ class FactsWorld(World):
         if action.removeprefix("answer ").strip() == answer:
             self._open[agent].pop(0)
             self._right[agent] += 1
+            self.solved = sum(self._right.values()) == len(self._asked)
             report = f"answered {self._right[agent]} of {self._due[agent]}"
             facts = [(f"{ASKED} {question}", f"answer {answer}")]
             return {"feedback": "right", "valid": True, "report": report, "facts": facts}, 1.0 / len(self._asked)
@@ -185,7 +163,7 @@ class FactsWorld(World):
     def state(self) -> dict[str, Any]:
         """Return documents, questions, and how far everybody is."""
         return {
-            "step": self._steps,
+            "step": self.steps,
             "solved": self.solved,
             "documents": [[list(fact) for fact in document] for document in self._documents],
             "asked": [list(fact) for fact in self._asked],
@@ -213,7 +191,7 @@ class FactsWorld(World):
         """Return how far everybody is."""
         o = self.options
         right = sum(self._right.values())
-        lines = [f"facts-v0 step {self._steps}/{o.max_steps} · {right}/{len(self._asked)} questions answered"]
+        lines = [f"facts-v0 step {self.steps}/{o.max_steps} · {right}/{len(self._asked)} questions answered"]
         for agent in self.possible_agents:
             doing = "reads" if self._unread(agent) is not None else f"{len(self._open[agent])} open"
             lines.append(f"{agent}: {self._right[agent]} of {self._due[agent]} right, {doing}")
@@ -241,24 +219,20 @@ def _made_up() -> tuple[tuple[str, str], ...]:
     return tuple((f"what is the code of {word} ?", f"{rng.choice(WORDS)} {rng.choice(WORDS)}") for word in WORDS)
 
 
-@lru_cache(maxsize=8)
-def _read_once(file: str, modified_ns: int) -> tuple[tuple[str, str], ...]:
-    """Read a file once per process: every episode makes a world of its own.
+def _parse_facts(path: Path, text: str) -> tuple[tuple[str, str], ...]:
+    """Return the questions and answers of a file.
 
     Raises:
-        WorldError: it does not hold questions and answers.
+        WorldError: it does not hold any.
     """
-    path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines(keepends=True)))
-        else:
-            rows = json.loads(text)
-            rows = [row for part in rows.values() for row in part] if isinstance(rows, dict) else rows
+        is_csv = path.suffix == ".csv"
+        rows: Any = csv.DictReader(text.splitlines(keepends=True)) if is_csv else json.loads(text)
+        if isinstance(rows, dict):
+            rows = chain.from_iterable(rows.values())
         pairs = {" ".join(row["question"].split()): " ".join(row["answer"].split()) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise WorldError(
-            f"{file} does not hold objects or rows with `question` and `answer` ({error!r:.100})"
+            f"{path} does not hold objects or rows with `question` and `answer` ({error!r:.100})"
         ) from error
     return tuple((q, a) for q, a in pairs.items() if q and a and max(len(q), len(a)) <= LONGEST)

@@ -8,6 +8,7 @@ nothing between calls, and knows nothing about how mazes are generated.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import networkx as nx
@@ -75,22 +76,19 @@ def _fold(reports: Sequence[Report]) -> _Map:
         known.ways.add_node(room)
         known.place[report.agent], known.held[report.agent] = room, held
         if match.re is _REPORT:
-            _enter(known, room, match)
+            known.explored.add(room)
+            doors = match["doors"].split()
+            ways = [
+                *((there, None) for there in (match["exits"] or "").split()),
+                *zip(doors[1::3], doors[2::3], strict=True),
+            ]
+            for there, colour in ways:
+                known.ways.add_edge(room, int(there), colour=colour)
+            known.floor = {key: lies for key, lies in known.floor.items() if lies != room}
+            known.floor |= dict.fromkeys(match["keys"].split()[1::2], room)
+            known.goal = room if match["goal"] else known.goal
         known.floor = {key: lies for key, lies in known.floor.items() if key not in held}
     return known
-
-
-def _enter(known: _Map, room: int, match: re.Match[str]) -> None:
-    known.explored.add(room)
-    for there in (match["exits"] or "").split():
-        known.ways.add_edge(room, int(there), colour=None)
-    doors = match["doors"].split()
-    for there, colour in zip(doors[1::3], doors[2::3], strict=True):
-        known.ways.add_edge(room, int(there), colour=colour)
-    keys = match["keys"].split()[1::2]
-    known.floor = {key: lies for key, lies in known.floor.items() if lies != room} | dict.fromkeys(keys, room)
-    if match["goal"]:
-        known.goal = room
 
 
 class GraphPlaybook(Playbook):
@@ -152,15 +150,13 @@ def _give_out(known: _Map, paths: dict[str, dict[int, list[int]]]) -> dict[str, 
     1, 2 and 6 agents alike; far keys before near rooms save nothing, but walking past a key costs a quarter.
     """
     behind_doors = {room for _, room, _ in known.doors()}
-    offers: list[tuple[bool, int, int, bool, str, int]] = []
-    for order, reach in enumerate(paths.values()):
-        tasks = [(colour, room) for colour, room in known.floor.items()]
-        tasks += [("", room) for room in known.frontier()]
-        for colour, room in tasks:
-            if room in reach:
-                num_actions = len(reach[room]) - 1 + bool(colour)
-                opens = not colour and room in behind_doors
-                offers.append((not opens, num_actions, order, not colour, colour, room))
+    tasks = [*known.floor.items(), *(("", room) for room in known.frontier())]
+    offers = [
+        (bool(colour) or room not in behind_doors, len(reach[room]) - 1 + bool(colour), order, not colour, colour, room)
+        for order, reach in enumerate(paths.values())
+        for colour, room in tasks
+        if room in reach
+    ]
     agents = list(paths)
     steps: dict[str, str] = {}
     taken: set[tuple[str, int]] = set()
@@ -193,10 +189,5 @@ def _follow(known: _Map, agents: Sequence[str]) -> dict[str, str]:
 
 def _list(name: str, items: Sequence[str], limit: int) -> str:
     """Return `name item, item`, or nothing without items; items past the limit of characters are left out."""
-    text = ""
-    for item in items:
-        longer = f"{text}, {item}" if text else f"{name} {item}"
-        if len(longer) > limit:
-            break
-        text = longer
-    return text
+    texts = accumulate([f"{name} {item}" for item in items[:1]] + list(items[1:]), "{}, {}".format)
+    return max((text for text in texts if len(text) <= limit), key=len, default="")

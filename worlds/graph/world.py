@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import networkx as nx
 from pydantic import Field, model_validator
 
-from worlds.protocol import Info, StepResult, World, WorldOptions, tool
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, StepResult, WorldOptions, tool
 
 COLOURS = ("red", "blue", "green", "gold", "pink", "grey", "brown", "white")
 
@@ -44,16 +45,7 @@ class GraphOptions(WorldOptions):
         return self
 
 
-class _Maze(NamedTuple):
-    """What one seed generates: edges carry `colour` (the door's) or None; `keys` is colour -> room."""
-
-    graph: Any
-    keys: dict[str, int]
-    start: int
-    goal: int
-
-
-class GraphWorld(World):
+class GraphWorld(OrderedWorld):
     """Search a dark maze of rooms for the one goal room; any agent that enters it wins for all.
 
     Rooms have numbers that mean nothing. Ways go in both directions. A door is a locked way; walking through
@@ -76,48 +68,28 @@ class GraphWorld(World):
     playbook: ClassVar[str | None] = "worlds.graph.playbook:GraphPlaybook"
     options: GraphOptions
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Generate the maze of `seed` and put all agents into its start room; `options` change nothing."""
         self._graph, self._keys, start, self._goal = _generate(seed, self.options)
         self._room = dict.fromkeys(self.possible_agents, start)
         self._held: dict[str, list[str]] = {agent: [] for agent in self.possible_agents}
         self._shown: dict[int, str] = {}
         self._told: dict[str, str] = {}
-        self._steps = 0
-        self.solved = False
-        self.agents = list(self.possible_agents)
-        observations = {agent: self._observe(agent) for agent in self.agents}
-        infos: dict[str, Info] = {agent: {} for agent in self.agents}
-        self._add_reports(infos)
-        return observations, infos
 
     def step(self, actions: Mapping[str, str]) -> StepResult:
         """Apply the actions in agent order: of two agents that take one key, the first gets it."""
-        live = self.agents
-        infos: dict[str, Info] = {agent: {"feedback": "passed", "valid": True} for agent in live}
         acting = self.ordered(actions)
-        for agent in acting:
-            feedback, valid = self._act(agent, actions[agent])
-            infos[agent] = {"feedback": feedback, "valid": valid}
-        self._steps += bool(live)
+        result = super().step(actions)
         # An agent that passes keeps its news until it acts again: nobody may be listening to it now.
-        self._add_reports({agent: infos[agent] for agent in acting})
-        self.solved = self.solved or any(self._room[agent] == self._goal for agent in live)
-        out_of_time = not self.solved and self._steps >= self.options.max_steps
-        if self.solved or out_of_time:
-            self.agents = []
-        return StepResult(
-            observations={agent: self._observe(agent) for agent in live},
-            rewards={agent: float(self._room[agent] == self._goal) for agent in live},
-            terminations=dict.fromkeys(live, self.solved),
-            truncations=dict.fromkeys(live, out_of_time),
-            infos=infos,
-        )
+        for agent in acting:
+            if report := self.news(agent):
+                result.infos[agent]["report"] = report
+        return result
 
     def state(self) -> dict[str, Any]:
         """Return the maze, where everything is, and what the swarm was told."""
         return {
-            "step": self._steps,
+            "step": self.steps,
             "solved": self.solved,
             "goal": self._goal,
             "ways": sorted([min(a, b), max(a, b), colour] for a, b, colour in self._graph.edges(data="colour")),
@@ -141,27 +113,25 @@ class GraphWorld(World):
     def tools(self) -> list[dict[str, Any]]:
         """Return `go`, `take` (where there are keys) and `look`."""
         room = {"type": "integer", "minimum": 0, "maximum": self.options.rooms - 1}
-        tools = [
+        key = {"type": "string", "enum": self._colours()}
+        take = tool("take", "Take a key that lies in this room.", "take {key}", key=key)
+        return [
             tool("go", "Walk to an adjacent room; a door needs its key in hand.", "go {room}", room=room),
+            *([take] if self._colours() else []),
             tool("look", "Stay and see the room again.", "look"),
         ]
-        if colours := self._colours():
-            key = {"type": "string", "enum": colours}
-            tools.insert(1, tool("take", "Take a key that lies in this room.", "take {key}", key=key))
-        return tools
 
     def render(self) -> str:
         """Return the progress of the search and where everyone is."""
-        lines = [
-            f"graph-v0 step {self._steps}/{self.options.max_steps}"
+        head = (
+            f"graph-v0 step {self.steps}/{self.options.max_steps}"
             f" · seen {len(self._shown)}/{self.options.rooms} rooms · goal {self._goal}"
             + (" · reached" if self.solved else "")
-        ]
+        )
         crowds: dict[int, list[str]] = {}
         for agent in self.possible_agents:
             crowds.setdefault(self._room[agent], []).append(" ".join([agent, *self._held[agent]]))
-        lines.extend(f"room {room}: {', '.join(crowd)}" for room, crowd in sorted(crowds.items()))
-        return "\n".join(lines)
+        return "\n".join([head, *(f"room {room}: {', '.join(crowd)}" for room, crowd in sorted(crowds.items()))])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return the directive if it is a legal action here, else a random legal move."""
@@ -179,66 +149,73 @@ class GraphWorld(World):
     def _colours(self) -> list[str]:
         return list(COLOURS[: self.options.doors])
 
-    def _act(self, agent: str, action: str) -> tuple[str, bool]:
-        match = _ACTION.fullmatch(action.strip())
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Walk, take a key or look."""
+        feedback, valid = self._do(agent, action)
+        reached = self._room[agent] == self._goal
+        self.solved = self.solved or reached
+        return Info(feedback=feedback, valid=valid), float(reached)
+
+    def _do(self, agent: str, action: str) -> tuple[str, bool]:
+        match = _ACTION.fullmatch(action)
         if match is None:
             return "not an action; say: go ROOM, take KEY or look", False
         here = self._room[agent]
         if match[3]:
             return "looked around", True
-        if match[2]:
-            return self._take(agent, match[2])
+        if key := match[2]:
+            if self._keys.get(key) != here:
+                return f"no {key} key in room {here}", False
+            del self._keys[key]
+            self._held[agent] = sorted([*self._held[agent], key])
+            return f"took the {key} key", True
         there = int(match[1])
         if not self._graph.has_edge(here, there):
             return f"no way from room {here} to {there}", False
-        way = self._graph.edges[here, there]
-        colour = way["colour"]
+        colour = self._graph.edges[here, there]["colour"]
         if colour is not None and colour not in self._held[agent]:
             return f"the door to {there} needs the {colour} key", False
-        way["colour"] = None
+        self._graph.edges[here, there]["colour"] = None
         self._room[agent] = there
         return (f"opened the {colour} door to {there}" if colour else f"walked to {there}"), True
-
-    def _take(self, agent: str, colour: str) -> tuple[str, bool]:
-        if self._keys.get(colour) != self._room[agent]:
-            return f"no {colour} key in room {self._room[agent]}", False
-        del self._keys[colour]
-        self._held[agent] = sorted([*self._held[agent], colour])
-        return f"took the {colour} key", True
 
     def _moves(self, agent: str) -> list[str]:
         room, held = self._room[agent], self._held[agent]
         ways = sorted(self._graph.adj[room].items())
         moves = [f"go {there}" for there, way in ways if way["colour"] is None or way["colour"] in held]
-        return moves + [f"take {colour}" for colour in sorted(self._keys) if self._keys[colour] == room]
+        return moves + [f"take {colour}" for colour in self._keys_in(room)]
+
+    def _keys_in(self, room: int) -> list[str]:
+        return sorted(colour for colour, lies in self._keys.items() if lies == room)
 
     def _view(self, room: int) -> str:
         ways = sorted(self._graph.adj[room].items())
         exits = [str(there) for there, way in ways if way["colour"] is None]
         doors = [f"door {there} {way['colour']}" for there, way in ways if way["colour"] is not None]
-        keys = [f"key {colour}" for colour in sorted(self._keys) if self._keys[colour] == room]
+        keys = [f"key {colour}" for colour in self._keys_in(room)]
         goal = ["goal"] if room == self._goal else []
         return " ".join([f"room {room}", *(["exits", *exits] if exits else []), *doors, *keys, *goal])
 
     def _in_hand(self, agent: str) -> str:
         return " ".join([" have", *self._held[agent]]) if self._held[agent] else ""
 
-    def _observe(self, agent: str) -> str:
+    def observe(self, agent: str) -> str:
+        """Return the room that an agent stands in, and its keys."""
         return self._view(self._room[agent]) + self._in_hand(agent)
 
-    def _add_reports(self, infos: Mapping[str, Info]) -> None:
-        for agent, info in infos.items():
-            room = self._room[agent]
-            view, place = self._view(room), f"at {room}{self._in_hand(agent)}"
-            if self._shown.get(room) != view:
-                info["report"] = view + self._in_hand(agent)
-            elif self._told.get(agent) != place:
-                info["report"] = place
-            self._shown[room], self._told[agent] = view, place
+    def news(self, agent: str) -> str | None:
+        """Return what an agent has to tell: its room or else its place, when it is news; it is none from now on."""
+        room = self._room[agent]
+        view, place = self._view(room), f"at {room}{self._in_hand(agent)}"
+        is_news, moved = self._shown.get(room) != view, self._told.get(agent) != place
+        self._shown[room], self._told[agent] = view, place
+        return self.observe(agent) if is_news else place if moved else None
 
 
-def _generate(seed: int, options: GraphOptions) -> _Maze:
-    """Return a connected maze that can be solved.
+def _generate(seed: int, options: GraphOptions) -> tuple[Any, dict[str, int], int, int]:
+    """Return a connected maze that can be solved: its graph, colour -> room of the key, start and goal.
+
+    Edges carry `colour`, their door's or None.
 
     Doors split the rooms into regions, and region k hangs on an earlier region by door k alone, whose key
     lies in an earlier region. So region 0 (the start) is open, and once all regions before k are, so is k;
@@ -271,4 +248,4 @@ def _generate(seed: int, options: GraphOptions) -> _Maze:
     distance = nx.single_source_shortest_path_length(graph, start)
     farthest = max(distance[room] for room in regions[-1])
     goal = rng.choice([room for room in regions[-1] if distance[room] == farthest])
-    return _Maze(graph, keys, start, goal)
+    return graph, keys, start, goal

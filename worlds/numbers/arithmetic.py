@@ -4,12 +4,24 @@ Owns the expression language of the number worlds. It is total: any text gives a
 `ExpressionError` with one line of feedback; it never calls `eval` and its work is bounded by the length limit.
 """
 
+import operator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 MAX_LENGTH = 200
 MAX_DEPTH = 24
 MAX_LITERAL_DIGITS = 7
+
+_TOKEN = re.compile(r"[0-9]+|[^ ]")
+_DIGITS = re.compile(r"[0-9]+")
+OPERATORS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
 
 Node = int | tuple[str, "Node", "Node"]
 """A literal, or (operator, left, right)."""
@@ -48,72 +60,51 @@ def evaluate(node: Node) -> Fraction:
     """
     if isinstance(node, int):
         return Fraction(node)
-    operator, left, right = node
+    symbol, left, right = node
     a, b = evaluate(left), evaluate(right)
-    if operator == "+":
-        return a + b
-    if operator == "-":
-        return a - b
-    if operator == "*":
-        return a * b
-    if b == 0:
+    if symbol == "/" and b == 0:
         raise ExpressionError("division by zero")
-    return a / b
-
-
-def format_value(value: Fraction) -> str:
-    """Return `7` or `7/2`."""
-    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+    return OPERATORS[symbol](a, b)
 
 
 class _Parser:
     """Recursive descent with one token of look-ahead; depth is bounded by MAX_DEPTH."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
+        self.tokens = _TOKEN.findall(text)[::-1]  # the next one last
         self.literals: list[int] = []
 
-    def peek(self) -> str:
-        while self.at < len(self.text) and self.text[self.at] == " ":
-            self.at += 1
-        return self.text[self.at] if self.at < len(self.text) else ""
+    def take(self, wanted: str) -> str:
+        """Return the next token and go on if it is one of these characters, else return nothing."""
+        return self.tokens.pop() if self.tokens and self.tokens[-1] in wanted else ""
 
     def sum(self, depth: int) -> Node:
         node = self.product(depth)
-        while (operator := self.peek()) in ("+", "-"):
-            self.at += 1
-            node = (operator, node, self.product(depth))
+        while symbol := self.take("+-"):
+            node = (symbol, node, self.product(depth))
         return node
 
     def product(self, depth: int) -> Node:
         node = self.atom(depth)
-        while (operator := self.peek()) in ("*", "/"):
-            self.at += 1
-            node = (operator, node, self.atom(depth))
+        while symbol := self.take("*/"):
+            node = (symbol, node, self.atom(depth))
         return node
 
     def atom(self, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise ExpressionError(f"parentheses nest deeper than {MAX_DEPTH}")
-        char = self.peek()
-        if char == "(":
-            self.at += 1
+        if self.take("("):
             node = self.sum(depth + 1)
-            if self.peek() != ")":
+            if not self.take(")"):
                 raise ExpressionError("a parenthesis is not closed")
-            self.at += 1
             return node
-        start = self.at
-        while self.at < len(self.text) and self.text[self.at] in "0123456789":
-            self.at += 1
-        digits = self.text[start : self.at]
-        if not digits:
-            raise ExpressionError(f"expected a number at {char!r}" if char else "the expression ends too early")
-        if len(digits) > MAX_LITERAL_DIGITS:
+        token = self.tokens.pop() if self.tokens else ""
+        if not _DIGITS.fullmatch(token):
+            raise ExpressionError(f"expected a number at {token!r}" if token else "the expression ends too early")
+        if len(token) > MAX_LITERAL_DIGITS:
             raise ExpressionError(f"a number has more than {MAX_LITERAL_DIGITS} digits")
-        self.literals.append(int(digits))
-        return int(digits)
+        self.literals.append(int(token))
+        return self.literals[-1]
 
 
 def parse(text: str) -> Expression:
@@ -128,10 +119,10 @@ def parse(text: str) -> Expression:
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"longer than {MAX_LENGTH} characters")
     parser = _Parser(text.strip())
-    if not parser.peek():
+    if not parser.tokens:
         raise ExpressionError("empty")
     # Left-associative chains build left-deep trees; MAX_LENGTH keeps them under Python's recursion limit.
     root = parser.sum(0)
-    if rest := parser.peek():
-        raise ExpressionError(f"cannot read {rest!r} here")
+    if parser.tokens:
+        raise ExpressionError(f"cannot read {parser.tokens[-1][0]!r} here")
     return Expression(root, tuple(parser.literals))

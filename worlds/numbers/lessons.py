@@ -5,11 +5,12 @@ Held-out puzzles are refused by the hash of the canonical puzzle, and no text ev
 
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import ClassVar
 
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
-from worlds.numbers.arithmetic import Expression, ExpressionError, parse
+from worlds.numbers.arithmetic import ExpressionError, parse
 from worlds.numbers.world import Puzzle, is_held_out
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
@@ -64,32 +65,29 @@ def operation(rng: random.Random, held_out: bool) -> Example:
             return Example("operation", "agent", f"value {a} {operator} {b}", "", f" {value}")
 
 
-def number_texts(size: int = CORPUS) -> Iterator[str]:
+def number_texts() -> Iterator[str]:
     """Yield every number up to 999 so often that it becomes one token, and one with a space before it."""
     numbers = " ".join(map(str, range(1000)))
-    for _ in range(size):
+    for _ in range(CORPUS):
         yield f" {numbers}"
         yield numbers.replace(" ", "+")
 
 
-def read_answer(example: Example, answer: str) -> tuple[Expression, list[int], int] | None:
-    """Return the expression of an answer, with tiles and target of what it answers; None where it is none."""
+def read_answer(example: Example, answer: str) -> tuple[Fraction | None, list[int], list[int], int]:
+    """Return value and numbers of an answer, None and none where it is no expression; then the tiles and the target."""
+    left, _, target = example.observation.partition("target")
+    tiles = sorted(map(int, left.split()[1:]))
     try:
         expression = parse(answer)
-        expression.value()
+        return expression.value(), sorted(expression.literals), tiles, int(target)
     except ExpressionError:
-        return None
-    tiles, _, target = example.observation.partition("target")
-    return expression, sorted(map(int, tiles.split()[1:])), int(target)
+        return None, [], tiles, int(target)
 
 
 def hits_target(example: Example, answer: str) -> bool:
     """Return whether an expression makes the target from all tiles."""
-    read = read_answer(example, answer)
-    if read is None:
-        return False
-    expression, tiles, target = read
-    return expression.value() == target and sorted(expression.literals) == tiles
+    value, used, tiles, target = read_answer(example, answer)
+    return value == target and used == tiles
 
 
 class NumbersLessons(MixedLessons):

@@ -8,12 +8,18 @@ import random
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 
-from worlds.numbers.arithmetic import parse
+from worlds.numbers.arithmetic import OPERATORS, parse
 
 MAX_SEARCH_TILES = 5
 
 _Term = tuple[Fraction, str, str]  # value, text, operator at the top ("" for a tile)
+
+
+# Operators that need parentheses when they stand at the top of the left or the right side of another operator.
+_LOOSE_LEFT = {"+": "", "-": "", "*": "+-", "/": "+-"}
+_LOOSE_RIGHT = {"+": "", "-": "+-", "*": "+-", "/": "+-*/"}
 
 
 def _wrap(text: str, top: str, parenthesised: str) -> str:
@@ -23,16 +29,15 @@ def _wrap(text: str, top: str, parenthesised: str) -> str:
 def _join(operator: str, a: _Term, b: _Term) -> _Term | None:
     """Return a op b with the fewest parentheses that keep its value, or None for a division by zero."""
     (x, left, left_top), (y, right, right_top) = a, b
-    if operator == "+":
-        return x + y, f"{left}+{right}", "+"
-    if operator == "-":
-        return x - y, f"{left}-{_wrap(right, right_top, '+-')}", "-"
-    left = _wrap(left, left_top, "+-")
-    if operator == "*":
-        return x * y, f"{left}*{_wrap(right, right_top, '+-')}", "*"
-    if y == 0:
+    if operator == "/" and y == 0:
         return None
-    return x / y, f"{left}/{_wrap(right, right_top, '+-*/')}", "/"
+    left, right = _wrap(left, left_top, _LOOSE_LEFT[operator]), _wrap(right, right_top, _LOOSE_RIGHT[operator])
+    return OPERATORS[operator](x, y), f"{left}{operator}{right}", operator
+
+
+def _term(text: str) -> _Term:
+    expression = parse(text)
+    return expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else ""
 
 
 def _splits(tiles: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -62,13 +67,12 @@ def reachable(tiles: tuple[int, ...]) -> frozenset[Fraction]:
         return frozenset({Fraction(tiles[0])})
     values: set[Fraction] = set()
     for left, right in _splits(tiles):
-        for x in reachable(left):
-            for y in reachable(right):
-                values.update((x + y, x - y, y - x, x * y))
-                if y:
-                    values.add(x / y)
-                if x:
-                    values.add(y / x)
+        for x, y in product(reachable(left), reachable(right)):
+            values.update((x + y, x - y, y - x, x * y))
+            if y:
+                values.add(x / y)
+            if x:
+                values.add(y / x)
     return frozenset(values)
 
 
@@ -83,26 +87,22 @@ def _terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
     return _kept_terms(tiles) if len(tiles) <= 3 else _build_terms(tiles)
 
 
-@lru_cache(maxsize=4096)
-def _kept_terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
-    return _build_terms(tiles)
-
-
 def _build_terms(tiles: tuple[int, ...]) -> tuple[_Term, ...]:
     if len(tiles) == 1:
         return ((Fraction(tiles[0]), str(tiles[0]), ""),)
     found: dict[str, _Term] = {}
     for left, right in _splits(tiles):
-        for a in _terms(left):
-            for b in _terms(right):
-                big, small = (a, b) if (a[0], a[1]) >= (b[0], b[1]) else (b, a)
-                pairs = [("+", big, small), ("*", big, small)]  # commutative: the larger operand first
-                pairs += [(operator, x, y) for operator in "-/" for x, y in ((a, b), (b, a))]
-                for operator, x, y in pairs:
-                    term = _join(operator, x, y)
-                    if term:
-                        found.setdefault(term[1], term)
+        for a, b in product(_terms(left), _terms(right)):
+            big, small = (a, b) if (a[0], a[1]) >= (b[0], b[1]) else (b, a)
+            pairs = [("+", big, small), ("*", big, small)]  # commutative: the larger operand first
+            pairs += [(operator, x, y) for operator in "-/" for x, y in ((a, b), (b, a))]
+            for operator, x, y in pairs:
+                if term := _join(operator, x, y):
+                    found.setdefault(term[1], term)
     return tuple(found.values())
+
+
+_kept_terms = lru_cache(maxsize=4096)(_build_terms)
 
 
 @lru_cache(maxsize=8192)
@@ -131,8 +131,7 @@ def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
         terms: list[_Term] = [(Fraction(tile), str(tile), "") for tile in tiles]
         rng.shuffle(terms)
         while len(terms) > 1:
-            a = terms.pop(rng.randrange(len(terms)))
-            b = terms.pop(rng.randrange(len(terms)))
+            a, b = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
             term = _join(rng.choice("+-*/"), a, b)
             if term is None:
                 break
@@ -146,12 +145,11 @@ def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
 
     Only whole, positive sub-targets are listed; each completed form equals the target.
     """
-    ways: list[tuple[str, int]] = []
-    if target > value:
-        ways.append((f"{value}+[{{}}]", target - value))
-    if value > target:
-        ways.append((f"{value}-[{{}}]", value - target))
-    ways.append((f"[{{}}]-{value}", target + value))
+    ways = [
+        (f"{value}+[{{}}]", target - value),
+        (f"{value}-[{{}}]", value - target),
+        (f"[{{}}]-{value}", target + value),
+    ]
     if value > 0:
         if target % value == 0:
             ways.append((f"{value}*[{{}}]", target // value))
@@ -161,11 +159,6 @@ def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
     return [(form, s) for form, s in ways if s > 0]
 
 
-# Operators that need parentheses when they stand at the top of the right or left side of another operator.
-_LOOSE_RIGHT = {"+": "", "-": "+-", "*": "+-", "/": "+-*/"}
-_LOOSE_LEFT = {"-": "", "/": "+-"}
-
-
 def complete(form: str, expression: str) -> str:
     """Return a sub-target form with its brackets filled by an expression, e.g. ``100-(2+3)`` for ``100-[{}]``.
 
@@ -173,8 +166,7 @@ def complete(form: str, expression: str) -> str:
         form: one of the forms that `sub_targets` returns.
         expression: makes the sub-target.
     """
-    root = parse(expression).root
-    top = root[0] if isinstance(root, tuple) else ""
+    _, _, top = _term(expression)
     before, after = form.split("[{}]")
     needs = _LOOSE_RIGHT[before[-1]] if before else _LOOSE_LEFT[after[0]]
     return f"{before}{_wrap(expression, top, needs)}{after}"
@@ -186,11 +178,7 @@ def combine(operator: str, left: str, right: str) -> str:
     Raises:
         ValueError: the right side of a division is zero.
     """
-    terms = []
-    for text in (left, right):
-        expression = parse(text)
-        terms.append((expression.value(), text, expression.root[0] if isinstance(expression.root, tuple) else ""))
-    term = _join(operator, terms[0], terms[1])
+    term = _join(operator, _term(left), _term(right))
     if term is None:
         raise ValueError("division by zero")
     return term[1]

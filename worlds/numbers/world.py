@@ -1,29 +1,30 @@
 """`numbers-v0`: use every number once to hit a target, from generated puzzles or a file.
 
-Owns the puzzle (`Puzzle`), its hash split into training and held-out puzzles, the reading of puzzle files, and the
-single-view world. The split-view world builds on it in `worlds.split_numbers.world`.
+Owns the puzzle (`Puzzle`), its hash split into training and held-out puzzles, the reading of puzzle files, what all
+number worlds share (`ExpressionWorld`), and the single-view world. The split-view world builds on it in
+`worlds.split_numbers.world`.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
 import json
 import random
 import re
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from worlds.files import read_once
 from worlds.numbers import solver
-from worlds.numbers.arithmetic import Expression, ExpressionError, format_value, parse
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
+from worlds.numbers.arithmetic import Expression, ExpressionError, parse
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, WorldError, WorldOptions, tool
 
 HELD_OUT_FRACTION = 10  # one canonical puzzle in ten is held out of training, by hash
 
@@ -46,20 +47,14 @@ def is_held_out(tiles: Sequence[int], target: int) -> bool:
     return hashlib.sha256(canonical.encode()).digest()[0] % HELD_OUT_FRACTION == 0
 
 
-class NumbersOptions(WorldOptions):
-    """Options of numbers-v0."""
-
-    count: int = Field(4, ge=1, le=8)
-    """Numbers of a puzzle."""
+class PuzzleOptions(WorldOptions):
+    """Options of every number world."""
 
     low: int = Field(1, ge=0)
     """Smallest number."""
 
     high: int = Field(13, ge=1, le=1000)
     """Largest number."""
-
-    target: int | None = Field(None, ge=0)
-    """A fixed target; null draws one between `target_low` and `target_high`."""
 
     target_low: int = Field(10, ge=0)
     """Smallest target that is drawn."""
@@ -68,7 +63,23 @@ class NumbersOptions(WorldOptions):
     """Largest target that is drawn."""
 
     split: Literal["held_out", "train", "any"] = "held_out"
-    """Draw only `held_out` puzzles, only those for training, or any. Puzzles with a fixed target ignore it."""
+    """Draw only `held_out` puzzles, only those for training, or any."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.low > self.high or self.target_low > self.target_high:
+            raise ValueError("low must not exceed high, nor target_low target_high")
+        return self
+
+
+class NumbersOptions(PuzzleOptions):
+    """Options of numbers-v0."""
+
+    count: int = Field(4, ge=1, le=8)
+    """Numbers of a puzzle."""
+
+    target: int | None = Field(None, ge=0)
+    """A fixed target, for which `split` is ignored; null draws one between `target_low` and `target_high`."""
 
     file: str | None = None
     """CSV (with a header) or JSONL of puzzles, used in order; then all options above but `target` are unused. null
@@ -81,9 +92,7 @@ class NumbersOptions(WorldOptions):
     """Column or key of the target; null takes `target`."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> NumbersOptions:
-        if self.low > self.high or self.target_low > self.target_high:
-            raise ValueError("low must not exceed high, nor target_low target_high")
+    def _file_has_targets(self) -> Self:
         if self.file is not None and self.target is None and self.target_column is None:
             raise ValueError("a puzzle file needs `target_column`, or a fixed `target`")
         return self
@@ -100,69 +109,70 @@ def _whole(cell: Any) -> int:
     return int(str(cell))
 
 
-@lru_cache(maxsize=16)
-def _read_once(path: Path, modified_ns: int, options: NumbersOptions) -> tuple[Puzzle, ...]:
-    """Read and prove a file once per process: every episode makes a world of its own."""
-    return tuple(read_puzzles(path, options.numbers_column, options.target_column, options.target))
-
-
-def read_puzzles(path: Path, numbers_column: str, target_column: str | None, target: int | None) -> list[Puzzle]:
+def read_puzzles(path: Path, numbers_column: str, target_column: str | None, target: int | None) -> tuple[Puzzle, ...]:
     """Read every puzzle of a CSV or JSONL file and prove each solvable (up to 5 numbers).
 
     Raises:
         WorldError: the file cannot be read, a row is malformed or unsolvable; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorldError(f"cannot read puzzle file {path}: {error}") from error
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    if path.suffix in (".jsonl", ".ndjson"):
-        for line_number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise WorldError(f"{path}:{line_number}: not JSON: {error}") from error
-                if not isinstance(row, dict):
-                    raise WorldError(f"{path}:{line_number}: expected an object with key {numbers_column!r}")
-                rows.append((line_number, row))
-    else:
-        reader = csv.DictReader(text.splitlines())
-        try:
-            rows.extend((reader.line_num, row) for row in reader)
-        except csv.Error as error:
-            raise WorldError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+    return read_once(_parse_puzzles, path, numbers_column, target_column, target)
+
+
+def _parse_puzzles(
+    path: Path, text: str, numbers_column: str, target_column: str | None, target: int | None
+) -> tuple[Puzzle, ...]:
     puzzles: list[Puzzle] = []
-    for line_number, row in rows:
+    for place, row in _rows(path, text):
+        if not isinstance(row, dict):
+            raise WorldError(f"{place}: expected an object with key {numbers_column!r}")
         for column in filter(None, (numbers_column, target_column)):
             if row.get(column) is None:
-                raise WorldError(f"{path}:{line_number}: no column {column!r}; columns: {', '.join(map(str, row))}")
+                raise WorldError(f"{place}: no column {column!r}; columns: {', '.join(map(str, row))}")
         try:
             tiles = _numbers(row[numbers_column])
             goal = _whole(row[target_column]) if target_column else target
-            if goal is None or not tiles or min(tiles) < 0 or goal < 0:
-                raise ValueError("numbers and target must be whole and not negative")
+            if goal is None or not tiles:
+                raise ValueError("numbers or target are missing")
         except ValueError as error:
-            raise WorldError(f"{path}:{line_number}: malformed puzzle: {error}") from error
+            raise WorldError(f"{place}: malformed puzzle: {error}") from error
         if len(tiles) <= solver.MAX_SEARCH_TILES and Fraction(goal) not in solver.reachable(tiles):
-            raise WorldError(f"{path}:{line_number}: {' '.join(map(str, tiles))} cannot make {goal}")
+            raise WorldError(f"{place}: {' '.join(map(str, tiles))} cannot make {goal}")
         puzzles.append(Puzzle(tiles, goal))
     if not puzzles:
         raise WorldError(f"{path}: no puzzles in it")
-    return puzzles
+    return tuple(puzzles)
 
 
-def check_tiles(expression: Expression, tiles: Sequence[int]) -> str | None:
-    """Return why the expression does not use every tile exactly once, or None when it does."""
+def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the place of each row, for messages, and the row."""
+    if path.suffix in (".jsonl", ".ndjson"):
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                if line.strip():
+                    yield f"{path}:{number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise WorldError(f"{path}:{number}: not JSON: {error}") from error
+    else:
+        reader = csv.DictReader(text.splitlines())
+        try:
+            yield from ((f"{path}:{reader.line_num}", row) for row in reader)
+        except csv.Error as error:
+            raise WorldError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+
+
+def check_tiles(expression: Expression, tiles: Sequence[int]) -> None:
+    """Refuse an expression that does not use every tile exactly once.
+
+    Raises:
+        ExpressionError: says which number is to blame.
+    """
     have, used = Counter(tiles), Counter(expression.literals)
     for number in expression.literals:
         if used[number] > have[number]:
-            return f"{number} is not a tile" if not have[number] else f"tile {number} is used too often"
+            raise ExpressionError(f"tile {number} is used too often" if have[number] else f"{number} is not a tile")
     for tile in tiles:
         if used[tile] < have[tile]:
-            return f"tile {tile} is not used"
-    return None
+            raise ExpressionError(f"tile {tile} is not used")
 
 
 def draw_puzzle(options: NumbersOptions, rng: random.Random) -> Puzzle:
@@ -171,10 +181,10 @@ def draw_puzzle(options: NumbersOptions, rng: random.Random) -> Puzzle:
     Raises:
         WorldError: none was found in 10,000 draws (the ranges hold no such puzzle, or hardly any).
     """
+    low, high = (options.target_low, options.target_high) if options.target is None else (options.target,) * 2
+    wanted = options.split if options.target is None else "any"
     for _ in range(10_000):
         tiles = tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.count)))
-        low = options.target_low if options.target is None else options.target
-        high = options.target_high if options.target is None else options.target
         if len(tiles) <= 4:
             targets = [v for v in solver.whole_values(tiles) if low <= v <= high]
             if not targets:
@@ -185,7 +195,6 @@ def draw_puzzle(options: NumbersOptions, rng: random.Random) -> Puzzle:
             if value.denominator != 1 or not low <= value <= high:
                 continue
             target = int(value)
-        wanted = options.split if options.target is None else "any"
         if wanted == "any" or is_held_out(tiles, target) == (wanted == "held_out"):
             return Puzzle(tiles, target)
     raise WorldError(
@@ -194,7 +203,73 @@ def draw_puzzle(options: NumbersOptions, rng: random.Random) -> Puzzle:
     )
 
 
-class NumbersWorld(World):
+class ExpressionWorld(OrderedWorld):
+    """A world whose actions are expressions over tiles; the first one that makes the target solves it for all.
+
+    Attributes:
+        asks: what an action is, for the description of its tool.
+        target: what the tiles must make.
+        attempts: the actions of this episode.
+        solution: the action that made the target; empty before.
+    """
+
+    asks: ClassVar[str]
+    options: PuzzleOptions
+    attempts: int
+    solution: str
+
+    @property
+    @abstractmethod
+    def target(self) -> int:
+        """What the tiles must make."""
+
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
+        """Forget the attempts of the episode before."""
+        self.attempts, self.solution = 0, ""
+
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Evaluate an expression; a hit earns 1."""
+        self.attempts += 1
+        try:
+            return self.judge(agent, action, parse(action))
+        except ExpressionError as error:
+            return Info(feedback=f"illegal: {error}", valid=False), 0.0
+
+    @abstractmethod
+    def judge(self, agent: str, action: str, expression: Expression) -> tuple[Info, float]:
+        """Return what an expression comes to, and its reward.
+
+        Raises:
+            ExpressionError: it breaks a rule.
+        """
+
+    def solves(self, value: Fraction, action: str) -> bool:
+        """Return whether a value is the target, and keep the first action that made it."""
+        hit = value == self.target
+        if hit and not self.solved:
+            self.solved, self.solution = True, action
+        return hit
+
+    @classmethod
+    def for_training(cls, options: WorldOptions) -> WorldOptions:
+        """Return options that draw no puzzle kept for evaluation."""
+        return options.model_copy(update={"split": "train"})
+
+    def goal(self) -> str:
+        """Return the target."""
+        return f"target {self.target}"
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Return the one tool: an expression."""
+        infix = {"type": "string", "description": "infix, + - * / and parentheses"}
+        return [tool("expression", f"Try {self.asks}.", "{expression}", expression=infix)]
+
+    def action_pattern(self, agent: str) -> str | None:
+        """Return the characters an expression may have."""
+        return r"[0-9()+\-*/]{1,60}"
+
+
+class NumbersWorld(ExpressionWorld):
     """Use every number exactly once with + - * / and parentheses to make the target (Countdown, Game of 24).
 
     Observation: `tiles 1 3 4 6 target 24`. Action: an expression such as `6/(1-3/4)`. Feedback: what it evaluates
@@ -205,69 +280,41 @@ class NumbersWorld(World):
     id: ClassVar[str] = "numbers-v0"
     Options: ClassVar[type[WorldOptions]] = NumbersOptions
     lessons: ClassVar[str | None] = "worlds.numbers.lessons:NumbersLessons"
+    asks: ClassVar[str] = "an expression that uses every tile exactly once"
     options: NumbersOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
-        if not isinstance(options, NumbersOptions):
-            raise WorldError("numbers-v0 takes NumbersOptions")
         super().__init__(num_agents, options)
-        self._file: tuple[Puzzle, ...] = ()
-        if options.file is not None:
-            path = Path(options.file)
-            try:
-                modified_ns = path.stat().st_mtime_ns
-            except OSError as error:
-                raise WorldError(f"cannot read puzzle file {path}: {error.strerror}") from error
-            self._file = _read_once(path, modified_ns, options)
-        self.puzzle = Puzzle((), 0)
-        self.attempts = 0
-        self.best: dict[str, str] = {}
-        self.solution = ""
+        o = self.options
+        self._file = (
+            read_puzzles(Path(o.file), o.numbers_column, o.target_column, o.target) if o.file is not None else ()
+        )
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    @property
+    def target(self) -> int:
+        """What the tiles must make."""
+        return self.puzzle.target
+
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Draw the puzzle of this seed, or take row `options["episode"]` of the file."""
-        if self._file:
-            self.puzzle = self._file[int((options or {}).get("episode", seed)) % len(self._file)]
-        else:
-            self.puzzle = draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets
-        self.agents = list(self.possible_agents)
-        self.solved, self.attempts, self.solution, self.best = False, 0, "", {}
-        return {a: self.puzzle.text() for a in self.agents}, {a: Info() for a in self.agents}
+        super().begin(seed, options)
+        self.puzzle = (
+            self._file[int(options.get("episode", seed)) % len(self._file)]
+            if self._file
+            else draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets
+        )
+        self.best: dict[str, str] = {}
 
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Evaluate one expression per acting agent."""
-        acting = self.ordered(actions)
-        infos: dict[str, Info] = {}
-        rewards: dict[str, float] = {}
-        for agent in acting:
-            self.attempts += 1
-            infos[agent], rewards[agent] = self._judge(agent, actions[agent].strip())
-        live = list(self.agents)
-        terminations = dict.fromkeys(live, self.solved)
-        truncations = dict.fromkeys(live, False)
-        observations = {a: self.puzzle.text() for a in live}
-        if self.solved:
-            self.agents = []
-        return StepResult(observations, rewards, terminations, truncations, infos)
+    def observe(self, agent: str) -> str:
+        """Return the puzzle, the same for all."""
+        return self.puzzle.text()
 
-    def _judge(self, agent: str, action: str) -> tuple[Info, float]:
-        try:
-            expression = parse(action)
-            if problem := check_tiles(expression, self.puzzle.tiles):
-                return Info(feedback=f"illegal: {problem}", valid=False), 0.0
-            value = expression.value()
-        except ExpressionError as error:
-            return Info(feedback=f"illegal: {error}", valid=False), 0.0
-        hit = value == self.puzzle.target
-        if hit and not self.solved:
-            self.solved, self.solution = True, action
-        self.best[agent] = format_value(value)
-        return Info(feedback=f"= {format_value(value)}", valid=True), float(hit)
-
-    @classmethod
-    def for_training(cls, options: WorldOptions) -> WorldOptions:
-        """Return options that draw no puzzle kept for evaluation."""
-        return options.model_copy(update={"split": "train"})
+    def judge(self, agent: str, action: str, expression: Expression) -> tuple[Info, float]:
+        """Evaluate an expression over all tiles."""
+        check_tiles(expression, self.puzzle.tiles)
+        value = expression.value()
+        self.best[agent] = str(value)
+        return Info(feedback=f"= {value}", valid=True), float(self.solves(value, action))
 
     def state(self) -> dict[str, Any]:
         """Return puzzle, attempts, last values and solution."""
@@ -279,14 +326,6 @@ class NumbersWorld(World):
             "solution": self.solution,
         }
 
-    def goal(self) -> str:
-        """Return the target."""
-        return f"target {self.puzzle.target}"
-
-    def tools(self) -> list[dict[str, Any]]:
-        """Return the one tool: an expression."""
-        return [expression_tool("an expression that uses every tile exactly once")]
-
     def render(self) -> str:
         """Return puzzle and last values."""
         values = "  ".join(f"{a}: {self.best[a]}" for a in self.possible_agents if a in self.best)
@@ -295,22 +334,3 @@ class NumbersWorld(World):
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return a random expression over all tiles."""
         return solver.random_expression(self.puzzle.tiles, rng)
-
-    def action_pattern(self, agent: str) -> str | None:
-        """Return the characters an expression may have."""
-        return r"[0-9()+\-*/]{1,60}"
-
-
-def expression_tool(meaning: str) -> dict[str, Any]:
-    """Return the JSON Schema of the action `expression`; its text form is the bare expression."""
-    return {
-        "name": "expression",
-        "description": f"Try {meaning}.",
-        "parameters": {
-            "type": "object",
-            "properties": {"expression": {"type": "string", "description": "infix, + - * / and parentheses"}},
-            "required": ["expression"],
-            "additionalProperties": False,
-        },
-        "text": "{expression}",
-    }

@@ -5,6 +5,7 @@ tiles. All tasks share one corpus, so that policies can be trained further on an
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from itertools import product
@@ -17,6 +18,7 @@ from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
 from worlds.numbers.lessons import (
+    CORPUS,
     FORBIDDEN_TARGET,
     HIGH,
     LOW,
@@ -38,7 +40,6 @@ POSTED_VALUES = 6  # an agent without a directive posts one of so many: all woul
 BRIEFINGS_WITH_SOME = 0.6
 SHORT_MENU = 6  # for models that read numbers digit by digit, to which menus cost twice the tokens
 LONG_MENU = 24  # practice teaches something with every entry, and a long menu pays for the tiles before it once
-CORPUS = 2000  # texts of each sort for a tokenizer
 
 
 def _half(rng: random.Random) -> tuple[int, ...]:
@@ -70,8 +71,9 @@ def _half_text(tiles: tuple[int, ...], target: int) -> str:
 def directed(rng: random.Random, held_out: bool) -> Example:
     """An agent hits the sub-target that it was assigned."""
     own, _, target, _, form, s = _solved_split(rng, held_out)
-    answer = solver.complete(form, shortest(own, s, rng))
-    return Example("directed", "agent", _half_text(own, target), form.format(s), answer)
+    return Example(
+        "directed", "agent", _half_text(own, target), form.format(s), solver.complete(form, shortest(own, s, rng))
+    )
 
 
 def free(rng: random.Random, held_out: bool) -> Example:
@@ -83,10 +85,7 @@ def free(rng: random.Random, held_out: bool) -> Example:
 @cache
 def _reached_by() -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.float64]]:
     """Return value -> which halves can make it, and how likely each half is; halves in one fixed order."""
-    drawn: dict[tuple[int, ...], int] = {}
-    for tiles in product(range(LOW, HIGH + 1), repeat=3):
-        half = tuple(sorted(tiles))
-        drawn[half] = drawn.get(half, 0) + 1
+    drawn = Counter(tuple(sorted(tiles)) for tiles in product(range(LOW, HIGH + 1), repeat=3))
     reached: dict[int, NDArray[np.bool_]] = {}
     for index, half in enumerate(drawn):
         for value in solver.whole_values(half):
@@ -125,8 +124,7 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
     """All six tiles make a target of 100..199: what a solo agent needs."""
     if rng.random() < 0.5:
         own, other, target, v, form, s = _solved_split(rng, held_out)
-        theirs = shortest(other, v, rng)
-        text = _compose_both(form, v, theirs, shortest(own, s, rng))
+        text = _compose_both(form, shortest(other, v, rng), shortest(own, s, rng))
         return Example("six", "agent", Puzzle(tuple(sorted(own + other)), target).text(), "", text)
     while True:
         tiles = tuple(sorted(rng.randint(LOW, HIGH) for _ in range(6)))
@@ -137,12 +135,10 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
             return Example("six", "agent", Puzzle(tiles, int(value)).text(), "", text)
 
 
-def _compose_both(form: str, v: int, theirs: str, own: str) -> str:
+def _compose_both(form: str, theirs: str, own: str) -> str:
     """Replace the posted number of a form by the expression that made it."""
     before, after = form.split("[{}]")
-    operator = before[-1] if before else after[0]
-    left, right = (theirs, own) if before else (own, theirs)
-    return solver.combine(operator, left, right)
+    return solver.combine(before[-1], theirs, own) if before else solver.combine(after[0], own, theirs)
 
 
 def briefing(rng: random.Random, held_out: bool, most: int = MENU) -> Example:
@@ -221,9 +217,6 @@ def reach(rng: random.Random, held_out: bool) -> Example:
     return Example("reach", "coordinator", f"half {' '.join(map(str, tiles))} from {start}\n", "", listed)
 
 
-_short_briefing, _short_pick = partial(briefing, most=SHORT_MENU), partial(pick, most=SHORT_MENU)
-_short_marks, _long_practice = partial(marks, most=SHORT_MENU), partial(practice_marks, most=LONG_MENU)
-
 MARKED = frozenset({"marks", "practice marks"})
 """Kinds whose answers go through a menu and mark each entry; nothing ends them but the end of the menu."""
 
@@ -244,11 +237,14 @@ class SplitNumbersLessons(MixedLessons):
         "puzzle-coordinator": {"briefing": (briefing, 0.5), "pick": (pick, 0.25), "reach": (reach, 0.25)},
         "puzzle-coordinator-play": {"briefing": (briefing, 1.0)},
         "puzzle-coordinator-short": {
-            "briefing": (_short_briefing, 0.6),
-            "pick": (_short_pick, 0.15),
+            "briefing": (partial(briefing, most=SHORT_MENU), 0.6),
+            "pick": (partial(pick, most=SHORT_MENU), 0.15),
             "reach": (reach, 0.25),
         },
-        "puzzle-coordinator-marks": {"marks": (_short_marks, 0.3), "practice marks": (_long_practice, 0.7)},
+        "puzzle-coordinator-marks": {
+            "marks": (partial(marks, most=SHORT_MENU), 0.3),
+            "practice marks": (partial(practice_marks, most=LONG_MENU), 0.7),
+        },
         "puzzle-agent-play": {
             "directed": (directed, 0.24),
             "post": (post, 0.34),
@@ -261,7 +257,7 @@ class SplitNumbersLessons(MixedLessons):
 
     def corpus(self, task: str) -> Iterator[str | Example]:
         """Yield numbers, examples of both roles, and words of this and other worlds: the same for every task."""
-        yield from number_texts(CORPUS)
+        yield from number_texts()
         for name in ("puzzle-agent", "puzzle-coordinator"):
             for index in range(CORPUS):
                 yield from self.example(name, DerivedRandom(0, "trace", name, index), False)
@@ -276,12 +272,7 @@ class SplitNumbersLessons(MixedLessons):
             return super().judge(example, answer)
         if example.kind in ("four", "six"):
             return hits_target(example, answer)
-        if (read := read_answer(example, answer)) is None:
-            return False
-        expression, tiles, target = read
-        used = sorted(expression.literals)
-        if example.kind == "free":
-            return used == tiles
-        if example.kind == "post":
-            return used == tiles and expression.value() in posting_values(tuple(tiles), target)
-        return expression.value() == target and used == sorted(parse(example.answer).literals)
+        value, used, tiles, target = read_answer(example, answer)
+        if example.kind in ("free", "post"):
+            return used == tiles and (example.kind == "free" or value in posting_values(tuple(tiles), target))
+        return value == target and used == sorted(parse(example.answer).literals)

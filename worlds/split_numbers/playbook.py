@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from worlds.numbers.solver import sub_targets
-from worlds.protocol import Briefing, Playbook, Report, Situation
+from worlds.protocol import Briefing, Playbook, Situation
 from worlds.split_numbers.world import DIRECTIVE
 
 _REPORT = re.compile(r"half (?P<tiles>[0-9]{1,7}(?: [0-9]{1,7})*)(?: made (?P<value>[0-9]{1,7}))?")
@@ -32,56 +32,50 @@ class _Half:
     tiles: str
     agents: list[str] = field(default_factory=list)
     values: list[int] = field(default_factory=list)  # in order of posting
-    given: dict[str, int] = field(default_factory=dict)  # directive -> times given to this half
+    given: Counter[str] = field(default_factory=Counter)  # directive -> times given to this half
     declined: set[int] = field(default_factory=set)  # own sub-targets that a model decided against
 
-    def wants(self, sub_target: int, tries: int) -> bool:
+    def accepts(self, sub_target: int, tries: int) -> bool:
         """Return whether a sub-target that was given so often is worth offering."""
         if sub_target in self.values:
             return tries < MAX_REPEATS
         return tries < MAX_TRIES and sub_target not in self.declined
 
+    def menu(self, target: int, other: "_Half", most: int | None) -> dict[int, str]:
+        """Return the sub-targets to offer to this half, with their directives."""
+        tries: Counter[int | None] = Counter()  # own sub-target -> times given, whichever value it completes
+        for text, times in self.given.items():
+            tries[_own(text)] += times
+        ways = menu(target, other.values).items()
+        return dict(islice(((s, text) for s, text in ways if self.accepts(s, tries[s])), most))
 
-@dataclass(slots=True)
-class _Board:
-    """What reports and directives say up to some tick."""
 
-    target: int
-    halves: dict[str, _Half] = field(default_factory=dict)  # by tiles and parity
-    home: dict[str, str] = field(default_factory=dict)  # agent -> its half
-
-    def add(self, report: Report) -> None:
+def _pairs(situation: Situation) -> list[tuple[int, _Half, _Half]]:
+    """Return (target, half, the other half) for both halves as reports and directives have them; none before."""
+    goal = _GOAL.search(situation.goal)
+    halves: dict[str, _Half] = {}  # by tiles and parity
+    home: dict[str, _Half] = {}
+    for report in situation.reports:
         match = _REPORT.fullmatch(report.text.strip())
         if match is None:
-            return
-        # Two halves may hold equal tiles; agents of one half still share the parity of their number.
-        side = self.home.setdefault(report.agent, f"{match['tiles']}|{_parity(report.agent)}")
-        half = self.halves.setdefault(side, _Half(side.partition("|")[0]))
-        if report.agent not in half.agents:
-            half.agents.append(report.agent)
-        if match["value"] is not None and int(match["value"]) not in half.values:
-            half.values.append(int(match["value"]))
-
-    def note(self, agent: str, directive: str) -> None:
-        if agent in self.home:
-            given = self.halves[self.home[agent]].given
-            given[directive] = given.get(directive, 0) + 1
-
-    def pairs(self) -> list[tuple[_Half, _Half]]:
-        """Return each half with the other one; none while there are not two."""
-        if len(self.halves) != 2:
-            return []
-        one, other = self.halves.values()
-        return [(one, other), (other, one)]
-
-    def menu(self, half: _Half, other: _Half, most: int | None) -> dict[int, str]:
-        """Return the sub-targets to offer to a half, with their directives."""
-        tries: Counter[int] = Counter()  # own sub-target -> times given, whichever value it completes
-        for text, times in half.given.items():
-            if (own := _own(text)) is not None:
-                tries[own] += times
-        wanted = ((s, text) for s, text in menu(self.target, other.values).items() if half.wants(s, tries[s]))
-        return dict(islice(wanted, most))
+            continue
+        agent = report.agent
+        if agent not in home:
+            # Two halves may hold equal tiles; agents of one half still share the parity of their number.
+            home[agent] = halves.setdefault(f"{match['tiles']}|{_parity(agent)}", _Half(match["tiles"]))
+            home[agent].agents.append(agent)
+        if match["value"] is not None and int(match["value"]) not in home[agent].values:
+            home[agent].values.append(int(match["value"]))
+    for _, agent, text in situation.directives:
+        if agent in home:
+            home[agent].given[text] += 1
+    for agent, text in situation.declined:
+        if agent in home and (own := _own(text)) is not None:
+            home[agent].declined.add(own)
+    if goal is None or len(halves) != 2:
+        return []
+    target, (one, other) = int(goal["target"]), halves.values()
+    return [(target, one, other), (target, other, one)]
 
 
 def menu(target: int, values: Sequence[int]) -> dict[int, str]:
@@ -95,7 +89,7 @@ def menu(target: int, values: Sequence[int]) -> dict[int, str]:
     return dict(sorted(ways.items()))
 
 
-def briefing_text(tiles: str, options: Iterable[int]) -> str:
+def briefing_text(tiles: str, options: Iterable[int | str]) -> str:
     """Return what the µLM coordinator reads about one half; it answers with those options that the half can make."""
     return f"half {tiles} make {' '.join(map(str, options))}\n"
 
@@ -124,25 +118,19 @@ class SplitNumbersPlaybook(Playbook):
         A sub-target that the directed half itself posted before comes first (it is known to be reachable) and goes to
         two agents; the others get small sub-targets of fresh values, whose misses post new values as well.
         """
-        board = _board(situation)
-        if board is None:
-            return {}
         result: dict[str, str] = {}
-        for half, other in board.pairs():
+        for target, half, other in _pairs(situation):
             known: list[str] = []
             guesses: list[tuple[int, int, str]] = []
             for age, value in enumerate(reversed(other.values)):
-                for form, s in sub_targets(value, board.target):
+                for form, s in sub_targets(value, target):
                     text = form.format(s)
                     if s in half.values:
-                        if half.given.get(text, 0) < MAX_REPEATS:
-                            known += [text] * COPIES
-                    elif half.given.get(text, 0) == 0:
+                        known += [text] * (COPIES if half.given[text] < MAX_REPEATS else 0)
+                    elif not half.given[text]:
                         guesses.append((s, age, text))
-            guesses.sort()
             agents = [a for a in half.agents if a in situation.agents]
-            wanted = known + [text for _, _, text in guesses]
-            result.update(zip(agents, wanted, strict=False))
+            result.update(zip(agents, known + [text for _, _, text in sorted(guesses)], strict=False))
         return result
 
     def briefings(self, situation: Situation) -> list[Briefing]:
@@ -150,34 +138,27 @@ class SplitNumbersPlaybook(Playbook):
 
         What a model declined before is offered no more, unless its half posts it.
         """
-        board = _board(situation)
-        if board is None:
-            return []
         result: list[Briefing] = []
-        for half, other in board.pairs():
-            offered = board.menu(half, other, self.menu)
+        for target, half, other in _pairs(situation):
+            options = {str(s): text for s, text in half.menu(target, other, self.menu).items()}
             agents = tuple(a for a in half.agents if a in situation.agents)
-            if offered and agents:
-                options = {str(s): text for s, text in offered.items()}
-                if self.answers == "marks":
-                    pattern = "".join(f"{s}[+-]" for s in options)
-                    result.append(Briefing(agents, marking_text(half.tiles), options, pattern))
-                else:
-                    result.append(Briefing(agents, briefing_text(half.tiles, offered), options))
+            if options and agents:
+                marks = self.answers == "marks"
+                prompt = marking_text(half.tiles) if marks else briefing_text(half.tiles, options)
+                pattern = "".join(f"{s}[+-]" for s in options) if marks else None
+                result.append(Briefing(agents, prompt, options, pattern))
         return result
 
     def parse(self, text: str, briefing: Briefing) -> dict[str, str]:
         """Read which options a model picked; whatever is no option is skipped."""
-        if briefing.pattern is not None:
-            marked = [word for word in _marked(text, "+") if word in briefing.options]
-            return dict(zip(briefing.agents, (briefing.options[word] for word in marked), strict=False))
-        picked = dict.fromkeys(word for word in text.split() if word in briefing.options)
-        return dict(zip(briefing.agents, (briefing.options[word] for word in picked), strict=False))
+        words = dict.fromkeys(text.split()) if briefing.pattern is None else _marked(text, "+")
+        picked = (briefing.options[word] for word in words if word in briefing.options)
+        return dict(zip(briefing.agents, picked, strict=False))
 
     def declined(self, text: str, briefing: Briefing, cut: bool) -> list[str]:
         """Return what an answer in the known form left out; of one that was cut or is long, up to its last pick.
 
-        What comes after a pick for each agent, or after the cut, it may have wanted. Marks say it themselves.
+        What comes after a pick for each agent, or after the cut, was not decided. Marks say it themselves.
         """
         if briefing.pattern is not None:
             return [briefing.options[word] for word in _marked(text, "-") if word in briefing.options]
@@ -192,23 +173,6 @@ class SplitNumbersPlaybook(Playbook):
         return [briefing.options[word] for word in menu if word not in picked]
 
 
-def _board(situation: Situation) -> _Board | None:
-    """Return what a situation says, None where it has no target."""
-    goal = _GOAL.search(situation.goal)
-    if goal is None:
-        return None
-    board = _Board(int(goal["target"]))
-    for report in situation.reports:
-        board.add(report)
-    for _, agent, text in situation.directives:
-        board.note(agent, text)
-    for agent, text in situation.declined:
-        side, own = board.home.get(agent), _own(text)
-        if side is not None and own is not None:
-            board.halves[side].declined.add(own)
-    return board
-
-
 def _marked(text: str, mark: str) -> list[str]:
     """Return the numbers that have a mark behind them."""
     return [match["value"] for match in _MARK.finditer(text) if match["mark"] == mark]
@@ -216,8 +180,7 @@ def _marked(text: str, mark: str) -> list[str]:
 
 def _own(directive: str) -> int | None:
     """Return the sub-target that a directive asks for, None where it is none of this world's."""
-    match = DIRECTIVE.fullmatch(directive)
-    return int(match["own"]) if match else None
+    return int(match["own"]) if (match := DIRECTIVE.fullmatch(directive)) else None
 
 
 def _parity(agent: str) -> str:

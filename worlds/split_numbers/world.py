@@ -4,8 +4,6 @@ Owns who sees what, which values were posted, and when a composed action counts.
 by itself: only an agent that makes the missing part from its own tiles solves the puzzle.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter
@@ -13,28 +11,22 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from worlds.numbers import solver
-from worlds.numbers.arithmetic import Expression, ExpressionError, evaluate, format_value, parse
-from worlds.numbers.world import Puzzle, check_tiles, expression_tool, is_held_out
-from worlds.protocol import Info, StepResult, World, WorldError, WorldOptions
+from worlds.numbers.arithmetic import Expression, ExpressionError, Node, evaluate
+from worlds.numbers.world import ExpressionWorld, Puzzle, PuzzleOptions, check_tiles, is_held_out
+from worlds.protocol import Info, StepResult, WorldError, WorldOptions
 
 DIRECTIVE = re.compile(r"(?P<before>\d{1,7}[-+*/])?\[(?P<own>\d{1,7})\](?P<after>[-/]\d{1,7})?")
 """A directive: the brackets mark the part that the agent makes from its own tiles."""
 
 
-class SplitNumbersOptions(WorldOptions):
+class SplitNumbersOptions(PuzzleOptions):
     """Options of split-numbers-v0."""
 
     half: int = Field(3, ge=1, le=4)
     """Tiles of each half."""
-
-    low: int = Field(1, ge=0)
-    """Smallest tile."""
-
-    high: int = Field(13, ge=1, le=1000)
-    """Largest tile."""
 
     target_low: int = Field(100, ge=1)
     """Smallest target."""
@@ -44,15 +36,6 @@ class SplitNumbersOptions(WorldOptions):
 
     view: Literal["half", "full"] = "half"
     """`half` shows each agent its own half; `full` shows all tiles to all, as a solo needs."""
-
-    split: Literal["held_out", "train", "any"] = "held_out"
-    """Draw only `held_out` puzzles, only those for training, or any."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> SplitNumbersOptions:
-        if self.low > self.high or self.target_low > self.target_high:
-            raise ValueError("low must not exceed high, nor target_low target_high")
-        return self
 
 
 def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle, Puzzle]:
@@ -78,7 +61,7 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
     raise WorldError(f"split-numbers-v0: found no solvable puzzle for the options {options!r}")
 
 
-class SplitNumbersWorld(World):
+class SplitNumbersWorld(ExpressionWorld):
     """Hidden-profile puzzle: tiles are split over two groups of agents; all tiles together must make the target.
 
     Agent a0, a2, ... hold the first half, a1, a3, ... the second. Observation: `half 3 7 11 target 145` (view `full`:
@@ -93,18 +76,13 @@ class SplitNumbersWorld(World):
     Options: ClassVar[type[WorldOptions]] = SplitNumbersOptions
     playbook: ClassVar[str | None] = "worlds.split_numbers.playbook:SplitNumbersPlaybook"
     lessons: ClassVar[str | None] = "worlds.split_numbers.lessons:SplitNumbersLessons"
+    asks: ClassVar[str] = "an expression over every own tile once, and at most one number that the other half posted"
     options: SplitNumbersOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
-        if not isinstance(options, SplitNumbersOptions):
-            raise WorldError("split-numbers-v0 takes SplitNumbersOptions")
-        if options.view == "half" and num_agents < 2:
-            raise WorldError("split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full")
         super().__init__(num_agents, options)
-        self.halves = (Puzzle((), 0), Puzzle((), 0))
-        self.posted: tuple[list[int], list[int]] = ([], [])
-        self.attempts = 0
-        self.solution = ""
+        if self.options.view == "half" and num_agents < 2:
+            raise WorldError("split-numbers-v0 with view half needs at least 2 agents, one per half; or set view: full")
 
     def half_of(self, agent: str) -> int:
         """Return 0 or 1."""
@@ -116,107 +94,62 @@ class SplitNumbersWorld(World):
         return self.halves[0].target
 
     def _own_tiles(self, agent: str) -> tuple[int, ...]:
-        if self.options.view == "full":
-            return tuple(sorted(self.halves[0].tiles + self.halves[1].tiles))
-        return self.halves[self.half_of(agent)].tiles
+        own = self.halves if self.options.view == "full" else (self.halves[self.half_of(agent)],)
+        return tuple(sorted(tile for half in own for tile in half.tiles))
 
-    def _observe(self, agent: str) -> str:
+    def _own_name(self, agent: str) -> str:
         word = "tiles" if self.options.view == "full" else "half"
-        return f"{word} {' '.join(map(str, self._own_tiles(agent)))} target {self.target}"
+        return f"{word} {' '.join(map(str, self._own_tiles(agent)))}"
 
-    def _half_name(self, agent: str) -> str:
-        return f"half {' '.join(map(str, self._own_tiles(agent)))}"
-
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Draw the puzzle of this seed."""
+        super().begin(seed, options)
         self.halves = draw_split(self.options, random.Random(seed))  # noqa: S311 - not for secrets
-        self.posted = ([], [])
-        self.attempts, self.solution, self.solved = 0, "", False
-        self.agents = list(self.possible_agents)
-        infos: dict[str, Info] = {}
-        for agent in self.agents:
-            infos[agent] = Info() if self.options.view == "full" else Info(report=self._half_name(agent))
-        return {a: self._observe(a) for a in self.agents}, infos
+        self.posted: tuple[list[int], list[int]] = ([], [])
+
+    def observe(self, agent: str) -> str:
+        """Return the tiles that an agent sees, and the target."""
+        return f"{self._own_name(agent)} target {self.target}"
+
+    def news(self, agent: str) -> str | None:
+        """Return the tiles of an agent, where others do not see them."""
+        return None if self.options.view == "full" else self._own_name(agent)
 
     def step(self, actions: Mapping[str, str]) -> StepResult:
         """Judge one action per acting agent against the values posted before this step."""
-        acting = self.ordered(actions)
-        known = tuple(frozenset(values) for values in self.posted)
-        infos: dict[str, Info] = {}
-        rewards: dict[str, float] = {}
-        for agent in acting:
-            self.attempts += 1
-            infos[agent], hit = self._judge(agent, actions[agent].strip(), known[1 - self.half_of(agent)])
-            rewards[agent] = float(hit)
-        live = list(self.agents)
-        result = StepResult(
-            {a: self._observe(a) for a in live},
-            rewards,
-            dict.fromkeys(live, self.solved),
-            dict.fromkeys(live, False),
-            infos,
-        )
-        if self.solved:
-            self.agents = []
-        return result
+        self._known = tuple(frozenset(values) for values in self.posted)
+        return super().step(actions)
 
-    def _judge(self, agent: str, action: str, theirs: frozenset[int]) -> tuple[Info, bool]:
-        """Return what an action did, and whether it made the target."""
-        tiles = self._own_tiles(agent)
-        try:
-            expression = parse(action)
-            extra = list((Counter(expression.literals) - Counter(tiles)).elements())
-            if self.options.view == "half" and len(extra) == 1 and len(expression.literals) == len(tiles) + 1:
-                return self._judge_composed(agent, action, expression, extra[0], theirs)
-            if problem := check_tiles(expression, tiles):
-                return Info(feedback=f"illegal: {problem}", valid=False), False
-            value = expression.value()
-        except ExpressionError as error:
-            return Info(feedback=f"illegal: {error}", valid=False), False
-        if self.options.view == "full":
-            return Info(feedback=f"= {format_value(value)}", valid=True), self._solves(value, action)
-        return self._post(agent, value, f"= {format_value(value)}"), False
-
-    def _solves(self, value: Fraction, action: str) -> bool:
-        hit = value == self.target
-        if hit and not self.solved:
-            self.solved, self.solution = True, action
-        return hit
-
-    def _judge_composed(
-        self, agent: str, action: str, expression: Expression, borrowed: int, theirs: frozenset[int]
-    ) -> tuple[Info, bool]:
-        if borrowed not in theirs:
-            return Info(feedback=f"illegal: {borrowed} was not posted by the other half", valid=False), False
+    def judge(self, agent: str, action: str, expression: Expression) -> tuple[Info, float]:
+        """Evaluate an expression over the own tiles, or one that adds a number of the other half."""
+        tiles, is_full = self._own_tiles(agent), self.options.view == "full"
+        extra = list((Counter(expression.literals) - Counter(tiles)).elements())
+        is_composed = not is_full and len(extra) == 1 and len(expression.literals) == len(tiles) + 1
+        if not is_composed:
+            check_tiles(expression, tiles)
+        elif extra[0] not in self._known[1 - self.half_of(agent)]:
+            raise ExpressionError(f"{extra[0]} was not posted by the other half")
         value = expression.value()
-        feedback = f"= {format_value(value)}"
-        if self._solves(value, action):
-            return Info(feedback=feedback, valid=True), True
+        info = Info(feedback=f"= {value}", valid=True)
+        if (is_full or is_composed) and self.solves(value, action):
+            return info, 1.0
         # A miss still shows what the own tiles made, where the borrowed number stands at the top of the expression.
-        root = expression.root
-        if isinstance(root, tuple):
-            _, left, right = root
-            own = right if left == borrowed else left if right == borrowed else None
-            if own is not None:
-                return self._post(agent, evaluate(own), feedback), False
-        return Info(feedback=feedback, valid=True), False
+        own = _beside(expression.root, extra[0]) if is_composed else expression.root
+        if not is_full and own is not None:
+            self._post(agent, evaluate(own), info)
+        return info, 0.0
 
-    def _post(self, agent: str, value: Fraction, feedback: str) -> Info:
+    def _post(self, agent: str, value: Fraction, info: Info) -> None:
+        """Post a whole value that is new, and report it."""
         values = self.posted[self.half_of(agent)]
-        if value.denominator != 1 or value < 0 or int(value) in values:
-            return Info(feedback=feedback, valid=True)
-        values.append(int(value))
-        return Info(feedback=feedback, valid=True, report=f"{self._half_name(agent)} made {int(value)}")
+        if value.denominator == 1 and value >= 0 and value not in values:
+            values.append(int(value))
+            info["report"] = f"{self._own_name(agent)} made {value}"
 
     @classmethod
     def full_view(cls, options: WorldOptions) -> WorldOptions:
         """Return options that show all tiles to every agent."""
         return options.model_copy(update={"view": "full"})
-
-    @classmethod
-    def for_training(cls, options: WorldOptions) -> WorldOptions:
-        """Return options that draw no puzzle kept for evaluation."""
-        return options.model_copy(update={"split": "train"})
 
     def state(self) -> dict[str, Any]:
         """Return halves, target, posted values, attempts and solution."""
@@ -228,22 +161,13 @@ class SplitNumbersWorld(World):
             "solution": self.solution,
         }
 
-    def goal(self) -> str:
-        """Return the target."""
-        return f"target {self.target}"
-
-    def tools(self) -> list[dict[str, Any]]:
-        """Return the one tool: an expression."""
-        return [
-            expression_tool("an expression over every own tile once, and at most one number that the other half posted")
-        ]
-
     def render(self) -> str:
         """Return both halves, what was posted, and the solution."""
-        lines = [f"target {self.target}"]
-        for half, values in zip(self.halves, self.posted, strict=True):
-            lines.append(f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}")
-        return "\n".join([*lines, f"solved: {self.solution}" if self.solved else "open"])
+        halves = [
+            f"half {' '.join(map(str, half.tiles))}: {' '.join(map(str, values)) or 'nothing posted'}"
+            for half, values in zip(self.halves, self.posted, strict=True)
+        ]
+        return "\n".join([self.goal(), *halves, f"solved: {self.solution}" if self.solved else "open"])
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return a random expression over the own tiles, set into the form of the directive where it has one."""
@@ -253,6 +177,10 @@ class SplitNumbersWorld(World):
             return expression
         return f"{match['before'] or ''}({expression}){match['after'] or ''}"
 
-    def action_pattern(self, agent: str) -> str | None:
-        """Return the characters an expression may have."""
-        return r"[0-9()+\-*/]{1,60}"
+
+def _beside(root: Node, number: int) -> Node | None:
+    """Return what stands beside a number at the top of an expression, None where the number stands deeper."""
+    if isinstance(root, int):
+        return None
+    _, left, right = root
+    return right if left == number else left if right == number else None

@@ -6,17 +6,13 @@ Every episode has fresh notes: none can be learned by heart.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from worlds.protocol import Example, Lessons, WorldError
+from worlds.protocol import Example, Lessons
 from worlds.seeds import DerivedRandom
 from worlds.vault.world import SENTENCES, VaultOptions, VaultWorld
 from worlds.words import WORDS
 
 MAX_PAGES = 24
 QUESTIONS_PER_ROOM = 6
-
-
-def _call(kind: str, observation: str, answer: str, directive: str = "") -> Example:
-    return Example(kind, "agent", observation, directive, answer)
 
 
 def _episode(rng: random.Random) -> list[Example]:
@@ -27,29 +23,27 @@ def _episode(rng: random.Random) -> list[Example]:
     """
     pages = rng.choice((1, 1, 2, 3, 4, 6))
     rooms = min(8, max(1, int(MAX_PAGES ** rng.random() / pages)))
-    options = VaultOptions(rooms=rooms, pages=pages, notes=rng.randint(1, 4), sentences=rng.randint(2, 7))
-    world = VaultWorld(1, options)
+    world = VaultWorld(1, VaultOptions(rooms=rooms, pages=pages, notes=rng.randint(1, 4), sentences=rng.randint(2, 7)))
     # Shipped weights were trained on notes of a seed of their own, so they keep it.
     world.reset(rng.derive("notes") if isinstance(rng, DerivedRandom) else rng.getrandbits(63))
     names = sorted(rng.sample(range(16), rooms))  # of a larger house, whose other rooms are others' business
     calls: list[Example] = []
     for name, room in zip(names, range(rooms), strict=True):
-        for page, text in enumerate(world.pages(room), 1):
-            observation = f"room {name} page {page} of {pages} : {text}"
+        for page, text in enumerate(world.text[room], 1):
             # Somebody may already tell what is not needed yet.
             told = f"key {rng.choice(WORDS)}" if rng.random() < 0.05 else ""
-            calls.append(_call("read", observation, "next", told))
+            calls.append(Example("read", "agent", f"room {name} page {page} of {pages} : {text}", told, "next"))
     questions = [
         (name, key, value)
         for name, room in zip(names, range(rooms), strict=True)
-        for key, value in rng.sample(world.notes(room), min(QUESTIONS_PER_ROOM, len(world.notes(room))))
+        for key, value in rng.sample(world.notes[room], min(QUESTIONS_PER_ROOM, len(world.notes[room])))
     ]
     rng.shuffle(questions)
     for name, key, value in questions[: 2 * QUESTIONS_PER_ROOM]:
         if rng.random() < 0.3:
-            calls.append(_call("wait", rng.choice((f"room {name} locked", "no room")), "wait"))
+            calls.append(Example("wait", "agent", rng.choice((f"room {name} locked", "no room")), "", "wait"))
         seen, told = (f"room {name} ask {key}", "") if rng.random() < 0.7 else (f"room {name} locked", f"key {key}")
-        calls.append(_call("answer", seen, f"open {key} {value}", told))
+        calls.append(Example("answer", "agent", seen, told, f"open {key} {value}"))
     return calls
 
 
@@ -60,13 +54,7 @@ class VaultLessons(Lessons):
     practice = frozenset({"read", "wait", "answer"})
 
     def example(self, task: str, rng: random.Random, held_out: bool, kind: str | None = None) -> list[Example]:
-        """Return the calls of one episode, of all kinds.
-
-        Raises:
-            WorldError: no such task.
-        """
-        if task not in self.tasks:
-            raise WorldError(f"unknown training task {task!r}; available: {', '.join(self.tasks)}")
+        """Return the calls of one episode, of all kinds."""
         return _episode(rng)
 
     def corpus(self, task: str) -> Iterator[str | Example]:

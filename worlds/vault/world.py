@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from worlds.protocol import Info, StepResult, World, WorldOptions, tool
+from worlds.ordered import OrderedWorld
+from worlds.protocol import Info, WorldOptions, tool
 from worlds.words import WORDS
 
 SENTENCES = (
@@ -73,7 +74,7 @@ class VaultOptions(WorldOptions):
         return self
 
 
-class VaultWorld(World):
+class VaultWorld(OrderedWorld):
     """Read pages of notes, remember them, and open vaults that ask for one note each.
 
     Every room has pages of text with notes `note KEY VALUE` in it. An agent reads the pages of its rooms one by one,
@@ -98,7 +99,7 @@ class VaultWorld(World):
     lessons: ClassVar[str | None] = "worlds.vault.lessons:VaultLessons"
     options: VaultOptions
 
-    def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
+    def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Write the notes of `seed`; `options` change nothing."""
         o = self.options
         rng = random.Random(seed)  # noqa: S311 - a puzzle, not a secret
@@ -110,103 +111,73 @@ class VaultWorld(World):
         for room in range(o.rooms - 1):
             if self._depends(room + 1):  # its key is the value of this room's note
                 notes[room][asked[room]] = (notes[room][asked[room]][0], notes[room + 1][asked[room + 1]][0])
-        self._notes = notes
+        self.notes = notes
         self._asked = [notes[room][asked[room]] for room in range(o.rooms)]
-        self._text = [[self._page(notes[room], page, rng) for page in range(o.pages)] for room in range(o.rooms)]
+        self.text = [[self._page(notes[room], page, rng) for page in range(o.pages)] for room in range(o.rooms)]
         self._read = [0] * o.rooms
         self._opened_by: list[str | None] = [None] * o.rooms
         self._wrong = [0] * o.rooms
-        self._steps = 0
-        self.solved = False
-        self.agents = list(self.possible_agents)
-        infos: dict[str, Info] = {agent: {} for agent in self.agents}
-        for agent in self.agents:
-            if rooms := self.rooms_of(agent):
-                infos[agent]["report"] = "rooms " + " ".join(map(str, rooms))
-        return {agent: self._observe(agent) for agent in self.agents}, infos
 
-    def pages(self, room: int) -> list[str]:
-        """Return the pages of a room, for whoever writes texts to learn from."""
-        return list(self._text[room])
-
-    def notes(self, room: int) -> list[tuple[str, str]]:
-        """Return the (key, value) pairs of a room's notes, for whoever writes texts to learn from."""
-        return list(self._notes[room])
+    def news(self, agent: str) -> str | None:
+        """Return which rooms are the agent's."""
+        rooms = self.rooms_of(agent)
+        return f"rooms {' '.join(map(str, rooms))}" if rooms else None
 
     def _page(self, notes: list[tuple[str, str]], page: int, rng: random.Random) -> str:
         o = self.options
-        own = notes[page * o.notes : (page + 1) * o.notes]
-        lines = [f"note {key} {value} ." for key, value in own]
+        lines = [f"note {key} {value} ." for key, value in notes[page * o.notes : (page + 1) * o.notes]]
         lines += [f"{rng.choice(SENTENCES)} ." for _ in range(o.sentences)]
         rng.shuffle(lines)
         return " ".join(lines)
 
     def rooms_of(self, agent: str) -> list[int]:
         """Return the rooms of an agent, in the order in which it goes through them."""
-        count = len(self.possible_agents)
-        return list(range(self.possible_agents.index(agent), self.options.rooms, count))
+        return list(range(self.possible_agents.index(agent), self.options.rooms, len(self.possible_agents)))
 
     def _depends(self, room: int) -> bool:
         return room % self.options.depth != 0
 
+    def _is_due(self, room: int) -> bool:
+        """Return whether the key of a vault is there to be known."""
+        return not self._depends(room) or self._opened_by[room - 1] is not None
+
     def _is_closed(self, room: int) -> bool:
         return self._wrong[room] >= self.options.attempts
+
+    def _is_shut(self, room: int) -> bool:
+        """Return whether a vault is neither open nor closed for good."""
+        return self._opened_by[room] is None and not self._is_closed(room)
 
     def _current(self, agent: str) -> int | None:
         """Return the room an agent is busy with: pages first, then vaults that it can answer, then locked ones."""
         rooms = self.rooms_of(agent)
-        for room in rooms:
-            if self._read[room] < self.options.pages:
-                return room
-        shut = [room for room in rooms if self._opened_by[room] is None and not self._is_closed(room)]
-        for room in shut:
-            if self._knows_key(agent, room):
-                return room
-        return shut[0] if shut else None
+        unread = [room for room in rooms if self._read[room] < self.options.pages]
+        shut = [room for room in rooms if self._is_shut(room)]
+        known = [room for room in shut if self._knows_key(agent, room)]
+        return next(iter([*unread, *known, *shut]), None)
 
     def _knows_key(self, agent: str, room: int) -> bool:
         return not self._depends(room) or self._opened_by[room - 1] == agent
 
-    def _observe(self, agent: str) -> str:
+    def observe(self, agent: str) -> str:
+        """Return the next page, what the vault asks for, or that it is locked."""
         room = self._current(agent)
         if room is None:
             return "no room"
         if (page := self._read[room]) < self.options.pages:
-            return f"room {room} page {page + 1} of {self.options.pages} : {self._text[room][page]}"
+            return f"room {room} page {page + 1} of {self.options.pages} : {self.text[room][page]}"
         return f"room {room} ask {self._asked[room][0]}" if self._knows_key(agent, room) else f"room {room} locked"
 
-    def step(self, actions: Mapping[str, str]) -> StepResult:
-        """Turn pages and try vaults, in agent order."""
-        live = self.agents
-        infos: dict[str, Info] = {agent: {"feedback": "passed", "valid": True} for agent in live}
-        rewards = dict.fromkeys(live, 0.0)
-        for agent in self.ordered(actions):
-            infos[agent], rewards[agent] = self._act(agent, actions[agent].strip())
-        self._steps += bool(live)
-        self.solved = all(self._opened_by)
-        over = self.solved or not any(self._may_open(room) for room in range(self.options.rooms))
-        out_of_time = not over and self._steps >= self.options.max_steps
-        if over or out_of_time:
-            self.agents = []
-        return StepResult(
-            observations={agent: self._observe(agent) for agent in live},
-            rewards=rewards,
-            terminations=dict.fromkeys(live, over),
-            truncations=dict.fromkeys(live, out_of_time),
-            infos=infos,
-        )
+    def has_ended(self) -> bool:
+        """Return whether all vaults are open, or none can be opened any more."""
+        return self.solved or not any(self._may_open(room) for room in range(self.options.rooms))
 
     def _may_open(self, room: int) -> bool:
         """Return whether a vault is shut and neither it nor one that it depends on is closed for good."""
-        if self._opened_by[room] is not None:
-            return False
-        while not self._is_closed(room):
-            if not self._depends(room) or self._opened_by[room - 1] is not None:
-                return True
-            room -= 1
-        return False
+        return self._is_shut(room) and (self._is_due(room) or self._may_open(room - 1))
 
-    def _act(self, agent: str, action: str) -> tuple[Info, float]:
+    def act(self, agent: str, action: str) -> tuple[Info, float]:
+        """Turn a page or try a vault."""
         room = self._current(agent)
         if action == "wait":
             return {"feedback": "waited", "valid": True}, 0.0
@@ -217,33 +188,30 @@ class VaultWorld(World):
             return {"feedback": "read", "valid": True}, 0.0
         answer = _ANSWER.fullmatch(action)
         if room is None or answer is None:
-            say = "open KEY VALUE" if room is not None else "wait"
-            return {"feedback": f"not an action here; say: {say}", "valid": False}, 0.0
+            feedback = f"not an action here; say: {'wait' if room is None else 'open KEY VALUE'}"
+            return {"feedback": feedback, "valid": False}, 0.0
         # Several of its vaults may be locked: the key says which one is meant.
-        meant = [r for r in self.rooms_of(agent) if self._opened_by[r] is None and self._asked[r][0] == answer[1]]
-        target = next((r for r in meant if not self._is_closed(r) and self._is_due(r)), None)
+        rooms = [r for r in self.rooms_of(agent) if self._is_shut(r) and self._is_due(r)]
+        target = next((r for r in rooms if self._asked[r][0] == answer[1]), None)
         if target is None:
             return {"feedback": f"no vault of yours asks for {answer[1]}", "valid": False}, 0.0
         if answer[2] != self._asked[target][1]:
             self._wrong[target] += 1
-            left = self.options.attempts - self._wrong[target]
-            if left:
+            if left := self.options.attempts - self._wrong[target]:
                 return {"feedback": f"wrong, {left} left", "valid": True}, 0.0
             return {"feedback": "wrong, closed for good", "valid": True, "report": f"room {target} closed"}, 0.0
         self._opened_by[target] = agent
+        self.solved = all(self._opened_by)
         report = f"room {target} opened {answer[2]}"
         return {"feedback": "opened", "valid": True, "report": report}, 1.0 / self.options.rooms
-
-    def _is_due(self, room: int) -> bool:
-        return not self._depends(room) or self._opened_by[room - 1] is not None
 
     def state(self) -> dict[str, Any]:
         """Return notes, pages read, who opened what, and wrong answers."""
         return {
-            "step": self._steps,
+            "step": self.steps,
             "solved": self.solved,
             "asked": [list(pair) for pair in self._asked],
-            "text": [list(pages) for pages in self._text],
+            "text": [list(pages) for pages in self.text],
             "read": list(self._read),
             "opened_by": list(self._opened_by),
             "wrong": list(self._wrong),
@@ -269,7 +237,7 @@ class VaultWorld(World):
         """Return how far everybody is."""
         o = self.options
         done = sum(opened is not None for opened in self._opened_by)
-        lines = [f"vault-v0 step {self._steps}/{o.max_steps} · {done}/{o.rooms} vaults open · depth {o.depth}"]
+        lines = [f"vault-v0 step {self.steps}/{o.max_steps} · {done}/{o.rooms} vaults open · depth {o.depth}"]
         for room in range(o.rooms):
             opened, wrong = self._opened_by[room], self._wrong[room]
             status = f"opened by {opened}" if opened else "closed" if self._is_closed(room) else f"{wrong} wrong"
@@ -284,10 +252,10 @@ class VaultWorld(World):
         if self._read[room] < self.options.pages:
             return "next"
         told = _TOLD.fullmatch(directive.strip())
-        if not (self._knows_key(agent, room) or told):
+        key = self._asked[room][0] if self._knows_key(agent, room) else told and told[1]
+        if key is None:
             return "wait"
-        key = self._asked[room][0] if self._knows_key(agent, room) or told is None else told[1]
-        return f"open {key} {rng.choice([value for r in self.rooms_of(agent) for _, value in self._notes[r]])}"
+        return f"open {key} {rng.choice([value for r in self.rooms_of(agent) for _, value in self.notes[r]])}"
 
     def action_pattern(self, agent: str) -> str | None:
         """Return the grammar of the actions."""

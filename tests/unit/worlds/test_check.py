@@ -112,7 +112,9 @@ def test_each_rule_is_reported_once_with_its_place():
                 del info["feedback"]
             return result
 
-    assert _check(Silent, seeds=(7, 8)) == ["seed 7, random policy, step 0: a0 got no line of feedback: None"]
+    assert _check(Silent, seeds=(7, 8)) == [
+        "seed 7, random policy, step 0: infos of ['a0', 'a1', 'a2'] lack 'feedback'"
+    ]
 
 
 STEP_RULES = {
@@ -122,18 +124,32 @@ STEP_RULES = {
     ),
     "truncations miss acting agents: ['a0'": _edited(truncations=lambda *_: {}),
     "terminations name agents that were not live: ['zz']": _edited(terminations=lambda m, _: m | {"zz": True}),
-    "termination of ['a0', 'a1', 'a2'] is not a bool": _edited(terminations=lambda m, _: dict.fromkeys(m, 0)),
+    "'step.terminations.a0': input should be a valid boolean, got 0": _edited(
+        terminations=lambda m, _: dict.fromkeys(m, 0)
+    ),
     "left agents without termination": _edited(terminations=lambda m, _: dict.fromkeys(m, False)),
     "finished but did not leave": _edited(terminations=lambda m, _: dict.fromkeys(m, True)),
-    "observes no text: None": _edited(observations=lambda m, _: dict.fromkeys(m, None)),
-    "a0 passed and earns 1.0; rewards are each agent's own": _edited(rewards=lambda m, live: dict.fromkeys(live, 1.0)),
-    "not a finite number: nan": _edited(rewards=lambda m, _: dict.fromkeys(m, float("nan"))),
-    "no bool 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
-    "no line of feedback: 'a\\nb'": _edited(infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}),
-    "do not echo": _edited(infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}),
-    "reports no line": _edited(infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}),
-    "facts that are no pairs": _edited(infos=lambda m, _: {a: info | {"facts": [("x",)]} for a, info in m.items()}),
-    "has not the protocol's shape": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
+    "'step.observations.a0': input should be a valid string, got None": _edited(
+        observations=lambda m, _: dict.fromkeys(m, None)
+    ),
+    "a2 passed and earns 1.0; rewards are each agent's own": _edited(rewards=lambda m, live: dict.fromkeys(live, 1.0)),
+    "'step.rewards.a0': input should be a finite number, got nan": _edited(
+        rewards=lambda m, _: dict.fromkeys(m, float("nan"))
+    ),
+    "infos of ['a0', 'a1', 'a2'] lack 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
+    "'step.infos.a0.feedback': not one line of text, got 'a\\nb'": _edited(
+        infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}
+    ),
+    "'step.infos.a0.feedback': string should have at most 500 characters": _edited(
+        infos=lambda m, _: {a: Info(feedback="a" * 600, valid=False) for a in m}
+    ),
+    "'step.infos.a0.report': not one line of text, got ''": _edited(
+        infos=lambda m, _: {a: info | {"report": ""} for a, info in m.items()}
+    ),
+    "'step.infos.a0.facts.0.1': field required": _edited(
+        infos=lambda m, _: {a: info | {"facts": [("x",)]} for a, info in m.items()}
+    ),
+    "'step.infos.a0': input should be a valid dictionary, got 3": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
     "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
     "from sample_action were legal": _edited(infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}),
 }
@@ -219,7 +235,9 @@ _memory = random.Random(0)
 _schema = {"type": "object", "properties": {}}
 
 RULES = {
-    "state() is not JSON-able": _with(state=lambda self: {"agents": {1, 2}}),
+    "state() as JSON raised TypeError: Object of type set is not JSON serializable": _with(
+        state=lambda self: {"agents": {1, 2}}
+    ),
     "state() differs between two calls": _with(state=_counting_state),
     "step raised KeyError": _with(step=_only_known),
     "step raised UnicodeEncodeError": _with(step=_int_parser),
@@ -233,23 +251,25 @@ RULES = {
     "agents that had finished are back": _with(step=_reviving),
     "sample_action changes the state": _with(sample_action=_moving_sample),
     "sample_action differs": _with(sample_action=lambda *_: _memory.choice(["up", "down"])),
-    "sample_action returns no text": _with(sample_action=lambda *_: None),
+    "'sample_action': input should be a valid string, got None": _with(sample_action=lambda *_: None),
     "action 'up' does not match 'down'": _with(
         sample_action=lambda *_: "up", action_pattern=lambda self, agent: "down"
     ),
     "action_pattern raised": _with(action_pattern=lambda self, agent: "("),
     "solved was true and is no more": _with(step=_forgetting),
-    "levels is 0": _with(levels=0),
+    "'levels': input should be greater than 0, got 0": _with(levels=0),
     "step raised ValueError: level 2 is odd": _with(levels=3, step=_failing_at_level_2),
     "full_view returns neither options nor None": _with(full_view=classmethod(lambda cls, options: {"view": "all"})),
-    "relabel returns no list of pairs": _with(relabel=staticmethod(lambda *_: ["up"])),
-    "inline returns neither text nor None": _with(inline=staticmethod(lambda *_: 21)),
+    "'relabel.0': input should be a valid tuple, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
+    "'inline': input should be a valid string, got 21": _with(inline=staticmethod(lambda *_: 21)),
     "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
-    "goal() is not one line": _with(goal=lambda self: "two\nlines"),
-    "render() is not text": _with(render=lambda self: 3),
-    "tools() lists no tools": _with(tools=lambda self: []),
-    "lacks 'text'": _with(tools=lambda self: [{"name": "a", "description": "b", "parameters": _schema}]),
-    "no JSON Schema object": _with(
+    "'goal': not one line of text, got": _with(goal=lambda self: "two\nlines"),
+    "'render': input should be a valid string, got 3": _with(render=lambda self: 3),
+    "'tools': list should have at least 1 item": _with(tools=lambda self: []),
+    "'tools.0.text': field required": _with(
+        tools=lambda self: [{"name": "a", "description": "b", "parameters": _schema}]
+    ),
+    "'tools.0.parameters.properties': field required": _with(
         tools=lambda self: [{"name": "a", "description": "b", "parameters": {}, "text": "c"}]
     ),
     "two tools have one name": _with(tools=lambda self: GoodWorld.tools(self) * 2),
@@ -305,16 +325,18 @@ def test_a_sound_playbook_and_sound_lessons_pass():
 
 
 BOOKS = {
-    "playbook: `directive` is no regular expression": {"directive": "("},
-    "playbook: `menu` is 'long'": {"menu": "long"},
+    "'playbook.directive': input should be a valid regular expression": {"directive": "("},
+    "'playbook.menu': input should be a valid integer, got 'long'": {"menu": "long"},
     "rules() differs for equal situations": {"rules": lambda self, s: {"a0": _memory.choice(["go up", "go down"])}},
-    "rules() returns no mapping": {"rules": lambda self, s: None},
+    "'playbook.rules()': input should be a valid dictionary, got None": {"rules": lambda self, s: None},
     "rules() directs agents that it was not asked for: ['zz']": {"rules": lambda self, s: {"zz": "go up"}},
     "rules() says 'up', which does not match": {"rules": lambda self, s: {"a0": "up"}},
     "is no briefing for agents that can act": {"briefings": lambda self, s: [Briefing(("zz",), "x")]},
     "playbook raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
     "parse() says": {"parse": lambda self, text, briefing: {"a0": text}},
-    "declined() returns no list": {"declined": lambda self, text, briefing, cut: None},
+    "'playbook.declined()': input should be a valid list, got None": {
+        "declined": lambda self, text, briefing, cut: None
+    },
     "playbook test_check:Brought cannot be made": {"__init__": lambda self, world: None},
 }
 
@@ -336,14 +358,14 @@ LESSONS = {
     "climber differs for equal generators": {
         "example": lambda *_: [Example("climb", "agent", str(_memory.random()), "", "up")]
     },
-    "an example of climber is empty": {"example": lambda *_: []},
-    "no Example": {"example": lambda *_: [("climb", "x")]},
+    "'lessons.climber': list should have at least 1 item": {"example": lambda *_: []},
+    "'lessons.climber.0': input should be an instance of Example": {"example": lambda *_: [("climb", "x")]},
     "shows the kind 'fall', which it does not name": _shows(kind="fall"),
-    "the role of an example is 'boss'": _shows(role="boss"),
-    "an answer of climber is no line": _shows(answer="up\n"),
+    "'example.role': input should be 'agent' or 'coordinator', got 'boss'": _shows(role="boss"),
+    "'lessons.climber.0': the answer is no line of text": _shows(answer="up\n"),
     "judge() refuses the answer of an example": {"judge": lambda *_: False},
     "judge() takes '' for right": {"judge": lambda *_: True},
-    "corpus('climber') yields no texts": {"corpus": lambda *_: iter([3])},
+    "'lessons.corpus('climber')": {"corpus": lambda *_: iter([3])},
     "lessons raised KeyError": {"example": lambda *_: {}["x"]},
 }
 

@@ -93,7 +93,7 @@ def test_option_like_no_other_lists_the_valid_ones():
         ({"doors": 99}, ["'doors'", "less than or equal to 8", "99"]),
         ({"rooms": 1, "doors": -1}, ["'rooms'", "'doors'"]),
         ({"rooms": 3, "doors": 4}, ["'rooms' is 3", "at least 6"]),
-        ([("rooms", 3)], ["must be a mapping"]),
+        ([("rooms", 3)], ["should be a valid dictionary"]),
     ],
 )
 def test_wrong_option_values_say_which_and_why(options, words):

@@ -116,7 +116,8 @@ def corridor():
     world._keys, world._goal = {"blue": 1}, 3
     world._room = dict.fromkeys(world.possible_agents, 0)
     world._shown, world._told = {}, {}
-    world._add_reports({agent: {} for agent in world.agents})
+    for agent in world.agents:
+        world.news(agent)
     return world
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from swarm.prompt import STOP
 from swarm.train.lessons import Text, example, held_out_example, pair
-from worlds import WorldError
 from worlds.facts.lessons import FactsLessons
 from worlds.mixed_lessons import MixedLessons
 from worlds.numbers import lessons as numbers_lessons
@@ -282,8 +281,3 @@ def test_scoring_accepts_every_example_and_refuses_a_neighbours_answer(
     ]
     assert len(wrong) > 50
     assert sum(wrong) == 0
-
-
-def test_unknown_task_names_those_that_exist() -> None:
-    with pytest.raises(WorldError, match="available: puzzle-agent"):
-        SplitNumbersLessons().example("chess", random.Random(0), False)

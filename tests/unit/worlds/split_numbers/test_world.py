@@ -114,7 +114,7 @@ def test_a_posted_value_of_the_other_half_solves_with_own_tiles(world):
     _say(world, a0="(11+3)*7")
     result = _say(world, a3="98+(9+2)*4", a0="3+7+11")
     assert result.terminations == dict.fromkeys(world.possible_agents, True)
-    assert result.rewards == {"a0": 0.0, "a3": 1.0}  # each its own
+    assert result.rewards == {"a0": 0.0, "a1": 0.0, "a2": 0.0, "a3": 1.0}  # each its own
     assert world.solved
     assert world.agents == []
     assert world.state()["solution"] == "98+(9+2)*4"

@@ -7,41 +7,10 @@ import re
 from collections import Counter
 
 import pytest
+from fakes.vaults import SMALL, VAULTS, new_vault, notes_of, read_all
 
 from worlds import WorldError, check_world, make
-from worlds.vault.world import SENTENCES, WORDS
-
-VAULTS = [
-    pytest.param(num_agents, options, id=" ".join([str(num_agents), *(f"{k}={v}" for k, v in options.items())]))
-    for num_agents, options in (
-        (4, {}),
-        (1, {"rooms": 1, "pages": 1, "notes": 1, "sentences": 0}),
-        (2, {"rooms": 5, "depth": 2}),
-        (1, {"rooms": 4, "depth": 4}),
-        (3, {"rooms": 7, "depth": 3, "pages": 2}),
-        (9, {"rooms": 4, "depth": 4, "notes": 1}),
-    )
-]
-SMALL = {"pages": 2, "notes": 2, "sentences": 1}
-
-
-def _new(num_agents, seed=0, **options):
-    world = make("vault-v0", num_agents, SMALL | options)
-    world.reset(seed)
-    return world
-
-
-def _notes(world, room):
-    """The notes of one room, as its text gives them."""
-    return re.findall(r"\bnote ([a-z]+) ([a-z]+) \.", " ".join(world.state()["text"][room]))
-
-
-def _read_all(world):
-    """Let everybody read its rooms; return the last observations."""
-    longest = len(world.rooms_of("a0")) * world.options.pages
-    for _ in range(longest):
-        observations = world.step(dict.fromkeys(world.agents, "next")).observations
-    return observations
+from worlds.vault.world import WORDS
 
 
 def _answer(world, room):
@@ -64,76 +33,6 @@ def _wrong(world, room):
     return f"open {key} {'baba' if value != 'baba' else 'bafe'}"
 
 
-# What is written in the rooms.
-
-
-def test_there_are_four_hundred_words_and_none_is_taken_for_another_text():
-    assert len(set(WORDS)) == len(WORDS) == 400
-    said = {"note", "room", "page", "ask", "locked", "of", "no", "next", "wait", *" ".join(SENTENCES).split()}
-    assert said.isdisjoint(WORDS)
-    assert all(re.fullmatch(r"[a-z]{1,12}", word) for word in WORDS)
-
-
-@pytest.mark.parametrize(("num_agents", "options"), VAULTS)
-def test_every_asked_note_is_in_its_room_once_and_its_key_is_a_key_nowhere_else(num_agents, options):
-    for seed in range(20):
-        world = make("vault-v0", num_agents, options)
-        world.reset(seed)
-        o, asked = world.options, world.state()["asked"]
-        keys = Counter(key for room in range(o.rooms) for key, _ in _notes(world, room))
-        assert set(keys.values()) == {1}
-        assert len(keys) == o.rooms * o.pages * o.notes
-        for room in range(o.rooms):
-            assert _notes(world, room).count(tuple(asked[room])) == 1
-
-
-@pytest.mark.parametrize(("num_agents", "options"), VAULTS)
-def test_every_page_has_its_notes_and_sentences_and_nothing_else(num_agents, options):
-    world = make("vault-v0", num_agents, options)
-    world.reset(3)
-    for pages in world.state()["text"]:
-        assert len(pages) == world.options.pages
-        for page in pages:
-            lines = page.removesuffix(" .").split(" . ")
-            notes = [line for line in lines if re.fullmatch(r"note [a-z]+ [a-z]+", line)]
-            assert len(notes) == world.options.notes
-            assert len(lines) == world.options.notes + world.options.sentences
-            assert all(line in SENTENCES for line in lines if line not in notes)
-
-
-def test_place_of_the_asked_note_tells_nothing():
-    places = Counter()
-    for seed in range(100):
-        world = _new(1, seed, depth=4)
-        asked = world.state()["asked"]
-        for room in range(4):
-            places[
-                next(i for i, page in enumerate(world.state()["text"][room]) if f"note {asked[room][0]} " in page)
-            ] += 1
-    assert set(places) == {0, 1}
-    assert min(places.values()) > 150
-
-
-@pytest.mark.parametrize(
-    ("depth", "line", "links"),
-    [
-        (1, "0 | 1 | 2 | 3 | 4", []),
-        (2, "0 1 | 2 3 | 4", [(0, 1), (2, 3)]),
-        (3, "0 1 2 | 3 4", [(0, 1), (1, 2), (3, 4)]),
-        (5, "0 1 2 3 4", [(0, 1), (1, 2), (2, 3), (3, 4)]),
-    ],
-)
-def test_value_of_a_vault_is_the_key_of_the_next_one_in_its_chain_only(depth, line, links):
-    chained = Counter()
-    for seed in range(40):
-        world = _new(2, seed, rooms=5, depth=depth)
-        asked = world.state()["asked"]
-        chained.update((room, room + 1) for room in range(4) if asked[room][1] == asked[room + 1][0])
-        assert world.goal() == f"open all vaults; chains: {line}"
-    assert [link for link, times in sorted(chained.items()) if times == 40] == links
-    assert all(times < 5 for link, times in chained.items() if link not in links)
-
-
 # Reading.
 
 
@@ -154,8 +53,8 @@ def test_an_agent_does_not_see_pages_of_others():
     observations, _ = world.reset(0)
     for _ in range(6):
         for agent, text in observations.items():
-            own = {word for note in _notes(world, int(agent[1])) for word in note}
-            assert set(re.findall(r"note ([a-z]+) ([a-z]+)", text)) <= set(_notes(world, int(agent[1])))
+            own = {word for note in notes_of(world, int(agent[1])) for word in note}
+            assert set(re.findall(r"note ([a-z]+) ([a-z]+)", text)) <= set(notes_of(world, int(agent[1])))
             assert re.fullmatch(rf"room {agent[1]} (page .*|ask [a-z]+)", text)
             assert not text.startswith("room 0 ask") or text.split()[-1] in own
         observations = world.step(dict.fromkeys(world.agents, "next")).observations
@@ -174,21 +73,21 @@ def test_rooms_are_split_among_the_agents_in_turn_and_reported_at_reset(num_agen
 
 
 def test_waiting_turns_no_page():
-    world = _new(2)
+    world = new_vault(2)
     before = world.state()
     assert _feedback(world, "wait") == ("waited", True)
     assert world.state() == before | {"step": 1}
 
 
 def test_an_agent_that_is_missing_passes():
-    world = _new(2)
+    world = new_vault(2)
     result = world.step({"a1": "next"})
     assert result.infos["a0"] == {"feedback": "passed", "valid": True}
     assert world.state()["read"][:2] == [0, 1]
 
 
 def test_no_vault_is_tried_before_all_own_pages_are_read():
-    world = _new(2)
+    world = new_vault(2)
     world.step({"a0": "next"})
     world.step({"a0": "next"})  # room 0 is read, room 2 is not
     assert _feedback(world, _answer(world, 0)) == ("read on first; say: next", False)
@@ -199,8 +98,8 @@ def test_no_vault_is_tried_before_all_own_pages_are_read():
 
 
 def test_with_depth_one_all_vaults_open_at_once():
-    world = _new(4)
-    observations = _read_all(world)
+    world = new_vault(4)
+    observations = read_all(world)
     assert observations == {f"a{room}": f"room {room} ask {world.state()['asked'][room][0]}" for room in range(4)}
     result = world.step({f"a{room}": _answer(world, room) for room in range(4)})
     assert world.solved
@@ -217,8 +116,8 @@ def test_with_depth_one_all_vaults_open_at_once():
 
 
 def test_with_one_single_chain_only_its_first_vault_can_be_opened():
-    world = _new(4, depth=4)
-    observations = _read_all(world)
+    world = new_vault(4, depth=4)
+    observations = read_all(world)
     assert observations == {"a0": f"room 0 ask {world.state()['asked'][0][0]}"} | {
         f"a{room}": f"room {room} locked" for room in (1, 2, 3)
     }
@@ -232,8 +131,8 @@ def test_with_one_single_chain_only_its_first_vault_can_be_opened():
 
 
 def test_who_opened_a_vault_knows_the_key_of_the_next():
-    world = _new(1, depth=4)
-    observations = _read_all(world)
+    world = new_vault(1, depth=4)
+    observations = read_all(world)
     for room in range(4):
         assert observations["a0"] == f"room {room} ask {world.state()['asked'][room][0]}"
         observations = _open(world, room).observations
@@ -241,32 +140,32 @@ def test_who_opened_a_vault_knows_the_key_of_the_next():
 
 
 def test_others_still_see_it_locked_but_open_it_when_they_were_told_the_key():
-    world = _new(2, rooms=2, depth=2)
-    _read_all(world)
+    world = new_vault(2, rooms=2, depth=2)
+    read_all(world)
     result = _open(world, 0)
     value = result.infos["a0"]["report"].removeprefix("room 0 opened ")
     assert result.observations == {"a0": "no room", "a1": "room 1 locked"}
-    note = next(note for note in _notes(world, 1) if note[0] == value)
+    note = next(note for note in notes_of(world, 1) if note[0] == value)
     assert _feedback(world, "open " + " ".join(note), "a1") == ("opened", True)
     assert world.solved
 
 
 def test_an_agent_is_asked_what_it_can_answer_before_what_is_locked():
-    world = _new(3, rooms=6, depth=2)  # a1 has rooms 1, which is chained, and 4, which is not
-    assert _read_all(world)["a1"] == f"room 4 ask {world.state()['asked'][4][0]}"
+    world = new_vault(3, rooms=6, depth=2)  # a1 has rooms 1, which is chained, and 4, which is not
+    assert read_all(world)["a1"] == f"room 4 ask {world.state()['asked'][4][0]}"
     assert _open(world, 4).observations["a1"] == "room 1 locked"
 
 
 def test_a_told_key_picks_among_several_locked_vaults():
-    world = _new(2, rooms=4, depth=2)  # a1 has rooms 1 and 3, both locked
-    _read_all(world)
+    world = new_vault(2, rooms=4, depth=2)  # a1 has rooms 1 and 3, both locked
+    read_all(world)
     assert _open(world, 2).observations["a1"] == "room 1 locked"
     assert _open(world, 3).infos["a1"]["feedback"] == "opened"
 
 
 def test_nobody_opens_the_vault_of_another_agent():
-    world = _new(2)
-    _read_all(world)
+    world = new_vault(2)
+    read_all(world)
     key = world.state()["asked"][1][0]
     assert _feedback(world, _answer(world, 1)) == (f"no vault of yours asks for {key}", False)
 
@@ -275,7 +174,7 @@ def test_nobody_opens_the_vault_of_another_agent():
 def test_rewards_sum_to_one_when_solved_and_go_to_the_openers(num_agents, options):
     world = make("vault-v0", num_agents, options)
     world.reset(1)
-    _read_all(world)
+    read_all(world)
     earned = Counter()
     for room in range(world.options.rooms):
         earned.update(_open(world, room).rewards)
@@ -289,8 +188,8 @@ def test_rewards_sum_to_one_when_solved_and_go_to_the_openers(num_agents, option
 
 
 def test_a_vault_bears_so_many_wrong_answers_and_closes_for_good():
-    world = _new(2, rooms=3, attempts=3)
-    _read_all(world)
+    world = new_vault(2, rooms=3, attempts=3)
+    read_all(world)
     assert _feedback(world, _wrong(world, 0)) == ("wrong, 2 left", True)
     assert _feedback(world, _wrong(world, 0)) == ("wrong, 1 left", True)
     result = world.step({"a0": _wrong(world, 0)})
@@ -302,31 +201,31 @@ def test_a_vault_bears_so_many_wrong_answers_and_closes_for_good():
 
 
 def test_a_right_answer_after_a_wrong_one_still_opens():
-    world = _new(2)
-    _read_all(world)
+    world = new_vault(2)
+    read_all(world)
     _feedback(world, _wrong(world, 0))
     assert _feedback(world, _answer(world, 0)) == ("opened", True)
 
 
 def test_a_key_that_no_vault_asks_for_costs_no_attempt():
-    world = _new(2, attempts=1)
-    _read_all(world)
-    other = next(key for key, _ in _notes(world, 0) if key != world.state()["asked"][0][0])
+    world = new_vault(2, attempts=1)
+    read_all(world)
+    other = next(key for key, _ in notes_of(world, 0) if key != world.state()["asked"][0][0])
     for key in (other, "nothing"):
         assert _feedback(world, f"open {key} baba") == (f"no vault of yours asks for {key}", False)
     assert world.state()["wrong"] == [0] * 4
 
 
 def test_a_locked_vault_bears_answers_that_come_too_early():
-    world = _new(2, rooms=2, depth=2, attempts=1)
-    _read_all(world)
+    world = new_vault(2, rooms=2, depth=2, attempts=1)
+    read_all(world)
     assert _feedback(world, _wrong(world, 1), "a1")[1] is False
     assert world.state()["wrong"] == [0, 0]
 
 
 def test_a_closed_vault_ends_the_episode_unsolved_once_nothing_else_can_be_opened():
-    world = _new(2, rooms=4, depth=3, attempts=1)  # chains 0 1 2 and 3
-    _read_all(world)
+    world = new_vault(2, rooms=4, depth=3, attempts=1)  # chains 0 1 2 and 3
+    read_all(world)
     result = world.step({"a0": _wrong(world, 0)})
     assert world.agents == ["a0", "a1"]
     assert not any(result.terminations.values())
@@ -339,8 +238,8 @@ def test_a_closed_vault_ends_the_episode_unsolved_once_nothing_else_can_be_opene
 
 
 def test_a_vault_closed_late_in_a_chain_ends_it_for_those_behind_only():
-    world = _new(4, depth=4, attempts=1)
-    _read_all(world)
+    world = new_vault(4, depth=4, attempts=1)
+    read_all(world)
     _open(world, 0)
     result = world.step({"a1": _wrong(world, 1)})
     assert set(result.terminations.values()) == {True}
@@ -350,7 +249,7 @@ def test_a_vault_closed_late_in_a_chain_ends_it_for_those_behind_only():
 
 @pytest.mark.parametrize("action", ["", "nex", "NEXT", "next next", "room 0", "baba", "baba bafe", "wait!", "go 1"])
 def test_what_makes_no_sense_among_pages_is_answered_and_changes_nothing(action):
-    world = _new(2)
+    world = new_vault(2)
     before = world.state()
     assert _feedback(world, action) == ("read on first; say: next", False)
     assert world.state() == before | {"step": 1}
@@ -360,22 +259,22 @@ def test_what_makes_no_sense_among_pages_is_answered_and_changes_nothing(action)
     "action", ["", "next", "baba", "baba  bafe", "baba bafe bahi", "BABA bafe", "baba 12", "a" * 13 + " baba", "bàba x"]
 )
 def test_what_makes_no_sense_at_a_vault_is_answered_and_changes_nothing(action):
-    world = _new(2)
-    _read_all(world)
+    world = new_vault(2)
+    read_all(world)
     before = world.state()
     assert _feedback(world, action) == ("not an action here; say: open KEY VALUE", False)
     assert world.state() == before | {"step": before["step"] + 1}
 
 
 def test_who_has_no_room_can_only_wait():
-    world = _new(2, rooms=1)
+    world = new_vault(2, rooms=1)
     for action in ("next", "baba bafe", ""):
         assert _feedback(world, action, "a1") == ("not an action here; say: wait", False)
     assert _feedback(world, "wait", "a1") == ("waited", True)
 
 
 def test_space_around_an_action_is_no_mistake():
-    world = _new(1, rooms=1)
+    world = new_vault(1, rooms=1)
     assert _feedback(world, " next\n") == ("read", True)
     world.step({"a0": "next"})
     assert _feedback(world, f" {_answer(world, 0)}\n") == ("opened", True)
@@ -385,7 +284,7 @@ def test_space_around_an_action_is_no_mistake():
 
 
 def test_truncation_comes_with_the_last_step_and_is_no_termination():
-    world = _new(2, max_steps=3)
+    world = new_vault(2, max_steps=3)
     for _ in range(2):
         assert not any(world.step({"a0": "next"}).truncations.values())
     result = world.step({})
@@ -396,8 +295,8 @@ def test_truncation_comes_with_the_last_step_and_is_no_termination():
 
 
 def test_last_vault_opened_in_the_last_step_is_termination_and_not_truncation():
-    world = _new(2, rooms=2, max_steps=3)
-    _read_all(world)
+    world = new_vault(2, rooms=2, max_steps=3)
+    read_all(world)
     result = world.step({"a0": _answer(world, 0), "a1": _answer(world, 1)})
     assert set(result.terminations.values()) == {True}
     assert set(result.truncations.values()) == {False}
@@ -415,9 +314,9 @@ def test_seed_alone_decides_the_notes():
 
 
 def test_reset_forgets_the_episode_before():
-    world = _new(2, attempts=1)
+    world = new_vault(2, attempts=1)
     first = world.state()
-    _read_all(world)
+    read_all(world)
     world.step({"a0": _wrong(world, 0), "a1": _answer(world, 1)})
     world.reset(0)
     assert world.state() == first
@@ -431,7 +330,7 @@ def test_world_keeps_the_contract_with_all_options(num_agents, options):
 @pytest.mark.parametrize("directive", ["", "baba", "not a key", "BABA", "room 1 opened baba"])
 def test_random_policy_says_what_the_pattern_allows_and_reads_on(directive):
     rng = random.Random(0)
-    world = _new(2, rooms=5, depth=2, attempts=1)
+    world = new_vault(2, rooms=5, depth=2, attempts=1)
     pattern = world.action_pattern("a0")
     for _ in range(20):
         actions = {agent: world.sample_action(agent, directive, rng) for agent in world.agents}
@@ -444,9 +343,9 @@ def test_random_policy_says_what_the_pattern_allows_and_reads_on(directive):
 
 def test_random_policy_of_a_locked_vault_tries_the_key_it_was_told_and_else_waits():
     rng = random.Random(0)
-    world = _new(2, rooms=2, depth=2)
-    _read_all(world)
-    values = {value for _, value in _notes(world, 1)}
+    world = new_vault(2, rooms=2, depth=2)
+    read_all(world)
+    values = {value for _, value in notes_of(world, 1)}
     assert {world.sample_action("a1", "", rng) for _ in range(20)} == {"wait"}
     assert {world.sample_action("a1", " key tolu ", rng) for _ in range(90)} == {f"open tolu {v}" for v in values}
 
@@ -456,20 +355,20 @@ def test_random_policy_picks_among_the_values_it_read_and_knows_no_more():
     rng = random.Random(0)
     opened, trials = 0, 400
     for seed in range(trials):
-        world = _new(1, seed, rooms=2, attempts=1)
-        _read_all(world)
+        world = new_vault(1, seed, rooms=2, attempts=1)
+        read_all(world)
         world.step({"a0": world.sample_action("a0", "", rng)})
         opened += world.state()["opened_by"][0] is not None
     assert 0.08 < opened / trials < 0.18  # 0.125, and 2.7 standard errors to either side
 
 
 def test_random_policy_of_an_agent_that_is_done_waits():
-    world = _new(2, rooms=1)
+    world = new_vault(2, rooms=1)
     assert {world.sample_action(agent, "baba", random.Random(0)) for agent in ("a1", "a9")} == {"wait"}
 
 
 def test_tools_give_the_form_of_every_action():
-    world = _new(1)
+    world = new_vault(1)
     tools = {tool["name"]: tool["text"] for tool in world.tools()}
     assert tools == {"next": "next", "open": "open {key} {value}", "wait": "wait"}
     for text in tools.values():
@@ -477,8 +376,8 @@ def test_tools_give_the_form_of_every_action():
 
 
 def test_rendering_tells_open_and_closed_vaults():
-    world = _new(2, rooms=3, attempts=1)
-    _read_all(world)
+    world = new_vault(2, rooms=3, attempts=1)
+    read_all(world)
     world.step({"a0": _wrong(world, 0), "a1": _answer(world, 1)})
     assert world.render() == (
         "vault-v0 step 5/400 · 1/3 vaults open · depth 1\n"
@@ -508,4 +407,4 @@ def test_bad_options_are_refused_with_one_line_that_names_them(options, says):
 def test_as_many_notes_as_words_are_accepted():
     world = make("vault-v0", 1, {"rooms": 50, "pages": 8, "notes": 1, "depth": 50})
     world.reset(0)
-    assert {key for room in range(50) for key, _ in _notes(world, room)} == set(WORDS)
+    assert {key for room in range(50) for key, _ in notes_of(world, room)} == set(WORDS)
