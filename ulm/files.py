@@ -3,6 +3,7 @@
 The same order of system calls as `swarm.files`, which this package may not import.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,16 +54,18 @@ class SegmentBatch:
 def corpus_documents(corpus: Corpus, seed: int) -> Source:
     """Return the training documents in endless random order: every epoch another permutation."""
     count = corpus.num_documents("train")
-    orders: dict[int, NDArray[np.int64]] = {}
+    return lambda number: corpus.document("train", _shuffled(number, count, seed))
 
-    def document(number: int) -> NDArray[np.int64]:
-        epoch, place = divmod(number, count)
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
-        return corpus.document("train", int(orders[epoch][place]))
 
-    return document
+def _shuffled(number: int, count: int, seed: int) -> int:
+    """Return which of `count` things comes at a place of an endless series that holds all of them once per epoch."""
+    epoch, place = divmod(number, count)
+    return int(_order(seed, epoch, count)[place])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
 
 
 def recall_documents(
@@ -147,9 +150,9 @@ class DocumentStream:
 
     def _open(self, row: int) -> None:
         document = self._series[self._source_of[row]](self._number[row])
+        texts = document if isinstance(document, list) else [document]
         # Texts of a single token have nothing to learn; the first one is what begins the document.
-        texts = [text for text in (document if isinstance(document, list) else [document]) if len(text) > 1]
-        self._document[row] = texts
+        self._document[row] = [text for text in texts if len(text) > 1]
 
     def state(self) -> dict[str, Any]:
         """Return where every row is, as JSON-able data."""
@@ -193,7 +196,6 @@ class Windows:
         if self.count < 1:
             raise ValueError(f"the corpus has {len(tokens)} tokens, too few for one window of {width}")
         self._drawn = 0
-        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -203,11 +205,7 @@ class Windows:
         """Return the next windows, each as one segment."""
         rows = []
         for _ in range(segments * self.batch):
-            epoch, place = divmod(self._drawn, self.count)
-            if epoch != self._epoch:
-                generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-                self._epoch, self._order = epoch, generator.permutation(self.count)
-            start = int(self._order[place]) * self.stride
+            start = _shuffled(self._drawn, self.count, self.seed) * self.stride
             rows.append(np.asarray(self.tokens[start : start + self.width + 1], dtype=np.int64))
             self._drawn += 1
         windows = torch.from_numpy(np.stack(rows)).view(segments, self.batch, self.width + 1)

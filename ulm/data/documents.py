@@ -103,9 +103,8 @@ def _from_hub(source: CorpusSource) -> Iterator[str]:
 
 def _from_files(source: CorpusSource) -> Iterator[str]:
     for path in corpus_files(source.files):
-        kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
         try:
-            yield from _READERS[kind](path, source)
+            yield from _READERS[_kind(path)](path, source)
         except UnicodeDecodeError:
             raise CorpusError(f"{path} is no UTF-8 text; is it binary? Remove it from `files`, or convert it") from None
         except (OSError, EOFError, zlib.error) as error:  # the latter two: gzip that is cut off or damaged
