@@ -331,7 +331,7 @@ def test_a_kill_while_writing_leaves_no_folder_and_is_no_obstacle(
         with pytest.raises(KeyboardInterrupt):
             prepare_corpus([source(texts)], folder, tokenizer=VOCAB)
     assert not folder.exists()
-    assert len(prepare_corpus([source(texts)], folder, tokenizer=VOCAB)) == len(TEXTS)
+    assert count(prepare_corpus([source(texts)], folder, tokenizer=VOCAB)) == len(TEXTS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "texts.jsonl"]
 
 
