@@ -10,9 +10,11 @@ says so through `max_position_embeddings`. Mistral has one; `to_mistral` is equa
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokenizers
 import torch
 from torch import Tensor
 
@@ -29,16 +31,15 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
     )
 
-# (name here, name in transformers) of the tensors that are the same in both.
-_OUTER = (("embed.weight", "model.embed_tokens.weight"), ("norm", "model.norm.weight"))
-_LAYER = (
-    ("attn_norm", "input_layernorm.weight"),
-    ("out.weight", "self_attn.o_proj.weight"),
-    ("mlp_norm", "post_attention_layernorm.weight"),
-    ("down.weight", "mlp.down_proj.weight"),
-)
-_QKV = tuple(f"self_attn.{part}_proj.weight" for part in "qkv")
-_GATE_UP = ("mlp.gate_proj.weight", "mlp.up_proj.weight")
+_LAYER = {
+    "attn_norm": ("input_layernorm.weight",),
+    "qkv.weight": tuple(f"self_attn.{part}_proj.weight" for part in "qkv"),
+    "out.weight": ("self_attn.o_proj.weight",),
+    "mlp_norm": ("post_attention_layernorm.weight",),
+    "gate_up.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    "down.weight": ("mlp.down_proj.weight",),
+}
+"""By the name of a block's tensor here: the names in transformers of what it consists of, row below row."""
 
 
 def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCausalLM:
@@ -95,25 +96,22 @@ def from_llama(
     Raises:
         ValueError: nothing is there, or the model has a feature that `Decoder` lacks.
     """
-    if isinstance(model_or_path, (str, Path)):
-        source, tokenizer = _load(model_or_path)
-    else:
-        source, tokenizer = model_or_path, None
+    source, tokenizer = _load(model_or_path) if isinstance(model_or_path, (str, Path)) else (model_or_path, None)
     config = _import_config(source.config, window)
     theirs: dict[str, Tensor] = source.state_dict()
-    ours = {name: theirs[other] for name, other in _OUTER}
-    if not config.tie_embeddings:
-        ours["head.weight"] = theirs["lm_head.weight"]
-    for i in range(config.n_layer):
-        layer = f"model.layers.{i}."
-        for name, other in _LAYER:
-            ours[f"blocks.{i}.{name}"] = theirs[layer + other]
-        ours[f"blocks.{i}.qkv.weight"] = torch.cat([theirs[layer + part] for part in _QKV])
-        ours[f"blocks.{i}.gate_up.weight"] = torch.cat([theirs[layer + part] for part in _GATE_UP])
-    model = Decoder(config)
-    model = model.to(source.device, source.dtype)
-    model.load_state_dict(ours)
+    model = Decoder(config).to(source.device, source.dtype)
+    model.load_state_dict({name: torch.cat([theirs[part] for part in parts]) for name, parts in _parts(config).items()})
     return model.eval(), tokenizer
+
+
+def _parts(config: ModelConfig) -> dict[str, list[str]]:
+    """Return the names in transformers of what each tensor of a `Decoder` consists of."""
+    parts = {"embed.weight": ["model.embed_tokens.weight"], "norm": ["model.norm.weight"]}
+    if not config.tie_embeddings:
+        parts["head.weight"] = ["lm_head.weight"]
+    for i in range(config.n_layer):
+        parts |= {f"blocks.{i}.{name}": [f"model.layers.{i}.{part}" for part in of] for name, of in _LAYER.items()}
+    return parts
 
 
 def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -138,34 +136,32 @@ def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any
 
 
 def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """Return a µLM's tokenizer as transformers wants it."""
+    """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
     from transformers import PreTrainedTokenizerFast
 
-    inner = tokenizer.inner
-    names = {"pad_token": inner.id_to_token(tokenizer.pad_id), "eos_token": inner.id_to_token(tokenizer.eot_id)}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+    inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token=inner.id_to_token(tokenizer.pad_id),
+        eos_token=inner.id_to_token(tokenizer.eot_id),
+        split_special_tokens=True,
+        padding_side="left",  # as batches have to be padded that are continued
+    )
 
 
 def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
-    c = model.config
     if model.ltm is not None:
         raise ValueError("transformers has no long-term memory; export a model without one")
-    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    theirs = {other: ours[name] for name, other in _OUTER}
-    theirs["lm_head.weight"] = ours["embed.weight" if c.tie_embeddings else "head.weight"]
-    q, kv = c.n_head * c.head_size, c.n_kv_head * c.head_size
-    for i in range(c.n_layer):
-        layer = f"model.layers.{i}."
-        for name, other in _LAYER:
-            theirs[layer + other] = ours[f"blocks.{i}.{name}"]
-        for part, rows in zip(_QKV, ours[f"blocks.{i}.qkv.weight"].split([q, kv, kv]), strict=True):
-            theirs[layer + part] = rows
-        for part, rows in zip(_GATE_UP, ours[f"blocks.{i}.gate_up.weight"].split([c.d_ff, c.d_ff]), strict=True):
-            theirs[layer + part] = rows
     with torch.random.fork_rng(devices=[]):  # its initial weights would draw from the global generator
         other_model = kind(config).to(model.device)
     for parameter in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
         parameter.data = parameter.data.to(model.dtype)
+    theirs: dict[str, Tensor] = other_model.state_dict()
+    ours = model.state_dict()
+    for name, parts in _parts(model.config).items():
+        theirs |= zip(parts, ours[name].split([len(theirs[part]) for part in parts]), strict=True)
+    if model.config.tie_embeddings:
+        theirs["lm_head.weight"] = ours["embed.weight"]
     other_model.load_state_dict(theirs)
     return other_model.eval()
 
