@@ -49,11 +49,6 @@ class EngramAdapter(nn.Module):
             self.memory = ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts)
         self.content = ContentTier() if config.content else None
 
-    @property
-    def reaches(self) -> list[int]:
-        """How many inputs each convolution looks back."""
-        return [] if self.tables is None else [layer.reach for layer in self.tables]
-
 
 class Vocabulary:
     """What an Engram wants to know of a tokenizer.

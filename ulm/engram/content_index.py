@@ -10,7 +10,9 @@ Axes: N facts, E numbers of a vector, F ways to compare, W words.
 
 import re
 import unicodedata
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +41,11 @@ def words_of(text: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
-    """Words of all keys: their numbers, weights and places, and the sum of the weights of each key."""
+class _Keys:
+    """All keys at once: vectors; and of words their numbers, weights and places, and the sum of weights of each key."""
 
+    vectors_NE: Floats
+    words: tuple[frozenset[str], ...]
     number: dict[str, int]
     weight_W: NDArray[np.float64]
     rows: list[NDArray[np.int64]]
@@ -50,85 +54,62 @@ class _Words:
 
 
 class ContentIndex:
-    """Vectors and words of facts' keys.
+    """Vectors and words of facts' keys. A fact is named by anything that can be hashed."""
 
-    Args:
-        size: numbers per vector.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._row_of: dict[int, int] = {}
-        self._facts: list[int] = []
-        self._texts: list[frozenset[str]] = []
-        self._vectors_NE = np.zeros((64, size), dtype=np.float32)
-        self._words: _Words | None = None
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[Floats, frozenset[str]]] = {}
+        self._keys: _Keys | None = None
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._kept)
 
-    def add(self, fact: int, vector_E: Floats, words: frozenset[str]) -> None:
-        """Add a fact by its number, or give it another vector and other words."""
-        self._words = None
-        row = self._row_of.setdefault(fact, len(self._facts))
-        if row == len(self._facts):
-            self._facts.append(fact)
-            self._texts.append(words)
-            if row == len(self._vectors_NE):
-                self._vectors_NE = np.concatenate((self._vectors_NE, np.zeros_like(self._vectors_NE)))
-        self._texts[row] = words
-        self._vectors_NE[row] = vector_E
+    def add(self, fact: Hashable, vector_E: Floats, words: frozenset[str]) -> None:
+        """Add a fact, or give it another vector and other words."""
+        self._kept[fact], self._keys = (vector_E, words), None
 
-    def remove(self, fact: int) -> None:
+    def remove(self, fact: Hashable) -> None:
         """Take a fact out; an unknown one is left."""
-        row = self._row_of.pop(fact, None)
-        if row is None:
-            return
-        self._words = None
-        last, words = self._facts.pop(), self._texts.pop()
-        if last != fact:
-            self._facts[row], self._texts[row], self._row_of[last] = last, words, row
-            self._vectors_NE[row] = self._vectors_NE[len(self._facts)]
+        self._kept.pop(fact, None)
+        self._keys = None
 
-    def vector(self, fact: int) -> Floats:
+    def vector(self, fact: Hashable) -> Floats:
         """Return the vector of a fact, (E,)."""
-        found: Floats = self._vectors_NE[self._row_of[fact]]
-        return found
+        return self._kept[fact][0]
 
-    def compare(self, vector_E: Floats, words: frozenset[str]) -> tuple[NDArray[np.int64], Floats]:
+    def compare(self, vector_E: Floats, words: frozenset[str]) -> tuple[list[Any], Floats]:
         """Return the facts that come into question for a text, and how their keys compare with it, (N, F)."""
-        if not self._facts:
-            return np.zeros(0, dtype=np.int64), np.zeros((0, len(COMPARED)), dtype=np.float32)
-        known = self._words = self._words or self._weighed()
-        there = {known.number[word] for word in words if word in known.number}
-        shared_N = np.zeros(len(self._facts))
+        if not self._kept:
+            return [], np.zeros((0, len(COMPARED)), dtype=np.float32)
+        keys = self._keys = self._keys or self._weighed()
+        there = {keys.number[word] for word in words if word in keys.number}
+        shared_N = np.zeros(len(self._kept))
         for word in sorted(there):
-            shared_N[known.rows[word]] += known.weight_W[word]
-        share_N = shared_N / np.maximum(known.mass_N, 1e-12)
-        cosine_N = self._vectors_NE[: len(self._facts)] @ vector_E
-        asked = sum(known.weight_W[word] for word in there) + known.unknown * (len(words) - len(there))
-        unknown = min(len(words) - len(there), 3)
+            shared_N[keys.rows[word]] += keys.weight_W[word]
+        share_N = shared_N / np.maximum(keys.mass_N, 1e-12)
+        cosine_N = keys.vectors_NE @ vector_E
+        asked = sum(keys.weight_W[word] for word in there) + keys.unknown * (len(words) - len(there))
         rows = sorted({int(i) for found in (share_N, cosine_N) for i in np.argsort(-found, kind="stable")[:NEAREST]})
         compared = np.zeros((len(rows), len(COMPARED)), dtype=np.float32)
         for place, row in enumerate(rows):
-            own = {known.number[word] for word in self._texts[row]}
+            own = {keys.number[word] for word in keys.words[row]}
             rarest = [
-                max((known.weight_W[w] for w in some), default=0.0) for some in (own - there, own & there, there - own)
+                max((keys.weight_W[w] for w in some), default=0.0) for some in (own - there, own & there, there - own)
             ]
+            unknown = min(len(words) - len(there), 3)
             compared[place] = (cosine_N[row], share_N[row], shared_N[row] / max(asked, 1e-12), *rarest, unknown)
-        return np.array([self._facts[row] for row in rows], dtype=np.int64), compared
+        facts = list(self._kept)
+        return [facts[row] for row in rows], compared
 
-    def _weighed(self) -> _Words:
-        N = len(self._facts)
+    def _weighed(self) -> _Keys:
+        N, (vectors, texts) = len(self._kept), zip(*self._kept.values(), strict=True)
         number: dict[str, int] = {}
-        row_of, word_of = [], []
-        for row, words in enumerate(self._texts):
-            for word in sorted(words):
-                row_of.append(row)
-                word_of.append(number.setdefault(word, len(number)))
-        rows, ids = np.array(row_of, dtype=np.int64), np.array(word_of, dtype=np.int64)
+        placed = [
+            (row, number.setdefault(word, len(number))) for row, words in enumerate(texts) for word in sorted(words)
+        ]
+        rows, ids = np.array(placed, dtype=np.int64).reshape(-1, 2).T
         counts_W = np.bincount(ids, minlength=len(number))
         weight_W: NDArray[np.float64] = np.log((N + 1) / (counts_W + 0.5)) / np.log(N + 1)
         places = np.split(rows[np.argsort(ids, kind="stable")], np.cumsum(counts_W)[:-1]) if len(number) else []
         mass_N = np.bincount(rows, weights=weight_W[ids], minlength=N).astype(np.float64)
-        return _Words(number, weight_W, places, mass_N, float(np.log((N + 1) / 0.5) / np.log(N + 1)))
+        unknown = float(np.log((N + 1) / 0.5) / np.log(N + 1))
+        return _Keys(np.stack(vectors), texts, number, weight_W, places, mass_N, unknown)

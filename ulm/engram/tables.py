@@ -99,6 +99,11 @@ class EngramConfig:
         if not self.layers and not self.exact:
             raise ValueError("engram: neither layers nor exact is given, so there is nothing to remember with")
 
+    @property
+    def reach(self) -> int:
+        """Inputs that a convolution looks back."""
+        return (self.kernel - 1) * max(self.orders)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able data."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
@@ -189,8 +194,7 @@ class EngramLayer(nn.Module):
     def __init__(self, config: EngramConfig, d_model: int, rows: int, seed: int) -> None:
         super().__init__()
         width = len(config.orders) * config.heads * config.head_size
-        self.dilation = max(config.orders)
-        self.kernel = config.kernel
+        self.config = config
         self.table = Table(rows, config.head_size, config.table)
         generator = torch.Generator().manual_seed(seed)
         self.key = nn.Parameter(torch.randn(d_model, width, generator=generator) * width**-0.5)
@@ -199,11 +203,6 @@ class EngramLayer(nn.Module):
         self.norm_key = nn.Parameter(torch.ones(d_model))
         self.norm_conv = nn.Parameter(torch.ones(d_model))
         self.conv = nn.Parameter(torch.zeros(d_model, 1, config.kernel))
-
-    @property
-    def reach(self) -> int:
-        """Inputs that the convolution looks back."""
-        return (self.kernel - 1) * self.dilation
 
     def forward(
         self, x_BTC: Tensor, rows_BTH: Tensor, real_BT: Tensor | None, tail_BPC: Tensor | None
@@ -227,16 +226,16 @@ class EngramLayer(nn.Module):
             value_BTC = value_BTC * real_BT[..., None]
         normed_BTC = F.rms_norm(value_BTC, (C,), self.norm_conv, 1e-6)
         if tail_BPC is None:
-            tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.reach, C)
+            tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.config.reach, C)
         line_BTC = torch.cat((tail_BPC.to(dtype), normed_BTC), dim=1)
         # Tap by tap: for a few taps and one token this is a fraction of the time of a grouped conv1d on a CPU.
-        T, taps_KC = x_BTC.shape[1], self.conv[:, 0].t()
+        T, taps_KC, dilation = x_BTC.shape[1], self.conv[:, 0].t(), max(self.config.orders)
         if T == 1:
-            mixed_BTC = (line_BTC[:, :: self.dilation] * taps_KC).sum(1, keepdim=True)
+            mixed_BTC = (line_BTC[:, ::dilation] * taps_KC).sum(1, keepdim=True)
         else:
             mixed_BTC = line_BTC[:, :T] * taps_KC[0]
-            for k in range(1, self.kernel):
-                mixed_BTC = mixed_BTC + line_BTC[:, k * self.dilation : k * self.dilation + T] * taps_KC[k]
+            for k in range(1, self.config.kernel):
+                mixed_BTC = mixed_BTC + line_BTC[:, k * dilation : k * dilation + T] * taps_KC[k]
         added_BTC = value_BTC + F.silu(mixed_BTC)
         return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
 

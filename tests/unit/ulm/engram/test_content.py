@@ -85,7 +85,7 @@ def test_what_is_asked_and_about_whom_is_told_apart_and_strangers_are_left_unans
 
 
 def test_facts_come_and_go() -> None:
-    index = ContentIndex(2)
+    index = ContentIndex()
     axes = np.eye(2, dtype=np.float32)
     assert len(index.compare(axes[0], words_of("a"))[0]) == 0
 
