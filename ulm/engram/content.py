@@ -16,11 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+SHRINKAGE = 0.2
+"""Share of an even spread that is mixed into the spread within groups."""
 
 SEEN = 0.5
 """Expected queries above a threshold from which on the sample itself says where it is."""
@@ -38,16 +42,12 @@ class Projection:
     map_FE: Floats
 
     @classmethod
-    def fit(
-        cls, features_NF: Floats, groups: Sequence[object], *, size: int | None = None, shrinkage: float = 0.2
-    ) -> Projection:
+    def fit(cls, features_NF: Floats, groups: Sequence[object]) -> Projection:
         """Fit to texts of which those of the same group mean the same.
 
         Args:
             features_NF: of the texts.
             groups: of each text.
-            size: at most so many numbers remain; None keeps all that tell groups apart.
-            shrinkage: share of an even spread that is mixed into the spread within groups, in (0, 1].
 
         Raises:
             ValueError: there are fewer than two groups, or none has two texts.
@@ -56,8 +56,6 @@ class Projection:
         counts = np.bincount(group_N)
         if len(names) < 2 or counts.max() < 2:
             raise ValueError("at least two groups are needed, and one of them with two texts that mean the same")
-        if not 0.0 < shrinkage <= 1.0:
-            raise ValueError(f"shrinkage must be in (0, 1], got {shrinkage}")
         x = features_NF.astype(np.float64)
         mean_F = x.mean(0)
         whiten_FF = _whitening(np.cov((x - mean_F).T), 1e-4)
@@ -65,25 +63,22 @@ class Projection:
         centres = np.stack([x[group_N == g].mean(0) for g in range(len(names))])
         within = np.cov((x - centres[group_N]).T)
         even = np.eye(len(within)) * np.trace(within) / len(within)
-        spread_FF = _whitening((1 - shrinkage) * within + shrinkage * even, 0.0)
+        spread_FF = _whitening((1 - SHRINKAGE) * within + SHRINKAGE * even, 0.0)
         values, vectors = np.linalg.eigh(np.cov((centres @ spread_FF).T))
-        kept = min(len(names) - 1, len(values), size or len(values))
-        axes_FE = vectors[:, np.argsort(values)[::-1][:kept]]
+        axes_FE = vectors[:, np.argsort(values)[::-1][: len(names) - 1]]  # no more tell the groups apart
         return cls(mean_F.astype(np.float32), (whiten_FF @ spread_FF @ axes_FE).astype(np.float32))
 
     def __call__(self, features_NF: Floats) -> Floats:
         """Return unit vectors, (N, E)."""
         x = (features_NF.astype(np.float32) - self.mean_F) @ self.map_FE
-        unit: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return unit
+        return cast("Floats", x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
 def _whitening(covariance: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
     """Return a map after which the covariance is even."""
     values, vectors = np.linalg.eigh(covariance)
     floor = max(float(values.max()) * 1e-10, 1e-12) + ridge * float(values.mean())
-    whitening: NDArray[np.float64] = vectors / np.sqrt(np.maximum(values, 0.0) + floor)
-    return whitening
+    return cast("NDArray[np.float64]", vectors / np.sqrt(np.maximum(values, 0.0) + floor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +96,7 @@ class Judge:
     bias: float
 
     @classmethod
-    def fit(cls, features_NF: Floats, same_N: NDArray[np.bool_], *, decay: float = 1e-2, steps: int = 50) -> Judge:
+    def fit(cls, features_NF: Floats, same_N: NDArray[np.bool_], *, decay: float = 1e-2) -> Judge:
         """Fit by Newton's method; pairs that mean the same and pairs that do not count alike, whatever their numbers.
 
         Raises:
@@ -115,7 +110,7 @@ class Judge:
         share = np.where(same_N, 0.5 / same_N.sum(), 0.5 / (~same_N).sum())
         penalty = np.r_[np.full(x.shape[1], decay), 1e-9]
         weight = np.zeros(line.shape[1])
-        for _ in range(steps):
+        for _ in range(50):
             odds = np.exp(-np.logaddexp(0.0, -line @ weight))
             slope = line.T @ (share * (odds - same_N)) + penalty * weight
             curve = (line * (share * odds * (1 - odds))[:, None]).T @ line + np.diag(penalty)
@@ -129,8 +124,7 @@ class Judge:
 
     def __call__(self, features_NF: Floats) -> Floats:
         """Return log odds, (N,)."""
-        odds_N = (features_NF - self.mean_F) / self.scale_F @ self.weight_F + self.bias
-        return odds_N.astype(np.float32)
+        return ((features_NF - self.mean_F) / self.scale_F @ self.weight_F + self.bias).astype(np.float32)
 
 
 def calibrated(score_N: Floats, abstain: float) -> float:

@@ -31,7 +31,7 @@ from ulm.engram.adapter import EngramAdapter, Vocabulary
 from ulm.engram.blocks import causal_model, decoder_blocks
 from ulm.engram.cache import EngramCacheLayer, engram_layer
 from ulm.engram.features import ContentTier, text_features
-from ulm.engram.files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.engram.files import fill_adapter, read_about, write_adapter
 from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.hf.llama import to_fast_tokenizer, to_mistral
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
@@ -188,10 +188,7 @@ class EngramModel(nn.Module):
             raise ValueError(f"the learned tier of adapter {self.active_adapter!r} is off (no layers)")
         embedding_VC = causal_model(self.base_model).get_input_embeddings().weight
         lines = [self.vocabulary.encode(form) for phrase in phrases for form in (phrase, " " + phrase)]
-        device = embedding_VC.device
-        return self.adapter.tables.prepopulate(
-            [(ids, strength * embedding_VC[torch.tensor(ids, device=device)].mean(0)) for ids in lines if ids]
-        )
+        return self.adapter.tables.prepopulate([(ids, strength * embedding_VC[ids].mean(0)) for ids in lines if ids])
 
     def fit_content(
         self,
@@ -436,11 +433,10 @@ class EngramModel(nn.Module):
 
     def load_adapter(self, folder: str | Path, adapter_name: str) -> None:
         """Add what `save_pretrained` wrote under a name; errors as of `from_pretrained`."""
-        config, weights = read_about(Path(folder), self._base()), read_weights(Path(folder))
         before = self.active_adapter
-        self.add_adapter(adapter_name, config)
+        self.add_adapter(adapter_name, read_about(Path(folder), self._base()))
         try:
-            fill_adapter(self.adapter, weights, Path(folder))
+            fill_adapter(self.adapter, Path(folder))
         except BaseException:
             self.delete_adapter(adapter_name)
             if before is not None:

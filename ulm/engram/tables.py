@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +32,16 @@ from ulm.files import write_whole
 from ulm.memory.ngrams import NgramHash
 
 
-@dataclass(frozen=True, slots=True)
+def _rising(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if list(numbers) != sorted(set(numbers)):
+        raise ValueError("numbers must be rising")
+    return numbers
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True))
 class EngramConfig:
     """What an Engram memory consists of.
 
@@ -57,47 +67,28 @@ class EngramConfig:
         ValueError: a value is out of range.
     """
 
-    layers: tuple[int, ...] = ()
-    orders: tuple[int, ...] = (2, 3, 4)
-    heads: int = 4
-    rows: int = 20_000
-    head_size: int = 32
-    kernel: int = 4
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False), AfterValidator(_rising)] = ()
+    orders: Annotated[tuple[_Count, ...], Field(strict=False, min_length=1), AfterValidator(_rising)] = (2, 3, 4)
+    heads: _Count = 4
+    rows: _Count = 20_000
+    head_size: _Count = 32
+    kernel: _Count = 4
     compress: bool = True
     seed: int = 0
     table: Literal["model", "ram", "disk"] = "model"
     exact: bool = True
-    certainty: float = 0.999
+    certainty: Annotated[float, Field(gt=0, lt=1)] = 0.999
     terminate: bool = True
     conflicts: Literal["refuse", "replace", "keep"] = "refuse"
     content: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("heads", "rows", "head_size", "kernel"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"engram: {name} must be a whole number of at least 1, got {value!r}")
-        for name, first in (("layers", 0), ("orders", 1)):
-            value = getattr(self, name)
-            whole = isinstance(value, tuple) and all(isinstance(x, int) for x in value)
-            if not whole or list(value) != sorted(set(value)) or (value and value[0] < first):
-                raise ValueError(f"engram: {name} must be rising whole numbers from {first}, got {value!r}")
-        if not self.orders:
-            raise ValueError("engram: orders must name at least one length of n-grams, such as 2, 3, 4")
-        for name, known in (("table", ("model", "ram", "disk")), ("conflicts", ("refuse", "replace", "keep"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"engram: {name} is {', '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("compress", "exact", "terminate", "content"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"engram: {name} must be true or false, got {getattr(self, name)!r}")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"engram: seed must be a whole number, got {self.seed!r}")
-        if not isinstance(self.certainty, int | float) or not 0.0 < self.certainty < 1.0:
-            raise ValueError(f"engram: certainty must be between 0 and 1, got {self.certainty!r}")
+    @model_validator(mode="after")
+    def _has_a_tier(self) -> EngramConfig:
         if self.content and not self.exact:
-            raise ValueError("engram: content looks for facts, so exact must be on")
+            raise ValueError("content looks for facts, so exact must be on")
         if not self.layers and not self.exact:
-            raise ValueError("engram: neither layers nor exact is given, so there is nothing to remember with")
+            raise ValueError("neither layers nor exact is given, so there is nothing to remember with")
+        return self
 
     @property
     def reach(self) -> int:
@@ -113,13 +104,16 @@ class EngramConfig:
         """Build from `to_dict`'s data.
 
         Raises:
-            ValueError: keys are unknown, or a value is out of range.
+            ValueError: keys are unknown, or a value is out of range; in one line.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - known):
             raise ValueError(f"engram: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**fields)
+        try:
+            return cls(**data)
+        except ValidationError as error:
+            wrong = [(*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+            raise ValueError(f"engram: {'; '.join(map(': '.join, wrong))}") from error
 
 
 class Table(nn.Module):
@@ -135,10 +129,7 @@ class Table(nn.Module):
         self.place = place
         self.shape = (rows, width)
         self._mapped: np.ndarray | None = None
-        if place == "disk":
-            self.register_parameter("weight", None)
-        else:
-            self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.weight = None if place == "disk" else nn.Parameter(torch.zeros(rows, width))
 
     def map_file(self, path: Path) -> None:
         """Read rows from a file of `save_file` from now on, without loading it.
@@ -147,12 +138,11 @@ class Table(nn.Module):
             ValueError: there is no such file, or it is damaged or has another shape.
         """
         try:
-            mapped = np.load(path, mmap_mode="r")
+            self._mapped = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"cannot read the table {path}: {error}") from error
-        if mapped.shape != self.shape:
-            raise ValueError(f"{path} holds a table of shape {mapped.shape}, wanted {self.shape}")
-        self._mapped = mapped
+        if self._mapped.shape != self.shape:
+            raise ValueError(f"{path} holds a table of shape {self._mapped.shape}, wanted {self.shape}")
 
     def save_file(self, path: Path) -> None:
         """Write all rows for `map_file`; the file takes its name when it is whole."""
@@ -170,10 +160,10 @@ class Table(nn.Module):
         """Return the rows, (B, T, H * D), on the device of the indices."""
         if self.weight is not None:
             found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
-            return found.flatten(-2).to(rows_BTH.device)
-        if self._mapped is None:
+        elif self._mapped is not None:
+            found = torch.from_numpy(self._mapped[rows_BTH.cpu().numpy()])
+        else:
             raise ValueError("this table on disk has no file yet; load it with from_pretrained")
-        found = torch.from_numpy(self._mapped[rows_BTH.cpu().numpy()])
         return found.flatten(-2).to(rows_BTH.device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Table:
@@ -273,22 +263,20 @@ class EngramTables(nn.Module):
         """
         count = 0
         for index, layer in enumerate(self):
-            if layer.table.weight is None:
+            if (weight := layer.table.weight) is None:
                 raise ValueError("a table on disk cannot be written; fill it in RAM, then save it with table='disk'")
-            weight, D = layer.table.weight, self.config.head_size
-            inverse_CE = torch.linalg.pinv(layer.value.float().t())
-            sums, times = torch.zeros_like(weight), torch.zeros(len(weight), 1, device=weight.device)
+            inverse_CE = torch.linalg.pinv(layer.value.float().t()).to(weight.device)
+            rows, values = [weight.new_zeros(0, dtype=torch.long)], [weight.new_zeros(0, self.config.head_size)]
             for ids, vector_C in phrases:
-                found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, D)
+                fits_H = torch.tensor([o <= len(ids) for o in self.config.orders for _ in range(self.config.heads)])
                 ids_1T = torch.tensor([list(ids)], device=self.hash.numbers_V.device)
-                rows_H = self.hash(ids_1T, 1)[index, 0, 0].to(weight.device)
-                fits = [order <= len(ids) for order in self.config.orders for _ in range(self.config.heads)]
-                chosen = torch.tensor(fits, device=weight.device).nonzero()[:, 0]
-                sums.index_add_(0, rows_H[chosen], found_HD[chosen].to(sums.dtype))
-                times.index_add_(0, rows_H[chosen], torch.ones(len(chosen), 1, device=weight.device))
-            written = times[:, 0] > 0
-            weight[written] = sums[written] / times[written]
-            count += int(written.sum())
+                found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, self.config.head_size)
+                rows.append(self.hash(ids_1T, 1)[index, 0, 0].to(weight.device)[fits_H])
+                values.append(found_HD[fits_H].to(weight.dtype))
+            written, place = torch.unique(torch.cat(rows), return_inverse=True)
+            sums = weight.new_zeros(len(written), self.config.head_size).index_add_(0, place, torch.cat(values))
+            weight[written] = sums / place.bincount()[:, None]
+            count += len(written)
         return count
 
     def __getitem__(self, index: int) -> EngramLayer:
