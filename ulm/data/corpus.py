@@ -97,8 +97,7 @@ def prepare_corpus(
             )
         share = val_share if source.val_share is None else source.val_share
         held_out = min(len(groups) - 1, max(1, round(share * len(groups))))
-        order = np.random.Generator(np.random.PCG64([seed, number])).permutation(len(groups))
-        chosen = {int(i) for i in order[:held_out]}
+        chosen = np.random.Generator(np.random.PCG64([seed, number])).permutation(len(groups))[:held_out].tolist()
         for i, documents in enumerate(groups):
             parts["val" if i in chosen else "train"] += [(number, document) for document in documents]
         held = sum(origin == number for origin, _ in parts["val"])

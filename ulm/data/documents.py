@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 
@@ -64,15 +65,11 @@ def read_documents(source: CorpusSource) -> Iterator[str]:
     """
     if (source.hub is None) == (not source.files):
         raise CorpusError("a corpus needs either `hub` (the name of a dataset) or `files` (local paths)")
-    found = 0
-    for document in _from_hub(source) if source.hub else _from_files(source):
-        if len(text := document.strip()) < source.shortest:
-            continue
+    stripped = (document.strip() for document in (_from_hub(source) if source.hub else _from_files(source)))
+    text = None
+    for text in islice((x for x in stripped if len(x) >= source.shortest), source.samples):
         yield text
-        found += 1
-        if found == source.samples:
-            return
-    if not found:
+    if text is None:
         raise CorpusError(f"no text in {source.hub or ', '.join(source.files)}; is `column` or `separator` wrong?")
 
 

@@ -40,13 +40,11 @@ class EngramAdapter(nn.Module):
         super().__init__()
         self.number = next(_NUMBERS)
         self.config = config
-        self.tables: EngramTables | None = None
-        if config.layers:
-            self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model)
-        self.memory: ExactMemory | None = None
-        if config.exact:
-            end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
-            self.memory = ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts)
+        self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model) if config.layers else None
+        end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
+        self.memory = (
+            ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts) if config.exact else None
+        )
         self.content = ContentTier() if config.content else None
 
 
@@ -92,7 +90,6 @@ class Vocabulary:
         """Return a number per token: the same for tokens that differ in case, accents or spacing alone."""
         if not compress:
             return list(range(self.size))
-        texts = [self._inner.decode([i], skip_special_tokens=False) for i in range(self._inner.get_vocab_size())]
-        numbers = compressed(texts)
+        numbers = compressed([self.decode([i]) for i in range(self._inner.get_vocab_size())])
         first = max(numbers) + 1
         return numbers + list(range(first, first + self.size - len(numbers)))

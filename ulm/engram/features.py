@@ -4,7 +4,7 @@
   block, and of the last token at a late one. On banking77 (SmolLM2-135M, 10,003 stored questions, 3,080 asked) these
   beat any single layer and word statistics (experiments/LOG.md).
 - Keys are embedded when they are first needed, not when they are written.
-- `ulm.engram.content` has projection, judge and threshold, `ulm.engram.content_index` the search.
+- `ulm.engram.content` has projection, judge, threshold and search.
 
 Axes: N texts, T tokens, F features.
 """
@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ulm.engram.content import Judge, Projection, calibrated
-from ulm.engram.content_index import COMPARED, ContentIndex, words_of
+from ulm.engram.content import COMPARED, ContentIndex, Judge, Projection, calibrated, words_of
 from ulm.memory.exact import ExactMemory
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING

@@ -31,9 +31,11 @@ def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, ta
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(adapter.config, table="disk") if tables_on_disk else adapter.config
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in adapter.state_dict().items()}
-    if config.table == "disk":
-        weights = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
+    weights = {
+        key: tensor.detach().cpu().contiguous()
+        for key, tensor in adapter.state_dict().items()
+        if config.table != "disk" or not key.endswith("table.weight")
+    }
     if adapter.content is not None:
         weights |= adapter.content.tensors()
     write_whole(folder / _WEIGHTS, lambda fresh: save_file(weights, fresh))

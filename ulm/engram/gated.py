@@ -120,9 +120,8 @@ class GatedEngramAdapter(nn.Module):
             hidden_BTC: last hidden state of the base model; None where the gate does not read it.
         """
         base_BTV, tuned_BTV = base_BTV.float().log_softmax(-1), tuned_BTV.float().log_softmax(-1)
-        sure_BT = base_BTV.max(-1).values
         if self.kind == "threshold":
-            gate_BT = (sure_BT < math.log(self.threshold)).float()
+            gate_BT = (base_BTV.max(-1).values < math.log(self.threshold)).float()
             return torch.where(gate_BT[..., None] > 0, tuned_BTV, base_BTV), gate_BT
         score_BT = self._score(_statistics(base_BTV, tuned_BTV), hidden_BTC)
         mixed_BTV = torch.logaddexp(

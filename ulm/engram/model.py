@@ -108,8 +108,7 @@ class EngramModel(nn.Module):
         self.base_model = base_model
         text = causal.config.get_text_config(decoder=True)
         self.vocabulary = Vocabulary(tokenizer, text.vocab_size)
-        self.blocks_name, blocks = decoder_blocks(causal, text.num_hidden_layers)
-        self.num_blocks = len(blocks)
+        self.num_blocks = len(decoder_blocks(causal, text.num_hidden_layers)[1])
         self.d_model = int(text.hidden_size)
         self.adapters = nn.ModuleDict()
         self.active_adapter: str | None = None
@@ -141,10 +140,10 @@ class EngramModel(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate with the active memory, as transformers does."""
-        if self._enabled and self.active_adapter is not None and self.adapter.content is not None:
-            ids_BT = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-            if isinstance(ids_BT, Tensor):
-                self._look_up(ids_BT, kwargs.get("attention_mask"))
+        ids_BT = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        active = self._enabled and self.active_adapter is not None
+        if active and self.adapter.content is not None and isinstance(ids_BT, Tensor):
+            self._look_up(ids_BT, kwargs.get("attention_mask"))
         try:
             return self.base_model.generate(*args, **kwargs)  # type: ignore[operator]
         finally:
@@ -258,12 +257,11 @@ class EngramModel(nn.Module):
         """
         if name in self.adapters:
             raise ValueError(f"there is an adapter {name!r} already; delete it, or take another name")
-        if config.layers and config.layers[-1] >= self.num_blocks:
+        place, blocks = decoder_blocks(causal_model(self.base_model), self.num_blocks)
+        if config.layers and config.layers[-1] >= len(blocks):
             raise ValueError(
-                f"engram: no block {config.layers[-1]} in {self.blocks_name}, which has blocks 0 to "
-                f"{self.num_blocks - 1}"
+                f"engram: no block {config.layers[-1]} in {place}, which has blocks 0 to {len(blocks) - 1}"
             )
-        _, blocks = decoder_blocks(causal_model(self.base_model), self.num_blocks)
         for number in set(config.layers) - self._hooked_blocks:  # a hook costs time even where nothing is read
             hook = partial(self._before_block, number)
             self._hooks.append(blocks[number].register_forward_pre_hook(hook, with_kwargs=True))

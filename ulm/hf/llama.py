@@ -181,9 +181,8 @@ def _load(name_or_path: str | Path) -> tuple[PreTrainedModel, Tokenizer | None]:
     except OSError as error:
         raise ValueError(_not_found(name_or_path, error)) from error
     folder = Path(name_or_path)
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        return model, None
-    return model, Tokenizer.load(name_or_path)
+    has_none = folder.is_dir() and not (folder / "tokenizer.json").is_file()
+    return model, None if has_none else Tokenizer.load(name_or_path)
 
 
 def _not_found(name_or_path: str | Path, error: Exception) -> str:

@@ -52,8 +52,8 @@ KNOWN = {
 
 def cache_folder() -> Path:
     """Return where fetched models are: $ULM_SWARM_CACHE, or ulm-swarm in the user's cache folder."""
-    own = os.environ.get("ULM_SWARM_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ulm-swarm"
+    beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ULM_SWARM_CACHE") or beside / "ulm-swarm")
 
 
 def fetched(name: str) -> Path | None:
@@ -112,21 +112,6 @@ def memory_bytes() -> float:
     return there
 
 
-def _check_size(file: Path) -> None:
-    """Raise ValueError if the weights of a GGUF file do not fit into memory in float32, as they are unpacked."""
-    from gguf import GGUFReader
-
-    try:
-        needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
-    except Exception as error:  # whatever a damaged file may raise
-        raise _unreadable(file, error) from error
-    if needed > (there := memory_bytes()):
-        raise ValueError(
-            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
-            f"model, or serve the file elsewhere and ask it through engine openai"
-        )
-
-
 def _unreadable(file: Path, error: Exception) -> ValueError:
     return ValueError(f"cannot read {file} as a GGUF model: {_first_line(error)[:200]}")
 
@@ -140,7 +125,17 @@ def _convert(file: Path, folder: Path) -> None:
 
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(f"reading {file.name} needs the package gguf: pip install gguf")
-    _check_size(file)
+    from gguf import GGUFReader
+
+    try:
+        needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
+    except Exception as error:  # whatever a damaged file may raise
+        raise _unreadable(file, error) from error
+    if needed > (there := memory_bytes()):
+        raise ValueError(
+            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
+            f"model, or serve the file elsewhere and ask it through engine openai"
+        )
     place = str(file.parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file.name)

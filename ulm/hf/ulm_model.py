@@ -56,8 +56,6 @@ _OFF_AT_ONE = {
 }  # fmt: skip
 """Options whose 1 means "not wanted"; that of others is 0."""
 
-_DEFAULT_NEW_TOKENS = 20  # as transformers
-
 
 class UlmConfig(PretrainedConfig):  # type: ignore[misc]
     """What config.json says of a µLM: `ulm` is `ModelConfig.to_dict()`, the rest is transformers' own."""
@@ -239,7 +237,7 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             raise ValueError("a row without a token cannot be continued; begin it with the end-of-text token")
         new_tokens = config.max_new_tokens
         if new_tokens is None:
-            new_tokens = _DEFAULT_NEW_TOKENS if config.max_length is None else config.max_length - ids_BT.shape[1]
+            new_tokens = 20 if config.max_length is None else config.max_length - ids_BT.shape[1]  # as transformers
         if new_tokens < 1:
             raise ValueError(f"max_length {config.max_length} leaves no room after {ids_BT.shape[1]} tokens")
         B = len(prompts)

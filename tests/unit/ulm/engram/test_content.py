@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ulm.engram.content import Judge, Projection, calibrated
-from ulm.engram.content_index import ContentIndex, words_of
+from ulm.engram.content import ContentIndex, Judge, Projection, calibrated, words_of
 from ulm.engram.features import ContentTier
 from ulm.memory.exact import ExactMemory
 
