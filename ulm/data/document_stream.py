@@ -102,8 +102,7 @@ class DocumentStream:
     """
 
     def __init__(self, sources: list[Source], segment: int, pad_id: int) -> None:
-        self.segment = segment
-        self.pad_id = pad_id
+        self.segment, self.pad_id = segment, pad_id
         self._series: list[Source] = list(dict.fromkeys(sources))
         self._source_of = [self._series.index(source) for source in sources]
         self._drawn = [0] * len(self._series)
@@ -136,17 +135,13 @@ class DocumentStream:
 
     def _go_to_text(self, row: int) -> None:
         """Go to where there is something to read; a text's last token is only a label."""
-        while self._text[row] >= len(self._document[row]) or (
-            self._offset[row] + 1 >= len(self._document[row][self._text[row]])
-        ):
-            self._offset[row] = 0
-            self._text[row] += 1
-            if self._text[row] >= len(self._document[row]):
-                series = self._source_of[row]
-                self._number[row] = self._drawn[series]
-                self._drawn[series] += 1
-                self._open(row)
-                self._text[row] = 0
+        if self._document[row] and self._offset[row] + 1 >= len(self._document[row][self._text[row]]):
+            self._offset[row], self._text[row] = 0, self._text[row] + 1
+        while self._text[row] >= len(self._document[row]):
+            series = self._source_of[row]
+            self._number[row], self._text[row] = self._drawn[series], 0
+            self._drawn[series] += 1
+            self._open(row)
 
     def _open(self, row: int) -> None:
         document = self._series[self._source_of[row]](self._number[row])

@@ -85,7 +85,7 @@ class RecallTask:
         if num_pairs > num_keys:
             raise ValueError(f"recall: {num_pairs} pairs need as many different keys, there are {num_keys}")
         chosen = np.random.Generator(np.random.PCG64(seed)).permutation(free)
-        keys, values = chosen[:num_keys], chosen[num_keys : num_keys + num_values]
+        keys, values, _ = np.split(chosen, [num_keys, num_keys + num_values])
         return cls(keys, values, np.array(words, dtype=np.int64), tokenizer.eot_id, num_pairs, spacing)
 
     def length(self, distance: int) -> int:

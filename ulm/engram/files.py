@@ -57,10 +57,8 @@ def read_about(folder: Path, base: dict[str, Any]) -> EngramConfig:
     file = folder / _CONFIG
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no Engram in {folder}: {_CONFIG} is missing") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
+        raise ValueError(f"there is no Engram in {folder}: cannot read {file} ({error})") from error
     if not isinstance(about, dict) or about.get("kind") != "engram":
         raise ValueError(f"{file} describes no Engram; PEFT's own adapters load with PeftModel.from_pretrained")
     if about.get("format") != FORMAT:

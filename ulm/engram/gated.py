@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -77,7 +77,6 @@ class GatedEngramAdapter(nn.Module):
         model: an `EngramModel`, or a `PeftModel`: whatever has `disable_adapter()`. All of it is frozen.
         kind: `learned`, or `threshold`.
         threshold: of the confidence bypass, a probability.
-        hidden: whether a learned gate reads the hidden state too, or the statistics alone.
 
     Raises:
         ValueError: the model has nothing that could be disabled, or the threshold is no probability.
@@ -91,7 +90,6 @@ class GatedEngramAdapter(nn.Module):
         kind: Literal["learned", "threshold"] = "learned",
         *,
         threshold: float = 0.9,
-        hidden: bool = True,
     ) -> None:
         super().__init__()
         if not hasattr(model, "disable_adapter"):
@@ -100,24 +98,21 @@ class GatedEngramAdapter(nn.Module):
             raise ValueError(f"a gate is 'learned' or 'threshold', got {kind!r}")
         if not 0.0 < threshold <= 1.0:
             raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
-        self.kind = kind
-        self.threshold = threshold
+        self.kind, self.threshold = kind, threshold
         self.from_statistics = nn.Linear(len(STATISTICS), 1)
-        self.from_hidden: nn.Linear | None = None
-        if hidden:
-            self.from_hidden = nn.Linear(model.config.get_text_config(decoder=True).hidden_size, 1, bias=False)  # type: ignore[operator, union-attr]
+        self.from_hidden = nn.Linear(model.config.get_text_config(decoder=True).hidden_size, 1, bias=False)  # type: ignore[operator, union-attr]
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         self.to(next(model.parameters()).device)
         self.model = model.requires_grad_(False)
 
-    def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
+    def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """Return log probabilities of the mixture, and the gates, (B, T).
 
         Args:
             base_BTV: logits of the base model.
             tuned_BTV: logits of the tuned model.
-            hidden_BTC: last hidden state of the base model; None where the gate does not read it.
+            hidden_BTC: last hidden state of the base model.
         """
         base_BTV, tuned_BTV = base_BTV.float().log_softmax(-1), tuned_BTV.float().log_softmax(-1)
         if self.kind == "threshold":
@@ -129,16 +124,12 @@ class GatedEngramAdapter(nn.Module):
         )
         return mixed_BTV, score_BT.sigmoid()
 
-    def _score(self, statistics: Tensor, hidden: Tensor | None) -> Tensor:
+    def _score(self, statistics: Tensor, hidden: Tensor) -> Tensor:
         """Return log odds of the tuned model, from (..., F) and (..., C)."""
-        score: Tensor = self.from_statistics(statistics)[..., 0]
-        if self.from_hidden is not None:
-            if hidden is None:
-                raise ValueError("this gate reads the hidden state")
-            # Divided by the root of the width, so that a step of Adam moves the score by a little, however wide.
-            width = hidden.shape[-1]
-            score = score + self.from_hidden(F.rms_norm(hidden.float(), (width,)))[..., 0] * width**-0.5
-        return score
+        width = hidden.shape[-1]
+        # Divided by the root of the width, so that a step of Adam moves the score by a little, however wide.
+        from_hidden = self.from_hidden(F.rms_norm(hidden.float(), (width,)))[..., 0] * width**-0.5
+        return cast("Tensor", self.from_statistics(statistics)[..., 0] + from_hidden)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -151,17 +142,21 @@ class GatedEngramAdapter(nn.Module):
             labels: (B, T), -100 where nothing is learned.
             kwargs: as of the model, such as `position_ids` or `logits_to_keep`.
         """
-        kwargs["use_cache"] = False
-        with torch.no_grad():
-            with without_adapters(self.model):
-                bare = self.model(input_ids, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
-            tuned = self.model(input_ids, attention_mask=attention_mask, **kwargs)
+        bare, tuned = self._both({"input_ids": input_ids, "attention_mask": attention_mask, **kwargs})
         kept = bare.logits.shape[1]
         logits_BTV, gate_BT = self.mix(bare.logits, tuned.logits, bare.hidden_states[-1][:, -kept:])
         output = GatedOutput(logits_BTV, gate_BT)
         if labels is not None:
             output.loss = F.nll_loss(logits_BTV[:, :-1].flatten(0, 1), labels[:, -kept:][:, 1:].flatten())
         return output
+
+    @torch.no_grad()
+    def _both(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """Return what the base model, with hidden states, and the tuned one make of inputs."""
+        inputs["use_cache"] = False
+        with without_adapters(self.model):
+            bare = self.model(output_hidden_states=True, **inputs)
+        return bare, self.model(**inputs)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -177,20 +172,17 @@ class GatedEngramAdapter(nn.Module):
                 raise ValueError(f"a gated model cannot generate with {name}={value!r}; leave it out")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         processors = [_Gate(self, mask), *kwargs.pop("logits_processor", [])]
-        found: Tensor = self.model.generate(input_ids, attention_mask=mask, logits_processor=processors, **kwargs)
-        return found
+        return cast(
+            "Tensor", self.model.generate(input_ids, attention_mask=mask, logits_processor=processors, **kwargs)
+        )
 
-    def fit(
-        self, batches: Sequence[dict[str, Tensor]], *, steps: int = 500, lr: float = 0.02, decay: float = 1e-3
-    ) -> list[float]:
+    def fit(self, batches: Sequence[dict[str, Tensor]], *, steps: int = 500) -> list[float]:
         """Train the gate and return the loss of each step, in nats per label.
 
         Args:
             batches: input_ids, attention_mask and labels, both of answers that the adapter should give (from an
                 `AnswerCollator`) and of text that should stay as it is; every label counts alike.
             steps: of AdamW, each over all batches.
-            lr: learning rate.
-            decay: weight decay.
 
         Raises:
             ValueError: the gate is a threshold, or there are no batches.
@@ -202,7 +194,7 @@ class GatedEngramAdapter(nn.Module):
         # The models do not change, so they are asked once, and all that a step needs of them is a few numbers.
         parts = zip(*map(self._seen, batches), strict=True)
         statistics_NF, hidden_NC, base_N, tuned_N = (torch.cat(part) for part in parts)
-        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=lr, weight_decay=decay)
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.02, weight_decay=1e-3)
         losses = []
         for _ in range(steps):
             score_N = self._score(statistics_NF, hidden_NC)
@@ -216,12 +208,9 @@ class GatedEngramAdapter(nn.Module):
     @torch.no_grad()
     def _seen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return statistics, hidden states, and what both models give the next token, at positions with a label."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        bare, tuned = self._both({name: value for name, value in batch.items() if name != "labels"})
         labelled = batch["labels"][:, 1:] >= 0
         wanted_N1 = batch["labels"][:, 1:][labelled][:, None]
-        with without_adapters(self.model):
-            bare = self.model(**inputs, output_hidden_states=True, use_cache=False)
-        tuned = self.model(**inputs, use_cache=False)
         base_NV, tuned_NV = (found.logits[:, :-1][labelled].float().log_softmax(-1) for found in (bare, tuned))
         hidden_NC = bare.hidden_states[-1][:, :-1][labelled]
         base_N, tuned_N = (x.gather(1, wanted_N1)[:, 0] for x in (base_NV, tuned_NV))
@@ -235,7 +224,7 @@ class GatedEngramAdapter(nn.Module):
             "format": FORMAT,
             "kind": self.kind,
             "threshold": self.threshold,
-            "width": 0 if self.from_hidden is None else self.from_hidden.in_features,
+            "width": self.from_hidden.in_features,
         }
         (folder / _FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         save_file(self._gate_state(), folder / _WEIGHTS)
@@ -253,7 +242,7 @@ class GatedEngramAdapter(nn.Module):
             weights = load_file(folder / _WEIGHTS)
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, this version reads {FORMAT}")
-            gate = cls(model, about["kind"], threshold=about["threshold"], hidden=bool(about["width"]))
+            gate = cls(model, about["kind"], threshold=about["threshold"])
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ValueError(f"cannot read the gate in {folder}: {error}") from error
         shapes, own = ({name: tensor.shape for name, tensor in of.items()} for of in (weights, gate._gate_state()))
