@@ -97,10 +97,11 @@ def prepare_corpus(
             )
         share = val_share if source.val_share is None else source.val_share
         held_out = min(len(groups) - 1, max(1, round(share * len(groups))))
-        chosen = np.random.Generator(np.random.PCG64([seed, number])).permutation(len(groups))[:held_out].tolist()
+        order = np.random.Generator(np.random.PCG64([seed, number])).permutation(len(groups))
+        chosen = set(order[:held_out].tolist())
         for i, documents in enumerate(groups):
             parts["val" if i in chosen else "train"] += [(number, document) for document in documents]
-        held = sum(origin == number for origin, _ in parts["val"])
+        held = sum(len(groups[i]) for i in chosen)
         echo(f"{source.title}: {sum(map(len, groups)):,} documents, {held:,} held out")
     try:
         codec = (

@@ -115,7 +115,7 @@ class DocumentStream:
         """Return the number of rows."""
         return len(self._source_of)
 
-    def next_batch(self, segments: int) -> SegmentBatch:
+    def next_batch(self, segments: int = 1) -> SegmentBatch:
         """Return the next segments of all rows."""
         N, B, S = segments, len(self), self.segment
         ids = np.full((N, B, S), self.pad_id, dtype=np.int64)
@@ -171,7 +171,7 @@ class DocumentStream:
                 self._open(row)
 
 
-class Windows:
+class Windows(DocumentStream):
     """Overlapping windows of the whole training part in random order, each a sequence of its own.
 
     Args:
@@ -186,31 +186,12 @@ class Windows:
     """
 
     def __init__(self, tokens: NDArray[Any], batch: int, width: int, stride: int, seed: int) -> None:
-        self.tokens, self.batch, self.width, self.stride, self.seed = tokens, batch, width, stride, seed
-        self.count = (len(tokens) - 1 - width) // stride + 1
-        if self.count < 1:
+        count = (len(tokens) - 1 - width) // stride + 1
+        if count < 1:
             raise ValueError(f"the corpus has {len(tokens)} tokens, too few for one window of {width}")
-        self._drawn = 0
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.batch
+        def window(number: int) -> NDArray[np.int64]:
+            start = _shuffled(number, count, seed) * stride
+            return np.asarray(tokens[start : start + width + 1], dtype=np.int64)
 
-    def next_batch(self, segments: int = 1) -> SegmentBatch:
-        """Return the next windows, each as one segment."""
-        rows = []
-        for _ in range(segments * self.batch):
-            start = _shuffled(self._drawn, self.count, self.seed) * self.stride
-            rows.append(np.asarray(self.tokens[start : start + self.width + 1], dtype=np.int64))
-            self._drawn += 1
-        windows = torch.from_numpy(np.stack(rows)).view(segments, self.batch, self.width + 1)
-        starts = torch.full((segments, self.batch), NEW_DOCUMENT)
-        return SegmentBatch(windows[..., :-1].contiguous(), windows[..., 1:].contiguous(), starts)
-
-    def state(self) -> dict[str, Any]:
-        """Return how many windows were drawn."""
-        return {"drawn": self._drawn}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was taken."""
-        self._drawn = int(state["drawn"])
+        super().__init__([window] * batch, width, pad_id=0)  # a window fills its segment
