@@ -225,8 +225,7 @@ class Corpus:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = folder
-        self.manifest = manifest
+        self.folder, self.manifest = folder, manifest
         self.tokenizer = Tokenizer.load(folder / TOKENIZER)
         self.tokenizer.pad_id, self.tokenizer.eot_id = manifest["pad_id"], manifest["eot_id"]
         dtype = manifest["recipe"]["bin_type"]

@@ -82,8 +82,7 @@ def _from_hub(source: CorpusSource) -> Iterator[str]:
             "or give a local path as `files`"
         ) from None
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True)
-        for row in rows:
+        for row in datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True):
             if source.column not in row:
                 raise CorpusError(f"{source.hub} has no column {source.column!r}; columns: {', '.join(sorted(row))}")
             if row[source.column] is not None:

@@ -70,8 +70,7 @@ class Vocabulary:
             raise ValueError(
                 f"the tokenizer has {inner.get_vocab_size()} tokens and the model {size}: they do not belong together"
             )
-        self.tokenizer = tokenizer
-        self.size = size
+        self.tokenizer, self.size = tokenizer, size
         self.end_id: int | None = tokenizer.eos_token_id
         self._inner: tokenizers.Tokenizer = inner
         parts = json.loads(inner.to_str())

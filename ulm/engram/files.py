@@ -40,7 +40,7 @@ def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, ta
         weights |= adapter.content.tensors()
     write_whole(folder / _WEIGHTS, lambda fresh: save_file(weights, fresh))
     if adapter.tables is not None and config.table == "disk":
-        for i, layer in enumerate(adapter.tables):
+        for i, layer in enumerate(adapter.tables.layers):
             layer.table.save_file(folder / _TABLE.format(i))
     if adapter.memory is not None:
         adapter.memory.copy_to(folder / _FACTS)
@@ -96,7 +96,7 @@ def fill_adapter(adapter: EngramAdapter, folder: Path) -> None:
         raise ValueError(f"the Engram in {folder} does not fit its configuration: {'; '.join(wrong)}")
     adapter.load_state_dict(weights)
     if adapter.tables is not None and adapter.config.table == "disk":
-        for i, layer in enumerate(adapter.tables):
+        for i, layer in enumerate(adapter.tables.layers):
             layer.table.map_file(folder / _TABLE.format(i))
     if adapter.memory is not None:
         if not (folder / _FACTS).is_file():

@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from ulm.engram.adapter import EngramAdapter, Vocabulary
@@ -120,11 +121,10 @@ class EngramModel(nn.Module):
         if not hasattr(base_model, "peft_config"):  # PEFT has frozen what it does not train
             base_model.requires_grad_(False)
         setattr(causal, _MARK, True)
-        self._hooks = [
-            causal.register_forward_pre_hook(self._before, with_kwargs=True),
-            causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
-        ]
-        self._hooked_blocks: set[int] = set()
+        self._hooks: dict[str | int, RemovableHandle] = {
+            "before": causal.register_forward_pre_hook(self._before, with_kwargs=True),
+            "after": causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+        }
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -262,10 +262,10 @@ class EngramModel(nn.Module):
             raise ValueError(
                 f"engram: no block {config.layers[-1]} in {place}, which has blocks 0 to {len(blocks) - 1}"
             )
-        for number in set(config.layers) - self._hooked_blocks:  # a hook costs time even where nothing is read
-            hook = partial(self._before_block, number)
-            self._hooks.append(blocks[number].register_forward_pre_hook(hook, with_kwargs=True))
-            self._hooked_blocks.add(number)
+        for number in set(config.layers) - self._hooks.keys():  # a hook costs time even where nothing is read
+            self._hooks[number] = blocks[number].register_forward_pre_hook(
+                partial(self._before_block, number), with_kwargs=True
+            )
         adapter = EngramAdapter(config, self.vocabulary, self.d_model, None if facts is None else Path(facts))
         self.adapters[name] = adapter.to(next(self.base_model.parameters()).device)
         self.set_adapter(name)
@@ -303,7 +303,7 @@ class EngramModel(nn.Module):
 
     def unload(self) -> nn.Module:
         """Take the memories off the model and return it; this object is of no use afterwards."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
         delattr(causal_model(self.base_model), _MARK)
         for name in list(self.adapters):
@@ -348,10 +348,11 @@ class EngramModel(nn.Module):
         reading = self._reading
         if reading is None or reading.rows_LBTH is None or number not in reading.adapter.config.layers:
             return None
-        tables, index = cast("EngramTables", reading.adapter.tables), reading.adapter.config.layers.index(number)
+        index = reading.adapter.config.layers.index(number)
+        layer = cast("EngramTables", reading.adapter.tables).layers[index]
         x_BTC = args[0] if args else kwargs["hidden_states"]
         tail = None if reading.past is None else reading.past.tail(index)
-        added_BTC, gate_BT, line = tables[index](x_BTC, reading.rows_LBTH[index], reading.real_BT, tail)
+        added_BTC, gate_BT, line = layer(x_BTC, reading.rows_LBTH[index], reading.real_BT, tail)
         if reading.past is not None:
             reading.past.extend_tail(line)
         self.gates[number] = gate_BT.detach()

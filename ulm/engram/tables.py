@@ -17,9 +17,9 @@ convolution, P = (K - 1) x dilation inputs that it looks back.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -126,10 +126,8 @@ class Table(nn.Module):
 
     def __init__(self, rows: int, width: int, place: str) -> None:
         super().__init__()
-        self.place = place
-        self.shape = (rows, width)
-        self._mapped: np.ndarray | None = None
-        self.weight = None if place == "disk" else nn.Parameter(torch.zeros(rows, width))
+        self.place, self.shape = place, (rows, width)
+        self.weight: Tensor | None = None if place == "disk" else nn.Parameter(torch.zeros(rows, width))
 
     def map_file(self, path: Path) -> None:
         """Read rows from a file of `save_file` from now on, without loading it.
@@ -138,17 +136,17 @@ class Table(nn.Module):
             ValueError: there is no such file, or it is damaged or has another shape.
         """
         try:
-            self._mapped = np.load(path, mmap_mode="r")
+            self.weight = torch.from_numpy(np.load(path, mmap_mode="c"))  # "r" would make torch warn
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"cannot read the table {path}: {error}") from error
-        if self._mapped.shape != self.shape:
-            raise ValueError(f"{path} holds a table of shape {self._mapped.shape}, wanted {self.shape}")
+        if self.weight.shape != self.shape:
+            raise ValueError(f"{path} holds a table of shape {tuple(self.weight.shape)}, wanted {self.shape}")
 
     def save_file(self, path: Path) -> None:
         """Write all rows for `map_file`; the file takes its name when it is whole."""
-        rows = self._mapped if self.weight is None else self.weight.detach().cpu().float().numpy()
-        if rows is None:
+        if self.weight is None:
             raise ValueError("this table on disk has no file yet")
+        rows = self.weight.detach().cpu().float().numpy()
 
         def write(fresh: Path) -> None:
             with fresh.open("wb") as file:  # numpy adds an ending to names that have none
@@ -158,12 +156,9 @@ class Table(nn.Module):
 
     def forward(self, rows_BTH: Tensor) -> Tensor:
         """Return the rows, (B, T, H * D), on the device of the indices."""
-        if self.weight is not None:
-            found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
-        elif self._mapped is not None:
-            found = torch.from_numpy(self._mapped[rows_BTH.cpu().numpy()])
-        else:
+        if self.weight is None:
             raise ValueError("this table on disk has no file yet; load it with from_pretrained")
+        found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
         return found.flatten(-2).to(rows_BTH.device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Table:
@@ -226,8 +221,7 @@ class EngramLayer(nn.Module):
             mixed_BTC = line_BTC[:, :T] * taps_KC[0]
             for k in range(1, self.config.kernel):
                 mixed_BTC = mixed_BTC + line_BTC[:, k * dilation : k * dilation + T] * taps_KC[k]
-        added_BTC = value_BTC + F.silu(mixed_BTC)
-        return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
+        return (value_BTC + F.silu(mixed_BTC)).to(x_BTC.dtype), gate_BT, line_BTC
 
 
 class EngramTables(nn.Module):
@@ -243,7 +237,7 @@ class EngramTables(nn.Module):
         super().__init__()
         self.config = config
         self.hash = NgramHash(numbers, len(config.layers), config.orders, config.heads, config.rows, config.seed)
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             EngramLayer(config, d_model, self.hash.rows(i), config.seed + i) for i in range(len(config.layers))
         )
 
@@ -262,8 +256,9 @@ class EngramTables(nn.Module):
             ValueError: a table is on disk, where nothing can be written.
         """
         count = 0
-        for index, layer in enumerate(self):
-            if (weight := layer.table.weight) is None:
+        for index, layer in enumerate(self.layers):
+            weight = layer.table.weight
+            if layer.table.place == "disk":
                 raise ValueError("a table on disk cannot be written; fill it in RAM, then save it with table='disk'")
             inverse_CE = torch.linalg.pinv(layer.value.float().t()).to(weight.device)
             rows, values = [weight.new_zeros(0, dtype=torch.long)], [weight.new_zeros(0, self.config.head_size)]
@@ -278,9 +273,3 @@ class EngramTables(nn.Module):
             weight[written] = sums / place.bincount()[:, None]
             count += len(written)
         return count
-
-    def __getitem__(self, index: int) -> EngramLayer:
-        return cast("EngramLayer", self.layers[index])
-
-    def __iter__(self) -> Iterator[EngramLayer]:
-        return iter(cast("EngramLayer", layer) for layer in self.layers)

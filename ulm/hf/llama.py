@@ -169,27 +169,22 @@ def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
 def _load(name_or_path: str | Path) -> tuple[PreTrainedModel, Tokenizer | None]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(str(name_or_path), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(_not_found(name_or_path, error)) from error
-    _import_config(config, None)  # before the weights are fetched, which may take long
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name_or_path), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except OSError as error:
-        raise ValueError(_not_found(name_or_path, error)) from error
+    # The config before the weights, which may take long to fetch.
+    _import_config(_pretrained(AutoConfig, name_or_path), None)
+    model = _pretrained(AutoModelForCausalLM, name_or_path, dtype=torch.float32, use_safetensors=True)
     folder = Path(name_or_path)
     has_none = folder.is_dir() and not (folder / "tokenizer.json").is_file()
     return model, None if has_none else Tokenizer.load(name_or_path)
 
 
-def _not_found(name_or_path: str | Path, error: Exception) -> str:
-    return (
-        f"no Llama model with safetensors at {name_or_path}: give a folder, or a Hugging Face name that "
-        f"this machine can reach ({str(error).splitlines()[0]})"
-    )
+def _pretrained(kind: Any, name_or_path: str | Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(name_or_path), trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Llama model with safetensors at {name_or_path}: give a folder, or a Hugging Face name that "
+            f"this machine can reach ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _import_config(config: PretrainedConfig, window: int | None) -> ModelConfig:

@@ -91,15 +91,12 @@ def _made(name: str, fill: Callable[[Path], None]) -> Path:
         return here
     folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # it is not whole
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
         made = Path(part) / "model"
         fill(made)
-        try:
+        with contextlib.suppress(OSError):  # somebody else was faster
             made.rename(folder)
-        except OSError:  # somebody else was faster
-            if fetched(name) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
     return folder
 
 

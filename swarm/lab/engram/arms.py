@@ -126,7 +126,7 @@ def shuffled(model: nn.Module, seed: int) -> nn.Module:
     if not isinstance(model, EngramModel) or model.adapter.tables is None:
         raise ValueError("only a learned tier has tables to shuffle")
     generator = torch.Generator().manual_seed(seed)
-    for layer in model.adapter.tables:
+    for layer in model.adapter.tables.layers:
         weight = layer.table.weight.data
         used = weight.any(1).nonzero()[:, 0]
         order = used[torch.randperm(len(used), generator=generator).to(used.device)]

@@ -49,7 +49,7 @@ def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
     for rows in config.cost.rows:
         learned = replace(shape, rows=max(1, rows // heads))
         model.add_adapter(f"rows {rows}", learned)
-        for layer in model.adapter.tables or ():
+        for layer in model.adapter.tables.layers if model.adapter.tables else ():
             layer.table.weight.data.copy_(torch.randn(layer.table.shape, generator=generator) * 0.01)
     arms = {"base": (model, ""), **{str(rows): (model, f"rows {rows}") for rows in config.cost.rows}}
     by_rows = _in_turns(config, base, text[: min(64, len(text))], arms)

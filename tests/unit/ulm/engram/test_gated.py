@@ -22,7 +22,7 @@ def remembering(seed: int = 0) -> Any:
     model = add_engram(
         tiny_model(), EngramConfig(layers=(1,), heads=2, rows=499, head_size=8, exact=False), tiny_tokenizer()
     )
-    for layer in model.adapter.tables:
+    for layer in model.adapter.tables.layers:
         torch.nn.init.normal_(layer.table.weight, std=0.5)
     return model
 

@@ -297,7 +297,7 @@ def test_phrases_fill_the_tables_before_training_and_nothing_else_changes() -> N
     assert 0 < written <= 2 * 2 * 2 * 6
     embedding = model.base_model.get_input_embeddings().weight
     added: list[torch.Tensor] = []
-    layer = model.adapter.tables[0]
+    layer = model.adapter.tables.layers[0]
     hook = layer.register_forward_hook(lambda module, args, output: added.append(output[0][0]))
     for phrase in ("the tower", "a bridge"):
         ids = tokenizer(f"see {phrase} now", add_special_tokens=False).input_ids
