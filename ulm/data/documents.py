@@ -115,23 +115,16 @@ def corpus_files(files: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in files:
-        path = Path(name)
-        if not path.exists() and any(sign in name for sign in "*?["):
-            matching = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 - absolute too
-            if not matching:
-                raise CorpusError(f"no file matches {name}; paths are relative to the YAML file")
-            found += corpus_files([str(match) for match in matching])
-        elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) in _READERS)
-            if not inside:
-                raise CorpusError(f"no {', '.join(_READERS)} file in folder {path}")
-            found += inside
-        elif not path.exists():
-            raise CorpusError(f"no corpus file at {path}; paths are relative to the YAML file")
-        elif _kind(path) not in _READERS:
-            raise CorpusError(f"{path}: unknown kind of corpus file; known: {', '.join(_READERS)}")
-        else:
-            found.append(path)
+        matching = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207 - absolute too
+        if not matching:
+            raise CorpusError(f"no corpus file at {name}; paths are relative to the YAML file")
+        for path in matching:
+            inside = path.rglob("*") if path.is_dir() else [path]
+            readable = sorted(p for p in inside if p.is_file() and _kind(p) in _READERS)
+            if not readable:
+                problem = "a folder without a corpus file" if path.is_dir() else "unknown kind of corpus file"
+                raise CorpusError(f"{path}: {problem}; known: {', '.join(_READERS)}")
+            found += readable
     return list(dict.fromkeys(found))  # a file that is named twice would be in both parts
 
 
