@@ -9,14 +9,12 @@
 In a `.bin` file a document is the end-of-text token, from which its first token is predicted, and then its tokens.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +58,7 @@ def prepare_corpus(
     seed: int = 0,
     bin_type: str = "uint16",
     echo: Callable[[str], None] = lambda line: None,
-) -> Corpus:
+) -> "Corpus":
     """Write a corpus folder, or open the one that is there if it was made from the same recipe.
 
     Args:
@@ -233,7 +231,7 @@ class Corpus:
         self._documents = {split: np.load(folder / f"{split}.documents.npy", allow_pickle=False) for split in SPLITS}
 
     @classmethod
-    def open(cls, folder: Path) -> Corpus:
+    def open(cls, folder: Path) -> Self:
         """Open and verify a folder.
 
         Raises:

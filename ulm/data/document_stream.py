@@ -9,12 +9,10 @@
 - Knows no model; tokens in, batches out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -46,9 +44,9 @@ class SegmentBatch:
     labels_NBS: Tensor
     starts_NB: Tensor
 
-    def to(self, device: torch.device | str) -> SegmentBatch:
+    def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device."""
-        return SegmentBatch(self.ids_NBS.to(device), self.labels_NBS.to(device), self.starts_NB.to(device))
+        return type(self)(self.ids_NBS.to(device), self.labels_NBS.to(device), self.starts_NB.to(device))
 
 
 def corpus_documents(corpus: Corpus, seed: int) -> Source:

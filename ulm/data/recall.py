@@ -7,9 +7,8 @@ between them, so that an arm which writes as many tokens, but any, rarely holds 
 Owns the sequences, their seeds and what counts as recalled; knows no model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +66,7 @@ class RecallTask:
         num_pairs: int = 8,
         spacing: int = 72,
         seed: int = 0,
-    ) -> RecallTask:
+    ) -> Self:
         """Choose keys and values among a tokenizer's tokens.
 
         Raises:

@@ -1,51 +1,21 @@
 """One Engram of a model: its tables, its facts, what it knows of paraphrases; and what it asks of a tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tokenizers
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ulm.engram.features import ContentTier
 from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.memory.exact import ExactMemory
 from ulm.memory.ngrams import compressed
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 _NUMBERS = itertools.count()
-
-
-class EngramAdapter(nn.Module):
-    """One memory: its tiers, those that are on.
-
-    Args:
-        config: what it consists of.
-        vocabulary: of the model.
-        d_model: width of the model.
-        facts: SQLite file of the exact tier; None keeps facts in memory.
-
-    Attributes:
-        number: of this process's adapters; what was read with one means nothing to another.
-    """
-
-    def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
-        super().__init__()
-        self.number = next(_NUMBERS)
-        self.config = config
-        self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model) if config.layers else None
-        end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
-        self.memory = (
-            ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts) if config.exact else None
-        )
-        self.content = ContentTier() if config.content else None
 
 
 class Vocabulary:
@@ -92,3 +62,28 @@ class Vocabulary:
         numbers = compressed([self.decode([i]) for i in range(self._inner.get_vocab_size())])
         first = max(numbers) + 1
         return numbers + list(range(first, first + self.size - len(numbers)))
+
+
+class EngramAdapter(nn.Module):
+    """One memory: its tiers, those that are on.
+
+    Args:
+        config: what it consists of.
+        vocabulary: of the model.
+        d_model: width of the model.
+        facts: SQLite file of the exact tier; None keeps facts in memory.
+
+    Attributes:
+        number: of this process's adapters; what was read with one means nothing to another.
+    """
+
+    def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
+        super().__init__()
+        self.number = next(_NUMBERS)
+        self.config = config
+        self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model) if config.layers else None
+        end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
+        self.memory = (
+            ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts) if config.exact else None
+        )
+        self.content = ContentTier() if config.content else None

@@ -14,13 +14,11 @@
 Axes: N texts, facts or pairs of them, F features or ways to compare, E numbers after the projection, W words.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +58,7 @@ class Projection:
     map_FE: Floats
 
     @classmethod
-    def fit(cls, features_NF: Floats, groups: Sequence[object]) -> Projection:
+    def fit(cls, features_NF: Floats, groups: Sequence[object]) -> Self:
         """Fit to texts of which those of the same group mean the same.
 
         Args:
@@ -114,7 +112,7 @@ class Judge:
     bias: float
 
     @classmethod
-    def fit(cls, features_NF: Floats, same_N: NDArray[np.bool_], *, decay: float = 1e-2) -> Judge:
+    def fit(cls, features_NF: Floats, same_N: NDArray[np.bool_], *, decay: float = 1e-2) -> Self:
         """Fit by Newton's method; pairs that mean the same and pairs that do not count alike, whatever their numbers.
 
         Raises:

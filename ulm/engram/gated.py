@@ -11,15 +11,13 @@
 Axes: B rows, T tokens, V vocabulary, F statistics, C width.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from safetensors import SafetensorError
@@ -230,7 +228,7 @@ class GatedEngramAdapter(nn.Module):
         save_file(self._gate_state(), folder / _WEIGHTS)
 
     @classmethod
-    def from_pretrained(cls, model: nn.Module, folder: str | Path) -> GatedEngramAdapter:
+    def from_pretrained(cls, model: nn.Module, folder: str | Path) -> Self:
         """Give a model the gate that `save_pretrained` wrote.
 
         Raises:

@@ -12,8 +12,6 @@
 Axes: B rows, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +50,7 @@ def add_engram(
     adapter_name: str = "default",
     *,
     facts: str | Path | None = None,
-) -> EngramModel:
+) -> "EngramModel":
     """Give a causal language model an Engram; its own weights are frozen, as PEFT does.
 
     Args:
@@ -419,7 +417,7 @@ class EngramModel(nn.Module):
         folder: str | Path,
         tokenizer: PreTrainedTokenizerBase | None = None,
         adapter_name: str = "default",
-    ) -> EngramModel:
+    ) -> "EngramModel":
         """Add what `save_pretrained` wrote to a model, or to one that has memories already.
 
         Raises:

@@ -14,12 +14,10 @@ Axes: B rows, T tokens, H heads of a layer, D numbers per row of the table, E = 
 convolution, P = (K - 1) x dilation inputs that it looks back.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -83,7 +81,7 @@ class EngramConfig:
     content: bool = False
 
     @model_validator(mode="after")
-    def _has_a_tier(self) -> EngramConfig:
+    def _has_a_tier(self) -> Self:
         if self.content and not self.exact:
             raise ValueError("content looks for facts, so exact must be on")
         if not self.layers and not self.exact:
@@ -100,7 +98,7 @@ class EngramConfig:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> EngramConfig:
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build from `to_dict`'s data.
 
         Raises:
@@ -161,7 +159,7 @@ class Table(nn.Module):
         found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
         return found.flatten(-2).to(rows_BTH.device)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Table:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # In RAM a table stays where it is and as it is when the model moves.
         return self if self.place == "ram" else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 

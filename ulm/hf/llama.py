@@ -1,35 +1,34 @@
 """To and from the models of transformers.
 
 Owns the map between `Decoder` and Llama-family models: config fields and tensor names, the fused projections
-split and joined. Imports transformers when called, not before. It refuses to guess: a feature that `Decoder`
-lacks is an error that names it.
+split and joined. It refuses to guess: a feature that `Decoder` lacks is an error that names it.
 
 Llama has no sliding window, so `to_llama` computes the same logits for texts of at most `window` tokens, and
 says so through `max_position_embeddings`. Mistral has one; `to_mistral` is equal at any length.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tokenizers
 import torch
 from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ulm.config import ModelConfig
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from transformers import (
-        LlamaForCausalLM,
-        MistralForCausalLM,
-        PretrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerFast,
-    )
 
 _LAYER = {
     "attn_norm": ("input_layernorm.weight",),
@@ -52,8 +51,6 @@ def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCaus
     Raises:
         ValueError: the width is not a multiple of the heads, which Llama's config does not allow.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     c = model.config
     if c.d_model % c.n_head:
         raise ValueError(f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral")
@@ -69,8 +66,6 @@ def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: i
         tokenizer: sets the end-of-text and padding ids.
         max_length: `max_position_embeddings`, the longest text that servers accept; it changes no logit.
     """
-    from transformers import MistralConfig, MistralForCausalLM
-
     config = MistralConfig(
         **_config_fields(model, tokenizer),
         max_position_embeddings=max_length,
@@ -137,8 +132,6 @@ def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any
 
 def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
-    from transformers import PreTrainedTokenizerFast
-
     inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
@@ -167,8 +160,6 @@ def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
 
 
 def _load(name_or_path: str | Path) -> tuple[PreTrainedModel, Tokenizer | None]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     # The config before the weights, which may take long to fetch.
     _import_config(_pretrained(AutoConfig, name_or_path), None)
     model = _pretrained(AutoModelForCausalLM, name_or_path, dtype=torch.float32, use_safetensors=True)
