@@ -149,8 +149,8 @@ class DocumentStream:
 
     def state(self) -> dict[str, Any]:
         """Return where every row is, as JSON-able data."""
-        places = {"number": self._number, "text": self._text, "offset": self._offset}
-        return {"drawn": list(self._drawn), **{name: list(values) for name, values in places.items()}}
+        places = {"drawn": self._drawn, "number": self._number, "text": self._text, "offset": self._offset}
+        return {name: list(values) for name, values in places.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken.

@@ -23,12 +23,10 @@ class RecallSequence:
     Attributes:
         ids: end-of-text, then pairs, queries and filler, int64.
         asked: positions of the queried keys; what follows each is its value.
-        distance: tokens from a pair to its query.
     """
 
     ids: NDArray[np.int64]
     asked: NDArray[np.int64]
-    distance: int
 
 
 def fits(distance: int, num_pairs: int, spacing: int) -> bool:
@@ -114,7 +112,7 @@ class RecallTask:
         values = generator.choice(self.value_ids, self.num_pairs)
         for place in (at, at + distance):
             ids[place], ids[place + 1] = keys, values
-        return RecallSequence(ids, at + distance, distance)
+        return RecallSequence(ids, at + distance)
 
     def practice(
         self, generator: np.random.Generator, length: int, text: NDArray[np.int64] | None = None

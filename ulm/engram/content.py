@@ -167,8 +167,7 @@ def calibrated(score_N: Floats, abstain: float) -> float:
     level = falling_N[tail]
     if not np.isfinite(level):  # hardly any was compared with a fact at all
         return float(falling_N[0])
-    beyond = float(level + (falling_N[:tail] - level).mean() * np.log(tail / expected))
-    return max(beyond, float(falling_N[0]))
+    return max(float(level + (falling_N[:tail] - level).mean() * np.log(tail / expected)), float(falling_N[0]))
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -196,9 +195,6 @@ class ContentIndex:
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[Floats, frozenset[str]]] = {}
         self._keys: _Keys | None = None
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     def add(self, fact: Hashable, vector_E: Floats, words: frozenset[str]) -> None:
         """Add a fact, or give it another vector and other words."""

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ulm.engram.content import COMPARED, ContentIndex, Judge, Projection, calibrated, words_of
+from ulm.engram.content import COMPARED, ContentIndex, Floats, Judge, Projection, calibrated, words_of
 from ulm.memory.exact import ExactMemory
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING
@@ -29,7 +28,6 @@ BATCH = 64
 PRACTICE = 3000
 """At most so many texts are compared with others to learn what tells meanings apart."""
 
-Floats = NDArray[np.float32]
 Features = Callable[[Sequence[Sequence[int]]], Floats]
 Decode = Callable[[Sequence[int]], str]
 
@@ -50,14 +48,13 @@ def text_features(model: nn.Module, texts: Sequence[Sequence[int]]) -> Floats:
         counts_N = torch.tensor([len(texts[i]) for i in rows], device=device)
         ids_NT = nn.utils.rnn.pad_sequence([torch.tensor(texts[i]) for i in rows], batch_first=True).to(device)
         mask_NT = torch.arange(ids_NT.shape[1], device=device) < counts_N[:, None]
-        output = model(
+        hidden: tuple[Tensor, ...] = model(
             input_ids=ids_NT,
             attention_mask=mask_NT.long(),
             output_hidden_states=True,
             use_cache=False,
             logits_to_keep=1,
-        )
-        hidden: tuple[Tensor, ...] = output.hidden_states
+        ).hidden_states
         depth = len(hidden) - 1
         parts = [
             (hidden[round(share * depth)].float() * mask_NT[..., None]).sum(1) / counts_N[:, None]

@@ -190,8 +190,7 @@ class GatedEngramAdapter(nn.Module):
         if not batches:
             raise ValueError("a gate learns from at least one batch")
         # The models do not change, so they are asked once, and all that a step needs of them is a few numbers.
-        parts = zip(*map(self._seen, batches), strict=True)
-        statistics_NF, hidden_NC, base_N, tuned_N = (torch.cat(part) for part in parts)
+        statistics_NF, hidden_NC, base_N, tuned_N = map(torch.cat, zip(*map(self._seen, batches), strict=True))
         optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.02, weight_decay=1e-3)
         losses = []
         for _ in range(steps):

@@ -181,11 +181,10 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: the learned tier is off, or its tables are on disk.
         """
-        if self.adapter.tables is None:
-            raise ValueError(f"the learned tier of adapter {self.active_adapter!r} is off (no layers)")
+        tables = cast("EngramTables", self._tier("tables", "learned tier", "no layers"))
         embedding_VC = causal_model(self.base_model).get_input_embeddings().weight
         lines = [self.vocabulary.encode(form) for phrase in phrases for form in (phrase, " " + phrase)]
-        return self.adapter.tables.prepopulate([(ids, strength * embedding_VC[ids].mean(0)) for ids in lines if ids])
+        return tables.prepopulate([(ids, strength * embedding_VC[ids].mean(0)) for ids in lines if ids])
 
     def fit_content(
         self,
@@ -237,15 +236,16 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: its exact tier is off.
         """
-        if self.adapter.memory is None:
-            raise ValueError(f"the exact tier of adapter {self.active_adapter!r} is off (exact=False)")
-        return self.adapter.memory
+        return cast("ExactMemory", self._tier("memory", "exact tier", "exact=False"))
 
     @property
     def _content(self) -> ContentTier:
-        if self.adapter.content is None:
-            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
-        return self.adapter.content
+        return cast("ContentTier", self._tier("content", "content tier", "content=False"))
+
+    def _tier(self, attribute: str, name: str, off: str) -> Any:
+        if (tier := getattr(self.adapter, attribute)) is None:
+            raise ValueError(f"the {name} of adapter {self.active_adapter!r} is off ({off})")
+        return tier
 
     def add_adapter(self, name: str, config: EngramConfig, *, facts: str | Path | None = None) -> None:
         """Add a memory and make it the active one.
@@ -377,8 +377,7 @@ class EngramModel(nn.Module):
         if not hasattr(output, "logits"):
             raise ValueError("an Engram needs return_dict=True")
         output.logits = changed
-        labels = self._signature.bind_partial(*args, **kwargs).arguments.get("labels")
-        if labels is not None:
+        if (labels := self._signature.bind_partial(*args, **kwargs).arguments.get("labels")) is not None:
             output.loss = module.loss_function(logits=changed, labels=labels, vocab_size=changed.shape[-1])  # type: ignore[operator]
         return output
 
@@ -407,8 +406,8 @@ class EngramModel(nn.Module):
             ValueError: there is no such adapter.
         """
         for name in selected_adapters or list(self.adapters):
-            place = Path(folder) if name == "default" else Path(folder) / name
-            write_adapter(self._named(name), self._base(), place, tables_on_disk)
+            subfolder = "" if name == "default" else name
+            write_adapter(self._named(name), self._base(), Path(folder) / subfolder, tables_on_disk)
 
     @classmethod
     def from_pretrained(

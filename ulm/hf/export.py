@@ -60,10 +60,9 @@ def export_checkpoint(
     loaded = load_checkpoint(checkpoint, dtype=getattr(torch, dtype))
     if memory and loaded.config.ltm is None:
         raise ValueError(f"{checkpoint} was trained without a long-term memory; export it without memory")
-    tokenizer = loaded.tokenizer
     model: Any = to_ulm(loaded.model) if memory else _without_memory(loaded, architecture)
     model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=tokenizer.eot_id, pad_token_id=tokenizer.pad_id
+        do_sample=False, eos_token_id=loaded.tokenizer.eot_id, pad_token_id=loaded.tokenizer.pad_id
     )
     card = _card(checkpoint, loaded, model, dtype)
     try:
@@ -71,7 +70,7 @@ def export_checkpoint(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
             made = Path(part) / "model"
             model.save_pretrained(str(made))
-            to_fast_tokenizer(tokenizer).save_pretrained(str(made))
+            to_fast_tokenizer(loaded.tokenizer).save_pretrained(str(made))
             (made / "README.md").write_text(card, encoding="utf-8")
             for path in made.iterdir():  # safetensors makes files that nobody else may read
                 path.chmod((made / "README.md").stat().st_mode)

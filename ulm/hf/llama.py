@@ -17,9 +17,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
     MistralForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
@@ -54,8 +52,7 @@ def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCaus
     c = model.config
     if c.d_model % c.n_head:
         raise ValueError(f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral")
-    config = LlamaConfig(**_config_fields(model, tokenizer), max_position_embeddings=c.window)
-    return _fill(LlamaForCausalLM, config, model)
+    return _exported(LlamaForCausalLM, model, tokenizer, max_position_embeddings=c.window)
 
 
 def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: int = 8192) -> MistralForCausalLM:
@@ -66,12 +63,13 @@ def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: i
         tokenizer: sets the end-of-text and padding ids.
         max_length: `max_position_embeddings`, the longest text that servers accept; it changes no logit.
     """
-    config = MistralConfig(
-        **_config_fields(model, tokenizer),
+    return _exported(
+        MistralForCausalLM,
+        model,
+        tokenizer,
         max_position_embeddings=max_length,
         sliding_window=model.config.window,
     )
-    return _fill(MistralForCausalLM, config, model)
 
 
 def from_llama(
@@ -109,27 +107,6 @@ def _parts(config: ModelConfig) -> dict[str, list[str]]:
     return parts
 
 
-def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    c = model.config
-    return {
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.d_model,
-        "intermediate_size": c.d_ff,
-        "num_hidden_layers": c.n_layer,
-        "num_attention_heads": c.n_head,
-        "num_key_value_heads": c.n_kv_head,
-        "head_dim": c.head_size,
-        "hidden_act": "silu",
-        "rms_norm_eps": c.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-        "tie_word_embeddings": c.tie_embeddings,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eot_id if tokenizer else None,
-        "pad_token_id": tokenizer.pad_id if tokenizer else None,
-        "dtype": model.dtype,
-    }
-
-
 def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
     inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
@@ -142,18 +119,38 @@ def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
+def _exported(kind: Any, model: Decoder, tokenizer: Tokenizer | None, **fields: Any) -> Any:
+    """Return a model of a class of transformers with our shape and a copy of our weights."""
+    c = model.config
     if model.ltm is not None:
         raise ValueError("transformers has no long-term memory; export a model without one")
+    config = kind.config_class(
+        vocab_size=c.vocab_size,
+        hidden_size=c.d_model,
+        intermediate_size=c.d_ff,
+        num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head,
+        num_key_value_heads=c.n_kv_head,
+        head_dim=c.head_size,
+        hidden_act="silu",
+        rms_norm_eps=c.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        tie_word_embeddings=c.tie_embeddings,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eot_id if tokenizer else None,
+        pad_token_id=tokenizer.pad_id if tokenizer else None,
+        dtype=model.dtype,
+        **fields,
+    )
     with torch.random.fork_rng(devices=[]):  # its initial weights would draw from the global generator
         other_model = kind(config).to(model.device)
     for parameter in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
         parameter.data = parameter.data.to(model.dtype)
     theirs: dict[str, Tensor] = other_model.state_dict()
     ours = model.state_dict()
-    for name, parts in _parts(model.config).items():
+    for name, parts in _parts(c).items():
         theirs |= zip(parts, ours[name].split([len(theirs[part]) for part in parts]), strict=True)
-    if model.config.tie_embeddings:
+    if c.tie_embeddings:
         theirs["lm_head.weight"] = ours["embed.weight"]
     other_model.load_state_dict(theirs)
     return other_model.eval()

@@ -133,10 +133,9 @@ def _convert(file: Path, folder: Path) -> None:
             f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
             f"model, or serve the file elsewhere and ask it through engine openai"
         )
-    place = str(file.parent)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except Exception as error:  # whatever a damaged file, or a model that is not known, may raise
         raise _unreadable(file, error) from error
     # What was read is plain float32 now; transformers would refuse to save it as the quantized model it came from.

@@ -235,13 +235,11 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         prompts = [ids[real.bool()].tolist() for ids, real in zip(ids_BT, real_BT, strict=True)]
         if not all(prompts):
             raise ValueError("a row without a token cannot be continued; begin it with the end-of-text token")
-        new_tokens = config.max_new_tokens
-        if new_tokens is None:
+        if (new_tokens := config.max_new_tokens) is None:
             new_tokens = 20 if config.max_length is None else config.max_length - ids_BT.shape[1]  # as transformers
         if new_tokens < 1:
             raise ValueError(f"max_length {config.max_length} leaves no room after {ids_BT.shape[1]} tokens")
-        B = len(prompts)
-        seeds = torch.randint(2**62, (B,)).tolist() if config.do_sample else [0] * B
+        seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else [0] * len(prompts)
         temperature = (1.0 if config.temperature is None else config.temperature) if config.do_sample else 0.0
         top_p = 1.0 if config.top_p is None or not config.do_sample else config.top_p
         tokenizer = IdTokenizer(self.config.vocab_size, -1 if eos_id is None else eos_id)
@@ -249,7 +247,7 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         results = Engine(self.model, tokenizer, pack=False).generate(
             [
                 GenerationRequest(tokenizer.decode(ids), seed, new_tokens, temperature, top_p, memory=memory)
-                for ids, seed, memory in zip(prompts, seeds, memories or [None] * B, strict=True)
+                for ids, seed, memory in zip(prompts, seeds, memories or [None] * len(prompts), strict=True)
             ]
         )
         pad_id = config.pad_token_id if config.pad_token_id is not None else eos_id or 0
