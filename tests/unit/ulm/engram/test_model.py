@@ -220,6 +220,22 @@ def test_a_model_has_one_set_of_hooks_and_a_copy_has_its_own() -> None:
     add_engram(model.unload(), EngramConfig(), tiny_tokenizer())
 
 
+@pytest.mark.parametrize("config", [LEARNED, EngramConfig()])
+def test_a_recorded_cache_forgets_its_last_tokens(config: EngramConfig) -> None:
+    model, ids = add_engram(tiny_model(), config, tiny_tokenizer()) if not config.layers else trained(), texts(2, 12)
+    cache = model(input_ids=ids[:, :5], use_cache=True).past_key_values
+    if config.layers:
+        with pytest.raises(RuntimeError, match="was not recorded"):
+            cache.layers[-1].crop(-1)
+    cache.activate_past_recording()
+    logits(model, ids[:, 5:7], past_key_values=cache)
+    logits(model, texts(2, 3, seed=1), past_key_values=cache)
+    cache.crop(-3)
+    assert cache.get_seq_length() == 7
+    rest = logits(model, ids[:, 7:], past_key_values=cache)
+    assert (rest - logits(model, ids)[:, 7:]).abs().max() < 1e-4
+
+
 def test_a_cache_belongs_to_the_memory_that_filled_it() -> None:
     model = trained()
     model.add_adapter("second", LEARNED)
