@@ -3,6 +3,7 @@
 Owns the order of system calls that survives a kill and a power cut, for `swarm`, too.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,12 @@ def write_whole(path: Path, data: bytes | str | Callable[[Path], object], *, cre
     finally:
         fresh.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

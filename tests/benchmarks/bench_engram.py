@@ -104,12 +104,12 @@ def measure(turns: int, facts: int, batches: list[int], layers: tuple[int, ...])
         model = add_engram(base, config, tokenizer, "ram")
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for number, layer in enumerate(model.adapter.tables or ()):
+            for number, layer in enumerate(model.adapter.tables.layers if model.adapter.tables else ()):
                 layer.table.weight.normal_(0.0, 0.02, generator=generator)
                 layer.table.save_file(place / f"table_{number}.npy")
         disk = EngramConfig(layers=layers, rows=ROWS // 12, heads=4, exact=False, table="disk")
         model.add_adapter("disk", disk)
-        for number, layer in enumerate(model.adapter.tables or ()):
+        for number, layer in enumerate(model.adapter.tables.layers if model.adapter.tables else ()):
             layer.table.map_file(place / f"table_{number}.npy")
         for kind, wanted in (("ram", WANTED_RAM), ("disk", WANTED_DISK)):
             model.set_adapter(kind)

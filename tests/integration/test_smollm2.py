@@ -59,7 +59,7 @@ def test_steps_chunks_and_left_padding_equal_the_full_forward(smollm2: tuple[Any
     model = add_engram(base, EngramConfig(layers=(2, 15), rows=1009, exact=False), tokenizer, "learned")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for layer in model.adapter.tables:
+        for layer in model.adapter.tables.layers:
             layer.table.weight.normal_(0.0, 0.2, generator=generator)
             layer.conv.normal_(0.0, 0.2, generator=generator)
     ids = tokenizer("Once upon a time there was a small model that forgot nothing.", return_tensors="pt")["input_ids"]

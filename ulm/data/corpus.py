@@ -9,21 +9,18 @@
 In a `.bin` file a document is the end-of-text token, from which its first token is predicted, and then its tokens.
 """
 
-from __future__ import annotations
-
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ulm.data.documents import CorpusError, CorpusSource, corpus_files, read_documents
-from ulm.files import sync_tree
+from ulm.files import sha256, sync_tree
 from ulm.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -61,7 +58,7 @@ def prepare_corpus(
     seed: int = 0,
     bin_type: str = "uint16",
     echo: Callable[[str], None] = lambda line: None,
-) -> Corpus:
+) -> "Corpus":
     """Write a corpus folder, or open the one that is there if it was made from the same recipe.
 
     Args:
@@ -87,8 +84,7 @@ def prepare_corpus(
     titles = [source.title for source in sources]
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise CorpusError(f"several sources are called {repeated[0]!r}; tell them apart by `name`")
-    parts: dict[Split, list[str]] = {"train": [], "val": []}
-    origins: dict[Split, list[int]] = {"train": [], "val": []}
+    parts: dict[Split, list[tuple[int, str]]] = {"train": [], "val": []}
     seen: set[str] = set()
     for number, source in enumerate(sources):
         groups = _groups(source, seen)
@@ -100,15 +96,17 @@ def prepare_corpus(
         share = val_share if source.val_share is None else source.val_share
         held_out = min(len(groups) - 1, max(1, round(share * len(groups))))
         order = np.random.Generator(np.random.PCG64([seed, number])).permutation(len(groups))
-        chosen = {int(i) for i in order[:held_out]}
+        chosen = set(order[:held_out].tolist())
         for i, documents in enumerate(groups):
-            split: Split = "val" if i in chosen else "train"
-            parts[split] += documents
-            origins[split] += [number] * len(documents)
-        held = sum(origin == number for origin in origins["val"])
+            parts["val" if i in chosen else "train"] += [(number, document) for document in documents]
+        held = sum(len(groups[i]) for i in chosen)
         echo(f"{source.title}: {sum(map(len, groups)):,} documents, {held:,} held out")
     try:
-        codec = Tokenizer.train(parts["train"], tokenizer) if isinstance(tokenizer, int) else Tokenizer.load(tokenizer)
+        codec = (
+            Tokenizer.train((text for _, text in parts["train"]), tokenizer)
+            if isinstance(tokenizer, int)
+            else Tokenizer.load(tokenizer)
+        )
     except ValueError as error:
         raise CorpusError(str(error)) from error
     if codec.vocab_size > BIN_TYPES[bin_type]:
@@ -121,7 +119,7 @@ def prepare_corpus(
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         codec.save(fresh / TOKENIZER)
-        splits = {s: _write_split(fresh, s, parts[s], origins[s], codec, bin_type) for s in SPLITS}
+        splits = {s: _write_split(fresh, s, parts[s], codec, bin_type) for s in SPLITS}
         manifest = {
             "format": FORMAT,
             "recipe": recipe,
@@ -138,8 +136,7 @@ def prepare_corpus(
         fresh.rename(folder)
     except OSError as error:
         raise CorpusError(f"cannot write {folder}: {error.strerror or error}") from error
-    for split in SPLITS:
-        numbers = splits[split]
+    for split, numbers in splits.items():
         echo(f"{split}: {numbers['documents']:,} documents, {numbers['tokens']:,} tokens, {numbers['bytes']:,} bytes")
     return Corpus.open(folder)
 
@@ -148,17 +145,18 @@ def _recipe(
     sources: Sequence[CorpusSource], tokenizer: str | int, val_share: float, seed: int, bin_type: str
 ) -> dict[str, Any]:
     """Return what decides the content of a folder; local files count by content, not by place."""
-    described = []
-    for source in sources:
-        fields = {name: getattr(source, name) for name in CorpusSource.__slots__}
-        fields["files"] = [[path.name, _digest(path)] for path in corpus_files(source.files)]
-        fields["body"] = list(source.body) if source.body else None
-        described.append(fields)
-    name = tokenizer
+    described = [
+        asdict(source)
+        | {
+            "files": [[path.name, _digest(path)] for path in corpus_files(source.files)],
+            "body": source.body and list(source.body),  # as JSON gives it back
+        }
+        for source in sources
+    ]
     if not isinstance(tokenizer, int):
         path = Path(tokenizer) / TOKENIZER if Path(tokenizer).is_dir() else Path(tokenizer)
-        name = _digest(path) if path.is_file() else tokenizer
-    return {"sources": described, "tokenizer": name, "val_share": val_share, "seed": seed, "bin_type": bin_type}
+        tokenizer = _digest(path) if path.is_file() else tokenizer
+    return {"sources": described, "tokenizer": tokenizer, "val_share": val_share, "seed": seed, "bin_type": bin_type}
 
 
 def _groups(source: CorpusSource, seen: set[str]) -> list[list[str]]:
@@ -167,9 +165,8 @@ def _groups(source: CorpusSource, seen: set[str]) -> list[list[str]]:
     for documents in _documents_by_group(source):
         new = [document for document in dict.fromkeys(documents) if document not in seen]
         seen.update(new)
-        if new:
-            groups.append(new)
-    return groups
+        groups.append(new)
+    return [group for group in groups if group]
 
 
 def _documents_by_group(source: CorpusSource) -> Iterator[list[str]]:
@@ -178,33 +175,32 @@ def _documents_by_group(source: CorpusSource) -> Iterator[list[str]]:
         return
     if source.hub is not None:
         raise CorpusError(f"{source.title} comes from a hub, which has no files; leave out `by_file`")
-    count = 0
+    left = source.samples
     for path in corpus_files(source.files):
-        left = None if source.samples is None else source.samples - count
         if left == 0:
             return
         documents = list(read_documents(replace(source, files=(str(path),), samples=left)))
-        count += len(documents)
+        left = None if left is None else left - len(documents)
         yield documents
 
 
 def _write_split(
-    folder: Path, split: Split, texts: list[str], origins: list[int], codec: Tokenizer, bin_type: str
+    folder: Path, split: Split, part: list[tuple[int, str]], codec: Tokenizer, bin_type: str
 ) -> dict[str, int]:
-    """Write the tokens, offsets and sizes of one part and return its totals."""
-    offsets, total = [0], 0
+    """Write the tokens, offsets and sizes of one part (source and text of each document) and return its totals."""
+    origins, texts = zip(*part, strict=True)
+    lengths = []
     with (folder / f"{split}.bin").open("wb") as file:
         for start in range(0, len(texts), BATCH):
             for ids in codec.encode_batch(texts[start : start + BATCH]):
                 np.array([codec.eot_id, *ids], dtype=bin_type).tofile(file)
-                total += len(ids) + 1
-                offsets.append(total)
+                lengths.append(len(ids) + 1)
     chars, sizes = [len(text) for text in texts], [len(text.encode()) for text in texts]
-    documents = np.array([offsets[1:], chars, sizes, origins], dtype=np.int64)
+    documents = np.array([np.cumsum(lengths), chars, sizes, origins], dtype=np.int64)
     np.save(folder / f"{split}.documents.npy", documents, allow_pickle=False)
     return {
         "documents": len(texts),
-        "tokens": total - len(texts),
+        "tokens": sum(lengths) - len(texts),
         "characters": sum(chars),
         "bytes": sum(sizes),
     }
@@ -212,8 +208,7 @@ def _write_split(
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -228,8 +223,7 @@ class Corpus:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = folder
-        self.manifest = manifest
+        self.folder, self.manifest = folder, manifest
         self.tokenizer = Tokenizer.load(folder / TOKENIZER)
         self.tokenizer.pad_id, self.tokenizer.eot_id = manifest["pad_id"], manifest["eot_id"]
         dtype = manifest["recipe"]["bin_type"]
@@ -237,7 +231,7 @@ class Corpus:
         self._documents = {split: np.load(folder / f"{split}.documents.npy", allow_pickle=False) for split in SPLITS}
 
     @classmethod
-    def open(cls, folder: Path) -> Corpus:
+    def open(cls, folder: Path) -> Self:
         """Open and verify a folder.
 
         Raises:
@@ -257,10 +251,6 @@ class Corpus:
             if not (folder / name).is_file() or _digest(folder / name) != digest:
                 raise CorpusError(f"{folder / name} is missing or damaged; remove {folder} and prepare it again")
         return cls(folder, manifest)
-
-    def __len__(self) -> int:
-        """Return the number of documents of both parts."""
-        return sum(self.num_documents(split) for split in SPLITS)
 
     def num_documents(self, split: Split) -> int:
         """Return the number of documents of a part."""

@@ -9,11 +9,10 @@
 - Knows no model; tokens in, batches out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,24 +44,26 @@ class SegmentBatch:
     labels_NBS: Tensor
     starts_NB: Tensor
 
-    def to(self, device: torch.device | str) -> SegmentBatch:
+    def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device."""
-        return SegmentBatch(self.ids_NBS.to(device), self.labels_NBS.to(device), self.starts_NB.to(device))
+        return type(self)(self.ids_NBS.to(device), self.labels_NBS.to(device), self.starts_NB.to(device))
 
 
 def corpus_documents(corpus: Corpus, seed: int) -> Source:
     """Return the training documents in endless random order: every epoch another permutation."""
     count = corpus.num_documents("train")
-    orders: dict[int, NDArray[np.int64]] = {}
+    return lambda number: corpus.document("train", _shuffled(number, count, seed))
 
-    def document(number: int) -> NDArray[np.int64]:
-        epoch, place = divmod(number, count)
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
-        return corpus.document("train", int(orders[epoch][place]))
 
-    return document
+def _shuffled(number: int, count: int, seed: int) -> int:
+    """Return which of `count` things comes at a place of an endless series that holds all of them once per epoch."""
+    epoch, place = divmod(number, count)
+    return int(_order(seed, epoch, count)[place])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
 
 
 def recall_documents(
@@ -99,8 +100,7 @@ class DocumentStream:
     """
 
     def __init__(self, sources: list[Source], segment: int, pad_id: int) -> None:
-        self.segment = segment
-        self.pad_id = pad_id
+        self.segment, self.pad_id = segment, pad_id
         self._series: list[Source] = list(dict.fromkeys(sources))
         self._source_of = [self._series.index(source) for source in sources]
         self._drawn = [0] * len(self._series)
@@ -113,7 +113,7 @@ class DocumentStream:
         """Return the number of rows."""
         return len(self._source_of)
 
-    def next_batch(self, segments: int) -> SegmentBatch:
+    def next_batch(self, segments: int = 1) -> SegmentBatch:
         """Return the next segments of all rows."""
         N, B, S = segments, len(self), self.segment
         ids = np.full((N, B, S), self.pad_id, dtype=np.int64)
@@ -133,28 +133,24 @@ class DocumentStream:
 
     def _go_to_text(self, row: int) -> None:
         """Go to where there is something to read; a text's last token is only a label."""
-        while self._text[row] >= len(self._document[row]) or (
-            self._offset[row] + 1 >= len(self._document[row][self._text[row]])
-        ):
-            self._offset[row] = 0
-            self._text[row] += 1
-            if self._text[row] >= len(self._document[row]):
-                series = self._source_of[row]
-                self._number[row] = self._drawn[series]
-                self._drawn[series] += 1
-                self._open(row)
-                self._text[row] = 0
+        if self._document[row] and self._offset[row] + 1 >= len(self._document[row][self._text[row]]):
+            self._offset[row], self._text[row] = 0, self._text[row] + 1
+        while self._text[row] >= len(self._document[row]):
+            series = self._source_of[row]
+            self._number[row], self._text[row] = self._drawn[series], 0
+            self._drawn[series] += 1
+            self._open(row)
 
     def _open(self, row: int) -> None:
         document = self._series[self._source_of[row]](self._number[row])
+        texts = document if isinstance(document, list) else [document]
         # Texts of a single token have nothing to learn; the first one is what begins the document.
-        texts = [text for text in (document if isinstance(document, list) else [document]) if len(text) > 1]
-        self._document[row] = texts
+        self._document[row] = [text for text in texts if len(text) > 1]
 
     def state(self) -> dict[str, Any]:
         """Return where every row is, as JSON-able data."""
-        places = {"number": self._number, "text": self._text, "offset": self._offset}
-        return {"drawn": list(self._drawn), **{name: list(values) for name, values in places.items()}}
+        places = {"drawn": self._drawn, "number": self._number, "text": self._text, "offset": self._offset}
+        return {name: list(values) for name, values in places.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken.
@@ -173,7 +169,7 @@ class DocumentStream:
                 self._open(row)
 
 
-class Windows:
+class Windows(DocumentStream):
     """Overlapping windows of the whole training part in random order, each a sequence of its own.
 
     Args:
@@ -188,36 +184,12 @@ class Windows:
     """
 
     def __init__(self, tokens: NDArray[Any], batch: int, width: int, stride: int, seed: int) -> None:
-        self.tokens, self.batch, self.width, self.stride, self.seed = tokens, batch, width, stride, seed
-        self.count = (len(tokens) - 1 - width) // stride + 1
-        if self.count < 1:
+        count = (len(tokens) - 1 - width) // stride + 1
+        if count < 1:
             raise ValueError(f"the corpus has {len(tokens)} tokens, too few for one window of {width}")
-        self._drawn = 0
-        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.batch
+        def window(number: int) -> NDArray[np.int64]:
+            start = _shuffled(number, count, seed) * stride
+            return np.asarray(tokens[start : start + width + 1], dtype=np.int64)
 
-    def next_batch(self, segments: int = 1) -> SegmentBatch:
-        """Return the next windows, each as one segment."""
-        rows = []
-        for _ in range(segments * self.batch):
-            epoch, place = divmod(self._drawn, self.count)
-            if epoch != self._epoch:
-                generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-                self._epoch, self._order = epoch, generator.permutation(self.count)
-            start = int(self._order[place]) * self.stride
-            rows.append(np.asarray(self.tokens[start : start + self.width + 1], dtype=np.int64))
-            self._drawn += 1
-        windows = torch.from_numpy(np.stack(rows)).view(segments, self.batch, self.width + 1)
-        starts = torch.full((segments, self.batch), NEW_DOCUMENT)
-        return SegmentBatch(windows[..., :-1].contiguous(), windows[..., 1:].contiguous(), starts)
-
-    def state(self) -> dict[str, Any]:
-        """Return how many windows were drawn."""
-        return {"drawn": self._drawn}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was taken."""
-        self._drawn = int(state["drawn"])
+        super().__init__([window] * batch, width, pad_id=0)  # a window fills its segment

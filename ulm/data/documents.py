@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 
@@ -64,15 +65,11 @@ def read_documents(source: CorpusSource) -> Iterator[str]:
     """
     if (source.hub is None) == (not source.files):
         raise CorpusError("a corpus needs either `hub` (the name of a dataset) or `files` (local paths)")
-    found = 0
-    for document in _from_hub(source) if source.hub else _from_files(source):
-        if len(text := document.strip()) < source.shortest:
-            continue
+    stripped = (document.strip() for document in (_from_hub(source) if source.hub else _from_files(source)))
+    text = None
+    for text in islice((x for x in stripped if len(x) >= source.shortest), source.samples):
         yield text
-        found += 1
-        if found == source.samples:
-            return
-    if not found:
+    if text is None:
         raise CorpusError(f"no text in {source.hub or ', '.join(source.files)}; is `column` or `separator` wrong?")
 
 
@@ -85,8 +82,7 @@ def _from_hub(source: CorpusSource) -> Iterator[str]:
             "or give a local path as `files`"
         ) from None
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True)
-        for row in rows:
+        for row in datasets.load_dataset(source.hub, source.config, split=source.split, streaming=True):
             if source.column not in row:
                 raise CorpusError(f"{source.hub} has no column {source.column!r}; columns: {', '.join(sorted(row))}")
             if row[source.column] is not None:
@@ -103,9 +99,8 @@ def _from_hub(source: CorpusSource) -> Iterator[str]:
 
 def _from_files(source: CorpusSource) -> Iterator[str]:
     for path in corpus_files(source.files):
-        kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
         try:
-            yield from _READERS[kind](path, source)
+            yield from _READERS[_kind(path)](path, source)
         except UnicodeDecodeError:
             raise CorpusError(f"{path} is no UTF-8 text; is it binary? Remove it from `files`, or convert it") from None
         except (OSError, EOFError, zlib.error) as error:  # the latter two: gzip that is cut off or damaged
@@ -120,23 +115,16 @@ def corpus_files(files: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in files:
-        path = Path(name)
-        if not path.exists() and any(sign in name for sign in "*?["):
-            matching = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 - absolute too
-            if not matching:
-                raise CorpusError(f"no file matches {name}; paths are relative to the YAML file")
-            found += corpus_files([str(match) for match in matching])
-        elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) in _READERS)
-            if not inside:
-                raise CorpusError(f"no {', '.join(_READERS)} file in folder {path}")
-            found += inside
-        elif not path.exists():
-            raise CorpusError(f"no corpus file at {path}; paths are relative to the YAML file")
-        elif _kind(path) not in _READERS:
-            raise CorpusError(f"{path}: unknown kind of corpus file; known: {', '.join(_READERS)}")
-        else:
-            found.append(path)
+        matching = [Path(name)] if Path(name).exists() else sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207 - absolute too
+        if not matching:
+            raise CorpusError(f"no corpus file at {name}; paths are relative to the YAML file")
+        for path in matching:
+            inside = path.rglob("*") if path.is_dir() else [path]
+            readable = sorted(p for p in inside if p.is_file() and _kind(p) in _READERS)
+            if not readable:
+                problem = "a folder without a corpus file" if path.is_dir() else "unknown kind of corpus file"
+                raise CorpusError(f"{path}: {problem}; known: {', '.join(_READERS)}")
+            found += readable
     return list(dict.fromkeys(found))  # a file that is named twice would be in both parts
 
 

@@ -7,9 +7,8 @@ between them, so that an arm which writes as many tokens, but any, rarely holds 
 Owns the sequences, their seeds and what counts as recalled; knows no model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +23,10 @@ class RecallSequence:
     Attributes:
         ids: end-of-text, then pairs, queries and filler, int64.
         asked: positions of the queried keys; what follows each is its value.
-        distance: tokens from a pair to its query.
     """
 
     ids: NDArray[np.int64]
     asked: NDArray[np.int64]
-    distance: int
 
 
 def fits(distance: int, num_pairs: int, spacing: int) -> bool:
@@ -67,7 +64,7 @@ class RecallTask:
         num_pairs: int = 8,
         spacing: int = 72,
         seed: int = 0,
-    ) -> RecallTask:
+    ) -> Self:
         """Choose keys and values among a tokenizer's tokens.
 
         Raises:
@@ -85,17 +82,8 @@ class RecallTask:
         if num_pairs > num_keys:
             raise ValueError(f"recall: {num_pairs} pairs need as many different keys, there are {num_keys}")
         chosen = np.random.Generator(np.random.PCG64(seed)).permutation(free)
-        keys, values = chosen[:num_keys], chosen[num_keys : num_keys + num_values]
+        keys, values, _ = np.split(chosen, [num_keys, num_keys + num_values])
         return cls(keys, values, np.array(words, dtype=np.int64), tokenizer.eot_id, num_pairs, spacing)
-
-    @property
-    def chance(self) -> float:
-        """Recall of one who guesses among all tokens that serve as values."""
-        return 1.0 / len(self.value_ids)
-
-    def fits(self, distance: int) -> bool:
-        """Return whether no query falls on a pair at this distance."""
-        return fits(distance, self.num_pairs, self.spacing)
 
     def length(self, distance: int) -> int:
         """Return the tokens of a sequence, end-of-text included."""
@@ -114,24 +102,17 @@ class RecallTask:
         Raises:
             ValueError: queries would fall on pairs, or the text is too short.
         """
-        if not self.fits(distance):
+        if not fits(distance, self.num_pairs, self.spacing):
             raise ValueError(
                 f"recall: at distance {distance} queries fall on pairs that stand {self.spacing} apart; choose another"
             )
-        length = self.length(distance)
-        if text is None:
-            ids = self.filler[np.arange(length) % len(self.filler)]
-        elif len(text) < length:
-            raise ValueError(f"recall: {length} tokens of text are needed as filler, got {len(text)}")
-        else:
-            ids = np.array(text[:length], dtype=np.int64)
-        ids[0] = self.eot_id
+        ids = self._filled(self.length(distance), text)
         at = self.spacing * np.arange(1, self.num_pairs + 1)
         keys = generator.choice(self.key_ids, self.num_pairs, replace=False)
         values = generator.choice(self.value_ids, self.num_pairs)
         for place in (at, at + distance):
             ids[place], ids[place + 1] = keys, values
-        return RecallSequence(ids, at + distance, distance)
+        return RecallSequence(ids, at + distance)
 
     def practice(
         self, generator: np.random.Generator, length: int, text: NDArray[np.int64] | None = None
@@ -148,10 +129,7 @@ class RecallTask:
         Raises:
             ValueError: the text is too short.
         """
-        if text is not None and len(text) < length:
-            raise ValueError(f"recall: {length} tokens of text are needed as filler, got {len(text)}")
-        ids = self.filler[np.arange(length) % len(self.filler)] if text is None else np.array(text[:length], np.int64)
-        ids[0] = self.eot_id
+        ids = self._filled(length, text)
         gap = float(np.exp(generator.uniform(np.log(3), np.log(self.spacing))))
         keys = iter(generator.permutation(self.key_ids))
         told: list[tuple[int, int]] = []
@@ -166,4 +144,12 @@ class RecallTask:
                 break
             ids[place : place + 2] = pair
             place += 2 + int(generator.exponential(gap))
+        return ids
+
+    def _filled(self, length: int, text: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Return a sequence of end-of-text and filler alone."""
+        ids = np.resize(self.filler, length) if text is None else np.array(text[:length], np.int64)
+        if len(ids) < length:
+            raise ValueError(f"recall: {length} tokens of text are needed as filler, got {len(ids)}")
+        ids[0] = self.eot_id
         return ids

@@ -1,9 +1,7 @@
 """Engram: facts for any causal language model of transformers, and what trains and gates them.
 
-Names are loaded on first use; transformers is imported when a function is called.
+Names are loaded on first use, and transformers with what needs it.
 """
-
-from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any

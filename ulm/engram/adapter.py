@@ -1,58 +1,21 @@
 """One Engram of a model: its tables, its facts, what it knows of paraphrases; and what it asks of a tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tokenizers
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ulm.engram.features import ContentTier
 from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.memory.exact import ExactMemory
 from ulm.memory.ngrams import compressed
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 _NUMBERS = itertools.count()
-
-
-class EngramAdapter(nn.Module):
-    """One memory: its tiers, those that are on.
-
-    Args:
-        config: what it consists of.
-        vocabulary: of the model.
-        d_model: width of the model.
-        facts: SQLite file of the exact tier; None keeps facts in memory.
-
-    Attributes:
-        number: of this process's adapters; what was read with one means nothing to another.
-    """
-
-    def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
-        super().__init__()
-        self.number = next(_NUMBERS)
-        self.config = config
-        self.tables: EngramTables | None = None
-        if config.layers:
-            self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model)
-        self.memory: ExactMemory | None = None
-        if config.exact:
-            end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
-            self.memory = ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts)
-        self.content = ContentTier() if config.content else None
-
-    @property
-    def reaches(self) -> list[int]:
-        """How many inputs each convolution looks back."""
-        return [] if self.tables is None else [layer.reach for layer in self.tables]
 
 
 class Vocabulary:
@@ -77,8 +40,7 @@ class Vocabulary:
             raise ValueError(
                 f"the tokenizer has {inner.get_vocab_size()} tokens and the model {size}: they do not belong together"
             )
-        self.tokenizer = tokenizer
-        self.size = size
+        self.tokenizer, self.size = tokenizer, size
         self.end_id: int | None = tokenizer.eos_token_id
         self._inner: tokenizers.Tokenizer = inner
         parts = json.loads(inner.to_str())
@@ -97,7 +59,31 @@ class Vocabulary:
         """Return a number per token: the same for tokens that differ in case, accents or spacing alone."""
         if not compress:
             return list(range(self.size))
-        texts = [self._inner.decode([i], skip_special_tokens=False) for i in range(self._inner.get_vocab_size())]
-        numbers = compressed(texts)
+        numbers = compressed([self.decode([i]) for i in range(self._inner.get_vocab_size())])
         first = max(numbers) + 1
         return numbers + list(range(first, first + self.size - len(numbers)))
+
+
+class EngramAdapter(nn.Module):
+    """One memory: its tiers, those that are on.
+
+    Args:
+        config: what it consists of.
+        vocabulary: of the model.
+        d_model: width of the model.
+        facts: SQLite file of the exact tier; None keeps facts in memory.
+
+    Attributes:
+        number: of this process's adapters; what was read with one means nothing to another.
+    """
+
+    def __init__(self, config: EngramConfig, vocabulary: Vocabulary, d_model: int, facts: Path | None) -> None:
+        super().__init__()
+        self.number = next(_NUMBERS)
+        self.config = config
+        self.tables = EngramTables(config, vocabulary.numbers(config.compress), d_model) if config.layers else None
+        end = (vocabulary.end_id,) if config.terminate and vocabulary.end_id is not None else ()
+        self.memory = (
+            ExactMemory(vocabulary.encode, vocabulary.digest, facts, end, config.conflicts) if config.exact else None
+        )
+        self.content = ContentTier() if config.content else None

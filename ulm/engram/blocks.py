@@ -1,6 +1,19 @@
-"""Where the decoder blocks of a model of transformers are, whatever its architecture calls them."""
+"""Parts of a model of transformers, whatever wraps it and whatever its architecture calls them."""
 
 from torch import nn
+from transformers import PreTrainedModel
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
+    """Return the causal language model inside wrappers such as PEFT's.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module.can_generate():
+            return module
+    raise ValueError(f"an Engram needs a causal language model of transformers, got {type(model).__name__}")
 
 
 def decoder_blocks(causal: nn.Module, count: int) -> tuple[str, nn.ModuleList]:

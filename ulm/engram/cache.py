@@ -1,61 +1,63 @@
 """What an Engram knows of the past while a model of transformers decodes: one more layer of its KV cache.
 
-transformers reorders, repeats, selects and crops caches layer by layer (beam search, assisted generation), so what
-lies in a layer follows by itself.
+transformers reorders, repeats, selects and crops the keys and values of every layer (beam search, assisted generation).
+Here the keys are the tokens and the values the last inputs of the convolutions, so both follow by themselves.
 
-Axes: B rows, T tokens, P inputs of a convolution, C width.
+Axes: B rows, T tokens, L convolutions, P inputs of a convolution, C width.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 
-class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Tokens seen so far, and the last inputs of each convolution.
+class EngramCacheLayer(DynamicLayer):  # type: ignore[misc]
+    """Tokens seen so far (keys, B1T1), and the last inputs of each convolution (values, BLPC).
 
     Args:
         owner: number of the memory whose past this is.
-        reaches: how many inputs each convolution looks back.
+        convolutions: how many there are.
+        reach: how many inputs each looks back.
         is_sliding: what the other layers are, so that masks are made from those.
     """
 
     is_compileable = False
     supports_early_init = False
 
-    def __init__(self, owner: int, reaches: list[int], is_sliding: bool) -> None:
+    def __init__(self, owner: int, convolutions: int, reach: int, is_sliding: bool) -> None:
         super().__init__()
-        self.owner = owner
-        self.reaches = reaches
-        self.is_sliding = is_sliding
-        self.ids_BT: Tensor | None = None
-        self.tails: list[Tensor | None] = [None] * len(reaches)
+        self.owner, self.convolutions, self.reach, self.is_sliding = owner, convolutions, reach, is_sliding
         self.recording = False
+        self._fresh: list[Tensor] = []
 
     def extend_ids(self, ids_BT: Tensor) -> Tensor:
         """Append tokens and return all of them, (B, T)."""
-        self.ids_BT = ids_BT if self.ids_BT is None else torch.cat((self.ids_BT, ids_BT), dim=1)
-        return self.ids_BT
+        new_B1T1 = ids_BT[:, None, :, None]
+        if not self.get_seq_length():
+            self.keys, self.values, self.is_initialized = new_B1T1, new_B1T1[:, :0], True
+        else:
+            self.keys = torch.cat((self.keys, new_B1T1), dim=2)
+        all_BT: Tensor = self.keys[:, 0, :, 0]
+        return all_BT
 
     def tail(self, number: int) -> Tensor | None:
         """Return the last inputs of a convolution, (B, P, C); None before the first."""
-        line = self.tails[number]
-        return None if line is None else line[:, line.shape[1] - self.reaches[number] :]
+        return self.values[:, number, self.values.shape[2] - self.reach :] if self.values.shape[1] else None
 
-    def extend_tail(self, number: int, line_BPC: Tensor) -> None:
-        """Append to the inputs of a convolution; the first time, the tail included."""
-        old, reach = self.tails[number], self.reaches[number]
-        line_BPC = line_BPC.detach()
-        if old is not None and self.recording:
-            line_BPC = torch.cat((old, line_BPC[:, reach:]), dim=1)
-        self.tails[number] = line_BPC if self.recording else line_BPC[:, line_BPC.shape[1] - reach :]
+    def extend_tail(self, line_BPC: Tensor) -> None:
+        """Append to the inputs of the next convolution; the line begins with its tail."""
+        self._fresh.append(line_BPC.detach())
+        if len(self._fresh) < self.convolutions:
+            return
+        lines_BLPC, self._fresh = torch.stack(self._fresh, 1), []
+        if self.recording and self.values.shape[1]:
+            lines_BLPC = torch.cat((self.values, lines_BLPC[:, :, self.reach :]), dim=2)
+        self.values = lines_BLPC if self.recording else lines_BLPC[:, :, lines_BLPC.shape[2] - self.reach :]
 
     @property
     def is_croppable(self) -> bool:
         """Whether `crop` can put everything back: the inputs of convolutions only if they were recorded."""
-        return self.recording or not self.reaches
+        return self.recording or not self.convolutions * self.reach
 
     def activate_past_recording(self) -> None:
         """Keep all inputs from now on, so that `crop` finds them."""
@@ -63,49 +65,9 @@ class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens; a positive number is the length to keep, as in transformers."""
-        length = self.get_seq_length()
-        count = length - min(tokens_to_remove, length) if tokens_to_remove > 0 else -tokens_to_remove
-        if not count or self.ids_BT is None:
-            return
         if not self.is_croppable:
             raise RuntimeError("the Engram of this cache was not recorded; call activate_past_recording first")
-        self.ids_BT = self.ids_BT[:, : length - count]
-        self.tails = [None if line is None else line[:, : line.shape[1] - count] for line in self.tails]
-
-    def _change(self, rows: Any) -> None:
-        """Apply a function of rows to everything."""
-        if self.ids_BT is not None:
-            self.ids_BT = rows(self.ids_BT)
-        self.tails = [None if line is None else rows(line) for line in self.tails]
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams."""
-        self._change(lambda x: x.index_select(0, beam_idx.to(x.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
-        self._change(lambda x: x.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        self._change(lambda x: x[indices])
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.ids_BT = None
-        self.tails = [None] * len(self.reaches)
-
-    def get_seq_length(self) -> int:
-        """Return how many tokens were seen."""
-        return 0 if self.ids_BT is None else int(self.ids_BT.shape[1])
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return what a layer without a window would."""
-        return self.get_seq_length() + query_length, 0
-
-    def get_max_length(self) -> int:
-        """Return that there is no longest text."""
-        return -1
+        super().crop(tokens_to_remove)
 
     def offload(self) -> None:
         """Stay where it is: it is small."""
@@ -113,29 +75,18 @@ class EngramCacheLayer(CacheLayerMixin):  # type: ignore[misc]
     def prefetch(self) -> None:
         """Nothing was moved."""
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Keys and values have no place here."""
-        raise NotImplementedError
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values have no place here."""
-        raise NotImplementedError
-
-
-def engram_layer(cache: Cache, owner: int, reaches: list[int], num_layers: int) -> EngramCacheLayer:
+def engram_layer(cache: Cache, owner: int, convolutions: int, reach: int, num_layers: int) -> EngramCacheLayer:
     """Return the Engram's layer of a cache, appended behind the model's own where there is none yet.
 
     Raises:
         ValueError: the cache was filled while the memory was off, or with another one.
     """
-    for layer in cache.layers:
-        if isinstance(layer, EngramCacheLayer):
-            found = layer
-            break
-    else:
+    found = next((layer for layer in cache.layers if isinstance(layer, EngramCacheLayer)), None)
+    if found is None:
         while len(cache.layers) < num_layers:  # those that are made on demand must come first
             cache.layers.append((cache.layer_class_to_replicate or DynamicLayer)())
-        found = EngramCacheLayer(owner, reaches, all(cache.is_sliding))
+        found = EngramCacheLayer(owner, convolutions, reach, all(cache.is_sliding))
         cache.layers.append(found)
     if found.owner != owner or found.get_seq_length() != cache.get_seq_length():
         raise ValueError("this cache was filled without this memory; begin the text anew, or disable the memory")

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ulm.engram.adapter import EngramAdapter
 from ulm.engram.tables import EngramConfig
@@ -19,7 +18,6 @@ from ulm.files import write_whole
 
 FORMAT = 1
 _CONFIG, _WEIGHTS, _FACTS, _TABLE = "adapter_config.json", "adapter_model.safetensors", "memory.sqlite", "table_{}.npy"
-_CONTENT = "content."
 
 
 def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, tables_on_disk: bool = False) -> None:
@@ -33,19 +31,20 @@ def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, ta
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(adapter.config, table="disk") if tables_on_disk else adapter.config
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in adapter.state_dict().items()}
-    if config.table == "disk":
-        weights = {key: tensor for key, tensor in weights.items() if not key.endswith("table.weight")}
+    weights = {
+        key: tensor.detach().cpu().contiguous()
+        for key, tensor in adapter.state_dict().items()
+        if config.table != "disk" or not key.endswith("table.weight")
+    }
     if adapter.content is not None:
         weights |= adapter.content.tensors()
     write_whole(folder / _WEIGHTS, lambda fresh: save_file(weights, fresh))
     if adapter.tables is not None and config.table == "disk":
-        for i, layer in enumerate(adapter.tables):
+        for i, layer in enumerate(adapter.tables.layers):
             layer.table.save_file(folder / _TABLE.format(i))
     if adapter.memory is not None:
         adapter.memory.copy_to(folder / _FACTS)
-    about = {"format": FORMAT, "kind": "engram", **base, "engram": config.to_dict()}
-    text = json.dumps(about, indent=1) + "\n"
+    text = json.dumps({"format": FORMAT, "kind": "engram", **base, "engram": config.to_dict()}, indent=1) + "\n"
     write_whole(folder / _CONFIG, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
 
@@ -58,10 +57,8 @@ def read_about(folder: Path, base: dict[str, Any]) -> EngramConfig:
     file = folder / _CONFIG
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no Engram in {folder}: {_CONFIG} is missing") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
+        raise ValueError(f"there is no Engram in {folder}: cannot read {file} ({error})") from error
     if not isinstance(about, dict) or about.get("kind") != "engram":
         raise ValueError(f"{file} describes no Engram; PEFT's own adapters load with PeftModel.from_pretrained")
     if about.get("format") != FORMAT:
@@ -71,41 +68,18 @@ def read_about(folder: Path, base: dict[str, Any]) -> EngramConfig:
     return EngramConfig.from_dict(about["engram"])
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return an adapter's tensors.
-
-    Raises:
-        ValueError: there are none that can be read.
-    """
-    try:
-        return load_file(folder / _WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read {folder / _WEIGHTS}: {error}") from error
-
-
-def fill_adapter(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> None:
+def fill_adapter(adapter: EngramAdapter, folder: Path) -> None:
     """Give a new adapter what a folder holds.
 
     Raises:
         ValueError: keys, shapes or hashes do not fit, or a file is missing or damaged.
     """
-    content = {key: tensor for key, tensor in weights.items() if key.startswith(_CONTENT)}
-    weights = {key: tensor for key, tensor in weights.items() if key not in content}
-    if content and adapter.content is None:
-        raise ValueError(f"the Engram in {folder} does not fit its configuration: content")
-    _fill(adapter, weights, folder)
+    try:
+        weights = load_file(folder / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read {folder / _WEIGHTS}: {error}") from error
     if adapter.content is not None:
-        adapter.content.load_tensors(content)
-    if adapter.tables is not None and adapter.config.table == "disk":
-        for i, layer in enumerate(adapter.tables):
-            layer.table.map_file(folder / _TABLE.format(i))
-    if adapter.memory is not None:
-        if not (folder / _FACTS).is_file():
-            raise ValueError(f"the Engram in {folder} has no {_FACTS}")
-        adapter.memory.copy_from(folder / _FACTS)
-
-
-def _fill(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> None:
+        adapter.content.load_tensors({key: weights.pop(key) for key in list(weights) if key.startswith("content.")})
     own = adapter.state_dict()
     wrong = [
         f"{key}: " + ("missing" if key not in weights else "unknown" if key not in own else "another shape")
@@ -121,3 +95,10 @@ def _fill(adapter: EngramAdapter, weights: dict[str, Tensor], folder: Path) -> N
     if wrong:
         raise ValueError(f"the Engram in {folder} does not fit its configuration: {'; '.join(wrong)}")
     adapter.load_state_dict(weights)
+    if adapter.tables is not None and adapter.config.table == "disk":
+        for i, layer in enumerate(adapter.tables.layers):
+            layer.table.map_file(folder / _TABLE.format(i))
+    if adapter.memory is not None:
+        if not (folder / _FACTS).is_file():
+            raise ValueError(f"the Engram in {folder} has no {_FACTS}")
+        adapter.memory.copy_from(folder / _FACTS)

@@ -11,21 +11,20 @@
 Axes: B rows, T tokens, V vocabulary, F statistics, C width.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from ulm.engram.model import EngramModel
 
@@ -49,13 +48,9 @@ def without_adapters(model: Any) -> Iterator[None]:
     Args:
         model: an `EngramModel` or a `PeftModel`.
     """
-    below: Any = getattr(model, "base_model", None)
-    with model.disable_adapter():
-        if isinstance(model, EngramModel) and hasattr(below, "peft_config"):
-            with below.disable_adapter():
-                yield
-        else:
-            yield
+    below: Any = model.base_model if isinstance(model, EngramModel) else None
+    with model.disable_adapter(), below.disable_adapter() if hasattr(below, "peft_config") else nullcontext():
+        yield
 
 
 @dataclass(slots=True)
@@ -80,7 +75,6 @@ class GatedEngramAdapter(nn.Module):
         model: an `EngramModel`, or a `PeftModel`: whatever has `disable_adapter()`. All of it is frozen.
         kind: `learned`, or `threshold`.
         threshold: of the confidence bypass, a probability.
-        hidden: whether a learned gate reads the hidden state too, or the statistics alone.
 
     Raises:
         ValueError: the model has nothing that could be disabled, or the threshold is no probability.
@@ -94,7 +88,6 @@ class GatedEngramAdapter(nn.Module):
         kind: Literal["learned", "threshold"] = "learned",
         *,
         threshold: float = 0.9,
-        hidden: bool = True,
     ) -> None:
         super().__init__()
         if not hasattr(model, "disable_adapter"):
@@ -103,32 +96,25 @@ class GatedEngramAdapter(nn.Module):
             raise ValueError(f"a gate is 'learned' or 'threshold', got {kind!r}")
         if not 0.0 < threshold <= 1.0:
             raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
-        self.model = model.requires_grad_(False)
-        self.kind = kind
-        self.threshold = threshold
-        width = int(self.model.config.get_text_config(decoder=True).hidden_size) if hidden else 0
+        self.kind, self.threshold = kind, threshold
         self.from_statistics = nn.Linear(len(STATISTICS), 1)
-        self.from_hidden = nn.Linear(width, 1, bias=False) if hidden else None
-        for layer in (self.from_statistics, self.from_hidden):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-        nn.init.zeros_(self.from_statistics.bias)
-        self.from_statistics.to(next(model.parameters()).device)
-        if self.from_hidden is not None:
-            self.from_hidden.to(next(model.parameters()).device)
+        self.from_hidden = nn.Linear(model.config.get_text_config(decoder=True).hidden_size, 1, bias=False)  # type: ignore[operator, union-attr]
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        self.to(next(model.parameters()).device)
+        self.model = model.requires_grad_(False)
 
-    def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
+    def mix(self, base_BTV: Tensor, tuned_BTV: Tensor, hidden_BTC: Tensor) -> tuple[Tensor, Tensor]:
         """Return log probabilities of the mixture, and the gates, (B, T).
 
         Args:
             base_BTV: logits of the base model.
             tuned_BTV: logits of the tuned model.
-            hidden_BTC: last hidden state of the base model; None where the gate does not read it.
+            hidden_BTC: last hidden state of the base model.
         """
         base_BTV, tuned_BTV = base_BTV.float().log_softmax(-1), tuned_BTV.float().log_softmax(-1)
-        sure_BT = base_BTV.max(-1).values
         if self.kind == "threshold":
-            gate_BT = (sure_BT < math.log(self.threshold)).float()
+            gate_BT = (base_BTV.max(-1).values < math.log(self.threshold)).float()
             return torch.where(gate_BT[..., None] > 0, tuned_BTV, base_BTV), gate_BT
         score_BT = self._score(_statistics(base_BTV, tuned_BTV), hidden_BTC)
         mixed_BTV = torch.logaddexp(
@@ -136,16 +122,12 @@ class GatedEngramAdapter(nn.Module):
         )
         return mixed_BTV, score_BT.sigmoid()
 
-    def _score(self, statistics: Tensor, hidden: Tensor | None) -> Tensor:
+    def _score(self, statistics: Tensor, hidden: Tensor) -> Tensor:
         """Return log odds of the tuned model, from (..., F) and (..., C)."""
-        score: Tensor = self.from_statistics(statistics)[..., 0]
-        if self.from_hidden is not None:
-            if hidden is None:
-                raise ValueError("this gate reads the hidden state")
-            # Divided by the root of the width, so that a step of Adam moves the score by a little, however wide.
-            width = hidden.shape[-1]
-            score = score + self.from_hidden(F.rms_norm(hidden.float(), (width,)))[..., 0] * width**-0.5
-        return score
+        width = hidden.shape[-1]
+        # Divided by the root of the width, so that a step of Adam moves the score by a little, however wide.
+        from_hidden = self.from_hidden(F.rms_norm(hidden.float(), (width,)))[..., 0] * width**-0.5
+        return cast("Tensor", self.from_statistics(statistics)[..., 0] + from_hidden)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -158,18 +140,21 @@ class GatedEngramAdapter(nn.Module):
             labels: (B, T), -100 where nothing is learned.
             kwargs: as of the model, such as `position_ids` or `logits_to_keep`.
         """
-        kwargs["use_cache"] = False
-        with torch.no_grad():
-            with without_adapters(self.model):
-                bare = self.model(input_ids, attention_mask=attention_mask, output_hidden_states=True, **kwargs)
-            tuned = self.model(input_ids, attention_mask=attention_mask, **kwargs)
+        bare, tuned = self._both({"input_ids": input_ids, "attention_mask": attention_mask, **kwargs})
         kept = bare.logits.shape[1]
         logits_BTV, gate_BT = self.mix(bare.logits, tuned.logits, bare.hidden_states[-1][:, -kept:])
-        loss = None
+        output = GatedOutput(logits_BTV, gate_BT)
         if labels is not None:
-            wanted = labels[:, -kept:][:, 1:].flatten()
-            loss = F.nll_loss(logits_BTV[:, :-1].flatten(0, 1), wanted)
-        return GatedOutput(logits_BTV, gate_BT, loss)
+            output.loss = F.nll_loss(logits_BTV[:, :-1].flatten(0, 1), labels[:, -kept:][:, 1:].flatten())
+        return output
+
+    @torch.no_grad()
+    def _both(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """Return what the base model, with hidden states, and the tuned one make of inputs."""
+        inputs["use_cache"] = False
+        with without_adapters(self.model):
+            bare = self.model(output_hidden_states=True, **inputs)
+        return bare, self.model(**inputs)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -184,23 +169,18 @@ class GatedEngramAdapter(nn.Module):
             if (value := kwargs.get(name)) not in (None, 1):
                 raise ValueError(f"a gated model cannot generate with {name}={value!r}; leave it out")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        processor = _Gate(self, mask)
-        found: Tensor = self.model.generate(
-            input_ids, attention_mask=mask, logits_processor=[processor, *kwargs.pop("logits_processor", [])], **kwargs
+        processors = [_Gate(self, mask), *kwargs.pop("logits_processor", [])]
+        return cast(
+            "Tensor", self.model.generate(input_ids, attention_mask=mask, logits_processor=processors, **kwargs)
         )
-        return found
 
-    def fit(
-        self, batches: Sequence[dict[str, Tensor]], *, steps: int = 500, lr: float = 0.02, decay: float = 1e-3
-    ) -> list[float]:
+    def fit(self, batches: Sequence[dict[str, Tensor]], *, steps: int = 500) -> list[float]:
         """Train the gate and return the loss of each step, in nats per label.
 
         Args:
             batches: input_ids, attention_mask and labels, both of answers that the adapter should give (from an
                 `AnswerCollator`) and of text that should stay as it is; every label counts alike.
             steps: of AdamW, each over all batches.
-            lr: learning rate.
-            decay: weight decay.
 
         Raises:
             ValueError: the gate is a threshold, or there are no batches.
@@ -210,10 +190,8 @@ class GatedEngramAdapter(nn.Module):
         if not batches:
             raise ValueError("a gate learns from at least one batch")
         # The models do not change, so they are asked once, and all that a step needs of them is a few numbers.
-        parts = [self._seen(batch) for batch in batches]
-        statistics_NF, hidden_NC, base_N, tuned_N = (torch.cat(part) for part in zip(*parts, strict=True))
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        statistics_NF, hidden_NC, base_N, tuned_N = map(torch.cat, zip(*map(self._seen, batches), strict=True))
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.02, weight_decay=1e-3)
         losses = []
         for _ in range(steps):
             score_N = self._score(statistics_NF, hidden_NC)
@@ -227,16 +205,13 @@ class GatedEngramAdapter(nn.Module):
     @torch.no_grad()
     def _seen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return statistics, hidden states, and what both models give the next token, at positions with a label."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        bare, tuned = self._both({name: value for name, value in batch.items() if name != "labels"})
         labelled = batch["labels"][:, 1:] >= 0
         wanted_N1 = batch["labels"][:, 1:][labelled][:, None]
-        with without_adapters(self.model):
-            bare = self.model(**inputs, output_hidden_states=True, use_cache=False)
-        tuned = self.model(**inputs, use_cache=False)
         base_NV, tuned_NV = (found.logits[:, :-1][labelled].float().log_softmax(-1) for found in (bare, tuned))
         hidden_NC = bare.hidden_states[-1][:, :-1][labelled]
-        found_N = [x.gather(1, wanted_N1)[:, 0] for x in (base_NV, tuned_NV)]
-        return _statistics(base_NV, tuned_NV), hidden_NC, found_N[0], found_N[1]
+        base_N, tuned_N = (x.gather(1, wanted_N1)[:, 0] for x in (base_NV, tuned_NV))
+        return _statistics(base_NV, tuned_NV), hidden_NC, base_N, tuned_N
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write gate.json and gate.safetensors; the memory beside it is the wrapped model's business."""
@@ -246,13 +221,13 @@ class GatedEngramAdapter(nn.Module):
             "format": FORMAT,
             "kind": self.kind,
             "threshold": self.threshold,
-            "width": 0 if self.from_hidden is None else self.from_hidden.in_features,
+            "width": self.from_hidden.in_features,
         }
         (folder / _FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         save_file(self._gate_state(), folder / _WEIGHTS)
 
     @classmethod
-    def from_pretrained(cls, model: nn.Module, folder: str | Path) -> GatedEngramAdapter:
+    def from_pretrained(cls, model: nn.Module, folder: str | Path) -> Self:
         """Give a model the gate that `save_pretrained` wrote.
 
         Raises:
@@ -264,11 +239,11 @@ class GatedEngramAdapter(nn.Module):
             weights = load_file(folder / _WEIGHTS)
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}, this version reads {FORMAT}")
-            gate = cls(model, about["kind"], threshold=about["threshold"], hidden=bool(about["width"]))
+            gate = cls(model, about["kind"], threshold=about["threshold"])
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ValueError(f"cannot read the gate in {folder}: {error}") from error
-        own = gate._gate_state()
-        if set(own) != set(weights) or any(own[name].shape != weights[name].shape for name in own):
+        shapes, own = ({name: tensor.shape for name, tensor in of.items()} for of in (weights, gate._gate_state()))
+        if shapes != own:
             raise ValueError(f"the gate in {folder} was made for another model: width {about['width']}")
         gate.load_state_dict(weights, strict=False)
         return gate
@@ -281,25 +256,19 @@ class _Gate:
     """A logits processor: what the tuned model says is mixed with what the base model says of the same tokens."""
 
     def __init__(self, owner: GatedEngramAdapter, mask_BT: Tensor) -> None:
-        self._owner = owner
-        self._mask_BT = mask_BT
-        self._cache: Any = None
+        self._owner, self._mask_BT = owner, mask_BT
+        self._cache = DynamicCache(config=owner.model.config)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        from transformers import DynamicCache
-
         new = input_ids.shape[1] - self._mask_BT.shape[1]
         copies = input_ids.shape[0] // self._mask_BT.shape[0]  # of each row, with num_return_sequences
         mask_BT = F.pad(self._mask_BT.repeat_interleave(copies, 0), (0, new), value=1)
-        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        if self._cache is None:
-            self._cache = DynamicCache(config=self._owner.model.config)
         read = self._cache.get_seq_length()
         with without_adapters(self._owner.model):
             bare = self._owner.model(
                 input_ids=input_ids[:, read:],
                 attention_mask=mask_BT,
-                position_ids=position_BT[:, read:],
+                position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)[:, read:],
                 past_key_values=self._cache,
                 output_hidden_states=True,
                 logits_to_keep=1,
@@ -310,8 +279,7 @@ class _Gate:
 
 def _statistics(base: Tensor, tuned: Tensor) -> Tensor:
     """Return `STATISTICS` of log probabilities (..., V), (..., F)."""
-    sure, likeliest = base.max(-1)
-    tuned_sure, tuned_likeliest = tuned.max(-1)
+    (sure, likeliest), (tuned_sure, tuned_likeliest) = base.max(-1), tuned.max(-1)
     found = (
         _log_odds(sure),
         _log_odds(tuned_sure),

@@ -12,26 +12,25 @@
 Axes: B rows, T tokens, V vocabulary.
 """
 
-from __future__ import annotations
-
 import inspect
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from ulm.engram.adapter import EngramAdapter, Vocabulary
-from ulm.engram.blocks import decoder_blocks
+from ulm.engram.blocks import causal_model, decoder_blocks
 from ulm.engram.cache import EngramCacheLayer, engram_layer
 from ulm.engram.features import ContentTier, text_features
-from ulm.engram.files import fill_adapter, read_about, read_weights, write_adapter
+from ulm.engram.files import fill_adapter, read_about, write_adapter
 from ulm.engram.tables import EngramConfig, EngramTables
 from ulm.hf.llama import to_fast_tokenizer, to_mistral
 from ulm.memory.exact import ExactIndex, ExactMemory, recall
@@ -39,9 +38,6 @@ from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MARK = "_has_engram"
 """Attribute of a causal model that has our hooks."""
@@ -54,7 +50,7 @@ def add_engram(
     adapter_name: str = "default",
     *,
     facts: str | Path | None = None,
-) -> EngramModel:
+) -> "EngramModel":
     """Give a causal language model an Engram; its own weights are frozen, as PEFT does.
 
     Args:
@@ -69,9 +65,9 @@ def add_engram(
             memory, which an export would lose.
     """
     if isinstance(tokenizer, Tokenizer):
-        own, tokenizer = tokenizer, to_fast_tokenizer(tokenizer)
         if isinstance(model, Decoder):
-            model = to_mistral(model, own)
+            model = to_mistral(model, tokenizer)
+        tokenizer = to_fast_tokenizer(tokenizer)
     if isinstance(model, Decoder):
         raise ValueError("a µLM comes with its own tokenizer: add_engram(model, config, tokenizer=Tokenizer.load(...))")
     wrapped = model if isinstance(model, EngramModel) else EngramModel(model, tokenizer)
@@ -105,14 +101,13 @@ class EngramModel(nn.Module):
 
     def __init__(self, base_model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> None:
         super().__init__()
-        causal = _causal_model(base_model)
+        causal = causal_model(base_model)
         if getattr(causal, _MARK, False):
             raise ValueError("this model has an Engram already; use its add_adapter(), or unload() it first")
         self.base_model = base_model
         text = causal.config.get_text_config(decoder=True)
         self.vocabulary = Vocabulary(tokenizer, text.vocab_size)
-        self.blocks_name, blocks = decoder_blocks(causal, text.num_hidden_layers)
-        self.num_blocks = len(blocks)
+        self.num_blocks = len(decoder_blocks(causal, text.num_hidden_layers)[1])
         self.d_model = int(text.hidden_size)
         self.adapters = nn.ModuleDict()
         self.active_adapter: str | None = None
@@ -124,11 +119,10 @@ class EngramModel(nn.Module):
         if not hasattr(base_model, "peft_config"):  # PEFT has frozen what it does not train
             base_model.requires_grad_(False)
         setattr(causal, _MARK, True)
-        self._hooks = [
-            causal.register_forward_pre_hook(self._before, with_kwargs=True),
-            causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
-        ]
-        self._hooked_blocks: set[int] = set()
+        self._hooks: dict[str | int, RemovableHandle] = {
+            "before": causal.register_forward_pre_hook(self._before, with_kwargs=True),
+            "after": causal.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+        }
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -144,10 +138,10 @@ class EngramModel(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generate with the active memory, as transformers does."""
-        if self._enabled and self.active_adapter is not None and self.adapter.content is not None:
-            ids_BT = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-            if isinstance(ids_BT, Tensor):
-                self._look_up(ids_BT, kwargs.get("attention_mask"))
+        ids_BT = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
+        active = self._enabled and self.active_adapter is not None
+        if active and self.adapter.content is not None and isinstance(ids_BT, Tensor):
+            self._look_up(ids_BT, kwargs.get("attention_mask"))
         try:
             return self.base_model.generate(*args, **kwargs)  # type: ignore[operator]
         finally:
@@ -157,26 +151,12 @@ class EngramModel(nn.Module):
         """Make prompts that mean a fact, and end with no key, keys of that fact."""
         real_BT = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
         prompts = [tuple(row[real].tolist()) for row, real in zip(ids_BT, real_BT, strict=True)]
-        for prompt, (fact, _) in zip(prompts, self._facts_meant(prompts), strict=True):
+        for prompt, (fact, _) in zip(prompts, self._meanings(prompts), strict=True):
             if fact is not None:  # from its first token on: another row may end with the same words
                 self._meant.add((NOTHING, *prompt), (*fact.value_ids, *self.memory.terminator))
 
-    def _facts_meant(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
-        """Return the fact that each prompt means though it does not end with its key, and the log odds of that."""
-        content = self._content
-        found: list[tuple[Fact | None, float]] = [(None, -math.inf)] * len(prompts)
-        unmatched = [
-            i
-            for i, prompt in enumerate(prompts)
-            if prompt and self.memory.index.following(np.array([prompt]), 1)[0, 0] == NOTHING
-        ]
-        if unmatched:
-            self._embed_pending()
-            asked = [prompts[i] for i in unmatched]
-            texts = [self.vocabulary.decode(ids) for ids in asked]
-            for i, meant in zip(unmatched, content.search(self._features(asked), texts), strict=True):
-                found[i] = meant
-        return found
+    def _meanings(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Fact | None, float]]:
+        return self._content.meant(prompts, self.memory, self._features, self.vocabulary.decode)
 
     def meant(self, prompts: Sequence[str]) -> list[tuple[Fact | None, float]]:
         """Return which stored fact each prompt means in other words, None for none, and the log odds of the likeliest.
@@ -186,7 +166,7 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: the content tier is off, or has learned nothing yet.
         """
-        return self._facts_meant([self.vocabulary.encode(prompt) for prompt in prompts])
+        return self._meanings([self.vocabulary.encode(prompt) for prompt in prompts])
 
     def prepopulate(self, phrases: Sequence[str], strength: float = 1.0) -> int:
         """Fill the learned tier before training: the end of a phrase adds the mean of its tokens' embeddings.
@@ -201,14 +181,10 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: the learned tier is off, or its tables are on disk.
         """
-        if self.adapter.tables is None:
-            raise ValueError(f"the learned tier of adapter {self.active_adapter!r} is off (no layers)")
-        embedding_VC = _causal_model(self.base_model).get_input_embeddings().weight
+        tables = cast("EngramTables", self._tier("tables", "learned tier", "no layers"))
+        embedding_VC = causal_model(self.base_model).get_input_embeddings().weight
         lines = [self.vocabulary.encode(form) for phrase in phrases for form in (phrase, " " + phrase)]
-        device = embedding_VC.device
-        return self.adapter.tables.prepopulate(
-            [(ids, strength * embedding_VC[torch.tensor(ids, device=device)].mean(0)) for ids in lines if ids]
-        )
+        return tables.prepopulate([(ids, strength * embedding_VC[ids].mean(0)) for ids in lines if ids])
 
     def fit_content(
         self,
@@ -235,16 +211,8 @@ class EngramModel(nn.Module):
         read = [tuple(encode(text)) for text in texts]
         features_NF = self._features(read)
         content.fit(features_NF, texts, groups, topics)
-        self._embed_pending(dict(zip(read, features_NF, strict=True)))
+        content.embed(self.memory, self._features, dict(zip(read, features_NF, strict=True)))
         content.calibrate(self._features([encode(text) for text in unanswerable]), unanswerable, abstain)
-
-    def _embed_pending(self, known: Mapping[tuple[int, ...], Any] | None = None) -> None:
-        """Let the content tier know all stored keys; features that are known already need not be computed again."""
-        facts, known = self._content.pending(self.memory), dict(known or {})
-        if new := [fact.key_ids for fact in facts if fact.key_ids not in known]:
-            known |= zip(new, self._features(new), strict=True)
-        if facts:
-            self._content.add(facts, np.stack([known[fact.key_ids] for fact in facts]))
 
     def _features(self, texts: Sequence[Sequence[int]]) -> Any:
         with self.disable_adapter():
@@ -268,15 +236,16 @@ class EngramModel(nn.Module):
         Raises:
             ValueError: its exact tier is off.
         """
-        if self.adapter.memory is None:
-            raise ValueError(f"the exact tier of adapter {self.active_adapter!r} is off (exact=False)")
-        return self.adapter.memory
+        return cast("ExactMemory", self._tier("memory", "exact tier", "exact=False"))
 
     @property
     def _content(self) -> ContentTier:
-        if self.adapter.content is None:
-            raise ValueError(f"the content tier of adapter {self.active_adapter!r} is off (content=False)")
-        return self.adapter.content
+        return cast("ContentTier", self._tier("content", "content tier", "content=False"))
+
+    def _tier(self, attribute: str, name: str, off: str) -> Any:
+        if (tier := getattr(self.adapter, attribute)) is None:
+            raise ValueError(f"the {name} of adapter {self.active_adapter!r} is off ({off})")
+        return tier
 
     def add_adapter(self, name: str, config: EngramConfig, *, facts: str | Path | None = None) -> None:
         """Add a memory and make it the active one.
@@ -286,16 +255,15 @@ class EngramModel(nn.Module):
         """
         if name in self.adapters:
             raise ValueError(f"there is an adapter {name!r} already; delete it, or take another name")
-        if config.layers and config.layers[-1] >= self.num_blocks:
+        place, blocks = decoder_blocks(causal_model(self.base_model), self.num_blocks)
+        if config.layers and config.layers[-1] >= len(blocks):
             raise ValueError(
-                f"engram: no block {config.layers[-1]} in {self.blocks_name}, which has blocks 0 to "
-                f"{self.num_blocks - 1}"
+                f"engram: no block {config.layers[-1]} in {place}, which has blocks 0 to {len(blocks) - 1}"
             )
-        _, blocks = decoder_blocks(_causal_model(self.base_model), self.num_blocks)
-        for number in set(config.layers) - self._hooked_blocks:  # a hook costs time even where nothing is read
-            hook = partial(_before_block, self, number)
-            self._hooks.append(blocks[number].register_forward_pre_hook(hook, with_kwargs=True))
-            self._hooked_blocks.add(number)
+        for number in set(config.layers) - self._hooks.keys():  # a hook costs time even where nothing is read
+            self._hooks[number] = blocks[number].register_forward_pre_hook(
+                partial(self._before_block, number), with_kwargs=True
+            )
         adapter = EngramAdapter(config, self.vocabulary, self.d_model, None if facts is None else Path(facts))
         self.adapters[name] = adapter.to(next(self.base_model.parameters()).device)
         self.set_adapter(name)
@@ -333,22 +301,12 @@ class EngramModel(nn.Module):
 
     def unload(self) -> nn.Module:
         """Take the memories off the model and return it; this object is of no use afterwards."""
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.remove()
-        delattr(_causal_model(self.base_model), _MARK)
+        delattr(causal_model(self.base_model), _MARK)
         for name in list(self.adapters):
             self.delete_adapter(name)
         return self.base_model
-
-    def get_nb_trainable_parameters(self) -> tuple[int, int]:
-        """Return how many parameters are trained, and how many there are."""
-        parameters = list(self.parameters())
-        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
-
-    def print_trainable_parameters(self) -> None:
-        """Print how many parameters are trained."""
-        trained, every = self.get_nb_trainable_parameters()
-        print(f"trainable params: {trained:,} || all params: {every:,} || trainable%: {100 * trained / every:.4f}")  # noqa: T201
 
     # ------------------------------------------------------------------ reading
 
@@ -366,37 +324,38 @@ class EngramModel(nn.Module):
             raise ValueError("an Engram needs attention_mask as (batch, tokens); do not set cache_implementation")
         wanted = given.get("use_cache")
         if cache is None and (module.config.use_cache if wanted is None else wanted) and not module.training:  # type: ignore[union-attr]
-            from transformers import DynamicCache
-
             kwargs["past_key_values"] = cache = DynamicCache(config=module.config)
         new = ids_BT.shape[1]
-        real_BT = None
-        if mask is not None:
-            real_BT = mask[:, mask.shape[1] - new :].bool()
-            real_BT = None if bool(real_BT.all()) else real_BT
+        real_BT = None if mask is None else mask[:, mask.shape[1] - new :].bool()
+        if real_BT is not None and real_BT.all():
+            real_BT = None
         marked_BT = ids_BT if real_BT is None else ids_BT.masked_fill(~real_BT, NOTHING)
         adapter = self.adapter
-        past = None if cache is None else engram_layer(cache, adapter.number, adapter.reaches, self.num_blocks)
-        if past is not None:
+        past = None
+        if cache is not None:
+            past = engram_layer(
+                cache, adapter.number, len(adapter.config.layers), adapter.config.reach, self.num_blocks
+            )
             marked_BT = past.extend_ids(marked_BT)
         rows_LBTH = None if adapter.tables is None else adapter.tables.hash(marked_BT, new)
         self._reading = _Reading(adapter, marked_BT, new, real_BT, past, rows_LBTH)
         return args, kwargs
 
-    def _before_block(self, number: int, x_BTC: Tensor) -> Tensor | None:
-        """Return the input of a block with what the learned tier adds, None where nothing is added."""
+    def _before_block(self, number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Add to the input of a block what the learned tier says."""
         reading = self._reading
         if reading is None or reading.rows_LBTH is None or number not in reading.adapter.config.layers:
             return None
-        tables, index = cast("EngramTables", reading.adapter.tables), reading.adapter.config.layers.index(number)
-        rows = reading.rows_LBTH[index]
+        index = reading.adapter.config.layers.index(number)
+        layer = cast("EngramTables", reading.adapter.tables).layers[index]
+        x_BTC = args[0] if args else kwargs["hidden_states"]
         tail = None if reading.past is None else reading.past.tail(index)
-        added_BTC, gate_BT, line = tables[index](x_BTC, rows, reading.real_BT, tail)
+        added_BTC, gate_BT, line = layer(x_BTC, reading.rows_LBTH[index], reading.real_BT, tail)
         if reading.past is not None:
-            reading.past.extend_tail(index, line)
+            reading.past.extend_tail(line)
         self.gates[number] = gate_BT.detach()
-        changed: Tensor = x_BTC + added_BTC
-        return changed
+        x_BTC = x_BTC + added_BTC
+        return ((x_BTC, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x_BTC})
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         reading, self._reading = self._reading, None
@@ -418,8 +377,7 @@ class EngramModel(nn.Module):
         if not hasattr(output, "logits"):
             raise ValueError("an Engram needs return_dict=True")
         output.logits = changed
-        labels = self._signature.bind_partial(*args, **kwargs).arguments.get("labels")
-        if labels is not None:
+        if (labels := self._signature.bind_partial(*args, **kwargs).arguments.get("labels")) is not None:
             output.loss = module.loss_function(logits=changed, labels=labels, vocab_size=changed.shape[-1])  # type: ignore[operator]
         return output
 
@@ -448,8 +406,8 @@ class EngramModel(nn.Module):
             ValueError: there is no such adapter.
         """
         for name in selected_adapters or list(self.adapters):
-            place = Path(folder) if name == "default" else Path(folder) / name
-            write_adapter(self._named(name), self._base(), place, tables_on_disk)
+            subfolder = "" if name == "default" else name
+            write_adapter(self._named(name), self._base(), Path(folder) / subfolder, tables_on_disk)
 
     @classmethod
     def from_pretrained(
@@ -458,7 +416,7 @@ class EngramModel(nn.Module):
         folder: str | Path,
         tokenizer: PreTrainedTokenizerBase | None = None,
         adapter_name: str = "default",
-    ) -> EngramModel:
+    ) -> "EngramModel":
         """Add what `save_pretrained` wrote to a model, or to one that has memories already.
 
         Raises:
@@ -471,34 +429,12 @@ class EngramModel(nn.Module):
 
     def load_adapter(self, folder: str | Path, adapter_name: str) -> None:
         """Add what `save_pretrained` wrote under a name; errors as of `from_pretrained`."""
-        config, weights = read_about(Path(folder), self._base()), read_weights(Path(folder))
         before = self.active_adapter
-        self.add_adapter(adapter_name, config)
+        self.add_adapter(adapter_name, read_about(Path(folder), self._base()))
         try:
-            fill_adapter(self.adapter, weights, Path(folder))
+            fill_adapter(self.adapter, Path(folder))
         except BaseException:
             self.delete_adapter(adapter_name)
             if before is not None:
                 self.set_adapter(before)
             raise
-
-
-def _causal_model(model: nn.Module) -> PreTrainedModel:
-    """Return the causal language model inside wrappers such as PEFT's."""
-    from transformers import PreTrainedModel
-
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel) and module.can_generate():
-            return module
-    raise ValueError(f"an Engram needs a causal language model of transformers, got {type(model).__name__}")
-
-
-def _before_block(
-    owner: EngramModel, number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Hook of a block; no closure, so that a copy of the model gets hooks of its own."""
-    x_BTC = args[0] if args else kwargs["hidden_states"]
-    changed = owner._before_block(number, x_BTC)
-    if changed is None:
-        return None
-    return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})

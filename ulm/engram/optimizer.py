@@ -5,7 +5,6 @@ of its own number of steps, at a higher learning rate and without decay (Engram,
 five times the rate); all other weights by AdamW. Axes: R touched rows of a table, D their width.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ class EngramAdam(torch.optim.AdamW):
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) for dense gradients, lazy Adam without decay for sparse ones."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Take one step; sparse gradients are used up."""
-        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
                     self._touch(parameter, parameter.grad.coalesce(), group)
                     parameter.grad = None
-        super().step()
-        return loss
+        super().step(closure)
 
     def _touch(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

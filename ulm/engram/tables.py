@@ -14,16 +14,15 @@ Axes: B rows, T tokens, H heads of a layer, D numbers per row of the table, E = 
 convolution, P = (K - 1) x dilation inputs that it looks back.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +30,16 @@ from ulm.files import write_whole
 from ulm.memory.ngrams import NgramHash
 
 
-@dataclass(frozen=True, slots=True)
+def _rising(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if list(numbers) != sorted(set(numbers)):
+        raise ValueError("numbers must be rising")
+    return numbers
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True))
 class EngramConfig:
     """What an Engram memory consists of.
 
@@ -57,64 +65,53 @@ class EngramConfig:
         ValueError: a value is out of range.
     """
 
-    layers: tuple[int, ...] = ()
-    orders: tuple[int, ...] = (2, 3, 4)
-    heads: int = 4
-    rows: int = 20_000
-    head_size: int = 32
-    kernel: int = 4
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False), AfterValidator(_rising)] = ()
+    orders: Annotated[tuple[_Count, ...], Field(strict=False, min_length=1), AfterValidator(_rising)] = (2, 3, 4)
+    heads: _Count = 4
+    rows: _Count = 20_000
+    head_size: _Count = 32
+    kernel: _Count = 4
     compress: bool = True
     seed: int = 0
     table: Literal["model", "ram", "disk"] = "model"
     exact: bool = True
-    certainty: float = 0.999
+    certainty: Annotated[float, Field(gt=0, lt=1)] = 0.999
     terminate: bool = True
     conflicts: Literal["refuse", "replace", "keep"] = "refuse"
     content: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("heads", "rows", "head_size", "kernel"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"engram: {name} must be a whole number of at least 1, got {value!r}")
-        for name, first in (("layers", 0), ("orders", 1)):
-            value = getattr(self, name)
-            whole = isinstance(value, tuple) and all(isinstance(x, int) for x in value)
-            if not whole or list(value) != sorted(set(value)) or (value and value[0] < first):
-                raise ValueError(f"engram: {name} must be rising whole numbers from {first}, got {value!r}")
-        if not self.orders:
-            raise ValueError("engram: orders must name at least one length of n-grams, such as 2, 3, 4")
-        for name, known in (("table", ("model", "ram", "disk")), ("conflicts", ("refuse", "replace", "keep"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"engram: {name} is {', '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("compress", "exact", "terminate", "content"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"engram: {name} must be true or false, got {getattr(self, name)!r}")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"engram: seed must be a whole number, got {self.seed!r}")
-        if not isinstance(self.certainty, int | float) or not 0.0 < self.certainty < 1.0:
-            raise ValueError(f"engram: certainty must be between 0 and 1, got {self.certainty!r}")
+    @model_validator(mode="after")
+    def _has_a_tier(self) -> Self:
         if self.content and not self.exact:
-            raise ValueError("engram: content looks for facts, so exact must be on")
+            raise ValueError("content looks for facts, so exact must be on")
         if not self.layers and not self.exact:
-            raise ValueError("engram: neither layers nor exact is given, so there is nothing to remember with")
+            raise ValueError("neither layers nor exact is given, so there is nothing to remember with")
+        return self
+
+    @property
+    def reach(self) -> int:
+        """Inputs that a convolution looks back."""
+        return (self.kernel - 1) * max(self.orders)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able data."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> EngramConfig:
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build from `to_dict`'s data.
 
         Raises:
-            ValueError: keys are unknown, or a value is out of range.
+            ValueError: keys are unknown, or a value is out of range; in one line.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - known):
             raise ValueError(f"engram: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**fields)
+        try:
+            return cls(**data)
+        except ValidationError as error:
+            wrong = [(*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+            raise ValueError(f"engram: {'; '.join(map(': '.join, wrong))}") from error
 
 
 class Table(nn.Module):
@@ -127,13 +124,8 @@ class Table(nn.Module):
 
     def __init__(self, rows: int, width: int, place: str) -> None:
         super().__init__()
-        self.place = place
-        self.shape = (rows, width)
-        self._mapped: np.ndarray | None = None
-        if place == "disk":
-            self.register_parameter("weight", None)
-        else:
-            self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.place, self.shape = place, (rows, width)
+        self.weight: Tensor | None = None if place == "disk" else nn.Parameter(torch.zeros(rows, width))
 
     def map_file(self, path: Path) -> None:
         """Read rows from a file of `save_file` from now on, without loading it.
@@ -142,18 +134,17 @@ class Table(nn.Module):
             ValueError: there is no such file, or it is damaged or has another shape.
         """
         try:
-            mapped = np.load(path, mmap_mode="r")
+            self.weight = torch.from_numpy(np.load(path, mmap_mode="c"))  # "r" would make torch warn
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"cannot read the table {path}: {error}") from error
-        if mapped.shape != self.shape:
-            raise ValueError(f"{path} holds a table of shape {mapped.shape}, wanted {self.shape}")
-        self._mapped = mapped
+        if self.weight.shape != self.shape:
+            raise ValueError(f"{path} holds a table of shape {tuple(self.weight.shape)}, wanted {self.shape}")
 
     def save_file(self, path: Path) -> None:
         """Write all rows for `map_file`; the file takes its name when it is whole."""
-        rows = self._mapped if self.weight is None else self.weight.detach().cpu().float().numpy()
-        if rows is None:
+        if self.weight is None:
             raise ValueError("this table on disk has no file yet")
+        rows = self.weight.detach().cpu().float().numpy()
 
         def write(fresh: Path) -> None:
             with fresh.open("wb") as file:  # numpy adds an ending to names that have none
@@ -163,15 +154,12 @@ class Table(nn.Module):
 
     def forward(self, rows_BTH: Tensor) -> Tensor:
         """Return the rows, (B, T, H * D), on the device of the indices."""
-        if self.weight is not None:
-            found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
-            return found.flatten(-2).to(rows_BTH.device)
-        if self._mapped is None:
+        if self.weight is None:
             raise ValueError("this table on disk has no file yet; load it with from_pretrained")
-        found = torch.from_numpy(self._mapped[rows_BTH.cpu().numpy()])
+        found = F.embedding(rows_BTH.to(self.weight.device), self.weight, sparse=True)
         return found.flatten(-2).to(rows_BTH.device)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Table:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # In RAM a table stays where it is and as it is when the model moves.
         return self if self.place == "ram" else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
@@ -189,8 +177,7 @@ class EngramLayer(nn.Module):
     def __init__(self, config: EngramConfig, d_model: int, rows: int, seed: int) -> None:
         super().__init__()
         width = len(config.orders) * config.heads * config.head_size
-        self.dilation = max(config.orders)
-        self.kernel = config.kernel
+        self.config = config
         self.table = Table(rows, config.head_size, config.table)
         generator = torch.Generator().manual_seed(seed)
         self.key = nn.Parameter(torch.randn(d_model, width, generator=generator) * width**-0.5)
@@ -199,11 +186,6 @@ class EngramLayer(nn.Module):
         self.norm_key = nn.Parameter(torch.ones(d_model))
         self.norm_conv = nn.Parameter(torch.ones(d_model))
         self.conv = nn.Parameter(torch.zeros(d_model, 1, config.kernel))
-
-    @property
-    def reach(self) -> int:
-        """Inputs that the convolution looks back."""
-        return (self.kernel - 1) * self.dilation
 
     def forward(
         self, x_BTC: Tensor, rows_BTH: Tensor, real_BT: Tensor | None, tail_BPC: Tensor | None
@@ -227,18 +209,17 @@ class EngramLayer(nn.Module):
             value_BTC = value_BTC * real_BT[..., None]
         normed_BTC = F.rms_norm(value_BTC, (C,), self.norm_conv, 1e-6)
         if tail_BPC is None:
-            tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.reach, C)
+            tail_BPC = normed_BTC.new_zeros(normed_BTC.shape[0], self.config.reach, C)
         line_BTC = torch.cat((tail_BPC.to(dtype), normed_BTC), dim=1)
         # Tap by tap: for a few taps and one token this is a fraction of the time of a grouped conv1d on a CPU.
-        T, taps_KC = x_BTC.shape[1], self.conv[:, 0].t()
+        T, taps_KC, dilation = x_BTC.shape[1], self.conv[:, 0].t(), max(self.config.orders)
         if T == 1:
-            mixed_BTC = (line_BTC[:, :: self.dilation] * taps_KC).sum(1, keepdim=True)
+            mixed_BTC = (line_BTC[:, ::dilation] * taps_KC).sum(1, keepdim=True)
         else:
             mixed_BTC = line_BTC[:, :T] * taps_KC[0]
-            for k in range(1, self.kernel):
-                mixed_BTC = mixed_BTC + line_BTC[:, k * self.dilation : k * self.dilation + T] * taps_KC[k]
-        added_BTC = value_BTC + F.silu(mixed_BTC)
-        return added_BTC.to(x_BTC.dtype), gate_BT, line_BTC
+            for k in range(1, self.config.kernel):
+                mixed_BTC = mixed_BTC + line_BTC[:, k * dilation : k * dilation + T] * taps_KC[k]
+        return (value_BTC + F.silu(mixed_BTC)).to(x_BTC.dtype), gate_BT, line_BTC
 
 
 class EngramTables(nn.Module):
@@ -254,7 +235,7 @@ class EngramTables(nn.Module):
         super().__init__()
         self.config = config
         self.hash = NgramHash(numbers, len(config.layers), config.orders, config.heads, config.rows, config.seed)
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             EngramLayer(config, d_model, self.hash.rows(i), config.seed + i) for i in range(len(config.layers))
         )
 
@@ -273,27 +254,20 @@ class EngramTables(nn.Module):
             ValueError: a table is on disk, where nothing can be written.
         """
         count = 0
-        for index, layer in enumerate(self):
-            if layer.table.weight is None:
+        for index, layer in enumerate(self.layers):
+            weight = layer.table.weight
+            if layer.table.place == "disk":
                 raise ValueError("a table on disk cannot be written; fill it in RAM, then save it with table='disk'")
-            weight, D = layer.table.weight, self.config.head_size
-            inverse_CE = torch.linalg.pinv(layer.value.float().t())
-            sums, times = torch.zeros_like(weight), torch.zeros(len(weight), 1, device=weight.device)
+            inverse_CE = torch.linalg.pinv(layer.value.float().t()).to(weight.device)
+            rows, values = [weight.new_zeros(0, dtype=torch.long)], [weight.new_zeros(0, self.config.head_size)]
             for ids, vector_C in phrases:
-                found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, D)
+                fits_H = torch.tensor([o <= len(ids) for o in self.config.orders for _ in range(self.config.heads)])
                 ids_1T = torch.tensor([list(ids)], device=self.hash.numbers_V.device)
-                rows_H = self.hash(ids_1T, 1)[index, 0, 0].to(weight.device)
-                fits = [order <= len(ids) for order in self.config.orders for _ in range(self.config.heads)]
-                chosen = torch.tensor(fits, device=weight.device).nonzero()[:, 0]
-                sums.index_add_(0, rows_H[chosen], found_HD[chosen].to(sums.dtype))
-                times.index_add_(0, rows_H[chosen], torch.ones(len(chosen), 1, device=weight.device))
-            written = times[:, 0] > 0
-            weight[written] = sums[written] / times[written]
-            count += int(written.sum())
+                found_HD = (vector_C.float().to(weight.device) @ inverse_CE).view(-1, self.config.head_size)
+                rows.append(self.hash(ids_1T, 1)[index, 0, 0].to(weight.device)[fits_H])
+                values.append(found_HD[fits_H].to(weight.dtype))
+            written, place = torch.unique(torch.cat(rows), return_inverse=True)
+            sums = weight.new_zeros(len(written), self.config.head_size).index_add_(0, place, torch.cat(values))
+            weight[written] = sums / place.bincount()[:, None]
+            count += len(written)
         return count
-
-    def __getitem__(self, index: int) -> EngramLayer:
-        return cast("EngramLayer", self.layers[index])
-
-    def __iter__(self) -> Iterator[EngramLayer]:
-        return iter(cast("EngramLayer", layer) for layer in self.layers)

@@ -1,9 +1,7 @@
 """Models of transformers: import and export of µLMs.
 
-Names are loaded on first use; transformers is imported when a function is called.
+Names are loaded on first use, and transformers with what needs it.
 """
-
-from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any

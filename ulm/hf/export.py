@@ -9,18 +9,17 @@ import dataclasses
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import tokenizers
 import torch
+from transformers import GenerationConfig
 
 from ulm.checkpoint import Checkpoint, checkpoint_hash, load_checkpoint
-from ulm.hf.llama import to_llama, to_mistral
+from ulm.hf.llama import to_fast_tokenizer, to_llama, to_mistral
+from ulm.hf.ulm_model import to_ulm
 from ulm.model import Decoder
-from ulm.tokenizer import Tokenizer
 
-Architecture = Literal["mistral", "llama"]
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+ARCHITECTURES = ("mistral", "llama")
 DTYPES = ("float32", "bfloat16", "float16")
 
 MAX_LENGTH = 8192
@@ -54,39 +53,30 @@ def export_checkpoint(
     if memory and architecture == "llama":
         raise ValueError("llama has no long-term memory: leave out either the architecture or the memory")
     target = Path(out).resolve()
-    _check_free(target, out)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"cannot write {out}: a file is in the way; choose another folder")
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"{out} is not empty; choose another folder, or remove this one first")
     loaded = load_checkpoint(checkpoint, dtype=getattr(torch, dtype))
     if memory and loaded.config.ltm is None:
         raise ValueError(f"{checkpoint} was trained without a long-term memory; export it without memory")
-    model = _with_memory(loaded) if memory else _without_memory(loaded, architecture)
-    _set_generation(model, loaded.tokenizer)
+    model: Any = to_ulm(loaded.model) if memory else _without_memory(loaded, architecture)
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=loaded.tokenizer.eot_id, pad_token_id=loaded.tokenizer.pad_id
+    )
     card = _card(checkpoint, loaded, model, dtype)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
             made = Path(part) / "model"
             model.save_pretrained(str(made))
-            _fast_tokenizer(loaded.tokenizer).save_pretrained(str(made))
+            to_fast_tokenizer(loaded.tokenizer).save_pretrained(str(made))
             (made / "README.md").write_text(card, encoding="utf-8")
             for path in made.iterdir():  # safetensors makes files that nobody else may read
                 path.chmod((made / "README.md").stat().st_mode)
             made.rename(target)  # onto nothing or an empty folder, else it fails
     except OSError as error:
         raise ValueError(f"cannot write {out}: {error.strerror or error}; check space and write permission") from error
-
-
-def _check_free(target: Path, out: Path) -> None:
-    """Refuse a folder that something is in."""
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"cannot write {out}: a file is in the way; choose another folder")
-    if target.is_dir() and any(target.iterdir()):
-        raise ValueError(f"{out} is not empty; choose another folder, or remove this one first")
-
-
-def _with_memory(loaded: Checkpoint) -> Any:
-    from ulm.hf.ulm_model import to_ulm
-
-    return to_ulm(loaded.model, loaded.tokenizer)
 
 
 def _without_memory(loaded: Checkpoint, architecture: str) -> Any:
@@ -102,71 +92,43 @@ def _without_memory(loaded: Checkpoint, architecture: str) -> Any:
     return to_mistral(model, loaded.tokenizer, max(MAX_LENGTH, model.config.window))
 
 
-def _set_generation(model: Any, tokenizer: Tokenizer) -> None:
-    from transformers import GenerationConfig
-
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=tokenizer.eot_id, pad_token_id=tokenizer.pad_id
-    )
-
-
-def _fast_tokenizer(tokenizer: Tokenizer) -> Any:
-    """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
-    from transformers import PreTrainedTokenizerFast
-
-    inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token=inner.id_to_token(tokenizer.pad_id),
-        eos_token=inner.id_to_token(tokenizer.eot_id),
-        split_special_tokens=True,
-        padding_side="left",  # as batches have to be padded that are continued
-    )
-
-
 def _card(checkpoint: Path, loaded: Checkpoint, model: Any, dtype: str) -> str:
     """Return the model card: what this is, where it came from, how to load it, and what was left out."""
     ours, window = model.config.model_type == "ulm", loaded.config.window
-    name = Path(checkpoint).resolve().name
-    equal = (
-        "Greedy tokens are those of the checkpoint."
-        if dtype == "float32"
-        else f"The checkpoint computes in float32, this one rounds to {dtype}: greedy tokens may differ."
-    )
     limits = {
         "ulm": f"The window is {window} tokens; what was surprising goes to the long-term memory.",
         "mistral": f"A sliding window of {window} tokens, for texts of any length.",
         "llama": f"For texts of at most {window} tokens; the checkpoint sees the last {window}, Llama all.",
     }
-    left_out = (
-        "**Left out:** the checkpoint's long-term memory, which is added to the model and never woven into it. This "
-        "is the same model with the memory off; `swarm export --memory` brings it along."
-        if loaded.config.ltm is not None and not ours
-        else "Nothing was left out."
-    )
-    meta = json.dumps(loaded.meta, indent=2, sort_keys=True, ensure_ascii=False)
     return _CARD.format(
-        name=name,
+        name=Path(checkpoint).resolve().name,
         parameters=f"{sum(p.numel() for p in model.parameters()):,}",
         architecture=type(model).__name__,
         dtype=dtype,
         digest=checkpoint_hash(checkpoint),
-        equal=equal,
+        equal="Greedy tokens are those of the checkpoint."
+        if dtype == "float32"
+        else f"The checkpoint computes in float32, this one rounds to {dtype}: greedy tokens may differ.",
         limit=limits[model.config.model_type],
-        left_out=left_out,
+        left_out=_LEFT_OUT if loaded.config.ltm is not None and not ours else "Nothing was left out.",
         registration="import ulm.hf.ulm_model  # registers the class (pip install ulm-swarm)\n" if ours else "",
         vllm=_MEMORY if ours else _about_vllm(loaded, model, dtype),
-        meta=meta,
+        meta=json.dumps(loaded.meta, indent=2, sort_keys=True, ensure_ascii=False),
     )
 
 
 def _about_vllm(loaded: Checkpoint, model: Any, dtype: str) -> str:
-    head, warning = loaded.config.head_size, ""
-    if head not in VLLM_CPU_HEADS:
-        known = ", ".join(map(str, VLLM_CPU_HEADS))
-        warning = f"\nOn a CPU, vLLM 0.32 has no attention for heads of {head}: only {known}.\n"
-    return _VLLM.format(dtype=dtype, length=model.config.max_position_embeddings, warning=warning)
+    head, known = loaded.config.head_size, ", ".join(map(str, VLLM_CPU_HEADS))
+    warning = f"\nOn a CPU, vLLM 0.32 has no attention for heads of {head}: only {known}.\n"
+    return _VLLM.format(
+        dtype=dtype, length=model.config.max_position_embeddings, warning="" if head in VLLM_CPU_HEADS else warning
+    )
 
+
+_LEFT_OUT = (
+    "**Left out:** the checkpoint's long-term memory, which is added to the model and never woven into it. This "
+    "is the same model with the memory off; `swarm export --memory` brings it along."
+)
 
 _CARD = """\
 ---

@@ -1,44 +1,42 @@
 """To and from the models of transformers.
 
 Owns the map between `Decoder` and Llama-family models: config fields and tensor names, the fused projections
-split and joined. Imports transformers when called, not before. It refuses to guess: a feature that `Decoder`
-lacks is an error that names it.
+split and joined. It refuses to guess: a feature that `Decoder` lacks is an error that names it.
 
 Llama has no sliding window, so `to_llama` computes the same logits for texts of at most `window` tokens, and
 says so through `max_position_embeddings`. Mistral has one; `to_mistral` is equal at any length.
 """
 
-from __future__ import annotations
-
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import tokenizers
 import torch
 from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ulm.config import ModelConfig
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import (
-        LlamaForCausalLM,
-        MistralForCausalLM,
-        PretrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerFast,
-    )
-
-# (name here, name in transformers) of the tensors that are the same in both.
-_OUTER = (("embed.weight", "model.embed_tokens.weight"), ("norm", "model.norm.weight"))
-_LAYER = (
-    ("attn_norm", "input_layernorm.weight"),
-    ("out.weight", "self_attn.o_proj.weight"),
-    ("mlp_norm", "post_attention_layernorm.weight"),
-    ("down.weight", "mlp.down_proj.weight"),
-)
-_QKV = tuple(f"self_attn.{part}_proj.weight" for part in "qkv")
-_GATE_UP = ("mlp.gate_proj.weight", "mlp.up_proj.weight")
+_LAYER = {
+    "attn_norm": ("input_layernorm.weight",),
+    "qkv.weight": tuple(f"self_attn.{part}_proj.weight" for part in "qkv"),
+    "out.weight": ("self_attn.o_proj.weight",),
+    "mlp_norm": ("post_attention_layernorm.weight",),
+    "gate_up.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    "down.weight": ("mlp.down_proj.weight",),
+}
+"""By the name of a block's tensor here: the names in transformers of what it consists of, row below row."""
 
 
 def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCausalLM:
@@ -51,13 +49,10 @@ def to_llama(model: Decoder, tokenizer: Tokenizer | None = None) -> LlamaForCaus
     Raises:
         ValueError: the width is not a multiple of the heads, which Llama's config does not allow.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     c = model.config
     if c.d_model % c.n_head:
         raise ValueError(f"Llama needs d_model ({c.d_model}) to be a multiple of n_head ({c.n_head}); use to_mistral")
-    config = LlamaConfig(**_config_fields(model, tokenizer), max_position_embeddings=c.window)
-    return _fill(LlamaForCausalLM, config, model)
+    return _exported(LlamaForCausalLM, model, tokenizer, max_position_embeddings=c.window)
 
 
 def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: int = 8192) -> MistralForCausalLM:
@@ -68,14 +63,13 @@ def to_mistral(model: Decoder, tokenizer: Tokenizer | None = None, max_length: i
         tokenizer: sets the end-of-text and padding ids.
         max_length: `max_position_embeddings`, the longest text that servers accept; it changes no logit.
     """
-    from transformers import MistralConfig, MistralForCausalLM
-
-    config = MistralConfig(
-        **_config_fields(model, tokenizer),
+    return _exported(
+        MistralForCausalLM,
+        model,
+        tokenizer,
         max_position_embeddings=max_length,
         sliding_window=model.config.window,
     )
-    return _fill(MistralForCausalLM, config, model)
 
 
 def from_llama(
@@ -95,106 +89,90 @@ def from_llama(
     Raises:
         ValueError: nothing is there, or the model has a feature that `Decoder` lacks.
     """
-    if isinstance(model_or_path, (str, Path)):
-        source, tokenizer = _load(model_or_path)
-    else:
-        source, tokenizer = model_or_path, None
+    source, tokenizer = _load(model_or_path) if isinstance(model_or_path, (str, Path)) else (model_or_path, None)
     config = _import_config(source.config, window)
     theirs: dict[str, Tensor] = source.state_dict()
-    ours = {name: theirs[other] for name, other in _OUTER}
-    if not config.tie_embeddings:
-        ours["head.weight"] = theirs["lm_head.weight"]
-    for i in range(config.n_layer):
-        layer = f"model.layers.{i}."
-        for name, other in _LAYER:
-            ours[f"blocks.{i}.{name}"] = theirs[layer + other]
-        ours[f"blocks.{i}.qkv.weight"] = torch.cat([theirs[layer + part] for part in _QKV])
-        ours[f"blocks.{i}.gate_up.weight"] = torch.cat([theirs[layer + part] for part in _GATE_UP])
-    model = Decoder(config)
-    model = model.to(source.device, source.dtype)
-    model.load_state_dict(ours)
+    model = Decoder(config).to(source.device, source.dtype)
+    model.load_state_dict({name: torch.cat([theirs[part] for part in parts]) for name, parts in _parts(config).items()})
     return model.eval(), tokenizer
 
 
-def _config_fields(model: Decoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    c = model.config
-    return {
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.d_model,
-        "intermediate_size": c.d_ff,
-        "num_hidden_layers": c.n_layer,
-        "num_attention_heads": c.n_head,
-        "num_key_value_heads": c.n_kv_head,
-        "head_dim": c.head_size,
-        "hidden_act": "silu",
-        "rms_norm_eps": c.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-        "tie_word_embeddings": c.tie_embeddings,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eot_id if tokenizer else None,
-        "pad_token_id": tokenizer.pad_id if tokenizer else None,
-        "dtype": model.dtype,
-    }
+def _parts(config: ModelConfig) -> dict[str, list[str]]:
+    """Return the names in transformers of what each tensor of a `Decoder` consists of."""
+    parts = {"embed.weight": ["model.embed_tokens.weight"], "norm": ["model.norm.weight"]}
+    if not config.tie_embeddings:
+        parts["head.weight"] = ["lm_head.weight"]
+    for i in range(config.n_layer):
+        parts |= {f"blocks.{i}.{name}": [f"model.layers.{i}.{part}" for part in of] for name, of in _LAYER.items()}
+    return parts
 
 
 def to_fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """Return a µLM's tokenizer as transformers wants it."""
-    from transformers import PreTrainedTokenizerFast
+    """Return what encodes as ours: markers in a text are text, and nothing is put before or after it."""
+    inner = tokenizers.Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_json()), "post_processor": None}))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token=inner.id_to_token(tokenizer.pad_id),
+        eos_token=inner.id_to_token(tokenizer.eot_id),
+        split_special_tokens=True,
+        padding_side="left",  # as batches have to be padded that are continued
+    )
 
-    inner = tokenizer.inner
-    names = {"pad_token": inner.id_to_token(tokenizer.pad_id), "eos_token": inner.id_to_token(tokenizer.eot_id)}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
 
-
-def _fill(kind: Any, config: PretrainedConfig, model: Decoder) -> Any:
+def _exported(kind: Any, model: Decoder, tokenizer: Tokenizer | None, **fields: Any) -> Any:
+    """Return a model of a class of transformers with our shape and a copy of our weights."""
     c = model.config
     if model.ltm is not None:
         raise ValueError("transformers has no long-term memory; export a model without one")
-    ours = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    theirs = {other: ours[name] for name, other in _OUTER}
-    theirs["lm_head.weight"] = ours["embed.weight" if c.tie_embeddings else "head.weight"]
-    q, kv = c.n_head * c.head_size, c.n_kv_head * c.head_size
-    for i in range(c.n_layer):
-        layer = f"model.layers.{i}."
-        for name, other in _LAYER:
-            theirs[layer + other] = ours[f"blocks.{i}.{name}"]
-        for part, rows in zip(_QKV, ours[f"blocks.{i}.qkv.weight"].split([q, kv, kv]), strict=True):
-            theirs[layer + part] = rows
-        for part, rows in zip(_GATE_UP, ours[f"blocks.{i}.gate_up.weight"].split([c.d_ff, c.d_ff]), strict=True):
-            theirs[layer + part] = rows
+    config = kind.config_class(
+        vocab_size=c.vocab_size,
+        hidden_size=c.d_model,
+        intermediate_size=c.d_ff,
+        num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head,
+        num_key_value_heads=c.n_kv_head,
+        head_dim=c.head_size,
+        hidden_act="silu",
+        rms_norm_eps=c.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        tie_word_embeddings=c.tie_embeddings,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eot_id if tokenizer else None,
+        pad_token_id=tokenizer.pad_id if tokenizer else None,
+        dtype=model.dtype,
+        **fields,
+    )
     with torch.random.fork_rng(devices=[]):  # its initial weights would draw from the global generator
         other_model = kind(config).to(model.device)
     for parameter in other_model.parameters():  # not `.to(dtype)`, which would round the rotary frequencies too
         parameter.data = parameter.data.to(model.dtype)
+    theirs: dict[str, Tensor] = other_model.state_dict()
+    ours = model.state_dict()
+    for name, parts in _parts(c).items():
+        theirs |= zip(parts, ours[name].split([len(theirs[part]) for part in parts]), strict=True)
+    if c.tie_embeddings:
+        theirs["lm_head.weight"] = ours["embed.weight"]
     other_model.load_state_dict(theirs)
     return other_model.eval()
 
 
 def _load(name_or_path: str | Path) -> tuple[PreTrainedModel, Tokenizer | None]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(str(name_or_path), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(_not_found(name_or_path, error)) from error
-    _import_config(config, None)  # before the weights are fetched, which may take long
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name_or_path), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except OSError as error:
-        raise ValueError(_not_found(name_or_path, error)) from error
+    # The config before the weights, which may take long to fetch.
+    _import_config(_pretrained(AutoConfig, name_or_path), None)
+    model = _pretrained(AutoModelForCausalLM, name_or_path, dtype=torch.float32, use_safetensors=True)
     folder = Path(name_or_path)
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        return model, None
-    return model, Tokenizer.load(name_or_path)
+    has_none = folder.is_dir() and not (folder / "tokenizer.json").is_file()
+    return model, None if has_none else Tokenizer.load(name_or_path)
 
 
-def _not_found(name_or_path: str | Path, error: Exception) -> str:
-    return (
-        f"no Llama model with safetensors at {name_or_path}: give a folder, or a Hugging Face name that "
-        f"this machine can reach ({str(error).splitlines()[0]})"
-    )
+def _pretrained(kind: Any, name_or_path: str | Path, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(name_or_path), trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Llama model with safetensors at {name_or_path}: give a folder, or a Hugging Face name that "
+            f"this machine can reach ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _import_config(config: PretrainedConfig, window: int | None) -> ModelConfig:

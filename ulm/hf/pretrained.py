@@ -5,16 +5,18 @@ downloaded from the hub. A folder takes its name when it is whole.
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+
+from ulm.files import sha256
 
 _DONE = "config.json"
 
@@ -50,65 +52,51 @@ KNOWN = {
 
 def cache_folder() -> Path:
     """Return where fetched models are: $ULM_SWARM_CACHE, or ulm-swarm in the user's cache folder."""
-    own = os.environ.get("ULM_SWARM_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ulm-swarm"
+    beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ULM_SWARM_CACHE") or beside / "ulm-swarm")
 
 
-def fetched(name: str, cache: Path | None = None) -> Path | None:
-    """Return the folder of a known model if it is here; arguments as of `fetch`."""
-    folder = (cache or cache_folder()) / "models" / name
+def fetched(name: str) -> Path | None:
+    """Return the folder of a known model if it is here."""
+    folder = cache_folder() / "models" / name
     return folder if (folder / _DONE).is_file() else None
 
 
-def fetch(name: str, cache: Path | None = None) -> Path:
-    """Return the folder of a known model, made on the first call.
-
-    Args:
-        name: one of `KNOWN`.
-        cache: where folders are kept; None takes `cache_folder()`.
+def fetch(name: str) -> Path:
+    """Return the folder of a model of `KNOWN`, made on the first call.
 
     Raises:
         ValueError: there is no such model, or neither its package nor the hub is at hand.
     """
     if (source := KNOWN.get(name)) is None:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
-    if (here := fetched(name, cache)) is not None:
-        return here
     package = importlib.util.find_spec(source.package)
     if package is not None and package.origin is not None:
-        file = Path(package.origin).parent / source.file
-        return _make(name, cache, lambda made: _convert(file, made))
-    return _make(name, cache, lambda made: _download(name, source, made))
+        return _made(name, partial(_convert, Path(package.origin).parent / source.file))
+    return _made(name, partial(_download, name, source))
 
 
-def from_gguf(file: Path, cache: Path | None = None) -> Path:
+def from_gguf(file: Path) -> Path:
     """Return the folder of float16 weights that a GGUF file holds, made on the first call and kept by its content.
 
     Raises:
         ValueError: it is no GGUF file that transformers can read, or the package gguf is missing.
     """
-    name = f"gguf-{_digest(file)[:16]}"
-    return fetched(name, cache) or _make(name, cache, lambda made: _convert(file, made))
+    return _made(f"gguf-{sha256(file)[:16]}", partial(_convert, file))
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _make(name: str, cache: Path | None, fill: Callable[[Path], None]) -> Path:
-    """Return the cached folder of this name after `fill` has written all of it."""
-    folder = (cache or cache_folder()) / "models" / name
+def _made(name: str, fill: Callable[[Path], None]) -> Path:
+    """Return the cached folder of this name, where it is not there after `fill` has written all of it."""
+    if (here := fetched(name)) is not None:
+        return here
+    folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # it is not whole
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
         made = Path(part) / "model"
         fill(made)
-        try:
+        with contextlib.suppress(OSError):  # somebody else was faster
             made.rename(folder)
-        except OSError:  # somebody else was faster
-            if fetched(name, cache) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
     return folder
 
 
@@ -119,21 +107,6 @@ def memory_bytes() -> float:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number
             there = min(there, float(Path(file).read_text(encoding="ascii")))
     return there
-
-
-def _check_size(file: Path) -> None:
-    """Raise ValueError if the weights of a GGUF file do not fit into memory in float32, as they are unpacked."""
-    from gguf import GGUFReader
-
-    try:
-        needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
-    except Exception as error:  # whatever a damaged file may raise
-        raise _unreadable(file, error) from error
-    if needed > (there := memory_bytes()):
-        raise ValueError(
-            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
-            f"model, or serve the file elsewhere and ask it through engine openai"
-        )
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
@@ -149,11 +122,20 @@ def _convert(file: Path, folder: Path) -> None:
 
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(f"reading {file.name} needs the package gguf: pip install gguf")
-    _check_size(file)
-    place = str(file.parent)
+    from gguf import GGUFReader
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=file.name, dtype=torch.float32)
+        needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
+    except Exception as error:  # whatever a damaged file may raise
+        raise _unreadable(file, error) from error
+    if needed > (there := memory_bytes()):
+        raise ValueError(
+            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
+            f"model, or serve the file elsewhere and ask it through engine openai"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except Exception as error:  # whatever a damaged file, or a model that is not known, may raise
         raise _unreadable(file, error) from error
     # What was read is plain float32 now; transformers would refuse to save it as the quantized model it came from.

@@ -13,7 +13,6 @@ Axes: B rows, T tokens, V vocabulary.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,8 +55,6 @@ _OFF_AT_ONE = {
     "length_penalty", "typical_p", "guidance_scale",
 }  # fmt: skip
 """Options whose 1 means "not wanted"; that of others is 0."""
-
-_DEFAULT_NEW_TOKENS = 20  # as transformers
 
 
 class UlmConfig(PretrainedConfig):  # type: ignore[misc]
@@ -131,11 +128,6 @@ class IdTokenizer(Tokenizer):
         """Return the text that names ids."""
         return "".join(f"{i} " for i in ids)
 
-    @cached_property
-    def token_texts(self) -> list[str]:
-        """The text of every id on its own."""
-        return [self.decode([i]) for i in range(self._size)]
-
 
 class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A µLM as transformers wants it.
@@ -192,8 +184,9 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         logits = read_document(self.model, input_ids).all_logits()
         loss = None
         if labels is not None:
-            count = kwargs.get("num_items_in_batch")
-            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=count)
+            loss = self.loss_function(
+                logits, labels, self.config.vocab_size, num_items_in_batch=kwargs.get("num_items_in_batch")
+            )
         if order_BT is not None:
             logits = logits.gather(1, order_BT.argsort(dim=1)[..., None].expand_as(logits))
         return CausalLMOutput(loss=loss, logits=logits)
@@ -234,15 +227,19 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         options = {**config.update(**kwargs), **config.to_diff_dict()}
         known = _OPTIONS if config.do_sample else _OPTIONS | _OF_SAMPLING
         _refuse("generate with", {name: value for name, value in options.items() if name not in known})
-        eos_id = _only(config.eos_token_id)
-        prompts = _rows(ids_BT, attention_mask)
-        new_tokens = config.max_new_tokens
-        if new_tokens is None:
-            new_tokens = _DEFAULT_NEW_TOKENS if config.max_length is None else config.max_length - ids_BT.shape[1]
+        ends = config.eos_token_id if isinstance(config.eos_token_id, Sequence) else [config.eos_token_id]
+        if len(ends) != 1:
+            raise ValueError(f"a µLM cannot generate with several end tokens, got {list(ends)}")
+        (eos_id,) = ends
+        real_BT = torch.ones_like(ids_BT) if attention_mask is None else attention_mask
+        prompts = [ids[real.bool()].tolist() for ids, real in zip(ids_BT, real_BT, strict=True)]
+        if not all(prompts):
+            raise ValueError("a row without a token cannot be continued; begin it with the end-of-text token")
+        if (new_tokens := config.max_new_tokens) is None:
+            new_tokens = 20 if config.max_length is None else config.max_length - ids_BT.shape[1]  # as transformers
         if new_tokens < 1:
             raise ValueError(f"max_length {config.max_length} leaves no room after {ids_BT.shape[1]} tokens")
-        B = len(prompts)
-        seeds = torch.randint(2**62, (B,)).tolist() if config.do_sample else [0] * B
+        seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else [0] * len(prompts)
         temperature = (1.0 if config.temperature is None else config.temperature) if config.do_sample else 0.0
         top_p = 1.0 if config.top_p is None or not config.do_sample else config.top_p
         tokenizer = IdTokenizer(self.config.vocab_size, -1 if eos_id is None else eos_id)
@@ -250,7 +247,7 @@ class UlmForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         results = Engine(self.model, tokenizer, pack=False).generate(
             [
                 GenerationRequest(tokenizer.decode(ids), seed, new_tokens, temperature, top_p, memory=memory)
-                for ids, seed, memory in zip(prompts, seeds, memories or [None] * B, strict=True)
+                for ids, seed, memory in zip(prompts, seeds, memories or [None] * len(prompts), strict=True)
             ]
         )
         pad_id = config.pad_token_id if config.pad_token_id is not None else eos_id or 0
@@ -283,30 +280,12 @@ def to_ulm(model: Decoder, tokenizer: Tokenizer | None = None) -> UlmForCausalLM
     return wrapped
 
 
-def _rows(ids_BT: Tensor, mask_BT: Tensor | None) -> list[list[int]]:
-    """Return the ids of each row that are no padding."""
-    if mask_BT is None:
-        mask_BT = torch.ones_like(ids_BT)
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(ids_BT, mask_BT, strict=True)]
-    if not all(rows):
-        raise ValueError("a row without a token cannot be continued; begin it with the end-of-text token")
-    return rows
-
-
-def _only(eos: int | Sequence[int] | None) -> int | None:
-    """Return the one token that ends texts."""
-    if not isinstance(eos, Sequence):
-        return eos
-    if len(eos) != 1:
-        raise ValueError(f"a µLM cannot generate with several end tokens, got {list(eos)}")
-    return eos[0]
-
-
 def _refuse(what: str, options: dict[str, Any]) -> None:
     for name, value in options.items():
-        off = value is None or value is False or (isinstance(value, Sequence) and not value)
-        if not off and isinstance(value, int | float):
+        if isinstance(value, int | float) and value is not False:
             off = value == (1 if name in _OFF_AT_ONE else 0)
+        else:
+            off = isinstance(value, bool | Sequence | None) and not value
         if not off:
             shown = value if isinstance(value, int | float | str) else type(value).__name__
             raise ValueError(f"a µLM cannot {what} {name}={shown}; {'give 0' if name == 'top_k' else 'leave it out'}")

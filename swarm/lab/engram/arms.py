@@ -115,7 +115,7 @@ def learned_arm(name: str, base: Base, folder: Path) -> nn.Module:
 def shuffle(model: Any, seed: int) -> None:
     """Give every used row of a learned tier what another used row of the same table held."""
     generator = torch.Generator().manual_seed(seed)
-    for layer in model.adapter.tables:
+    for layer in model.adapter.tables.layers:
         weight = layer.table.weight.data
         used = weight.any(1).nonzero()[:, 0]
         order = used[torch.randperm(len(used), generator=generator).to(used.device)]

@@ -43,7 +43,7 @@ def cost(config: EngramEvalConfig, beside: Path, base: Base, facts: Facts, place
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "tables") % 2**63)
     for rows in config.cost.rows:
         model.add_adapter(f"rows {rows}", replace(shape, rows=max(1, rows // (len(shape.orders) * shape.heads))))
-        for layer in model.adapter.tables or ():
+        for layer in model.adapter.tables.layers if model.adapter.tables else ():
             layer.table.weight.data.copy_(torch.randn(layer.table.shape, generator=generator) * 0.01)
     arms = {"base": (model, ""), **{str(rows): (model, f"rows {rows}") for rows in config.cost.rows}}
     by_rows = _in_turns(config, base, text[:64], arms)

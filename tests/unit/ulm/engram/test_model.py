@@ -36,6 +36,10 @@ def trained(kind: str = "llama", config: EngramConfig = LEARNED) -> EngramModel:
     return model
 
 
+def trainable(model: EngramModel) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def logits(model: Any, ids: Tensor, **kwargs: Any) -> Tensor:
     with torch.no_grad():
         return model(input_ids=ids, **kwargs).logits
@@ -124,11 +128,9 @@ def test_memories_by_name_are_switched_and_only_the_active_one_is_trained() -> N
     model.memory.write("k", "1")
     model.add_adapter("tables", LEARNED)
     assert model.active_adapter == "tables"
-    trained_parameters, every = model.get_nb_trainable_parameters()
-    assert trained_parameters == sum(p.numel() for p in model.adapters["tables"].parameters())
-    assert every > trained_parameters
+    assert trainable(model) == sum(p.numel() for p in model.adapters["tables"].parameters())
     model.set_adapter("facts")
-    assert model.get_nb_trainable_parameters()[0] == 0
+    assert trainable(model) == 0
     assert model.memory.get("k") is not None
     with pytest.raises(ValueError, match="no adapter 'others'; there are: facts, tables"):
         model.set_adapter("others")
@@ -192,13 +194,13 @@ def test_a_load_that_fails_leaves_what_was_active_active(tmp_path: Path) -> None
     model.add_adapter("second", LEARNED)
     model.save_pretrained(tmp_path, ["second"], tables_on_disk=True)
     (tmp_path / "second" / "table_0.npy").unlink()
-    before = model.get_nb_trainable_parameters()
+    before = trainable(model)
     with pytest.raises(ValueError, match=r"table_0\.npy"):
         model.load_adapter(tmp_path / "second", "third")
-    assert (model.active_adapter, model.get_nb_trainable_parameters()) == ("second", before)
+    assert (model.active_adapter, trainable(model)) == ("second", before)
     model.delete_adapter("second")
     assert model.active_adapter == "default"
-    assert model.get_nb_trainable_parameters()[0] > 0
+    assert trainable(model) > 0
 
 
 def test_a_model_has_one_set_of_hooks_and_a_copy_has_its_own() -> None:
@@ -216,6 +218,22 @@ def test_a_model_has_one_set_of_hooks_and_a_copy_has_its_own() -> None:
     assert torch.equal(logits(copied, ids), bare)
     assert not torch.equal(logits(model, ids), bare)
     add_engram(model.unload(), EngramConfig(), tiny_tokenizer())
+
+
+@pytest.mark.parametrize("config", [LEARNED, EngramConfig()])
+def test_a_recorded_cache_forgets_its_last_tokens(config: EngramConfig) -> None:
+    model, ids = add_engram(tiny_model(), config, tiny_tokenizer()) if not config.layers else trained(), texts(2, 12)
+    cache = model(input_ids=ids[:, :5], use_cache=True).past_key_values
+    if config.layers:
+        with pytest.raises(RuntimeError, match="was not recorded"):
+            cache.layers[-1].crop(-1)
+    cache.activate_past_recording()
+    logits(model, ids[:, 5:7], past_key_values=cache)
+    logits(model, texts(2, 3, seed=1), past_key_values=cache)
+    cache.crop(-3)
+    assert cache.get_seq_length() == 7
+    rest = logits(model, ids[:, 7:], past_key_values=cache)
+    assert (rest - logits(model, ids)[:, 7:]).abs().max() < 1e-4
 
 
 def test_a_cache_belongs_to_the_memory_that_filled_it() -> None:
@@ -295,7 +313,7 @@ def test_phrases_fill_the_tables_before_training_and_nothing_else_changes() -> N
     assert 0 < written <= 2 * 2 * 2 * 6
     embedding = model.base_model.get_input_embeddings().weight
     added: list[torch.Tensor] = []
-    layer = model.adapter.tables[0]
+    layer = model.adapter.tables.layers[0]
     hook = layer.register_forward_hook(lambda module, args, output: added.append(output[0][0]))
     for phrase in ("the tower", "a bridge"):
         ids = tokenizer(f"see {phrase} now", add_special_tokens=False).input_ids

@@ -93,7 +93,7 @@ def test_answers_are_learned_with_the_base_frozen_and_gone_when_the_table_is_shu
     again = EngramModel.from_pretrained(tiny_model(), tmp_path, tiny_tokenizer())
     assert answers(again, records) == right
     with torch.no_grad():
-        table = again.adapter.tables[0].table.weight
+        table = again.adapter.tables.layers[0].table.weight
         used = table.abs().sum(1).nonzero()[:, 0]
         table[used] = table[used[torch.randperm(len(used), generator=torch.Generator().manual_seed(0))]]
     assert sum(a == b for a, b in zip(answers(again, records), right, strict=True)) <= 2

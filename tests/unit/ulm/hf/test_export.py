@@ -384,7 +384,7 @@ def test_a_failure_halfway_leaves_nothing_behind(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ulm.hf.export._fast_tokenizer", full)
+    monkeypatch.setattr("ulm.hf.export.to_fast_tokenizer", full)
     with pytest.raises(ValueError, match="No space left on device; check space"):
         export_checkpoint(checkpoint, tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
