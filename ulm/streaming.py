@@ -20,19 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import SHOWN_TOKENS, Control, LTMState, Reader, Staged, shuffled
+from ulm.memory.ltm import Control, Reader, shuffled
+from ulm.memory.state import SHOWN_TOKENS, LTMState, RowState, Staged
 from ulm.model import IGNORE, Block, Decoder, attend
-
-_ROWS = ("seen_B", "tail_BN", "logits_BV", "key_BX")
-"""Fields of a state whose first axis is the rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(RowState):
     """What B rows remember of their documents.
 
     Attributes:
-        kv_LBKED: rotated keys, then values, of the last K tokens of every layer.
+        kv_BLKED: rotated keys, then values, of the last K tokens of every layer.
         seen_B: tokens of the document read so far.
         tail_BN: ids of the last `SHOWN_TOKENS` - 1 tokens, -1 before the start.
         logits_BV: of the last token read; what is asked how surprising the next one is.
@@ -40,7 +38,7 @@ class StreamState:
         memory: None without one.
     """
 
-    kv_LBKED: Tensor
+    kv_BLKED: Tensor
     seen_B: Tensor
     tail_BN: Tensor
     logits_BV: Tensor
@@ -52,59 +50,29 @@ class StreamState:
         """Return the state before the first token."""
         c, device, dtype = model.config, model.device, model.dtype
         X = len(c.ltm.layers) * c.ltm.width if c.ltm else 0
-        memory = LTMState.empty(c.ltm, batch, device=device, dtype=dtype) if c.ltm else None
         return cls(
-            kv_LBKED=torch.zeros(
-                c.n_layer, batch, c.window - 1, 2 * c.n_kv_head, c.head_size, device=device, dtype=dtype
+            kv_BLKED=torch.zeros(
+                batch, c.n_layer, c.window - 1, 2 * c.n_kv_head, c.head_size, device=device, dtype=dtype
             ),
             seen_B=torch.zeros(batch, device=device, dtype=torch.long),
             tail_BN=torch.full((batch, SHOWN_TOKENS - 1), -1, device=device, dtype=torch.long),
             logits_BV=torch.zeros(batch, c.vocab_size if c.ltm else 0, device=device),
             key_BX=torch.zeros(batch, X, device=device),
-            memory=memory,
+            memory=LTMState.empty(c.ltm, batch, device=device, dtype=dtype) if c.ltm else None,
         )
 
-    def detach(self) -> StreamState:
-        """Return the same values without their gradient history."""
-        memory = self.memory.detach() if self.memory else None
-        kv, logits, key = self.kv_LBKED.detach(), self.logits_BV.detach(), self.key_BX.detach()
-        return StreamState(kv, self.seen_B, self.tail_BN, logits, key, memory)
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything by name, rows first, for safetensors and for gathering from workers."""
-        found = {"kv_BLKED": self.kv_LBKED.transpose(0, 1).contiguous()}
-        for name in _ROWS:
-            found[name] = getattr(self, name).contiguous()
-        if self.memory is not None:
-            found |= {f"memory.{name}": tensor for name, tensor in self.memory.tensors().items()}
-        return found
+        """Return everything by name; what the memory holds is called `memory.` and its name there."""
+        found = {name: tensor for name, tensor in super(StreamState, self).tensors().items() if name != "memory"}
+        memory = self.memory.tensors() if self.memory else {}
+        return found | {f"memory.{name}": tensor for name, tensor in memory.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> StreamState:
         """Rebuild what `tensors` gave."""
         memory = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
-        rest = {name: tensors[name] for name in _ROWS}
-        kv_LBKED = tensors["kv_BLKED"].transpose(0, 1).contiguous()
-        return cls(kv_LBKED, **rest, memory=LTMState.from_tensors(memory) if memory else None)
-
-    def select(self, rows: Tensor) -> StreamState:
-        """Return a copy that holds only the given rows."""
-        memory = self.memory.select(rows) if self.memory else None
-        rest = {name: getattr(self, name)[rows] for name in _ROWS}
-        return StreamState(self.kv_LBKED[:, rows], **rest, memory=memory)
-
-    def replaced(self, rows_R: Tensor, other: StreamState, with_memory_R: Tensor) -> StreamState:
-        """Return a copy whose given rows are the first of another state; memories only where asked for."""
-        R = len(rows_R)
-        parts = {name: getattr(self, name).clone() for name in _ROWS}
-        for name, tensor in parts.items():
-            tensor[rows_R] = getattr(other, name)[:R]
-        kv = self.kv_LBKED.clone()
-        kv[:, rows_R] = other.kv_LBKED[:, :R]
-        memory = self.memory
-        if memory is not None and other.memory is not None:
-            memory = memory.replaced(rows_R[with_memory_R], other.memory, with_memory_R.nonzero()[:, 0])
-        return StreamState(kv, **parts, memory=memory)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("memory.")}
+        return cls(**own, memory=LTMState.from_tensors(memory) if memory else None)
 
     def restarted(self, documents_B: Tensor, texts_B: Tensor | None = None) -> StreamState:
         """Return a state in which some rows start anew.
@@ -282,7 +250,7 @@ class _WindowPass:
         q, k, v = block.project(x_BSC, cos, sin)
         new = torch.cat((k, v), dim=2)
         # The first tokens of what was carried have left the window since.
-        seen = [] if self.fresh else [self.before.kv_LBKED[layer, :, start:].to(new.dtype)]
+        seen = [] if self.fresh else [self.before.kv_BLKED[:, layer, start:].to(new.dtype)]
         seen += [*self.kv[layer], new]
         self.kv[layer].append(new)
         keys, values = (new if len(seen) == 1 else torch.cat(seen, dim=1)).chunk(2, dim=2)
@@ -315,10 +283,10 @@ class _WindowPass:
         K = self.model.config.window - 1
         kept_BK11 = (counts_B[:, None] + torch.arange(K, device=counts_B.device))[..., None, None]
         layers = []
-        for before_BKED, new in zip(self.before.kv_LBKED, self.kv, strict=True):
+        for before_BKED, new in zip(self.before.kv_BLKED.unbind(1), self.kv, strict=True):
             line = torch.cat((before_BKED.to(new[0].dtype), *new), dim=1)
             layers.append(line.gather(1, kept_BK11.expand(-1, -1, *line.shape[2:])))
-        return torch.stack(layers)
+        return torch.stack(layers, dim=1)
 
 
 def _attend_quickly(model: Decoder, q: Tensor, keys: Tensor, values: Tensor, bias_BSQ: Tensor | None) -> Tensor:
@@ -403,7 +371,7 @@ def read_chunk(
         parts.append(reading if memory is None else memory.finish(reading, now, ids, counts))
         now = parts[-1].state
     whole = Reading.join(parts)
-    return replace(whole, state=replace(now, kv_LBKED=window.carried_on(counts_B)))
+    return replace(whole, state=replace(now, kv_BLKED=window.carried_on(counts_B)))
 
 
 def read_document(

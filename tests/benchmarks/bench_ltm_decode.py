@@ -53,9 +53,8 @@ def decoding(model: Decoder, prompts: list[list[int]], steps: int) -> Callable[[
         cache, logits = lean.prefill([ids[-WINDOW:] for ids in prompts], WINDOW)
         advance = lean.stepper(cache, steps)
     else:
-        reading = read_prompts(model, prompts, [None] * len(prompts), WINDOW)
-        logits = reading.logits_BV
-        advance = lean.stepper(reading.window, steps, MemoryStepper(model.ltm, reading.memory))
+        cache, logits, staged = read_prompts(model, prompts, [None] * len(prompts), WINDOW)
+        advance = lean.stepper(cache, steps, MemoryStepper(model.ltm, staged))
     held = [logits]
 
     def turn() -> None:

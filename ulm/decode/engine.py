@@ -21,8 +21,8 @@ from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.decode.prompts import read_prompts
 from ulm.decode.stepper import LeanDecoder
 from ulm.memory.exact import ExactIndex, recall
-from ulm.memory.ltm import LTMState
 from ulm.memory.ngrams import NOTHING
+from ulm.memory.state import LTMState
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
 from ulm.tokenizer import Tokenizer
@@ -277,8 +277,8 @@ class Engine:
         """
         if self.model.ltm is not None:
             memories = [row.request.memory for row in rows]
-            reading = read_prompts(self.model, [row.ids for row in rows], memories, slots)
-            return rows, reading.window, reading.logits_BV, MemoryStepper(self.model.ltm, reading.memory)
+            cache, logits, memory = read_prompts(self.model, [row.ids for row in rows], memories, slots)
+            return rows, cache, logits, MemoryStepper(self.model.ltm, memory)
         short = [row for row in rows if len(row.ids) <= slots]
         if len(short) == len(rows):
             return rows, *self._read_short(rows, slots), None

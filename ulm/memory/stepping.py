@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged, array_module, as_type
+from ulm.memory.ltm import LTM, Reader, array_module, as_type
+from ulm.memory.state import SHOWN_TOKENS, LTMState, Placement, Staged
 
 _BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "recent_BS", "clock_B")
 """What decides where tokens are written, if keys do not."""

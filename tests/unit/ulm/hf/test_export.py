@@ -269,7 +269,7 @@ def test_memories_go_on_in_a_later_call(with_ltm: Path, memory_model: UlmForCaus
     told, asked = (random_ids(1, length, model.config.vocab_size) for length in (50, 20))
     first = memory_model.generate(told, max_new_tokens=NEW, return_dict_in_generate=True)
     (memory,) = first.memories
-    assert memory.counts().item() > 0
+    assert (memory.position_BM >= 0).any()
     later = memory_model.generate(asked, max_new_tokens=NEW, memories=[memory])[0, 20:].tolist()
     assert later == ours(model, asked[0].tolist(), memory=memory)
     assert later != theirs(memory_model, asked[0].tolist())
