@@ -1,8 +1,9 @@
-"""Files that are whole or not there: written beside their place, flushed, then renamed.
+"""Files that are whole or not there: written beside their place, flushed, then renamed; and what identifies them.
 
 The same order of system calls as `swarm.files`, which this package may not import.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def digest(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_tree(folder: Path) -> None:

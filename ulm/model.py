@@ -343,7 +343,7 @@ def attend_quickly(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, seen:
 
 
 def _store(ring: Tensor, new: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
-    """Write what is new (B, T, ...) into its slots of a ring (B, W, ...), in place; slots of padding stay as they were."""
+    """Write what is new (B, T, ...) into its slots of a ring (B, W, ...), in place; slots of padding are left."""
     ones = (1,) * (new.dim() - 2)
     index = slots_BT.view(*slots_BT.shape, *ones).expand_as(new)
     if real_BT is not None:

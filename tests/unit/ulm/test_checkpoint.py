@@ -342,9 +342,9 @@ def test_bad_config_is_explained(saved: Path, change: Callable[[dict[str, Any]],
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("norm"), "lack norm"),
-        (lambda t: t.update(extra=torch.zeros(2)), "unknown tensors extra"),
-        (lambda t: t.update(norm=torch.zeros(3)), r"norm have shape \(3,\), the model config means \(16,\)"),
+        (lambda t: t.pop("norm"), "another model config: .* Missing .*norm"),
+        (lambda t: t.update(extra=torch.zeros(2)), "another model config: .* Unexpected .*extra"),
+        (lambda t: t.update(norm=torch.zeros(3)), r"another model config: .* norm: .*\[3\].*\[16\]"),
     ],
 )
 def test_weights_of_another_shape_are_explained(
