@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ulm.config import LTMConfig, ModelConfig
 from ulm.decode.prompts import read_prompts
-from ulm.decode.stepper import LeanDecoder
+from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.memory import CONTROLS
 from ulm.memory.state import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryStepper
@@ -68,7 +68,7 @@ def decoded(model: Decoder, text: list[int], prompt: int) -> torch.Tensor:
     cache, logits, staged = read_prompts(model, [text[:prompt]], [None], slots=model.config.window)
     assert model.ltm is not None
     memory = MemoryStepper(model.ltm, staged)
-    stepper = LeanDecoder(model).stepper(cache, len(text), memory)
+    stepper = Stepper(LeanDecoder(model), cache, len(text), memory)
     later = [stepper(torch.full((4,), token))[0].clone() for token in text[prompt:]]
     return torch.stack([logits[0], *later])
 
@@ -117,7 +117,7 @@ def test_stepping_stores_what_reading_stores(kind: str, text: list[int]) -> None
     text = text[: len(text) // SEGMENT * SEGMENT] or [1] * SEGMENT
     cache, _, staged = read_prompts(model, [text[:1]], [None], slots=model.config.window)
     assert model.ltm is not None
-    stepper = LeanDecoder(model).stepper(cache, len(text), MemoryStepper(model.ltm, staged))
+    stepper = Stepper(LeanDecoder(model), cache, len(text), MemoryStepper(model.ltm, staged))
     for token in text[1:]:
         stepper(torch.full((4,), token))
     whole = read_document(model, torch.tensor([text])).state.memory

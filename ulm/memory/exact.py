@@ -13,6 +13,7 @@ Axes: B rows, T tokens, V vocabulary.
 
 import json
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,17 @@ class ExactIndex:
             if not lengths[len(end)]:
                 del lengths[len(end)]
 
+    def after(self, ids: Sequence[int]) -> int:
+        """Return which token follows a text; `NOTHING` where the memory says nothing."""
+        lengths = self._lengths_by_token.get(ids[-1]) if ids else None
+        if not lengths:
+            return NOTHING
+        line = _bytes(ids[-max(lengths) :])
+        ends = [line[-4 * n :] for n in lengths if 4 * n <= len(line)]
+        known = [end for end in ends if end in self._next]
+        following = self._next[max(known, key=len)] if known else {(0, False): NOTHING}
+        return following[min(following)]
+
     def following(self, ids_BT: NDArray[np.integer], last: int) -> NDArray[np.int64]:
         """Return what the memory says after each of the last positions, (B, last); `NOTHING` where it says nothing.
 
@@ -85,17 +97,10 @@ class ExactIndex:
             ids_BT: texts; `NOTHING` where there is none (padding), which matches no fact.
             last: how many positions are asked for.
         """
-        found = np.full((ids_BT.shape[0], last), NOTHING, dtype=np.int64)
-        first = ids_BT.shape[1] - last + 1
-        for row, ids_T in enumerate(ids_BT.astype(np.int32)):
-            line = ids_T.tobytes()
-            for end, token in enumerate(ids_T[first - 1 :].tolist(), first):
-                lengths = [n for n in self._lengths_by_token.get(token, ()) if n <= end]
-                ends = [line[4 * (end - n) : 4 * end] for n in lengths]
-                if known := [key for key in ends if key in self._next]:
-                    following = self._next[max(known, key=len)]
-                    found[row, end - first] = following[min(following)]
-        return found
+        T, reach = ids_BT.shape[1], self.longest
+        ends = range(T - last + 1, T + 1)
+        found = [self.after(ids[max(0, end - reach) : end]) for ids in ids_BT.tolist() for end in ends]
+        return np.array(found, dtype=np.int64).reshape(-1, last)
 
 
 def recall(logits_BTV: Tensor, next_BT: NDArray[np.int64], certainty: float = 0.999) -> Tensor:
@@ -267,4 +272,4 @@ class ExactMemory:
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
-    return np.array(ids, dtype=np.int32).tobytes()
+    return array("i", ids).tobytes()
