@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ulm.config import ModelConfig
-from ulm.files import digest, sync, sync_tree
+from ulm.files import sha256, sync, sync_tree
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -105,7 +105,7 @@ def save_checkpoint(
             "num_parameters": model.num_parameters(),
             "meta": meta,
             "special_ids": {"eot": tokenizer.eot_id, "pad": tokenizer.pad_id},
-            "sha256": {name: digest(incoming / name) for name in _HASHED},
+            "sha256": {name: sha256(incoming / name) for name in _HASHED},
         }
         try:
             text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -271,7 +271,7 @@ def _require(path: Path) -> Path:
 
 def _verify(path: Path, expected: str) -> None:
     try:
-        found = digest(_require(path))
+        found = sha256(_require(path))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     if found != expected:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, flushed, then renamed; and what identifies them.
+"""Files that are whole or not there: written beside their place, flushed, then renamed.
 
 The same order of system calls as `swarm.files`, which this package may not import.
 """
@@ -30,8 +30,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     sync(path.parent)
 
 
-def digest(path: Path) -> str:
-    """Return the hex sha256 of a file."""
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

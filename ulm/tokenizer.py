@@ -102,13 +102,11 @@ class Tokenizer:
                     f"no tokenizer at {name_or_path}: give a folder with tokenizer.json or a Hugging Face name that "
                     f"this machine can reach"
                 ) from error
-        ids = [inner.token_to_id(token) for token in ("<pad>", "<eot>")]
-        if ids[1] is None:  # a foreign tokenizer: take its own end of text
-            for token in ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>"):
-                if inner.token_to_id(token) is not None:
-                    ids = [inner.token_to_id(token), inner.token_to_id(token)]
-                    break
-        return cls(inner, ids[0] or 0, ids[1] or 0)
+        pad, eot = inner.token_to_id("<pad>"), inner.token_to_id("<eot>")
+        foreign = [inner.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>")]
+        if eot is None and (own := [token_id for token_id in foreign if token_id is not None]):
+            pad = eot = own[0]
+        return cls(inner, pad or 0, eot or 0)
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""

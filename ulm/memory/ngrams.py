@@ -11,6 +11,7 @@
 Axes: B rows of a batch, T tokens, H heads of one layer over all orders, N tokens of the longest n-gram, L layers.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -125,10 +126,6 @@ class NgramHash(nn.Module):
 
 def _primes(start: int, count: int) -> list[int]:
     """Return the first primes that are not below a number."""
-    found: list[int] = []
-    number = max(2, start)
-    while len(found) < count:
-        if number < 4 or (number % 2 and all(number % d for d in range(3, int(number**0.5) + 1, 2))):
-            found.append(number)
-        number += 1
-    return found
+    numbers = itertools.count(max(2, start))
+    primes = (n for n in numbers if n < 4 or (n % 2 and all(n % d for d in range(3, int(n**0.5) + 1, 2))))
+    return list(itertools.islice(primes, count))

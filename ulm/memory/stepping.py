@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -132,17 +132,16 @@ class MemoryStepper:
         for hidden_BSC, before_BC in zip(cache.hidden_LBSC, cache.before_LBC, strict=True):
             hidden_TBC = hidden_BSC.new_zeros(self._length, B, hidden_BSC.shape[-1])
             line_BTC = torch.cat((before_BC[:, None], hidden_BSC), dim=1)
-            hidden_TBC[-S - 1 :] = _along(line_BTC, F.pad(newest_BS + 1, (1, 0)).clamp(min=0)).transpose(0, 1)
+            place_BT1 = F.pad(newest_BS + 1, (1, 0)).clamp(min=0)[..., None]
+            hidden_TBC[-S - 1 :] = torch.take_along_dim(line_BTC, place_BT1, dim=1).transpose(0, 1)
             self._hidden_TBC.append(hidden_TBC)
         self._hidden = [list(hidden_TBC) for hidden_TBC in self._hidden_TBC]
         self._nats, self._ids = list(self._nats_TB), list(self._ids_TB)
         self._logits_BV = cache.logits_BV
         # The same memory once more, as arrays that are cheap to index where there can be such: NumPy has no bfloat16.
-        self._cheap: Callable[[Tensor], Any] = _itself
-        if like.device.type == "cpu" and like.dtype != torch.bfloat16:
-            self._cheap = Tensor.numpy
-        views: list[Any] = [self._cheap(getattr(cache.memory, field.name)) for field in fields(LTMState)]
-        self._memory = LTMState(*views)
+        numpy = like.device.type == "cpu" and like.dtype != torch.bfloat16
+        self._cheap: Callable[[Tensor], Any] = Tensor.numpy if numpy else lambda tensor: tensor
+        self._memory = LTMState(**{name: self._cheap(tensor) for name, tensor in cache.memory.tensors().items()})
         self._xp = array_module(self._memory.clock_B)
         self._cheap_keys, self._cheap_values = (
             [self._cheap(x) for x in layers] for layers in (self._keys_BHDM, self._values_BHND)
@@ -188,9 +187,7 @@ class MemoryStepper:
         self._logits_BV = logits_BV
         self._time = (self._time + 1) % self._length
         self._offsets = [offset + 1 for offset in self._offsets]
-        complete = [row for row, offset in enumerate(self._offsets) if offset == S]
-        if complete:
-            self._write(complete)
+        self._write([row for row, offset in enumerate(self._offsets) if offset == S])
 
     def flush(self, rows: Sequence[int]) -> LTMState:
         """Write what the open segments of some rows have staged, for their texts end here; return their memories."""
@@ -316,15 +313,6 @@ class MemoryStepper:
         self._holds = self._holds or len(b) > 0
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _nonzero(found: Any) -> Any:
     """Return where an array is True, one array of indices per axis."""
     return found.nonzero(as_tuple=True) if isinstance(found, Tensor) else found.nonzero()
-
-
-def _along(x_BSC: Tensor, index_BS: Tensor) -> Tensor:
-    """Return the vectors at the given places of each row."""
-    return x_BSC.gather(1, index_BS[..., None].expand(-1, -1, x_BSC.shape[-1]))

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ulm.files import digest, sync_tree
+from ulm.files import sha256, sync_tree
 
 FORMAT = 2
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
@@ -90,7 +90,7 @@ class RollingStates:
         fresh = folder.with_name(folder.name + ".new")
         fresh.mkdir(parents=True)
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / TENSORS))
-        record = {"format": FORMAT, "sha256": digest(fresh / TENSORS), "progress": {**progress, "step": step}}
+        record = {"format": FORMAT, "sha256": sha256(fresh / TENSORS), "progress": {**progress, "step": step}}
         (fresh / PROGRESS).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
         sync_tree(fresh)
         if folder.exists():  # of an earlier try; the state before it is there too
@@ -148,7 +148,7 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | Non
                 f"training state {folder} has format {record['format']}, this version reads {FORMAT}; remove it to "
                 "start over"
             )
-        if digest(folder / TENSORS) != record["sha256"]:
+        if sha256(folder / TENSORS) != record["sha256"]:
             raise DamagedStateError(f"{remedy} (its checksum is wrong); remove it to start over")
         tensors = load_file(str(folder / TENSORS))
         progress = dict(record["progress"])
