@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +106,6 @@ class KVCache:
     @classmethod
     def join(cls, caches: Sequence[KVCache]) -> KVCache:
         """Return one cache that holds the rows of several, in order; all have equally many slots."""
-        if len(caches) == 1:
-            return caches[0]
         return cls(
             torch.cat([cache.kv_LBWED for cache in caches], dim=1),
             torch.cat([cache.positions_BW for cache in caches]),
@@ -201,10 +200,9 @@ class Decoder(nn.Module):
         """Return the rows at which fused projections part into the matrices that they hold: q, k, v and gate, up."""
         c = self.config
         qkv = (c.n_head * c.head_size, (c.n_head + c.n_kv_head) * c.head_size)
-        cuts: dict[nn.Parameter, tuple[int, ...]] = {}
-        for block in self.blocks:
-            cuts[block.qkv.weight] = qkv  # type: ignore[union-attr,index]
-            cuts[block.gate_up.weight] = (c.d_ff,)  # type: ignore[union-attr,index]
+        blocks = [cast("Block", block) for block in self.blocks]
+        cuts: dict[nn.Parameter, tuple[int, ...]] = {block.qkv.weight: qkv for block in blocks}
+        cuts |= {block.gate_up.weight: (c.d_ff,) for block in blocks}
         return cuts
 
     def num_parameters(self) -> int:

@@ -15,7 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -104,19 +104,19 @@ class Reading:
         logits: after each token, (B, S, V), in parts of one segment each.
         state: after the text.
         nats_BS: loss of each label, 0 where it is not learned; None without labels.
-        written_BS: tokens that were written to memory; None without one.
-        surprisal_BS: bits of each token, 0 where nothing predicted it; None without a memory.
-        read_BS: whether a position read any item, with any layer; None without a memory.
+        written_BS: tokens that were written to memory.
+        surprisal_BS: bits of each token, 0 where nothing predicted it, or without a memory.
+        read_BS: whether a position read any item, with any layer.
         staged: what the last segment offered to the memory; None without one.
         hidden: the residual stream of the last segment at each block that reads, (B, S, C).
     """
 
     logits: tuple[Tensor, ...]
     state: StreamState
-    nats_BS: Tensor | None = None
-    written_BS: Tensor | None = None
-    surprisal_BS: Tensor | None = None
-    read_BS: Tensor | None = None
+    nats_BS: Tensor | None
+    written_BS: Tensor
+    surprisal_BS: Tensor
+    read_BS: Tensor
     staged: Staged | None = None
     hidden: tuple[Tensor, ...] = ()
 
@@ -128,7 +128,7 @@ class Reading:
     def join(cls, parts: Sequence[Reading]) -> Reading:
         """Return what reading several parts of a text, one after the other, gave."""
         by_name = {name: [getattr(part, name) for part in parts] for name in _PER_TOKEN}
-        joined = {name: torch.cat(found, dim=1) for name, found in by_name.items() if found[0] is not None}
+        joined: Any = {name: torch.cat(found, dim=1) for name, found in by_name.items() if found[0] is not None}
         return replace(parts[-1], logits=tuple(logits for part in parts for logits in part.logits), **joined)
 
 
@@ -346,7 +346,8 @@ def read_chunk(
             nats = F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="none", ignore_index=IGNORE)
             nats_BS = nats.view_as(ids)
         tail_BN = torch.cat((now.tail_BN, ids), dim=1)[:, ids.shape[1] :]
-        reading = Reading((logits,), replace(now, seen_B=now.seen_B + real.sum(1), tail_BN=tail_BN), nats_BS)
+        after, none_BS = replace(now, seen_B=now.seen_B + real.sum(1), tail_BN=tail_BN), torch.zeros_like(real)
+        reading = Reading((logits,), after, nats_BS, none_BS, none_BS.float(), none_BS)
         parts.append(reading if memory is None else memory.finish(reading, now, ids))
         now = parts[-1].state
     whole = Reading.join(parts)

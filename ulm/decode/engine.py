@@ -155,8 +155,7 @@ class Engine:
         self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
         self._lean = LeanDecoder(model, pack=pack and not compile)
         # Pretrained models may have more rows than their tokenizer has tokens, to fill up a round number.
-        unused = model.config.vocab_size - len(tokenizer.token_texts)
-        self._texts = tokenizer.token_texts + [""] * max(0, unused)
+        self._texts = tokenizer.token_texts + [""] * (model.config.vocab_size - len(tokenizer.token_texts))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""

@@ -17,8 +17,8 @@ Axes as in `ulm.model`; A slots of a kept opening, S = A + T keys of a prompt af
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -84,7 +84,7 @@ class LeanDecoder:
         self.layers = [Layer(cast("Block", block), product) for block in model.blocks]
         self.head = product((model.embed if model.head is None else model.head).weight)
         self._tables = self._rotations(0)
-        self._openings: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._opening = lru_cache(maxsize=MAX_OPENINGS)(self._read_opening)
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -151,21 +151,15 @@ class LeanDecoder:
         cache.fresh = False
         return cache, logits_BV
 
-    def _opening(self, ids: tuple[int, ...]) -> Tensor:
-        """Return the keys and values of an opening (L, A, E, D), read now or kept; past its end, zeros.
+    def _read_opening(self, ids: tuple[int, ...]) -> Tensor:
+        """Return the keys and values of an opening (L, A, E, D); past its end, zeros.
 
         Attention over as many keys as there happen to be is not bit-stable on every CPU.
         """
-        if ids in self._openings:
-            self._openings.move_to_end(ids)
-        else:
-            A = round_up(len(ids), PADDED_MULTIPLE)
-            empty = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
-            self._prefill([ids], [0], A, empty.kv_LBWED.zero_())
-            self._openings[ids] = empty.kv_LBWED[:, 0]
-            if len(self._openings) > MAX_OPENINGS:
-                self._openings.popitem(last=False)
-        return self._openings[ids]
+        A = round_up(len(ids), PADDED_MULTIPLE)
+        kept = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
+        self._prefill([ids], [0], A, kept.kv_LBWED)
+        return kept.kv_LBWED[:, 0]
 
     def _prefill(
         self,

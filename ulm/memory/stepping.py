@@ -141,7 +141,8 @@ class MemoryStepper:
         # The same memory once more, as arrays that are cheap to index where there can be such: NumPy has no bfloat16.
         numpy = like.device.type == "cpu" and like.dtype != torch.bfloat16
         self._cheap: Callable[[Tensor], Any] = Tensor.numpy if numpy else lambda tensor: tensor
-        self._memory = LTMState(**{name: self._cheap(tensor) for name, tensor in cache.memory.tensors().items()})
+        views: Any = {name: self._cheap(tensor) for name, tensor in cache.memory.tensors().items()}
+        self._memory = LTMState(**views)
         self._xp = array_module(self._memory.clock_B)
         self._cheap_keys, self._cheap_values = (
             [self._cheap(x) for x in layers] for layers in (self._keys_BHDM, self._values_BHND)
@@ -284,10 +285,10 @@ class MemoryStepper:
             placement: what to do.
         """
         c, memory, xp = self.ltm.config, self._memory, self._xp
-        r, s = _nonzero(placement.enters_BS)
+        r, s = xp.where(placement.enters_BS)
         b, m = rows[r], placement.place_BS[r, s]
         if c.overwrite is not None:  # places may be left empty
-            gone_r, gone_m = _nonzero((before.position_BM >= 0) & ~placement.stays_BM)
+            gone_r, gone_m = xp.where((before.position_BM >= 0) & ~placement.stays_BM)
             for keys_BHDM in self._cheap_keys:
                 keys_BHDM[rows[gone_r], :, :, gone_m] = 0.0
         dtype = memory.keys_BMX.dtype
@@ -311,8 +312,3 @@ class MemoryStepper:
         memory.recent_BS[place] = xp.where(staged.writable_BS, placement.surprisal_BS, math.nan)
         memory.clock_B[place] = before.clock_B + staged.counts_B
         self._holds = self._holds or len(b) > 0
-
-
-def _nonzero(found: Any) -> Any:
-    """Return where an array is True, one array of indices per axis."""
-    return found.nonzero(as_tuple=True) if isinstance(found, Tensor) else found.nonzero()

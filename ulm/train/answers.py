@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
-from ulm.train.step import Objective, Worker
+from ulm.train.step import ExampleObjective, Worker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,7 +89,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE, reduction="sum")
 
 
-class AnswerObjective(Objective):
+class AnswerObjective(ExampleObjective):
     """Next-token loss on answers.
 
     Args:
@@ -122,21 +122,14 @@ class AnswerObjective(Objective):
         dtype: torch.dtype | None = None,
         sparse: bool = False,
     ) -> None:
-        super().__init__(model.train(), optimizer, worker, dtype)
-        self._share = worker.share(batch_size)
-        self._batch_size, self._parts = batch_size, parts
-        self._collator, self._row = collator, row
-        self._run = worker.wrap(model)
+        super().__init__(model.train(), optimizer, worker, row, batch_size, dtype)
+        self._collator, self._parts = collator, parts
         self._sparse: bool | None = None if sparse else False
 
-    def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
-        """Return this worker's micro-batches of a step, and how many tokens they teach."""
-        first = step * self._batch_size
-        rows = [self._row(number) for number in range(first + self._share.start, first + self._share.stop)]
-        size = -(-len(rows) // self._parts)
-        batches = [self._collator(rows[start : start + size]) for start in range(0, len(rows), size)]
-        tokens = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
-        return [{name: x.to(self.worker.device) for name, x in batch.items()} for batch in batches], tokens
+    def collated(self, examples: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        """Return the micro-batches of examples, in their order."""
+        size = -(-len(examples) // self._parts)
+        return [self._collator(examples[start : start + size]) for start in range(0, len(examples), size)]
 
     def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the answers."""

@@ -74,9 +74,8 @@ def score_queries(
         for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
             asked_BS, labels_BS = asked_BT[:, place], labels_BT[:, place]
             right_BT[:, place][asked_BS] = reading.all_logits()[asked_BS].argmax(-1) == labels_BS[asked_BS]
-            if reading.read_BS is not None and reading.written_BS is not None:
-                read_BT[:, place] = reading.read_BS
-                written_B += reading.written_BS.sum(1)
+            read_BT[:, place] = reading.read_BS
+            written_B += reading.written_BS.sum(1)
         found.append([x.cpu().numpy() for x in (right_BT.gather(1, at_BQ), read_BT.gather(1, at_BQ), written_B)])
     return RecallScores(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
@@ -109,10 +108,8 @@ def score_documents(
         sums = torch.zeros(4, len(members), dtype=torch.float64, device=model.device)
         for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
             real = labels_BT[:, place] != IGNORE
-            read = None if reading.read_BS is None else reading.read_BS * real
-            for number, part in enumerate((reading.nats_BS, real, reading.written_BS, read)):
-                if part is not None:
-                    sums[number] += part.sum(1).double()
+            parts = (reading.nats_BS, real, reading.written_BS, reading.read_BS * real)
+            sums += torch.stack([part.sum(1).double() for part in parts if part is not None])
         results[:, members] = sums.cpu().numpy()
     nats, *counts = results
     return DocumentScores(nats, *(count.astype(np.int64) for count in counts))

@@ -6,7 +6,6 @@ Where the pairs come from is the caller's business: a solver's lessons, an agent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,25 +13,13 @@ from torch.nn import functional as F
 
 from ulm.model import IGNORE, Decoder, round_up
 from ulm.tokenizer import Tokenizer
-from ulm.train.step import Objective, Worker
+from ulm.train.step import ExampleObjective, Worker
 
 LENGTH_MULTIPLE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Token ids and next-token labels, both (B, T) int64; label -100 is not learned."""
-
-    ids_BT: Tensor
-    labels_BT: Tensor
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on a device."""
-        return Batch(self.ids_BT.to(device), self.labels_BT.to(device))
-
-
-def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
-    """Tokenise (prompt, completion) pairs into one padded batch that learns the completions only.
+def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Return `ids` and next-token `labels` of (prompt, completion) pairs, (B, T), `IGNORE` but for completions.
 
     Prompt and completion are encoded apart, as they meet in play, where the prompt is read before anything is written.
     """
@@ -46,10 +33,10 @@ def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
         text = torch.tensor(prompt + completion)
         ids[row, : len(text) - 1] = text[:-1]
         labels[row, len(prompt) - 1 : len(text) - 1] = text[len(prompt) :]
-    return Batch(ids, labels)
+    return {"ids": ids, "labels": labels}
 
 
-def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[Batch]:
+def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[dict[str, Tensor]]:
     """Collate pairs into `parts` batches of similar length each, so that little is spent on padding.
 
     The gradient is that of one batch; only the order of summation differs.
@@ -59,7 +46,7 @@ def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts:
     return [collate(ordered[i : i + size], tokenizer) for i in range(0, len(ordered), size)]
 
 
-class PairObjective(Objective):
+class PairObjective(ExampleObjective):
     """Next-token loss on completions.
 
     Args:
@@ -90,25 +77,19 @@ class PairObjective(Objective):
         dtype: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, worker, dtype)
-        self._share = worker.share(batch_size)
-        self._batch_size, self._parts = batch_size, parts
-        self._tokenizer, self._pair = tokenizer, pair
-        wrapped = worker.wrap(model)
-        self._run = torch.compile(wrapped) if compile else wrapped
+        super().__init__(model, optimizer, worker, pair, batch_size, dtype)
+        self._tokenizer, self._parts = tokenizer, parts
+        if compile:
+            self._run = torch.compile(self._run)
 
-    def batch(self, step: int) -> tuple[list[Batch], int]:
-        """Return this worker's micro-batches of a step, and how many tokens they teach."""
-        first = step * self._batch_size
-        pairs = [self._pair(number) for number in range(first + self._share.start, first + self._share.stop)]
-        batches = micro_batches(pairs, self._tokenizer, self._parts)
-        tokens = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
-        return [batch.to(self.worker.device) for batch in batches], tokens
+    def collated(self, examples: Sequence[tuple[str, str]]) -> list[dict[str, Tensor]]:
+        """Return the micro-batches of pairs, those of similar length together."""
+        return micro_batches(examples, self._tokenizer, self._parts)
 
-    def loss(self, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the completions."""
         with self.autocast():
             # Logits only where something is learned: prompts are most of the tokens.
-            wanted_BT = part.labels_BT != IGNORE
-            logits = self._run(part.ids_BT, wanted_BT)
-        return F.cross_entropy(logits.float(), part.labels_BT[wanted_BT], reduction="sum"), {}
+            wanted_BT = part["labels"] != IGNORE
+            logits = self._run(part["ids"], wanted_BT)
+        return F.cross_entropy(logits.float(), part["labels"][wanted_BT], reduction="sum"), {}

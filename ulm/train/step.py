@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.model import Decoder
+from ulm.model import IGNORE, Decoder
 from ulm.train.muon import Muon
 
 
@@ -115,6 +115,47 @@ class Objective:
     def metrics(self, sums: dict[str, float], tokens: int) -> dict[str, Any]:
         """Return what a line of metrics says of sums that were measured over so many tokens."""
         return {name: value / tokens for name, value in sums.items()}
+
+
+class ExampleObjective(Objective):
+    """What learns numbered examples: a step takes the next ones, each worker its share.
+
+    Args:
+        model: on the worker's device.
+        optimizer: of its parameters.
+        worker: takes its share of each batch.
+        example: returns the example of a number.
+        batch_size: examples per step, over all workers.
+        dtype: compute type of matrix products, None for the weights' own.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        worker: Worker,
+        example: Callable[[int], Any],
+        batch_size: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, worker, dtype)
+        self._example, self._batch_size, self._share = example, batch_size, worker.share(batch_size)
+        self._run: Callable[..., Any] = worker.wrap(model)
+
+    def collated(self, examples: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the micro-batches of examples; `labels` are among the tensors of each."""
+        raise NotImplementedError
+
+    def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
+        """Return this worker's micro-batches of a step, and how many tokens they teach."""
+        first = step * self._batch_size
+        examples = [self._example(number) for number in range(first + self._share.start, first + self._share.stop)]
+        batches = self.collated(examples)
+        tokens = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
+        return [{name: x.to(self.worker.device) for name, x in batch.items()} for batch in batches], tokens
 
 
 @dataclass(frozen=True, slots=True)
