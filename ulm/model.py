@@ -196,12 +196,12 @@ class Decoder(nn.Module):
         """Type of the weights."""
         return self.embed.weight.dtype
 
-    def fused_rows(self) -> dict[nn.Parameter, tuple[int, ...]]:
+    def fused_rows(self) -> dict[Tensor, tuple[int, ...]]:
         """Return the rows at which fused projections part into the matrices that they hold: q, k, v and gate, up."""
         c = self.config
         qkv = (c.n_head * c.head_size, (c.n_head + c.n_kv_head) * c.head_size)
         blocks = [cast("Block", block) for block in self.blocks]
-        cuts: dict[nn.Parameter, tuple[int, ...]] = {block.qkv.weight: qkv for block in blocks}
+        cuts: dict[Tensor, tuple[int, ...]] = {block.qkv.weight: qkv for block in blocks}
         cuts |= {block.gate_up.weight: (c.d_ff,) for block in blocks}
         return cuts
 

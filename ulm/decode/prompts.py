@@ -33,15 +33,25 @@ def read_prompts(
         The ring caches, the (B, V) logits after each prompt, and the memories; B is padded to a multiple of
         `ROW_MULTIPLE` rows with copies of the first.
     """
-    c, ltm, device = model.config, model.ltm, model.device
-    if c.ltm is None or ltm is None:
+    c, device = model.config, model.device
+    if c.ltm is None:
         raise ValueError("this model has no long-term memory")
     S = c.ltm.segment
     order = [*range(len(prompts)), *[0] * (-len(prompts) % ROW_MULTIPLE)]
     nothing = LTMState.empty(c.ltm, 1, device=device, dtype=model.dtype)
     memory = LTMState.join([memories[i] or nothing for i in order])
     state = replace(StreamState.empty(model, len(order)), memory=memory)
-    cache = MemoryCache.empty(ltm, c.d_model, c.vocab_size, memory)
+    like, B, L = memory.keys_BMX, len(order), len(c.ltm.layers)
+    cache = MemoryCache(
+        memory=memory,
+        hidden_LBSC=like.new_zeros(L, B, S, c.d_model),
+        before_LBC=like.new_zeros(L, B, c.d_model),
+        nats_BS=memory.surprisal_BM.new_zeros(B, S),
+        line_BS=memory.clock_B.new_full((B, SHOWN_TOKENS - 1 + S), -1),
+        offset_B=torch.zeros_like(memory.clock_B),
+        started_B=torch.zeros_like(memory.clock_B, dtype=torch.bool),
+        logits_BV=memory.surprisal_BM.new_zeros(B, c.vocab_size),
+    )
     lengths = torch.tensor([len(prompts[i]) for i in order])
     padded = torch.zeros(len(order), round_up(int(lengths.max()), S), dtype=torch.long)
     for row, i in enumerate(order):

@@ -53,23 +53,6 @@ class MemoryCache:
     started_B: Tensor
     logits_BV: Tensor
 
-    @classmethod
-    def empty(cls, ltm: LTM, d_model: int, vocab_size: int, memory: LTMState) -> MemoryCache:
-        """Return the cache of texts that have not begun, with what their memories hold."""
-        c = ltm.config
-        B, L = memory.clock_B.shape[0], len(c.layers)
-        like = memory.keys_BMX
-        return cls(
-            memory=memory,
-            hidden_LBSC=like.new_zeros(L, B, c.segment, d_model),
-            before_LBC=like.new_zeros(L, B, d_model),
-            nats_BS=memory.surprisal_BM.new_zeros(B, c.segment),
-            line_BS=memory.clock_B.new_full((B, SHOWN_TOKENS - 1 + c.segment), -1),
-            offset_B=torch.zeros_like(memory.clock_B),
-            started_B=torch.zeros_like(memory.clock_B, dtype=torch.bool),
-            logits_BV=memory.surprisal_BM.new_zeros(B, vocab_size),
-        )
-
 
 class MemoryStepper:
     """Reads and writes for one token per row and call.

@@ -78,17 +78,6 @@ class AnswerCollator:
         return {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT, "labels": labels_BT}
 
 
-def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Return the summed cross entropy of the answers of a batch of an `AnswerCollator`, in nats."""
-    labels_BT = batch["labels"]
-    learned_T = (labels_BT != IGNORE).any(0)
-    asked = len(learned_T) - int(learned_T.long().argmax())  # positions from the first that is learned to the end
-    rest = {name: value for name, value in batch.items() if name != "labels"}
-    logits_BTV = model(**rest, logits_to_keep=asked + 1, use_cache=False).logits
-    logits_NV = logits_BTV[:, -asked - 1 : -1].flatten(0, 1).float()
-    return F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE, reduction="sum")
-
-
 class AnswerObjective(ExampleObjective):
     """Next-token loss on answers.
 
@@ -122,21 +111,26 @@ class AnswerObjective(ExampleObjective):
         dtype: torch.dtype | None = None,
         sparse: bool = False,
     ) -> None:
-        super().__init__(model.train(), optimizer, worker, row, batch_size, dtype)
-        self._collator, self._parts = collator, parts
-        self._sparse: bool | None = None if sparse else False
+        def collate(rows: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+            size = -(-len(rows) // parts)
+            return [collator(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def collated(self, examples: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Return the micro-batches of examples, in their order."""
-        size = -(-len(examples) // self._parts)
-        return [self._collator(examples[start : start + size]) for start in range(0, len(examples), size)]
+        super().__init__(model.train(), optimizer, worker, row, collate, batch_size, dtype)
+        self._sparse: bool | None = None if sparse else False
 
     def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the answers."""
         if self._sparse is not False and (found := self._sparse_loss(part)) is not None:
             return found, {}
+        labels_BT = part["labels"]
+        learned_T = (labels_BT != IGNORE).any(0)
+        asked = len(learned_T) - int(learned_T.long().argmax())  # positions from the first that is learned to the end
+        rest = {name: value for name, value in part.items() if name != "labels"}
         with self.autocast():
-            return answer_loss(self._run, part), {}
+            logits_BTV = self._run(**rest, logits_to_keep=asked + 1, use_cache=False).logits
+            logits_NV = logits_BTV[:, -asked - 1 : -1].flatten(0, 1).float()
+            labels_N = labels_BT[:, -asked:].flatten()
+            return F.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="sum"), {}
 
     def _sparse_loss(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Return the loss from the hidden states of what is learned; None where they are not all of the logits."""

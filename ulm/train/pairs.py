@@ -6,6 +6,7 @@ Where the pairs come from is the caller's business: a solver's lessons, an agent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -77,14 +78,10 @@ class PairObjective(ExampleObjective):
         dtype: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, worker, pair, batch_size, dtype)
-        self._tokenizer, self._parts = tokenizer, parts
+        collate = partial(micro_batches, tokenizer=tokenizer, parts=parts)
+        super().__init__(model, optimizer, worker, pair, collate, batch_size, dtype)
         if compile:
             self._run = torch.compile(self._run)
-
-    def collated(self, examples: Sequence[tuple[str, str]]) -> list[dict[str, Tensor]]:
-        """Return the micro-batches of pairs, those of similar length together."""
-        return micro_batches(examples, self._tokenizer, self._parts)
 
     def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the completions."""

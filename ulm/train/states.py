@@ -53,8 +53,6 @@ class RollingStates:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        if keep < 2:
-            raise ValueError(f"at least 2 states must be kept, to fall back from a damaged one; got {keep}")
         self.folder = folder
         self.keep = keep
 

@@ -125,6 +125,7 @@ class ExampleObjective(Objective):
         optimizer: of its parameters.
         worker: takes its share of each batch.
         example: returns the example of a number.
+        collate: returns the micro-batches of examples; `labels` are among the tensors of each.
         batch_size: examples per step, over all workers.
         dtype: compute type of matrix products, None for the weights' own.
 
@@ -138,22 +139,20 @@ class ExampleObjective(Objective):
         optimizer: torch.optim.Optimizer,
         worker: Worker,
         example: Callable[[int], Any],
+        collate: Callable[[list[Any]], list[dict[str, Tensor]]],
         batch_size: int,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, optimizer, worker, dtype)
-        self._example, self._batch_size, self._share = example, batch_size, worker.share(batch_size)
+        self._example, self._collate = example, collate
+        self._batch_size, self._share = batch_size, worker.share(batch_size)
         self._run: Callable[..., Any] = worker.wrap(model)
-
-    def collated(self, examples: Sequence[Any]) -> list[dict[str, Tensor]]:
-        """Return the micro-batches of examples; `labels` are among the tensors of each."""
-        raise NotImplementedError
 
     def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
         """Return this worker's micro-batches of a step, and how many tokens they teach."""
         first = step * self._batch_size
         examples = [self._example(number) for number in range(first + self._share.start, first + self._share.stop)]
-        batches = self.collated(examples)
+        batches = self._collate(examples)
         tokens = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
         return [{name: x.to(self.worker.device) for name, x in batch.items()} for batch in batches], tokens
 
@@ -254,10 +253,8 @@ def make_optimizer(
     Parameters that need no gradient are left out.
 
     Raises:
-        ValueError: unknown kind, or Muon for another model than a µLM.
+        ValueError: Muon for another model than a µLM.
     """
-    if kind not in ("adamw", "muon"):
-        raise ValueError(f"unknown optimizer {kind!r}; available: adamw, muon")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.dim() > 1 and "embed" not in name]
     others = [p for name, p in named if not (p.dim() > 1 and "embed" not in name)]

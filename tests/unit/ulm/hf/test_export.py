@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+from fakes.character_tokenizer import characters
 from fakes.memory_policy import write_policy
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -152,7 +153,7 @@ TEXTS = [
         Tokenizer.bytes(),
         Tokenizer.train(["half 3 7 11 target 145 value"] * 3, 300),
         Tokenizer.train(["half 3 7 11 target 145 value"] * 3, 300).spelled(),
-        Tokenizer.characters("ab 123<>\n"),
+        characters("ab 123<>\n"),
     ],
     ids=["bytes", "bpe", "spelled", "characters"],
 )
