@@ -254,10 +254,9 @@ def _sibling(folder: Path, role: str) -> Path:
 
 def _locate(folder: Path) -> Path:
     """Return the folder to read: the previous one where a replacement was killed between its renames."""
-    if folder.is_dir():
-        return folder
-    if (previous := _sibling(folder, "previous")).is_dir():
-        return previous
+    for place in (folder, _sibling(folder, "previous")):
+        if place.is_dir():
+            return place
     if folder.exists():
         raise CheckpointError(f"checkpoint {folder} is a file; give the folder that holds {WEIGHTS}")
     raise CheckpointError(f"no checkpoint at {folder}; give a folder with {CONFIG}, or train one with `swarm train`")

@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ulm.config import ModelConfig
 from ulm.memory.ltm import LTM
@@ -43,6 +44,14 @@ where a thread gets fewer than 24 columns: with one or two threads no preset has
 def round_up(value: int, multiple: int) -> int:
     """Return the smallest multiple that is not below a value."""
     return -(-value // multiple) * multiple
+
+
+def padded(rows: Sequence[Any], value: int, multiple: int) -> Tensor:
+    """Return rows of numbers as one int64 tensor, filled up on the right to a multiple of so many columns."""
+    rows_BT = pad_sequence(
+        [torch.as_tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=value
+    )
+    return F.pad(rows_BT, (0, -rows_BT.shape[1] % multiple), value=value)
 
 
 @dataclass(slots=True)

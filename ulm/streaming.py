@@ -207,8 +207,8 @@ def _surprisal(logits_BSV: Tensor, before_BV: Tensor, ids_BS: Tensor, nats_BS: T
     with torch.no_grad():
         first = F.cross_entropy(before_BV, ids_BS[:, 0], reduction="none")[:, None]
         if nats_BS is None:
-            nats = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none")
-            nats_BS = nats.view(ids_BS.shape[0], -1)
+            logits_NV, next_BS = logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:]
+            nats_BS = F.cross_entropy(logits_NV, next_BS.flatten(), reduction="none").view_as(next_BS)
         else:
             nats_BS = nats_BS[:, :-1]
         return torch.cat((first, nats_BS), dim=1) / math.log(2)
@@ -342,9 +342,8 @@ def read_chunk(
         logits = model.logits(x)
         nats_BS = None
         if labels_BS is not None:
-            labels = labels_BS[:, part].flatten()
-            nats = F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="none", ignore_index=IGNORE)
-            nats_BS = nats.view_as(ids)
+            logits_NV, labels_N = logits.flatten(0, 1).float(), labels_BS[:, part].flatten()
+            nats_BS = F.cross_entropy(logits_NV, labels_N, reduction="none", ignore_index=IGNORE).view_as(ids)
         tail_BN = torch.cat((now.tail_BN, ids), dim=1)[:, ids.shape[1] :]
         after, none_BS = replace(now, seen_B=now.seen_B + real.sum(1), tail_BN=tail_BN), torch.zeros_like(real)
         reading = Reading((logits,), after, nats_BS, none_BS, none_BS.float(), none_BS)

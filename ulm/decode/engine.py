@@ -24,7 +24,7 @@ from ulm.memory.exact import ExactIndex, recall
 from ulm.memory.ngrams import NOTHING
 from ulm.memory.state import LTMState
 from ulm.memory.stepping import MemoryStepper
-from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache, padded, round_up
 from ulm.tokenizer import Tokenizer
 
 CHUNK_MULTIPLE = 4
@@ -269,7 +269,7 @@ class Engine:
             fits = len(row.ids) <= slots
             by_length.setdefault(0 if fits else round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
         parts = [
-            self._read_long(members, length, slots)
+            self._read_long(members, slots)
             if length
             else self._lean.prefill([row.ids for row in members], slots, [row.request.opening for row in members])
             for length, members in by_length.items()
@@ -283,18 +283,16 @@ class Engine:
         index = torch.tensor(filled, device=self.model.device)
         return ordered, cache.select(index), logits[index], None
 
-    def _read_long(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
-        """Read prompts of up to `length` tokens, more than the ring holds; return cache and logits of each row."""
+    def _read_long(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
+        """Read prompts of about one length, more than the ring holds; return cache and logits of each row."""
         device = self.model.device
         # Chunks are as long as the ring, whatever that is, so it is the rows that make the multiple.
-        padded = rows + [rows[0]] * (-len(rows) % ROW_MULTIPLE)
-        ids_BT = torch.full((len(padded), length), self.tokenizer.pad_id)
-        for i, row in enumerate(padded):
-            ids_BT[i, : len(row.ids)] = torch.tensor(row.ids)
-        counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
-        cache = KVCache.empty(self.model.config, len(padded), slots, device=device, dtype=self.model.dtype)
-        logits_BV = torch.zeros(len(padded), self.model.config.vocab_size, device=device, dtype=self.model.dtype)
-        for start in range(0, length, slots):
+        prompts = [row.ids for row in rows] + [rows[0].ids] * (-len(rows) % ROW_MULTIPLE)
+        ids_BT = padded(prompts, self.tokenizer.pad_id, CHUNK_MULTIPLE)
+        counts_B = torch.tensor([len(ids) for ids in prompts], device=device)
+        cache = KVCache.empty(self.model.config, len(prompts), slots, device=device, dtype=self.model.dtype)
+        logits_BV = torch.zeros(len(prompts), self.model.config.vocab_size, device=device, dtype=self.model.dtype)
+        for start in range(0, ids_BT.shape[1], slots):
             chunk_BT = ids_BT[:, start : start + slots].to(device)
             here_B = (counts_B - start).clamp(min=0, max=chunk_BT.shape[1])
             here_BV = self.model.extend(chunk_BT, cache, here_B, last_only=True)[0][:, 0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ulm.memory.state import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryCache
-from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache, padded
 from ulm.streaming import StreamState, read_chunk
 
 
@@ -53,15 +53,13 @@ def read_prompts(
         logits_BV=memory.surprisal_BM.new_zeros(B, c.vocab_size),
     )
     lengths = torch.tensor([len(prompts[i]) for i in order])
-    padded = torch.zeros(len(order), round_up(int(lengths.max()), S), dtype=torch.long)
-    for row, i in enumerate(order):
-        padded[row, : len(prompts[i])] = torch.tensor(prompts[i])
-    for start in range(0, padded.shape[1], S):
+    ids_BT = padded([prompts[i] for i in order], 0, S)
+    for start in range(0, ids_BT.shape[1], S):
         open_rows = (lengths > start).nonzero()[:, 0]
         count = len(open_rows)
         filled = torch.cat((open_rows, open_rows[:1].expand(-count % ROW_MULTIPLE)))
         counts = (lengths[filled] - start).clamp(max=S).to(device)
-        ids = padded[filled, start : start + S].to(device)
+        ids = ids_BT[filled, start : start + S].to(device)
         reading = read_chunk(model, ids, state.select(filled.to(device)), counts_B=counts, batch_invariant=True)
         rows, counts = open_rows.to(device), counts[:count]
         complete = counts == S

@@ -133,17 +133,17 @@ class LTM(nn.Module):
             written_BS = _ranks(noise_BS, xp) < written_BS.sum(1)[:, None]
         used_BM = xp.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
         there_BN = xp.concatenate((state.position_BM >= 0, written_BS), axis=1)
-        position_BN = xp.concatenate((state.position_BM, position_BS), axis=1)
         if c.overwrite is not None:
+            position_BN = xp.concatenate((state.position_BM, position_BS), axis=1)
             keys_BNX = xp.concatenate((state.keys_BMX, as_type(staged.keys_BSX, state.keys_BMX.dtype)), axis=1)
             known_BN = xp.where(there_BN, position_BN, -1)
             there_BN = there_BN & ~_replaced(keys_BNX, known_BN, c.head_size, c.overwrite)
-        if c.eviction == "age":
-            rank_BN = position_BN
-        elif c.eviction == "use":
-            rank_BN = xp.concatenate((used_BM, position_BS), axis=1)
-        else:
-            rank_BN = xp.concatenate((state.surprisal_BM, surprisal_BS), axis=1)
+        ranks = {
+            "age": (state.position_BM, position_BS),
+            "use": (used_BM, position_BS),
+            "surprisal": (state.surprisal_BM, surprisal_BS),
+        }
+        rank_BN = xp.concatenate(ranks[c.eviction], axis=1)
         falling_BN = xp.where(there_BN, -as_type(rank_BN, xp.float64), math.inf)
         best = xp.argsort(falling_BN, axis=1, stable=True)[:, : 1 if control == "capacity_1" else M]
         kept_BN = xp.zeros_like(there_BN)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
@@ -65,17 +66,19 @@ class AnswerCollator:
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Return input_ids, attention_mask, position_ids and labels, padded on the left, (B, T)."""
         rows = [self.ids(record) for record in records]
-        longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-        learned = [self._learned(record, answer) for record, (_, answer) in zip(records, rows, strict=True)]
-        ids_BT = torch.full((len(rows), longest), self.pad_id)
-        labels_BT = torch.full((len(rows), longest), IGNORE)
-        mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-        for row, (prompt, answer) in enumerate(rows):
-            ids_BT[row, longest - len(prompt) - len(answer) :] = torch.tensor(prompt + answer)
-            labels_BT[row, longest - len(answer) :] = torch.tensor(learned[row])
-            mask_BT[row, longest - len(prompt) - len(answer) :] = 1
-        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        return {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT, "labels": labels_BT}
+        lines = [torch.tensor(prompt + answer) for prompt, answer in rows]
+        labels = [
+            torch.tensor([IGNORE] * len(prompt) + self._learned(record, answer))
+            for record, (prompt, answer) in zip(records, rows, strict=True)
+        ]
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
+        mask_BT = pad([torch.ones_like(line) for line in lines])
+        return {
+            "input_ids": pad(lines, padding_value=self.pad_id),
+            "attention_mask": mask_BT,
+            "position_ids": (mask_BT.cumsum(1) - 1).clamp(min=0),
+            "labels": pad(labels, padding_value=IGNORE),
+        }
 
 
 class AnswerObjective(ExampleObjective):

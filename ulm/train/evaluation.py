@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
-from ulm.model import IGNORE, Decoder, round_up
+from ulm.model import IGNORE, Decoder, padded
 from ulm.streaming import read_chunks
 
 
@@ -104,7 +104,8 @@ def score_documents(
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     for start in range(0, len(order), rows):
         members = order[start : start + rows]
-        ids_BT, labels_BT = (x.to(model.device) for x in _padded([documents[i] for i in members], width))
+        ids_BT = padded([documents[i][:-1] for i in members], 0, width).to(model.device)
+        labels_BT = padded([documents[i][1:] for i in members], IGNORE, width).to(model.device)
         sums = torch.zeros(4, len(members), dtype=torch.float64, device=model.device)
         for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
             real = labels_BT[:, place] != IGNORE
@@ -113,17 +114,6 @@ def score_documents(
         results[:, members] = sums.cpu().numpy()
     nats, *counts = results
     return DocumentScores(nats, *(count.astype(np.int64) for count in counts))
-
-
-def _padded(documents: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:
-    """Return ids and labels of documents, padded to a multiple of what is read at a time."""
-    longest = round_up(max(1, max(len(document) for document in documents) - 1), width)
-    ids = np.zeros((len(documents), longest), dtype=np.int64)
-    labels = np.full((len(documents), longest), IGNORE, dtype=np.int64)
-    for row, document in enumerate(documents):
-        count = len(document) - 1
-        ids[row, :count], labels[row, :count] = document[:-1], document[1:]
-    return torch.from_numpy(ids), torch.from_numpy(labels)
 
 
 @torch.inference_mode()

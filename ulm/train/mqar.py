@@ -159,13 +159,12 @@ class MqarObjective(Objective):
         self._task, self._batch_size = task, batch_size
         self._generator = np.random.Generator(np.random.PCG64(seed))
 
-    def batch(self, step: int) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
+    def batch(self, step: int) -> tuple[list[tuple[Tensor, ...]], int]:
         """Return ids, labels and where something is asked."""
-        ids_BT, labels_BT, at_BQ = self._task.batch(self._generator, self._batch_size).tensors()
-        device = self.worker.device
-        return [(ids_BT.to(device), labels_BT.to(device), at_BQ.to(device))], 1
+        drawn = self._task.batch(self._generator, self._batch_size).tensors()
+        return [tuple(x.to(self.worker.device) for x in drawn)], 1
 
-    def loss(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, part: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss in nats; measured beside it are the mean nats of the values asked for."""
         ids_BT, labels_BT, at_BQ = part
         asked_BT = torch.zeros_like(ids_BT, dtype=torch.bool).scatter_(1, at_BQ, True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.model import IGNORE, Decoder, round_up
+from ulm.model import IGNORE, Decoder, padded
 from ulm.tokenizer import Tokenizer
 from ulm.train.step import ExampleObjective, Worker
 
@@ -26,15 +26,10 @@ def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> dict[str,
     """
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
     completions = tokenizer.encode_batch([completion for _, completion in pairs])
-    longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - 1
-    width = round_up(longest, LENGTH_MULTIPLE)
-    ids = torch.full((len(pairs), width), tokenizer.pad_id, dtype=torch.long)
-    labels = torch.full((len(pairs), width), IGNORE, dtype=torch.long)
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        text = torch.tensor(prompt + completion)
-        ids[row, : len(text) - 1] = text[:-1]
-        labels[row, len(prompt) - 1 : len(text) - 1] = text[len(prompt) :]
-    return {"ids": ids, "labels": labels}
+    texts = list(zip(prompts, completions, strict=True))
+    ids_BT = padded([(prompt + completion)[:-1] for prompt, completion in texts], tokenizer.pad_id, LENGTH_MULTIPLE)
+    labels = [[IGNORE] * (len(prompt) - 1) + completion for prompt, completion in texts]
+    return {"ids": ids_BT, "labels": padded(labels, IGNORE, LENGTH_MULTIPLE)}
 
 
 def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[dict[str, Tensor]]:
