@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ulm.config import ModelConfig
-from ulm.files import sync, sync_tree
+from ulm.files import sha256, sync, sync_tree
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -83,7 +84,6 @@ def save_checkpoint(
     Raises:
         CheckpointError: meta is not JSON-able, the tokenizer does not fit, or the disk refuses.
     """
-    folder = Path(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}; "
@@ -105,7 +105,7 @@ def save_checkpoint(
             "num_parameters": model.num_parameters(),
             "meta": meta,
             "special_ids": {"eot": tokenizer.eot_id, "pad": tokenizer.pad_id},
-            "sha256": {name: _digest(incoming / name) for name in _HASHED},
+            "sha256": {name: sha256(incoming / name) for name in _HASHED},
         }
         try:
             text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -134,12 +134,10 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
         CheckpointError: it is missing, no JSON, of a newer format, or incomplete.
     """
     folder = _locate(folder)
-    path = folder / CONFIG
+    path = _require(folder / CONFIG)
     try:
-        data = json.loads(_require(path).read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path} is not JSON ({error}); {_REMEDY}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object; {_REMEDY}")
@@ -201,11 +199,8 @@ def checkpoint_hash(folder: Path) -> str:
     config = read_checkpoint_config(folder)
     for name in _HASHED:
         _verify(folder / name, config.sha256[name])
-    identity = {
-        "model": config.model.to_dict(),
-        "special_ids": {"eot": config.eot_id, "pad": config.pad_id},
-        "sha256": config.sha256,
-    }
+    special = {"eot": config.eot_id, "pad": config.pad_id}
+    identity = {"model": config.model.to_dict(), "special_ids": special, "sha256": config.sha256}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -259,11 +254,9 @@ def _sibling(folder: Path, role: str) -> Path:
 
 def _locate(folder: Path) -> Path:
     """Return the folder to read: the previous one where a replacement was killed between its renames."""
-    folder = Path(folder)
-    if folder.is_dir():
-        return folder
-    if (previous := _sibling(folder, "previous")).is_dir():
-        return previous
+    for place in (folder, _sibling(folder, "previous")):
+        if place.is_dir():
+            return place
     if folder.exists():
         raise CheckpointError(f"checkpoint {folder} is a file; give the folder that holds {WEIGHTS}")
     raise CheckpointError(f"no checkpoint at {folder}; give a folder with {CONFIG}, or train one with `swarm train`")
@@ -275,17 +268,12 @@ def _require(path: Path) -> Path:
     return path
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _verify(path: Path, expected: str) -> None:
     try:
-        digest = _digest(_require(path))
+        found = sha256(_require(path))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    if digest != expected:
+    if found != expected:
         raise CheckpointError(f"{path} was altered: its sha256 is not the one in {CONFIG}; {_REMEDY}")
 
 
@@ -321,20 +309,8 @@ def _assemble(config: ModelConfig, state: dict[str, Tensor]) -> Decoder:
     """Build a model around tensors, without ever allocating its weights."""
     with torch.device("meta"):
         model = Decoder(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if missing := sorted(set(expected) - set(state)):
-        raise CheckpointError(f"the weights lack {_few(missing)}; they belong to another model config")
-    if extra := sorted(set(state) - set(expected)):
-        raise CheckpointError(f"the weights hold unknown tensors {_few(extra)}; they belong to another model config")
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise CheckpointError(
-                f"weights {name} have shape {tuple(state[name].shape)}, the model config means {shape}; "
-                f"they belong to another model config"
-            )
-    model.load_state_dict(state, assign=True)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"these are weights of another model config: {shorten(str(error), 300)}") from error
     return model.requires_grad_(False).eval()
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,13 +8,32 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Eviction = Literal["age", "use", "surprisal"]
-EVICTIONS: tuple[Eviction, ...] = ("age", "use", "surprisal")
+EVICTIONS: tuple[Eviction, ...] = get_args(Eviction)
 
 PARTS = ("ltm",)
 """Parts that a model may lack: keys of its config, and the first words of their weights' names."""
+
+
+def _check_numbers(part: str, config: Any) -> None:
+    """Refuse values that are no numbers of their fields' types; whole ones are at least 1."""
+    for field in dataclasses.fields(config):
+        value, kind = getattr(config, field.name), str(field.type)
+        if value is None and "None" in kind:
+            continue
+        hint = "; or leave it out" if "None" in kind else ""
+        if kind.startswith("int") and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{part}: {field.name} must be a whole number of at least 1, got {value!r}{hint}")
+        if kind.startswith("float") and (not isinstance(value, int | float) or not math.isfinite(value)):
+            raise ValueError(f"{part}: {field.name} must be a number, got {value!r}{hint}")
+
+
+def _check_keys(part: str, config_class: type, data: dict[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(config_class)}
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"{part}: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +73,15 @@ class LTMConfig:
     overwrite: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("n_head", "head_size", "capacity", "segment"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"ltm: {field} must be a whole number of at least 1, got {value!r}")
+        _check_numbers("ltm", self)
         whole = all(isinstance(layer, int) for layer in self.layers)
         if not self.layers or not whole or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise ValueError(f"ltm: layers must be rising block numbers from 0, got {list(self.layers)}")
-        if self.write_budget is not None and (not isinstance(self.write_budget, int) or self.write_budget < 1):
-            raise ValueError(
-                f"ltm: write_budget must be a whole number of at least 1, got {self.write_budget!r}; or leave it out"
-            )
-        for field in ("threshold_bits", "gamma", "similarity", "overwrite"):
-            value = getattr(self, field)
-            optional = field in ("gamma", "overwrite") and value is None
-            if not optional and (not isinstance(value, int | float) or not math.isfinite(value)):
-                raise ValueError(f"ltm: {field} must be a number, got {value!r}")
         if self.eviction not in EVICTIONS:
             raise ValueError(f"ltm: unknown eviction {self.eviction!r}; available: {', '.join(EVICTIONS)}")
-        if not 0.0 <= self.similarity < 1.0:
-            raise ValueError(f"ltm: similarity must be from 0 to below 1, got {self.similarity}")
-        if self.overwrite is not None and not 0.0 <= self.overwrite < 1.0:
-            raise ValueError(f"ltm: overwrite must be from 0 to below 1, got {self.overwrite}; leave it out for never")
+        for name, cosine in (("similarity", self.similarity), ("overwrite", self.overwrite)):
+            if cosine is not None and not 0.0 <= cosine < 1.0:
+                raise ValueError(f"ltm: {name} must be from 0 to below 1, got {cosine}")
 
     @property
     def width(self) -> int:
@@ -89,9 +95,7 @@ class LTMConfig:
         Raises:
             ValueError: keys are unknown or missing, or a value is out of range.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise ValueError(f"ltm: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        _check_keys("ltm", cls, data)
         if not isinstance(data.get("layers"), list | tuple):
             raise ValueError(f"ltm: layers must be a list of block numbers, got {data.get('layers')!r}")
         return cls(**{**data, "layers": tuple(data["layers"])})
@@ -127,10 +131,7 @@ class ModelConfig:
     ltm: LTMConfig | None = None
 
     def __post_init__(self) -> None:
-        for field in ("vocab_size", "n_layer", "n_head", "n_kv_head", "d_model", "d_ff", "head_size", "window"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"model config: {field} must be a whole number of at least 1, got {value!r}")
+        _check_numbers("model config", self)
         if self.n_head % self.n_kv_head:
             raise ValueError(f"model config: n_head {self.n_head} is not a multiple of n_kv_head {self.n_kv_head}")
         if self.head_size % 2:
@@ -155,11 +156,8 @@ class ModelConfig:
         Raises:
             ValueError: keys are unknown or missing.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - names):
-            raise ValueError(f"model config: unknown keys {', '.join(unknown)}; known: {', '.join(sorted(names))}")
-        ltm = data.get("ltm")
-        if isinstance(ltm, dict):
+        _check_keys("model config", cls, data)
+        if isinstance(ltm := data.get("ltm"), dict):
             data = {**data, "ltm": LTMConfig.from_dict(ltm)}
         try:
             return cls(**data)
@@ -178,15 +176,12 @@ class ModelConfig:
 
     def num_parameters(self) -> int:
         """Return the number of parameters, tied embeddings counted once."""
-        q = self.n_head * self.head_size
-        kv = self.n_kv_head * self.head_size
-        layer = self.d_model * (2 * q + 2 * kv) + 3 * self.d_model * self.d_ff + 2 * self.d_model
-        embeddings = self.vocab_size * self.d_model * (1 if self.tie_embeddings else 2)
-        memory = 0
+        C, heads = self.d_model, self.n_head + self.n_kv_head
+        layer = 2 * C * heads * self.head_size + 3 * C * self.d_ff + 2 * C
+        total = self.vocab_size * C * (1 if self.tie_embeddings else 2) + self.n_layer * layer + C
         if self.ltm is not None:
-            read = 3 * self.d_model * self.ltm.width + self.d_model + 3 * self.ltm.n_head
-            memory = len(self.ltm.layers) * read
-        return embeddings + self.n_layer * layer + self.d_model + memory
+            total += len(self.ltm.layers) * (3 * C * self.ltm.width + C + 3 * self.ltm.n_head)
+        return total
 
 
 # Sizes without embeddings of a small vocabulary; `135m` is the shape of SmolLM2-135M (with its 49,152 tokens).

@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ulm.config import ModelConfig
 from ulm.memory.ltm import LTM
@@ -42,6 +44,14 @@ where a thread gets fewer than 24 columns: with one or two threads no preset has
 def round_up(value: int, multiple: int) -> int:
     """Return the smallest multiple that is not below a value."""
     return -(-value // multiple) * multiple
+
+
+def padded(rows: Sequence[Any], value: int, multiple: int) -> Tensor:
+    """Return rows of numbers as one int64 tensor, filled up on the right to a multiple of so many columns."""
+    rows_BT = pad_sequence(
+        [torch.as_tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=value
+    )
+    return F.pad(rows_BT, (0, -rows_BT.shape[1] % multiple), value=value)
 
 
 @dataclass(slots=True)
@@ -105,8 +115,6 @@ class KVCache:
     @classmethod
     def join(cls, caches: Sequence[KVCache]) -> KVCache:
         """Return one cache that holds the rows of several, in order; all have equally many slots."""
-        if len(caches) == 1:
-            return caches[0]
         return cls(
             torch.cat([cache.kv_LBWED for cache in caches], dim=1),
             torch.cat([cache.positions_BW for cache in caches]),
@@ -172,22 +180,16 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):  # torch's own initialisation would advance the global generator
-            self._build(config)
-        self._initialise(seed)
-
-    def _build(self, config: ModelConfig) -> None:
-        weight = torch.empty(config.vocab_size, config.d_model)
-        self.embed = nn.Embedding(config.vocab_size, config.d_model, _weight=weight)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.Parameter(torch.ones(config.d_model))
-        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.ltm = None if config.ltm is None else LTM(config.ltm, config.d_model, config.norm_eps)
-
-    def _initialise(self, seed: int) -> None:
-        if self.embed.weight.is_meta:  # weights come later; a random draw here would import 73 MB of torch._dynamo
+            weight = torch.empty(config.vocab_size, config.d_model)
+            self.embed = nn.Embedding(config.vocab_size, config.d_model, _weight=weight)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+            self.norm = nn.Parameter(torch.ones(config.d_model))
+            self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+            self.ltm = None if config.ltm is None else LTM(config.ltm, config.d_model, config.norm_eps)
+        if weight.is_meta:  # weights come later; a random draw here would import 73 MB of torch._dynamo
             return
         generator = torch.Generator().manual_seed(seed)
-        scale = (2 * self.config.n_layer) ** -0.5
+        scale = (2 * config.n_layer) ** -0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 std = 0.02 * (scale if name.endswith(("out.weight", "down.weight")) else 1.0)
@@ -203,14 +205,13 @@ class Decoder(nn.Module):
         """Type of the weights."""
         return self.embed.weight.dtype
 
-    def fused_rows(self) -> dict[nn.Parameter, tuple[int, ...]]:
+    def fused_rows(self) -> dict[Tensor, tuple[int, ...]]:
         """Return the rows at which fused projections part into the matrices that they hold: q, k, v and gate, up."""
         c = self.config
         qkv = (c.n_head * c.head_size, (c.n_head + c.n_kv_head) * c.head_size)
-        cuts: dict[nn.Parameter, tuple[int, ...]] = {}
-        for block in self.blocks:
-            cuts[block.qkv.weight] = qkv  # type: ignore[union-attr,index]
-            cuts[block.gate_up.weight] = (c.d_ff,)  # type: ignore[union-attr,index]
+        blocks = [cast("Block", block) for block in self.blocks]
+        cuts: dict[Tensor, tuple[int, ...]] = {block.qkv.weight: qkv for block in blocks}
+        cuts |= {block.gate_up.weight: (c.d_ff,) for block in blocks}
         return cuts
 
     def num_parameters(self) -> int:
@@ -254,15 +255,7 @@ class Decoder(nn.Module):
         x = self.embed(ids_BT)
         for block in self.blocks:
             q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
-            heads = F.scaled_dot_product_attention(
-                q.transpose(1, 2),
-                k.transpose(1, 2),
-                v.transpose(1, 2),
-                attn_mask=mask,
-                is_causal=mask is None,
-                enable_gqa=c.n_head != c.n_kv_head,
-            )
-            x = block.finish(x, heads.transpose(1, 2))  # type: ignore[operator]
+            x = block.finish(x, attend_quickly(q, k, v, mask))  # type: ignore[operator]
         return self.logits(x if wanted_BT is None else x[wanted_BT])
 
     def _refuse_memory(self) -> None:
@@ -288,8 +281,7 @@ class Decoder(nn.Module):
         """
         c = self.config
         self._refuse_memory()
-        B, T = ids_BT.shape
-        W = cache.slots
+        (B, T), W = ids_BT.shape, cache.slots
         if W < T:
             raise ValueError(f"a chunk of {T} tokens does not fit a cache of {W} slots; read it in smaller chunks")
         offsets = torch.arange(T, device=ids_BT.device)
@@ -320,7 +312,7 @@ class Decoder(nn.Module):
                 ring[:, :T] = new
             else:
                 _store(ring, new, slots_BT, real_BT)
-        _store_positions(cache.positions_BW, positions_BT, slots_BT, real_BT)
+        _store(cache.positions_BW, positions_BT, slots_BT, real_BT)
         cache.lengths_B += T if counts_B is None else counts_B
         cache.fresh = False
         return self.logits(x)[:B], cache
@@ -337,15 +329,30 @@ def attend(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, bias_BTK: Ten
     return heads.view(B, G, R, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
 
 
-def _store(ring_BWED: Tensor, new_BTED: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
-    """Write new keys and values into their slots, in place, leaving slots of padding as they were."""
-    index = slots_BT[:, :, None, None].expand_as(new_BTED)
-    if real_BT is not None:
-        new_BTED = torch.where(real_BT[:, :, None, None], new_BTED, ring_BWED.gather(1, index))
-    ring_BWED.scatter_(1, index, new_BTED)
+def attend_quickly(q_BTHD: Tensor, keys_BKGD: Tensor, values_BKGD: Tensor, seen: Tensor | None) -> Tensor:
+    """Return the same by torch's fused attention, whose bits depend on the batch.
+
+    Args:
+        q_BTHD: queries.
+        keys_BKGD: of all that may be seen.
+        values_BKGD: theirs.
+        seen: (B, T, K) bias, or (T, K) mask; None means that each of K = T tokens sees itself and those before.
+    """
+    heads = F.scaled_dot_product_attention(
+        q_BTHD.transpose(1, 2),
+        keys_BKGD.transpose(1, 2),
+        values_BKGD.transpose(1, 2),
+        attn_mask=seen if seen is None or seen.dim() == 2 else seen[:, None].to(q_BTHD.dtype),
+        is_causal=seen is None,
+        enable_gqa=q_BTHD.shape[2] != keys_BKGD.shape[2],
+    )
+    return heads.transpose(1, 2)
 
 
-def _store_positions(positions_BW: Tensor, new_BT: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
+def _store(ring: Tensor, new: Tensor, slots_BT: Tensor, real_BT: Tensor | None) -> None:
+    """Write what is new (B, T, ...) into its slots of a ring (B, W, ...), in place; slots of padding are left."""
+    ones = (1,) * (new.dim() - 2)
+    index = slots_BT.view(*slots_BT.shape, *ones).expand_as(new)
     if real_BT is not None:
-        new_BT = torch.where(real_BT, new_BT, positions_BW.gather(1, slots_BT))
-    positions_BW.scatter_(1, slots_BT, new_BT)
+        new = torch.where(real_BT.view(*real_BT.shape, *ones), new, ring.gather(1, index))
+    ring.scatter_(1, index, new)

@@ -12,27 +12,26 @@ Axes as in `ulm.model` and `ulm.memory.ltm`; K = window - 1 carried keys, S toke
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import SHOWN_TOKENS, Control, LTMState, Reader, Staged, shuffled
-from ulm.model import IGNORE, Block, Decoder, attend
-
-_ROWS = ("seen_B", "tail_BN", "logits_BV", "key_BX")
-"""Fields of a state whose first axis is the rows."""
+from ulm.memory.ltm import LTM, Control, Reader, shuffled
+from ulm.memory.state import SHOWN_TOKENS, LTMState, RowState, Staged
+from ulm.model import IGNORE, Block, Decoder, attend, attend_quickly
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(RowState):
     """What B rows remember of their documents.
 
     Attributes:
-        kv_LBKED: rotated keys, then values, of the last K tokens of every layer.
+        kv_BLKED: rotated keys, then values, of the last K tokens of every layer.
         seen_B: tokens of the document read so far.
         tail_BN: ids of the last `SHOWN_TOKENS` - 1 tokens, -1 before the start.
         logits_BV: of the last token read; what is asked how surprising the next one is.
@@ -40,7 +39,7 @@ class StreamState:
         memory: None without one.
     """
 
-    kv_LBKED: Tensor
+    kv_BLKED: Tensor
     seen_B: Tensor
     tail_BN: Tensor
     logits_BV: Tensor
@@ -52,59 +51,29 @@ class StreamState:
         """Return the state before the first token."""
         c, device, dtype = model.config, model.device, model.dtype
         X = len(c.ltm.layers) * c.ltm.width if c.ltm else 0
-        memory = LTMState.empty(c.ltm, batch, device=device, dtype=dtype) if c.ltm else None
         return cls(
-            kv_LBKED=torch.zeros(
-                c.n_layer, batch, c.window - 1, 2 * c.n_kv_head, c.head_size, device=device, dtype=dtype
+            kv_BLKED=torch.zeros(
+                batch, c.n_layer, c.window - 1, 2 * c.n_kv_head, c.head_size, device=device, dtype=dtype
             ),
             seen_B=torch.zeros(batch, device=device, dtype=torch.long),
             tail_BN=torch.full((batch, SHOWN_TOKENS - 1), -1, device=device, dtype=torch.long),
             logits_BV=torch.zeros(batch, c.vocab_size if c.ltm else 0, device=device),
             key_BX=torch.zeros(batch, X, device=device),
-            memory=memory,
+            memory=LTMState.empty(c.ltm, batch, device=device, dtype=dtype) if c.ltm else None,
         )
 
-    def detach(self) -> StreamState:
-        """Return the same values without their gradient history."""
-        memory = self.memory.detach() if self.memory else None
-        kv, logits, key = self.kv_LBKED.detach(), self.logits_BV.detach(), self.key_BX.detach()
-        return StreamState(kv, self.seen_B, self.tail_BN, logits, key, memory)
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything by name, rows first, for safetensors and for gathering from workers."""
-        found = {"kv_BLKED": self.kv_LBKED.transpose(0, 1).contiguous()}
-        for name in _ROWS:
-            found[name] = getattr(self, name).contiguous()
-        if self.memory is not None:
-            found |= {f"memory.{name}": tensor for name, tensor in self.memory.tensors().items()}
-        return found
+        """Return everything by name; what the memory holds is called `memory.` and its name there."""
+        found = {name: tensor for name, tensor in super(StreamState, self).tensors().items() if name != "memory"}
+        memory = self.memory.tensors() if self.memory else {}
+        return found | {f"memory.{name}": tensor for name, tensor in memory.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> StreamState:
         """Rebuild what `tensors` gave."""
         memory = {k.removeprefix("memory."): v for k, v in tensors.items() if k.startswith("memory.")}
-        rest = {name: tensors[name] for name in _ROWS}
-        kv_LBKED = tensors["kv_BLKED"].transpose(0, 1).contiguous()
-        return cls(kv_LBKED, **rest, memory=LTMState.from_tensors(memory) if memory else None)
-
-    def select(self, rows: Tensor) -> StreamState:
-        """Return a copy that holds only the given rows."""
-        memory = self.memory.select(rows) if self.memory else None
-        rest = {name: getattr(self, name)[rows] for name in _ROWS}
-        return StreamState(self.kv_LBKED[:, rows], **rest, memory=memory)
-
-    def replaced(self, rows_R: Tensor, other: StreamState, with_memory_R: Tensor) -> StreamState:
-        """Return a copy whose given rows are the first of another state; memories only where asked for."""
-        R = len(rows_R)
-        parts = {name: getattr(self, name).clone() for name in _ROWS}
-        for name, tensor in parts.items():
-            tensor[rows_R] = getattr(other, name)[:R]
-        kv = self.kv_LBKED.clone()
-        kv[:, rows_R] = other.kv_LBKED[:, :R]
-        memory = self.memory
-        if memory is not None and other.memory is not None:
-            memory = memory.replaced(rows_R[with_memory_R], other.memory, with_memory_R.nonzero()[:, 0])
-        return StreamState(kv, **parts, memory=memory)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith("memory.")}
+        return cls(**own, memory=LTMState.from_tensors(memory) if memory else None)
 
     def restarted(self, documents_B: Tensor, texts_B: Tensor | None = None) -> StreamState:
         """Return a state in which some rows start anew.
@@ -123,6 +92,10 @@ class StreamState:
         )
 
 
+_PER_TOKEN = ("nats_BS", "written_BS", "surprisal_BS", "read_BS")
+"""Fields of a reading with one entry per token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What reading a text gave.
@@ -131,19 +104,19 @@ class Reading:
         logits: after each token, (B, S, V), in parts of one segment each.
         state: after the text.
         nats_BS: loss of each label, 0 where it is not learned; None without labels.
-        written_BS: tokens that were written to memory; None without one.
-        surprisal_BS: bits of each token, 0 where nothing predicted it; None without a memory.
-        read_BS: whether a position read any item, with any layer; None without a memory.
+        written_BS: tokens that were written to memory.
+        surprisal_BS: bits of each token, 0 where nothing predicted it, or without a memory.
+        read_BS: whether a position read any item, with any layer.
         staged: what the last segment offered to the memory; None without one.
         hidden: the residual stream of the last segment at each block that reads, (B, S, C).
     """
 
     logits: tuple[Tensor, ...]
     state: StreamState
-    nats_BS: Tensor | None = None
-    written_BS: Tensor | None = None
-    surprisal_BS: Tensor | None = None
-    read_BS: Tensor | None = None
+    nats_BS: Tensor | None
+    written_BS: Tensor
+    surprisal_BS: Tensor
+    read_BS: Tensor
     staged: Staged | None = None
     hidden: tuple[Tensor, ...] = ()
 
@@ -154,74 +127,59 @@ class Reading:
     @classmethod
     def join(cls, parts: Sequence[Reading]) -> Reading:
         """Return what reading several parts of a text, one after the other, gave."""
-        if len(parts) == 1:
-            return parts[0]
-
-        def joined(name: str) -> Tensor | None:
-            found = [getattr(part, name) for part in parts]
-            return None if found[0] is None else torch.cat(found, dim=1)
-
-        return cls(
-            logits=tuple(logits for part in parts for logits in part.logits),
-            state=parts[-1].state,
-            nats_BS=joined("nats_BS"),
-            written_BS=joined("written_BS"),
-            surprisal_BS=joined("surprisal_BS"),
-            read_BS=joined("read_BS"),
-            staged=parts[-1].staged,
-            hidden=parts[-1].hidden,
-        )
+        by_name = {name: [getattr(part, name) for part in parts] for name in _PER_TOKEN}
+        joined: Any = {name: torch.cat(found, dim=1) for name, found in by_name.items() if found[0] is not None}
+        return replace(parts[-1], logits=tuple(logits for part in parts for logits in part.logits), **joined)
 
 
+@dataclass(slots=True)
 class _MemoryPass:
-    """The memory's part in reading one segment: what is looked up on the way, and what is offered for writing."""
+    """The memory's part in reading one segment: what is looked up on the way, and what is offered for writing.
 
-    def __init__(self, model: Decoder, state: LTMState, real_BS: Tensor | None, control: Control, seed: int) -> None:
-        if model.ltm is None:
-            raise ValueError("a state with a memory belongs to a model that has one")
-        self.ltm = model.ltm
-        self.state = state
-        self.read_from = shuffled(state, seed) if control == "shuffled_values" else state
-        self.there_BM = state.position_BM >= 0
-        self.real_BS, self.control, self.seed = real_BS, control, seed
-        self.readers = dict(zip(model.ltm.config.layers, model.ltm.readers, strict=True))
-        self.hidden: list[Tensor] = []
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.read: list[Tensor] = []
+    Attributes:
+        ltm: readers and rules.
+        state: the memory during the segment.
+        real_BS: False at padding.
+        control, seed: as in `read_chunk`.
+        passed: of each block that reads: the residual stream, keys and values made from it, and where items were read.
+    """
+
+    ltm: LTM
+    state: LTMState
+    real_BS: Tensor
+    control: Control
+    seed: int
+    passed: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, layer: int, x_BSC: Tensor) -> Tensor:
         """Return the residual stream before a block, with what the memory has to say there."""
-        if layer not in self.readers:
+        if layer not in self.ltm.config.layers:
             return x_BSC
-        reader = cast("Reader", self.readers[layer])
+        number, Y = len(self.passed), self.ltm.config.width
+        reader = cast("Reader", self.ltm.readers[number])
         keys_BSY, values_BSY = reader.project(x_BSC)
-        Y = keys_BSY.shape[-1]
-        part = slice(len(self.keys) * Y, (len(self.keys) + 1) * Y)
-        memory = self.read_from
-        added, read_BSM = reader.read(keys_BSY, memory.keys_BMX[..., part], memory.values_BMX[..., part], self.there_BM)
-        self.hidden.append(x_BSC)
-        self.keys.append(keys_BSY)
-        self.values.append(values_BSY)
-        self.read.append(read_BSM)
+        memory = shuffled(self.state, self.seed) if self.control == "shuffled_values" else self.state
+        part = slice(number * Y, (number + 1) * Y)
+        there_BM = memory.position_BM >= 0
+        added, read_BSM = reader.read(keys_BSY, memory.keys_BMX[..., part], memory.values_BMX[..., part], there_BM)
+        self.passed.append((x_BSC, keys_BSY, values_BSY, read_BSM))
         return x_BSC if self.control == "no_reads" else x_BSC + added
 
-    def finish(self, reading: Reading, before: StreamState, ids_BS: Tensor, counts_B: Tensor) -> Reading:
+    def finish(self, reading: Reading, before: StreamState, ids_BS: Tensor) -> Reading:
         """Write what was surprising, and return the reading with it."""
         surprisal_BS = _surprisal(reading.logits[0], before.logits_BV, ids_BS, reading.nats_BS)
         writable_BS = before.seen_B[:, None] + torch.arange(ids_BS.shape[1], device=ids_BS.device) > 0
-        read_BSM = sum(self.read[1:], self.read[0].long())
-        if self.real_BS is not None:
-            writable_BS = writable_BS & self.real_BS
-            read_BSM = read_BSM * self.real_BS[:, :, None]
-        asked_BSX = torch.cat(self.keys, dim=-1)
+        writable_BS = writable_BS & self.real_BS
+        hidden, keys, values, read = zip(*self.passed, strict=True)
+        read_BSM = torch.stack(read).sum(0) * self.real_BS[:, :, None]
+        asked_BSX = torch.cat(keys, dim=-1)
         staged = Staged(
             keys_BSX=torch.cat((before.key_BX[:, None], asked_BSX[:, :-1]), dim=1),
-            values_BSX=torch.cat(self.values, dim=-1),
+            values_BSX=torch.cat(values, dim=-1),
             surprisal_BS=surprisal_BS,
             tokens_BSN=torch.cat((before.tail_BN, ids_BS), dim=1).unfold(1, SHOWN_TOKENS, 1),
             writable_BS=writable_BS,
-            counts_B=counts_B,
+            counts_B=self.real_BS.sum(1),
             reads_BM=read_BSM.sum(1),
         )
         memory, written_BS = self.ltm.write(self.state, staged, self.control, self.seed)
@@ -233,7 +191,7 @@ class _MemoryPass:
             surprisal_BS=surprisal_BS * writable_BS,
             read_BS=read_BSM.any(-1),
             staged=staged,
-            hidden=tuple(self.hidden),
+            hidden=hidden,
         )
 
 
@@ -249,30 +207,32 @@ def _surprisal(logits_BSV: Tensor, before_BV: Tensor, ids_BS: Tensor, nats_BS: T
     with torch.no_grad():
         first = F.cross_entropy(before_BV, ids_BS[:, 0], reduction="none")[:, None]
         if nats_BS is None:
-            nats = F.cross_entropy(logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:].flatten(), reduction="none")
-            nats_BS = nats.view(ids_BS.shape[0], -1)
+            logits_NV, next_BS = logits_BSV[:, :-1].flatten(0, 1).float(), ids_BS[:, 1:]
+            nats_BS = F.cross_entropy(logits_NV, next_BS.flatten(), reduction="none").view_as(next_BS)
         else:
             nats_BS = nats_BS[:, :-1]
         return torch.cat((first, nats_BS), dim=1) / math.log(2)
 
 
+@dataclass(slots=True)
 class _WindowPass:
     """The window's part in reading: the keys that were carried here, those that come, and which of them a token sees.
 
-    Args:
+    Attributes:
         model: the µLM.
         before: the state; its rows start anew if `fresh`.
         fresh: nothing was carried here.
         batch_invariant: as in `read_chunk`.
+        kv: per layer the keys and values that have come.
+        biases: as `_bias` makes them, by place and number of tokens.
     """
 
-    def __init__(self, model: Decoder, before: StreamState, fresh: bool, batch_invariant: bool) -> None:
-        self.model = model
-        self.before = before
-        self.fresh = fresh
-        self.batch_invariant = batch_invariant
-        self.kv: list[list[Tensor]] = [[] for _ in model.blocks]
-        self._biases: dict[tuple[int, int], Tensor | None] = {}
+    model: Decoder
+    before: StreamState
+    fresh: bool
+    batch_invariant: bool
+    kv: defaultdict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    biases: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
     def read(self, layer: int, x_BSC: Tensor, start: int, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Return the residual stream after a block, of tokens that begin `start` tokens after what was carried here."""
@@ -282,25 +242,24 @@ class _WindowPass:
         q, k, v = block.project(x_BSC, cos, sin)
         new = torch.cat((k, v), dim=2)
         # The first tokens of what was carried have left the window since.
-        seen = [] if self.fresh else [self.before.kv_LBKED[layer, :, start:].to(new.dtype)]
+        seen = [] if self.fresh else [self.before.kv_BLKED[:, layer, start:].to(new.dtype)]
         seen += [*self.kv[layer], new]
         self.kv[layer].append(new)
         keys, values = (new if len(seen) == 1 else torch.cat(seen, dim=1)).chunk(2, dim=2)
-        bias_BSQ = self._bias(start, S)
+        if (start, S) not in self.biases:
+            self.biases[start, S] = self._bias(start, S)
+        bias_BSQ = self.biases[start, S]
         if self.batch_invariant and bias_BSQ is not None:
             return block.finish(x_BSC, attend(q, keys, values, bias_BSQ))
-        return block.finish(x_BSC, _attend_quickly(self.model, q, keys, values, bias_BSQ))
+        return block.finish(x_BSC, attend_quickly(q, keys, values, bias_BSQ))
 
     def _bias(self, start: int, S: int) -> Tensor | None:
         """Return what attention adds to the scores of earlier and new keys, (B, S, Q): 0, or -inf where not seen.
 
         None stands for the new tokens alone, each seeing those before it.
         """
-        if (start, S) not in self._biases:
-            self._biases[start, S] = None if self.fresh and not start else self._make_bias(start, S)
-        return self._biases[start, S]
-
-    def _make_bias(self, start: int, S: int) -> Tensor:
+        if self.fresh and not start:
+            return None
         model, W, seen_B = self.model, self.model.config.window, self.before.seen_B
         offsets = torch.arange(S, device=model.device)
         # How much older than the first new token each earlier key is.
@@ -315,22 +274,10 @@ class _WindowPass:
         K = self.model.config.window - 1
         kept_BK11 = (counts_B[:, None] + torch.arange(K, device=counts_B.device))[..., None, None]
         layers = []
-        for before_BKED, new in zip(self.before.kv_LBKED, self.kv, strict=True):
-            line = torch.cat((before_BKED.to(new[0].dtype), *new), dim=1)
+        for layer, new in self.kv.items():
+            line = torch.cat((self.before.kv_BLKED[:, layer].to(new[0].dtype), *new), dim=1)
             layers.append(line.gather(1, kept_BK11.expand(-1, -1, *line.shape[2:])))
-        return torch.stack(layers)
-
-
-def _attend_quickly(model: Decoder, q: Tensor, keys: Tensor, values: Tensor, bias_BSQ: Tensor | None) -> Tensor:
-    heads = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        keys.transpose(1, 2),
-        values.transpose(1, 2),
-        attn_mask=None if bias_BSQ is None else bias_BSQ[:, None].to(q.dtype),
-        is_causal=bias_BSQ is None,
-        enable_gqa=model.config.n_head != model.config.n_kv_head,
-    )
-    return heads.transpose(1, 2)
+        return torch.stack(layers, dim=1)
 
 
 def read_chunk(
@@ -369,11 +316,11 @@ def read_chunk(
         raise ValueError(f"{S} tokens are more than a chunk of {c.chunk}; read them in parts")
     before = state or StreamState.empty(model, B)
     offsets = torch.arange(S, device=ids_BS.device)
-    real_BS = None if counts_B is None else offsets < counts_B[:, None]
-    if real_BS is None and labels_BS is not None:
-        real_BS = labels_BS != IGNORE
-    if counts_B is None:
-        counts_B = torch.full_like(before.seen_B, S) if real_BS is None else real_BS.sum(1)
+    if counts_B is not None:
+        real_BS = offsets < counts_B[:, None]
+    else:
+        real_BS = torch.ones_like(ids_BS, dtype=torch.bool) if labels_BS is None else labels_BS != IGNORE
+    counts_B = real_BS.sum(1)
     window = _WindowPass(model, before, state is None, batch_invariant)
     rotation = model.rope(before.seen_B[:, None] + offsets)
     first = c.n_layer if c.ltm is None else c.ltm.layers[0]
@@ -384,10 +331,10 @@ def read_chunk(
     now = before
     for start in range(0, S, c.segment):
         part = slice(start, start + c.segment)
-        ids, x = ids_BS[:, part], below_BSC[:, part]
-        real = None if real_BS is None else real_BS[:, part]
-        counts = (counts_B - start).clamp(0, ids.shape[1])
-        memory = None if now.memory is None else _MemoryPass(model, now.memory, real, control, seed)
+        ids, x, real = ids_BS[:, part], below_BSC[:, part], real_BS[:, part]
+        memory = None
+        if model.ltm is not None and now.memory is not None:
+            memory = _MemoryPass(model.ltm, now.memory, real, control, seed)
         for layer in range(first, c.n_layer):
             if memory is not None:
                 x = memory.add(layer, x)
@@ -395,15 +342,33 @@ def read_chunk(
         logits = model.logits(x)
         nats_BS = None
         if labels_BS is not None:
-            labels = labels_BS[:, part].flatten()
-            nats = F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="none", ignore_index=IGNORE)
-            nats_BS = nats.view_as(ids)
+            logits_NV, labels_N = logits.flatten(0, 1).float(), labels_BS[:, part].flatten()
+            nats_BS = F.cross_entropy(logits_NV, labels_N, reduction="none", ignore_index=IGNORE).view_as(ids)
         tail_BN = torch.cat((now.tail_BN, ids), dim=1)[:, ids.shape[1] :]
-        reading = Reading((logits,), replace(now, seen_B=now.seen_B + counts, tail_BN=tail_BN), nats_BS)
-        parts.append(reading if memory is None else memory.finish(reading, now, ids, counts))
+        after, none_BS = replace(now, seen_B=now.seen_B + real.sum(1), tail_BN=tail_BN), torch.zeros_like(real)
+        reading = Reading((logits,), after, nats_BS, none_BS, none_BS.float(), none_BS)
+        parts.append(reading if memory is None else memory.finish(reading, now, ids))
         now = parts[-1].state
     whole = Reading.join(parts)
-    return replace(whole, state=replace(now, kv_LBKED=window.carried_on(counts_B)))
+    return replace(whole, state=replace(now, kv_BLKED=window.carried_on(counts_B)))
+
+
+def read_chunks(
+    model: Decoder,
+    ids_BT: Tensor,
+    state: StreamState | None = None,
+    labels_BT: Tensor | None = None,
+    *,
+    control: Control = "none",
+    seed: int = 0,
+) -> Iterator[tuple[slice, Reading]]:
+    """Read T tokens of every row; yield where each chunk lies and what reading it gave (arguments: `read_chunk`)."""
+    for start in range(0, ids_BT.shape[1], model.config.chunk):
+        place = slice(start, start + model.config.chunk)
+        labels_BS = None if labels_BT is None else labels_BT[:, place]
+        reading = read_chunk(model, ids_BT[:, place], state, labels_BS, control=control, seed=seed)
+        state = reading.state
+        yield place, reading
 
 
 def read_document(
@@ -419,12 +384,7 @@ def read_document(
 
     Without `state` the rows are at the start of their documents.
     """
-    parts = []
-    for start in range(0, ids_BT.shape[1], model.config.chunk):
-        part = slice(start, start + model.config.chunk)
-        labels_BS = None if labels_BT is None else labels_BT[:, part]
-        parts.append(read_chunk(model, ids_BT[:, part], state, labels_BS, control=control, seed=seed))
-        state = parts[-1].state
-    if not parts:
+    if not ids_BT.shape[1]:
         raise ValueError("there is nothing to read")
-    return Reading.join(parts)
+    parts = read_chunks(model, ids_BT, state, labels_BT, control=control, seed=seed)
+    return Reading.join([reading for _, reading in parts])

@@ -1,6 +1,6 @@
 """Text to token ids and back, through the `tokenizers` library.
 
-Owns one wrapper for byte, character and trained BPE tokenizers and for any Hugging Face tokenizer by name or path.
+Owns one wrapper for byte and trained BPE tokenizers and for any Hugging Face tokenizer by name or path.
 Ids 0, 1, 2 are padding, end of text and unknown in the tokenizers made here. It refuses to know models.
 """
 
@@ -35,16 +35,6 @@ class Tokenizer:
     def bytes(cls) -> Tokenizer:
         """Return the byte tokenizer: 256 bytes and three specials; encodes any text."""
         return cls.train([], vocab_size=256 + len(SPECIAL))
-
-    @classmethod
-    def characters(cls, alphabet: Iterable[str]) -> Tokenizer:
-        """Return a character tokenizer; characters outside `alphabet` become `<unk>`."""
-        vocab = {token: i for i, token in enumerate([*SPECIAL, *sorted(set(alphabet))])}
-        inner = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106 - not a password
-        inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-        inner.decoder = decoders.Fuse()
-        inner.add_special_tokens(SPECIAL)
-        return cls(inner)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 3) -> Tokenizer:
@@ -102,13 +92,11 @@ class Tokenizer:
                     f"no tokenizer at {name_or_path}: give a folder with tokenizer.json or a Hugging Face name that "
                     f"this machine can reach"
                 ) from error
-        ids = [inner.token_to_id(token) for token in ("<pad>", "<eot>")]
-        if ids[1] is None:  # a foreign tokenizer: take its own end of text
-            for token in ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>"):
-                if inner.token_to_id(token) is not None:
-                    ids = [inner.token_to_id(token), inner.token_to_id(token)]
-                    break
-        return cls(inner, ids[0] or 0, ids[1] or 0)
+        pad, eot = inner.token_to_id("<pad>"), inner.token_to_id("<eot>")
+        foreign = [inner.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>")]
+        if eot is None and (own := [token_id for token_id in foreign if token_id is not None]):
+            pad = eot = own[0]
+        return cls(inner, pad or 0, eot or 0)
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ulm.config import preset
 from ulm.decode.prompts import read_prompts
-from ulm.decode.stepper import LeanDecoder
+from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
 
@@ -51,11 +51,10 @@ def decoding(model: Decoder, prompts: list[list[int]], steps: int) -> Callable[[
     lean = LeanDecoder(model)
     if model.ltm is None:
         cache, logits = lean.prefill([ids[-WINDOW:] for ids in prompts], WINDOW)
-        advance = lean.stepper(cache, steps)
+        advance = Stepper(lean, cache, steps)
     else:
-        reading = read_prompts(model, prompts, [None] * len(prompts), WINDOW)
-        logits = reading.logits_BV
-        advance = lean.stepper(reading.window, steps, MemoryStepper(model.ltm, reading.memory))
+        cache, logits, staged = read_prompts(model, prompts, [None] * len(prompts), WINDOW)
+        advance = Stepper(lean, cache, steps, MemoryStepper(model.ltm, staged))
     held = [logits]
 
     def turn() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ulm.config import LTMConfig, ModelConfig
 from ulm.decode.prompts import read_prompts
-from ulm.decode.stepper import LeanDecoder
+from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.memory import CONTROLS
-from ulm.memory.ltm import SHOWN_TOKENS, LTMState, Staged
+from ulm.memory.state import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
 from ulm.streaming import StreamState, read_chunk, read_document
@@ -65,12 +65,12 @@ texts = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=60)
 
 def decoded(model: Decoder, text: list[int], prompt: int) -> torch.Tensor:
     """Logits of a text of which `prompt` tokens are read at once and the rest step by step."""
-    reading = read_prompts(model, [text[:prompt]], [None], slots=model.config.window)
+    cache, logits, staged = read_prompts(model, [text[:prompt]], [None], slots=model.config.window)
     assert model.ltm is not None
-    memory = MemoryStepper(model.ltm, reading.memory)
-    stepper = LeanDecoder(model).stepper(reading.window, len(text), memory)
+    memory = MemoryStepper(model.ltm, staged)
+    stepper = Stepper(LeanDecoder(model), cache, len(text), memory)
     later = [stepper(torch.full((4,), token))[0].clone() for token in text[prompt:]]
-    return torch.stack([reading.logits_BV[0], *later])
+    return torch.stack([logits[0], *later])
 
 
 STAGED = [field.name for field in dataclasses.fields(Staged)]
@@ -115,26 +115,26 @@ def test_decoding_step_by_step_equals_reading_the_whole_text(kind: str, text: li
 def test_stepping_stores_what_reading_stores(kind: str, text: list[int]) -> None:
     model = MODELS[kind]
     text = text[: len(text) // SEGMENT * SEGMENT] or [1] * SEGMENT
-    reading = read_prompts(model, [text[:1]], [None], slots=model.config.window)
+    cache, _, staged = read_prompts(model, [text[:1]], [None], slots=model.config.window)
     assert model.ltm is not None
-    stepper = LeanDecoder(model).stepper(reading.window, len(text), MemoryStepper(model.ltm, reading.memory))
+    stepper = Stepper(LeanDecoder(model), cache, len(text), MemoryStepper(model.ltm, staged))
     for token in text[1:]:
         stepper(torch.full((4,), token))
     whole = read_document(model, torch.tensor([text])).state.memory
     assert whole is not None
-    assert items(reading.memory.memory) == items(whole)
-    assert reading.memory.memory.tokens_BMN[0].tolist() == whole.tokens_BMN[0].tolist()
+    assert items(staged.memory) == items(whole)
+    assert staged.memory.tokens_BMN[0].tolist() == whole.tokens_BMN[0].tolist()
 
 
 @settings(deadline=None, max_examples=40)
 @given(kinds, texts, st.lists(texts, min_size=1, max_size=4))
 def test_a_row_gets_the_same_bits_in_any_batch(kind: str, text: list[int], others: list[list[int]]) -> None:
     model = MODELS[kind]
-    alone = read_prompts(model, [text], [None], slots=model.config.window)
-    among = read_prompts(model, [*others, text], [None] * (len(others) + 1), slots=model.config.window)
-    assert torch.equal(among.logits_BV[len(others)], alone.logits_BV[0])
-    for name, tensor in alone.memory.memory.tensors().items():
-        assert torch.equal(getattr(among.memory.memory, name)[len(others)], tensor[0]) or "recent" in name
+    _, logits, alone = read_prompts(model, [text], [None], slots=model.config.window)
+    _, crowd, among = read_prompts(model, [*others, text], [None] * (len(others) + 1), slots=model.config.window)
+    assert torch.equal(crowd[len(others)], logits[0])
+    for name, tensor in alone.memory.tensors().items():
+        assert torch.equal(getattr(among.memory, name)[len(others)], tensor[0]) or "recent" in name
 
 
 @settings(deadline=None, max_examples=40)
@@ -157,7 +157,9 @@ def test_memory_never_holds_more_than_its_capacity(kind: str, parts: list[list[i
     whole = read_document(model, torch.tensor([text]))
     assert whole.state.memory is not None
     assert whole.written_BS is not None
-    assert int(whole.state.memory.counts()[0]) <= min(model.config.ltm.capacity, int(whole.written_BS.sum()))
+    assert int((whole.state.memory.position_BM[0] >= 0).sum()) <= min(
+        model.config.ltm.capacity, int(whole.written_BS.sum())
+    )
 
 
 @settings(deadline=None, max_examples=40)

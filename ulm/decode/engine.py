@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.decode.prompts import read_prompts
-from ulm.decode.stepper import LeanDecoder
+from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.memory.exact import ExactIndex, recall
-from ulm.memory.ltm import LTMState
 from ulm.memory.ngrams import NOTHING
+from ulm.memory.state import LTMState
 from ulm.memory.stepping import MemoryStepper
-from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache, padded, round_up
 from ulm.tokenizer import Tokenizer
 
 CHUNK_MULTIPLE = 4
@@ -125,19 +125,9 @@ def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: flo
 def _recalled(logits_BV: Tensor, live: Sequence[_Row]) -> Tensor:
     """Return logits under which each row's facts are recalled; rows that end with no key keep theirs to the bit."""
     says_B1 = np.full((logits_BV.shape[0], 1), NOTHING, dtype=np.int64)
-    by_index: dict[int, list[int]] = {}
     for i, row in enumerate(live):
-        if row.request.facts is not None and row.finish is None and row.request.facts.longest:
-            by_index.setdefault(id(row.request.facts), []).append(i)
-    for rows in by_index.values():
-        index = live[rows[0]].request.facts
-        if index is None:
-            raise AssertionError("only rows with facts are gathered")
-        ends = np.full((len(rows), index.longest), NOTHING, dtype=np.int64)
-        for place, i in enumerate(rows):
-            end = [*live[i].ids, *live[i].produced][-index.longest :]
-            ends[place, index.longest - len(end) :] = end
-        says_B1[rows] = index.following(ends, 1)
+        if row.request.facts is not None and row.finish is None:
+            says_B1[i] = row.request.facts.after([*row.ids, *row.produced])
     return recall(logits_BV[:, None], says_B1)[:, 0]
 
 
@@ -165,8 +155,7 @@ class Engine:
         self._compiled = torch.compile(model.extend, dynamic=False) if compile else None
         self._lean = LeanDecoder(model, pack=pack and not compile)
         # Pretrained models may have more rows than their tokenizer has tokens, to fill up a round number.
-        unused = model.config.vocab_size - len(tokenizer.token_texts)
-        self._texts = tokenizer.token_texts + [""] * max(0, unused)
+        self._texts = tokenizer.token_texts + [""] * (model.config.vocab_size - len(tokenizer.token_texts))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""
@@ -220,7 +209,10 @@ class Engine:
         live, cache, logits, memory = self._read_prompts(rows, slots)
         steps = max(row.request.max_new_tokens for row in rows)
         advance = self._advance(cache, steps, memory)
-        uniforms_BN = self._uniforms(live, logits.shape[0], steps)
+        uniforms = np.zeros((logits.shape[0], steps), dtype=np.float32)
+        for i, row in enumerate(live):
+            uniforms[i, : len(row.uniforms)] = row.uniforms
+        uniforms_BN = torch.from_numpy(uniforms).to(self.model.device)
         constrained = any(row.request.constraint for row in rows)
         remembering = any(row.request.facts for row in rows)
         for step in range(steps):
@@ -257,16 +249,9 @@ class Engine:
     def _advance(self, cache: KVCache, steps: int, memory: MemoryStepper | None) -> Callable[[Tensor], Tensor]:
         """Return a function that reads one token per row into the cache and returns the logits after it."""
         if self._compiled is None:
-            return self._lean.stepper(cache, steps, memory)
+            return Stepper(self._lean, cache, steps, memory)
         compiled = self._compiled
         return lambda chosen_B: compiled(chosen_B[:, None], cache)[0][:, 0]
-
-    def _uniforms(self, live: list[_Row], width: int, steps: int) -> Tensor:
-        """Return each row's own stream of uniforms, (width, steps)."""
-        uniforms = np.zeros((width, steps), dtype=np.float32)
-        for i, row in enumerate(live):
-            uniforms[i, : len(row.uniforms)] = row.uniforms
-        return torch.from_numpy(uniforms).to(self.model.device)
 
     def _read_prompts(self, rows: list[_Row], slots: int) -> tuple[list[_Row], KVCache, Tensor, MemoryStepper | None]:
         """Read the prompts: together those that fit the ring, others in chunks; with a memory in segments.
@@ -277,55 +262,44 @@ class Engine:
         """
         if self.model.ltm is not None:
             memories = [row.request.memory for row in rows]
-            reading = read_prompts(self.model, [row.ids for row in rows], memories, slots)
-            return rows, reading.window, reading.logits_BV, MemoryStepper(self.model.ltm, reading.memory)
-        short = [row for row in rows if len(row.ids) <= slots]
-        if len(short) == len(rows):
-            return rows, *self._read_short(rows, slots), None
-        by_length: dict[int, list[_Row]] = {}
-        for row in rows:
-            if len(row.ids) > slots:
-                by_length.setdefault(round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
-        parts = [self._read_long(members, length, slots) for length, members in by_length.items()]
-        ordered = [row for members in by_length.values() for row in members] + short
-        if short:
-            parts.append(self._read_short(short, slots))
+            cache, logits, memory = read_prompts(self.model, [row.ids for row in rows], memories, slots)
+            return rows, cache, logits, MemoryStepper(self.model.ltm, memory)
+        by_length: dict[int, list[_Row]] = {}  # 0 for those that fit, which come last
+        for row in sorted(rows, key=lambda row: len(row.ids) <= slots):
+            fits = len(row.ids) <= slots
+            by_length.setdefault(0 if fits else round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
+        parts = [
+            self._read_long(members, slots)
+            if length
+            else self._lean.prefill([row.ids for row in members], slots, [row.request.opening for row in members])
+            for length, members in by_length.items()
+        ]
+        ordered = [row for members in by_length.values() for row in members]
+        if list(by_length) == [0]:
+            return ordered, *parts[0], None
         # Long parts come as they are, short ones padded: after all of them the first rows fill up.
         cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
         filled = [*range(len(rows)), *[0] * (-len(rows) % ROW_MULTIPLE)]
         index = torch.tensor(filled, device=self.model.device)
         return ordered, cache.select(index), logits[index], None
 
-    def _read_short(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
-        """Read prompts that fit the ring; return cache and logits, padded as `LeanDecoder.prefill` does."""
-        return self._lean.prefill([row.ids for row in rows], slots, [row.request.opening for row in rows])
-
-    def _read_long(self, rows: list[_Row], length: int, slots: int) -> tuple[KVCache, Tensor]:
-        """Read prompts of up to `length` tokens, more than the ring holds; return cache and logits of each row."""
+    def _read_long(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
+        """Read prompts of about one length, more than the ring holds; return cache and logits of each row."""
         device = self.model.device
         # Chunks are as long as the ring, whatever that is, so it is the rows that make the multiple.
-        padded = rows + [rows[0]] * (-len(rows) % ROW_MULTIPLE)
-        ids = np.full((len(padded), length), self.tokenizer.pad_id, dtype=np.int64)
-        for i, row in enumerate(padded):
-            ids[i, : len(row.ids)] = row.ids
-        counts_B = torch.tensor([len(row.ids) for row in padded], device=device)
-        cache = KVCache.empty(self.model.config, len(padded), slots, device=device, dtype=self.model.dtype)
-        logits = self._read(torch.from_numpy(ids).to(device), counts_B, cache)
+        prompts = [row.ids for row in rows] + [rows[0].ids] * (-len(rows) % ROW_MULTIPLE)
+        ids_BT = padded(prompts, self.tokenizer.pad_id, CHUNK_MULTIPLE)
+        counts_B = torch.tensor([len(ids) for ids in prompts], device=device)
+        cache = KVCache.empty(self.model.config, len(prompts), slots, device=device, dtype=self.model.dtype)
+        logits_BV = torch.zeros(len(prompts), self.model.config.vocab_size, device=device, dtype=self.model.dtype)
+        for start in range(0, ids_BT.shape[1], slots):
+            chunk_BT = ids_BT[:, start : start + slots].to(device)
+            here_B = (counts_B - start).clamp(min=0, max=chunk_BT.shape[1])
+            here_BV = self.model.extend(chunk_BT, cache, here_B, last_only=True)[0][:, 0]
+            logits_BV = torch.where((here_B > 0)[:, None], here_BV, logits_BV)
         cache = cache.select(torch.arange(len(rows), device=device))
         cache.kv_LBWED = cache.kv_LBWED.to(self._lean.dtype)
-        return cache, logits[: len(rows)].to(self._lean.dtype)
-
-    def _read(self, ids_BT: Tensor, counts_B: Tensor, cache: KVCache) -> Tensor:
-        """Read the prompts in chunks that fit the ring; return each row's logits after its own last token."""
-        result: Tensor | None = None
-        for start in range(0, ids_BT.shape[1], cache.slots):
-            chunk = ids_BT[:, start : start + cache.slots]
-            counts = (counts_B - start).clamp(min=0, max=chunk.shape[1])
-            logits = self.model.extend(chunk, cache, counts, last_only=True)[0][:, 0]
-            result = logits if result is None else torch.where((counts > 0)[:, None], logits, result)
-        if result is None:
-            raise AssertionError("a prompt has at least one token")
-        return result
+        return cache, logits_BV[: len(rows)].to(self._lean.dtype)
 
     def _accept(self, row: _Row, token: int) -> None:
         row.produced.append(token)

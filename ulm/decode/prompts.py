@@ -6,36 +6,21 @@ the open segment has staged.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ulm.memory.ltm import SHOWN_TOKENS, LTMState, Staged
+from ulm.memory.state import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryCache
-from ulm.model import ROW_MULTIPLE, Decoder, KVCache, round_up
+from ulm.model import ROW_MULTIPLE, Decoder, KVCache, padded
 from ulm.streaming import StreamState, read_chunk
-
-
-@dataclass(slots=True)
-class PromptReading:
-    """Texts whose prompts were read and that are to be continued; B is padded to a multiple of `ROW_MULTIPLE`.
-
-    Attributes:
-        window: their ring caches.
-        memory: their memories.
-        logits_BV: after each prompt.
-    """
-
-    window: KVCache
-    memory: MemoryCache
-    logits_BV: Tensor
 
 
 def read_prompts(
     model: Decoder, prompts: Sequence[Sequence[int]], memories: Sequence[LTMState | None], slots: int
-) -> PromptReading:
+) -> tuple[KVCache, Tensor, MemoryCache]:
     """Read prompts of any length with a memory.
 
     Args:
@@ -43,33 +28,45 @@ def read_prompts(
         prompts: token ids, at least one each.
         memories: what each text's memory holds, one row each; None means nothing.
         slots: size of the rings: the window, or at least all tokens that each text will have.
+
+    Returns:
+        The ring caches, the (B, V) logits after each prompt, and the memories; B is padded to a multiple of
+        `ROW_MULTIPLE` rows with copies of the first.
     """
-    c, ltm, device = model.config, model.ltm, model.device
-    if c.ltm is None or ltm is None:
+    c, device = model.config, model.device
+    if c.ltm is None:
         raise ValueError("this model has no long-term memory")
     S = c.ltm.segment
     order = [*range(len(prompts)), *[0] * (-len(prompts) % ROW_MULTIPLE)]
     nothing = LTMState.empty(c.ltm, 1, device=device, dtype=model.dtype)
-    state = StreamState.empty(model, len(order))
-    state = replace(state, memory=LTMState.join([memories[i] or nothing for i in order]))
-    memory = cast("LTMState", state.memory)
-    cache = MemoryCache.empty(ltm, c.d_model, c.vocab_size, memory)
+    memory = LTMState.join([memories[i] or nothing for i in order])
+    state = replace(StreamState.empty(model, len(order)), memory=memory)
+    like, B, L = memory.keys_BMX, len(order), len(c.ltm.layers)
+    cache = MemoryCache(
+        memory=memory,
+        hidden_LBSC=like.new_zeros(L, B, S, c.d_model),
+        before_LBC=like.new_zeros(L, B, c.d_model),
+        nats_BS=memory.surprisal_BM.new_zeros(B, S),
+        line_BS=memory.clock_B.new_full((B, SHOWN_TOKENS - 1 + S), -1),
+        offset_B=torch.zeros_like(memory.clock_B),
+        started_B=torch.zeros_like(memory.clock_B, dtype=torch.bool),
+        logits_BV=memory.surprisal_BM.new_zeros(B, c.vocab_size),
+    )
     lengths = torch.tensor([len(prompts[i]) for i in order])
-    padded = torch.zeros(len(order), round_up(int(lengths.max()), S), dtype=torch.long)
-    for row, i in enumerate(order):
-        padded[row, : len(prompts[i])] = torch.tensor(prompts[i])
-    for start in range(0, padded.shape[1], S):
+    ids_BT = padded([prompts[i] for i in order], 0, S)
+    for start in range(0, ids_BT.shape[1], S):
         open_rows = (lengths > start).nonzero()[:, 0]
         count = len(open_rows)
         filled = torch.cat((open_rows, open_rows[:1].expand(-count % ROW_MULTIPLE)))
         counts = (lengths[filled] - start).clamp(max=S).to(device)
-        ids = padded[filled, start : start + S].to(device)
+        ids = ids_BT[filled, start : start + S].to(device)
         reading = read_chunk(model, ids, state.select(filled.to(device)), counts_B=counts, batch_invariant=True)
         rows, counts = open_rows.to(device), counts[:count]
         complete = counts == S
-        state = state.replaced(rows, reading.state, complete)
-        last, here = counts - 1, torch.arange(count, device=device)
-        cache.logits_BV[rows] = reading.logits[0][here, last].float()
+        here = torch.arange(count, device=device)
+        memory = memory.replaced(rows[complete], cast("LTMState", reading.state.memory), here[complete])
+        state = replace(state.replaced(rows, reading.state, here), memory=memory)
+        cache.logits_BV[rows] = reading.logits[0][here, counts - 1].float()
         hidden = torch.stack([x[:count] for x in reading.hidden])
         staged = cast("Staged", reading.staged)
         cache.hidden_LBSC[:, rows] = hidden
@@ -81,14 +78,14 @@ def read_prompts(
         cache.before_LBC[:, done] = hidden[:, complete, -1]
         cache.line_BS[done, : SHOWN_TOKENS - 1] = cache.line_BS[done, S:]
         cache.started_B[done] = True
-    cache.memory = cast("LTMState", state.memory)
+    cache.memory = memory
     window = KVCache.empty(c, len(order), slots, device=device, dtype=model.dtype)
     K = c.window - 1
     positions = state.seen_B[:, None] - K + torch.arange(K, device=device)
     there_b, there_k = ((positions >= 0) & (positions >= state.seen_B[:, None] - window.slots)).nonzero(as_tuple=True)
     at = positions[there_b, there_k]
-    window.kv_LBWED[:, there_b, at % window.slots] = state.kv_LBKED[:, there_b, there_k]
+    window.kv_LBWED[:, there_b, at % window.slots] = state.kv_BLKED[there_b, :, there_k].transpose(0, 1)
     window.positions_BW[there_b, at % window.slots] = at
     window.lengths_B.copy_(state.seen_B)
     window.fresh = False
-    return PromptReading(window, cache, cache.logits_BV.to(model.dtype, copy=True))
+    return window, cache.logits_BV.to(model.dtype, copy=True), cache

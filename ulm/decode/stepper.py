@@ -1,4 +1,4 @@
-"""Decoding with few and small kernels: `LeanDecoder` reads short prompts, its `Stepper` one further token per row.
+"""Decoding with few and small kernels: `LeanDecoder` reads short prompts, a `Stepper` one further token per row.
 
 - The same arithmetic as `Decoder.extend` but for rounding. At the size of µLMs a forward pass is some hundred calls of
   a few microseconds, so every call that can be saved, folded into a table or written into a buffer that is there is.
@@ -17,16 +17,15 @@ Axes as in `ulm.model`; A slots of a kept opening, S = A + T keys of a prompt af
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ulm.decode.layers import Layer, Packed, Plain, Rows
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache, round_up
 
@@ -58,84 +57,11 @@ PACK_FROM = 2**26
 """Models with so many weights are packed: then reading the weights is most of a step. A process holds its own copy."""
 
 
-class _Plain:
-    """Products with the transpose of a matrix of weights.
-
-    Args:
-        weight_NK: output and input features.
-    """
-
-    def __init__(self, weight_NK: Tensor) -> None:
-        self._weight_KN = weight_NK.t()
-
-    def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
-        """Write the product to `out_MN` and return it."""
-        return torch.mm(x_MK, self._weight_KN, out=out_MN)
-
-    of = into
-    """The product in the type in which it was computed; others than this class may take memory of their own."""
-
-    def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
-        """Add the product to `total_MN`, in place, and return it."""
-        return total_MN.addmm_(x_MK, self._weight_KN)
-
-
-class _Packed:
-    """As `_Plain`, from a copy of the weights in the order in which oneDNN reads them.
-
-    From two rows on, a float32 row does not depend on how many there are (tests/unit/test_stepper.py). With weights in
-    bfloat16 only products and the SwiGLU are in half precision; norms, attention and totals stay in float32.
-    """
-
-    def __init__(self, weight_NK: Tensor) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous())
-        self._dtype = weight_NK.dtype
-
-    def of(self, x_MK: Tensor, buffer_MN: Tensor | None = None) -> Tensor:
-        """Return the product in the type in which it was computed, in memory of its own."""
-        x_MK = x_MK.to(self._dtype)
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x_MK, self._packed, None, "none", [], "")
-        return found
-
-    def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
-        """Write the product to `out_MN` and return it."""
-        return out_MN.copy_(self.of(x_MK))
-
-    def onto(self, total_MN: Tensor, x_MK: Tensor) -> Tensor:
-        """Add the product to `total_MN`, in place, and return it."""
-        return total_MN.add_(self.of(x_MK))
-
-
-def _product_type(model: Decoder) -> type[_Plain | _Packed]:
+def _product_type(model: Decoder) -> type[Plain | Packed]:
     able = model.device.type == "cpu" and torch._C._has_mkldnn and model.ltm is None
-    if not able or sum(weight.numel() for weight in model.parameters()) < PACK_FROM:
-        return _Plain
-    if model.dtype == torch.bfloat16:
-        return _Packed if torch.ops.mkldnn._is_mkldnn_bf16_supported() else _Plain
-    return _Packed if model.dtype == torch.float32 else _Plain
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One block's weights, as the loop uses them."""
-
-    attn_norm: Tensor
-    qkv: _Plain | _Packed
-    out: _Plain | _Packed
-    mlp_norm: Tensor
-    gate_up: _Plain | _Packed
-    down: _Plain | _Packed
-
-    @classmethod
-    def of(cls, block: Block, product: type[_Plain | _Packed]) -> _Layer:
-        return cls(
-            attn_norm=block.attn_norm,
-            qkv=product(block.qkv.weight),
-            out=product(block.out.weight),
-            mlp_norm=block.mlp_norm,
-            gate_up=product(block.gate_up.weight),
-            down=product(block.down.weight),
-        )
+    large = sum(weight.numel() for weight in model.parameters()) >= PACK_FROM
+    half = model.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Packed if able and large and (half or model.dtype == torch.float32) else Plain
 
 
 class LeanDecoder:
@@ -151,14 +77,14 @@ class LeanDecoder:
 
     def __init__(self, model: Decoder, pack: bool = True) -> None:
         self.model = model
-        product = _product_type(model) if pack else _Plain
-        self.dtype = torch.float32 if product is _Packed else model.dtype
+        product = _product_type(model) if pack else Plain
+        self.dtype = torch.float32 if product is Packed else model.dtype
         at_once = PREFILL_TOKENS.get(model.device.type, MANY_TOKENS)
-        self._prefill_tokens = PACKED_TOKENS if product is _Packed else at_once
-        self.layers = [_Layer.of(cast("Block", block), product) for block in model.blocks]
+        self._prefill_tokens = PACKED_TOKENS if product is Packed else at_once
+        self.layers = [Layer(cast("Block", block), product) for block in model.blocks]
         self.head = product((model.embed if model.head is None else model.head).weight)
         self._tables = self._rotations(0)
-        self._openings: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._opening = lru_cache(maxsize=MAX_OPENINGS)(self._read_opening)
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -185,10 +111,6 @@ class LeanDecoder:
         if positions <= self.model.config.window + POSITION_MULTIPLE:
             self._tables = tables
         return tables
-
-    def stepper(self, cache: KVCache, steps: int, memory: MemoryStepper | None = None) -> Stepper:
-        """Return what reads at most `steps` further tokens per row into a cache."""
-        return Stepper(self, cache, steps, memory)
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], slots: int, openings: Sequence[int] | None = None
@@ -229,21 +151,15 @@ class LeanDecoder:
         cache.fresh = False
         return cache, logits_BV
 
-    def _opening(self, ids: tuple[int, ...]) -> Tensor:
-        """Return the keys and values of an opening (L, A, E, D), read now or kept; past its end, zeros.
+    def _read_opening(self, ids: tuple[int, ...]) -> Tensor:
+        """Return the keys and values of an opening (L, A, E, D); past its end, zeros.
 
         Attention over as many keys as there happen to be is not bit-stable on every CPU.
         """
-        if ids in self._openings:
-            self._openings.move_to_end(ids)
-        else:
-            A = round_up(len(ids), PADDED_MULTIPLE)
-            empty = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
-            self._prefill([ids], [0], A, empty.kv_LBWED.zero_())
-            self._openings[ids] = empty.kv_LBWED[:, 0]
-            if len(self._openings) > MAX_OPENINGS:
-                self._openings.popitem(last=False)
-        return self._openings[ids]
+        A = round_up(len(ids), PADDED_MULTIPLE)
+        kept = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
+        self._prefill([ids], [0], A, kept.kv_LBWED)
+        return kept.kv_LBWED[:, 0]
 
     def _prefill(
         self,
@@ -293,7 +209,7 @@ class LeanDecoder:
         # A token sees the whole opening, not what pads it, and of its own prompt what comes before it.
         bias_TS = torch.full((T, S), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
         bias_TS[:, before:A] = float("-inf")
-        some, each = _Rows(self, N), _Rows(self, len(last_B))
+        some, each = (Rows(self.model, self.head, self.dtype, rows) for rows in (N, len(last_B)))
         some.rotations(position, self.tables(before + T))
         x_NC = self.model.embed.weight[ids].to(self.dtype)
         for number, (layer, ring_BWED) in enumerate(zip(self.layers, kv_LBWED, strict=True)):
@@ -333,83 +249,6 @@ def _chunks(prompts: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int,
         yield width, chunk
 
 
-class _Rows:
-    """The parts of a layer that see every row on its own, with their buffers.
-
-    Args:
-        lean: the model.
-        rows: how many rows every call has.
-    """
-
-    def __init__(self, lean: LeanDecoder, rows: int) -> None:
-        c, model = lean.model.config, lean.model
-
-        def buffer(*shape: int) -> Tensor:
-            return torch.empty(shape, device=model.device, dtype=lean.dtype)
-
-        N, Z, D, half = rows, c.n_head + 2 * c.n_kv_head, c.head_size, c.head_size // 2
-        rotated = c.n_head + c.n_kv_head
-        self.lean = lean
-        self._eps = c.norm_eps
-        self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=model.device, dtype=lean.dtype)
-        self._eps_N1 = torch.full((N, 1), c.norm_eps, device=model.device, dtype=lean.dtype)
-        self._scale_N1 = buffer(N, 1)
-        self._normed_NC = buffer(N, c.d_model)
-        self._qkv_NX = buffer(N, Z * D)
-        self._rotated_NX = buffer(N, Z * D)
-        self.heads_NZD = self._rotated_NX.view(N, Z, D)
-        self.kv_NX = self._rotated_NX[:, c.n_head * D :]
-        halves = self._qkv_NX.view(N, Z, 2, half)[:, :rotated]
-        self._left, self._right = halves[:, :, 0], halves[:, :, 1]
-        halves = self._rotated_NX.view(N, Z, 2, half)[:, :rotated]
-        self._rotated_left, self._rotated_right = halves[:, :, 0], halves[:, :, 1]
-        self._cos_NX, self._sin_NX = buffer(N, Z * D), buffer(N, rotated * half)
-        self._sin = self._sin_NX.view(N, rotated, half)
-        self._gate_up_NX = buffer(N, 2 * c.d_ff)
-        self._gate_NF, self._up_NF = self._gate_up_NX.chunk(2, -1)
-        self._hidden_NF = buffer(N, c.d_ff)
-        self._logits_NV = buffer(N, 0)
-
-    def _norm(self, x_NC: Tensor, weight_C: Tensor) -> Tensor:
-        if x_NC.dtype != torch.float32:  # squares need float32: half precision overflows
-            return F.rms_norm(x_NC, weight_C.shape, weight_C, self._eps)
-        # The mean of squares as a matrix product takes half the time of F.rms_norm on CPU at these sizes.
-        torch.mul(x_NC, x_NC, out=self._normed_NC)
-        torch.addmm(self._eps_N1, self._normed_NC, self._mean_C1, out=self._scale_N1).rsqrt_()
-        return torch.mul(x_NC, self._scale_N1, out=self._normed_NC).mul_(weight_C)
-
-    def rotations(self, position_N: Tensor, tables: tuple[Tensor, Tensor]) -> None:
-        """Look up what rotates the heads of each row."""
-        cos_PX, sin_PX = tables
-        torch.index_select(cos_PX, 0, position_N, out=self._cos_NX)
-        torch.index_select(sin_PX, 0, position_N, out=self._sin_NX)
-
-    def project(self, x_NC: Tensor, layer: _Layer) -> Tensor:
-        """Return rotated and scaled queries, rotated keys, and values, (N, Z, D); valid until the next call."""
-        layer.qkv.into(self._norm(x_NC, layer.attn_norm), self._qkv_NX)
-        torch.mul(self._qkv_NX, self._cos_NX, out=self._rotated_NX)
-        self._rotated_left.addcmul_(self._right, self._sin, value=-1)
-        self._rotated_right.addcmul_(self._left, self._sin)
-        return self.heads_NZD
-
-    def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: _Layer) -> Tensor:
-        """Add the attention output and the SwiGLU to the residual stream, in place, and return it."""
-        layer.out.onto(x_NC, heads_NX)
-        gate_up_NX = layer.gate_up.of(self._norm(x_NC, layer.mlp_norm), self._gate_up_NX)
-        if gate_up_NX is self._gate_up_NX:
-            hidden_NF = torch.ops.aten.silu.out(self._gate_NF, out=self._hidden_NF).mul_(self._up_NF)
-        else:
-            gate_NF, up_NF = gate_up_NX.chunk(2, -1)
-            hidden_NF = F.silu(gate_NF).mul_(up_NF)
-        return layer.down.onto(x_NC, hidden_NF)
-
-    def logits(self, x_NC: Tensor) -> Tensor:
-        """Return (N, V) logits; valid until the next call."""
-        if not self._logits_NV.shape[1]:
-            self._logits_NV = x_NC.new_empty(x_NC.shape[0], self.lean.model.config.vocab_size)
-        return self.lean.head.into(self._norm(x_NC, self.lean.model.norm), self._logits_NV)
-
-
 class Stepper:
     """Reads one token per row and call.
 
@@ -427,7 +266,7 @@ class Stepper:
         self._memory = memory
         cache.fresh = False
         B, W = cache.positions_BW.shape
-        self._rows = _Rows(lean, B)
+        self._rows = Rows(lean.model, lean.head, lean.dtype, B)
         self._longest = int(cache.lengths_B.max())
         self._tables = lean.tables(self._longest + steps)
         self._first_slot_B = torch.arange(B, device=device) * W

@@ -30,7 +30,7 @@ from transformers.utils import ModelOutput
 
 from ulm.config import ModelConfig
 from ulm.decode.engine import Engine, GenerationRequest
-from ulm.memory.ltm import LTMState
+from ulm.memory.state import LTMState
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
 from ulm.tokenizer import Tokenizer

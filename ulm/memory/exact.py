@@ -3,8 +3,7 @@
 - A fact is a key and a value. Where a text ends with the whole key, the memory says which token follows, and so on
   through the value: what it says at a position is a function of the tokens up to there, so decoding step by step,
   in chunks or all at once gives the same, and there is no cursor that could be lost.
-- The whole key is compared, token by token: a hash only finds the candidates. Where nothing matches, nothing is
-  touched, to the bit.
+- The whole key is compared, token by token. Where nothing matches, nothing is touched, to the bit.
 - The longest match wins; among equals a key wins over the rest of a value that is being recalled.
 - `recall` leaves alone what the model already says with enough certainty.
 - Files are `ulm.memory.fact_store`'s business; no model and no tokenizer is known here but for a function that encodes.
@@ -14,6 +13,8 @@ Axes: B rows, T tokens, V vocabulary.
 
 import json
 import math
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,30 +32,21 @@ from ulm.tokenizer import encode_after
 MAX_TOKENS = 1024
 """Longest key, and longest value."""
 
-_BASE = 0x9E3779B97F4A7C15
-"""Odd, so that it has an inverse modulo 2^64."""
-
-_FILTER_BITS = 20
-
 
 class ConflictError(ValueError):
     """A key has another value already."""
 
 
 class ExactIndex:
-    """Which token follows which ends of texts.
-
-    Hashes are polynomials modulo 2^64 over scrambled token ids, so that those of all ends of a text follow from running
-    sums; a bitmap sorts out nearly all that are in no fact, and the rest are compared token by token.
-    """
+    """Which token follows which ends of texts: a text's last token says which lengths can matter, a table the rest."""
 
     def __init__(self) -> None:
         self._next: dict[bytes, dict[tuple[int, bool], int]] = {}
         """Per text end: which token follows, by how many tokens are of a value and whether the key is an alias."""
-        self._lengths: dict[int, int] = {}
-        """How many entries have each length."""
-        self._filter = np.zeros(1 << _FILTER_BITS, dtype=np.int32)
-        self._powers = self._inverses = _powers(1, 1)
+        self._lengths: Counter[int] = Counter()
+        """How many ends have each length."""
+        self._lengths_by_token: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        """The same of the ends with each last token."""
 
     @property
     def longest(self) -> int:
@@ -65,8 +57,8 @@ class ExactIndex:
         """Let a value follow a key, or another way of writing a key, which gives way to keys."""
         line = (*key_ids, *value_ids)
         for told, token in enumerate(value_ids):
-            end = _bytes(line[: len(key_ids) + told])
-            following = self._next.setdefault(end, {})
+            end = line[: len(key_ids) + told]
+            following = self._next.setdefault(_bytes(end), {})
             if not following:
                 self._count(end, 1)
             following[told, alias] = token
@@ -75,19 +67,28 @@ class ExactIndex:
         """Take back what `add` did; unknown ones are left."""
         line = (*key_ids, *value_ids)
         for told in range(len(value_ids)):
-            end = _bytes(line[: len(key_ids) + told])
-            following = self._next.get(end, {})
+            end = line[: len(key_ids) + told]
+            following = self._next.get(_bytes(end), {})
             if following.pop((told, alias), None) is not None and not following:
-                del self._next[end]
+                del self._next[_bytes(end)]
                 self._count(end, -1)
 
-    def _count(self, end: bytes, change: int) -> None:
-        ids_1T = np.frombuffer(end, dtype=np.int32)[None]
-        length = ids_1T.shape[1]
-        self._lengths[length] = self._lengths.get(length, 0) + change
-        if not self._lengths[length]:
-            del self._lengths[length]
-        self._filter[_places(self._hashes(ids_1T, 1, [length]))[0, 0, 0]] += change
+    def _count(self, end: Sequence[int], change: int) -> None:
+        for lengths in (self._lengths, self._lengths_by_token[end[-1]]):
+            lengths[len(end)] += change
+            if not lengths[len(end)]:
+                del lengths[len(end)]
+
+    def after(self, ids: Sequence[int]) -> int:
+        """Return which token follows a text; `NOTHING` where the memory says nothing."""
+        lengths = self._lengths_by_token.get(ids[-1]) if ids else None
+        if not lengths:
+            return NOTHING
+        line = _bytes(ids[-max(lengths) :])
+        ends = [line[-4 * n :] for n in lengths if 4 * n <= len(line)]
+        known = [end for end in ends if end in self._next]
+        following = self._next[max(known, key=len)] if known else {(0, False): NOTHING}
+        return following[min(following)]
 
     def following(self, ids_BT: NDArray[np.integer], last: int) -> NDArray[np.int64]:
         """Return what the memory says after each of the last positions, (B, last); `NOTHING` where it says nothing.
@@ -96,36 +97,10 @@ class ExactIndex:
             ids_BT: texts; `NOTHING` where there is none (padding), which matches no fact.
             last: how many positions are asked for.
         """
-        found = np.full((ids_BT.shape[0], last), NOTHING, dtype=np.int64)
-        T = ids_BT.shape[1]
-        lengths = sorted((length for length in self._lengths if length <= T), reverse=True)
-        if not lengths or not last:
-            return found
-        start = max(0, T - last - lengths[0] + 1)  # what is before decides nothing
-        near_BT = np.ascontiguousarray(ids_BT[:, start:], dtype=np.int32)
-        T -= start
-        maybe_BSL = self._filter[_places(self._hashes(near_BT, last, lengths))] > 0
-        for row, place, number in zip(*maybe_BSL.nonzero(), strict=True):
-            end = T - last + int(place) + 1
-            if found[row, place] != NOTHING or end < lengths[number]:  # a longer one was found
-                continue
-            following = self._next.get(near_BT[row, end - lengths[number] : end].tobytes())
-            if following:
-                found[row, place] = following[min(following)]
-        return found
-
-    def _hashes(self, ids_BT: NDArray[np.int32], last: int, lengths: Sequence[int]) -> NDArray[np.uint64]:
-        """Return the hash of the ends of each length at the last positions, (B, last, lengths)."""
-        B, T = ids_BT.shape
-        while len(self._powers) <= T:
-            self._powers = _powers(_BASE, 2 * T + 1)
-            self._inverses = _powers(pow(_BASE, -1, 1 << 64), 2 * T + 1)
-        sums_BT = np.zeros((B, T + 1), dtype=np.uint64)
-        np.cumsum(_scrambled(ids_BT) * self._inverses[:T], axis=1, out=sums_BT[:, 1:])
-        ends = np.arange(T - last + 1, T + 1)
-        starts_SL = np.maximum(ends[:, None] - np.array(lengths), 0)
-        hashes: NDArray[np.uint64] = (sums_BT[:, ends, None] - sums_BT[:, starts_SL]) * self._powers[ends - 1][:, None]
-        return hashes
+        T, reach = ids_BT.shape[1], self.longest
+        ends = range(T - last + 1, T + 1)
+        found = [self.after(ids[max(0, end - reach) : end]) for ids in ids_BT.tolist() for end in ends]
+        return np.array(found, dtype=np.int64).reshape(-1, last)
 
 
 def recall(logits_BTV: Tensor, next_BT: NDArray[np.int64], certainty: float = 0.999) -> Tensor:
@@ -177,7 +152,8 @@ class ExactMemory:
     read_only: bool = False
     index: ExactIndex = field(default_factory=ExactIndex, init=False)
     _facts: dict[tuple[int, ...], Fact] = field(default_factory=dict, init=False)
-    _revision: int = field(default=0, init=False)
+    revision: int = field(default=0, init=False)
+    """Number of the last change that this object knows."""
 
     def __post_init__(self) -> None:
         if self.conflicts not in ("refuse", "replace", "keep"):
@@ -191,11 +167,6 @@ class ExactMemory:
     def __iter__(self) -> Iterator[Fact]:
         """Facts in the order in which they were written last."""
         return iter(sorted(self._facts.values(), key=lambda fact: fact.revision))
-
-    @property
-    def revision(self) -> int:
-        """Number of the last change that this object knows."""
-        return self._revision
 
     def write(self, key: str, value: str, source: str = "") -> Fact:
         """Store a fact; on disk when the call returns.
@@ -216,23 +187,22 @@ class ExactMemory:
         encoded = [self._encoded(*fact) for fact in facts]
         with self._store.writing():
             self.refresh()
-            wanted: dict[tuple[int, ...], Fact] = {}
-            kept: dict[tuple[int, ...], Fact] = {}
+            now: dict[tuple[int, ...], Fact] = {}
             for fact in encoded:
-                there = wanted.get(fact.key_ids) or self._facts.get(fact.key_ids)
-                if there is not None and there.value_ids != fact.value_ids and self.conflicts == "refuse":
+                there = now.get(fact.key_ids) or self._facts.get(fact.key_ids) or fact
+                other = there.value_ids != fact.value_ids
+                if other and self.conflicts == "refuse":
                     raise ConflictError(
                         f"the key {fact.key!r} has the value {there.value!r} from "
                         f"{there.source or 'an unnamed source'}, and {fact.source or 'an unnamed source'} says "
                         f"{fact.value!r}; forget the old one, or set conflicts to 'replace' or 'keep'"
                     )
-                if there is None or (there.value_ids != fact.value_ids and self.conflicts == "replace"):
-                    wanted[fact.key_ids] = fact
-                elif fact.key_ids not in wanted:
-                    kept[fact.key_ids] = there
-            written = {fact.key_ids: fact for fact in self._store.put(list(wanted.values()))}
+                now[fact.key_ids] = fact if other and self.conflicts == "replace" else there
+            now |= {
+                fact.key_ids: fact for fact in self._store.put([fact for fact in now.values() if not fact.revision])
+            }
         self.refresh()
-        return [written.get(fact.key_ids) or kept[fact.key_ids] for fact in encoded]
+        return [now[fact.key_ids] for fact in encoded]
 
     def forget(self, key: str, source: str = "") -> bool:
         """Take a fact back; return whether there was one."""
@@ -246,7 +216,7 @@ class ExactMemory:
 
     def refresh(self) -> int:
         """Take in what others wrote to the file; return how many changes there were."""
-        changes = self._store.since(self._revision)
+        changes = self._store.since(self.revision)
         for fact in changes:
             if (old := self._facts.pop(fact.key_ids, None)) is not None:
                 for key_ids, alias in self._keys(old):
@@ -255,7 +225,7 @@ class ExactMemory:
                 self._facts[fact.key_ids] = fact
                 for key_ids, alias in self._keys(fact):
                     self.index.add(key_ids, (*fact.value_ids, *self.terminator), alias=alias)
-            self._revision = fact.revision
+            self.revision = fact.revision
         return len(changes)
 
     def export(self, path: Path) -> int:
@@ -277,7 +247,7 @@ class ExactMemory:
         Raises:
             ValueError: there are facts already, or the file is damaged or belongs to another tokenizer.
         """
-        if self._revision:
+        if self.revision:
             raise ValueError("a memory that holds facts cannot become a copy of another; write them one by one")
         self._store.copy_from(path)
         self.refresh()
@@ -302,23 +272,4 @@ class ExactMemory:
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
-    return np.array(ids, dtype=np.int32).tobytes()
-
-
-def _powers(base: int, count: int) -> NDArray[np.uint64]:
-    """Return the powers of a number modulo 2^64, the zeroth first."""
-    line = np.full(count, base, dtype=np.uint64)
-    line[0] = 1
-    return np.multiply.accumulate(line)
-
-
-def _places(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return (hashes >> np.uint64(64 - _FILTER_BITS)).astype(np.int64)
-
-
-def _scrambled(ids_BT: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """Return a number per token whose bits look random (splitmix64)."""
-    z = (ids_BT.astype(np.int64) + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return z ^ (z >> np.uint64(31))
+    return array("i", ids).tobytes()

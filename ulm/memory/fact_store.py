@@ -93,8 +93,11 @@ class FactStore:
     def _open(self, read_only: bool) -> None:
         run = self._connection.execute
         if not read_only:
-            with self._transaction():  # two that open a new file at once must not both fill it
-                if self._is_new():
+            with self.writing():  # two that open a new file at once must not both fill it
+                if (
+                    run("PRAGMA application_id").fetchone()[0] == 0
+                    and not run("SELECT * FROM sqlite_master").fetchall()
+                ):
                     for statement in _TABLES.strip().split(";\n"):
                         run(statement)
                     run(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -129,10 +132,6 @@ class FactStore:
                     raise
                 time.sleep(0.01)
 
-    def _is_new(self) -> bool:
-        run = self._connection.execute
-        return run("PRAGMA application_id").fetchone()[0] == 0 and not run("SELECT * FROM sqlite_master").fetchall()
-
     @contextmanager
     def _reported(self) -> Iterator[None]:
         """Say in one line what SQLite found wrong with the file."""
@@ -146,32 +145,21 @@ class FactStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the only one who writes, so that what is read inside is still so when something is put."""
-        with self._reported(), self._transaction():
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        if self._connection.in_transaction:
-            yield
-            return
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk has ended it already
-                self._connection.execute("ROLLBACK")
-            raise
+        with self._reported():
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            with self._connection:  # commits, or rolls back
+                yield
 
     def put(self, facts: Sequence[Fact]) -> list[Fact]:
         """Write facts in one transaction, over what is there under the same keys; return them with their revisions."""
-        with self._reported(), self._transaction():
-            revision = self._last()
-            written = []
-            for number, fact in enumerate(facts, revision + 1):
-                fact = replace(fact, revision=number)
-                self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(fact))
-                written.append(fact)
+        with self.writing():
+            last = self._connection.execute("SELECT coalesce(max(revision), 0) FROM facts").fetchone()[0]
+            written = [replace(fact, revision=number) for number, fact in enumerate(facts, last + 1)]
+            rows = [_row(fact) for fact in written]
+            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         return written
 
     def forget(self, key_ids: tuple[int, ...], source: str = "") -> bool:
@@ -185,9 +173,9 @@ class FactStore:
     def get(self, key_ids: tuple[int, ...]) -> Fact | None:
         """Return the fact with a key, None where there is none."""
         with self._reported():
-            row = self._connection.execute("SELECT * FROM facts WHERE key_ids = ?", (_blob(key_ids),)).fetchone()
-        fact = None if row is None else self._fact(row)
-        return None if fact is None or fact.forgotten else fact
+            query = "SELECT * FROM facts WHERE key_ids = ? AND NOT forgotten"
+            row = self._connection.execute(query, (_blob(key_ids),)).fetchone()
+        return self._fact(row) if row else None
 
     def since(self, revision: int = 0) -> list[Fact]:
         """Return what changed after a revision, in order; what was taken back is marked `forgotten`."""
@@ -195,14 +183,6 @@ class FactStore:
             query = "SELECT * FROM facts WHERE revision > ? ORDER BY revision"
             rows = self._connection.execute(query, (revision,)).fetchall()
         return [self._fact(row) for row in rows]
-
-    def revision(self) -> int:
-        """Return the number of the last change, 0 before the first."""
-        with self._reported():
-            return self._last()
-
-    def _last(self) -> int:
-        return int(self._connection.execute("SELECT coalesce(max(revision), 0) FROM facts").fetchone()[0])
 
     def _fact(self, row: Sequence[Any]) -> Fact:
         key_ids, value_ids, key, value, source, revision, forgotten, digest = row

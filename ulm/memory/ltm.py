@@ -8,8 +8,7 @@
 - A read is attention over the items whose key has a cosine above a limit with the query, beside a learned null item
   that stands for "nothing here"; each head has a gate that is 0 at first: an untrained memory changes no bit.
 - Gradients reach keys and values through the reads; which items are kept is decided without gradient.
-- State is an explicit value: in, out, save, restore. A row's memory depends on that row alone. An item keeps its place
-  as long as it is there, so that a write touches no more than what it changes.
+- An item keeps its place as long as it is there, so that a write touches no more than what it changes.
 - Knows no tokenizer, no optimizer, and not how hidden states come about.
 
 Axes: B rows, S tokens of a segment, M items, H heads, D head size, C width, X = layers with reads x H x D,
@@ -19,209 +18,23 @@ N tokens that show where an item was written.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ulm.config import LTMConfig
+from ulm.memory.state import LTMState, Placement, Staged
 
 Control = Literal["none", "shuffled_values", "random_writes", "capacity_1", "no_reads"]
 CONTROLS: tuple[Control, ...] = ("shuffled_values", "random_writes", "capacity_1", "no_reads")
 """Null controls: each takes away one thing that memory needs and leaves the rest, the cost included, as it is."""
 
-SHOWN_TOKENS = 8
-"""Tokens kept with an item, the written one last, for people who look into a memory."""
-
 TEMPERATURE = 20.0
 """Initial sharpness of reads: an item of cosine 1 weighs e^4 times one of cosine .8."""
-
-
-@dataclass(frozen=True, slots=True)
-class LTMState:
-    """What the memories of B rows hold, each item in a place of its own.
-
-    Attributes:
-        keys_BMX, values_BMX: of all layers that read; keys have length 1 per layer and head.
-        surprisal_BM: bits, of the written token.
-        position_BM: index of the written token in all that the memory has seen; -1 where there is no item.
-        used_BM: when the item was last read: the end of that segment; its own position before the first time.
-        reads_BM: how many (position, layer) pairs read it so far.
-        tokens_BMN: ids of the written token and of those before it; -1 before the start.
-        recent_BS: surprisals of the segment before, NaN where there was none; for the adaptive threshold.
-        clock_B: tokens seen so far.
-    """
-
-    keys_BMX: Tensor
-    values_BMX: Tensor
-    surprisal_BM: Tensor
-    position_BM: Tensor
-    used_BM: Tensor
-    reads_BM: Tensor
-    tokens_BMN: Tensor
-    recent_BS: Tensor
-    clock_B: Tensor
-
-    @classmethod
-    def empty(
-        cls,
-        config: LTMConfig,
-        batch: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> LTMState:
-        """Return memories that hold nothing."""
-        B, M, X = batch, config.capacity, len(config.layers) * config.width
-
-        def whole(value: int, *shape: int) -> Tensor:
-            return torch.full(shape, value, device=device, dtype=torch.long)
-
-        return cls(
-            keys_BMX=torch.zeros(B, M, X, device=device, dtype=dtype),
-            values_BMX=torch.zeros(B, M, X, device=device, dtype=dtype),
-            surprisal_BM=torch.zeros(B, M, device=device),
-            position_BM=whole(-1, B, M),
-            used_BM=whole(-1, B, M),
-            reads_BM=whole(0, B, M),
-            tokens_BMN=whole(-1, B, M, SHOWN_TOKENS),
-            recent_BS=torch.full((B, config.segment), math.nan, device=device),
-            clock_B=whole(0, B),
-        )
-
-    def counts(self) -> Tensor:
-        """Return the number of items of each row, (B,)."""
-        return (self.position_BM >= 0).sum(1)
-
-    def detach(self) -> LTMState:
-        """Return the same values without their gradient history."""
-        return LTMState(*(getattr(self, field.name).detach() for field in fields(self)))
-
-    def cleared(self, rows_B: Tensor) -> LTMState:
-        """Return a state in which the rows marked True hold nothing."""
-        keep_B1 = ~rows_B[:, None]
-        return replace(
-            self,
-            position_BM=torch.where(keep_B1, self.position_BM, -1),
-            recent_BS=torch.where(keep_B1, self.recent_BS, math.nan),
-            clock_B=self.clock_B * ~rows_B,
-        )
-
-    def select(self, rows: Tensor | slice) -> LTMState:
-        """Return the given rows alone: a copy, or views of a slice."""
-        return LTMState(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    @classmethod
-    def join(cls, states: Sequence[LTMState]) -> LTMState:
-        """Return one state that holds the rows of several, in order."""
-        return cls(*(torch.cat([getattr(state, field.name) for state in states]) for field in fields(cls)))
-
-    def replaced(self, rows_R: Tensor, other: LTMState, chosen_R: Tensor) -> LTMState:
-        """Return a copy whose given rows are the chosen ones of another state."""
-        copies = {field.name: getattr(self, field.name).clone() for field in fields(self)}
-        for name, tensor in copies.items():
-            tensor[rows_R] = getattr(other, name)[chosen_R]
-        return LTMState(**copies)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything by name, for safetensors."""
-        return {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
-
-    def to_bytes(self) -> bytes:
-        """Return the memory of one row as safetensors, without the places after its last item.
-
-        Raises:
-            ValueError: there is more than one row.
-        """
-        if self.clock_B.shape[0] != 1:
-            raise ValueError(f"one memory at a time is written, got {self.clock_B.shape[0]}")
-        there_M = (self.position_BM[0] >= 0).nonzero()
-        end = int(there_M.max()) + 1 if len(there_M) else 0
-        tensors = {name: tensor[:, :end] if "_BM" in name else tensor for name, tensor in self.tensors().items()}
-        return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, config: LTMConfig, device: torch.device | str = "cpu") -> LTMState:
-        """Rebuild what `to_bytes` gave.
-
-        Raises:
-            ValueError: it is no memory, or that of another configuration.
-        """
-        try:
-            found = load(data)
-            items = found["position_BM"].numel()
-            whole = cls.empty(config, 1, dtype=found["keys_BMX"].dtype).tensors()
-            for name, blank in whole.items():
-                place = blank[:, :items] if "_BM" in name else blank
-                if (found[name].shape, found[name].dtype) != (place.shape, place.dtype):
-                    raise ValueError(f"{name} is {found[name].dtype} of shape {list(found[name].shape)}")
-                place.copy_(found[name])
-            if unknown := sorted(set(found) - set(whole)):
-                raise ValueError(f"unknown: {', '.join(unknown)}")
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"this is no memory of the model's configuration ({error})") from error
-        return cls.from_tensors({name: tensor.to(device) for name, tensor in whole.items()})
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> LTMState:
-        """Rebuild what `tensors` gave.
-
-        Raises:
-            ValueError: names are missing or unknown.
-        """
-        names = {field.name for field in fields(cls)}
-        if set(tensors) != names:
-            raise ValueError(f"a memory has {', '.join(sorted(names))}; found {', '.join(sorted(tensors))}")
-        return cls(**tensors)
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """What one segment offers to the memory.
-
-    Attributes:
-        keys_BSX, values_BSX: per token the query of the position before it, and its own value.
-        surprisal_BS: bits.
-        tokens_BSN: the token and those before it.
-        writable_BS: False for padding and for a first token, which nothing predicted.
-        counts_B: tokens that are no padding.
-        reads_BM: how often each item was read in this segment.
-    """
-
-    keys_BSX: Tensor
-    values_BSX: Tensor
-    surprisal_BS: Tensor
-    tokens_BSN: Tensor
-    writable_BS: Tensor
-    counts_B: Tensor
-    reads_BM: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What a segment changes in the memory.
-
-    Attributes:
-        written_BS: tokens that are written.
-        enters_BS: those of them that find a place; place_BS: which one.
-        stays_BM: items that stay.
-        used_BM: as in `LTMState`, of the items that stay.
-        position_BS, surprisal_BS: of the tokens.
-    """
-
-    written_BS: Tensor
-    enters_BS: Tensor
-    place_BS: Tensor
-    stays_BM: Tensor
-    used_BM: Tensor
-    position_BS: Tensor
-    surprisal_BS: Tensor
 
 
 class Reader(nn.Module):
@@ -251,13 +64,6 @@ class Reader(nn.Module):
         keys, values = self.key_value(x_BSC).chunk(2, dim=-1)
         return F.normalize(self._heads(keys), dim=-1).flatten(-2), values
 
-    def matches(self, queries_BSY: Tensor, keys_BMY: Tensor, there_BM: Tensor) -> Tensor:
-        """Return which items each position reads with each head, (B, H, S, M) bool; arguments as of `read`."""
-        return (self._cosines(queries_BSY, keys_BMY) > self.config.similarity) & there_BM[:, None, None]
-
-    def _cosines(self, queries_BSY: Tensor, keys_BMY: Tensor) -> Tensor:
-        return self._heads(queries_BSY).transpose(1, 2) @ self._heads(keys_BMY).permute(0, 2, 3, 1)
-
     def _heads(self, x_BMY: Tensor) -> Tensor:
         return x_BMY.float().view(*x_BMY.shape[:-1], self.config.n_head, self.config.head_size)
 
@@ -275,7 +81,7 @@ class Reader(nn.Module):
         c = self.config
         with torch.autocast(queries_BSY.device.type, enabled=False):  # cosines decide: bfloat16 is too coarse for them
             values = self._heads(values_BMY).transpose(1, 2)
-            cosine_BHSM = self._cosines(queries_BSY, keys_BMY)
+            cosine_BHSM = self._heads(queries_BSY).transpose(1, 2) @ self._heads(keys_BMY).permute(0, 2, 3, 1)
             read_BHSM = (cosine_BHSM > c.similarity) & there_BM[:, None, None]
             sharp_H11 = self.log_temperature.exp()[:, None, None]
             # A cosine is at most 1, so the exponents need no maximum subtracted.
@@ -327,17 +133,17 @@ class LTM(nn.Module):
             written_BS = _ranks(noise_BS, xp) < written_BS.sum(1)[:, None]
         used_BM = xp.where(staged.reads_BM > 0, (state.clock_B + staged.counts_B)[:, None], state.used_BM)
         there_BN = xp.concatenate((state.position_BM >= 0, written_BS), axis=1)
-        position_BN = xp.concatenate((state.position_BM, position_BS), axis=1)
         if c.overwrite is not None:
+            position_BN = xp.concatenate((state.position_BM, position_BS), axis=1)
             keys_BNX = xp.concatenate((state.keys_BMX, as_type(staged.keys_BSX, state.keys_BMX.dtype)), axis=1)
             known_BN = xp.where(there_BN, position_BN, -1)
             there_BN = there_BN & ~_replaced(keys_BNX, known_BN, c.head_size, c.overwrite)
-        if c.eviction == "age":
-            rank_BN = position_BN
-        elif c.eviction == "use":
-            rank_BN = xp.concatenate((used_BM, position_BS), axis=1)
-        else:
-            rank_BN = xp.concatenate((state.surprisal_BM, surprisal_BS), axis=1)
+        ranks = {
+            "age": (state.position_BM, position_BS),
+            "use": (used_BM, position_BS),
+            "surprisal": (state.surprisal_BM, surprisal_BS),
+        }
+        rank_BN = xp.concatenate(ranks[c.eviction], axis=1)
         falling_BN = xp.where(there_BN, -as_type(rank_BN, xp.float64), math.inf)
         best = xp.argsort(falling_BN, axis=1, stable=True)[:, : 1 if control == "capacity_1" else M]
         kept_BN = xp.zeros_like(there_BN)

@@ -11,14 +11,14 @@
 Axes: B rows of a batch, T tokens, H heads of one layer over all orders, N tokens of the longest n-gram, L layers.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 NOTHING = -1
@@ -90,45 +90,24 @@ class NgramHash(nn.Module):
             ids_BT: token ids, `NOTHING` where there is none; positions before the first count as such.
             last: how many positions are asked for.
         """
-        near_BT = ids_BT[:, max(0, ids_BT.shape[1] - last - self.longest + 1) :]
-        if ids_BT.device.type == "cpu":
-            return torch.from_numpy(self._by_numpy(near_BT.numpy(), last))
-        return self._by_torch(near_BT, last)
-
-    def _by_torch(self, near_BT: Tensor, last: int) -> Tensor:
         N = self.longest
-        near_BT = nn.functional.pad(near_BT, (last + N - 1 - near_BT.shape[1], 0), value=NOTHING)
-        number_BT = torch.where(near_BT < 0, -1, self.numbers_V[near_BT.clamp(min=0)]) + 1
-        ngram_BT1N = number_BT.unfold(1, N, 1).flip(-1)[:, :, None]  # the newest token first
-        mixed_LBTHN = ngram_BT1N * self.multipliers_LHN[:, None, None]
-        mixed_LBTH = mixed_LBTHN[..., 0]
-        for n in range(1, N):
-            mixed_LBTH = mixed_LBTH ^ mixed_LBTHN[..., n]
+        near_BT = ids_BT[:, max(0, ids_BT.shape[1] - last - N + 1) :]
+        number_BT = ids_BT.new_zeros(len(ids_BT), last + N - 1)
+        arrays: Any = (near_BT, number_BT, self.numbers_V, self.multipliers_LHN, self.primes_LH, self.offsets_LH)
+        if ids_BT.device.type == "cpu":  # calls of NumPy cost a fraction of torch's, and for one token they are all
+            arrays = [array.numpy() for array in arrays]
+        near_BT, number_BT, numbers_V, multipliers_LHN, primes_LH, offsets_LH = arrays
+        number_BT[:, last + N - 1 - near_BT.shape[1] :] = (numbers_V[near_BT] + 1) * (near_BT >= 0)
+        mixed_LBTH = 0
+        for n in range(N):  # the newest token first
+            number_BT1 = number_BT[:, N - 1 - n : last + N - 1 - n, None]
+            mixed_LBTH = mixed_LBTH ^ (number_BT1 * multipliers_LHN[:, None, None, :, n])
         mixed_LBTH = (mixed_LBTH ^ (mixed_LBTH >> SHIFT)) & MASK
-        rows_LBTH: Tensor = mixed_LBTH % self.primes_LH[:, None, None] + self.offsets_LH[:, None, None]
-        return rows_LBTH
-
-    def _by_numpy(self, near_BT: NDArray[np.int64], last: int) -> NDArray[np.int64]:
-        """Do the same by NumPy, whose calls cost a fraction of torch's: for one token they are all there is to pay."""
-        N = self.longest
-        number_BT = np.zeros((near_BT.shape[0], last + N - 1), dtype=np.int64)
-        place_BT = number_BT[:, number_BT.shape[1] - near_BT.shape[1] :]
-        np.add(self.numbers_V.numpy()[near_BT], 1, out=place_BT, where=near_BT >= 0)
-        ngram_BT1N = sliding_window_view(number_BT, N, axis=1)[:, :, None, ::-1]
-        mixed_LBTHN = ngram_BT1N * self.multipliers_LHN.numpy()[:, None, None]
-        mixed_LBTH = np.bitwise_xor.reduce(mixed_LBTHN, axis=-1)
-        mixed_LBTH = (mixed_LBTH ^ (mixed_LBTH >> SHIFT)) & MASK
-        rows_LBTH: NDArray[np.int64] = mixed_LBTH % self.primes_LH.numpy()[:, None, None]
-        rows_LBTH += self.offsets_LH.numpy()[:, None, None]
-        return rows_LBTH
+        return torch.as_tensor(mixed_LBTH % primes_LH[:, None, None] + offsets_LH[:, None, None])
 
 
 def _primes(start: int, count: int) -> list[int]:
     """Return the first primes that are not below a number."""
-    found: list[int] = []
-    number = max(2, start)
-    while len(found) < count:
-        if number < 4 or (number % 2 and all(number % d for d in range(3, int(number**0.5) + 1, 2))):
-            found.append(number)
-        number += 1
-    return found
+    numbers = itertools.count(max(2, start))
+    primes = (n for n in numbers if n < 4 or (n % 2 and all(n % d for d in range(3, int(n**0.5) + 1, 2))))
+    return list(itertools.islice(primes, count))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.memory.ltm import LTM, SHOWN_TOKENS, LTMState, Placement, Reader, Staged, array_module, as_type
+from ulm.memory.ltm import LTM, Reader, array_module, as_type
+from ulm.memory.state import SHOWN_TOKENS, LTMState, Placement, Staged
 
 _BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "recent_BS", "clock_B")
 """What decides where tokens are written, if keys do not."""
@@ -51,23 +52,6 @@ class MemoryCache:
     offset_B: Tensor
     started_B: Tensor
     logits_BV: Tensor
-
-    @classmethod
-    def empty(cls, ltm: LTM, d_model: int, vocab_size: int, memory: LTMState) -> MemoryCache:
-        """Return the cache of texts that have not begun, with what their memories hold."""
-        c = ltm.config
-        B, L = memory.clock_B.shape[0], len(c.layers)
-        like = memory.keys_BMX
-        return cls(
-            memory=memory,
-            hidden_LBSC=like.new_zeros(L, B, c.segment, d_model),
-            before_LBC=like.new_zeros(L, B, d_model),
-            nats_BS=memory.surprisal_BM.new_zeros(B, c.segment),
-            line_BS=memory.clock_B.new_full((B, SHOWN_TOKENS - 1 + c.segment), -1),
-            offset_B=torch.zeros_like(memory.clock_B),
-            started_B=torch.zeros_like(memory.clock_B, dtype=torch.bool),
-            logits_BV=memory.surprisal_BM.new_zeros(B, vocab_size),
-        )
 
 
 class MemoryStepper:
@@ -131,17 +115,17 @@ class MemoryStepper:
         for hidden_BSC, before_BC in zip(cache.hidden_LBSC, cache.before_LBC, strict=True):
             hidden_TBC = hidden_BSC.new_zeros(self._length, B, hidden_BSC.shape[-1])
             line_BTC = torch.cat((before_BC[:, None], hidden_BSC), dim=1)
-            hidden_TBC[-S - 1 :] = _along(line_BTC, F.pad(newest_BS + 1, (1, 0)).clamp(min=0)).transpose(0, 1)
+            place_BT1 = F.pad(newest_BS + 1, (1, 0)).clamp(min=0)[..., None]
+            hidden_TBC[-S - 1 :] = torch.take_along_dim(line_BTC, place_BT1, dim=1).transpose(0, 1)
             self._hidden_TBC.append(hidden_TBC)
         self._hidden = [list(hidden_TBC) for hidden_TBC in self._hidden_TBC]
         self._nats, self._ids = list(self._nats_TB), list(self._ids_TB)
         self._logits_BV = cache.logits_BV
         # The same memory once more, as arrays that are cheap to index where there can be such: NumPy has no bfloat16.
-        self._cheap: Callable[[Tensor], Any] = _itself
-        if like.device.type == "cpu" and like.dtype != torch.bfloat16:
-            self._cheap = Tensor.numpy
-        views: list[Any] = [self._cheap(getattr(cache.memory, field.name)) for field in fields(LTMState)]
-        self._memory = LTMState(*views)
+        numpy = like.device.type == "cpu" and like.dtype != torch.bfloat16
+        self._cheap: Callable[[Tensor], Any] = Tensor.numpy if numpy else lambda tensor: tensor
+        views: Any = {name: self._cheap(tensor) for name, tensor in cache.memory.tensors().items()}
+        self._memory = LTMState(**views)
         self._xp = array_module(self._memory.clock_B)
         self._cheap_keys, self._cheap_values = (
             [self._cheap(x) for x in layers] for layers in (self._keys_BHDM, self._values_BHND)
@@ -187,9 +171,7 @@ class MemoryStepper:
         self._logits_BV = logits_BV
         self._time = (self._time + 1) % self._length
         self._offsets = [offset + 1 for offset in self._offsets]
-        complete = [row for row, offset in enumerate(self._offsets) if offset == S]
-        if complete:
-            self._write(complete)
+        self._write([row for row, offset in enumerate(self._offsets) if offset == S])
 
     def flush(self, rows: Sequence[int]) -> LTMState:
         """Write what the open segments of some rows have staged, for their texts end here; return their memories."""
@@ -286,10 +268,10 @@ class MemoryStepper:
             placement: what to do.
         """
         c, memory, xp = self.ltm.config, self._memory, self._xp
-        r, s = _nonzero(placement.enters_BS)
+        r, s = xp.where(placement.enters_BS)
         b, m = rows[r], placement.place_BS[r, s]
         if c.overwrite is not None:  # places may be left empty
-            gone_r, gone_m = _nonzero((before.position_BM >= 0) & ~placement.stays_BM)
+            gone_r, gone_m = xp.where((before.position_BM >= 0) & ~placement.stays_BM)
             for keys_BHDM in self._cheap_keys:
                 keys_BHDM[rows[gone_r], :, :, gone_m] = 0.0
         dtype = memory.keys_BMX.dtype
@@ -313,17 +295,3 @@ class MemoryStepper:
         memory.recent_BS[place] = xp.where(staged.writable_BS, placement.surprisal_BS, math.nan)
         memory.clock_B[place] = before.clock_B + staged.counts_B
         self._holds = self._holds or len(b) > 0
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _nonzero(found: Any) -> Any:
-    """Return where an array is True, one array of indices per axis."""
-    return found.nonzero(as_tuple=True) if isinstance(found, Tensor) else found.nonzero()
-
-
-def _along(x_BSC: Tensor, index_BS: Tensor) -> Tensor:
-    """Return the vectors at the given places of each row."""
-    return x_BSC.gather(1, index_BS[..., None].expand(-1, -1, x_BSC.shape[-1]))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ulm.model import IGNORE
 from ulm.tokenizer import encode_after
-from ulm.train.step import Objective, Worker
+from ulm.train.step import ExampleObjective, Worker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,31 +66,22 @@ class AnswerCollator:
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Return input_ids, attention_mask, position_ids and labels, padded on the left, (B, T)."""
         rows = [self.ids(record) for record in records]
-        longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-        learned = [self._learned(record, answer) for record, (_, answer) in zip(records, rows, strict=True)]
-        ids_BT = torch.full((len(rows), longest), self.pad_id)
-        labels_BT = torch.full((len(rows), longest), IGNORE)
-        mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-        for row, (prompt, answer) in enumerate(rows):
-            ids_BT[row, longest - len(prompt) - len(answer) :] = torch.tensor(prompt + answer)
-            labels_BT[row, longest - len(answer) :] = torch.tensor(learned[row])
-            mask_BT[row, longest - len(prompt) - len(answer) :] = 1
-        positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        return {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": positions_BT, "labels": labels_BT}
+        lines = [torch.tensor(prompt + answer) for prompt, answer in rows]
+        labels = [
+            torch.tensor([IGNORE] * len(prompt) + self._learned(record, answer))
+            for record, (prompt, answer) in zip(records, rows, strict=True)
+        ]
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
+        mask_BT = pad([torch.ones_like(line) for line in lines])
+        return {
+            "input_ids": pad(lines, padding_value=self.pad_id),
+            "attention_mask": mask_BT,
+            "position_ids": (mask_BT.cumsum(1) - 1).clamp(min=0),
+            "labels": pad(labels, padding_value=IGNORE),
+        }
 
 
-def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Return the summed cross entropy of the answers of a batch of an `AnswerCollator`, in nats."""
-    labels_BT = batch["labels"]
-    learned_T = (labels_BT != IGNORE).any(0)
-    asked = len(learned_T) - int(learned_T.long().argmax())  # positions from the first that is learned to the end
-    rest = {name: value for name, value in batch.items() if name != "labels"}
-    logits_BTV = model(**rest, logits_to_keep=asked + 1, use_cache=False).logits
-    logits_NV = logits_BTV[:, -asked - 1 : -1].flatten(0, 1).float()
-    return F.cross_entropy(logits_NV, labels_BT[:, -asked:].flatten(), ignore_index=IGNORE, reduction="sum")
-
-
-class AnswerObjective(Objective):
+class AnswerObjective(ExampleObjective):
     """Next-token loss on answers.
 
     Args:
@@ -122,28 +114,26 @@ class AnswerObjective(Objective):
         dtype: torch.dtype | None = None,
         sparse: bool = False,
     ) -> None:
-        super().__init__(model.train(), optimizer, worker, dtype)
-        self._share = worker.share(batch_size)
-        self._batch_size, self._parts = batch_size, parts
-        self._collator, self._row = collator, row
-        self._run = worker.wrap(model)
-        self._sparse: bool | None = None if sparse else False
+        def collate(rows: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+            size = -(-len(rows) // parts)
+            return [collator(rows[start : start + size]) for start in range(0, len(rows), size)]
 
-    def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
-        """Return this worker's micro-batches of a step, and how many tokens they teach."""
-        first = step * self._batch_size
-        rows = [self._row(number) for number in range(first + self._share.start, first + self._share.stop)]
-        size = -(-len(rows) // self._parts)
-        batches = [self._collator(rows[start : start + size]) for start in range(0, len(rows), size)]
-        tokens = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
-        return [{name: x.to(self.worker.device) for name, x in batch.items()} for batch in batches], tokens
+        super().__init__(model.train(), optimizer, worker, row, collate, batch_size, dtype)
+        self._sparse: bool | None = None if sparse else False
 
     def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the answers."""
         if self._sparse is not False and (found := self._sparse_loss(part)) is not None:
             return found, {}
+        labels_BT = part["labels"]
+        learned_T = (labels_BT != IGNORE).any(0)
+        asked = len(learned_T) - int(learned_T.long().argmax())  # positions from the first that is learned to the end
+        rest = {name: value for name, value in part.items() if name != "labels"}
         with self.autocast():
-            return answer_loss(self._run, part), {}
+            logits_BTV = self._run(**rest, logits_to_keep=asked + 1, use_cache=False).logits
+            logits_NV = logits_BTV[:, -asked - 1 : -1].flatten(0, 1).float()
+            labels_N = labels_BT[:, -asked:].flatten()
+            return F.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="sum"), {}
 
     def _sparse_loss(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Return the loss from the hidden states of what is learned; None where they are not all of the logits."""

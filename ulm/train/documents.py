@@ -47,11 +47,9 @@ class StreamingLoss(nn.Module):
             state = reading.state
             assert reading.nats_BS is not None  # noqa: S101 - labels were given
             total = total + reading.nats_BS.sum()
-            if reading.written_BS is None or reading.surprisal_BS is None or reading.read_BS is None:
-                continue
-            real_BS = labels_BS != IGNORE
             bits = (reading.surprisal_BS * reading.written_BS).sum()
-            measured += torch.stack((reading.written_BS.sum(), bits, (reading.read_BS & real_BS).sum()))
+            read = (reading.read_BS & (labels_BS != IGNORE)).sum()
+            measured += torch.stack((reading.written_BS.sum(), bits, read))
         return total, state, measured
 
 

@@ -7,7 +7,7 @@
 - Knows no files and no Ray.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
-from ulm.model import IGNORE, Decoder, round_up
-from ulm.streaming import Reading, StreamState, read_chunk
+from ulm.model import IGNORE, Decoder, padded
+from ulm.streaming import read_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,8 @@ class DocumentScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
-    """What a model takes for the most likely next tokens.
-
-    Attributes:
-        guessed_BT: of the positions asked for; -1 elsewhere.
-        read_BT: positions that read at least one item.
-        written_B: tokens written to memory.
-    """
-
-    guessed_BT: Tensor
-    read_BT: Tensor
-    written_B: Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class RecallScores:
-    """Scores of queries at one distance, each array of shape (sequences, pairs).
+    """Scores of queries, arrays of shape (sequences, queries).
 
     Attributes:
         recalled: whether the value was the most likely token.
@@ -68,43 +53,31 @@ class RecallScores:
     written: NDArray[np.int64]
 
 
-def _readings(
-    model: Decoder, ids_BT: Tensor, labels_BT: Tensor, control: Control, seed: int
-) -> Iterator[tuple[slice, Reading]]:
-    """Yield where each chunk lies and what reading it gave."""
-    state: StreamState | None = None
-    width = model.config.chunk
-    for start in range(0, ids_BT.shape[1], width):
-        place = slice(start, start + width)
-        reading = read_chunk(model, ids_BT[:, place], state, labels_BT[:, place], control=control, seed=seed)
-        state = reading.state
-        yield place, reading
-
-
 @torch.inference_mode()
-def predict(
-    model: Decoder, ids_BT: Tensor, labels_BT: Tensor, asked_BT: Tensor, *, control: Control = "none", seed: int = 0
-) -> Predictions:
-    """Read rows to their ends and return the most likely next tokens at some positions.
+def score_queries(
+    model: Decoder, batches: Iterable[tuple[Tensor, Tensor, Tensor]], control: Control, seed: int
+) -> RecallScores:
+    """Read sequences to their ends and score what is asked on the way.
 
     Args:
         model: the µLM.
-        ids_BT: token ids.
-        labels_BT: the next tokens, `IGNORE` at padding.
-        asked_BT: positions whose next token is wanted.
+        batches: token ids and the next tokens (`IGNORE` at padding), both (B, T), and the positions that are asked,
+            (B, Q), whose values stand one further.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
     """
-    found = Predictions(
-        torch.full_like(ids_BT, -1), torch.zeros_like(asked_BT), torch.zeros_like(ids_BT[:, 0], dtype=torch.long)
-    )
-    for place, reading in _readings(model, ids_BT, labels_BT, control, seed):
-        asked_BS = asked_BT[:, place]
-        found.guessed_BT[:, place][asked_BS] = reading.all_logits()[asked_BS].argmax(-1)
-        if reading.read_BS is not None and reading.written_BS is not None:
-            found.read_BT[:, place] = reading.read_BS
-            found.written_B.add_(reading.written_BS.sum(1))
-    return found
+    found = []
+    for batch in batches:
+        ids_BT, labels_BT, at_BQ = (x.to(model.device) for x in batch)
+        asked_BT = torch.zeros_like(ids_BT, dtype=torch.bool).scatter_(1, at_BQ, True)
+        right_BT, read_BT, written_B = (torch.zeros_like(x) for x in (asked_BT, asked_BT, ids_BT[:, 0]))
+        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
+            asked_BS, labels_BS = asked_BT[:, place], labels_BT[:, place]
+            right_BT[:, place][asked_BS] = reading.all_logits()[asked_BS].argmax(-1) == labels_BS[asked_BS]
+            read_BT[:, place] = reading.read_BS
+            written_B += reading.written_BS.sum(1)
+        found.append([x.cpu().numpy() for x in (right_BT.gather(1, at_BQ), read_BT.gather(1, at_BQ), written_B)])
+    return RecallScores(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 @torch.inference_mode()
@@ -131,29 +104,16 @@ def score_documents(
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
     for start in range(0, len(order), rows):
         members = order[start : start + rows]
-        ids_BT, labels_BT = _padded([documents[i] for i in members], width)
-        ids_BT, labels_BT = ids_BT.to(model.device), labels_BT.to(model.device)
+        ids_BT = padded([documents[i][:-1] for i in members], 0, width).to(model.device)
+        labels_BT = padded([documents[i][1:] for i in members], IGNORE, width).to(model.device)
         sums = torch.zeros(4, len(members), dtype=torch.float64, device=model.device)
-        for place, reading in _readings(model, ids_BT, labels_BT, control, seed):
+        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
             real = labels_BT[:, place] != IGNORE
-            parts = [reading.nats_BS, real, reading.written_BS, reading.read_BS]
-            for number, part in enumerate(parts):
-                if part is not None:
-                    sums[number] += (part * real if number == 3 else part).sum(1).double()
+            parts = (reading.nats_BS, real, reading.written_BS, reading.read_BS * real)
+            sums += torch.stack([part.sum(1).double() for part in parts if part is not None])
         results[:, members] = sums.cpu().numpy()
     nats, *counts = results
     return DocumentScores(nats, *(count.astype(np.int64) for count in counts))
-
-
-def _padded(documents: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:
-    """Return ids and labels of documents, padded to a multiple of what is read at a time."""
-    longest = round_up(max(1, max(len(document) for document in documents) - 1), width)
-    ids = np.zeros((len(documents), longest), dtype=np.int64)
-    labels = np.full((len(documents), longest), IGNORE, dtype=np.int64)
-    for row, document in enumerate(documents):
-        count = len(document) - 1
-        ids[row, :count], labels[row, :count] = document[:-1], document[1:]
-    return torch.from_numpy(ids), torch.from_numpy(labels)
 
 
 @torch.inference_mode()
@@ -180,7 +140,7 @@ def score_recall(
         control: takes one thing away that memory needs.
         batch_rows: sequences read together.
     """
-    recalled, hit, written = [], [], []
+    batches = []
     for start in range(0, sequences, batch_rows):
         drawn = []
         for number in range(start, min(sequences, start + batch_rows)):
@@ -190,12 +150,7 @@ def score_recall(
                 first = int(generator.integers(0, max(1, len(text) - task.length(distance))))
                 filler = np.asarray(text[first : first + task.length(distance)], dtype=np.int64)
             drawn.append(task.sequence(distance, generator, filler))
-        ids = torch.from_numpy(np.stack([sequence.ids for sequence in drawn])).to(model.device)
-        at = torch.from_numpy(drawn[0].asked).to(model.device)
-        asked_BT = torch.zeros_like(ids[:, :-1], dtype=torch.bool)
-        asked_BT[:, at] = True
-        found = predict(model, ids[:, :-1], ids[:, 1:], asked_BT, control=control, seed=seed)
-        recalled.append((found.guessed_BT[:, at] == ids[:, at + 1]).cpu().numpy())
-        hit.append(found.read_BT[:, at].cpu().numpy())
-        written.append(found.written_B.cpu().numpy())
-    return RecallScores(np.concatenate(recalled), np.concatenate(hit), np.concatenate(written))
+        ids = torch.from_numpy(np.stack([sequence.ids for sequence in drawn]))
+        at_BQ = torch.from_numpy(drawn[0].asked).expand(len(drawn), -1)
+        batches.append((ids[:, :-1], ids[:, 1:], at_BQ))
+    return score_queries(model, batches, control, seed)

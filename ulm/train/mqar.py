@@ -17,7 +17,7 @@ from torch import Tensor
 from ulm.memory.ltm import Control
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import read_document
-from ulm.train.evaluation import predict
+from ulm.train.evaluation import RecallScores, score_queries
 from ulm.train.step import Objective, Worker
 
 FILLER, START = 0, 1
@@ -38,11 +38,10 @@ class MqarBatch:
     lag_BQ: NDArray[np.int64]
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ids, next-token labels and, as a mask, the labels that are values asked for."""
+        """Return ids, next-token labels, and the positions of the queried keys."""
         ids_BT = torch.from_numpy(self.ids_BT)
         labels_BT = torch.nn.functional.pad(ids_BT[:, 1:], (0, 1), value=IGNORE)
-        asked_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        return ids_BT, labels_BT, asked_BT.scatter_(1, torch.from_numpy(self.asked_BQ), True)
+        return ids_BT, labels_BT, torch.from_numpy(self.asked_BQ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +129,6 @@ class MqarTask:
         return MqarBatch(ids_BT, asked_BP, asked_BP - last_BP)
 
 
-@dataclass(frozen=True, slots=True)
-class MqarScores:
-    """Scores of held-out sequences.
-
-    Attributes:
-        recalled_BQ: whether the value was the most likely token.
-        lag_BQ: tokens from the last pair of that key to its query.
-        hit_BQ: whether the query read at least one item.
-        written_B: tokens written to memory.
-    """
-
-    recalled_BQ: NDArray[np.bool_]
-    lag_BQ: NDArray[np.int64]
-    hit_BQ: NDArray[np.bool_]
-    written_B: NDArray[np.int64]
-
-
 class MqarObjective(Objective):
     """The mean loss over all tokens plus that over the answers; a batch counts as one token that is learned.
 
@@ -177,15 +159,15 @@ class MqarObjective(Objective):
         self._task, self._batch_size = task, batch_size
         self._generator = np.random.Generator(np.random.PCG64(seed))
 
-    def batch(self, step: int) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
-        """Return ids, labels and the mask of what is asked for."""
-        ids_BT, labels_BT, asked_BT = self._task.batch(self._generator, self._batch_size).tensors()
-        device = self.worker.device
-        return [(ids_BT.to(device), labels_BT.to(device), asked_BT.to(device))], 1
+    def batch(self, step: int) -> tuple[list[tuple[Tensor, ...]], int]:
+        """Return ids, labels and where something is asked."""
+        drawn = self._task.batch(self._generator, self._batch_size).tensors()
+        return [tuple(x.to(self.worker.device) for x in drawn)], 1
 
-    def loss(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, part: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss in nats; measured beside it are the mean nats of the values asked for."""
-        ids_BT, labels_BT, asked_BT = part
+        ids_BT, labels_BT, at_BQ = part
+        asked_BT = torch.zeros_like(ids_BT, dtype=torch.bool).scatter_(1, at_BQ, True)
         nats_BT = read_document(self.model, ids_BT, None, labels_BT).nats_BS
         assert nats_BT is not None  # noqa: S101 - labels were given
         asked = nats_BT[asked_BT].mean()
@@ -194,8 +176,8 @@ class MqarObjective(Objective):
 
 def score_mqar(
     model: Decoder, task: MqarTask, sequences: int, *, seed: int, control: Control = "none", batch_rows: int = 16
-) -> MqarScores:
-    """Score fresh sequences, the same for every model and control of a seed.
+) -> tuple[RecallScores, NDArray[np.int64]]:
+    """Return the scores of fresh sequences, the same for every model and control of a seed, and the queries' lags.
 
     Args:
         model: the µLM.
@@ -207,17 +189,5 @@ def score_mqar(
     """
     generator = np.random.Generator(np.random.PCG64([seed, 1]))
     drawn = [task.batch(generator, min(batch_rows, sequences - start)) for start in range(0, sequences, batch_rows)]
-    recalled, hit, written = [], [], []
-    for batch in drawn:
-        ids_BT, labels_BT, asked_BT = (t.to(model.device) for t in batch.tensors())
-        found = predict(model, ids_BT, labels_BT, asked_BT, control=control, seed=seed)
-        at_BQ = torch.from_numpy(batch.asked_BQ).to(model.device)
-        recalled.append((found.guessed_BT == labels_BT).gather(1, at_BQ).cpu().numpy())
-        hit.append(found.read_BT.gather(1, at_BQ).cpu().numpy())
-        written.append(found.written_B.cpu().numpy())
-    return MqarScores(
-        np.concatenate(recalled),
-        np.concatenate([batch.lag_BQ for batch in drawn]),
-        np.concatenate(hit),
-        np.concatenate(written),
-    )
+    scores = score_queries(model, (batch.tensors() for batch in drawn), control, seed)
+    return scores, np.concatenate([batch.lag_BQ for batch in drawn])

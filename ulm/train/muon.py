@@ -8,6 +8,7 @@ this one keeps the parameters' type, treats fused projections part by part, and 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,9 +26,8 @@ def orthogonalise(matrices_NRC: Tensor) -> Tensor:
         matrices_NRC: N matrices of one shape.
     """
     a, b, c = COEFFICIENTS
-    x: Tensor
     wide = matrices_NRC.mT if matrices_NRC.shape[-2] > matrices_NRC.shape[-1] else matrices_NRC
-    x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x: Tensor = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
@@ -84,8 +84,7 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
 
     def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        directions: dict[tuple[int, int], list[Tensor]] = {}
-        targets: dict[tuple[int, int], list[Tensor]] = {}
+        by_shape: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
@@ -95,13 +94,11 @@ class Muon(torch.optim.AdamW):
             average.lerp_(gradient, 1 - group["momentum"])
             nesterov = gradient.lerp(average, group["momentum"])
             for part, target in zip(self._split(parameter, nesterov), self._split(parameter, parameter), strict=True):
-                shape = (part.shape[0], part.shape[1])
-                directions.setdefault(shape, []).append(part)
-                targets.setdefault(shape, []).append(target)
-        for shape, parts in directions.items():
-            updates = orthogonalise(torch.stack(parts))
+                by_shape[part.shape].append((part, target))
+        for shape, pairs in by_shape.items():
+            updates = orthogonalise(torch.stack([part for part, _ in pairs]))
             size = group["lr"] * 0.2 * math.sqrt(max(shape))
-            for target, update in zip(targets[shape], updates, strict=True):
+            for (_, target), update in zip(pairs, updates, strict=True):
                 target.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
     def _split(self, parameter: Tensor, tensor: Tensor) -> tuple[Tensor, ...]:

@@ -6,50 +6,33 @@ Where the pairs come from is the caller's business: a solver's lessons, an agent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ulm.model import IGNORE, Decoder, round_up
+from ulm.model import IGNORE, Decoder, padded
 from ulm.tokenizer import Tokenizer
-from ulm.train.step import Objective, Worker
+from ulm.train.step import ExampleObjective, Worker
 
 LENGTH_MULTIPLE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Token ids and next-token labels, both (B, T) int64; label -100 is not learned."""
-
-    ids_BT: Tensor
-    labels_BT: Tensor
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on a device."""
-        return Batch(self.ids_BT.to(device), self.labels_BT.to(device))
-
-
-def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
-    """Tokenise (prompt, completion) pairs into one padded batch that learns the completions only.
+def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Return `ids` and next-token `labels` of (prompt, completion) pairs, (B, T), `IGNORE` but for completions.
 
     Prompt and completion are encoded apart, as they meet in play, where the prompt is read before anything is written.
     """
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
     completions = tokenizer.encode_batch([completion for _, completion in pairs])
-    longest = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True)) - 1
-    width = round_up(longest, LENGTH_MULTIPLE)
-    ids = torch.full((len(pairs), width), tokenizer.pad_id, dtype=torch.long)
-    labels = torch.full((len(pairs), width), IGNORE, dtype=torch.long)
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        text = torch.tensor(prompt + completion)
-        ids[row, : len(text) - 1] = text[:-1]
-        labels[row, len(prompt) - 1 : len(text) - 1] = text[len(prompt) :]
-    return Batch(ids, labels)
+    texts = list(zip(prompts, completions, strict=True))
+    ids_BT = padded([(prompt + completion)[:-1] for prompt, completion in texts], tokenizer.pad_id, LENGTH_MULTIPLE)
+    labels = [[IGNORE] * (len(prompt) - 1) + completion for prompt, completion in texts]
+    return {"ids": ids_BT, "labels": padded(labels, IGNORE, LENGTH_MULTIPLE)}
 
 
-def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[Batch]:
+def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[dict[str, Tensor]]:
     """Collate pairs into `parts` batches of similar length each, so that little is spent on padding.
 
     The gradient is that of one batch; only the order of summation differs.
@@ -59,7 +42,7 @@ def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts:
     return [collate(ordered[i : i + size], tokenizer) for i in range(0, len(ordered), size)]
 
 
-class PairObjective(Objective):
+class PairObjective(ExampleObjective):
     """Next-token loss on completions.
 
     Args:
@@ -90,25 +73,15 @@ class PairObjective(Objective):
         dtype: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
-        super().__init__(model, optimizer, worker, dtype)
-        self._share = worker.share(batch_size)
-        self._batch_size, self._parts = batch_size, parts
-        self._tokenizer, self._pair = tokenizer, pair
-        wrapped = worker.wrap(model)
-        self._run = torch.compile(wrapped) if compile else wrapped
+        collate = partial(micro_batches, tokenizer=tokenizer, parts=parts)
+        super().__init__(model, optimizer, worker, pair, collate, batch_size, dtype)
+        if compile:
+            self._run = torch.compile(self._run)
 
-    def batch(self, step: int) -> tuple[list[Batch], int]:
-        """Return this worker's micro-batches of a step, and how many tokens they teach."""
-        first = step * self._batch_size
-        pairs = [self._pair(number) for number in range(first + self._share.start, first + self._share.stop)]
-        batches = micro_batches(pairs, self._tokenizer, self._parts)
-        tokens = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
-        return [batch.to(self.worker.device) for batch in batches], tokens
-
-    def loss(self, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, part: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats of the completions."""
         with self.autocast():
             # Logits only where something is learned: prompts are most of the tokens.
-            wanted_BT = part.labels_BT != IGNORE
-            logits = self._run(part.ids_BT, wanted_BT)
-        return F.cross_entropy(logits.float(), part.labels_BT[wanted_BT], reduction="sum"), {}
+            wanted_BT = part["labels"] != IGNORE
+            logits = self._run(part["ids"], wanted_BT)
+        return F.cross_entropy(logits.float(), part["labels"][wanted_BT], reduction="sum"), {}

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ulm.files import sync_tree
+from ulm.files import sha256, sync_tree
 
 FORMAT = 2
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
@@ -54,8 +53,6 @@ class RollingStates:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        if keep < 2:
-            raise ValueError(f"at least 2 states must be kept, to fall back from a damaged one; got {keep}")
         self.folder = folder
         self.keep = keep
 
@@ -91,7 +88,7 @@ class RollingStates:
         fresh = folder.with_name(folder.name + ".new")
         fresh.mkdir(parents=True)
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / TENSORS))
-        record = {"format": FORMAT, "sha256": _digest(fresh / TENSORS), "progress": {**progress, "step": step}}
+        record = {"format": FORMAT, "sha256": sha256(fresh / TENSORS), "progress": {**progress, "step": step}}
         (fresh / PROGRESS).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
         sync_tree(fresh)
         if folder.exists():  # of an earlier try; the state before it is there too
@@ -149,7 +146,7 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | Non
                 f"training state {folder} has format {record['format']}, this version reads {FORMAT}; remove it to "
                 "start over"
             )
-        if _digest(folder / TENSORS) != record["sha256"]:
+        if sha256(folder / TENSORS) != record["sha256"]:
             raise DamagedStateError(f"{remedy} (its checksum is wrong); remove it to start over")
         tensors = load_file(str(folder / TENSORS))
         progress = dict(record["progress"])
@@ -157,27 +154,20 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | Non
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DamagedStateError(f"{remedy} ({error}); remove it to start over") from error
+    trained = dict(_trained(model))
     saved = {key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")}
-    if saved != {name: parameter.shape for name, parameter in _trained(model)}:
+    if saved != {name: parameter.shape for name, parameter in trained.items()}:
         raise StateError(f"{remedy} (names or shapes of the weights differ); remove it to start over")
     with torch.no_grad():
-        for name, parameter in _trained(model):
+        for name, parameter in trained.items():
             parameter.copy_(tensors[f"weight.{name}"])
-    names = dict(_trained(model))
     for key, value in tensors.items():
         if optimizer is not None and key.startswith("optimizer."):
             _, kind, name = key.split(".", 2)
-            parameter = names[name]
-            optimizer.state[parameter][kind] = value.to(parameter.device)
-    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
-    return SavedState(progress, extra)
+            optimizer.state[trained[name]][kind] = value.to(trained[name].device)
+    return SavedState(progress, {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")})
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield what a training changes; a base model that stays as it is comes from its own files."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ulm.model import Decoder
+from ulm.model import IGNORE, Decoder
 from ulm.train.muon import Muon
 
 
@@ -117,6 +117,46 @@ class Objective:
         return {name: value / tokens for name, value in sums.items()}
 
 
+class ExampleObjective(Objective):
+    """What learns numbered examples: a step takes the next ones, each worker its share.
+
+    Args:
+        model: on the worker's device.
+        optimizer: of its parameters.
+        worker: takes its share of each batch.
+        example: returns the example of a number.
+        collate: returns the micro-batches of examples; `labels` are among the tensors of each.
+        batch_size: examples per step, over all workers.
+        dtype: compute type of matrix products, None for the weights' own.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        worker: Worker,
+        example: Callable[[int], Any],
+        collate: Callable[[list[Any]], list[dict[str, Tensor]]],
+        batch_size: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, worker, dtype)
+        self._example, self._collate = example, collate
+        self._batch_size, self._share = batch_size, worker.share(batch_size)
+        self._run: Callable[..., Any] = worker.wrap(model)
+
+    def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
+        """Return this worker's micro-batches of a step, and how many tokens they teach."""
+        first = step * self._batch_size
+        examples = [self._example(number) for number in range(first + self._share.start, first + self._share.stop)]
+        batches = self._collate(examples)
+        tokens = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
+        return [{name: x.to(self.worker.device) for name, x in batch.items()} for batch in batches], tokens
+
+
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """What one step measured, over all workers.
@@ -213,10 +253,8 @@ def make_optimizer(
     Parameters that need no gradient are left out.
 
     Raises:
-        ValueError: unknown kind, or Muon for another model than a µLM.
+        ValueError: Muon for another model than a µLM.
     """
-    if kind not in ("adamw", "muon"):
-        raise ValueError(f"unknown optimizer {kind!r}; available: adamw, muon")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.dim() > 1 and "embed" not in name]
     others = [p for name, p in named if not (p.dim() > 1 and "embed" not in name)]

@@ -83,15 +83,17 @@ def _train_and_score(config: MqarConfig, task_name: str, arm: Arm, seed: int, de
     seconds = time.monotonic() - started
     conditions: dict[str, Any] = {}
     for control in ("none", *(config.eval.controls if arm == "with_ltm" else ())):
-        scores = score_mqar(model, task, config.eval.sequences, seed=derive_seed(seed, "mqar test"), control=control)
+        scores, lags = score_mqar(
+            model, task, config.eval.sequences, seed=derive_seed(seed, "mqar test"), control=control
+        )
         conditions[control] = {
-            "recalled": scores.recalled_BQ.astype(int).tolist(),
-            "hits": float(scores.hit_BQ.mean()),
-            "written": float(scores.written_B.mean()),
+            "recalled": scores.recalled.astype(int).tolist(),
+            "hits": float(scores.hit.mean()),
+            "written": float(scores.written.mean()),
         }
     return {
         "conditions": conditions,
-        "lags": scores.lag_BQ.tolist(),
+        "lags": lags.tolist(),
         "parameters": model.num_parameters(),
         "training_seconds": round(seconds, 1),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes.character_tokenizer import characters
 from safetensors.torch import load_file, save_file
 
 from ulm.checkpoint import (
@@ -166,7 +167,7 @@ def test_hash_ignores_meta_and_sees_weights_shape_and_tokenizer(tmp_path: Path, 
     others = {
         digest(make_model(seed=2), tokenizer, {"seed": 1}),
         digest(make_model(window=9), tokenizer, {"seed": 1}),
-        digest(make_model(), Tokenizer.characters("abc"), {"seed": 1}),
+        digest(make_model(), characters("abc"), {"seed": 1}),
         digest(make_model(), Tokenizer(tokenizer.inner, eot_id=2), {"seed": 1}),
     }
     assert len(others | {first}) == 5
@@ -342,9 +343,9 @@ def test_bad_config_is_explained(saved: Path, change: Callable[[dict[str, Any]],
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.pop("norm"), "lack norm"),
-        (lambda t: t.update(extra=torch.zeros(2)), "unknown tensors extra"),
-        (lambda t: t.update(norm=torch.zeros(3)), r"norm have shape \(3,\), the model config means \(16,\)"),
+        (lambda t: t.pop("norm"), "another model config: .* Missing .*norm"),
+        (lambda t: t.update(extra=torch.zeros(2)), "another model config: .* Unexpected .*extra"),
+        (lambda t: t.update(norm=torch.zeros(3)), r"another model config: .* norm: .*\[3\].*\[16\]"),
     ],
 )
 def test_weights_of_another_shape_are_explained(

@@ -56,7 +56,7 @@ def test_digits_can_be_kept_apart() -> None:
 
 
 def test_padding_and_end_of_text_have_the_first_ids(trained: Tokenizer) -> None:
-    for tokenizer in (trained, Tokenizer.bytes(), Tokenizer.characters("ab")):
+    for tokenizer in (trained, Tokenizer.bytes()):
         assert [tokenizer.inner.id_to_token(i) for i in (tokenizer.pad_id, tokenizer.eot_id)] == ["<pad>", "<eot>"]
 
 
@@ -75,23 +75,6 @@ def test_spelled_tokenizer_spells_numbers_after_a_space_alone_and_keeps_the_ids(
     numbers = [piece for piece in pieces if piece.strip().isdigit()]
     assert numbers == [" 3", " 1", "2", " 1", "3", " 2", "4", " 1", "4", "5", "13", "12", "24"]
     assert Tokenizer.from_json(spelled.to_json()).encode(text) == spelled.encode(text)
-
-
-def test_character_tokenizer_gives_one_token_per_character() -> None:
-    tokenizer = Tokenizer.characters("0123 +é")
-    assert tokenizer.decode(tokenizer.encode("1 + é2")) == "1 + é2"
-    assert len(tokenizer.encode("1 + é2")) == 6
-    assert tokenizer.vocab_size == 3 + 7
-
-
-def test_unknown_character_becomes_one_unknown_token() -> None:
-    tokenizer = Tokenizer.characters("ab")
-    assert tokenizer.encode("axb")[1] == tokenizer.inner.token_to_id("<unk>")
-    assert len(tokenizer.encode("axb")) == 3
-
-
-def test_character_ids_do_not_depend_on_the_order_of_the_alphabet() -> None:
-    assert Tokenizer.characters("cabb").encode("abc") == Tokenizer.characters(["b", "a", "c"]).encode("abc")
 
 
 def test_batches_encode_like_single_texts(trained: Tokenizer) -> None:

@@ -25,7 +25,7 @@ from swarm.run.experience import experience
 from swarm.run.runner import RunOutcome, check_files, resume_run, start_run
 from swarm.view.replay import replay_run
 from ulm.config import LTMConfig
-from ulm.memory.ltm import LTMState
+from ulm.memory.state import LTMState
 from worlds.echo.world import EchoOptions, EchoWorld
 from worlds.protocol import Info
 from worlds.registry import register
@@ -96,7 +96,7 @@ def test_a_memory_has_seen_all_that_its_agent_read_and_grows_until_it_is_full(po
         state = read(remembered(reply))
         seen.append(int(state.clock_B[0]))
         tokens.append(reply.prompt_tokens + reply.generated_tokens - 1)  # the last token is not read
-        counts.append(int(state.counts()[0]))
+        counts.append(int((state.position_BM >= 0).sum()))
     assert seen == [sum(tokens[: i + 1]) for i in range(len(tokens))]
     assert 0 < counts[0] < counts[-1] == LTM["capacity"]
     assert counts == sorted(counts)

@@ -14,7 +14,7 @@ from torch import Tensor
 from swarm.agents.ltm_files import KEPT_EPISODES, KEPT_TICKS, MemoryStore
 from swarm.errors import SwarmError
 from ulm.config import LTMConfig
-from ulm.memory.ltm import SHOWN_TOKENS, LTMState
+from ulm.memory.state import SHOWN_TOKENS, LTMState
 
 CONFIG = LTMConfig(layers=(0, 2), n_head=2, head_size=4, capacity=6, segment=8)
 MEMORIES = {"a0": b"\x00\x01 first", "a1": b"second", "a10": bytes(range(256))}

@@ -21,7 +21,7 @@ from swarm.record.journal import read_records
 from swarm.run.runner import start_run
 from swarm.view.memory import view_memory
 from ulm.config import LTMConfig
-from ulm.memory.ltm import SHOWN_TOKENS, LTMState
+from ulm.memory.state import SHOWN_TOKENS, LTMState
 from ulm.tokenizer import Tokenizer
 
 LTM = {**SMALL, "capacity": 500}  # nothing is lost

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes.character_tokenizer import characters
 
 from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.tokenizer import Tokenizer
@@ -207,7 +208,7 @@ def test_choices_and_tokenizers_that_are_none_are_explained(byte_level: Tokenize
     with pytest.raises(ValueError, match="at least one choice"):
         Constraint.from_choices((), byte_level)
     with pytest.raises(ValueError, match=r"a tokenizer that writes bytes: .*Fuse"):
-        Constraint.from_regex("a", Tokenizer.characters("a"))
+        Constraint.from_regex("a", characters("a"))
 
 
 def test_classes_are_those_of_ascii_re(byte_level: Tokenizer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+from fakes.character_tokenizer import characters
 from fakes.memory_policy import write_policy
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -152,7 +153,7 @@ TEXTS = [
         Tokenizer.bytes(),
         Tokenizer.train(["half 3 7 11 target 145 value"] * 3, 300),
         Tokenizer.train(["half 3 7 11 target 145 value"] * 3, 300).spelled(),
-        Tokenizer.characters("ab 123<>\n"),
+        characters("ab 123<>\n"),
     ],
     ids=["bytes", "bpe", "spelled", "characters"],
 )
@@ -269,7 +270,7 @@ def test_memories_go_on_in_a_later_call(with_ltm: Path, memory_model: UlmForCaus
     told, asked = (random_ids(1, length, model.config.vocab_size) for length in (50, 20))
     first = memory_model.generate(told, max_new_tokens=NEW, return_dict_in_generate=True)
     (memory,) = first.memories
-    assert memory.counts().item() > 0
+    assert (memory.position_BM >= 0).any()
     later = memory_model.generate(asked, max_new_tokens=NEW, memories=[memory])[0, 20:].tolist()
     assert later == ours(model, asked[0].tolist(), memory=memory)
     assert later != theirs(memory_model, asked[0].tolist())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ulm.memory.exact import MAX_TOKENS, NOTHING, ConflictError, ExactIndex, ExactMemory, recall
+from ulm.memory.exact import MAX_TOKENS, NOTHING, ConflictError, ExactMemory, recall
 from ulm.tokenizer import Tokenizer
 
 BYTES = Tokenizer.bytes()
@@ -111,7 +111,7 @@ def test_forgetting_leaves_no_trace_in_lookups() -> None:
     assert store.forget("two")
     assert len(store) == 0
     assert store.index.longest == 0
-    assert not store.index._filter.any()
+    assert not store.index._next
 
 
 def test_conflicting_values_are_refused_by_default_naming_both_sources(tmp_path: Path) -> None:
@@ -186,14 +186,6 @@ def test_recall_raises_what_the_memory_says_and_nothing_else() -> None:
     assert torch.equal(raised[~changed], logits[~changed])
     nothing = np.full((2, 5), NOTHING)
     assert recall(logits, nothing) is logits
-
-
-def test_hashes_that_collide_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ulm.memory.exact._scrambled", lambda ids: np.zeros(ids.shape, dtype=np.uint64))
-    index = ExactIndex()
-    index.add([1, 2, 3], [9])
-    assert index.following(np.array([[1, 2, 3]]), 1)[0, 0] == 9
-    assert index.following(np.array([[1, 2, 4]]), 1)[0, 0] == NOTHING
 
 
 def test_what_was_written_is_returned_even_if_another_forgets_it_at_once(

@@ -40,7 +40,7 @@ def test_forgotten_facts_are_gone_but_readers_learn_of_it(tmp_path: Path) -> Non
     store = FactStore(tmp_path / "m.sqlite", "t")
     store.put([fact(1), fact(2)])
     reader = FactStore(tmp_path / "m.sqlite", "t", read_only=True)
-    known = reader.revision()
+    known = reader.since()[-1].revision
     assert store.forget((1, 1), "a correction")
     assert not store.forget((1, 1))
     assert store.get((1, 1)) is None
@@ -54,7 +54,7 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
         store.put([fact(1), fact(2**40)])
     assert store.since() == []
     store.put([fact(1)])
-    assert store.revision() == 1
+    assert [found.revision for found in store.since()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_killing_the_writer_a_hundred_times_loses_and_tears_nothing(tmp_path: Pa
         assert numbers == set(range(2 * pairs))  # no hole, no half
         assert pairs in (committed, committed + 1)  # at most the one that was not told any more
         first = pairs
-    assert FactStore(path, "t").revision() == 2 * first
+    assert FactStore(path, "t").since()[-1].revision == 2 * first
 
 
 def test_a_copy_over_the_own_file_loses_nothing(tmp_path: Path) -> None:

@@ -91,8 +91,3 @@ def test_others_take_the_steps_of_adamw() -> None:
         muon.step()
         adamw.step()
     assert torch.allclose(ours, theirs, atol=1e-6)
-
-
-def test_unknown_optimizer_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="adamw, muon"):
-        make_optimizer(Decoder(preset("tiny", 300)), 1e-2, 0.0, (0.9, 0.98), "sgd")  # type: ignore[arg-type]

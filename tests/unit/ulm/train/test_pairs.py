@@ -8,10 +8,10 @@ import torch
 from fakes.training import alone
 
 from ulm.config import preset
-from ulm.model import Decoder
+from ulm.model import IGNORE, Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train import pairs as training
-from ulm.train.pairs import IGNORE, Batch, PairObjective, collate, micro_batches
+from ulm.train.pairs import PairObjective, collate, micro_batches
 from ulm.train.step import StepReport, Worker, learning_rate, make_optimizer, train_step
 
 TEXTS = [("copy 7\n", "7\n"), ("copy 13 and 5\n", "13 5\n"), ("a\n", "b\n"), ("copy 2\n", "2 and some more words\n")]
@@ -35,21 +35,27 @@ def model_and_optimizer(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> 
 class Given(PairObjective):
     """Learns the same batches at every step."""
 
-    def __init__(self, model: Decoder, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> None:
+    def __init__(
+        self, model: Decoder, optimizer: torch.optim.Optimizer, batches: list[dict[str, torch.Tensor]]
+    ) -> None:
         super().__init__(model, optimizer, alone(), Tokenizer.bytes(), TEXTS.__getitem__, batch_size=1)
         self.batches = batches
 
-    def batch(self, step: int) -> tuple[list[Batch], int]:
-        return self.batches, sum(int((batch.labels_BT != IGNORE).sum()) for batch in self.batches)
+    def batch(self, step: int) -> tuple[list[dict[str, torch.Tensor]], int]:
+        return self.batches, sum(int((batch["labels"] != IGNORE).sum()) for batch in self.batches)
 
 
 def step(
-    model: Decoder, optimizer: torch.optim.Optimizer, batches: list[Batch], rate: float = 1e-2, clip: float = 1.0
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    batches: list[dict[str, torch.Tensor]],
+    rate: float = 1e-2,
+    clip: float = 1.0,
 ) -> StepReport:
     return train_step(Given(model, optimizer, batches), 0, rate, clip)
 
 
-def gradient(model: Decoder, batches: list[Batch]) -> torch.Tensor:
+def gradient(model: Decoder, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
     """The gradient that a step takes, read off a plain gradient descent step of rate 1."""
     model = copy.deepcopy(model)
     before = [p.detach().clone() for p in model.parameters()]
@@ -79,7 +85,7 @@ def train(model: Decoder, optimizer: torch.optim.Optimizer, tokenizer: Tokenizer
 
 def test_labels_are_the_next_tokens_of_the_completion_and_nothing_else(tokenizer: Tokenizer) -> None:
     batch = collate(TEXTS, tokenizer)
-    for ids, labels, (prompt, completion) in zip(batch.ids_BT, batch.labels_BT, TEXTS, strict=True):
+    for ids, labels, (prompt, completion) in zip(batch["ids"], batch["labels"], TEXTS, strict=True):
         learned = labels != IGNORE
         assert labels[learned].tolist() == tokenizer.encode(completion)
         first = int(learned.nonzero()[0])
@@ -89,19 +95,22 @@ def test_labels_are_the_next_tokens_of_the_completion_and_nothing_else(tokenizer
 
 def test_short_rows_are_padded_on_the_right_with_the_padding_id(tokenizer: Tokenizer) -> None:
     batch = collate(TEXTS, tokenizer)
-    assert batch.ids_BT.shape == batch.labels_BT.shape
-    assert batch.ids_BT.shape[1] % training.LENGTH_MULTIPLE == 0
+    assert batch["ids"].shape == batch["labels"].shape
+    assert batch["ids"].shape[1] % training.LENGTH_MULTIPLE == 0
     text = tokenizer.encode("a\n") + tokenizer.encode("b\n")
-    assert batch.ids_BT[2, : len(text) - 1].tolist() == text[:-1]
-    assert batch.ids_BT[2, len(text) - 1 :].eq(tokenizer.pad_id).all()
-    assert batch.labels_BT[2, len(text) - 1 :].eq(IGNORE).all()
+    assert batch["ids"][2, : len(text) - 1].tolist() == text[:-1]
+    assert batch["ids"][2, len(text) - 1 :].eq(tokenizer.pad_id).all()
+    assert batch["labels"][2, len(text) - 1 :].eq(IGNORE).all()
 
 
 def test_gradient_does_not_depend_on_padding(tokenizer: Tokenizer) -> None:
     model, _ = model_and_optimizer(tokenizer)
     batch = collate(TEXTS, tokenizer)
     pad = torch.nn.functional.pad
-    wider = Batch(pad(batch.ids_BT, (0, 24), value=tokenizer.pad_id), pad(batch.labels_BT, (0, 24), value=IGNORE))
+    wider = {
+        "ids": pad(batch["ids"], (0, 24), value=tokenizer.pad_id),
+        "labels": pad(batch["labels"], (0, 24), value=IGNORE),
+    }
     torch.testing.assert_close(gradient(model, [batch]), gradient(model, [wider]), atol=1e-6, rtol=0)
 
 
@@ -115,9 +124,9 @@ def test_micro_batches_have_the_gradient_of_one_batch(tokenizer: Tokenizer, part
 
 def test_micro_batches_part_by_length_and_lose_nothing(tokenizer: Tokenizer) -> None:
     batches = micro_batches(TEXTS, tokenizer, 2)
-    assert [len(batch.ids_BT) for batch in batches] == [2, 2]
-    assert batches[0].ids_BT.shape[1] < batches[1].ids_BT.shape[1]
-    learned = sum(int((batch.labels_BT != IGNORE).sum()) for batch in batches)
+    assert [len(batch["ids"]) for batch in batches] == [2, 2]
+    assert batches[0]["ids"].shape[1] < batches[1]["ids"].shape[1]
+    learned = sum(int((batch["labels"] != IGNORE).sum()) for batch in batches)
     assert learned == sum(len(tokenizer.encode(completion)) for _, completion in TEXTS)
 
 
@@ -152,11 +161,11 @@ def test_training_learns_to_copy(tokenizer: Tokenizer) -> None:
 def test_loss_is_the_mean_over_learned_tokens(tokenizer: Tokenizer) -> None:
     model, optimizer = model_and_optimizer(tokenizer)
     batch = collate(TEXTS, tokenizer)
-    flat = model(batch.ids_BT).flatten(0, 1)
-    mean = torch.nn.functional.cross_entropy(flat, batch.labels_BT.flatten(), ignore_index=IGNORE)
+    flat = model(batch["ids"]).flatten(0, 1)
+    mean = torch.nn.functional.cross_entropy(flat, batch["labels"].flatten(), ignore_index=IGNORE)
     stats = step(model, optimizer, micro_batches(TEXTS, tokenizer, 3))
     assert stats.loss == pytest.approx(mean.item(), abs=1e-5)
-    assert stats.tokens == int((batch.labels_BT != IGNORE).sum())
+    assert stats.tokens == int((batch["labels"] != IGNORE).sum())
 
 
 def test_gradient_is_clipped_and_its_norm_reported_before(tokenizer: Tokenizer) -> None:
@@ -194,7 +203,7 @@ def test_a_gradient_that_is_no_number_stops_training_and_leaves_the_weights(toke
 def test_workers_take_the_parts_of_a_batch_that_follows_from_the_step_alone(tokenizer: Tokenizer) -> None:
     model, optimizer = model_and_optimizer(tokenizer)
 
-    def batch(rank: int, size: int) -> Batch:
+    def batch(rank: int, size: int) -> dict[str, torch.Tensor]:
         worker = Worker(rank, size, torch.device("cpu"), lambda record: None)
         if size > 1:  # only the data is looked at
             worker = type("Lone", (Worker,), {"wrap": lambda self, module: module})(rank, size, worker.device, print)
@@ -202,13 +211,13 @@ def test_workers_take_the_parts_of_a_batch_that_follows_from_the_step_alone(toke
         return of.batch(3)[0][0]
 
     whole = batch(0, 1)
-    assert [tokenizer.decode(row[row != IGNORE].tolist()) for row in whole.labels_BT] == [
+    assert [tokenizer.decode(row[row != IGNORE].tolist()) for row in whole["labels"]] == [
         "12\n",
         "13\n",
         "14\n",
         "15\n",
     ]
-    assert torch.equal(torch.cat([batch(rank, 2).labels_BT for rank in (0, 1)]), whole.labels_BT)
+    assert torch.equal(torch.cat([batch(rank, 2)["labels"] for rank in (0, 1)]), whole["labels"])
     with pytest.raises(ValueError, match="batch_size 4 cannot be shared evenly by 3 workers"):
         batch(0, 3)
 

@@ -192,12 +192,6 @@ def test_no_states_at_all_are_no_error(tmp_path: Path) -> None:
     assert RollingStates(tmp_path / "states").steps() == []
 
 
-@pytest.mark.parametrize("keep", [0, 1])
-def test_a_single_state_is_too_few_to_fall_back(tmp_path: Path, keep: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 2 states must be kept.*got {keep}"):
-        RollingStates(tmp_path, keep)
-
-
 def test_a_damaged_newest_state_is_named_and_the_one_before_restored(tmp_path: Path) -> None:
     states = RollingStates(tmp_path, keep=3)
     saved = save_steps(states, 1, 2, 3)

@@ -120,16 +120,16 @@ def model(ltm: bool = True) -> Decoder:
 
 def test_labels_are_the_next_tokens_and_the_values_asked_for_are_marked() -> None:
     batch = MqarBatch(np.array([[1, 5, 40, 0, 5, 40]]), np.array([[4]]), np.array([[3]]))
-    ids_BT, labels_BT, asked_BT = batch.tensors()
+    ids_BT, labels_BT, at_BQ = batch.tensors()
     assert labels_BT.tolist() == [[5, 40, 0, 5, 40, IGNORE]]
-    assert ids_BT[asked_BT].tolist() == [5]
-    assert labels_BT[asked_BT].tolist() == [40]
+    assert ids_BT.gather(1, at_BQ).tolist() == [[5]]
+    assert labels_BT.gather(1, at_BQ).tolist() == [[40]]
 
 
 def test_scores_are_those_of_plain_reading() -> None:
     task = TASKS[1]
-    scored = score_mqar(model().eval(), task, 5, seed=3, batch_rows=2)
-    assert scored.recalled_BQ.shape == scored.lag_BQ.shape == scored.hit_BQ.shape == (5, task.pairs)
+    scored, lags = score_mqar(model().eval(), task, 5, seed=3, batch_rows=2)
+    assert scored.recalled.shape == lags.shape == scored.hit.shape == (5, task.pairs)
     draws = generator_of_scores(3)
     for start, rows in ((0, 2), (2, 2), (4, 1)):
         batch = task.batch(draws, rows)
@@ -137,8 +137,8 @@ def test_scores_are_those_of_plain_reading() -> None:
         guessed = read_document(model().eval(), ids_BT[:, :-1]).all_logits().argmax(-1)
         at = torch.from_numpy(batch.asked_BQ)
         right = guessed.gather(1, at) == ids_BT.gather(1, at + 1)
-        assert scored.recalled_BQ[start : start + rows].tolist() == right.tolist()
-        assert scored.lag_BQ[start : start + rows].tolist() == batch.lag_BQ.tolist()
+        assert scored.recalled[start : start + rows].tolist() == right.tolist()
+        assert lags[start : start + rows].tolist() == batch.lag_BQ.tolist()
 
 
 def generator_of_scores(seed: int) -> np.random.Generator:
