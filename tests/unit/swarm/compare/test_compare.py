@@ -17,7 +17,6 @@ from swarm.compare.analysis import Comparison, analyse
 from swarm.compare.arms import ARMS, arms_of, equal_terms
 from swarm.compare.report import table_text
 from swarm.compare.runs import compare_arms
-from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.outcomes import RunOutcomes, read_run
