@@ -83,34 +83,36 @@ def free(rng: random.Random, held_out: bool) -> Example:
 
 
 @cache
-def _reached_by() -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.float64]]:
-    """Return value -> which halves can make it, and how likely each half is; halves in one fixed order."""
+def _reached_by() -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.int64]]:
+    """Return value -> which halves can make it, and how often each half is drawn; halves in one fixed order."""
     drawn = Counter(tuple(sorted(tiles)) for tiles in product(range(LOW, HIGH + 1), repeat=3))
     reached: dict[int, NDArray[np.bool_]] = {}
     for index, half in enumerate(drawn):
         for value in solver.whole_values(half):
             if value < LARGEST:
                 reached.setdefault(value, np.zeros(len(drawn), dtype=np.bool_))[index] = True
-    counts = np.array(list(drawn.values()), dtype=np.float64)
-    return reached, counts / counts.sum()
+    return reached, np.array(list(drawn.values()))
 
 
 @lru_cache(maxsize=200_000)
-def completable_share(value: int, target: int) -> float:
-    """Return the share of halves that could complete a posted value to the target."""
-    reached, likely = _reached_by()
-    able = np.zeros(len(likely), dtype=np.bool_)
+def num_completing(value: int, target: int) -> int:
+    """Return how many draws of a half could complete a posted value to the target.
+
+    A whole number, so that ties are ties on every machine: sums of floats fall another way from CPU to CPU.
+    """
+    reached, draws = _reached_by()
+    able = np.zeros(len(draws), dtype=np.bool_)
     for _, s in solver.sub_targets(value, target):
         if s in reached and s != FORBIDDEN_TARGET:
             able |= reached[s]
-    return float(likely @ able)
+    return int(draws[able].sum())
 
 
 @lru_cache(maxsize=100_000)
 def posting_values(tiles: tuple[int, ...], target: int) -> tuple[int, ...]:
     """Return the values most worth posting: those that most halves could complete, the best first."""
     values = [v for v in solver.whole_values(tiles) if v not in (0, FORBIDDEN_TARGET)]
-    return tuple(sorted(values, key=lambda v: (-completable_share(v, target), v))[:POSTED_VALUES])
+    return tuple(sorted(values, key=lambda v: (-num_completing(v, target), v))[:POSTED_VALUES])
 
 
 def post(rng: random.Random, held_out: bool) -> Example:

@@ -211,11 +211,11 @@ def test_values_worth_posting_are_those_that_most_halves_can_complete() -> None:
     assert len(best) == lessons.POSTED_VALUES
     assert set(best) <= set(solver.whole_values(tiles))
     others = set(solver.whole_values(tiles)) - set(best) - {0, FORBIDDEN_TARGET}
-    assert min(lessons.completable_share(v, target) for v in best) >= max(
-        lessons.completable_share(v, target) for v in others
+    assert min(lessons.num_completing(v, target) for v in best) >= max(
+        lessons.num_completing(v, target) for v in others
     )
     for value in [*best, *sorted(others)[:3]]:
-        assert lessons.completable_share(value, target) == pytest.approx(counted(value), abs=0.1)
+        assert lessons.num_completing(value, target) / 13**3 == pytest.approx(counted(value), abs=0.1)
 
 
 DIGEST = """
