@@ -8,7 +8,8 @@ interrupted one is resumed. It refuses to know how a run works (`swarm.run.runne
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from swarm.compare.analysis import Comparison, analyse
@@ -120,11 +121,8 @@ def _finished_run(
     if journal.exists():
         done = 0 if before is None else len(before.puzzles)
         echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-    ended = threading.Event()
-    try:
-        outcome = start_run(config, source, run_dir, _progress(label, config.episodes, echo, ended))
-    finally:
-        ended.set()
+    with _progress(label, config.episodes, echo) as announce:
+        outcome = start_run(config, source, run_dir, announce)
     run = _read_own(config, run_dir)
     if run.end_reason is None:
         raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
@@ -155,8 +153,10 @@ def _check_weights(run: RunOutcomes, source: Path) -> None:
             )
 
 
-def _progress(label: str, episodes: int, echo: Callable[[str], None], stop: threading.Event) -> Callable[[Path], None]:
-    """Return what reports on a run from its journal, which exists by then, while the run occupies the main thread."""
+@contextmanager
+def _progress(label: str, episodes: int, echo: Callable[[str], None]) -> Iterator[Callable[[Path], None]]:
+    """Report on a run from its journal, once that exists, while the run occupies the main thread."""
+    stop, reporters = threading.Event(), list[threading.Thread]()
 
     def report(run_dir: Path) -> None:
         reader = JournalReader(run_dir / JOURNAL_NAME, verify=False)
@@ -168,7 +168,16 @@ def _progress(label: str, episodes: int, echo: Callable[[str], None], stop: thre
             eta = f", about {_duration((episodes - ended) / rate)} left" if rate else ""
             echo(f"{label}: {ended} of {episodes} puzzles, {rate:.2f}/s{eta}")
 
-    return lambda run_dir: threading.Thread(target=report, args=(run_dir,), daemon=True).start()
+    def announce(run_dir: Path) -> None:
+        reporters.append(threading.Thread(target=report, args=(run_dir,), daemon=True))
+        reporters[-1].start()
+
+    try:
+        yield announce
+    finally:
+        stop.set()
+        for reporter in reporters:
+            reporter.join()
 
 
 def _count_ended(reader: JournalReader) -> int:
