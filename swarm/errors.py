@@ -11,7 +11,7 @@ class SwarmError(Exception):
     """A mistake of the user or the machine that one clear line can explain: what is wrong and what to do."""
 
 
-class Outage(SwarmError):
+class Outage(SwarmError):  # noqa: N818 - the field's word
     """Nobody answers, or requests are refused for good, in mid-run: nothing in the run is at fault.
 
     The run stops before the open tick is recorded, as Ctrl-C stops it, and can be resumed. The message says what

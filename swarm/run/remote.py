@@ -8,9 +8,9 @@ from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
 
 
-def _apart(engine: VllmEngine) -> VllmEngine:
+def _apart(engine: VllmEngine) -> str:
     """Return what decides which engine is asked: all settings but how it is asked, and with which adapter."""
-    return engine.model_copy(update={"prompt": "chat", "adapter": None})
+    return engine.model_dump_json(exclude={"prompt", "adapter", "chat_template_kwargs"})
 
 
 def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
@@ -23,7 +23,7 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
         SwarmError: one cannot be started.
     """
     started: dict[str, TextModel] = {}
-    engines: dict[VllmEngine, Any] = {}
+    engines: dict[str, Any] = {}
     both = {"agents": models.agents, "coordinator": models.coordinator}
     on_vllm = [model.engine for model in both.values() if isinstance(model.engine, VllmEngine)]
     try:
@@ -40,7 +40,7 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
                 if key not in engines:
                     adapters = dict.fromkeys(e.adapter for e in on_vllm if e.adapter and _apart(e) == key)
                     engines[key] = VllmServer(model.folder, engine, list(adapters), on_event)
-                started[whose] = VllmModel(engines[key], engine.adapter)
+                started[whose] = VllmModel(engines[key], engine.adapter, model.chat)
     except BaseException:
         for running in started.values():
             running.close()
