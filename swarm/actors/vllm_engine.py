@@ -32,7 +32,7 @@ from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
-from swarm.errors import SwarmError, first_line
+from swarm.errors import Outage, SwarmError, first_line
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -329,7 +329,7 @@ class VllmServer:
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
 
         Raises:
-            SwarmError: the engine died too often, or does not start again.
+            Outage: the engine died too often, or does not start again.
         """
         limit_s = 3600.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         for _ in range(2 if calls else 0):
@@ -352,11 +352,14 @@ class VllmServer:
         self._on_event("engine_death", engine="vllm", detail=why)
         self.close()
         if self._deaths > self.max_deaths:
-            raise SwarmError(
+            raise Outage(
                 f"the vLLM engine died {self._deaths} times, and a run survives {self.max_deaths}; last: {why}"
             )
         started = time.monotonic()
-        self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
+        try:
+            self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
+        except SwarmError as error:
+            raise Outage(str(error)) from error
         self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:

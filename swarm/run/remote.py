@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from swarm.agents.models import LoadedModels
+from swarm.backends.kept import KeptModel, KeptReplies
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
 
@@ -13,8 +14,12 @@ def _apart(engine: VllmEngine) -> str:
     return engine.model_dump_json(exclude={"prompt", "adapter", "chat_template_kwargs"})
 
 
-def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
+def start_remote(
+    models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None], kept: KeptReplies
+) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
+
+    Answers of endpoints are kept until their tick is on record.
 
     Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
     adapters.
@@ -32,7 +37,8 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+                asked = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+                started[whose] = KeptModel(asked, kept, whose)
             elif isinstance(engine, VllmEngine) and model.folder is not None:
                 from swarm.actors.vllm_engine import VllmModel, VllmServer
 
