@@ -94,7 +94,8 @@ def read_directives(
     if told or is_void or (entries and not lost):
         return Reading(told)
     if lost:
-        return Reading({}, f"it directs only {" ".join([*lost][:8])}, and nobody of them can be directed now")
+        named = " ".join([*lost][:8])
+        return Reading({}, f"it directs only {named}, and nobody of them can be directed now")
     remedy = "; it ended at its token limit: raise coordinator.max_new_tokens" if is_cut else ""
     return Reading({}, f"no directive can be read in the answer {_quoted(plain)}{remedy}")
 
