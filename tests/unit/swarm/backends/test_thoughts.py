@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ PIECES = ["<think>", "</think>", "a", "\n", "<|channel|>", "<|message|>", "final
 def test_any_answer_says_something_or_is_a_fault(answer: str, is_cut: bool) -> None:
     said = without_thoughts(answer, "", is_cut)
     assert (said.fault is None) == bool(said.text.strip())
+
+
+@pytest.mark.parametrize(
+    "part", [" ", "<", "< ", "<think>", "<|channel|>", "analysis", "<|start|>", "a", "<|message|>"]
+)
+def test_no_answer_takes_long(part: str) -> None:
+    began_s = time.process_time()
+    without_thoughts(part * (65_536 // len(part)))
+    without_thoughts("analysisA" + part * (65_536 // len(part)))
+    assert time.process_time() - began_s < 2
 
 
 class Scripted(LocalModel[TextRequest]):
