@@ -102,14 +102,13 @@ def read_directives(
 
 def _entries(text: str, is_cut: bool) -> tuple[list[_Entry], bool]:
     """Return (agent, what is said to it) in order, and whether the whole answer is JSON that says nothing."""
-    found: list[_Entry] = []
-    values, is_whole = _json_values(text)
-    for value in values:
-        found += _walk(value)
-    if found or (is_whole and all(map(_is_void, values))):
-        return found, not found
-    if (start := text.find("{")) >= 0:
-        found = [(agent.lower(), said) for agent, said in _PAIR.findall(_LENIENT.sub(_strict, text[start:]))]
+    start = next((match.start() for match in _OPENING.finditer(text)), len(text))
+    lenient = text[:start] + _LENIENT.sub(_strict, text[start:])
+    read = [_json_values(text), _json_values(lenient)]
+    found = max(([entry for value in values for entry in _walk(value)] for values, _ in read), key=len)
+    if not found and any(is_whole and all(map(_is_void, values)) for values, is_whole in read):
+        return [], True
+    found = found or [(agent.lower(), said) for agent, said in _PAIR.findall(lenient, start)]
     return found or [entry for line in text.split("\n")[: -1 if is_cut else None] for entry in _of_line(line)], False
 
 
@@ -118,21 +117,14 @@ def _json_values(text: str) -> tuple[list[Any], bool]:
     read = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=str).raw_decode
     values, place, is_whole = [], 0, True
     for _ in range(_MAX_VALUES):
-        start = _OPENING.search(text, place)
-        if start is None:
+        if (start := _OPENING.search(text, place)) is None:
             break
         is_whole &= not text[place : start.start()].strip()
-        place = start.start()
-        for candidate in (text[place:], _LENIENT.sub(_strict, text[place:])):
-            try:
-                value, end = read(candidate)
-            except (ValueError, RecursionError):
-                continue
+        try:
+            value, place = read(text, start.start())
             values.append(value)
-            text, place = candidate, end
-            break
-        else:
-            is_whole, place = False, place + 1
+        except (ValueError, RecursionError):
+            is_whole, place = False, start.end()
     return values, is_whole and not text[place:].strip()
 
 
