@@ -55,14 +55,14 @@ class LocalModel(PromptReader, ABC, Generic[_Call]):
         """Return what counts of an answer; one that was kept to a form, or continues a text, counts as it is."""
         if request.system is None or request.structure is not None or result.fault is not None:
             return result
-        said = without_thoughts(self._opened + result.text, is_cut=result.finish == "length")
+        said = without_thoughts(self._begun + result.text, is_cut=result.finish == "length")
         if said.fault is not None:
             failed = TextResult.failed(said.fault, result.prompt_tokens, result.generated_tokens)
             return replace(failed, thoughts=said.thoughts)
         return replace(result, text=said.text, thoughts=said.thoughts)
 
     @cached_property
-    def _opened(self) -> str:
+    def _begun(self) -> str:
         """The mark of a thought that every chat of this model ends in, "" where there is none."""
         return open_thought(self.chat.render("", "x")) if self.chat else ""
 

@@ -195,7 +195,8 @@ def _is_void(value: object) -> bool:
 
 def _is_none(text: str) -> bool:
     """Return whether a text clearly says that there is no directive."""
-    return text.casefold().strip(" \t\n.!*_`\"'()") in _NONE
+    core = text.casefold().strip(" \t\n.!*_`\"'()")
+    return core in _NONE and bool(core or not text.strip())
 
 
 def _quoted(value: object) -> str:

@@ -13,7 +13,7 @@ from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.errors import SwarmError
 
 ASKED = TextRequest("2 + 2 =", "be brief", 7, 9, 0.5, ("\n",), Structure(regex="[0-9]+"))
-RESULT = TextResult("4 \ud83d\ude00 \udcff", 11, 3, "stop", None, (), "hm")
+RESULT = TextResult("4 \U0001f600 \udcff", 11, 3, "stop", None, (), "hm")
 
 
 @pytest.fixture

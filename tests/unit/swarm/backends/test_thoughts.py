@@ -96,7 +96,7 @@ def test_no_answer_takes_long(part: str) -> None:
     began_s = time.process_time()
     without_thoughts(part * (65_536 // len(part)))
     without_thoughts("analysisA" + part * (65_536 // len(part)))
-    assert time.process_time() - began_s < 2
+    assert time.process_time() - began_s < 5
 
 
 class Scripted(LocalModel[TextRequest]):

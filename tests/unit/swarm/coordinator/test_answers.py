@@ -51,7 +51,7 @@ def test_any_answer_is_read(text: str, is_cut: bool) -> None:
 def test_no_answer_takes_long(part: str) -> None:
     began_s = time.process_time()
     read(part * (65_536 // len(part)))
-    assert time.process_time() - began_s < 2
+    assert time.process_time() - began_s < 5
 
 
 def test_half_an_entry_of_an_answer_that_was_cut_is_left_out() -> None:
