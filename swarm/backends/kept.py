@@ -106,7 +106,7 @@ class Telling(TextModel, Protocol):
     """A model that tells each result as it arrives."""
 
     def generate(
-        self, requests: Sequence[TextRequest], deadline_s: float | None = None, on_result: OnResult | None = None
+        self, requests: Sequence[TextRequest], deadline_s: float | None = None, on_result: OnResult = ...
     ) -> list[TextResult]:
         """Answer every request, as `TextModel.generate`."""
 
