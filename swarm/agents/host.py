@@ -73,12 +73,14 @@ class ResolvedModel:
         tokenizer: `tokenizer.json` as text; None where its files are not here.
         chat: its chat format, None without one.
         folder: the model's files, for the engines `transformers` and `vllm`.
+        form: how an endpoint is asked for answers in a form.
     """
 
     engine: AnyEngine | None = None
     tokenizer: str | None = None
     chat: ChatFormat | None = None
     folder: ModelFolder | None = None
+    form: str = "pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,12 @@ class HostSpec:
 
     def calls_limit_s(self, model: ResolvedModel, count: int) -> float:
         """Return how long so many calls of a model may take, some of which may have to wait for others."""
-        engine, at_once = model.engine, max(1, count)
-        if isinstance(engine, OpenAIEngine):
-            at_once = engine.connections
+        engine, at_once, each_s = model.engine, max(1, count), self.config.faults.call_timeout_s
+        if isinstance(engine, OpenAIEngine):  # which ends its calls itself, and waits where nobody answers
+            at_once, each_s = engine.connections, 2 * each_s + self.config.faults.patience_s
         elif isinstance(engine, ModelEngine) and (engine.chats or not isinstance(engine, UlmEngine)):
             at_once = AT_ONCE
-        return self.config.faults.call_timeout_s * -(-count // at_once)
+        return each_s * -(-count // at_once)
 
     def limit_s(self, count: int) -> float:
         """Return after how long a host that has not answered so many calls counts as hung.

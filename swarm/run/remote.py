@@ -1,11 +1,13 @@
 """Models that answer from other processes, started for a run: vLLM engines and endpoints."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from swarm.agents.models import LoadedModels
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
+from swarm.config.experiment import FaultsConfig
 
 
 def _apart(engine: VllmEngine) -> VllmEngine:
@@ -13,7 +15,7 @@ def _apart(engine: VllmEngine) -> VllmEngine:
     return engine.model_copy(update={"prompt": "chat", "adapter": None})
 
 
-def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
+def start_remote(models: LoadedModels, faults: FaultsConfig, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
 
     Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
@@ -32,7 +34,14 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+                started[whose] = OpenAIModel(
+                    engine.model,
+                    engine,
+                    timeout_s=faults.call_timeout_s,
+                    patience_s=faults.patience_s,
+                    form=model.form,
+                    on_event=partial(on_event, whose=whose),
+                )
             elif isinstance(engine, VllmEngine) and model.folder is not None:
                 from swarm.actors.vllm_engine import VllmModel, VllmServer
 
