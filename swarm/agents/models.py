@@ -252,8 +252,11 @@ def _endpoint(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
     if engine.tokenizer is not None:
         text, folder = _tokenizer(engine.tokenizer, base_dir)
         engine = engine.model_copy(update={"tokenizer": str(folder)})
-    limits = {"timeout_s": config.faults.call_timeout_s, "patience_s": config.faults.patience_s}
-    with closing(OpenAIModel(engine.model, engine, on_event=on_event, **limits)) as endpoint:
+    faults = config.faults
+    made = OpenAIModel(
+        engine.model, engine, timeout_s=faults.call_timeout_s, patience_s=faults.patience_s, on_event=on_event
+    )
+    with closing(made) as endpoint:
         form, answer = endpoint.check(_probe(config, whose))
     on_event("endpoint_check", prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens)
     return ResolvedModel(engine, text, form=form)
@@ -262,21 +265,16 @@ def _endpoint(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
 def _probe(config: ExperimentConfig, whose: str) -> TextRequest:
     """Return a small request of the kind that agents or the coordinator will make."""
     section = getattr(config, whose)
-    chats, structure = section.engine.chats, None
-    if (whose == "agents" and config.agents.constrained) or (not chats and config.coordinator.answers == "marks"):
-        structure = Structure(regex="(?:yes|no)")
-    elif whose == "coordinator" and chats:
+    chats, agents = section.engine.chats, whose == "agents"
+    has_pattern = config.agents.constrained if agents else not chats and config.coordinator.answers == "marks"
+    structure, text = (Structure(regex="(?:yes|no)") if has_pattern else None), "Say yes."
+    if chats and not agents:
         wanted = {"type": "object", "properties": {"a0": {"type": "string", "enum": ["yes", "no"]}}}
         structure = Structure(json_schema={**wanted, "required": ["a0"], "additionalProperties": False})
-    return TextRequest(
-        'Say "yes", as JSON: {"a0": "yes"}' if structure and structure.json_schema else "Say yes.",
-        "Answer with one word." if chats else None,
-        0,
-        min(section.max_new_tokens, PROBE_TOKENS),
-        section.temperature,
-        () if structure and structure.json_schema else (STOP,),
-        structure,
-    )
+        text = 'Answer with this JSON: {"a0": "yes"}'
+    stop = (STOP,) if (not chats or has_pattern) and (agents or not has_pattern) else ()
+    system, most = "Be brief." if chats else None, min(section.max_new_tokens, PROBE_TOKENS)
+    return TextRequest(text, system, 0, most, section.temperature, stop, structure)
 
 
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:

@@ -198,11 +198,12 @@ def _error(data: Any, status: int) -> tuple[int, str, str] | None:
         found = "the answer ends in an error"
     if not found:
         return None
-    said = next((v for n in ("message", "detail", "msg", "error") if (v := _at(found, n))), found)
+    said = next((v for n in ("message", "detail", "msg", "error") if (v := _at(found, n))), None)
     kinds = [str(kind) for name in ("code", "type", "status") if (kind := _at(found, name)) is not None]
     numbers = [int(kind) for kind in kinds if re.fullmatch("[1-9][0-9]{2}", kind)]
-    if status == 200 and not said and numbers in ([], [200]):
+    if status == 200 and isinstance(found, dict) and not said and numbers in ([], [200]):
         return None
+    said = found if said is None else said
     words = said if isinstance(said, str) else json.dumps(said)
     kind = " ".join(kind for kind in kinds if not kind.isdigit() and kind.lower() not in words.lower())
     named = next((n for n in numbers if n >= 400), 400 if "invalid_request" in kind else 500)

@@ -20,6 +20,7 @@ from typing import Any
 from swarm.backends.completion import (
     MAX_TOKENS,
     Completion,
+    Judgement,
     decode,
     is_plausible,
     judge,
@@ -124,8 +125,7 @@ class OpenAIModel:
         return f"OpenAIModel({self.model!r}, {self._url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        limits = {"timeout_s": self._timeout_s, "patience_s": self._patience_s}
-        make = functools.partial(type(self), form=self._form, **limits)
+        make = functools.partial(type(self), timeout_s=self._timeout_s, patience_s=self._patience_s, form=self._form)
         return make, (self.model, self._config)
 
     def check(self, probe: TextRequest) -> tuple[str, TextResult]:
@@ -255,8 +255,7 @@ class OpenAIModel:
                     raise Outage(fault) from error
                 return TextResult.failed(fault)
             began_s = time.monotonic()
-            answer = await self._try(path, body, sum(most))
-            found = judge(answer)
+            answer, found = await self._try(path, body, sum(most))
             if found.verdict == "answer":
                 self._is_back()
                 fault = read_completion(answer, request.system is not None).fault
@@ -290,14 +289,15 @@ class OpenAIModel:
             waited_s += delay_s
             await self._sleep(delay_s)
 
-    async def _try(self, path: str, body: bytes, most_tokens: int) -> Answer:
+    async def _try(self, path: str, body: bytes, most_tokens: int) -> tuple[Answer, Judgement]:
         """Send a request once; what is cut on its way, by an end of the run too, stays counted as lost."""
         self.lost.tries, self.lost.most_tokens = self.lost.tries + 1, self.lost.most_tokens + most_tokens
         answer = await self._client.exchange(self._timeout_s, "POST", self._url + path, body)
-        is_lost = answer.status in (0, 408, 502, 504) or judge(answer).verdict == "broken"
+        found = judge(answer)
+        is_lost = answer.status in (0, 408, 502, 504) or found.verdict == "broken"
         if not (is_lost and answer.was_sent):
             self.lost.tries, self.lost.most_tokens = self.lost.tries - 1, self.lost.most_tokens - most_tokens
-        return answer
+        return answer, found
 
     async def _models(self) -> list[str]:
         """Return the models that the endpoint lists."""
