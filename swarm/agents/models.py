@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 from swarm.agents.host import ResolvedModel, SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
-from swarm.backends.models import ModelFolder, find_here, find_model, folder_hash, open_model
+from swarm.backends.models import ModelFolder, find_here, find_model, folder_hash, open_model, with_marks
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.backends.vllm import require_vllm
 from swarm.config.engine import (
@@ -109,7 +109,7 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
         return ResolvedModel(engine, _checkpoint(found, name, base_dir))
     folder = find_model(name, base_dir)
-    opened = open_model(name, folder)
+    opened = open_model(name, folder, engine.chat_template_kwargs)
     found.hashes.setdefault(name, folder_hash(folder))
     if isinstance(engine, UlmEngine):
         _llama(found, opened)
@@ -232,7 +232,7 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
         raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
     found.shared[opened.name] = SharedModel(
         model.config.to_dict(),
-        tokenizer.to_json(),
+        with_marks(tokenizer).to_json(),
         opened.ends[0],
         opened.ends[0],
         {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()},

@@ -54,6 +54,8 @@ def write_body(model: str, request: TextRequest, config: OpenAIEngine, form: str
         path, payload["prompt"] = "/completions", request.prompt
     else:
         path, payload["messages"] = "/chat/completions", chat_messages(request.system, request.prompt, _MARKS)
+        if config.chat_template_kwargs:
+            payload["chat_template_kwargs"] = config.chat_template_kwargs
     return path, json.dumps(payload | config.extra, allow_nan=False).encode()
 
 

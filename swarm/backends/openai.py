@@ -156,7 +156,7 @@ class OpenAIModel:
         self,
         requests: Sequence[TextRequest],
         deadline_s: float | None = None,
-        on_result: Callable[[int, TextResult], None] = lambda index, result: None,
+        on_result: Callable[[int, TextResult], None] | None = None,
     ) -> list[TextResult]:
         """Answer every request, `engine.connections` of them at a time.
 
@@ -171,7 +171,7 @@ class OpenAIModel:
         Raises:
             Outage: nobody has answered a request for `patience_s`, or requests are refused for good.
         """
-        return self._client.run(self._answer_all(requests, on_result))
+        return self._client.run(self._answer_all(requests, on_result or (lambda number, result: None)))
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:
         """Return the tokens of each prompt: by `engine.tokenizer`, or about as many as it has (BYTES_PER_TOKEN).
@@ -345,11 +345,12 @@ class OpenAIModel:
             fault = "the answer repeats the key"
         usage = self._charge(request, found, most, body, is_cut)
         if fault is not None:
-            return TextResult.failed(f"{self._words.quote(fault, 200)}: {self._words.quote(decode(answer))}", *usage)
+            line = f"{self._words.quote(fault, 200)}: {self._words.quote(decode(answer))}"
+            return replace(TextResult.failed(line, *usage), thoughts=said.thoughts)
         starts = [text.find(stop) for stop in request.stop if stop and stop in text]
         if starts or found.stop_reason in request.stop:
-            return TextResult(text[: min(starts, default=None)], *usage, "stop")
-        return TextResult(text, *usage, "length" if is_cut else "end")
+            return TextResult(text[: min(starts, default=None)], *usage, "stop", thoughts=said.thoughts)
+        return TextResult(text, *usage, "length" if is_cut else "end", thoughts=said.thoughts)
 
     def _charge(
         self, request: TextRequest, found: Completion, most: tuple[int, int], body: int, is_cut: bool

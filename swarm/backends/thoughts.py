@@ -1,4 +1,4 @@
-"""What of a chat model's answer counts: models that think write their thoughts beside it, each kind in marks of its own.
+"""What of a chat model's answer counts: models that think write their thoughts beside it, each kind in its own marks.
 
 One rule for all engines. Thoughts are dropped from the text and charged like all tokens; an answer that is nothing but
 thoughts, or nothing at all, is a fault that names what helps. Plain-prompt engines are not concerned: they continue a
@@ -29,6 +29,8 @@ _CHANNEL = re.compile(
 
 _BARE_CHANNELS = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\"'(\d])(.*?)(?:assistantfinal(.*))?", re.DOTALL)
 """The same by a server that leaves out special tokens."""
+
+_HARMONY = {f"<|{word}|>" for word in ("start", "end", "return", "call", "channel", "constrain", "message")}
 
 _HARMONY_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>\s*assistant\s*$")
 _WRAP = re.compile(r"<(answer|response|final|output)>(.*?)(?:</\1>)?", re.DOTALL | re.IGNORECASE)
@@ -72,6 +74,11 @@ def open_thought(prompt: str) -> str:
     marks = list(_MARK.finditer(prompt[-200:]))
     is_open = marks and not _ends(marks[-1]) and not prompt[-200:][marks[-1].end() :].strip()
     return marks[-1][0] if is_open else ""
+
+
+def is_mark(token: str) -> bool:
+    """Return whether a token parts thoughts from the rest, so that texts are read with it."""
+    return token in _HARMONY or _MARK.fullmatch(token) is not None
 
 
 def _parted(text: str) -> tuple[list[str], str]:

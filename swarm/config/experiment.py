@@ -233,6 +233,9 @@ class ExperimentConfig(Section):
     runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
     """Where it is computed."""
 
+    keep_thoughts: bool = False
+    """Put into the journal what models that think write beside their answers. It is charged either way."""
+
     compare: Annotated[CompareConfig | None, PHYSICAL] = None
     """What `swarm compare` compares."""
 

@@ -43,7 +43,7 @@ class TelemetryWriter(Closing):
 
         Args:
             kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
-                `engine_ready`, `interrupted` or `finish`.
+                `engine_ready`, `interrupted`, `outage` or `finish`.
             facts: JSON-able facts; docs/concepts/journal.md lists them.
         """
         with contextlib.suppress(OSError, TypeError, ValueError):  # OSError also where no file could be opened
