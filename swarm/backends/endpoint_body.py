@@ -126,7 +126,7 @@ def remedy(words: str, name: str, config: OpenAIEngine) -> str:
     """Return the setting that helps against the refusal of a field."""
     own = next((ours for ours, theirs in config.fields.items() if theirs == name), name)
     if own not in SENT:
-        return f"correct or leave out engine.extra.{name}"
+        return f"correct or leave out engine.{'' if name in type(config).model_fields else 'extra.'}{name}"
     other = next(iter(re.findall(r"\b(max_completion_tokens|max_output_tokens|max_new_tokens)\b", words)), None)
     if name == "max_tokens" and other:
         return f"set engine.fields: {{max_tokens: {other}}}"

@@ -249,7 +249,7 @@ QUIRKS = {
     "filtered": Quirk(says("", finish_reason="content_filter"), "unusable"),
     "no choices": Quirk(says("x", body={"choices": []}), "unusable"),
     "half characters": Quirk(says("\ud83d"), "unusable"),
-    "long text": Quirk(says("é" * 33_000), "unusable", (11, None)),
+    "long text": Quirk(says("é" * 33_000), "unusable"),
     "not UTF-8": Quirk(sends(json.dumps(completion("é"), ensure_ascii=False).encode("latin-1")), "unusable", UNKNOWN),
     "deep JSON": Quirk(sends(b"[" * 100_000), "unusable", UNKNOWN),
     "a list": Quirk(sends([1, 2]), "unusable", UNKNOWN),
