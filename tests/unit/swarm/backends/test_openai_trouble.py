@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fakes.endpoint import Endpoint, Handler, Reply, busy, by_prompt, fails, hangs, hangs_up, lists, resets, says, sends
-from fakes.endpoint_model import CHAT, HELLO, KEY, MOST, PLAIN, PROBE, ask, at_once, cost, fault_of, model_at
+from fakes.endpoint_model import CHAT, HELLO, KEY, MOST, PLAIN, PROBE, ask, cost, fault_of, model_at
 from fakes.endpoint_quirks import DRIPS, QUIRKS
 
 from swarm.backends.openai import OpenAIModel
@@ -130,7 +129,7 @@ def test_a_request_that_alone_makes_an_endpoint_fail_is_a_fault_in_the_end(endpo
 def test_what_is_refused_for_good_ends_the_run_at_once_in_the_endpoints_words(endpoint: Endpoint, quirk: str) -> None:
     """Failed at e48e5b3: exhausted credit was retried, redirects were faults."""
     endpoint.reply = QUIRKS[quirk].reply
-    with pytest.raises(Outage, match="HTTP [1-5]") as caught:
+    with pytest.raises(Outage, match=r"HTTP [1-5]") as caught:
         model_at(endpoint, KEY, connections=1).generate([PLAIN] * 5)
     assert [asked.path for asked in endpoint.asked].count("/v1/completions") == 1
     assert str(caught.value).isprintable()
