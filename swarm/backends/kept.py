@@ -42,7 +42,7 @@ class KeptReplies(Closing):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._fd = path, -1
+        self._path, self._fd, self._is_closed = path, -1, False
         self._found: dict[str, TextResult] = {}
         self._lock = threading.Lock()  # results come from other threads, and a late one after its tick
         try:
@@ -65,6 +65,8 @@ class KeptReplies(Closing):
         """
         fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "updates"}
         with self._lock:
+            if self._is_closed:  # it belongs to a run that has stopped
+                return
             try:
                 if self._fd < 0:
                     self._open()
@@ -82,17 +84,22 @@ class KeptReplies(Closing):
 
     def clear(self) -> None:
         """Forget all answers: what they answered is on record."""
-        if self._found:
-            self.close()
-            self._found = {}
-            self._path.unlink(missing_ok=True)
+        with self._lock:
+            if self._found:
+                self._release()
+                self._found = {}
+                self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; idempotent."""
+        """Close the file and keep no more; idempotent."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._release()
+            self._is_closed = True
+
+    def _release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Telling(TextModel, Protocol):

@@ -12,17 +12,17 @@ REMEDY = "raise max_new_tokens, or turn thinking off (engine.chat_template_kwarg
 
 _TAGS = "think|thinking|thoughts?|reasoning|reason|scratchpad|inner_monologue"
 _MARK = re.compile(
-    rf"<\s*(?P<end>/)?\s*(?:\w+:)?(?:{_TAGS})\s*>"  # DeepSeek, Qwen, EXAONE, and most that are told to
+    rf"< ?(?P<end>/)? ?(?:\w{{1,20}}:)?(?:{_TAGS}) ?>"  # DeepSeek, Qwen, EXAONE, and most that are told to
     r"|\[(?P<end2>/)?THINK\]"  # Magistral
     r"|\u25c1(?P<end3>/)?think\u25b7"  # Kimi
     r"|<\|(?:begin|(?P<end4>end))_of_thought\|>"  # OpenThinker, Sky-T1
     r"|<\|(?:START|(?P<end5>END))_THINKING\|>"  # Command A
     r"|<unused94>(?:thought)?|(?P<end6><unused95>)"  # MedGemma
-    r"|<\|channel>\s*thought\b|(?P<end7><channel\|>)",  # Gemma 4
+    r"|<\|channel>\s?thought\b|(?P<end7><channel\|>)",  # Gemma 4
     re.IGNORECASE,
 )
 _CHANNEL = re.compile(
-    r"(?:<\|end\|>|<\|return\|>|<\|call\|>)?\s*(?:<\|start\|>\s*\w*\s*)?(?:<\|channel\|>\s*)?"
+    r"(?:<\|start\|>\w{0,20})?(?:<\|channel\|>)?"
     r"\b(analysis|commentary|final)\b[^<]{0,100}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
 )
 """Where a part of an answer in OpenAI's harmony format begins (gpt-oss)."""
@@ -32,7 +32,7 @@ _BARE_CHANNELS = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z\"'(\d])(.*?)(?:a
 
 _HARMONY = {f"<|{word}|>" for word in ("start", "end", "return", "call", "channel", "constrain", "message")}
 
-_HARMONY_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>\s*assistant\s*$")
+_HARMONY_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>\w{0,20}$")
 _WRAP = re.compile(r"<(answer|response|final|output)>(.*?)(?:</\1>)?", re.DOTALL | re.IGNORECASE)
 """What some models that think put around the rest."""
 

@@ -113,7 +113,7 @@ class RunOutcomes:
     @property
     def failure(self) -> str | None:
         """Why it counts as failed, None where it does not."""
-        return "too many faults" if self.end_reason == "faults" else self.tally.failure
+        return "too many faults ended the run" if self.end_reason == "faults" else self.tally.failure
 
 
 def read_run(run_dir: str | Path) -> RunOutcomes:

@@ -24,7 +24,7 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.human import operator_for
 from swarm.coordinator.protocol import Terminal
-from swarm.errors import SwarmError, first_line
+from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
@@ -108,6 +108,8 @@ def start_run(
 
     Raises:
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
+        Outage: nobody answers any more; the same call, or `resume_run`, goes on.
+        WorkFailedError: the run had begun and could not go on.
     """
     base_dir = source.resolve().parent
     operator = operator_for(config, terminal)
@@ -189,7 +191,9 @@ def _play(
                 raise
             except SwarmError as error:
                 telemetry.emit("outage", detail=first_line(error)[:300])
-                raise
+                if isinstance(error, Outage):
+                    raise
+                raise WorkFailedError(str(error)) from error  # the user's files were fine
             telemetry.emit("finish", reason=runtime.end["reason"])
         end = runtime.end
         return RunOutcome(

@@ -79,7 +79,7 @@ def test_forms_are_kept(endpoint: OpenAIModel) -> None:
 def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
     with pytest.raises(SwarmError, match="refuses the key: check what is in K"):
         OpenAIModel("smollm2", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": "another"}).check(PROBE)
-    with pytest.raises(SwarmError, match="knows no model 'smollm'.*; it offers smollm2"):
+    with pytest.raises(SwarmError, match=r"knows no model 'smollm'.*; it offers smollm2"):
         OpenAIModel("smollm", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": KEY}).check(PROBE)
 
 

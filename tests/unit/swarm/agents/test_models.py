@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from swarm.agents.host import HostSpec, TokenCounter
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
 from swarm.agents.models import current_hash, load_models
+from swarm.backends.kept import KEPT_NAME, KeptReplies
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
 from swarm.compare.arms import ARMS
-from swarm.backends.kept import KEPT_NAME, KeptReplies
 from swarm.config.experiment import BudgetConfig, ExperimentConfig, RuntimeConfig
 from swarm.errors import SwarmError
 from swarm.prompt import agent_system
