@@ -271,7 +271,7 @@ class OpenAIModel:
                     continue
                 if is_start:
                     raise Outage(self._words.refused_request(found, json.loads(body)))
-                return TextResult.failed(self._words.quote(found.said))
+                return TextResult.failed(self._words.quote(found.said, 300))
             tries += 1
             waited_s += time.monotonic() - began_s
             left_s = self._patience_s - waited_s
@@ -279,7 +279,7 @@ class OpenAIModel:
                 raise Outage(self._words.nobody(answer, found))
             if left_s <= 0:
                 if found.verdict == "broken" and self._answered > answered:  # only this one is not answered
-                    return TextResult.failed(f"{self._words.quote(found.said)} (tries: {tries})")
+                    return TextResult.failed(f"{self._words.quote(found.said, 200)} (tries: {tries})")
                 raise Outage(self._words.no_answer(found, self._patience_s, tries))
             if self._away_since_s is None:
                 self._away_since_s = time.monotonic()
