@@ -77,12 +77,14 @@ class ResolvedModel:
         tokenizer: `tokenizer.json` as text; None where its files are not here.
         chat: its chat format, None without one.
         folder: the model's files, for the engines `transformers` and `vllm`.
+        form: how an endpoint is asked for answers in a form.
     """
 
     engine: AnyEngine | None = None
     tokenizer: str | None = None
     chat: ChatFormat | None = None
     folder: ModelFolder | None = None
+    form: str = "pattern"
 
 
 @dataclass(frozen=True, slots=True)

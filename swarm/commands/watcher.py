@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from swarm.errors import Outage, SwarmError, WorkFailedError
+from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
+from swarm.text import printable
 
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
@@ -138,5 +140,7 @@ def carry_out(
         "": f"swarm report {outcome.run_dir}",
     }.items():
         typer.echo(f"{name:<13} {value}")
+    for line in endpoint_lines(outcome.run_dir / TELEMETRY_NAME):
+        typer.echo(f"{'endpoint':<13} {printable(line)}")
     if outcome.failure is not None:
         raise WorkFailedError(f"{outcome.failure}; most often: {outcome.tally.worst}")

@@ -180,6 +180,13 @@ class VllmEngine(_FilesEngine):
         return self
 
 
+SENT = ("max_tokens", "temperature", "top_p", "seed", "stop", "structured_outputs", "response_format")
+"""Fields of a request to an endpoint that can be renamed or left out."""
+
+_OURS = ("model", "prompt", "messages", "stream", "n")
+"""Fields that answers could not be read or charged without."""
+
+
 class OpenAIEngine(_PretrainedEngine):
     """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
 
@@ -202,6 +209,17 @@ class OpenAIEngine(_PretrainedEngine):
     connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
+    fields: dict[str, str | None] = Field(default_factory=dict)
+    """Fields of a request by other names, or null to leave them out, for endpoints that refuse what is usual, such as
+    `{max_tokens: max_completion_tokens, temperature: null}`."""
+
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields to add to every request, such as `{reasoning_effort: low}`; one that is sent already is replaced."""
+
+    structured: Literal["auto", "pattern", "json_schema", "json_object", "none"] = "auto"
+    """How an answer in a form is asked for: `pattern` by vLLM's `structured_outputs`, the others by OpenAI's
+    `response_format`, or not at all. `auto` begins with the strictest and takes the next where one is refused."""
+
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:
@@ -210,6 +228,18 @@ class OpenAIEngine(_PretrainedEngine):
                 "it must be an http(s) address without a user name or key in it, such as http://localhost:8000/v1"
             )
         return url
+
+    @model_validator(mode="after")
+    def _fields_can_be_sent(self) -> OpenAIEngine:
+        named = [name for name in self.fields.values() if name is not None]
+        ours = [name for name in (*named, *self.extra) if name in _OURS]
+        unknown = sorted(set(self.fields) - set(SENT))
+        refuse_where(
+            (unknown, f"`fields`: {', '.join(unknown)} is not sent; what is sent is {', '.join(SENT)}"),
+            (ours, f"`{', '.join(ours)}` cannot be set with `fields` or `extra`"),
+            (len(set(named)) < len(named) or "" in named, "`fields`: each needs a name of its own"),
+        )
+        return self
 
 
 AgentEngine = Annotated[

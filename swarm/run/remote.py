@@ -1,12 +1,14 @@
 """Models that answer from other processes, started for a run: vLLM engines and endpoints."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from swarm.agents.models import LoadedModels
 from swarm.backends.kept import KeptModel, KeptReplies
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
+from swarm.config.experiment import FaultsConfig
 
 
 def _apart(engine: VllmEngine) -> str:
@@ -15,7 +17,7 @@ def _apart(engine: VllmEngine) -> str:
 
 
 def start_remote(
-    models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None], kept: KeptReplies
+    models: LoadedModels, faults: FaultsConfig, on_event: Callable[..., None], kept: KeptReplies
 ) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
 
@@ -37,7 +39,14 @@ def start_remote(
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                asked = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+                asked = OpenAIModel(
+                    engine.model,
+                    engine,
+                    timeout_s=faults.call_timeout_s,
+                    patience_s=faults.patience_s,
+                    form=model.form,
+                    on_event=partial(on_event, whose=whose),
+                )
                 started[whose] = KeptModel(asked, kept, whose)
             elif isinstance(engine, VllmEngine) and model.folder is not None:
                 from swarm.actors.vllm_engine import VllmModel, VllmServer

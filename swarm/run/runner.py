@@ -179,6 +179,8 @@ def _play(
                             f"checkpoint {path} changed since the run began; restore it or start a new run"
                         )
                 telemetry.emit("resume", seq=journal.next_seq)
+            for kind, facts in models.events:
+                telemetry.emit(kind, **facts)
             announce(run_dir)
             try:
                 with closing(_make_pool(config, base_dir, models, telemetry, kept)) as pool:
@@ -247,7 +249,7 @@ def _make_pool(
         tuple(tools) if config.coordinator.chats else (),
         agent_system(tools) if config.agents.engine.chats else None,
     )
-    make_remote = partial(start_remote, models, config.faults.call_timeout_s, telemetry.emit, kept)
+    make_remote = partial(start_remote, models, config.faults, telemetry.emit, kept)
     if config.runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
 

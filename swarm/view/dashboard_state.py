@@ -135,6 +135,10 @@ class DashboardState:
                 self._window.clear()
                 self.num_resumes += 1
                 self._note("resumed")
+            case "endpoint_waits":
+                self._note(f"waiting for the endpoint: {fact.get('detail', 'no answer')}")
+            case "endpoint_back":
+                self._note("the endpoint answers again")
             case "outage":
                 self._note(f"stopped: {fact.get('detail', 'unknown')}")
             case "commit":

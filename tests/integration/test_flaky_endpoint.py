@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fakes.endpoint import Endpoint, Handler, Reply, busy, hangs_up, late, resets, says, writes
+from fakes.endpoint_model import HELLO
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import Outage
@@ -105,7 +106,7 @@ def test_a_thousand_calls_at_an_endpoint_that_comes_and_goes(
     monkeypatch.setattr("swarm.backends.openai.BACKOFF_S", 0.01)
     monkeypatch.setattr("swarm.backends.openai.MAX_BACKOFF_S", 0.05)
     # The start check asks once for real; a run that is resumed while nobody answers is another test's.
-    monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self, *_, **__: None)
+    monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self, probe: ("pattern", HELLO))
     with Endpoint() as endpoint:
         engine = {"kind": "openai", "model": "tiny", "url": endpoint.url, "connections": 16}
         config, path = experiment(
