@@ -29,7 +29,9 @@ _CREDIT = re.compile(
     re.I,
 )
 _AGAIN = re.compile(r"retry|try again|per (minute|second|hour|day)|rate.?limit", re.I)
-_KEY = re.compile(r"(api.?key|token).{0,30}(valid|incorrect|missing|wrong)|invalid.{0,10}api.?key", re.I)
+_KEY = re.compile(
+    r"(api.?key|(access|auth\w*|bearer).token).{0,30}(valid|incorrect|missing|wrong)|invalid.{0,10}api.?key", re.I
+)
 _MODEL = re.compile(r"model.?not.?found|unknown.?model|no such model|model .{1,100} (not found|does not exist)", re.I)
 
 Cause = Literal["key", "credit", "model", "proxy", "address"]

@@ -258,9 +258,8 @@ class OpenAIModel:
             answer, found = await self._try(path, body, sum(most))
             if found.verdict == "answer":
                 self._is_back()
-                fault = read_completion(answer, request.system is not None).fault
-                if is_start and fault:
-                    raise Outage(self._words.nobody(answer, replace(found, said=f"{fault}: {decode(answer)}")))
+                if is_start and (unread := read_completion(answer, request.system is not None).fault):
+                    raise Outage(self._words.nobody(answer, replace(found, said=f"{unread}: {decode(answer)}")))
                 return self._result(request, answer, most, len(body), form)
             if found.verdict == "refused":
                 raise Outage(self._words.refusal(found, path, await self._models() if found.cause == "model" else []))
@@ -370,9 +369,11 @@ class OpenAIModel:
         if not all(is_sound) and found.fault is None:
             what = "no token usage" if found.usage == (None, None) else f"a token usage that cannot be {found.usage}"
             way = (
-                "engine.tokenizer counts" if self._config.tokenizer else "an answer can have at most (engine.tokenizer)"
+                "what engine.tokenizer counts"
+                if self._config.tokenizer
+                else "the most there can be; set engine.tokenizer"
             )
-            self._note("usage", f"it reports {what}; charged is what {way}")
+            self._note("usage", f"it reports {what}; charged is {way}")
         if self._config.tokenizer and found.fault is None:
             limit = sum(self.count_tokens(written)) + (not is_cut)
         return (

@@ -1,4 +1,4 @@
-"""Runs at endpoints on the real command line: outages pass, or stop a run that goes on, and leave no trace in journals."""
+"""Runs at endpoints on the real command line: outages pass or stop a run that goes on, and journals do not tell."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_retry_after_is_really_waited_for(endpoint: Endpoint) -> None:
 def test_a_passing_outage_leaves_no_trace_and_a_lasting_one_ends_the_run(endpoint: Endpoint, quirk: str) -> None:
     """Failed at e48e5b3: what did not pass after four retries was a fault of the call."""
     timeout_s = 0.1 if quirk in ("silence", "slow bytes") else 20.0
-    endpoint.replies += [QUIRKS[quirk].reply] * 2
+    endpoint.replies.append(QUIRKS[quirk].reply)
     model = model_at(endpoint, timeout_s=timeout_s)
     assert model.generate([CHAT]) == [HELLO]
     endpoint.reply = QUIRKS[quirk].reply
