@@ -38,8 +38,7 @@ from swarm.commands import (
     watch,
     worlds,
 )
-from swarm.commands.failure import WorkFailedError
-from swarm.errors import SwarmError
+from swarm.errors import Outage, SwarmError, WorkFailedError
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
 
@@ -108,7 +107,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, SwarmError) or (protocol and isinstance(error, protocol.WorldError)):
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
-        return 1 if isinstance(error, WorkFailedError) else 2
+        return 1 if isinstance(error, WorkFailedError | Outage) else 2
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         place = f" ({error.filename})" if error.filename else ""
         typer.echo(f"error: {error.strerror}{place}; `swarm doctor` checks the disk and its rights", err=True)

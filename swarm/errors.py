@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake; the CLI prints it as a single line and exits non-zero.
+"""The exception for a user's mistake and its kinds; the CLI prints it as a single line and exits non-zero.
 
 And how another error's words, or the name that was probably meant, come into such a line.
 """
@@ -9,6 +9,21 @@ from collections.abc import Iterable
 
 class SwarmError(Exception):
     """A mistake of the user or the machine that one clear line can explain: what is wrong and what to do."""
+
+
+class Outage(SwarmError):  # noqa: N818 - the field's word
+    """Nobody answers, or requests are refused for good, in mid-run: nothing in the run is at fault.
+
+    The run stops before the open tick is recorded, as Ctrl-C stops it, and can be resumed. The message says what
+    happened; whoever started the run adds the command that goes on. The command line ends with exit code 1.
+    """
+
+
+class WorkFailedError(SwarmError):
+    """A run that could not go on, or a check that did not hold; the user's input was fine.
+
+    The command line ends with exit code 1, where a mistake's is 2.
+    """
 
 
 def first_line(error: BaseException) -> str:

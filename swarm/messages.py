@@ -66,7 +66,8 @@ class ActRequest:
 class ActReply:
     """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty.
 
-    `updates` are the memories that the call has changed; none after a fault.
+    `updates` are the memories that the call has changed; none after a fault. `thoughts` is what a model that thinks
+    wrote beside its answer, where the journal is to have it (`keep_thoughts`).
     """
 
     key: CallKey
@@ -75,6 +76,7 @@ class ActReply:
     generated_tokens: int
     fault: str | None = None
     updates: tuple[Update, ...] = ()
+    thoughts: str = ""
 
     @property
     def tokens(self) -> int:
@@ -117,6 +119,7 @@ class DirectReply:
         calls: model calls made; 0 for rules.
         review: what a person who looks at directives before they are passed on did, for the journal; None without one.
         declined: agent id -> directives that it was offered for that agent and those beside it, and did not choose.
+        thoughts: as of `ActReply`.
     """
 
     key: CallKey
@@ -127,6 +130,7 @@ class DirectReply:
     fault: str | None = None
     review: Mapping[str, Any] | None = None
     declined: dict[str, list[str]] = field(default_factory=dict)
+    thoughts: str = ""
 
     @property
     def tokens(self) -> int:

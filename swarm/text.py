@@ -7,6 +7,9 @@ import re
 
 from swarm.errors import SwarmError
 
+FENCE = re.compile(r"\s*(?:`{3,}|~{3,})(?:[A-Za-z][\w+.#-]*)?\s*")
+"""A line that opens or closes a block of code, in which chat models like to answer."""
+
 MAX_CHARACTERS = 500
 """Of one message that a person writes."""
 

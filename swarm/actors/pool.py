@@ -22,7 +22,7 @@ from swarm.actors.shared_memory import protect
 from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import TransformersEngine
-from swarm.errors import SwarmError, first_line, last_line
+from swarm.errors import Outage, SwarmError, first_line, last_line
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 _Fields = tuple[Any, ...]
@@ -187,13 +187,13 @@ class RayPool(TokenCounter):
         """Put a spare host, or a fresh one, in the place of a dead host.
 
         Raises:
-            SwarmError: too many hosts have died.
+            Outage: too many hosts have died.
         """
         self._on_event("host_death", host=index, detail=detail)
         self._deaths += 1
         self._hosts[index].kill()
         if self._deaths > self.max_deaths:
-            raise SwarmError(f"{self._deaths} hosts died, and a run survives {self.max_deaths}; last: {why or detail}")
+            raise Outage(f"{self._deaths} hosts died, and a run survives {self.max_deaths}; last: {why or detail}")
         self._hosts[index] = self._standby.pop(0) if self._standby else self._start()
 
     def _serving(self) -> list[int]:
@@ -231,7 +231,8 @@ class RayPool(TokenCounter):
                     replies.update(zip(part, pickle.loads(answers), strict=True))  # noqa: S301 - by `HostActor.call`
                 except SwarmError as error:  # no further call can succeed; Ray adds the traceback
                     line = last_line(error)
-                    raise SwarmError(line.partition("SwarmError: ")[2] or line) from None
+                    kind = Outage if isinstance(error, Outage) else SwarmError
+                    raise kind(line.partition(f"{kind.__name__}: ")[2] or line) from None
                 except GetTimeoutError:
                     self._replace(host, "hung; killed", "a call that never returned")
                     fault = f"timeout: no answer within {self.spec.config.faults.call_timeout_s:g} s"

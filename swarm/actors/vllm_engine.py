@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,11 +28,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
-from swarm.backends.models import ModelFolder
+from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
-from swarm.errors import SwarmError, first_line
+from swarm.errors import Outage, SwarmError, first_line
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -171,7 +172,10 @@ class VllmActor:
 
         def make() -> EngineLoop:
             engine = _engine(folder, settings, adapters)
-            return EngineLoop(engine, _lora_requests(adapters), None if settings.num_gpus else CPU_SAMPLED_BATCH)
+            batch = None if settings.num_gpus else CPU_SAMPLED_BATCH
+            # The marks around thoughts may be special tokens, and a text is read with them.
+            shows = partial(_sampling, shows_special=folder.marks_thoughts)
+            return EngineLoop(engine, _lora_requests(adapters), batch, shows)
 
         # Made and stepped in one thread: OpenMP gives each thread that computes helpers of its own, and with more of
         # them than cores they sleep between products (SmolLM2-135M, 64 rows, 2 cores: 114 ms per step instead of 76,
@@ -238,7 +242,7 @@ def _lora_requests(adapters: Sequence[str]) -> dict[str, Any]:
     return {adapter: LoRARequest(f"adapter{i}", i, adapter) for i, adapter in enumerate(adapters, start=1)}
 
 
-def _sampling(request: TextRequest) -> Any:
+def _sampling(request: TextRequest, shows_special: bool = False) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -248,6 +252,7 @@ def _sampling(request: TextRequest) -> Any:
         max_tokens=request.max_new_tokens,
         stop=list(request.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_special_tokens=not shows_special,
         structured_outputs=_structured(request.structure) if request.structure else None,
     )
 
@@ -324,7 +329,7 @@ class VllmServer:
         The time that a new engine takes to load is not the requests' fault: they get their whole time again.
 
         Raises:
-            SwarmError: the engine died too often, or does not start again.
+            Outage: the engine died too often, or does not start again.
         """
         limit_s = 3600.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         for _ in range(2 if calls else 0):
@@ -347,11 +352,14 @@ class VllmServer:
         self._on_event("engine_death", engine="vllm", detail=why)
         self.close()
         if self._deaths > self.max_deaths:
-            raise SwarmError(
+            raise Outage(
                 f"the vLLM engine died {self._deaths} times, and a run survives {self.max_deaths}; last: {why}"
             )
         started = time.monotonic()
-        self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
+        try:
+            self._start(ray.cluster_resources().get("GPU", 0.0))  # what the dead one had may not be counted as free yet
+        except SwarmError as error:
+            raise Outage(str(error)) from error
         self._on_event("engine_ready", engine="vllm", pid=self.pid, recovered_s=round(time.monotonic() - started, 3))
 
     def close(self) -> None:
@@ -365,8 +373,8 @@ class VllmServer:
 class VllmModel(LocalModel[_Call]):
     """An engine as those see it who ask with one of its adapters, or with none."""
 
-    def __init__(self, server: VllmServer, adapter: str | Path | None = None) -> None:
-        super().__init__(server.folder.tokenizer(), server.folder.chat, server.max_length)
+    def __init__(self, server: VllmServer, adapter: str | Path | None = None, chat: ChatFormat | None = None) -> None:
+        super().__init__(server.folder.tokenizer(), chat or server.folder.chat, server.max_length)
         self.server, self._adapter = server, None if adapter is None else str(adapter)
 
     def _call(self, request: TextRequest, ids: list[int]) -> _Call:

@@ -10,6 +10,7 @@ repeated. A model that raises or returns garbage becomes a fault of the request 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import numpy as np
 
 from swarm.backends.models import ChatFormat, ModelFolder
 from swarm.backends.prompts import CHAT_MARKS, PromptReader
-from swarm.backends.protocol import Structure, TextModel, TextRequest
+from swarm.backends.protocol import Structure, TextModel, TextRequest, TextResult
 from swarm.config.engine import AnyEngine, EchoEngine, ModelEngine, OpenAIEngine, TransformersEngine, UlmEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import find_memory
@@ -33,6 +34,7 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
+from swarm.text import FENCE, one_line
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ AT_ONCE = 8
 """Calls of a pretrained model that are taken to be answered in the time of one."""
 
 MAX_ACTION_CHARACTERS = 4096
+
+_CODE = re.compile(r"(`{1,3})([^`]+)\1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,14 @@ class ResolvedModel:
         tokenizer: `tokenizer.json` as text; None where its files are not here.
         chat: its chat format, None without one.
         folder: the model's files, for the engines `transformers` and `vllm`.
+        form: how an endpoint is asked for answers in a form.
     """
 
     engine: AnyEngine | None = None
     tokenizer: str | None = None
     chat: ChatFormat | None = None
     folder: ModelFolder | None = None
+    form: str = "pattern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,28 +291,26 @@ class Host(TokenCounter):
             ],
             deadline_s=deadline_s,
         )
-        # Our own engine continues a plain prompt up to the end of its line; others may begin with blanks.
-        is_line = isinstance(agents.engine, UlmEngine) and system is None
-        return [
-            _checked(
-                ActReply(
-                    request.key,
-                    found.text if is_line else _action(found.text),
-                    found.prompt_tokens,
-                    found.generated_tokens,
-                    found.fault,
-                    found.updates,
-                )
-            )
-            for request, found in zip(requests, results, strict=True)
-        ]
+        return [self._reply(request.key, found) for request, found in zip(requests, results, strict=True)]
+
+    def _reply(self, key: CallKey, found: TextResult) -> ActReply:
+        action, fault, updates = found.text, found.fault, found.updates
+        if self.spec.system is not None:
+            action = _action(action)
+            if fault is None and not action:
+                fault, updates = f"the answer holds no action: {one_line(found.text)[:100]}", ()
+        elif not isinstance(self.spec.config.agents.engine, UlmEngine):  # ours continues a prompt to the line's end
+            action = _first_line(action)
+        thoughts = found.thoughts if self.spec.config.keep_thoughts else ""
+        return _checked(ActReply(key, action, found.prompt_tokens, found.generated_tokens, fault, updates, thoughts))
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
         coordinator = self._coordinator
         if coordinator is None:
             return [DirectReply(request.key) for request in requests]
-        return _each_answered("coordinator", lambda some: checked_replies(some, coordinator.direct(some)), requests)
+        replies = _each_answered("coordinator", lambda some: checked_replies(some, coordinator.direct(some)), requests)
+        return replies if self.spec.config.keep_thoughts else [replace(reply, thoughts="") for reply in replies]
 
 
 def _each_answered(who: str, call: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]) -> list[Any]:
@@ -326,9 +330,16 @@ def _each_answered(who: str, call: Callable[[Sequence[Any]], list[Any]], request
         return [reply for request in requests for reply in _each_answered(who, call, [request])]
 
 
-def _action(text: str) -> str:
+def _first_line(text: str) -> str:
     """Return the first line of an answer that says something."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _action(text: str) -> str:
+    """Return the same of an answer in a chat; what sets it off as code is no part of it."""
+    lines = (line for line in text.replace("\ufeff", "").splitlines() if not FENCE.fullmatch(line))
+    line = _first_line("\n".join(lines))
+    return code[2].strip() if (code := _CODE.fullmatch(line)) else line
 
 
 def _checked(reply: ActReply) -> ActReply:

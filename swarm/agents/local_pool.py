@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from swarm.agents.host import Host, HostSpec, SharedModel
+from swarm.agents.host import Host, HostSpec, ResolvedModel, SharedModel
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.protocol import TextModel
+from swarm.config.engine import OpenAIEngine
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 
@@ -34,10 +35,14 @@ class LocalPool:
         self.count_tokens, self.count_prompts = self._host.count_tokens, self._host.count_prompts
         self._worker = DaemonThread("host")
 
-    def _within_limit(self, call: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]) -> list[Any]:
+    def _within_limit(
+        self, model: ResolvedModel, call: Callable[[Sequence[Any]], list[Any]], requests: Sequence[Any]
+    ) -> list[Any]:
         try:
-            # The host's own deadline comes first; this one is for a call that does not return at all.
-            limit_s = self._spec.limit_s(len(requests)) + 1.0
+            # The host's own deadline comes first; this one is for a call that does not return at all. Endpoints are
+            # waited for as long as `faults.patience_s` says, and what comes of it is no fault of a call.
+            waits = isinstance(model.engine, OpenAIEngine)
+            limit_s = None if waits else self._spec.limit_s(len(requests)) + 1.0
             return list(self._worker.submit(lambda: call(requests)).result(limit_s))
         except TimeoutError:
             # The hung thread cannot be killed; it is left behind, and a new one does its work from now on.
@@ -48,11 +53,11 @@ class LocalPool:
 
     def act(self, requests: Sequence[ActRequest]) -> list[ActReply]:
         """Run agent calls."""
-        return self._within_limit(self._host.act, requests)
+        return self._within_limit(self._spec.agents, self._host.act, requests)
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
-        return self._within_limit(self._host.direct, requests)
+        return self._within_limit(self._spec.coordinator, self._host.direct, requests)
 
     def close(self) -> None:
         """Stop the worker thread, and let go of what answers from elsewhere."""

@@ -6,7 +6,9 @@ with the machine's means to run it, is found here, before there is a run folder.
 
 import importlib.util
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any, TypeGuard
 
 from swarm.agents.host import ResolvedModel, SharedModel
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
-from swarm.backends.models import ModelFolder, find_here, find_model, folder_hash, open_model
+from swarm.backends.models import ModelFolder, find_here, find_model, folder_hash, open_model, with_marks
+from swarm.backends.protocol import Structure, TextRequest
 from swarm.backends.vllm import require_vllm
 from swarm.config.engine import (
     AnyEngine,
@@ -29,6 +32,10 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
+from swarm.prompt import STOP
+
+PROBE_TOKENS = 32
+"""Of the answer that an endpoint is asked for at the start."""
 
 
 @dataclass(slots=True)
@@ -39,12 +46,14 @@ class LoadedModels:
         agents, coordinator: what they run on.
         shared: models of our own engine, with their weights, by the name that the config gives them.
         hashes: what identifies models and adapters, by name or path; the journal's header has them.
+        events: what endpoints had to be told of, for the telemetry: (kind, facts).
     """
 
     agents: ResolvedModel = field(default_factory=ResolvedModel)
     coordinator: ResolvedModel = field(default_factory=ResolvedModel)
     shared: dict[str, SharedModel] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
@@ -70,7 +79,7 @@ def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
             return ResolvedModel(engine, _tokenizer(engine.tokenizer, base_dir)[0])
         return ResolvedModel(engine) if engine.model is None else _on_disk(found, engine, base_dir)
     if isinstance(engine, OpenAIEngine):
-        return _endpoint(engine, base_dir)
+        return _endpoint(found, whose, config, base_dir)
     if not isinstance(engine, ModelEngine):
         return ResolvedModel(engine)
     if isinstance(engine, VllmEngine):
@@ -100,7 +109,7 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
         return ResolvedModel(engine, _checkpoint(found, name, base_dir))
     folder = find_model(name, base_dir)
-    opened = open_model(name, folder)
+    opened = open_model(name, folder, engine.chat_template_kwargs)
     found.hashes.setdefault(name, folder_hash(folder))
     if isinstance(engine, UlmEngine):
         _llama(found, opened)
@@ -223,25 +232,49 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
         raise SwarmError(f"model {opened.name}: no tokenizer.json in {opened.path}")
     found.shared[opened.name] = SharedModel(
         model.config.to_dict(),
-        tokenizer.to_json(),
+        with_marks(tokenizer).to_json(),
         opened.ends[0],
         opened.ends[0],
         {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()},
     )
 
 
-def _endpoint(engine: OpenAIEngine, base_dir: Path) -> ResolvedModel:
-    """Return a model behind an endpoint, with its tokenizer if the config names one; ask whether it is there."""
+def _endpoint(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
+    """Return a model behind an endpoint, with its tokenizer if the config names one; ask it once whether it answers."""
     from swarm.backends.openai import OpenAIModel
 
-    text = None
+    def on_event(kind: str, **facts: Any) -> None:
+        found.events.append((kind, {"whose": whose, **facts}))
+        if kind == "endpoint_waits" and sys.stderr is not None:
+            sys.stderr.write(f"waiting for the endpoint {facts['url']}: {facts['detail']}\n")
+
+    engine, text = getattr(config, whose).engine, None
     if engine.tokenizer is not None:
         text, folder = _tokenizer(engine.tokenizer, base_dir)
         engine = engine.model_copy(update={"tokenizer": str(folder)})
-    endpoint = OpenAIModel(engine.model, engine)
-    endpoint.check()
-    endpoint.close()
-    return ResolvedModel(engine, text)
+    faults = config.faults
+    made = OpenAIModel(
+        engine.model, engine, timeout_s=faults.call_timeout_s, patience_s=faults.patience_s, on_event=on_event
+    )
+    with closing(made) as endpoint:
+        form, answer = endpoint.check(_probe(config, whose))
+    on_event("endpoint_check", prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens)
+    return ResolvedModel(engine, text, form=form)
+
+
+def _probe(config: ExperimentConfig, whose: str) -> TextRequest:
+    """Return a small request of the kind that agents or the coordinator will make."""
+    section = getattr(config, whose)
+    chats, agents = section.engine.chats, whose == "agents"
+    has_pattern = config.agents.constrained if agents else not chats and config.coordinator.answers == "marks"
+    structure, text = (Structure(regex="(?:yes|no)") if has_pattern else None), "Say yes."
+    if chats and not agents:
+        wanted = {"type": "object", "properties": {"a0": {"type": "string", "enum": ["yes", "no"]}}}
+        structure = Structure(json_schema={**wanted, "required": ["a0"], "additionalProperties": False})
+        text = 'Answer with this JSON: {"a0": "yes"}'
+    stop = (STOP,) if (not chats or has_pattern) and (agents or not has_pattern) else ()
+    system, most = "Be brief." if chats else None, min(section.max_new_tokens, PROBE_TOKENS)
+    return TextRequest(text, system, 0, most, section.temperature, stop, structure)
 
 
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from swarm.backends.models import ChatFormat
 from swarm.backends.prompts import PromptReader
 from swarm.backends.protocol import Structure, TextRequest, TextResult
+from swarm.backends.thoughts import open_thought, without_thoughts
 from ulm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -46,7 +49,22 @@ class LocalModel(PromptReader, ABC, Generic[_Call]):
             except ValueError as error:
                 results[number] = TextResult.failed(str(error)[:300])
         results.update(zip(calls, self._answers(list(calls.values()), deadline_s), strict=True))
-        return [results[number] for number in range(len(requests))]
+        return [self._counted(request, results[number]) for number, request in enumerate(requests)]
+
+    def _counted(self, request: TextRequest, result: TextResult) -> TextResult:
+        """Return what counts of an answer; one that was kept to a form, or continues a text, counts as it is."""
+        if request.system is None or request.structure is not None or result.fault is not None:
+            return result
+        said = without_thoughts(self._begun + result.text, is_cut=result.finish == "length")
+        if said.fault is not None:
+            failed = TextResult.failed(said.fault, result.prompt_tokens, result.generated_tokens)
+            return replace(failed, thoughts=said.thoughts)
+        return replace(result, text=said.text, thoughts=said.thoughts)
+
+    @cached_property
+    def _begun(self) -> str:
+        """The mark of a thought that every chat of this model ends in, "" where there is none."""
+        return open_thought(self.chat.render("", "x")) if self.chat else ""
 
     @abstractmethod
     def _call(self, request: TextRequest, ids: list[int]) -> _Call:

@@ -9,11 +9,14 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from swarm.backends.thoughts import is_mark
 from swarm.errors import SwarmError, first_line
 from swarm.text import without
 from ulm.tokenizer import Tokenizer
@@ -44,12 +47,14 @@ class ChatFormat:
         special: texts of its added tokens; nobody may write them into a message.
         names: special tokens that templates use by name, such as `bos_token`.
         has_system: whether it knows system messages; otherwise the user's message begins with what they would say.
+        arguments: what the template is told beside the messages (`engine.chat_template_kwargs`).
     """
 
     template: str
     special: tuple[str, ...]
     names: dict[str, str]
     has_system: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, system: str, prompt: str) -> str:
         """Return the text of a chat of one question, up to where the answer begins.
@@ -61,7 +66,8 @@ class ChatFormat:
         if system and not self.has_system:
             system, prompt = "", f"{system}\n\n{prompt}"
         messages = chat_messages(system, prompt, re.compile("|".join(map(re.escape, self.special))))
-        names = {**self.names, "strftime_now": DATE.strftime, "date_string": DATE.strftime("%d %b %Y")}
+        date = {"strftime_now": DATE.strftime, "date_string": DATE.strftime("%d %b %Y")}
+        names = {**self.names, **date, **self.arguments}
         rendered = render_jinja_template([messages], chat_template=self.template, add_generation_prompt=True, **names)
         return str(rendered[0][0])
 
@@ -84,11 +90,32 @@ class ModelFolder:
     max_length: int
     ends: tuple[int, ...]
 
+    @property
+    def marks_thoughts(self) -> bool:
+        """Whether special tokens of its tokenizer part thoughts from the rest."""
+        return _marks_thoughts(Tokenizer.load(self.path))
+
     def tokenizer(self) -> Tokenizer:
         """Return its tokenizer, which ends texts as the model does."""
-        tokenizer = Tokenizer.load(self.path)
+        tokenizer = with_marks(Tokenizer.load(self.path))
         tokenizer.pad_id = tokenizer.eot_id = self.ends[0]
         return tokenizer
+
+
+def with_marks(tokenizer: Tokenizer) -> Tokenizer:
+    """Return the tokenizer, or one whose texts keep the marks around thoughts where those are special tokens."""
+    if not _marks_thoughts(tokenizer):
+        return tokenizer
+    data = json.loads(tokenizer.to_json())
+    for token in data["added_tokens"]:
+        token["special"] &= not is_mark(token["content"])
+    return Tokenizer.from_json(json.dumps(data))
+
+
+def _marks_thoughts(tokenizer: Tokenizer) -> bool:
+    return any(
+        token.special and is_mark(token.content) for token in tokenizer.inner.get_added_tokens_decoder().values()
+    )
 
 
 def find_model(name: str, base_dir: Path) -> Path:
@@ -159,11 +186,16 @@ def _from_cache(name: str) -> Path | None:
     return None
 
 
-def open_model(name: str, folder: Path) -> ModelFolder:
+def open_model(name: str, folder: Path, arguments: Mapping[str, Any] = MappingProxyType({})) -> ModelFolder:
     """Read what is needed to write prompts for a model.
 
+    Args:
+        name: as the user wrote it.
+        folder: its files.
+        arguments: what its chat template is told beside the messages.
+
     Raises:
-        SwarmError: files are missing or damaged.
+        SwarmError: files are missing or damaged, or the template cannot be rendered.
     """
     config = _json(name, folder / "config.json")
     if not list(folder.glob("*.safetensors")):
@@ -174,7 +206,7 @@ def open_model(name: str, folder: Path) -> ModelFolder:
         raise SwarmError(f"model {name}: {folder / 'config.json'} names no model_type, as transformers' configs do")
     length = config.get("max_position_embeddings")
     length = length if isinstance(length, int) else 1 << 20
-    return ModelFolder(name, str(folder), _chat(name, folder), length, _ends(name, folder, config))
+    return ModelFolder(name, str(folder), _chat(name, folder, dict(arguments)), length, _ends(name, folder, config))
 
 
 def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
@@ -191,7 +223,7 @@ def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     raise SwarmError(f"model {name}: neither its configs nor its tokenizer in {folder} name a token that ends a text")
 
 
-def _chat(name: str, folder: Path) -> ChatFormat | None:
+def _chat(name: str, folder: Path, arguments: dict[str, Any]) -> ChatFormat | None:
     config = _json(name, folder / "tokenizer_config.json", needed=False)
     jinja = folder / "chat_template.jinja"
     template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
@@ -202,7 +234,8 @@ def _chat(name: str, folder: Path) -> ChatFormat | None:
     added = _json(name, folder / "tokenizer.json").get("added_tokens", [])
     special = tuple(sorted((t["content"] for t in added), key=len, reverse=True))
     tokens = {key: _token(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    chat = ChatFormat(template, special, {key: text for key, text in tokens.items() if isinstance(text, str)})
+    names = {key: text for key, text in tokens.items() if isinstance(text, str)}
+    chat = ChatFormat(template, special, names, arguments=arguments)
     with contextlib.suppress(Exception):  # templates without system messages say so, in words of their own
         chat.render("a", "b")
         return chat

@@ -80,6 +80,7 @@ class TextResult:
         finish: `stop` (a stop string), `end` (end of text) or `length`; `fault` when there is no answer.
         fault: what went wrong, in a line.
         updates: the memories that the call has changed.
+        thoughts: what a model that thinks wrote beside its answer (`swarm.backends.thoughts`); charged, and no answer.
     """
 
     text: str
@@ -88,6 +89,7 @@ class TextResult:
     finish: Literal["stop", "end", "length", "fault"]
     fault: str | None = None
     updates: tuple[Update, ...] = ()
+    thoughts: str = ""
 
     @classmethod
     def failed(cls, fault: str, prompt_tokens: int = 0, generated_tokens: int = 0) -> TextResult:
@@ -114,7 +116,7 @@ class TextModel(Protocol):
             deadline_s: `time.monotonic()` value after which what has no answer yet is a fault.
 
         Raises:
-            SwarmError: no further call can succeed (the endpoint refuses the key, the engine cannot be started).
+            Outage: nobody answers, or requests are refused for good: no further call can succeed for now.
         """
 
     def count_prompts(self, requests: Sequence[TextRequest]) -> list[int]:

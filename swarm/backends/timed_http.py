@@ -5,14 +5,21 @@ it. Here the whole exchange is cancelled. Nothing is retried here.
 """
 
 import asyncio
+import contextlib
+import ipaddress
 import re
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -30,7 +37,7 @@ class Answer:
 
     Attributes:
         status: HTTP status; 0 without a whole answer in time.
-        body: its first bytes, as sent; more than MAX_BODY_BYTES if there were more.
+        body: its first bytes, unpacked; more than MAX_BODY_BYTES if there were more.
         content_type: header of that name.
         retry_after_s: seconds that its Retry-After asks for, else 0.
         trouble: for status 0: what happened instead.
@@ -51,13 +58,18 @@ class TimedClient:
     Args:
         key: sent as a bearer token in the Authorization header; None sends none.
         connections: how many stay open between exchanges.
+        url: of the endpoint; decides whether a proxy that the environment names is asked.
+
+    Attributes:
+        proxy: the proxy that is asked, without the name and password in it; "" where none is.
 
     Raises:
         SwarmError: a proxy or certificate file that the environment names cannot be used.
     """
 
-    def __init__(self, key: str | None, connections: int) -> None:
-        # Nothing is to be unpacked, so there can be no bomb.
+    def __init__(self, key: str | None, connections: int, url: str) -> None:
+        proxy = proxy_for(url)
+        self.proxy = proxy.rpartition("@")[2].rpartition("://")[2]
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             # Redirects are not followed (httpx2's default): they could carry the key elsewhere.
@@ -65,6 +77,8 @@ class TimedClient:
                 headers=headers,
                 verify=_certificates(),
                 timeout=None,
+                trust_env=False,  # the proxy is chosen here
+                proxy=proxy or None,
                 limits=httpx2.Limits(max_keepalive_connections=connections),
             )
         except (OSError, ValueError, ImportError, httpx2.InvalidURL) as error:
@@ -113,17 +127,62 @@ class TimedClient:
             return Answer(trouble=f"timeout: no answer within {limit_s:.3g} s", was_sent=was_sent)
         except Exception as error:  # what a server can get wrong surfaces as many types, of several libraries
             return Answer(trouble=_reason(error), was_sent=was_sent)
-        after = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", response.headers.get("Retry-After", ""))
+        if response.headers.get("Content-Encoding", "identity") != "identity":  # unasked
+            with contextlib.suppress(zlib.error):
+                received = bytearray(zlib.decompressobj(47).decompress(received, MAX_BODY_BYTES + 1))
         return Answer(
             response.status_code,
             bytes(received),
             response.headers.get("Content-Type", ""),
-            float(after[0]) if after else 0.0,
+            _retry_after_s(response.headers),
         )
 
     def close(self) -> None:
         """Close the connections; idempotent."""
         self.run(self._client.aclose())
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, whatever the environment says of proxies."""
+    host = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+def proxy_for(url: str) -> str:
+    """Return the proxy that the environment names for an address, "" where it is asked directly."""
+    try:
+        parts, proxies = urlsplit(url), getproxies()
+        host = parts.hostname or ""
+    except ValueError:  # no address; the exchange says so
+        return ""
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if not proxy or is_loopback(host) or proxy_bypass(parts.netloc) or _in_network(host, proxies.get("no", "")):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _in_network(host: str, networks: str) -> bool:
+    """Return whether NO_PROXY names a network that an address is in, which Python's own reading leaves out."""
+    for network in networks.replace("[", "").replace("]", "").split(","):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(network.strip(), strict=False):
+                return True
+    return False
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return the seconds that an answer asks to wait, 0 where it does not."""
+    text = headers.get("Retry-After", "")
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
 
 
 @cache

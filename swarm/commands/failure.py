@@ -5,21 +5,16 @@ from contextlib import contextmanager
 
 import typer
 
-from swarm.errors import SwarmError
-
-
-class WorkFailedError(SwarmError):
-    """A run that could not go on, or a check that did not hold; the user's input was fine.
-
-    Its exit code is 1, where a mistake's is 2.
-    """
+from swarm.errors import Outage
 
 
 @contextmanager
 def continued_later() -> Iterator[None]:
-    """Say after Ctrl-C that the same command goes on where it was; a decorator of commands for which that is so."""
+    """Say after Ctrl-C or an outage that the same command goes on; a decorator of commands for which that is so."""
     try:
         yield
+    except Outage as error:
+        raise Outage(f"{error}; the same command continues where it was") from error
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues where it was", err=True)
         raise

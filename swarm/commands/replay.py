@@ -18,8 +18,8 @@ def replay(
     prompts: Annotated[bool, typer.Option("--prompts", help="Tell what agents and coordinator read, too.")] = False,
 ) -> None:
     """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash."""
-    from swarm.commands.failure import WorkFailedError
     from swarm.commands.run_folder import existing_run
+    from swarm.errors import WorkFailedError
 
     run_dir = existing_run(run_folder)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarm.commands.failure import WorkFailedError
-from swarm.errors import SwarmError
+from swarm.errors import Outage, SwarmError, WorkFailedError
+from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
+from swarm.text import printable
 
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
@@ -102,9 +103,9 @@ def carry_out(
         goes_on: the folder holds an unfinished run; say so.
 
     Raises:
-        WorkFailedError: the run had begun and could not go on.
+        Outage: models could not be asked any more; the line ends with the resume command.
+        WorkFailedError: the run had begun and could not go on, or it failed.
         KeyboardInterrupt: the user stopped it; the resume command is printed by then.
-        typer.Exit: the run's exit code, unless it is 0.
     """
     attended = approve or (config is not None and config.coordinator.traits.needs_terminal)
     person = {}
@@ -119,7 +120,10 @@ def carry_out(
         watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}", err=True)
+        resume = f"continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}"
+        if isinstance(error, Outage):
+            raise Outage(f"{error}; {resume}") from error
+        typer.echo(f"stopped; {resume}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
@@ -128,7 +132,7 @@ def carry_out(
         "solved": f"{outcome.solved} of {outcome.episodes}",
         "ended": outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run",
         "tokens": f"{outcome.tokens:,}",
-        "faults": outcome.faults,
+        "faults": f"{outcome.faults}{f'; most often: {outcome.tally.worst}' if outcome.faults else ''}",
         "wall time": f"{time.monotonic() - began_s:.1f} s",
         "run folder": outcome.run_dir,
         "journal hash": outcome.journal_hash,
@@ -136,5 +140,7 @@ def carry_out(
         "": f"swarm report {outcome.run_dir}",
     }.items():
         typer.echo(f"{name:<13} {value}")
-    if outcome.exit_code:
-        raise typer.Exit(outcome.exit_code)
+    for line in endpoint_lines(outcome.run_dir / TELEMETRY_NAME):
+        typer.echo(f"{'endpoint':<13} {printable(line)}")
+    if outcome.failure is not None:
+        raise WorkFailedError(f"{outcome.failure}; most often: {outcome.tally.worst}")

@@ -104,7 +104,11 @@ def _random(config: ExperimentConfig) -> ExperimentConfig:
     if isinstance(engine, OpenAIEngine):  # of its model there is only a tokenizer here
         random = RandomEngine(tokenizer=engine.tokenizer, prompt="chat" if engine.chats else "plain")
     elif isinstance(engine, ModelEngine):
-        random = RandomEngine(model=engine.model, prompt="chat" if engine.chats else "plain")
+        random = RandomEngine(
+            model=engine.model,
+            prompt="chat" if engine.chats else "plain",
+            chat_template_kwargs=engine.chat_template_kwargs,
+        )
     return _with(config, "agents", engine=random)
 
 

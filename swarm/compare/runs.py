@@ -17,7 +17,7 @@ from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_appl
 from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, WorkFailedError
 from swarm.identity import refuse_other
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
@@ -44,7 +44,9 @@ def compare_arms(
         echo: receives progress lines and, at the end, the table.
 
     Raises:
-        SwarmError: an unknown arm, no token budget, a folder that holds other runs, or a run that fails.
+        SwarmError: an unknown arm, no token budget, or a folder that holds other runs.
+        WorkFailedError: a run failed.
+        Outage: models could not be asked any more; the same call goes on.
     """
     out = out or Path("runs") / f"{config.name}-compare"
     plan = config.compare or CompareConfig()
@@ -88,10 +90,11 @@ def compare_arms(
     write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
-    if broken := [str(run.run_dir) for arm_runs in runs.values() for run in arm_runs if run.end_reason == "faults"]:
-        raise SwarmError(
-            f"too many faults ended {', '.join(broken)}: the table holds what there is; find the reason with `swarm "
-            f"replay`, delete what is broken, and give the same command to run it again"
+    if broken := [run for arm_runs in runs.values() for run in arm_runs if run.failure is not None]:
+        raise WorkFailedError(
+            f"{broken[0].failure} in {', '.join(str(run.run_dir) for run in broken)} (most often "
+            f"{broken[0].tally.worst}): the table holds what there is; find the reason with `swarm replay`, delete "
+            f"what is broken, and give the same command to run it again"
         )
     return comparison
 

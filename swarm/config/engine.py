@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import json
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from swarm.config.section import PHYSICAL, Section, refuse_where
+
+_TEMPLATES_OWN = {
+    *("messages", "conversations", "tools", "documents", "chat_template", "add_generation_prompt"),
+    *("continue_final_message", "return_assistant_tokens_mask"),
+}
+"""What is rendered, and how, is not the user's to say."""
 
 
 class AnyEngine(Section):
@@ -25,7 +32,31 @@ class AnyEngine(Section):
         return bool(getattr(self, "prompt", "plain") == "chat")
 
 
-class RandomEngine(AnyEngine):
+class _ChatEngine(AnyEngine):
+    """An engine that may ask in a model's chat format."""
+
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the model's chat template is told beside the messages, such as `{enable_thinking: false}` for Qwen3 and
+    `{reasoning_effort: low}` for gpt-oss. Only with `prompt: chat`."""
+
+    @model_validator(mode="after")
+    def _template_is_asked(self) -> Self:
+        taken = sorted(_TEMPLATES_OWN & set(self.chat_template_kwargs))
+        refuse_where(
+            (
+                self.chat_template_kwargs and not self.chats,
+                "`chat_template_kwargs` has no meaning without a chat; set prompt: chat, or leave it out",
+            ),
+            (taken, f"chat_template_kwargs: {', '.join(taken)} cannot be set here"),
+        )
+        try:
+            json.dumps(self.chat_template_kwargs, allow_nan=False)
+        except ValueError:
+            raise ValueError("chat_template_kwargs: a number in it is not finite") from None
+        return self
+
+
+class RandomEngine(_ChatEngine):
     """Draws legal actions from the world, the null control of trained agents."""
 
     kind: Literal["random"] = "random"
@@ -46,7 +77,7 @@ class EchoEngine(AnyEngine):
     kind: Literal["echo"] = "echo"
 
 
-class ModelEngine(AnyEngine):
+class ModelEngine(_ChatEngine):
     """What all engines of language models have in common."""
 
     model: str
@@ -149,6 +180,13 @@ class VllmEngine(_FilesEngine):
         return self
 
 
+SENT = ("max_tokens", "temperature", "top_p", "seed", "stop", "structured_outputs", "response_format")
+"""Fields of a request to an endpoint that can be renamed or left out."""
+
+_OURS = ("model", "prompt", "messages", "stream", "n")
+"""Fields that answers could not be read or charged without."""
+
+
 class OpenAIEngine(_PretrainedEngine):
     """Any endpoint that speaks OpenAI's HTTP protocol: vLLM, llama.cpp, Ollama, OpenAI."""
 
@@ -171,6 +209,17 @@ class OpenAIEngine(_PretrainedEngine):
     connections: Annotated[int, PHYSICAL] = Field(32, ge=1, le=1024)
     """Requests in flight at once."""
 
+    fields: dict[str, str | None] = Field(default_factory=dict)
+    """Fields of a request by other names, or null to leave them out, for endpoints that refuse what is usual, such as
+    `{max_tokens: max_completion_tokens, temperature: null}`."""
+
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields to add to every request, such as `{reasoning_effort: low}`; one that is sent already is replaced."""
+
+    structured: Literal["auto", "pattern", "json_schema", "json_object", "none"] = "auto"
+    """How an answer in a form is asked for: `pattern` by vLLM's `structured_outputs`, the others by OpenAI's
+    `response_format`, or not at all. `auto` begins with the strictest and takes the next where one is refused."""
+
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:
@@ -179,6 +228,18 @@ class OpenAIEngine(_PretrainedEngine):
                 "it must be an http(s) address without a user name or key in it, such as http://localhost:8000/v1"
             )
         return url
+
+    @model_validator(mode="after")
+    def _fields_can_be_sent(self) -> OpenAIEngine:
+        named = [name for name in self.fields.values() if name is not None]
+        ours = [name for name in (*named, *self.extra) if name in _OURS]
+        unknown = sorted(set(self.fields) - set(SENT))
+        refuse_where(
+            (unknown, f"`fields`: {', '.join(unknown)} is not sent; what is sent is {', '.join(SENT)}"),
+            (ours, f"`{', '.join(ours)}` cannot be set with `fields` or `extra`"),
+            (len(set(named)) < len(named) or "" in named, "`fields`: each needs a name of its own"),
+        )
+        return self
 
 
 AgentEngine = Annotated[

@@ -132,7 +132,11 @@ class FaultsConfig(Section):
     """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
 
     call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    """Seconds after which a model call is cut and recorded as a fault."""
+    """Seconds after which a model call is cut: a fault, or for an endpoint a try that got no answer."""
+
+    patience_s: Annotated[float, PHYSICAL] = Field(600.0, ge=0)
+    """Seconds for which an endpoint that does not answer, is busy or still loading is asked again before the run stops;
+    it can be resumed then."""
 
 
 class RuntimeConfig(Section):
@@ -228,6 +232,9 @@ class ExperimentConfig(Section):
 
     runtime: Annotated[RuntimeConfig, PHYSICAL] = RuntimeConfig()
     """Where it is computed."""
+
+    keep_thoughts: bool = False
+    """Put into the journal what models that think write beside their answers. It is charged either way."""
 
     compare: Annotated[CompareConfig | None, PHYSICAL] = None
     """What `swarm compare` compares."""

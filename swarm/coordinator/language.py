@@ -1,19 +1,20 @@
 """A language model that was not trained on the world: it reads a digest and answers in a form that always parses.
 
-Owns that form, in both of its spellings, and the reading of answers. Nothing that a model writes is trusted: whatever
-is no directive for an agent of the episode is left out.
+Owns that form, in both of its spellings. Nothing that a model writes is trusted: whatever is no directive for an agent
+of the episode is left out, and is a fault on record.
 """
 
-import json
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import OpenAIEngine
+from swarm.coordinator.answers import Reading, read_directives
 from swarm.coordinator.digest import bounded, digest_lines, opening
 from swarm.coordinator.kinds import BriefedCoordinator
 from swarm.coordinator.protocol import Coordinator, Setup
@@ -35,9 +36,6 @@ Its length is cut afterwards, which keeps the pattern of many agents small.
 
 FREE_SHORT = FREE.replace("*", f"{{0,{MAX_DIRECTIVE - 1}}}")
 """The same for endpoints, whose grammars count."""
-
-_LINE = re.compile(r"^\s*\"?(a[0-9]{1,9})\"?\s*:\s*\"?(.*?)\"?,?\s*$")
-_PAIR = re.compile(r"\"(a[0-9]{1,9})\"\s*:\s*\"([^\"\\]{0,400})\"")
 
 _Open = dict[str, tuple[str, ...] | None]
 """Agents that can be directed, each with the directives to choose from; None where there is no list."""
@@ -94,19 +92,29 @@ class LanguageCoordinator(Coordinator):
                 asked.append((index, text, open_to))
         results = model.generate([text for _, text, _ in asked], time.monotonic() + self.setup.limit_s(len(asked)))
         for (index, _, open_to), result in zip(asked, results, strict=True):
-            said = read_directives(result.text, tuple(open_to), cut=result.finish == "length")
+            said = Reading({}, result.fault)
+            if result.fault is None:
+                find = partial(self._directive, open_to)
+                said = read_directives(result.text, tuple(open_to), find, is_cut=result.finish == "length")
             replies[index] = DirectReply(
                 requests[index].key,
-                {agent: text for agent, text in said.items() if self._is_directive(text, open_to[agent])},
+                said.directives,
                 result.prompt_tokens,
                 result.generated_tokens,
                 1,
-                result.fault,
+                said.fault,
+                thoughts=result.thoughts,
             )
         return replies
 
-    def _is_directive(self, text: str, choices: Sequence[str] | None) -> bool:
-        return text in choices if choices else re.fullmatch(self._pattern(None), text) is not None
+    def _directive(self, open_to: _Open, agent: str, text: str) -> str | None:
+        """Return the directive for an agent that a text is, but for its case and what surrounds it; None if none is."""
+        line = " ".join(text.split()) if "\n" in text else text
+        forms = [form.strip() for form in (line, line.strip("\"'`*"), line.rstrip("."))]
+        if (choices := open_to[agent]) is None:
+            short = (form[:MAX_DIRECTIVE].strip() for form in forms)
+            return next((form for form in short if re.fullmatch(self._pattern(None), form)), None)
+        return next((choice for form in forms for choice in choices if form.casefold() == choice.casefold()), None)
 
     def _request(self, request: DirectRequest, briefings: Sequence[Briefing], open_to: _Open) -> TextRequest:
         config, count_prompts = self.setup.config, self.setup.asked.count_prompts
@@ -146,25 +154,3 @@ class LanguageCoordinator(Coordinator):
 def _open_to(briefings: Sequence[Briefing]) -> _Open:
     """Return who can be directed now, with the directives that make sense where a playbook lists them."""
     return {agent: tuple(b.options.values()) or None for b in briefings for agent in b.agents}
-
-
-def read_directives(text: str, agents: Sequence[str], cut: bool = False) -> dict[str, str]:
-    """Return what an answer says to whom: total on any text.
-
-    Args:
-        text: JSON, or a line for each agent.
-        agents: who can be directed; all others are left out, as is what is said to one a second time.
-        cut: the answer was cut short, so an entry that does not end may be half of one.
-    """
-    found: list[tuple[str, str]] = []
-    if text.lstrip().startswith("{"):
-        try:
-            found = [(k, v) for k, v in json.loads(text).items() if isinstance(v, str)]
-        except (ValueError, RecursionError):
-            found = _PAIR.findall(text)
-    else:
-        lines = text.split("\n")[: -1 if cut else None]
-        found = [(match[1], match[2]) for line in lines if len(line) < 1000 and (match := _LINE.match(line))]
-    # The first that is said to an agent counts.
-    said = {agent: text.strip()[:MAX_DIRECTIVE].strip() for agent, text in reversed(found) if text.strip()}
-    return {agent: said[agent] for agent in agents if agent in said}

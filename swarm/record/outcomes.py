@@ -12,6 +12,7 @@ from typing import Any
 from swarm.errors import SwarmError
 from swarm.record.journal import JOURNAL_NAME, JournalError, read_records
 from swarm.record.records import Record, Tick, faults_in
+from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
 
 MAX_FAULTS_KEPT = 100
@@ -92,6 +93,7 @@ class RunOutcomes:
         puzzles: ended puzzles in the order they ended. running: puzzles that had not ended.
         end_reason: of the `end` record; None for a run that has not finished.
         num_faults: faults of the run; faults: the first of them.
+        tally: its calls, and what went wrong.
         journal_hash: hash of the last record.
     """
 
@@ -106,6 +108,12 @@ class RunOutcomes:
     num_records: int = 0
     journal_hash: str = ""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def failure(self) -> str | None:
+        """Why it counts as failed, None where it does not."""
+        return "too many faults ended the run" if self.end_reason == "faults" else self.tally.failure
 
 
 def read_run(run_dir: str | Path) -> RunOutcomes:
@@ -149,6 +157,7 @@ def _take(record: Record, run: RunOutcomes, running: dict[int, PuzzleOutcome]) -
             run.end_reason, run.num_faults = record["reason"], record["faults"]
     run.num_records += 1
     run.journal_hash = record["hash"]
+    run.tally.take(record)
 
 
 def _count_tick(puzzle: PuzzleOutcome, record: Tick, run: RunOutcomes) -> None:

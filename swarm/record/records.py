@@ -33,11 +33,12 @@ class Opening(TypedDict):
 
 @_exact
 class CallEntry(TypedDict):
-    """What somebody's calls in a tick cost, and what went wrong with them."""
+    """What somebody's calls in a tick cost, and what went wrong with them; `thoughts` only with `keep_thoughts`."""
 
     prompt_tokens: int
     generated_tokens: int
     fault: NotRequired[str]
+    thoughts: NotRequired[str]
 
 
 @_exact

@@ -43,7 +43,7 @@ class TelemetryWriter(Closing):
 
         Args:
             kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
-                `engine_ready`, `interrupted` or `finish`.
+                `engine_ready`, `endpoint_*`, `interrupted`, `outage` or `finish`.
             facts: JSON-able facts; docs/concepts/journal.md lists them.
         """
         with contextlib.suppress(OSError, TypeError, ValueError):  # OSError also where no file could be opened
@@ -69,3 +69,20 @@ def parse_telemetry(line: bytes) -> Fact | None:
 def read_telemetry(path: Path) -> Iterator[Fact]:
     """Yield the facts of a telemetry file in order; unreadable lines are skipped, a missing file is empty."""
     yield from filter(None, map(parse_telemetry, LineTail(path).poll()))
+
+
+def endpoint_lines(path: Path) -> list[str]:
+    """Return what a summary tells of endpoints: notes, once each, and tokens that the journal does not charge."""
+    facts = [fact for fact in read_telemetry(path) if fact["kind"].startswith("endpoint_")]
+    notes = dict.fromkeys(str(fact.get("text", "")) for fact in facts if fact["kind"] == "endpoint_note")
+
+    def total(*names: str) -> int:
+        found = (fact.get(name) for fact in facts for name in names)
+        return sum(number for number in found if type(number) is int)
+
+    trial, tries = total("prompt_tokens", "generated_tokens"), total("tries")
+    return [
+        *notes,
+        *([f"{trial:,} tokens of trial requests at the start, not charged"] if trial else []),
+        *([f"{tries:,} tries got no answer: {total('most_tokens'):,} tokens at most, not charged"] if tries else []),
+    ]

@@ -265,6 +265,8 @@ class Episode:
         }
         if reply.fault is not None:
             entry["fault"] = reply.fault
+        if reply.thoughts:
+            entry["thoughts"] = reply.thoughts
         if report := info.get("report"):
             entry["report"] = report
         return entry

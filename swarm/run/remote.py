@@ -1,20 +1,27 @@
 """Models that answer from other processes, started for a run: vLLM engines and endpoints."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from swarm.agents.models import LoadedModels
+from swarm.backends.kept import KeptModel, KeptReplies
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine, VllmEngine
+from swarm.config.experiment import FaultsConfig
 
 
-def _apart(engine: VllmEngine) -> VllmEngine:
+def _apart(engine: VllmEngine) -> str:
     """Return what decides which engine is asked: all settings but how it is asked, and with which adapter."""
-    return engine.model_copy(update={"prompt": "chat", "adapter": None})
+    return engine.model_dump_json(exclude={"prompt", "adapter", "chat_template_kwargs"})
 
 
-def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable[..., None]) -> Mapping[str, TextModel]:
+def start_remote(
+    models: LoadedModels, faults: FaultsConfig, on_event: Callable[..., None], kept: KeptReplies
+) -> Mapping[str, TextModel]:
     """Start the models that answer from other processes; return them by whose they are.
+
+    Answers of endpoints are kept until their tick is on record.
 
     Agents and coordinator on vLLM share one engine when their model and its settings are the same, whatever their
     adapters.
@@ -23,7 +30,7 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
         SwarmError: one cannot be started.
     """
     started: dict[str, TextModel] = {}
-    engines: dict[VllmEngine, Any] = {}
+    engines: dict[str, Any] = {}
     both = {"agents": models.agents, "coordinator": models.coordinator}
     on_vllm = [model.engine for model in both.values() if isinstance(model.engine, VllmEngine)]
     try:
@@ -32,7 +39,15 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
             if isinstance(engine, OpenAIEngine):
                 from swarm.backends.openai import OpenAIModel
 
-                started[whose] = OpenAIModel(engine.model, engine, timeout_s=call_timeout_s)
+                asked = OpenAIModel(
+                    engine.model,
+                    engine,
+                    timeout_s=faults.call_timeout_s,
+                    patience_s=faults.patience_s,
+                    form=model.form,
+                    on_event=partial(on_event, whose=whose),
+                )
+                started[whose] = KeptModel(asked, kept, whose)
             elif isinstance(engine, VllmEngine) and model.folder is not None:
                 from swarm.actors.vllm_engine import VllmModel, VllmServer
 
@@ -40,7 +55,7 @@ def start_remote(models: LoadedModels, call_timeout_s: float, on_event: Callable
                 if key not in engines:
                     adapters = dict.fromkeys(e.adapter for e in on_vllm if e.adapter and _apart(e) == key)
                     engines[key] = VllmServer(model.folder, engine, list(adapters), on_event)
-                started[whose] = VllmModel(engines[key], engine.adapter)
+                started[whose] = VllmModel(engines[key], engine.adapter, model.chat)
     except BaseException:
         for running in started.values():
             running.close()

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from itertools import count, islice
@@ -18,18 +18,20 @@ from swarm.agents.host import HostSpec
 from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.agents.memory import Place, make_memories
 from swarm.agents.models import LoadedModels, load_models
+from swarm.backends.kept import KEPT_NAME, KeptReplies
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.human import operator_for
 from swarm.coordinator.protocol import Terminal
-from swarm.errors import SwarmError
+from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
 from swarm.record.folder import read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records
 from swarm.record.records import FORMAT
+from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.run.episode import open_world
 from swarm.run.remote import start_remote
@@ -45,9 +47,12 @@ _OURS = ("lock", STEERING_NAME)
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `exit_code` is 0 only for a run that finished or used up its wall time as asked.
+    """How a run ended.
+
+    `exit_code` is 0 only for a run that finished or used up its wall time as asked, and in which calls succeeded.
 
     Attributes:
+        tally: calls that were made and answered, and what went wrong.
         played: False when the run had ended before, so that nothing was left to do.
     """
 
@@ -59,11 +64,19 @@ class RunOutcome:
     faults: int
     journal_hash: str
     played: bool = True
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run counts as failed, None where it does not."""
+        if self.reason not in ("finished", "wall_time"):
+            return "too many faults ended the run"
+        return self.tally.failure
 
     @property
     def exit_code(self) -> int:
         """Exit code for the command line."""
-        return 0 if self.reason in ("finished", "wall_time") else 1
+        return 0 if self.failure is None else 1
 
 
 def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
@@ -95,6 +108,8 @@ def start_run(
 
     Raises:
         SwarmError: anything that one line can explain; no run folder is left behind by a mistake in the files.
+        Outage: nobody answers any more; the same call, or `resume_run`, goes on.
+        WorkFailedError: the run had begun and could not go on.
     """
     base_dir = source.resolve().parent
     operator = operator_for(config, terminal)
@@ -136,7 +151,7 @@ def _play(
 ) -> RunOutcome:
     """Play what the journal lacks, and close it."""
     run_dir = journal.path.parent
-    with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry:
+    with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
         agents = _world(config, base_dir).possible_agents
         runtime = Runtime(
             config,
@@ -147,6 +162,7 @@ def _play(
             make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability)),
             Mailbox(run_dir / STEERING_NAME),
             operator,
+            kept.clear,
         )
         if (header := read_header(journal.path)) is not None:
             refuse_other(run_dir, header["config"], logical_settings(config))
@@ -163,13 +179,21 @@ def _play(
                             f"checkpoint {path} changed since the run began; restore it or start a new run"
                         )
                 telemetry.emit("resume", seq=journal.next_seq)
+            for kind, facts in models.events:
+                telemetry.emit(kind, **facts)
             announce(run_dir)
             try:
-                with closing(_make_pool(config, base_dir, models, telemetry)) as pool:
+                with closing(_make_pool(config, base_dir, models, telemetry, kept)) as pool:
                     runtime.play(pool)
+                kept.clear()
             except KeyboardInterrupt:
                 telemetry.emit("interrupted")
                 raise
+            except SwarmError as error:
+                telemetry.emit("outage", detail=first_line(error)[:300])
+                if isinstance(error, Outage):
+                    raise
+                raise WorkFailedError(str(error)) from error  # the user's files were fine
             telemetry.emit("finish", reason=runtime.end["reason"])
         end = runtime.end
         return RunOutcome(
@@ -181,6 +205,7 @@ def _play(
             end["faults"],
             journal.last_hash,
             played,
+            runtime.tally,
         )
 
 
@@ -211,7 +236,9 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")}
 
 
-def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
+def _make_pool(
+    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, kept: KeptReplies
+) -> Pool:
     if config.coordinator.traits.needs_terminal:  # it directs beside the tick loop
         config = config.model_copy(update={"coordinator": CoordinatorConfig()})
     tools = _world(config, base_dir).tools()
@@ -222,7 +249,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
         tuple(tools) if config.coordinator.chats else (),
         agent_system(tools) if config.agents.engine.chats else None,
     )
-    make_remote = partial(start_remote, models, config.faults.call_timeout_s, telemetry.emit)
+    make_remote = partial(start_remote, models, config.faults, telemetry.emit, kept)
     if config.runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
 

@@ -165,6 +165,8 @@ class Orders:
             }
             if reply.fault is not None:
                 called["fault"] = reply.fault
+            if reply.thoughts:
+                called["thoughts"] = reply.thoughts
             if reply.declined:
                 called["declined"] = [(a, reply.declined[a]) for a in agents if a in reply.declined]
             record["coordinator"] = called

@@ -18,6 +18,7 @@ from swarm.messages import ActReply, ActRequest, DirectReply, Operator, Pool
 from swarm.prompt import STOP
 from swarm.record.journal import JournalWriter
 from swarm.record.records import End, Record, Tick, faults_in
+from swarm.record.tally import Tally
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
 from swarm.run.episode import Episode, WorldFaultError, follow
@@ -47,8 +48,10 @@ class Runtime:
         memories: what agents keep, empty: one for each kind.
         mailbox: where people leave what they have to say to the run.
         operator: the person who takes part in it, None without one.
+        on_commit: called whenever all that was asked is on record.
 
     Attributes:
+        tally: the calls so far.
         end: what the run has done so far, as its last record will say it; without a reason while it goes on.
     """
 
@@ -62,10 +65,13 @@ class Runtime:
         memories: Sequence[AgentMemory[Any]],
         mailbox: Mailbox,
         operator: Operator | None,
+        on_commit: Callable[[], None],
     ) -> None:
         self.config = config
         self.mailbox = mailbox
         self.operator = operator
+        self.on_commit = on_commit
+        self.tally = Tally()
         self.memories = memories
         self.make_world = make_world
         self.heard_by = heard_by
@@ -110,6 +116,7 @@ class Runtime:
 
     def _take(self, record: Record) -> None:
         """Take in what a record says of the run."""
+        self.tally.take(record)
         match record["kind"]:
             case "tick":
                 self._steered = max(self._steered, self.live[record["episode"]].steered)
@@ -130,6 +137,7 @@ class Runtime:
         """Play until the run is over.
 
         Raises:
+            Outage: a model cannot be asked any more; the open tick is not on record.
             SwarmError: the pool gave up, or the journal cannot be written.
         """
         started = self._committed_at = time.monotonic()
@@ -167,6 +175,7 @@ class Runtime:
         orders = {e.index: Orders(directed.get(e.index), steered.get(e.index, ())) for e in episodes}
         replies = self._act({e.index: self._turns(e, orders[e.index], pool) for e in episodes}, pool)
         steps = sum(self._commit(e, orders[e.index], replies[e.index]) for e in episodes)
+        self.on_commit()
         now = time.monotonic()
         self.telemetry.emit(
             "commit",

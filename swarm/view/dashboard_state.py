@@ -127,7 +127,7 @@ class DashboardState:
         """Take in one telemetry fact; unknown kinds and missing details are no error."""
         kind, at_s = fact["kind"], float(fact["at_s"])
         self.started_at_s = at_s if self.started_at_s is None else self.started_at_s
-        self.seen_at_s, self.interrupted = at_s, kind == "interrupted"
+        self.seen_at_s, self.interrupted = at_s, kind in ("interrupted", "outage")
         match kind:
             case "start":
                 self._window.clear()
@@ -135,6 +135,12 @@ class DashboardState:
                 self._window.clear()
                 self.num_resumes += 1
                 self._note("resumed")
+            case "endpoint_waits":
+                self._note(f"waiting for the endpoint: {fact.get('detail', 'no answer')}")
+            case "endpoint_back":
+                self._note("the endpoint answers again")
+            case "outage":
+                self._note(f"stopped: {fact.get('detail', 'unknown')}")
             case "commit":
                 self.work_s += float(fact.get("seconds", 0.0))
                 self.steps += int(fact.get("agent_steps", 0))

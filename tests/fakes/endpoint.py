@@ -1,4 +1,4 @@
-"""A scriptable server that speaks OpenAI's HTTP protocol, and the quirks that real ones are reported to have.
+"""A scriptable server that speaks OpenAI's HTTP protocol.
 
     with Endpoint() as endpoint:                          # or the fixture `endpoint`
         endpoint.replies += [busy(503), says("hello")]    # completions: each once, in this order ...
@@ -8,13 +8,12 @@
         endpoint.asked[0].payload["max_tokens"]           # what it was asked, in order of arrival
         endpoint.stop(); endpoint.start()                 # an outage: connections are cut and refused
 
-Sockets are real, on loopback. A `Reply` writes one answer; QUIRKS names one of each kind with what it should come to.
+Sockets are real, on loopback. A `Reply` writes one answer; `fakes.endpoint_quirks` has what real endpoints do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import socket
 import struct
@@ -24,9 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
-
-__all__ = ["ABSENT", "DRIPS", "LISTINGS", "QUIRKS", "Asked", "Endpoint", "Handler", "Quirk", "Reply"]
+from typing import Any
 
 ABSENT: Any = object()
 """As a field's value: leave the field out."""
@@ -269,138 +266,3 @@ def late(delay_s: float, then: Reply) -> Reply:
 def by_prompt(replies: dict[str, Reply]) -> Reply:
     """Choose by the request's prompt."""
     return lambda handler: replies[handler.asked.prompt](handler)
-
-
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-PAGE = b"<html><title>Sign in</title>\x1b[2J Please sign in.</html>"
-DIRECTIVE = json.dumps({"a0": "go"})
-
-DRIPS = {
-    "status": drips(b"HTTP/1.1 2", b"0"),
-    "headers": drips(HEAD + b"X: ", b"x"),
-    "body": drips(HEAD + b"Content-Length: 9999\r\n\r\n", b" "),
-    "body until the connection ends": drips(HEAD + b"Connection: close\r\n\r\n", b" "),
-    "size of a chunk": drips(CHUNKED, b"0"),
-    "chunks": drips(CHUNKED, b"1\r\n \r\n"),
-}
-"""Endpoints that never come to an end, by the part of an answer that they are at."""
-
-
-LISTINGS = {
-    "listed": lists("other", "tiny"),
-    "listed with a tag": lists("tiny:latest"),
-    "wildcards": lists("*", "vendor/*"),
-    "alias": lists("tiny-2026-11-01"),
-    "empty": lists(),
-    "missing": fails(404),
-    "missing, with a page": sends(PAGE, 404, "text/html"),
-    "broken": fails(500),
-    "not for this key": fails(403),
-    "odd entries": sends({"data": [5, {"id": 5}, {}, None]}),
-    "no list": sends({"data": "tiny"}),
-    "page": sends(PAGE, kind="text/html; charset=utf-8"),
-    "deep JSON": sends(b"[" * 100_000),
-}
-"""What endpoints answer who asks for their models; the one that is meant is `tiny`."""
-
-
-@dataclass(frozen=True)
-class Quirk:
-    """Something that endpoints do.
-
-    Attributes:
-        reply: does it.
-        means: what it should come to: `readable` (there is a usable answer in it), `unusable` (this answer is bad),
-            `outage` (nobody answers now; wait and try again), `refused` (no request like this will ever be answered).
-    """
-
-    reply: Reply
-    means: Literal["readable", "unusable", "outage", "refused"]
-
-
-QUIRKS = {
-    # An endpoint that is away, loading or busy.
-    "loading": Quirk(busy(503), "outage"),
-    "loading, with a page": Quirk(sends(PAGE, 503, "text/html"), "outage"),
-    "gateway without a server": Quirk(sends(b"", 502, "text/plain"), "outage"),
-    "overloaded": Quirk(fails(529, type="overloaded_error"), "outage"),
-    "rate limit": Quirk(busy(429, 1), "outage"),
-    "rate limit until a date": Quirk(busy(429, "Wed, 21 Oct 2099 07:28:00 GMT"), "outage"),
-    "rate limit for ever": Quirk(busy(429, 999_999_999), "outage"),
-    "rate limit in a 200": Quirk(sends({"error": {"message": "Slow down", "code": 429}}), "outage"),
-    "failure in a 200": Quirk(sends({"error": {"message": "Provider failed", "code": 502}, "choices": None}), "outage"),
-    "failure in a choice": Quirk(says("", error={"message": "Provider failed", "code": 502}), "outage"),
-    "silence": Quirk(hangs, "outage"),
-    "hung up": Quirk(hangs_up, "outage"),
-    "reset": Quirk(resets, "outage"),
-    "cut in the body": Quirk(writes(HEAD + b"Content-Length: 9999\r\n\r\n", b'{"choices": ['), "outage"),
-    "cut in a chunk": Quirk(writes(CHUNKED, b"ff\r\n{"), "outage"),
-    "cut in the headers": Quirk(writes(HEAD), "outage"),
-    "not HTTP": Quirk(writes(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "outage"),
-    "a status that is none": Quirk(writes(b"HTTP/1.1 9999 ?\r\n\r\n"), "outage"),
-    "endless headers": Quirk(writes(HEAD, b"X: y\r\n" * 50_000), "outage"),
-    "slow bytes": Quirk(DRIPS["body"], "outage"),
-    # Refusals for good.
-    "key refused": Quirk(fails(401, "Wrong key"), "refused"),
-    "not allowed": Quirk(fails(403, "Not for this key"), "refused"),
-    "proxy's page": Quirk(sends(b"<html>Blocked by policy</html>", 403, "text/html", {"Via": "1.1 proxy"}), "refused"),
-    "proxy wants a name": Quirk(sends(b"", 407, "text/html", {"Proxy-Authenticate": "Basic"}), "refused"),
-    "no credit": Quirk(fails(429, "The quota is used up", code="insufficient_quota"), "refused"),
-    "payment required": Quirk(fails(402, "Buy credits"), "refused"),
-    "unknown model": Quirk(fails(404, "No such model", code="model_not_found"), "refused"),
-    "unknown path": Quirk(sends(b"404 page not found", 404, "text/plain"), "refused"),
-    "method not allowed": Quirk(sends(b"", 405), "refused"),
-    "redirect": Quirk(sends(b"", 307, headers={"Location": "/elsewhere"}), "refused"),
-    "prompt too long": Quirk(fails(400, "At most 4096 tokens", code="context_length_exceeded"), "refused"),
-    "max_tokens": Quirk(refuses("max_tokens", "Unknown 'max_tokens'; send 'max_completion_tokens'."), "refused"),
-    "temperature": Quirk(refuses("temperature", "'temperature' can only be 1 for this model."), "refused"),
-    "seed": Quirk(refuses("seed", status=422), "refused"),
-    "response_format": Quirk(refuses("response_format"), "refused"),
-    "structured_outputs": Quirk(refuses("structured_outputs"), "refused"),
-    # Answers in an unusual wrapping.
-    "text/plain": Quirk(says("hello", "text/plain"), "readable"),
-    "no content type": Quirk(says("hello", ""), "readable"),
-    "event stream by name only": Quirk(says("hello", "text/event-stream"), "readable"),
-    "BOM": Quirk(sends(b"\xef\xbb\xbf" + json.dumps(completion("hello")).encode()), "readable"),
-    "packed unasked": Quirk(
-        sends(gzip.compress(json.dumps(completion("hello")).encode()), headers={"Content-Encoding": "gzip"}), "readable"
-    ),
-    "parts": Quirk(says([{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]), "readable"),
-    "no usage": Quirk(says("hello", body={"usage": ABSENT}), "readable"),
-    "usage null": Quirk(says("hello", body={"usage": None}), "readable"),
-    "usage 0/0": Quirk(says("hello", body={"usage": {"prompt_tokens": 0, "completion_tokens": 0}}), "readable"),
-    "usage in words": Quirk(says("hello", body={"usage": {"prompt_tokens": "11"}}), "readable"),
-    "absurd usage": Quirk(says("hello", body={"usage": {**SOUND, "completion_tokens": 10**12}}), "readable"),
-    "until the connection ends": Quirk(
-        writes(HEAD + b"Connection: close\r\n\r\n", json.dumps(completion("hello")).encode()), "readable"
-    ),
-    # Texts that need reading.
-    "a thought first": Quirk(says("<think>1+2 is 3.</think>\n\nhello"), "readable"),
-    "a thought that has no beginning": Quirk(says("1+2 is 3.</think>hello"), "readable"),
-    "a thought in its own field": Quirk(thinks("1+2 is 3.", "hello"), "readable"),
-    "fence": Quirk(says(f"```json\n{DIRECTIVE}\n```"), "readable"),
-    "prose": Quirk(says(f"Sure! Here it is:\n{DIRECTIVE}\nGood luck!"), "readable"),
-    "BOM in the text": Quirk(says(f"\ufeff{DIRECTIVE}"), "readable"),
-    "list": Quirk(says("- a0: go"), "readable"),
-    # Answers that are none.
-    "only a thought": Quirk(thinks("1+2 is 3.", ""), "unusable"),
-    "only a thought, and no content": Quirk(thinks("1+2 is 3.", None, "reasoning"), "unusable"),
-    "a thought that was cut": Quirk(says("<think>1+2 is", finish_reason="length"), "unusable"),
-    "empty": Quirk(says("", finish_reason="stop"), "unusable"),
-    "no text": Quirk(says(None), "unusable"),
-    "refusal": Quirk(says(None, message={"content": None, "refusal": "I cannot help with that."}), "unusable"),
-    "filtered": Quirk(says("", finish_reason="content_filter"), "unusable"),
-    "no choices": Quirk(says("x", body={"choices": []}), "unusable"),
-    "half characters": Quirk(says("\ud83d"), "unusable"),
-    "long text": Quirk(says("é" * 33_000), "unusable"),
-    "page": Quirk(sends(PAGE, kind="text/html; charset=utf-8"), "unusable"),
-    "half JSON": Quirk(sends(b'{"choices": ['), "unusable"),
-    "not UTF-8": Quirk(sends(json.dumps(completion("é"), ensure_ascii=False).encode("latin-1")), "unusable"),
-    "deep JSON": Quirk(sends(b"[" * 100_000), "unusable"),
-    "a list": Quirk(sends([1, 2]), "unusable"),
-    "nothing": Quirk(sends(b""), "unusable"),
-    "no content": Quirk(writes(b"HTTP/1.1 204 No Content\r\n\r\n"), "unusable"),
-    "oversized": Quirk(sends(b" " * (5 << 20)), "unusable"),
-}
-"""One of each kind, as public bug reports have them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fakes.endpoint import Endpoint
@@ -19,7 +19,7 @@ MOST = (len(PLAIN.prompt), 7)
 """Tokens that PLAIN is charged when nobody says what it cost."""
 MOST_CHAT = (len("Be brief.") + len("hi") + 2 * 16, 7)
 HELLO = TextResult("hello", 11, 3, "end")
-LATE = "timeout: no answer from the endpoint before the deadline (faults.call_timeout_s)"
+PROBE = replace(CHAT, prompt="Say yes.")
 
 
 async def at_once(_: float) -> None:
@@ -29,15 +29,16 @@ async def at_once(_: float) -> None:
 def model_at(
     at: Endpoint | str, key: str | None = None, sleep: Callable[[float], Any] = at_once, **settings: Any
 ) -> OpenAIModel:
+    """Return a model that waits 0.5, 1 and 0.5 s, in none of which time passes, before it gives up."""
     url = at if isinstance(at, str) else at.url
-    patience = {name: settings.pop(name, default) for name, default in (("retries", 2), ("timeout_s", 30.0))}
+    defaults = {"patience_s": 2.0, "timeout_s": 30.0, "on_event": lambda kind, **facts: None}
+    patience = {name: settings.pop(name, default) for name, default in defaults.items()}
     engine = OpenAIEngine(model="tiny", url=url, key_env=key and "MY_KEY", **settings)
     return OpenAIModel("tiny", engine, {"MY_KEY": key} if key else {}, sleep, **patience)
 
 
-def ask(at: Endpoint | str, request: TextRequest = PLAIN, limit_s: float | None = None, **settings: Any) -> TextResult:
-    deadline_s = None if limit_s is None else time.monotonic() + limit_s
-    return model_at(at, **settings).generate([request], deadline_s)[0]
+def ask(at: Endpoint | str, request: TextRequest = PLAIN, **settings: Any) -> TextResult:
+    return model_at(at, **settings).generate([request])[0]
 
 
 def fault_of(result: TextResult) -> str:

@@ -86,7 +86,7 @@ def standing_in(pool: ScriptedPool, weights: str = "w1", world: Callable[..., Wo
             raise SwarmError("no checkpoint at policies/gone")
         return LoadedModels(hashes={model: f"{weights}-{model}" for model in models})
 
-    def make_pool(config: Any, base_dir: Any, models: Any, telemetry: Any) -> Pool:
+    def make_pool(config: Any, base_dir: Any, models: Any, telemetry: Any, kept: Any) -> Pool:
         pool.emit = telemetry.emit
         return pool
 

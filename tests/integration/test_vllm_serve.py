@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes.endpoint_model import PROBE
 from fakes.real_weights import MODEL, needs_smollm2, needs_vllm
 from fakes.vllm_server import serving
 
@@ -51,7 +52,7 @@ def ask(prompt: str, **changes: object) -> TextRequest:
 def test_answers_and_what_they_cost_are_those_of_the_same_weights_here(endpoint: OpenAIModel) -> None:
     from swarm.backends.transformers import TransformersModel
 
-    endpoint.check()
+    assert endpoint.check(PROBE)[0] == "pattern"
     asked = [ask(prompt) for prompt in ("What is the capital of France?", "Name three colours.", "Say hello.")]
     asked += [ask("Once upon a time", system=None), ask("Write a list.", stop=("2",), max_new_tokens=40)]
     here = TransformersModel(open_model(MODEL, find_model(MODEL, Path()))).generate(asked)
@@ -77,9 +78,9 @@ def test_forms_are_kept(endpoint: OpenAIModel) -> None:
 
 def test_a_wrong_key_or_name_is_one_line(url: str) -> None:
     with pytest.raises(SwarmError, match="refuses the key: check what is in K"):
-        OpenAIModel("smollm2", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": "another"}).check()
-    with pytest.raises(SwarmError, match="has no model 'smollm'; it offers smollm2"):
-        OpenAIModel("smollm", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": KEY}).check()
+        OpenAIModel("smollm2", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": "another"}).check(PROBE)
+    with pytest.raises(SwarmError, match=r"knows no model 'smollm'.*; it offers smollm2"):
+        OpenAIModel("smollm", OpenAIEngine(model="smollm2", url=url, key_env="K"), {"K": KEY}).check(PROBE)
 
 
 @pytest.mark.ray

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,8 +20,9 @@ from swarm import cli
 from swarm.commands import watcher
 from swarm.commands.run_folder import existing_run
 from swarm.doctor import Finding
-from swarm.errors import SwarmError
+from swarm.errors import Outage, SwarmError
 from swarm.record.journal import JournalWriter
+from swarm.record.tally import Tally
 
 COMMANDS = [
     "run",
@@ -47,9 +48,10 @@ class Outcome:
     solved: int = 3
     tokens: int = 12_345
     faults: int = 0
-    exit_code: int = 0
+    failure: str | None = None
     journal_hash: str = "c0ffee"
     played: bool = True
+    tally: Tally = field(default_factory=Tally)
 
 
 class FakeProcess:
@@ -210,9 +212,32 @@ def test_a_sweep_is_named_after_its_experiment(swarm, provide, capsys):
     assert "runs/demo-sweep/sweep.png" in capsys.readouterr().out
 
 
-def test_failed_run_passes_its_exit_code_on(swarm, provide):
-    provide("swarm.run.runner", start_run=runner_that(lambda: Outcome(reason="faults", exit_code=1)))
+def test_failed_run_is_exit_1_and_says_why(swarm, provide, capsys):
+    tally = Tally()
+    for fault in ("HTTP 401: no key 17", "HTTP 401: no key 18", "timeout"):
+        tally.take({"kind": "tick", "agents": [{"agent": "a0", "fault": fault}], "coordinator": None})
+    outcome = Outcome(reason="faults", faults=3, failure="too many faults ended the run", tally=tally)
+    provide("swarm.run.runner", start_run=runner_that(lambda: outcome))
     assert swarm("run", "x.yaml") == 1
+    shown = capsys.readouterr()
+    assert "3; most often: 2 x HTTP 401: no key 17" in shown.out
+    assert shown.err == "error: too many faults ended the run; most often: 2 x HTTP 401: no key 17\n"
+
+
+def test_an_outage_is_exit_1_and_one_line_that_ends_with_the_resume_command(swarm, provide, capsys):
+    """Failed at e48e5b3: there were no outages."""
+    provide("swarm.run.runner", start_run=runner_that(raising(Outage("nobody answers at x for 600 s"))))
+    assert swarm("run", "x.yaml") == 1
+    shown = capsys.readouterr().err
+    assert shown == "error: nobody answers at x for 600 s; continue with: swarm resume runs/demo-s0\n"
+
+
+def test_an_outage_stops_a_comparison_which_the_same_command_continues(swarm, provide, capsys):
+    """Failed at e48e5b3: exit code 2, and not a word of how to go on."""
+    provide("swarm.compare.runs", compare_arms=lambda *_: raising(Outage("nobody answers at x for 600 s"))())
+    assert swarm("compare", "x.yaml") == 1
+    shown = capsys.readouterr().err
+    assert shown == "error: nobody answers at x for 600 s; the same command continues where it was\n"
 
 
 def test_user_mistake_is_one_line_and_exit_2(swarm, provide, capsys):

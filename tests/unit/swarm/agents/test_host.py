@@ -252,6 +252,44 @@ def test_chats_of_agents_tell_the_engine_their_opening(tiny_policy: Path, monkey
     assert [reply.fault for reply in together] == [None] * 3
 
 
+def chatting(monkeypatch: pytest.MonkeyPatch, text: str, keep: bool = False) -> ActReply:
+    """Return the reply of an agent whose model answers a chat with a text."""
+    monkeypatch.setattr(Host, "_engine", lambda self, path, parts: FakeEngine(lambda r: result(text)))
+    one = spec(system="one of many", chat=ChatFormat("{{ messages[-1].content }}", (), {}))
+    one = dataclasses.replace(one, config=one.config.model_copy(update={"keep_thoughts": keep}))
+    return Host(one, {"somewhere": SharedModel({}, "", 0, 1, {})}).act([request("a0")])[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nwhat now?\n</think>\n\n1+1\nThat is it.",
+        "well\n</think>1+1",
+        "```\n1+1\n```",
+        "```python\n1+1\n```",
+        "\ufeff`1+1`",
+    ],
+)
+def test_the_action_is_what_an_answer_says_beside_thoughts_and_code_marks(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Failed at e48e5b3: `<think>...</think>1+1` gave the action `<think>`, a block of code its first mark."""
+    reply = chatting(monkeypatch, text)
+    assert (reply.text, reply.fault, reply.tokens, reply.thoughts) == ("1+1", None, 5, "")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "<think>what now?", "<think>a</think>", "```\n```"])
+def test_an_answer_without_an_action_is_a_fault(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Failed at e48e5b3: it was the empty action, or a mark."""
+    reply = chatting(monkeypatch, text)
+    assert (reply.text, reply.tokens, bool(reply.fault)) == ("", 5, True)
+
+
+def test_thoughts_reach_the_record_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chatting(monkeypatch, "<think>hm</think>1+1", keep=True).thoughts == "hm"
+    assert chatting(monkeypatch, "<think>hm", keep=True).thoughts == "hm"
+
+
 def test_a_pattern_that_no_token_fits_is_a_fault_of_its_request_alone(tiny_policy: Path) -> None:
     agents = AgentsConfig(engine=UlmEngine(model="somewhere"), constrained=True)
     host = Host(host_spec(agents, threads_per_host=1), {"somewhere": shared(tiny_policy)})

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from swarm.agents.host import HostSpec, TokenCounter
 from swarm.agents.model_sizes import check_adapter, check_sizes, num_weights
 from swarm.agents.models import current_hash, load_models
+from swarm.backends.kept import KEPT_NAME, KeptReplies
 from swarm.backends.models import find_model
 from swarm.backends.vllm import require_vllm
 from swarm.compare.arms import ARMS
@@ -66,7 +67,11 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
     found = load_models(config, place)
     assert [model.engine.url for model in (found.agents, found.coordinator)] == urls  # type: ignore[union-attr]
     assert (found.agents.tokenizer is None, found.coordinator.tokenizer) == (False, None)
-    started = start_remote(found, 60.0, lambda kind, **facts: None)
+    assert [(kind, facts["whose"]) for kind, facts in found.events] == [
+        ("endpoint_check", "agents"),
+        ("endpoint_check", "coordinator"),
+    ]
+    started = start_remote(found, config.faults, lambda kind, **facts: None, KeptReplies(place / KEPT_NAME))
     assert [repr(started[whose]) for whose in ("agents", "coordinator")] == [
         f"OpenAIModel('default', '{u}')" for u in urls
     ]

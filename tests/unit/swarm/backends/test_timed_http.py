@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from fakes.endpoint import (
-    DRIPS,
-    HEAD,
-    QUIRKS,
-    Endpoint,
-    Handler,
-    Reply,
-    busy,
-    hangs,
-    hangs_up,
-    resets,
-    says,
-    sends,
-    writes,
-)
+from fakes.endpoint import Endpoint, Handler, Reply, busy, hangs, hangs_up, resets, says, sends, writes
+from fakes.endpoint_quirks import DRIPS, HEAD, QUIRKS
 
-from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedClient
+from swarm.backends.timed_http import MAX_BODY_BYTES, Answer, TimedClient, is_loopback, proxy_for
 from swarm.errors import SwarmError
 
 SLOW = {**DRIPS, "silence": hangs}
@@ -34,7 +23,7 @@ SLOW = {**DRIPS, "silence": hangs}
 
 @pytest.fixture
 def client() -> Iterator[TimedClient]:
-    client = TimedClient(None, 2)
+    client = TimedClient(None, 2, "http://127.0.0.1/v1")
     yield client
     client.close()
 
@@ -97,7 +86,8 @@ def test_time_limits_hold_through_a_proxy(endpoint: Endpoint, monkeypatch: pytes
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     endpoint.replies.append(DRIPS["headers"])
-    client = TimedClient(None, 1)
+    client = TimedClient(None, 1, "http://far.invalid/v1")
+    assert client.proxy == endpoint.url.removeprefix("http://").removesuffix("/v1")
     assert exchange(client, "http://far.invalid/v1", 0.2).trouble == "timeout: no answer within 0.2 s"
     assert exchange(client, "http://far.invalid/v1").status == 200
     assert endpoint.asked[0].path == "http://far.invalid/v1/completions"
@@ -107,7 +97,65 @@ def test_time_limits_hold_through_a_proxy(endpoint: Endpoint, monkeypatch: pytes
 def test_a_proxy_that_cannot_be_used_is_the_users_mistake(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(SwarmError, match=r"a proxy or certificate that the environment names .*: check HTTP_PROXY"):
-        TimedClient(None, 1)
+        TimedClient(None, 1, "http://far.invalid/v1")
+    TimedClient(None, 1, "http://localhost/v1")
+
+
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST.",
+    "a.localhost",
+    "127.0.0.1",
+    "127.9.9.9",
+    "::1",
+    "0.0.0.0",  # noqa: S104
+    "::",
+    "::ffff:127.0.0.1",
+]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_this_machine_is_never_asked_through_a_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed at e48e5b3."""
+    monkeypatch.setenv("ALL_PROXY", "http://far.invalid:3128")
+    url = f"http://[{host}]:8000/v1" if ":" in host else f"http://{host}:8000/v1"
+    assert is_loopback(host)
+    assert proxy_for(url) == TimedClient(None, 1, url).proxy == ""
+
+
+def test_a_proxy_in_the_environment_does_not_keep_from_a_local_endpoint(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed at e48e5b3: the proxy was asked, and nobody answers there."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "")
+    url = endpoint.url.replace("127.0.0.1", "localhost")
+    assert exchange(TimedClient(None, 1, url), url).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "not_for", "is_asked"),
+    [
+        ("far.invalid", "", True),
+        ("far.invalid", "other.invalid", True),
+        ("far.invalid", "*", False),
+        ("far.invalid", ".invalid", False),
+        ("far.invalid:8000", "far.invalid:8000", False),
+        ("10.1.2.3", "10.0.0.0/8, 192.168.0.0/16", False),
+        ("11.1.2.3", "10.0.0.0/8", True),
+        ("[fd00::1]", "fd00::/8", False),
+        ("localhost.invalid", "", True),
+    ],
+)
+def test_others_are_asked_through_the_proxy_that_the_environment_names(
+    host: str, not_for: str, is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "someone:secret@proxy.invalid:3128")
+    monkeypatch.setenv("no_proxy", not_for)
+    assert proxy_for(f"http://{host}/v1") == ("http://someone:secret@proxy.invalid:3128" if is_asked else "")
+    assert TimedClient(None, 1, f"http://{host}/v1").proxy == ("proxy.invalid:3128" if is_asked else "")
 
 
 @pytest.mark.parametrize(
@@ -168,9 +216,13 @@ def test_an_endless_body_is_cut(client: TimedClient, endpoint: Endpoint) -> None
     assert sent < 4 * MAX_BODY_BYTES
 
 
-def test_a_packed_body_is_not_unpacked(client: TimedClient, endpoint: Endpoint) -> None:
-    endpoint.reply = QUIRKS["packed unasked"].reply
-    assert exchange(client, endpoint.url).body.startswith(b"\x1f\x8b")
+def test_a_body_that_is_packed_unasked_is_unpacked_up_to_the_limit(client: TimedClient, endpoint: Endpoint) -> None:
+    """Failed at e48e5b3: packed bodies were no JSON."""
+    endpoint.replies.append(QUIRKS["packed unasked"].reply)
+    bomb = gzip.compress(b" " * (64 << 20))
+    endpoint.reply = sends(bomb, headers={"Content-Encoding": "gzip"})
+    assert exchange(client, endpoint.url).body.startswith(b"{")
+    assert len(exchange(client, endpoint.url).body) == MAX_BODY_BYTES + 1
     assert endpoint.asked[0].headers["Accept-Encoding"] == "identity"
 
 
@@ -185,7 +237,7 @@ def test_redirects_are_not_followed(client: TimedClient, endpoint: Endpoint, sta
 @pytest.mark.parametrize(
     ("after", "after_s"),
     [("45", 45), ("2.5", 2.5), ("0", 0), ("999999999", 999_999_999)]
-    + [(text, 0) for text in ("soon", "-5", "nan", "1e9", "Wed, 21 Oct 2099 07:28:00 GMT")],
+    + [(text, 0) for text in ("soon", "-5", "nan", "1e9", "Wed, 21 Oct 2015 07:28:00 GMT")],
 )
 def test_retry_after_is_read_as_seconds(client: TimedClient, endpoint: Endpoint, after: str, after_s: float) -> None:
     endpoint.reply = busy(429, after)
@@ -193,13 +245,19 @@ def test_retry_after_is_read_as_seconds(client: TimedClient, endpoint: Endpoint,
     assert (answer.status, answer.content_type, answer.retry_after_s) == (429, "application/json", after_s)
 
 
+def test_retry_after_is_read_as_a_date(client: TimedClient, endpoint: Endpoint) -> None:
+    """Failed at e48e5b3: dates counted as no wait."""
+    endpoint.reply = busy(503, formatdate(time.time() + 100, usegmt=True))
+    assert 90 < exchange(client, endpoint.url).retry_after_s < 110
+
+
 def test_without_a_key_no_authorization_is_sent_even_if_netrc_has_one(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    exchange(TimedClient(None, 1), endpoint.url)
-    exchange(TimedClient("abc", 1), endpoint.url)
+    exchange(TimedClient(None, 1, endpoint.url), endpoint.url)
+    exchange(TimedClient("abc", 1, endpoint.url), endpoint.url)
     assert [asked.headers.get("Authorization") for asked in endpoint.asked] == [None, "Bearer abc"]
 
 

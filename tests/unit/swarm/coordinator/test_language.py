@@ -15,7 +15,7 @@ from swarm.backends.protocol import TextRequest, TextResult
 from swarm.config.experiment import CoordinatorConfig
 from swarm.coordinator.digest import bounded, digest_lines
 from swarm.coordinator.kinds import make_coordinator, playbook
-from swarm.coordinator.language import LanguageCoordinator, read_directives
+from swarm.coordinator.language import LanguageCoordinator
 from swarm.coordinator.protocol import Setup
 from swarm.errors import SwarmError
 from swarm.messages import DirectRequest
@@ -193,21 +193,69 @@ def test_what_a_server_makes_of_the_schema_is_what_is_passed_on(
         assert is_written == (text == "" or reply.directives == dict.fromkeys(AGENTS, text.rstrip())), text
 
 
-@given(st.text(), st.booleans())
-def test_any_answer_is_read(text: str, cut: bool) -> None:
-    said = read_directives(text, AGENTS, cut)
-    assert set(said) <= set(AGENTS)
-    assert all(0 < len(directive) <= 80 for directive in said.values())
+@given(st.text())
+def test_what_is_passed_on_is_short_and_for_agents_that_there_are(text: str) -> None:
+    (reply,) = language(Scripted(lambda r: text), config(), TOOLS).direct([request()])
+    assert set(reply.directives) <= set(AGENTS)
+    assert all(0 < len(directive) <= 80 for directive in reply.directives.values())
 
 
-def test_half_an_entry_of_an_answer_that_was_cut_is_left_out() -> None:
-    assert read_directives("a0: go 12\na1: go 1", AGENTS, cut=True) == {"a0": "go 12"}
-    assert read_directives('{"a0": "go 12", "a1": "go 1', AGENTS, cut=True) == {"a0": "go 12"}
-    assert read_directives("a0: go 12\na1: go 1", AGENTS) == {"a0": "go 12", "a1": "go 1"}
+@pytest.mark.parametrize("engine", ["openai", "vllm"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```json\n{"a0": "go north"}\n```',
+        'Here is what I say:\n{"a0": "go north"}\nLet me {know}.',
+        '\ufeff{"a0": "go north"}',
+        "- a0: go north",
+        "* **a0**: go north",
+        "**a0:** go north",
+        "1. a0 - go north",
+        "{'a0': 'go north',}",
+        '{"directives": {"a0": "go north"}}',
+        '[{"agent": "a0", "directive": "go north"}]',
+        "[{'agent_id': 'A0', 'instruction': 'go north'},]",
+        '{"plan": "a1 waits", "a0": {"directive": "go north"}, "a1": null}',
+        "| agent | directive |\n|---|---|\n| a0 | go north |",
+        "Agent a0 -> `go north`",
+    ],
+)
+def test_directives_are_read_in_whatever_a_model_wraps_them(answer: str, engine: str) -> None:
+    """Failed at e48e5b3: no directive and no fault."""
+    (reply,) = language(Scripted(lambda r: answer), config(engine), TOOLS).direct([request()])
+    assert (reply.directives, reply.fault) == ({"a0": "go north"}, None)
 
 
-def test_deeply_nested_json_is_no_crash() -> None:
-    assert read_directives('{"a0":' + "[" * 100_000, AGENTS) == {}
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("I would send everybody north.", "no directive can be read in the answer I would send everybody north."),
+        ('{"a0": ["go", "north"]}', "what a0 is told is no directive: ['go', 'north']"),
+        ('{"a9": "go north"}', "it directs only a9, and nobody of them can be directed now"),
+        ('{"orders": "go north"}', "no directive can be read"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_fault(answer: str, says: str) -> None:
+    """Failed at e48e5b3: no directive and no fault."""
+    (reply,) = language(Scripted(lambda r: answer), config(), TOOLS).direct([request()])
+    assert (reply.directives, reply.calls) == ({}, 1)
+    assert says in str(reply.fault)
+
+
+def test_a_text_that_is_no_directive_is_a_fault_beside_those_that_are() -> None:
+    """Failed at e48e5b3: it was left out without a word."""
+    book = SplitNumbersPlaybook()
+    briefing = book.briefings(request())[0]
+    good, (agent, other) = next(iter(briefing.options.values())), briefing.agents[:2]
+    model = Scripted(lambda r: f"{agent}: {good}.\n{other}: rm -rf /\n")
+    (reply,) = language(model, config(), TOOLS, book).direct([request()])
+    assert (reply.directives, reply.fault) == ({agent: good}, f"what {other} is told is no directive: rm -rf /")
+
+
+@pytest.mark.parametrize("answer", ["", "{}", "[]", "none", "None.", '{"a0": "", "a1": "none"}', '{"directives": {}}'])
+def test_a_clear_no_directives_is_no_fault(answer: str) -> None:
+    (reply,) = language(Scripted(lambda r: answer), config(), TOOLS).direct([request()])
+    assert (reply.directives, reply.fault) == ({}, None)
 
 
 def test_a_fault_of_the_model_is_the_calls_fault() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.endpoint_model import HELLO
 from fakes.scripted_person import RANDOM, Steady, approve, records
 
 from swarm.agents.host import Host
@@ -159,7 +160,7 @@ def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(
             return [DirectReply(r.key, dict.fromkeys(reversed(r.agents), "[1]"), 5, 5, 1) for r in requests]
 
     monkeypatch.setattr("swarm.agents.local_pool.Host", Scripted)
-    monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
+    monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self, probe: ("pattern", HELLO))
     config, path = experiment(
         agents={**RANDOM, "count": 12},  # a10 comes before a2 in a record
         coordinator={"kind": "model", "engine": {"kind": "openai", "model": "m", "url": "http://localhost:1/v1"}},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.endpoint_model import HELLO
 from fakes.records import rewrite
 from fakes.scripted_person import RANDOM
 
@@ -64,7 +65,7 @@ def directing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[DirectRequ
                 return [ActReply(request.key, request.prompt.splitlines()[-1], 5, 5) for request in requests]
 
         monkeypatch.setattr("swarm.agents.local_pool.Host", Scripted)
-        monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self: None)
+        monkeypatch.setattr("swarm.backends.openai.OpenAIModel.check", lambda self, probe: ("pattern", HELLO))
 
     return install
 
