@@ -25,6 +25,9 @@ def worlds(
     check: Annotated[
         bool, typer.Option("--check", help="Play the world and list the rules of the contract it breaks.")
     ] = False,
+    contained: Annotated[
+        bool, typer.Option("--contained", help="With --check: play it in a child interpreter, as world.contained does.")
+    ] = False,
 ) -> None:
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
     from swarm.errors import SwarmError
@@ -40,7 +43,7 @@ def worlds(
         typer.echo("\nmore: swarm worlds ID")
     elif not check:
         _show(world_class(world_id))
-    elif violations := check_world(world_id):
+    elif violations := check_world(world_id, contained=contained):
         typer.echo("\n".join(violations))
         raise typer.Exit(1)
     else:
@@ -52,6 +55,7 @@ def _show(world_type: type[World]) -> None:
 
     from swarm.commands.settings import setting_lines
     from swarm.config.describe import describe
+    from worlds.contained import open_checked
 
     typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
     options = describe(world_type.Options)[0].settings
@@ -59,7 +63,7 @@ def _show(world_type: type[World]) -> None:
     if required := [one.name for one in options if one.default is None]:
         typer.echo(f"\nno example: {', '.join(required)} must be given first")
         return
-    world = world_type(2, world_type.Options())
+    world = open_checked(world_type.id, 2)
     observations, _ = world.reset(0, {"episode": 0})
     typer.echo("\nTools")
     for tool in world.tools():

@@ -28,6 +28,13 @@ class WorldConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """The world's own settings; `swarm worlds ID` lists them."""
 
+    contained: Annotated[bool, PHYSICAL] = False
+    """Run the world in a child interpreter: for one that hangs where the time limit does not reach it, that takes the
+    process down, or eats its memory. Its episode ends as a fault, and the run goes on."""
+
+    memory_mb: Annotated[int, PHYSICAL] = Field(2048, ge=64)
+    """Address space of that child, in MiB."""
+
 
 class AgentsConfig(Section):
     """The agents that search for the goal."""
@@ -132,7 +139,7 @@ class FaultsConfig(Section):
     """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
 
     call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    """Seconds after which a model call is cut and recorded as a fault."""
+    """Seconds after which a model call, or an answer of the world, is cut and recorded as a fault."""
 
 
 class RuntimeConfig(Section):

@@ -233,7 +233,7 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
-    return open_world(config.world.id, config.agents.count, config.world.options, base_dir)
+    return open_world(config.world, config.agents.count, base_dir, config.faults.call_timeout_s)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

@@ -20,10 +20,11 @@ from swarm.record.journal import JournalWriter
 from swarm.record.records import End, Record, Tick, faults_in
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
-from swarm.run.episode import Episode, WorldFaultError, follow
+from swarm.run.episode import Episode, follow
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
+from worlds.results import WorldFaultError
 
 
 class _Turn(NamedTuple):
@@ -237,14 +238,19 @@ class Runtime:
 
     def _act(self, turns: Mapping[int, Sequence[_Turn]], pool: Pool) -> dict[int, list[ActReply]]:
         """Return the replies of all turns, asked for with one call to the pool; turns and replies are by episode."""
-        asked = [(self.live[index], turn) for index, admitted in turns.items() for turn in admitted]
-        if isinstance(self.config.agents.engine, RandomEngine):
-            replies = [self._act_randomly(episode, turn, pool) for episode, turn in asked]
-        else:
-            replies = pool.act([self._request(episode, turn) for episode, turn in asked]) if asked else []
         found: dict[int, list[ActReply]] = {index: [] for index in turns}
-        for (episode, _), reply in zip(asked, replies, strict=True):
-            found[episode.index].append(reply)
+        requests: list[ActRequest] = []
+        for index, admitted in turns.items():
+            episode = self.live[index]
+            try:
+                if isinstance(self.config.agents.engine, RandomEngine):
+                    found[index] = [self._act_randomly(episode, turn, pool) for turn in admitted]
+                else:
+                    requests += [self._request(episode, turn) for turn in admitted]
+            except WorldFaultError as error:
+                episode.fault = error
+        for reply in pool.act(requests) if requests else []:
+            found[reply.key[0]].append(reply)
         return found
 
     def _request(self, episode: Episode, turn: _Turn) -> ActRequest:
