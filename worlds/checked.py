@@ -139,6 +139,15 @@ def checked(world: World, limit_s: float = LIMIT_S) -> CheckedWorld:
     return CheckedWorld(type(world), world.options, ask)
 
 
+def card(cls: type[World]) -> str:
+    """Return the card of a world.
+
+    Raises:
+        WorldFaultError: it is no text.
+    """
+    return str(_ask_here(f"world {cls.id}", "card", str, cls.card))
+
+
 def other_options(cls: type[World], name: str, options: WorldOptions) -> WorldOptions | None:
     """Return what `World.full_view` or `World.for_training` makes of options.
 

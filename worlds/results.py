@@ -277,6 +277,11 @@ def plain(whose: str, name: str, kind: Any, ask: Callable[[], bytes]) -> Any:
         raise WorldFaultError(whose, faults) from error
 
 
+def plain_value(whose: str, name: str, kind: Any, value: Any) -> Any:
+    """Return what somebody's code has returned as plain data of a kind; as `plain` otherwise."""
+    return plain(whose, name, kind, lambda: text_of(lambda: value))
+
+
 def refuse(whose: str, faults: Mapping[str, str]) -> None:
     """Raise faults, if there are any."""
     if faults:

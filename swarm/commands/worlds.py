@@ -32,14 +32,15 @@ def worlds(
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
     from swarm.errors import SwarmError
     from worlds.check import check_world
+    from worlds.checked import card
     from worlds.registry import available, world_class
 
     if world_id is None:
         if check:
             raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")
         for name in (ids := available()):
-            card = world_class(name).card().splitlines()
-            typer.echo(f"{name:<{max(map(len, ids))}}  {card[0] if card else ''}")
+            lines = card(world_class(name)).splitlines()
+            typer.echo(f"{name:<{max(map(len, ids))}}  {lines[0] if lines else ''}")
         typer.echo("\nmore: swarm worlds ID")
     elif not check:
         _show(world_class(world_id))
@@ -55,9 +56,10 @@ def _show(world_type: type[World]) -> None:
 
     from swarm.commands.settings import setting_lines
     from swarm.config.describe import describe
+    from worlds.checked import card
     from worlds.contained import open_checked
 
-    typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
+    typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(card(world_type))}\n\nOptions (world.options in YAML)")
     options = describe(world_type.Options)[0].settings
     typer.echo("\n".join(setting_lines(options)))
     if required := [one.name for one in options if one.default is None]:

@@ -35,6 +35,11 @@ class WorldConfig(Section):
     memory_mb: Annotated[int, PHYSICAL] = Field(2048, ge=64)
     """Address space of that child, in MiB."""
 
+    @property
+    def contained_mb(self) -> int | None:
+        """The memory of the child; None without one."""
+        return self.memory_mb if self.contained else None
+
 
 class AgentsConfig(Section):
     """The agents that search for the goal."""

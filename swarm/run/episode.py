@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.agents.memory import AgentMemory
-from swarm.config.experiment import ExperimentConfig, WorldConfig
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActReply, DirectRequest
 from swarm.prompt import agent_prompt
@@ -26,23 +26,31 @@ MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
 
 
-def open_world(section: WorldConfig, num_agents: int, base_dir: Path, limit_s: float = LIMIT_S) -> World:
+def open_world(
+    world_id: str,
+    num_agents: int,
+    options: Mapping[str, Any],
+    base_dir: Path,
+    limit_s: float = LIMIT_S,
+    contained_mb: int | None = None,
+) -> World:
     """Return a world that is not reset yet, whose answers are plain data or a `WorldFaultError`.
 
     Args:
-        section: which world; a relative path in its option `file` starts from `base_dir`.
+        world_id: which one.
         num_agents: how many agents act in it.
+        options: its own; a relative path in the option `file` starts from `base_dir`.
         base_dir: the folder of the experiment.
         limit_s: seconds that one answer may take.
+        contained_mb: the memory of the child interpreter that it runs in; None runs it in this process.
 
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
-    options = section.options
     if isinstance(file := options.get("file"), str):
         options = {**options, "file": str(base_dir / file)}
     try:
-        return open_checked(section.id, num_agents, options, limit_s, section.memory_mb if section.contained else None)
+        return open_checked(world_id, num_agents, options, limit_s, contained_mb)
     except WorldError as error:
         raise SwarmError(str(error)) from error
 

@@ -233,7 +233,8 @@ def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, t
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
-    return open_world(config.world, config.agents.count, base_dir, config.faults.call_timeout_s)
+    world, limit_s = config.world, config.faults.call_timeout_s
+    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

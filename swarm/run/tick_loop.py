@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import JsonValue
+
 from swarm.agents.memory import AgentMemory
 from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
@@ -24,7 +26,7 @@ from swarm.run.episode import Episode, follow
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
-from worlds.results import WorldFaultError
+from worlds.results import WorldFaultError, plain_value
 
 
 class _Turn(NamedTuple):
@@ -297,7 +299,8 @@ class Runtime:
         found = {}
         for memory in self.memories:
             updates = {r.key[2]: data for r in replies for kind, data in r.updates if kind == memory.kind}
-            if body := memory.after_tick(record, result, updates):
+            body = memory.after_tick(record, result, updates)
+            if body := plain_value(f"memory {memory.kind}", "after_tick()", dict[str, JsonValue], body):
                 found[memory.kind] = body
         return found
 
