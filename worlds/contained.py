@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -43,15 +43,22 @@ class Contained:
         memory_mb: address space of the child, in MiB.
 
     Attributes:
-        life: a number that changes when a child ends, and with it whatever it held.
         lock: held during a call.
+        life: a number that changes when a child ends, and with it whatever it held.
     """
 
     def __init__(self, function: str, memory_mb: int) -> None:
         self.function, self.memory_mb = function, memory_mb
-        self.life, self.lock = 0, threading.RLock()
+        self.lock = threading.RLock()
+        self.life = 0
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
         self._end: Callable[[], object] = lambda: None
+
+    def is_running(self) -> bool:
+        """Return whether there is a child."""
+        if self._child is not None and self._child[0].poll() is not None:
+            self.close()  # it has ended while nothing was asked
+        return self._child is not None
 
     def __call__(self, arguments: Sequence[Any], limit_s: float = LIMIT_S) -> bytes:
         """Return what the function returns, as JSON text.
@@ -61,50 +68,54 @@ class Contained:
         """
         with self.lock:
             try:
-                if self._child is None:
-                    self._exchange(self._start(), None, START_S)
-                reply = self._exchange(self._start(), json.dumps(arguments).encode(), limit_s)
+                if not self.is_running():
+                    self._exchange(*self._start(), None, START_S)
+                return self._exchange(*self._start(), json.dumps(arguments).encode(), limit_s)
+            except CallError:
+                raise
             except BaseException:  # an answer that comes yet would be taken for that to the next call
                 self.close()
                 raise
-        if reply[:1] == b"-":
-            raise CallError(reply[1:].decode())
-        return reply[1:]
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
         """Return the child; start it, if there is none."""
-        if self._child is None:
-            ours, its = Pipe()
-            path = json.dumps([folder for folder in sys.path if folder])
-            arguments = [path, str(its.fileno()), self.function, str(self.memory_mb), str(os.getpid())]
-            with its:
-                process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-P", "-c", _BOOT, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,  # what a world prints is no answer
-                    pass_fds=[its.fileno()],
-                    start_new_session=True,  # Ctrl-C is for this process, which then ends the child
-                )
-            self._child = process, ours
-            self._end = weakref.finalize(self, _end, process, ours)
+        if self._child is not None:
+            return self._child
+        ours, its = Pipe()
+        path = json.dumps([folder for folder in sys.path if folder])
+        arguments = [path, str(its.fileno()), self.function, str(self.memory_mb), str(os.getpid())]
+        with its:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-c", _BOOT, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what a world prints is no answer
+                pass_fds=[its.fileno()],
+                start_new_session=True,  # Ctrl-C is for this process, which then ends the child
+            )
+        self._child = process, ours
+        self._end = weakref.finalize(self, _end, process, ours)
         return self._child
 
     def _exchange(
-        self, child: tuple[subprocess.Popen[bytes], Connection], request: bytes | None, limit_s: float
+        self, process: subprocess.Popen[bytes], line: Connection, request: bytes | None, limit_s: float
     ) -> bytes:
-        process, line = child
+        reply, fault = b"", f"took longer than {limit_s:g} s"
         try:
             if request is not None:
                 line.send_bytes(request)
             if line.poll(limit_s):
-                return line.recv_bytes(MAX_BYTES + 1)
-        except (EOFError, OSError) as error:
-            how = ""
+                reply = line.recv_bytes(MAX_BYTES + 1)
+        except (EOFError, OSError):
+            fault = "ended its process"
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(1)
-                how = f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-            raise CallError(f"ended its process{how}") from error
-        raise CallError(f"took longer than {limit_s:g} s")
+                fault += f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
+        if not reply:
+            self.close()
+            raise CallError(fault)
+        if reply[:1] == b"-":
+            raise CallError(reply[1:].decode())
+        return reply[1:]
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -124,13 +135,17 @@ def serve(line: str, function: str, memory_mb: str, parent: str) -> None:
     """Answer calls until the other end is closed; the main function of the child."""
     _end_with(int(parent))
     _limit_memory(int(memory_mb) * 2**20)
-    call = load(function, f"function {function!r}", CallError)
     with Connection(int(line)) as there, suppress(EOFError, OSError):
-        there.send_bytes(b"+")
+        try:
+            call = load(function, f"function {function!r}", CallError)
+            there.send_bytes(b"+")
+        except CallError as error:
+            there.send_bytes(b"-" + str(error).encode(errors="replace"))
+            os._exit(1)
         while True:
             arguments = json.loads(there.recv_bytes())
             try:
-                reply = b"+" + text_of(lambda: call(*arguments))  # noqa: B023
+                reply = b"+" + text_of(partial(call, *arguments))
             except CallError as error:
                 reply = b"-" + str(error).encode(errors="replace")
             there.send_bytes(reply)
@@ -220,7 +235,7 @@ class _Far:
         if name == "make":
             return self._ask(*self._past[0])
         with self._child.lock:
-            if self._life != self._child.life:
+            if not self._child.is_running() or self._life != self._child.life:
                 for call in self._past:
                     self._ask(*call)
             if name == "sample_action":

@@ -137,3 +137,15 @@ def test_a_child_imports_nothing_from_the_current_folder(tmp_path: Path, monkeyp
     child = Contained("queue:Queue.__name__.upper", 1024)
     assert child([]) == b'"QUEUE"'
     child.close()
+
+
+def test_a_child_that_ended_between_two_calls_is_nobodys_fault() -> None:
+    world, other = (open_checked(RogueWorld.id, 2, contained_mb=1500) for _ in range(2))
+    for one in (world, other):
+        one.reset(3, {"episode": 1})
+        one.step({"a0": "x"})
+    process = world._ask._child._child[0]  # type: ignore[attr-defined]
+    process.kill()
+    process.wait()
+    assert world.step({"a1": "y"}).observations["a0"] == "step 2"
+    assert (world.render(), other.render()) == ("x y", "x")
