@@ -79,14 +79,18 @@ def check_world(
     Raises:
         WorldError: there is no such world, or it refuses these options.
     """
-    if isinstance(wanted := world_id_or_factory, str):
+
+    def factory() -> CheckedWorld:
+        if not isinstance(world_id_or_factory, str):
+            return checked(world_id_or_factory(), _LIMIT_S)
         memory_mb = _CONTAINED_MB if contained else None
-        factory = partial(open_checked, wanted, num_agents, options, _LIMIT_S, memory_mb)
-    else:
-        factory = lambda: checked(wanted(), _LIMIT_S)  # noqa: E731
+        return open_checked(world_id_or_factory, num_agents, options, _LIMIT_S, memory_mb)
+
     inspection = _Inspection(factory)
-    with inspection.noting("world"):
+    try:
         inspection.check_class(factory())
+    except WorldFaultError as error:  # nor can it be played
+        return list(error.faults.values())
     for level in range(inspection.levels):
         for seed in seeds[: None if level == 0 else 1]:
             inspection.check_seed(seed, level, max_steps)

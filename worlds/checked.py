@@ -11,7 +11,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from worlds.protocol import Briefing, Example, Info, Lessons, Playbook, Situation, StepResult, World, WorldOptions
+from worlds.protocol import (
+    Briefing,
+    Example,
+    Info,
+    Lessons,
+    Playbook,
+    Situation,
+    StepResult,
+    Words,
+    World,
+    WorldOptions,
+)
 from worlds.results import (
     KINDS,
     LIMIT_S,
@@ -21,7 +32,6 @@ from worlds.results import (
     Start,
     Step,
     Text,
-    Words,
     plain,
     refuse,
     start_faults,
@@ -212,7 +222,7 @@ class CheckedLessons(Lessons):
 
     def __init__(self, world_id: str, lessons: Lessons) -> None:
         self._lessons, self._whose = lessons, f"world {world_id}"
-        kinds = Annotated[dict[Text, Annotated[list[Text], Field(min_length=1)]], Field(min_length=1)]
+        kinds = Annotated[dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
         self.tasks: Mapping[str, Sequence[str]] = self._get(
             "tasks", kinds, lambda: {task: list(shown) for task, shown in lessons.tasks.items()}
         )

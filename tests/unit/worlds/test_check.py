@@ -147,7 +147,7 @@ STEP_RULES = {
     "'step.infos.a0.facts.0.1': field required": _edited(
         infos=lambda m, _: {a: info | {"facts": [("x",)]} for a, info in m.items()}
     ),
-    "'step.infos.a0': input should be a valid dictionary, got 3": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
+    "'step.infos.a0': input should be an object, got 3": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
     "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
     "from sample_action were legal": _edited(infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}),
 }
@@ -260,7 +260,7 @@ RULES = {
     "'levels': input should be greater than 0, got 0": _with(levels=0),
     "step raised ValueError: level 2 is odd": _with(levels=3, step=_failing_at_level_2),
     "full_view returns neither options nor None": _with(full_view=classmethod(lambda cls, options: {"view": "all"})),
-    "'relabel.0': input should be a valid tuple, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
+    "'relabel.0': input should be a valid array, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
     "'inline': input should be a valid string, got 21": _with(inline=staticmethod(lambda *_: 21)),
     "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
     "'goal': not one line of text, got": _with(goal=lambda self: "two\nlines"),
@@ -328,13 +328,13 @@ BOOKS = {
     "'playbook.directive': no regular expression": {"directive": "("},
     "'playbook.menu': input should be a valid integer, got 'long'": {"menu": "long"},
     "rules() differs for equal situations": {"rules": lambda self, s: {"a0": _memory.choice(["go up", "go down"])}},
-    "'playbook.rules()': input should be a valid dictionary, got None": {"rules": lambda self, s: None},
+    "'playbook.rules()': input should be an object, got None": {"rules": lambda self, s: None},
     "rules() directs agents that it was not asked for: ['zz']": {"rules": lambda self, s: {"zz": "go up"}},
     "rules() says 'up', which does not match": {"rules": lambda self, s: {"a0": "up"}},
     "is no briefing for agents that can act": {"briefings": lambda self, s: [Briefing(("zz",), "x")]},
-    "playbook raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
+    "playbook.parse() raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
     "parse() says": {"parse": lambda self, text, briefing: {"a0": text}},
-    "'playbook.declined()': input should be a valid list, got None": {
+    "'playbook.declined()': input should be a valid array, got None": {
         "declined": lambda self, text, briefing, cut: None
     },
     "playbook test_check:Brought cannot be made": {"__init__": lambda self, world: None},
@@ -366,7 +366,7 @@ LESSONS = {
     "judge() refuses the answer of an example": {"judge": lambda *_: False},
     "judge() takes '' for right": {"judge": lambda *_: True},
     "'lessons.corpus('climber')": {"corpus": lambda *_: iter([3])},
-    "lessons raised KeyError": {"example": lambda *_: {}["x"]},
+    "lessons.climber raised KeyError": {"example": lambda *_: {}["x"]},
 }
 
 

@@ -69,7 +69,7 @@ def test_scalars_and_containers_of_other_types_become_pythons_own() -> None:
         state=lambda self: {
             "array": np.arange(2),
             "pair": (np.int64(1), _Yes.YES),
-            "map": {np.str_("a"): np.float64(1)},
+            np.str_("map"): np.float64(1),
         },
     )
     result = world.step({"a0": "x", "a1": "y"})
