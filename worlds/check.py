@@ -16,13 +16,13 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from pydantic import PositiveInt
-
 from worlds.check_parts import check_lessons, check_playbook
+from worlds.checked import CheckedWorld, checked, other_options
+from worlds.contained import open_checked
 from worlds.entry_points import error_line
-from worlds.plain import Start, Tools, WorldFaultError, plain, plain_step
-from worlds.protocol import Info, Line, StepResult, World
-from worlds.registry import VERSIONED, load_lessons, load_playbook, make
+from worlds.protocol import StepResult, World
+from worlds.registry import VERSIONED, load_lessons, load_playbook
+from worlds.results import WorldFaultError
 
 GARBAGE = (
     "",
@@ -46,6 +46,11 @@ GARBAGE = (
 
 _MIN_LEGAL_SHARE = 0.5
 
+_LIMIT_S = 10.0
+"""Of one answer. Nobody waits for a model here."""
+
+_CONTAINED_MB = 2048
+
 _Policy = Callable[[World, int], dict[str, str]]
 
 
@@ -56,6 +61,7 @@ def check_world(
     *,
     num_agents: int = 3,
     options: Mapping[str, Any] | None = None,
+    contained: bool = False,
 ) -> list[str]:
     """Return every rule of the contract that a world breaks, once each; an empty list is a pass.
 
@@ -68,15 +74,23 @@ def check_world(
         max_steps: steps per episode at most; an episode need not end within them.
         num_agents: agents, where an id is given.
         options: the world's options, where an id is given.
+        contained: play in a child interpreter, where an id is given (`worlds.contained`).
 
     Raises:
         WorldError: there is no such world, or it refuses these options.
     """
-    factory = world_id_or_factory
-    if isinstance(factory, str):
-        factory = partial(make, factory, num_agents, options)
+
+    def factory() -> CheckedWorld:
+        if not isinstance(world_id_or_factory, str):
+            return checked(world_id_or_factory(), _LIMIT_S)
+        memory_mb = _CONTAINED_MB if contained else None
+        return open_checked(world_id_or_factory, num_agents, options, _LIMIT_S, memory_mb)
+
     inspection = _Inspection(factory)
-    inspection.check_class(factory())
+    try:
+        inspection.check_class(factory())
+    except WorldFaultError as error:  # nor can it be played
+        return list(error.faults.values())
     for level in range(inspection.levels):
         for seed in seeds[: None if level == 0 else 1]:
             inspection.check_seed(seed, level, max_steps)
@@ -84,14 +98,10 @@ def check_world(
     return list(inspection.violations.values())
 
 
-class _PlayOverError(Exception):
-    """Ends a play; why is already noted."""
-
-
 class _Inspection:
     """The plays of one world; `violations` holds the first sighting of each broken rule."""
 
-    def __init__(self, factory: Callable[[], World]) -> None:
+    def __init__(self, factory: Callable[[], CheckedWorld]) -> None:
         self.factory = factory
         self.violations: dict[str, str] = {}
         self.where = ""
@@ -109,35 +119,23 @@ class _Inspection:
         """Note what goes wrong in the `with` block and end it; whatever a world raises is the finding."""
         try:
             yield
-        except _PlayOverError:
-            pass
         except WorldFaultError as error:
             for rule, text in error.faults.items():
                 self.require(False, rule, text)
         except Exception as error:
             self.require(False, f"{name} raises", f"{name} raised {error_line(error):.200}")
 
-    def take(self, name: str, function: Callable[[], Any], kind: Any = Any) -> Any:
-        """Return what the world returns, as plain data; note what is wrong with it and end the play."""
-        with self.noting(name):
-            return plain(name, kind, function())
-        raise _PlayOverError
-
-    def check_class(self, world: World) -> None:
+    def check_class(self, world: CheckedWorld) -> None:
         """Check what does not depend on an episode."""
-        world_id = getattr(world, "id", None)
+        world_id = getattr(world.cls, "id", None)
         named = VERSIONED.fullmatch(str(world_id)) is not None
         self.require(named, "id", f"id {world_id!r} is not lower-case words and a version, like 'maze-v0'")
-        self.require(bool(world.card()), "card", "the class has no card docstring")
+        self.require(bool(world.cls.card()), "card", "the class has no card docstring")
         with self.noting("levels"):
-            self.levels = self.take("levels", lambda: world.levels, PositiveInt)
+            self.levels = world.num_levels
         for name in ("full_view", "for_training"):
             with self.noting(name):
-                options = self.take(name, partial(getattr(world, name), world.options))
-                fits = options is None or isinstance(options, type(world).Options)
-                self.require(fits, name, f"{name} returns neither options nor None: {options!r:.60}")
-        distinct = len(world.possible_agents) == len(set(world.possible_agents)) > 0
-        self.require(distinct, "possible_agents", "possible_agents repeats a name or is empty")
+                other_options(world.cls, name, world.options)
 
     def check_seed(self, seed: int, level: int, max_steps: int) -> None:
         """Run every play of one seed."""
@@ -169,10 +167,10 @@ class _Inspection:
         )
         world = self.factory()
         with self.noting("playbook"):
-            if book := load_playbook(type(world)):
+            if book := load_playbook(world.cls):
                 check_playbook(book, world, seed, GARBAGE, self.require)
         with self.noting("lessons"):
-            if lessons := load_lessons(type(world)):
+            if lessons := load_lessons(world.cls):
                 check_lessons(lessons, GARBAGE, self.require)
 
     def _samples(self, world: World, step: int) -> dict[str, str]:
@@ -181,17 +179,16 @@ class _Inspection:
     def _sample(self, world: World, agent: str, place: str) -> str:
         before = self._fingerprint(world)
 
-        def draw(directive: str) -> Any:
-            rng = random.Random(place)  # noqa: S311  a policy, not a secret
-            return self.take("sample_action", lambda: world.sample_action(agent, directive, rng), str)
+        def draw(directive: str) -> str:
+            return world.sample_action(agent, directive, random.Random(place))  # noqa: S311  a policy, not a secret
 
         draw("\x00 no directive [")
-        action: str = draw("")
+        action = draw("")
         self.require(action == draw(""), "sample_action rng", "sample_action differs for equal generators")
         unchanged = before == self._fingerprint(world)
         self.require(unchanged, "sample_action pure", "sample_action changes the state of the world")
-        pattern = self.take("action_pattern", lambda: world.action_pattern(agent), str | None)
-        matches = pattern is None or self.take("action_pattern", lambda: re.fullmatch(pattern, action)) is not None
+        pattern = world.action_pattern(agent)
+        matches = pattern is None or re.fullmatch(pattern, action) is not None
         self.require(matches, "action_pattern", f"action {action!r:.80} does not match {pattern!r:.80}")
         return action
 
@@ -200,24 +197,24 @@ class _Inspection:
     ) -> tuple[list[str], list[dict[str, str]]]:
         """Play one episode under all checks; return one text per reset or step, and the actions."""
         self.where = f"seed {seed}, {name}, reset"
-        start = self.take("reset", lambda: world.reset(seed, {"episode": 0, "level": level}), Start)
-        self._check_start(world, start)
-        observations = start.observations
-        trace = [json.dumps([*start, world.agents, self._fingerprint(world)], sort_keys=True)]
+        observations, infos = world.reset(seed, {"episode": 0, "level": level})
+        for call in (world.goal, world.render, world.tools):
+            with self.noting(call.__name__):
+                call()
+        trace = [json.dumps([observations, infos, world.agents, self._fingerprint(world)], sort_keys=True)]
         played: list[dict[str, str]] = []
         for step in range(max_steps):
             if not world.agents:
                 break
             self.where = f"seed {seed}, {name}, step {step}"
-            live, solved = list(world.agents), world.solved
-            actions = self.take("sample_action", partial(policy, world, step))
+            live, solved = world.agents, world.solved
+            actions = policy(world, step)
             played.append(actions)
-            acting = [agent for agent in live if agent in actions]
-            result = plain_step(self.take("step", partial(world.step, dict(actions))), live, acting)
-            self.require(not solved or world.solved is True, "solved", "solved was true and is no more")
-            self._check_ends(world, live, result)
+            result = world.step(actions)
+            self.require(not solved or world.solved, "solved", "solved was true and is no more")
             self._check_hints(world, observations, actions, result)
             observations = {**observations, **result.observations}
+            acting = [agent for agent in live if agent in actions]
             legal = [agent for agent in acting if result.infos[agent]["valid"]]
             if name == "random policy":
                 self.num_sampled += len(acting)
@@ -227,49 +224,22 @@ class _Inspection:
             trace.append(json.dumps([*result, world.agents, self._fingerprint(world)], sort_keys=True))
         if not world.agents:
             self.where = f"seed {seed}, {name}, after the end"
-            self.take("step", lambda: world.step(dict.fromkeys(world.possible_agents, "")))
-            self.require(not world.agents, "revival", "agents that had finished are back")
+            world.step(dict.fromkeys(world.possible_agents, ""))
         return trace, played
-
-    def _check_start(self, world: World, start: Start) -> None:
-        everyone = list(world.possible_agents)
-        self.require(list(world.agents) == everyone, "reset agents", "agents are not possible_agents")
-        for name, mapping in start._asdict().items():
-            self.require(set(mapping) == set(everyone), f"reset {name}", f"{name} do not name every agent")
-        self.require(world.solved is False, "reset solved", "solved is not False after reset")
-        for name, kind in (("goal", Line), ("render", str), ("tools", Tools)):
-            with self.noting(name):
-                self.take(name, getattr(world, name), kind)
 
     def _check_hints(
         self, world: World, observations: Mapping[str, str], actions: Mapping[str, str], result: StepResult
     ) -> None:
         """Check the pure answers of a world on what agents read and did."""
         for agent in (agent for agent in actions if agent in result.infos):
-            inline = partial(world.inline, observations[agent], actions[agent])
-            relabel = partial(world.relabel, observations[agent], actions[agent], Info(**result.infos[agent]))
-            one, two = (
-                (self.take("relabel", relabel, list[tuple[str, str]]), self.take("inline", inline, str | None))
-                for _ in range(2)
-            )
+            about = observations[agent], actions[agent]
+            one, two = ((world.relabel(*about, result.infos[agent]), world.inline(*about)) for _ in range(2))
             self.require(one == two, "pure", "relabel or inline differ when they are asked again")
 
-    def _check_ends(self, world: World, live: list[str], result: StepResult) -> None:
-        ended = {agent for agent in live if result.terminations.get(agent) or result.truncations.get(agent)}
-        stay = sorted(ended & set(world.agents))
-        self.require(not stay, "finished stay", f"{stay} finished but did not leave agents")
-        gone = sorted(set(live) - set(world.agents) - ended)
-        self.require(not gone, "unannounced", f"{gone} left agents without termination or truncation")
-        ordered = list(world.agents) == [agent for agent in live if agent in world.agents]
-        self.require(ordered, "agents order", "agents changed order, or finished ones are back")
-
     def _fingerprint(self, world: World) -> str:
-        def state() -> str:
-            return json.dumps(world.state(), sort_keys=True, allow_nan=False)
-
-        one, two = (self.take("state() as JSON", state, str) for _ in range(2))
+        one, two = (json.dumps(world.state(), sort_keys=True) for _ in range(2))
         self.require(one == two, "state stable", "state() differs between two calls without a step")
-        return str(one)
+        return one
 
 
 def _garbage(world: World, step: int) -> dict[str, str]:

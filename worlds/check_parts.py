@@ -8,12 +8,8 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
-from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, Field, PositiveInt
-
-from worlds.plain import Text, plain
-from worlds.protocol import Briefing, Example, Lessons, Playbook, Report, Situation, World
+from worlds.protocol import Example, Lessons, Playbook, Report, Situation, World
 
 Require = Callable[[bool, str, str], bool]
 """(holds, rule, what is wrong) -> holds; notes what does not."""
@@ -33,20 +29,16 @@ def check_playbook(book: Playbook, world: World, seed: int, garbage: Sequence[st
         garbage: answers that no parser may fall over.
         require: see `Require`.
     """
-    plain("playbook.directive", re.Pattern[str], book.directive)
-    plain("playbook.about", Text, book.about)
-    plain("playbook.menu", PositiveInt | None, book.menu)
     for situation in _situations(world, seed):
         told = _directives("rules()", book.rules(situation), book, situation.agents, require)
         require(told == book.rules(situation), "rules pure", "playbook: rules() differs for equal situations")
         for briefing in book.briefings(situation):
-            known = isinstance(briefing, Briefing) and set(briefing.agents) <= set(situation.agents)
+            known = set(briefing.agents) <= set(situation.agents)
             if not require(known, "briefings", f"playbook: {briefing!r:.80} is no briefing for agents that can act"):
                 return
-            plain("playbook.briefings().prompt", str, briefing.prompt)
             for text in (*garbage, " ".join(briefing.options), *told.values()):
                 _directives("parse()", book.parse(text, briefing), book, briefing.agents, require)
-                plain("playbook.declined()", list[str], book.declined(text, briefing, cut=False))
+                book.declined(text, briefing, cut=False)
 
 
 def _situations(world: World, seed: int) -> Iterator[Situation]:
@@ -62,26 +54,16 @@ def _situations(world: World, seed: int) -> Iterator[Situation]:
         infos = world.step({agent: world.sample_action(agent, "", rng) for agent in world.agents}).infos
 
 
-def _directives(place: str, told: Any, book: Playbook, agents: Sequence[str], require: Require) -> dict[str, str]:
+def _directives(
+    place: str, directives: dict[str, str], book: Playbook, agents: Sequence[str], require: Require
+) -> dict[str, str]:
     """Return directives, checked."""
-    directives: dict[str, str] = plain(f"playbook.{place}", dict[str, str], told)
     strange = sorted(set(directives) - set(agents))
     require(not strange, f"{place} agents", f"playbook: {place} directs agents that it was not asked for: {strange}")
     for text in directives.values():
         fits = re.fullmatch(book.directive, text) is not None
         require(fits, f"{place} form", f"playbook: {place} says {text!r:.60}, which does not match `directive`")
     return directives
-
-
-def _sound(example: Example) -> Example:
-    for name, kind in get_type_hints(Example).items():
-        plain(f"example.{name}", kind, getattr(example, name))
-    if example.answer.splitlines() != [example.answer]:
-        raise ValueError("the answer is no line of text")
-    return example
-
-
-_Examples = Annotated[list[Annotated[Example, AfterValidator(_sound)]], Field(min_length=1)]
 
 
 def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) -> None:
@@ -97,7 +79,7 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
         for held_out, number in product((False, True), range(_EXAMPLES)):
             examples, again = (lessons.example(task, random.Random(number), held_out) for _ in range(2))  # noqa: S311
             require(examples == again, "lessons rng", f"lessons: {task} differs for equal generators")
-            for example in plain(f"lessons.{task}", _Examples, examples):
+            for example in examples:
                 named = example.kind in kinds
                 require(named, "kind", f"lessons: {task} shows the kind {example.kind!r}, which it does not name")
                 right = lessons.judge(example, example.answer)
@@ -109,4 +91,4 @@ def check_lessons(lessons: Lessons, garbage: Sequence[str], require: Require) ->
         both = next(iter(shown[False] & shown[True]), None)
         require(both is None, "held out", f"lessons: {task} trains on what is held out: {both!r:.120}")
         texts = list(islice(lessons.corpus(task), _CORPUS))
-        plain(f"lessons.corpus({task!r})", Annotated[list[str | Example], Field(min_length=1)], texts)
+        require(bool(texts), "corpus", f"lessons: corpus({task!r}) is empty")

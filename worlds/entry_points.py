@@ -80,7 +80,7 @@ def load(path: str, clause: str, error: type[Exception]) -> Any:
         raise error(f"{clause} names nothing; write 'package.module:Name'")
     try:
         return attrgetter(name)(importlib.import_module(module_name))
-    except Exception as problem:  # a foreign package may fail in any way, and the user needs its name
+    except (Exception, SystemExit) as problem:  # a foreign package may fail in any way, and the user needs its name
         raise error(f"{clause} failed to load: {error_line(problem)}; fix or uninstall it") from problem
 
 
@@ -101,16 +101,21 @@ def instance(path: str, needed: Sequence[str], clause: str, error: type[Exceptio
         raise error(f"{clause} is no class; fix or uninstall it")
     try:
         found = cls()
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise error(f"{clause} cannot be made: {error_line(problem)}; fix or uninstall it") from problem
     if missing := [part for part in needed if not hasattr(found, part)]:
         raise error(f"{clause} lacks {', '.join(missing)}; fix or uninstall it")
     return found
 
 
-def error_line(problem: Exception) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+def error_line(problem: BaseException) -> str:
+    """Return what an error says, in one line that can be printed; total, for it may be anybody's class."""
+    name = type(problem).__name__
+    try:
+        line = " ".join(f"{name}: {problem}".split())[:300]
+    except Exception:
+        return name
+    return "".join(char if char.isprintable() else "·" for char in line)
 
 
 def _package(entry: EntryPoint) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 
@@ -34,13 +34,17 @@ class WorldOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+Words = Annotated[str, Field(max_length=100_000)]
+"""A text that somebody shall read; the bound is against accidents."""
+
+
 def _one_line(text: str) -> str:
     if not text.strip() or len(text.splitlines()) != 1:
         raise ValueError("not one line of text")
     return text
 
 
-Line = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[Words, AfterValidator(_one_line)]
 """A line of text that is not blank."""
 
 
@@ -59,14 +63,14 @@ class Info(TypedDict, total=False):
     feedback: Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
     valid: bool
     report: Line
-    facts: list[tuple[str, str]]
+    facts: list[tuple[Words, Words]]
 
 
 class StepResult(NamedTuple):
     """The five mappings that `World.step` returns, each keyed by agent id."""
 
     observations: dict[str, str]
-    rewards: dict[str, FiniteFloat]
+    rewards: dict[str, float]
     terminations: dict[str, bool]
     truncations: dict[str, bool]
     infos: dict[str, Info]

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from worlds.entry_points import Door, instance, load
-from worlds.plain import clause
+from worlds.checked import CheckedLessons, CheckedPlaybook
+from worlds.entry_points import Door, error_line, instance, load
 from worlds.protocol import Lessons, Playbook, World, WorldError, WorldOptions
+from worlds.results import LIMIT_S, CallError, clause, within
 
 DOOR = Door("ulm_swarm.worlds", "world", WorldError)
 """Where a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
@@ -74,25 +75,37 @@ def world_class(world_id: str) -> type[World]:
     return cls
 
 
-def load_playbook(world: str | type[World]) -> Playbook | None:
-    """Return a new playbook of a world, given by its id or its class; None where it brings none.
+def load_playbook(world: str | type[World], **settings: Any) -> Playbook | None:
+    """Return a new playbook of a world, with checked answers; None where the world brings none.
+
+    Args:
+        world: its id or its class.
+        settings: attributes of the playbook to set, `menu` and `answers`.
 
     Raises:
         WorldError: no such world, or its playbook is broken.
     """
     members = ("directive", "about", "menu", "rules", "briefings", "parse", "declined")
     book: Playbook | None = _part(world, "playbook", members)
-    return book
+    if book is None:
+        return None
+    for name, value in settings.items():
+        setattr(book, name, value)
+    return CheckedPlaybook(_id(world), book)
 
 
 def load_lessons(world: str | type[World]) -> Lessons | None:
-    """Return the lessons of a world, given by its id or its class; None where it brings none.
+    """Return the lessons of a world, given by its id or its class, with checked answers; None where it brings none.
 
     Raises:
         WorldError: no such world, or its lessons are broken.
     """
     lessons: Lessons | None = _part(world, "lessons", ("tasks", "practice", "example", "corpus", "judge"))
-    return lessons
+    return None if lessons is None else CheckedLessons(_id(world), lessons)
+
+
+def _id(world: str | type[World]) -> str:
+    return world if isinstance(world, str) else str(getattr(world, "id", world.__name__))
 
 
 def _part(world: str | type[World], name: str, needed: Sequence[str]) -> Any:
@@ -123,15 +136,24 @@ def make(world_id: str, num_agents: int, options: Mapping[str, Any] | None = Non
         options: the world's own options; None means all defaults.
 
     Raises:
-        WorldError: unknown id, or an option that is misspelt, of the wrong type or out of range.
+        WorldError: unknown id, an option that is misspelt, of the wrong type or out of range, or a class that fails.
     """
-    cls = world_class(world_id)
+    return build(world_class(world_id), num_agents, options)
+
+
+def build(cls: type[World], num_agents: int, options: Mapping[str, Any] | None = None) -> World:
+    """Build a world from its class; arguments and errors otherwise as of `make`."""
     try:
-        validated = cls.Options.model_validate({} if options is None else options)
+        return within(LIMIT_S, lambda: cls(num_agents, cls.Options.model_validate({} if options is None else options)))
     except ValidationError as error:
         problems = "; ".join(_explain(detail, cls.Options) for detail in error.errors())
-        raise WorldError(f"options of {world_id}: {problems}") from None
-    return cls(num_agents, validated)
+        raise WorldError(f"options of {cls.id}: {problems}") from None
+    except WorldError:
+        raise
+    except CallError as error:
+        raise WorldError(f"{_source(cls)} cannot be made: its constructor {error}") from error
+    except (Exception, SystemExit) as error:  # it may be anybody's code
+        raise WorldError(f"{_source(cls)} cannot be made: {error_line(error)}") from error
 
 
 def _not_found(world_id: str) -> str:

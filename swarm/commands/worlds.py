@@ -25,22 +25,26 @@ def worlds(
     check: Annotated[
         bool, typer.Option("--check", help="Play the world and list the rules of the contract it breaks.")
     ] = False,
+    contained: Annotated[
+        bool, typer.Option("--contained", help="With --check: play it in a child interpreter, as world.contained does.")
+    ] = False,
 ) -> None:
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
     from swarm.errors import SwarmError
     from worlds.check import check_world
+    from worlds.checked import card
     from worlds.registry import available, world_class
 
     if world_id is None:
         if check:
             raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")
         for name in (ids := available()):
-            card = world_class(name).card().splitlines()
-            typer.echo(f"{name:<{max(map(len, ids))}}  {card[0] if card else ''}")
+            lines = card(world_class(name)).splitlines()
+            typer.echo(f"{name:<{max(map(len, ids))}}  {lines[0] if lines else ''}")
         typer.echo("\nmore: swarm worlds ID")
     elif not check:
         _show(world_class(world_id))
-    elif violations := check_world(world_id):
+    elif violations := check_world(world_id, contained=contained):
         typer.echo("\n".join(violations))
         raise typer.Exit(1)
     else:
@@ -52,14 +56,16 @@ def _show(world_type: type[World]) -> None:
 
     from swarm.commands.settings import setting_lines
     from swarm.config.describe import describe
+    from worlds.checked import card
+    from worlds.contained import open_checked
 
-    typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(world_type.card())}\n\nOptions (world.options in YAML)")
+    typer.echo(f"{world_type.id}\n\n{inspect.cleandoc(card(world_type))}\n\nOptions (world.options in YAML)")
     options = describe(world_type.Options)[0].settings
     typer.echo("\n".join(setting_lines(options)))
     if required := [one.name for one in options if one.default is None]:
         typer.echo(f"\nno example: {', '.join(required)} must be given first")
         return
-    world = world_type(2, world_type.Options())
+    world = open_checked(world_type.id, 2)
     observations, _ = world.reset(0, {"episode": 0})
     typer.echo("\nTools")
     for tool in world.tools():

@@ -18,6 +18,7 @@ from swarm.config.experiment import ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
+from worlds.checked import other_options
 from worlds.protocol import WorldError, WorldOptions
 from worlds.registry import load_playbook, world_class
 
@@ -344,6 +345,6 @@ def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
 def _full_view(config: ExperimentConfig) -> WorldOptions | None:
     try:
         world = world_class(config.world.id)
+        return other_options(world, "full_view", world.Options.model_validate(config.world.options))
     except WorldError as error:
         raise SwarmError(str(error)) from error
-    return world.full_view(world.Options.model_validate(config.world.options))

@@ -28,6 +28,18 @@ class WorldConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """The world's own settings; `swarm worlds ID` lists them."""
 
+    contained: Annotated[bool, PHYSICAL] = False
+    """Run the world in a child interpreter: for one that hangs where the time limit does not reach it, that takes the
+    process down, or eats its memory. Its episode ends as a fault, and the run goes on."""
+
+    memory_mb: Annotated[int, PHYSICAL] = Field(2048, ge=64)
+    """Address space of that child, in MiB."""
+
+    @property
+    def contained_mb(self) -> int | None:
+        """The memory of the child; None without one."""
+        return self.memory_mb if self.contained else None
+
 
 class AgentsConfig(Section):
     """The agents that search for the goal."""
@@ -132,7 +144,8 @@ class FaultsConfig(Section):
     """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
 
     call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    """Seconds after which a model call is cut: a fault, or for an endpoint a try that got no answer."""
+    """Seconds after which a model call, or an answer of the world, is cut: a fault, or for an endpoint a try that got no
+    answer."""
 
     patience_s: Annotated[float, PHYSICAL] = Field(600.0, ge=0)
     """Seconds for which an endpoint that does not answer, is busy or still loading is asked again before the run stops;

@@ -96,6 +96,7 @@ def _validate(model_class: type[ModelT], document: Document, data: Any, prefix: 
 
 def _check_options(document: Document) -> None:
     """Check the options of world and coordinator, as far as their sections are readable at all."""
+    from worlds.entry_points import error_line
     from worlds.protocol import WorldError
     from worlds.registry import world_class
 
@@ -111,7 +112,12 @@ def _check_options(document: Document) -> None:
             continue
         options = section.get("options", {})
         if isinstance(options, dict):
-            _validate(options_class, document, options, (where, "options"))
+            try:
+                _validate(options_class, document, options, (where, "options"))
+            except (Exception, SystemExit) as error:  # its validators may be anybody's code
+                document.complain(
+                    (where, "options"), f"{where}.options of {name} cannot be checked: {error_line(error)}"
+                )
 
 
 def _explain(

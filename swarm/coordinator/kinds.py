@@ -38,17 +38,17 @@ def playbook(world_id: str, menu: int | None = None, answers: str = "picks") -> 
             f"world {world_id} has no playbook, so rules and models trained on briefings cannot steer it; set "
             "coordinator.kind: none, take a model that chats, or name a playbook in the world's class"
         )
-    for name, value in (("menu", menu), ("answers", None if answers == "picks" else answers)):
-        if value is not None:
-            if book.menu is None:
-                raise SwarmError(f"coordinator.{name} has no meaning in {world_id}, whose briefings list no directives")
-            setattr(book, name, value)
-    return book
+    wanted = {"menu": menu, "answers": None if answers == "picks" else answers}
+    settings = {name: value for name, value in wanted.items() if value is not None}
+    if settings and book.menu is None:
+        name = next(iter(settings))
+        raise SwarmError(f"coordinator.{name} has no meaning in {world_id}, whose briefings list no directives")
+    return (_loaded(world_id, **settings) if settings else None) or book
 
 
-def _loaded(world_id: str) -> Playbook | None:
+def _loaded(world_id: str, **settings: Any) -> Playbook | None:
     try:
-        return load_playbook(world_id)
+        return load_playbook(world_id, **settings)
     except WorldError as error:
         raise SwarmError(str(error)) from error
 

@@ -15,6 +15,7 @@ from swarm.config.section import Section
 from swarm.errors import SwarmError
 from swarm.messages import DirectReply, DirectRequest
 from worlds.protocol import Playbook
+from worlds.results import plain_value
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Texts -> the tokens of each under the agents' tokenizer."""
@@ -99,14 +100,13 @@ class NoCoordinator(Coordinator):
 
 
 def checked_replies(requests: Sequence[DirectRequest], replies: Sequence[DirectReply]) -> list[DirectReply]:
-    """Return the replies of a coordinator, which may be anybody's code, if they answer the requests.
+    """Return the replies of a coordinator, which may be anybody's code, as plain data, if they answer the requests.
 
     Raises:
-        TypeError: they do not, or a directive is no text.
+        TypeError: they do not.
+        WorldFaultError: one holds what is none of its kind.
     """
-    if [reply.key for reply in replies] != [request.key for request in requests]:
+    checked: list[DirectReply] = plain_value("coordinator", "direct()", list[DirectReply], list(replies))
+    if [reply.key for reply in checked] != [request.key for request in requests]:
         raise TypeError("its replies do not have the keys of the requests, in their order")
-    for reply in replies:
-        if not all(isinstance(text, str) for text in reply.directives.values()):
-            raise TypeError("a directive is not text")
-    return list(replies)
+    return checked

@@ -18,19 +18,31 @@ from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, 
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
+from worlds.contained import open_checked
 from worlds.protocol import Info, Report, StepResult, World, WorldError
-from worlds.registry import make
+from worlds.results import LIMIT_S, WorldFaultError
 
 MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
 
 
-class WorldFaultError(Exception):
-    """A world that raised or returned something that is no result."""
+def open_world(
+    world_id: str,
+    num_agents: int,
+    options: Mapping[str, Any],
+    base_dir: Path,
+    limit_s: float = LIMIT_S,
+    contained_mb: int | None = None,
+) -> World:
+    """Return a world that is not reset yet, whose answers are plain data or a `WorldFaultError`.
 
-
-def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_dir: Path) -> World:
-    """Return a world that is not reset yet; a relative path in its option `file` starts from `base_dir`.
+    Args:
+        world_id: which one.
+        num_agents: how many agents act in it.
+        options: its own; a relative path in the option `file` starts from `base_dir`.
+        base_dir: the folder of the experiment.
+        limit_s: seconds that one answer may take.
+        contained_mb: the memory of the child interpreter that it runs in; None runs it in this process.
 
     Raises:
         SwarmError: there is no such world, or it refuses its options.
@@ -38,7 +50,7 @@ def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_
     if isinstance(file := options.get("file"), str):
         options = {**options, "file": str(base_dir / file)}
     try:
-        return make(world_id, num_agents, options)
+        return open_checked(world_id, num_agents, options, limit_s, contained_mb)
     except WorldError as error:
         raise SwarmError(str(error)) from error
 
@@ -80,13 +92,12 @@ class Episode:
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
-        try:
-            observations, infos = world.reset(self.seed, options={"episode": index, "level": level})
-            self.observations = {agent: _text(observations[agent]) for agent in world.possible_agents}
-            self.goal = _text(world.goal())
-            self.first_state = state_hash(world.state())
-        except Exception as error:
-            raise WorldFaultError(f"world {world.id} raised {type(error).__name__} in reset: {error}") from error
+        observations, infos = world.reset(self.seed, options={"episode": index, "level": level})
+        self.observations = {agent: observations[agent] for agent in world.possible_agents}
+        self.goal = world.goal()
+        self.first_state = state_hash(world.state())
+        self.fault: WorldFaultError | None = None
+        """What the world did wrong since its last step, when it was asked for an action or its form."""
         for agent in world.possible_agents:
             self._hear(-1, agent, infos.get(agent, Info()))
 
@@ -157,23 +168,11 @@ class Episode:
         """Step the world; return its answer and the hash of its new state.
 
         Raises:
-            WorldFaultError: the world raised or returned something that is no result.
+            WorldFaultError: the world breaks its contract, or did when it was asked for an action.
         """
-        try:
-            result = StepResult(*self.world.step(actions))
-            for agent in actions:
-                info = result.infos[agent]
-                if not isinstance(info["feedback"], str) or not isinstance(info["valid"], bool):
-                    raise TypeError(f"info of {agent} has no feedback text or no bool `valid`")
-                float(result.rewards[agent])
-                for observation, action in info.get("facts", []):
-                    _text(observation), _text(action)
-            for text in result.observations.values():
-                _text(text)
-            state = state_hash(self.world.state())
-        except Exception as error:
-            raise WorldFaultError(f"world {self.world.id} raised {type(error).__name__} in step: {error}") from error
-        return result, state
+        if self.fault is not None:
+            raise self.fault
+        return self.world.step(actions), state_hash(self.world.state())
 
     def commit(self, record: Tick, result: StepResult) -> None:
         """Take in what a tick record says; `result` is the world's answer to its actions."""
@@ -311,20 +310,14 @@ def follow(record: Record, live: dict[int, Episode], begin: Callable[[int, int, 
             case "episode":
                 episode = live[record["episode"]] = begin(record["episode"], record["level"], record["level_by"])
                 if episode.first_state != record["state"]:
-                    raise WorldFaultError(f"world {record['world']} resets differently here")
+                    raise SwarmError(f"world {record['world']} resets differently here")
             case "tick":
                 episode = live[record["episode"]]
                 result, state = episode.step({e["agent"]: e["action"] for e in record["agents"] if acted(e)})
                 if state != record["state"]:
-                    raise WorldFaultError("the world went another way than recorded")
+                    raise SwarmError("the world went another way than recorded")
                 episode.commit(record, result)
             case "episode_end":
                 del live[record["episode"]]
-    except (WorldFaultError, KeyError) as error:
+    except (WorldFaultError, SwarmError, KeyError) as error:
         raise SwarmError(f"journal line {record['seq'] + 1}: {error}") from error
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {type(value).__name__}")
-    return value

@@ -106,8 +106,8 @@ class Retelling:
             memory.fold(record)
 
     def _world(self) -> World:
-        world = self.config.world
-        return open_world(world.id, self.config.agents.count, world.options, self.base_dir)
+        world, limit_s = self.config.world, self.config.faults.call_timeout_s
+        return open_world(world.id, self.config.agents.count, world.options, self.base_dir, limit_s, world.contained_mb)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""

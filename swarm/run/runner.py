@@ -260,7 +260,8 @@ def _make_pool(
 
 
 def _world(config: ExperimentConfig, base_dir: Path) -> World:
-    return open_world(config.world.id, config.agents.count, config.world.options, base_dir)
+    world, limit_s = config.world, config.faults.call_timeout_s
+    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import JsonValue
+
 from swarm.agents.memory import AgentMemory
 from swarm.config.engine import RandomEngine
 from swarm.config.experiment import ExperimentConfig
@@ -21,10 +23,11 @@ from swarm.record.records import End, Record, Tick, faults_in
 from swarm.record.tally import Tally
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
-from swarm.run.episode import Episode, WorldFaultError, follow
+from swarm.run.episode import Episode, follow
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
+from worlds.results import WorldFaultError, plain_value
 
 
 class _Turn(NamedTuple):
@@ -246,14 +249,19 @@ class Runtime:
 
     def _act(self, turns: Mapping[int, Sequence[_Turn]], pool: Pool) -> dict[int, list[ActReply]]:
         """Return the replies of all turns, asked for with one call to the pool; turns and replies are by episode."""
-        asked = [(self.live[index], turn) for index, admitted in turns.items() for turn in admitted]
-        if isinstance(self.config.agents.engine, RandomEngine):
-            replies = [self._act_randomly(episode, turn, pool) for episode, turn in asked]
-        else:
-            replies = pool.act([self._request(episode, turn) for episode, turn in asked]) if asked else []
         found: dict[int, list[ActReply]] = {index: [] for index in turns}
-        for (episode, _), reply in zip(asked, replies, strict=True):
-            found[episode.index].append(reply)
+        requests: list[ActRequest] = []
+        for index, admitted in turns.items():
+            episode = self.live[index]
+            try:
+                if isinstance(self.config.agents.engine, RandomEngine):
+                    found[index] = [self._act_randomly(episode, turn, pool) for turn in admitted]
+                else:
+                    requests += [self._request(episode, turn) for turn in admitted]
+            except WorldFaultError as error:
+                episode.fault = error
+        for reply in pool.act(requests) if requests else []:
+            found[reply.key[0]].append(reply)
         return found
 
     def _request(self, episode: Episode, turn: _Turn) -> ActRequest:
@@ -300,7 +308,8 @@ class Runtime:
         found = {}
         for memory in self.memories:
             updates = {r.key[2]: data for r in replies for kind, data in r.updates if kind == memory.kind}
-            if body := memory.after_tick(record, result, updates):
+            body = memory.after_tick(record, result, updates)
+            if body := plain_value(f"memory {memory.kind}", "after_tick()", dict[str, JsonValue], body):
                 found[memory.kind] = body
         return found
 

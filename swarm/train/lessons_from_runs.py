@@ -15,6 +15,7 @@ from swarm.prompt import STOP
 from swarm.record.journal import JOURNAL_NAME, read_header
 from swarm.run.experience import experience
 from swarm.train.lessons import Text
+from worlds.checked import other_options
 from worlds.registry import world_class
 
 SCORED = 10
@@ -49,7 +50,7 @@ def _won(folder: Path) -> Iterator[list[Text]]:
     if playbook(world.id).menu is None:
         raise SwarmError(f"{folder}: coordinators of {world.id} choose from no menu, so there is nothing to learn")
     options = world.Options.model_validate(section["options"])
-    learnable = world.for_training(options)
+    learnable = other_options(world, "for_training", options)
     if learnable is not None and learnable != options:
         there, wanted = options.model_dump(mode="json"), learnable.model_dump(mode="json")
         changes = " ".join(f"--set world.options.{key}={v}" for key, v in wanted.items() if there[key] != v)

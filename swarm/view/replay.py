@@ -7,10 +7,10 @@ why an agent acted as it did.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of
@@ -22,8 +22,7 @@ from swarm.run.experience import Retelling
 from swarm.seeds import derive_seed
 from swarm.text import printable
 from worlds.protocol import Info, World
-
-_T = TypeVar("_T")
+from worlds.results import WorldFaultError
 
 
 class ReplayError(SwarmError):
@@ -167,13 +166,15 @@ class _Replayer:
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
         options = {"episode": index, "level": record["level"]}
-        observations, infos = _calling(place, "reset", lambda: world.reset(record["seed"], options=options))
+        with _placed(place):
+            observations, infos = world.reset(record["seed"], options=options)
+            goal, state = world.goal(), state_hash(world.state())
         _same(place, "agents", [opening["agent"] for opening in record["agents"]], world.possible_agents)
         for opening in record["agents"]:
             agent = opening["agent"]
             report = infos.get(agent, Info()).get("report")
             _follows(f"{place}, agent {agent}", opening, observation=observations.get(agent), report=report)
-        _follows(place, record, goal=_calling(place, "goal", world.goal), state=_state_of(world, place))
+        _follows(place, record, goal=goal, state=state)
         self.open[index] = _Episode(world)
 
     def _tick(self, record: Tick, episode: _Episode) -> None:
@@ -182,7 +183,8 @@ class _Replayer:
         names = [entry["agent"] for entry in record["agents"]]
         _same(place, "order of agents", names, [agent for agent in world.possible_agents if agent in names])
         actions = {entry["agent"]: entry["action"] for entry in record["agents"] if acted(entry)}
-        result = _calling(place, "step", lambda: world.step(actions))
+        with _placed(place):
+            result, state = world.step(actions), state_hash(world.state())
         for entry in filter(acted, record["agents"]):
             agent = entry["agent"]
             info = result.infos.get(agent, Info())
@@ -203,7 +205,7 @@ class _Replayer:
             place,
             record,
             spent=episode.spent.entry(),
-            state=_state_of(world, place),
+            state=state,
             terminated=_all(result.terminations),
             truncated=_all(result.truncations),
         )
@@ -257,15 +259,13 @@ def _all(flags: Mapping[str, bool]) -> bool:
     return bool(flags) and all(flags.values())
 
 
-def _calling(place: str, what: str, call: Callable[[], _T]) -> _T:
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Say where a world went wrong that does so in the `with` block."""
     try:
-        return call()
-    except Exception as error:  # a world is anybody's code
-        raise ReplayError(f"{place}: the world's {what} raised {type(error).__name__}: {error}") from error
-
-
-def _state_of(world: World, place: str) -> str:
-    return _calling(place, "state", lambda: state_hash(world.state()))
+        yield
+    except WorldFaultError as error:
+        raise ReplayError(f"{place}: {error}") from error
 
 
 def _say_prompts(record: Record, retelling: Retelling) -> Iterator[str]:

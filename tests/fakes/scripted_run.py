@@ -251,7 +251,7 @@ def write_run(run_dir: Path, config: ExperimentConfig, script: Script, weights: 
         tokens = round((config.budget.tokens or 0) * script.give_up_at)
         config = config.model_copy(update={"budget": config.budget.model_copy(update={"tokens": tokens})})
 
-    def world(world_id: str, num_agents: int, options: Any, base_dir: Path) -> World:
+    def world(*_: Any) -> World:
         return ScriptedWorld(config, script)
 
     play(run_dir, config, _FaultyPool(script), weights=weights, world=world)

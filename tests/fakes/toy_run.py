@@ -32,7 +32,8 @@ class GuessWorld(World):
         self.secret = random.Random(f"{seed} {known}").randint(1, self.options.high)
         self.guesses: list[int] = []
         self.agents, self.solved = list(self.possible_agents), False
-        infos = {agent: Info(report=f"{agent} is ready") for agent in self.agents[:1]}
+        infos = {agent: Info() for agent in self.agents}
+        infos[self.agents[0]] = Info(report=f"{self.agents[0]} is ready")
         return dict.fromkeys(self.agents, f"guess 1..{self.options.high}"), infos
 
     def step(self, actions: Mapping[str, str]) -> StepResult:

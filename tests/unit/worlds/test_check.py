@@ -133,9 +133,7 @@ STEP_RULES = {
         observations=lambda m, _: dict.fromkeys(m, None)
     ),
     "a2 passed and earns 1.0; rewards are each agent's own": _edited(rewards=lambda m, live: dict.fromkeys(live, 1.0)),
-    "'step.rewards.a0': input should be a finite number, got nan": _edited(
-        rewards=lambda m, _: dict.fromkeys(m, float("nan"))
-    ),
+    "step returned nan in 'rewards.a0'": _edited(rewards=lambda m, _: dict.fromkeys(m, float("nan"))),
     "infos of ['a0', 'a1', 'a2'] lack 'valid'": _edited(infos=lambda m, _: {a: Info(feedback="x") for a in m}),
     "'step.infos.a0.feedback': not one line of text, got 'a\\nb'": _edited(
         infos=lambda m, _: {a: Info(feedback="a\nb", valid=False) for a in m}
@@ -149,7 +147,7 @@ STEP_RULES = {
     "'step.infos.a0.facts.0.1': field required": _edited(
         infos=lambda m, _: {a: info | {"facts": [("x",)]} for a, info in m.items()}
     ),
-    "'step.infos.a0': input should be a valid dictionary, got 3": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
+    "'step.infos.a0': input should be an object, got 3": _edited(infos=lambda m, _: dict.fromkeys(m, 3)),
     "is taken for legal": _edited(infos=lambda m, _: {a: Info(feedback="ok", valid=True) for a in m}),
     "from sample_action were legal": _edited(infos=lambda m, _: {a: Info(feedback="no", valid=False) for a in m}),
 }
@@ -235,32 +233,34 @@ _memory = random.Random(0)
 _schema = {"type": "object", "properties": {}}
 
 RULES = {
-    "state() as JSON raised TypeError: Object of type set is not JSON serializable": _with(
+    "state returned no plain data in 'agents': set is no text, number, list or mapping": _with(
         state=lambda self: {"agents": {1, 2}}
     ),
     "state() differs between two calls": _with(state=_counting_state),
     "step raised KeyError": _with(step=_only_known),
     "step raised UnicodeEncodeError": _with(step=_int_parser),
-    "step returned tuple, not StepResult": _with(step=lambda self, actions: tuple(GoodWorld.step(self, actions))),
+    "step returned list, not a tuple of observations, rewards": _with(
+        step=lambda self, actions: list(GoodWorld.step(self, actions))
+    ),
     "replay: same seed and actions": _with(reset=_global_reset),
     "second reset: same seed and actions": _with(reset=_leftover_reset),
     "agents are not possible_agents": _with(reset=_half_reset),
     "observations do not name every agent": _with(reset=_half_reset),
     "reset raised RuntimeError: no": _with(reset=lambda self, seed, options=None: _raise()),
     "after the end: step raised RuntimeError": _with(step=_refusing_the_dead),
-    "agents that had finished are back": _with(step=_reviving),
+    "finished ones are back": _with(step=_reviving),
     "sample_action changes the state": _with(sample_action=_moving_sample),
     "sample_action differs": _with(sample_action=lambda *_: _memory.choice(["up", "down"])),
     "'sample_action': input should be a valid string, got None": _with(sample_action=lambda *_: None),
     "action 'up' does not match 'down'": _with(
         sample_action=lambda *_: "up", action_pattern=lambda self, agent: "down"
     ),
-    "action_pattern raised": _with(action_pattern=lambda self, agent: "("),
+    "'action_pattern': no regular expression": _with(action_pattern=lambda self, agent: "("),
     "solved was true and is no more": _with(step=_forgetting),
     "'levels': input should be greater than 0, got 0": _with(levels=0),
     "step raised ValueError: level 2 is odd": _with(levels=3, step=_failing_at_level_2),
     "full_view returns neither options nor None": _with(full_view=classmethod(lambda cls, options: {"view": "all"})),
-    "'relabel.0': input should be a valid tuple, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
+    "'relabel.0': input should be a valid array, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
     "'inline': input should be a valid string, got 21": _with(inline=staticmethod(lambda *_: 21)),
     "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
     "'goal': not one line of text, got": _with(goal=lambda self: "two\nlines"),
@@ -325,16 +325,16 @@ def test_a_sound_playbook_and_sound_lessons_pass():
 
 
 BOOKS = {
-    "'playbook.directive': input should be a valid regular expression": {"directive": "("},
+    "'playbook.directive': no regular expression": {"directive": "("},
     "'playbook.menu': input should be a valid integer, got 'long'": {"menu": "long"},
     "rules() differs for equal situations": {"rules": lambda self, s: {"a0": _memory.choice(["go up", "go down"])}},
-    "'playbook.rules()': input should be a valid dictionary, got None": {"rules": lambda self, s: None},
+    "'playbook.rules()': input should be an object, got None": {"rules": lambda self, s: None},
     "rules() directs agents that it was not asked for: ['zz']": {"rules": lambda self, s: {"zz": "go up"}},
     "rules() says 'up', which does not match": {"rules": lambda self, s: {"a0": "up"}},
     "is no briefing for agents that can act": {"briefings": lambda self, s: [Briefing(("zz",), "x")]},
-    "playbook raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
+    "playbook.parse() raised ValueError": {"parse": lambda self, text, briefing: {"a0": int(text)}},
     "parse() says": {"parse": lambda self, text, briefing: {"a0": text}},
-    "'playbook.declined()': input should be a valid list, got None": {
+    "'playbook.declined()': input should be a valid array, got None": {
         "declined": lambda self, text, briefing, cut: None
     },
     "playbook test_check:Brought cannot be made": {"__init__": lambda self, world: None},
@@ -359,14 +359,14 @@ LESSONS = {
         "example": lambda *_: [Example("climb", "agent", str(_memory.random()), "", "up")]
     },
     "'lessons.climber': list should have at least 1 item": {"example": lambda *_: []},
-    "'lessons.climber.0': input should be an instance of Example": {"example": lambda *_: [("climb", "x")]},
+    "'lessons.climber.0': input should be an object": {"example": lambda *_: [("climb", "x")]},
     "shows the kind 'fall', which it does not name": _shows(kind="fall"),
-    "'example.role': input should be 'agent' or 'coordinator', got 'boss'": _shows(role="boss"),
+    "'lessons.climber.0.role': input should be 'agent' or 'coordinator', got 'boss'": _shows(role="boss"),
     "'lessons.climber.0': the answer is no line of text": _shows(answer="up\n"),
     "judge() refuses the answer of an example": {"judge": lambda *_: False},
     "judge() takes '' for right": {"judge": lambda *_: True},
     "'lessons.corpus('climber')": {"corpus": lambda *_: iter([3])},
-    "lessons raised KeyError": {"example": lambda *_: {}["x"]},
+    "lessons.climber raised KeyError": {"example": lambda *_: {}["x"]},
 }
 
 

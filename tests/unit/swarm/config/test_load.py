@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment, load_yaml_model
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
+from worlds.numbers.world import NumbersWorld
+from worlds.protocol import WorldOptions
 
 GOOD = """\
 name: demo
@@ -331,3 +333,19 @@ def test_how_an_endpoint_is_reached_decides_no_result_and_what_it_is_asked_does(
     assert logical(url="http://elsewhere:8001/v1") == logical()
     assert logical(tokenizer="m") != logical()
     assert logical(prompt="plain") != logical()
+
+
+def test_options_that_cannot_check_themselves_are_one_line(yaml_file, monkeypatch):
+    """Failed at a7f87d3: KeyError: 'x', this is a bug, exit 70."""
+
+    class Unsound(WorldOptions):
+        size: int = 1
+
+        @field_validator("size")
+        @classmethod
+        def _look(cls, size):
+            return {}["x"]
+
+    monkeypatch.setattr(NumbersWorld, "Options", Unsound)
+    (line,) = lines_of(yaml_file(GOOD.replace("id: numbers-v0", "id: numbers-v0\n  options: {size: 3}")))
+    assert "world.options of numbers-v0 cannot be checked: KeyError: 'x'" in line

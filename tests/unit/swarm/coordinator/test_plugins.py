@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from swarm.config.coordinator import COORDINATORS, CoordinatorConfig
@@ -73,7 +75,31 @@ class Crashing(CallByName):
         raise KeyError("no map")
 
 
-NAMES = {"by-name": "CallByName", "silent": "Silent", "half": "Half", "careless": "Careless", "crashing": "Crashing"}
+class Counting(CallByName):
+    """Counts with numpy."""
+
+    def _direct(self, request: DirectRequest) -> DirectReply:
+        reply = super()._direct(request)
+        said = {agent: np.str_(text) for agent, text in reply.directives.items()}
+        return replace(reply, directives=said, generated_tokens=np.int64(reply.generated_tokens))  # type: ignore[arg-type]
+
+
+class Halving(CallByName):
+    """Says half a character."""
+
+    def _direct(self, request: DirectRequest) -> DirectReply:
+        return DirectReply(request.key, dict.fromkeys(request.agents, "half \ud83e"))
+
+
+NAMES = {
+    "counting": "Counting",
+    "halving": "Halving",
+    "by-name": "CallByName",
+    "silent": "Silent",
+    "half": "Half",
+    "careless": "Careless",
+    "crashing": "Crashing",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +149,25 @@ def test_a_reply_that_answers_nothing_is_a_fault_of_the_call(experiment: Experim
     config, path = experiment(coordinator={"kind": "silent"}, agents={"engine": {"kind": "random"}})
     outcome = start_run(config, path, tmp_path / "run")
     assert (outcome.reason, outcome.faults > 0) == ("finished", True)
+
+
+def test_numbers_of_numpy_in_a_reply_are_taken(experiment: Experiment, tmp_path: Path) -> None:
+    """Failed at a7f87d3: TypeError: Object of type int64 is not JSON serializable."""
+    for kind in ("by-name", "counting"):
+        config, path = experiment(coordinator={"kind": kind}, agents={"engine": {"kind": "random"}})
+        start_run(config, path, tmp_path / kind)
+    journals = [list(read_records(tmp_path / kind / "journal.jsonl"))[1:] for kind in ("by-name", "counting")]
+    assert [{**r, "hash": "", "prev": ""} for r in journals[0]] == [{**r, "hash": "", "prev": ""} for r in journals[1]]
+
+
+def test_half_a_character_in_a_directive_is_a_fault_of_the_call(experiment: Experiment, tmp_path: Path) -> None:
+    """Failed at a7f87d3: it went on record and on to the agents."""
+    config, path = experiment(coordinator={"kind": "halving"}, agents={"engine": {"kind": "random"}})
+    start_run(config, path, tmp_path / "run")
+    ticks = [r for r in read_records(tmp_path / "run" / "journal.jsonl") if r["kind"] == "tick"]
+    assert ticks
+    for tick in ticks:
+        assert "direct() returned half a surrogate pair in '0.directives.a0'" in tick["coordinator"]["fault"]
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_a_world_that_raises_ends_its_episode_as_a_fault(
     monkeypatch.setattr(SplitNumbersWorld, "step", step)
     run_dir = run(experiment, tmp_path)
     reasons = [r["reason"] for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "episode_end"]
-    assert reasons == ["world fault: world split-numbers-v0 raised RuntimeError in step: boom"] * 2
+    assert reasons == ["world fault: world split-numbers-v0: step raised RuntimeError: boom"] * 2
     (end,) = [r for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "end"]
     assert end["faults"] == 2
     assert end["reason"] == "finished"
