@@ -1,7 +1,7 @@
 """Starts Ray on this machine, or connects to a cluster, whatever the surroundings are.
 
-- Without an address it is a Ray of our own on loopback: no cluster that somebody started is joined, and RAY_ADDRESS does
-  not count.
+- Without an address it is a Ray of our own on loopback: no cluster that somebody started is joined, whatever
+  RAY_ADDRESS says.
 - A cluster is asked first by a plain TCP connection: Ray tries a dead one for a quarter of an hour.
 - Ray starts in a thread of its own, so that the time limit and Ctrl-C hold while it waits inside C++. The thread stays:
   on Linux what it has started ends with it.
@@ -46,7 +46,7 @@ _REMEDIES = (
     ("new thread", "raise `ulimit -u`, or the container's limit of processes"),
     ("temporarily unavailable", "raise `ulimit -u`, or the container's limit of processes"),
     ("no space left", "free some disk, or set RAY_TMPDIR to a folder with more"),
-    ("/dev/shm", "give it more room (docker: --shm-size)"),
+    ("/dev/shm", "give it more room (docker: --shm-size)"),  # noqa: S108
     ("address already in use", "end what uses the port"),
 )
 """What Ray says, in lower case, and what helps."""
@@ -145,16 +145,12 @@ def _look(address: str, setting: str) -> None:
         SwarmError: nobody does.
     """
     if address == "auto":
-        file = temp_folder() / "ray_current_cluster"
+        file, named, source = temp_folder() / "ray_current_cluster", os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS"
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            address, setting = (
-                file.read_text(encoding="utf-8").strip() or address,
-                f"{setting} is auto, and {file} says so",
-            )
-        if there := os.environ.get("RAY_ADDRESS"):
-            address, setting = there, f"{setting} is auto, and RAY_ADDRESS says so"
-        if address in ("auto", "local"):
+            named, source = (named, source) if named else (file.read_text(encoding="utf-8").strip(), str(file))
+        if named in (None, "", "auto", "local"):
             return  # Ray looks for processes of its own
+        address, setting = named, f"{setting} is auto, and {source} names it"
     try:
         create_connection(split_address(address), CONNECT_S).close()
     except (OSError, ValueError) as error:
@@ -188,8 +184,8 @@ def check_temp_folder() -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise SwarmError(
-            f"Ray keeps its sockets and logs in {folder}, which cannot be written ({error.strerror}); set RAY_TMPDIR to "
-            f"a folder that can"
+            f"Ray keeps its sockets and logs in {folder}, which cannot be written ({error.strerror}); set RAY_TMPDIR "
+            f"to a folder that can"
         ) from error
 
 

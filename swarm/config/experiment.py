@@ -169,8 +169,8 @@ class RuntimeConfig(Section):
     """CPU threads of each host; null shares the cores evenly."""
 
     address: RayAddress | None = None
-    """Address of a Ray cluster: host:port, ray://host:port, or `auto` for what RAY_ADDRESS names, else a cluster on this
-    machine. null starts Ray on this machine, whatever RAY_ADDRESS says."""
+    """Address of a Ray cluster: host:port, ray://host:port, or `auto` for the one that RAY_ADDRESS names or that was
+    started on this machine. null starts a Ray of its own on this machine, whatever RAY_ADDRESS says."""
 
 
 class CompareConfig(Section):

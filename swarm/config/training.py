@@ -25,8 +25,8 @@ def split_address(text: str) -> tuple[str, int]:
     host, _, port = text.removeprefix("ray://").rpartition(":")
     if not host or set(host) & set("/@ ") or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ValueError(
-            f"address {text!r} is none of a Ray cluster; write host:port, ray://host:port or auto, or null for a Ray on "
-            f"this machine"
+            f"address {text!r} is none of a Ray cluster; write host:port, ray://host:port or auto, or null for a Ray "
+            f"on this machine"
         )
     return host.strip("[]"), int(port)
 
@@ -38,7 +38,7 @@ def _checked_address(text: str) -> str:
 
 
 RayAddress = Annotated[str, AfterValidator(_checked_address)]
-"""host:port, ray://host:port, or `auto`: what RAY_ADDRESS says, else a cluster on this machine."""
+"""host:port, ray://host:port, or `auto`."""
 
 
 class OptimizerSection(Section):

@@ -130,8 +130,8 @@ def _convert(file: Path, memory_bytes: float, folder: Path) -> None:
         raise _unreadable(file, error) from error
     if needed > memory_bytes:
         raise ValueError(
-            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {memory_bytes / 1e9:.1f} GB: take a smaller "
-            f"model, or serve the file elsewhere and ask it through engine openai"
+            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {memory_bytes / 1e9:.1f} GB: take a "
+            f"smaller model, or serve the file elsewhere and ask it through engine openai"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
