@@ -96,6 +96,7 @@ def test_limits_of_a_container_are_what_is_there(tmp_path):
     assert (memory.status, memory.remedy[:27]) == ("missing", "set runtime.pool: local; Ra")
 
 
+@pytest.mark.process
 def test_ray_is_tried_as_a_run_would_start_it_and_says_what_a_run_would(monkeypatch):
     """Failed at a7f87d3: a remedy for everything: "check free memory, /dev/shm and the temp folder"."""
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
