@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
 from socket import create_connection
+from threading import Timer
 from typing import Any
 
 from swarm.backends.daemon import DaemonThread
@@ -25,8 +26,9 @@ from swarm.errors import SwarmError
 from swarm.machine import cores, is_out_of_memory, memory_bytes
 
 LIMIT_S = 90.0
-NOTICE_S = 4.0
 CONNECT_S = 5.0
+NOTICE_S = 5.0
+"""After how long it is said what is waited for."""
 
 _SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
@@ -103,14 +105,30 @@ def _wait(started: "Future[None]", what: str) -> None:
     import ray
 
     try:
-        if not wait([started], NOTICE_S).done and sys.stderr is not None:
-            sys.stderr.write(f"waiting for {what}, at most {LIMIT_S:g} s\n")
-            sys.stderr.flush()
-        if not wait([started], LIMIT_S - NOTICE_S).done:
-            raise TimeoutError(f"no answer within {LIMIT_S:g} s")
+        with named(what, LIMIT_S):
+            if not wait([started], LIMIT_S).done:
+                raise TimeoutError(f"no answer within {LIMIT_S:g} s")
     except BaseException:
         atexit.unregister(ray.shutdown)  # it would wait for the start, which may never return
         raise
+
+
+@contextlib.contextmanager
+def named(what: str, limit_s: float) -> Iterator[None]:
+    """Say on stderr what is waited for, where that takes more than some seconds."""
+
+    def say() -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed, or none
+            sys.stderr.write(f"waiting for {what}, at most {limit_s:g} s\n")
+            sys.stderr.flush()
+
+    timer = Timer(NOTICE_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _connect(address: str | None, setting: str) -> None:
@@ -207,11 +225,12 @@ def _surroundings(address: str | None) -> Iterator[None]:
 
 def _explained(error: Exception, address: str | None) -> str:
     """Return what Ray says, in one line, and what helps."""
-    said = " ".join(str(error).split())[:400] or type(error).__name__
-    if is_out_of_memory(error) or "memory on this node" in said or "object store memory" in said:
+    full = " ".join(str(error).split()) or type(error).__name__
+    said = full.partition("Last connection error")[0][:400]
+    if is_out_of_memory(error) or "memory on this node" in full or "object store memory" in full:
         return f"{said}; too little memory is free"
     for word, remedy in _REMEDIES:
-        if word in said.lower():
+        if word in full.lower():
             return f"{said}; {remedy}"
     if address is None:
         return f"{said}; its logs are in {temp_folder() / 'session_latest' / 'logs'}"

@@ -25,6 +25,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
+from swarm.actors.start import named
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ModelFolder
@@ -320,7 +321,8 @@ class VllmServer:
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
         self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
+            with named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S):
+                self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
             if not isinstance(error, RayError):
