@@ -141,11 +141,25 @@ def _connect(address: str | None, setting: str) -> None:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",  # whatever network, proxy or firewall there is
             "_temp_dir": str(temp_folder()),
+            "job_config": _job(),
             **_store(),
         }
     else:
         _look(address, setting)
     ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **settings)
+
+
+def _job() -> Any:
+    """Return what keeps the folder that one happens to be in, and the script's, out of the search path of workers.
+
+    A user's queue.py would run there. A checkout's own folder stands in their place.
+    """
+    from ray.job_config import JobConfig
+
+    root = Path(__file__).parents[2]
+    job = JobConfig(_py_driver_sys_path=[str(root)] if (root / "pyproject.toml").is_file() else [])
+    job._runtime_env_has_working_dir = lambda: True  # all that Ray looks at before it adds them
+    return job
 
 
 def _store() -> dict[str, int]:

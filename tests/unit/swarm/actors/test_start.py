@@ -51,6 +51,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRay]:
 
         fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
         monkeypatch.setitem(sys.modules, "ray", fake)
+        monkeypatch.setitem(sys.modules, "ray.job_config", SimpleNamespace(JobConfig=SimpleNamespace))
         return seen
 
     yield make
