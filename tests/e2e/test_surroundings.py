@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 EXPERIMENT = (
     "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\nbudget: {ticks: 2}\n"
     "runtime: {pool: ray, hosts: 1, standby: 0}\n"
@@ -39,9 +40,9 @@ def silent() -> Iterator[str]:
 
 def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "swarm.cli", *arguments],
+        [sys.executable, "-m", "swarm.cli", *arguments],
         cwd=folder,
-        env={**os.environ, "RAY_TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        env={**os.environ, "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,6 +64,7 @@ def test_no_address_is_a_ray_of_its_own_in_any_surroundings(short: Path, silent:
         *("run", "x.yaml", "--no-live"),
         RAY_ADDRESS="127.0.0.1:1",
         RAY_GCS_SERVER_PORT=silent.rpartition(":")[2],  # taken
+        PYTHONSAFEPATH="1",  # for this process; what its workers do is their own
         HOME="/proc/nowhere",
         TMPDIR=str(short / ("x" * 90)),
     )
