@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from swarm.machine import limit_threads
+
 if TYPE_CHECKING:
     from swarm.compare.runs import compare_arms
     from swarm.config.load import load_experiment
@@ -46,6 +48,9 @@ _HOMES = {
     "start_run": "swarm.run.runner",
     "train_policy": "swarm.train.training",
 }
+
+
+limit_threads()  # libraries read it when they are loaded
 
 
 def __getattr__(name: str) -> Any:

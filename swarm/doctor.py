@@ -17,15 +17,18 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
 
+from swarm import machine
 from swarm.errors import SwarmError, first_line
 
 _DISTRIBUTION = "ulm-swarm"
 _LOW_DISK_BYTES = 500 * 10**6
-_RAY_TIMEOUT_S = 90
+_RAY_TIMEOUT_S = 120
 _RAY_PROBE = (
-    "import ray; ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level='ERROR'); "
-    "assert ray.get(ray.remote(lambda: 7).remote()) == 7; print(ray.__version__)"
+    "import sys\nfrom swarm.actors.start import start_ray\nfrom swarm.errors import SwarmError\n"
+    "try:\n    start_ray()\nexcept SwarmError as error:\n    sys.exit(str(error))\n"
+    "import ray; assert ray.get(ray.remote(lambda: 7).remote()) == 7; print(ray.__version__)"
 )
+_LOW_MEMORY_BYTES = 2 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,8 @@ def examine(root: Path = Path(), start_ray: bool = False) -> Iterator[Finding]:
     """Look at the machine and at the project folder `root`, one finding at a time."""
     # pip has already refused a Python that is too old.
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("cpu", f"{cores} cores, {memory_bytes / 10**9:.1f} GB memory, {platform.machine()}")
+    yield _cpu()
+    yield _memory()
     yield from _packages()
     yield _device()
     if start_ray:
@@ -66,6 +68,19 @@ def examine(root: Path = Path(), start_ray: bool = False) -> Iterator[Finding]:
     free = shutil.disk_usage(root).free
     remedy = "free some space; a run may need 100 MB, Ray more" if free < _LOW_DISK_BYTES else ""
     yield Finding("disk", f"{free / 10**9:.1f} GB free", remedy)
+
+
+def _cpu(tree: Path = machine.ROOT) -> Finding:
+    there, here = os.cpu_count() or 1, machine.cpus(tree)
+    limited = f" may be used, the machine has {there}" if here < there else ""
+    return Finding("cpu", f"{here:.3g} cores{limited}, {platform.machine()}")
+
+
+def _memory(tree: Path = machine.ROOT) -> Finding:
+    there, here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), machine.memory_bytes(tree)
+    limited = f" may be used, the machine has {there / 1e9:.1f} GB" if here < there else ""
+    remedy = "set runtime.pool: local; Ray and its hosts take 1 to 2 GB" if here < _LOW_MEMORY_BYTES else ""
+    return Finding("memory", f"{here / 1e9:.1f} GB{limited}", remedy, optional=True)
 
 
 def _packages() -> Iterator[Finding]:
@@ -116,10 +131,12 @@ def _device() -> Finding:
 
 
 def _ray() -> Finding:
-    remedy = "check free memory, /dev/shm and the temp folder; `runtime.pool: local` runs without Ray"
+    remedy = "`runtime.pool: local` runs without Ray"
+    ours = str(Path(machine.__file__).parents[1])
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and a constant
-            [sys.executable, "-c", _RAY_PROBE],
+            [sys.executable, "-P", "-c", _RAY_PROBE],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))},
             capture_output=True,
             text=True,
             timeout=_RAY_TIMEOUT_S,
@@ -129,7 +146,7 @@ def _ray() -> Finding:
         return Finding("ray starts", f"no answer within {_RAY_TIMEOUT_S} s", remedy)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        return Finding("ray starts", last[:200], remedy)
+        return Finding("ray starts", last[:400], remedy)
     return Finding("ray starts", f"{done.stdout.split()[-1]}, one task run")
 
 

@@ -15,14 +15,15 @@ from operator import attrgetter
 from typing import Any, get_args
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
-from swarm.actors.ray_tasks import connect
 from swarm.actors.shared_memory import protect
-from swarm.agents.host import Host, HostSpec, SharedModel, TokenCounter
+from swarm.actors.start import named, start_ray
+from swarm.agents.host import MEMORY_REMEDY, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import TransformersEngine
 from swarm.errors import Outage, SwarmError, first_line, last_line
+from swarm.machine import OomWatch, memory_full
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
 _Fields = tuple[Any, ...]
@@ -31,25 +32,6 @@ LOAD_TIMEOUT_S = 900.0
 PICKLE_PROTOCOL = 5
 GRACE_S = 2.0
 """How much longer than its own limit a host's answer is waited for."""
-
-
-def start_ray(address: str | None = None) -> None:
-    """Connect to a Ray cluster, or start a local one, unless this process has one already.
-
-    Raises:
-        SwarmError: Ray cannot be started or reached.
-    """
-    environment = {
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray gives its workers the lowest priority but one; here they do the main work of the machine.
-        "RAY_worker_niceness": "0",
-        "MALLOC_ARENA_MAX": "1",  # glibc can give back all of the first arena, of others only parts
-    }
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    settings: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    connect(f" at {address}" if address else " on this machine", ", or set runtime.pool: local", **settings)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
@@ -129,6 +111,9 @@ class RayPool(TokenCounter):
     max_deaths = 20
     """Hosts that may die before the run gives up."""
 
+    max_full = 2
+    """Hosts that may die of the same calls for want of memory."""
+
     def __init__(
         self,
         spec: HostSpec,
@@ -137,10 +122,11 @@ class RayPool(TokenCounter):
         make_remote: Callable[[], Mapping[str, TextModel]] = dict,
     ) -> None:
         address = spec.config.runtime.address
-        start_ray(address)
+        start_ray(address, "runtime.address", ", or set runtime.pool: local")
         super().__init__(spec)
         self._on_event = on_event
-        self._deaths = 0
+        self._deaths = self._full = 0
+        self._watch = OomWatch()
         self._standby: list[_Member] = []
         self._hosts: list[_Member] = []
         self._remote = make_remote()
@@ -178,10 +164,20 @@ class RayPool(TokenCounter):
         self._standby_wanted = runtime.standby if self.spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
-            for host in self._hosts:
-                host.wait_until_up(self._start_limit_s)
+            with named(f"{len(self._hosts)} agent hosts to load their models", self._start_limit_s):
+                for host in self._hosts:
+                    host.wait_until_up(self._start_limit_s)
         except RayError as error:
-            raise SwarmError(f"no agent host came up: {last_line(error)}") from error
+            if self._watch.is_full(error):
+                raise memory_full("no agent host came up: the first", MEMORY_REMEDY) from error
+            raise SwarmError(f"no agent host came up: {self._start_fault(error)}") from error
+
+    def _start_fault(self, error: RayError) -> str:
+        """Return why a host did not start; Ray's last line of one whose process was killed says nothing."""
+        if isinstance(error, GetTimeoutError):
+            return f"none answered within {self._start_limit_s:g} s; lower runtime.hosts or runtime.standby"
+        line = last_line(error)
+        return "its process was killed from outside, or crashed" if "never ran" in line else line
 
     def _replace(self, index: int, detail: str, why: str | None = None) -> None:
         """Put a spare host, or a fresh one, in the place of a dead host.
@@ -237,10 +233,15 @@ class RayPool(TokenCounter):
                     self._replace(host, "hung; killed", "a call that never returned")
                     fault = f"timeout: no answer within {self.spec.config.faults.call_timeout_s:g} s"
                     replies.update(dict.fromkeys(part, fault))
-                except RayActorError as error:
+                except (RayActorError, OutOfMemoryError) as error:
                     died_at = died_at or time.monotonic()
-                    self._replace(host, first_line(error)[:200])
+                    full = self._watch.is_full(error)
+                    self._full += full
+                    self._replace(host, "out of memory" if full else first_line(error)[:200])
+                    if self._full > self.max_full:
+                        raise memory_full(f"{self._full} hosts in turn", MEMORY_REMEDY) from error
                     todo = sorted([*todo, *part])
+        self._full = 0
         if died_at is not None:
             self._on_event("host_ready", recovered_s=round(time.monotonic() - died_at, 3))
         # Spare hosts are started once the run is under way: they must not slow down its start.

@@ -8,41 +8,22 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from swarm.errors import SwarmError, first_line, last_line
-
-
-def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
-    """Start Ray, or connect to a cluster, unless this process has Ray already; return whether it had not.
-
-    Args:
-        where: it starts, for the message; "" says nothing.
-        way_out: what helps beside `swarm doctor`.
-        settings: of `ray.init`.
-
-    Raises:
-        SwarmError: Ray cannot be started or reached.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return False
-    try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
-    except Exception as error:
-        raise SwarmError(
-            f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"
-        ) from error
-    return True
+from swarm.actors.start import start_ray
+from swarm.errors import SwarmError, last_line
+from swarm.machine import OomWatch, memory_full
 
 
 @contextlib.contextmanager
-def ray_started() -> Iterator[None]:
+def ray_started(address: str | None = None) -> Iterator[None]:
     """Have Ray running; it is stopped afterwards if it was not running before.
+
+    Args:
+        address: of a cluster, as of `start_ray`; None starts Ray on this machine.
 
     Raises:
         SwarmError: Ray cannot be started.
     """
-    started = connect(include_dashboard=False)
+    started = start_ray(address, "place.address")
     try:
         yield
     finally:
@@ -86,6 +67,7 @@ def run_tasks(
             torch.set_num_threads(1)
             return work(*arguments, where)
 
+        watch = OomWatch()
         waiting = {task.remote(*call): index for index, call in enumerate(calls)}
         while waiting:
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
@@ -93,4 +75,6 @@ def run_tasks(
             try:
                 done(index, ray.get(ready))
             except ray.exceptions.RayError as error:
+                if watch.is_full(error):
+                    raise memory_full(titles[index], "close other programs, or take a smaller model") from error
                 raise SwarmError(f"{titles[index]} failed: {last_line(error)}") from error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.actors.ray_tasks import ray_started
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError, last_line
+from swarm.machine import OomWatch, cores, memory_full
 
 if TYPE_CHECKING:
     from ulm.train.step import Worker
@@ -57,13 +58,13 @@ def run_workers(
     if place.compile:
         _require_compiler(device)
     workers = place.workers
-    cpus = max(1, min(place.threads or 1, (os.cpu_count() or 1) // workers))
+    cpus = max(1, min(place.threads or 1, cores() // workers))
     gpus = workers if device == "cuda" else 0
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    with ray_started():
+    with ray_started(place.address):
         there = ray.cluster_resources()
         # Ray Train would wait for ever for what does not exist.
         if there.get("CPU", 0) < cpus * workers or there.get("GPU", 0) < gpus:
@@ -88,14 +89,16 @@ def run_workers(
             ),
         )
         (folder / GAVE_UP).unlink(missing_ok=True)
+        watch = OomWatch()
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit()
         except Exception as error:
-            raise SwarmError(
-                f"training failed: {last_line(error)}; the last saved state is in {folder}, the same command goes on "
-                f"from it"
-            ) from error
+            kept = f"the last saved state is in {folder}, the same command goes on from it"
+            if watch.is_full(error):
+                remedy = f"raise optimizer.micro_batches, or lower optimizer.batch_size or `workers`; {kept}"
+                raise memory_full("the training", remedy) from error
+            raise SwarmError(f"training failed: {last_line(error)}; {kept}") from error
         finally:  # Ray Train leaves its own handler behind, which would ask a trainer that is gone
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)

@@ -24,8 +24,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
+from swarm.actors.start import named
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ChatFormat, ModelFolder
@@ -33,6 +34,7 @@ from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import Outage, SwarmError, first_line
+from swarm.machine import OomWatch, cores, memory_full
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -58,6 +60,10 @@ _Call = tuple[list[int], TextRequest]
 
 _TIMEOUT = "timeout: no answer before the deadline"
 
+_MEMORY_REMEDY = (
+    "lower engine.max_length, engine.gpu_memory_utilization or VLLM_CPU_KVCACHE_SPACE, or take a smaller model"
+)
+
 
 @dataclass(slots=True, eq=False)
 class _Asked:
@@ -81,7 +87,7 @@ def _environment(settings: VllmEngine) -> dict[str, str]:
     }
     if not settings.num_gpus and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
         # Ray has set one thread.
-        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores())}
     return found
 
 
@@ -290,6 +296,9 @@ class VllmServer:
     max_deaths = 20
     """Times that a dead engine is replaced before the run gives up."""
 
+    max_full = 2
+    """Times in turn that it may die for want of memory."""
+
     def __init__(
         self,
         folder: ModelFolder,
@@ -301,7 +310,8 @@ class VllmServer:
         self.folder, self.num_gpus = folder, settings.num_gpus
         self._settings, self._adapters = settings, [str(adapter) for adapter in adapters]
         self._on_event = on_event
-        self._deaths = 0
+        self._deaths = self._full = 0
+        self._watch = OomWatch()
         self._actor: Any = None
         # Ray would wait for ever for GPUs that another engine has.
         self._start(_free_gpus(settings.num_gpus))
@@ -316,11 +326,14 @@ class VllmServer:
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
         self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
+            with named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S):
+                self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
             if not isinstance(error, RayError):
                 raise
+            if self._watch.is_full(error):
+                raise memory_full(f"vLLM with model {self.folder.name}", _MEMORY_REMEDY) from error
             raise SwarmError(f"vLLM cannot be started with model {self.folder.name}: {_reason(error)}") from error
 
     def answers(self, calls: list[_Call], deadline_s: float | None, adapter: str | None) -> list[TextResult]:
@@ -338,9 +351,14 @@ class VllmServer:
             except GetTimeoutError:
                 self._replace("hung; killed")
                 return [TextResult.failed(_TIMEOUT, len(ids), request.max_new_tokens) for ids, request in calls]
-            except RayActorError as error:
-                self._replace(_reason(error))
+            except (RayActorError, OutOfMemoryError) as error:
+                full = self._watch.is_full(error)
+                self._full += full
+                self._replace("out of memory" if full else _reason(error))
+                if self._full > self.max_full:
+                    raise memory_full(f"the vLLM engine, {self._full} times in turn,", _MEMORY_REMEDY) from error
             else:
+                self._full = 0
                 return list(answers)
         if len(calls) == 1:
             return [TextResult.failed("the engine died of this request, twice", len(calls[0][0]))]

@@ -31,6 +31,7 @@ from swarm.config.training import resolve_device
 from swarm.coordinator.kinds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
+from swarm.machine import is_out_of_memory, memory_full, told_when_full
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
@@ -48,6 +49,8 @@ AT_ONCE = 8
 MAX_ACTION_CHARACTERS = 4096
 
 _CODE = re.compile(r"(`{1,3})([^`]+)\1")
+
+MEMORY_REMEDY = "lower runtime.agents_per_host, runtime.hosts or concurrency, or take a smaller model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +188,10 @@ class Host(TokenCounter):
         self._engines: dict[tuple[str, frozenset[str]], Engine] = {}
         self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
-        self._agents = self._text_model("agents", spec.agents)
+        with told_when_full("loading the models", MEMORY_REMEDY):
+            self._agents = self._text_model("agents", spec.agents)
+            model = self._text_model("coordinator", spec.coordinator)
         self._coordinator: Coordinator | None = None
-        model = self._text_model("coordinator", spec.coordinator)
         if model is not None or spec.coordinator.engine is None:  # otherwise another host asks its model
             limit_s = partial(spec.calls_limit_s, spec.coordinator)
             self._coordinator = make_coordinator(
@@ -325,6 +329,8 @@ def _each_answered(who: str, call: Callable[[Sequence[Any]], list[Any]], request
         raise
     except Exception as error:  # it is anybody's code
         if len(requests) == 1:
+            if is_out_of_memory(error):  # of no call's making
+                raise memory_full(f"the {who}", MEMORY_REMEDY) from error
             return [requests[0].failed(f"{who} raised {type(error).__name__}: {error}"[:300])]
         # Which one it was is found by asking each alone.
         return [reply for request in requests for reply in _each_answered(who, call, [request])]

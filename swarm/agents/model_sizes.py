@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from swarm import machine
 from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
@@ -75,8 +76,6 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     """
     if config.runtime.address is not None:
         return
-    from ulm.hf.pretrained import memory_bytes
-
     needs: dict[str, _Need] = {}
     for engine in (config.agents.engine, config.coordinator.engine):
         if isinstance(engine, ModelEngine) and engine.model in folders:
@@ -84,7 +83,7 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
             apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
             need = _need(engine, num_weights(folders[engine.model]), config)
             needs[engine.model_dump_json(exclude=apart)] = need
-    for place, there in (("this machine", memory_bytes()), ("its GPU", _gpu_bytes())):
+    for place, there in (("this machine", machine.memory_bytes()), ("its GPU", _gpu_bytes())):
         here = [need for need in needs.values() if need.place == place]
         if there is not None and sum(need.size for need in here) > there:
             told = "; ".join(f"{n.engine.model} needs {n.size / 1e9:.1f} GB for weights {n.copies}" for n in here)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from swarm import machine
 from swarm.backends.thoughts import is_mark
 from swarm.errors import SwarmError, first_line
 from swarm.text import without
@@ -136,7 +137,7 @@ def find_model(name: str, base_dir: Path) -> Path:
         if path.suffix != ".gguf":
             raise SwarmError(f"model {name} is a file, but no .gguf; name a folder with config.json and safetensors")
         try:
-            return from_gguf(path)
+            return from_gguf(path, machine.memory_bytes())
         except ValueError as error:
             raise SwarmError(str(error)) from error
     if path.is_dir():

@@ -7,7 +7,6 @@
 import dataclasses
 import io
 import json
-import os
 import platform
 import re
 import shlex
@@ -27,6 +26,7 @@ from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
 from swarm.compare.plots import plot_coverage, plot_rates
 from swarm.figures import to_png
+from swarm.machine import cores
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
 from swarm.view.page import render, write
@@ -38,11 +38,10 @@ def provenance() -> dict[str, Any]:
     """Return how and where this comparison was made: command, date, hardware, versions."""
     installed = {found.name: found.version for found in distributions()}
     shown = ("ulm-swarm", "torch", "ray", "transformers", "numpy")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "hardware": f"{cores} cores, {_cpu_name()}, {platform.machine()}; {_gpu_name()}",
+        "hardware": f"{cores()} cores, {_cpu_name()}, {platform.machine()}; {_gpu_name()}",
         "versions": {
             "python": platform.python_version(),
             **{name: installed.get(name, "not installed") for name in shown},

@@ -16,7 +16,7 @@ from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
 from swarm.config.memory import KeptSection, Memories, find_memory
 from swarm.config.section import PHYSICAL, Section
-from swarm.config.training import Device
+from swarm.config.training import Device, RayAddress
 
 
 class WorldConfig(Section):
@@ -185,8 +185,9 @@ class RuntimeConfig(Section):
     threads_per_host: int | None = Field(None, ge=1)
     """CPU threads of each host; null shares the cores evenly."""
 
-    address: str | None = None
-    """Address of a Ray cluster; null starts Ray on this machine."""
+    address: RayAddress | None = None
+    """Address of a Ray cluster: host:port, ray://host:port, or `auto` for the one that RAY_ADDRESS names or that was
+    started on this machine. null starts a Ray of its own on this machine, whatever RAY_ADDRESS says."""
 
 
 class CompareConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from swarm.config.section import PHYSICAL, Section
 from swarm.errors import SwarmError
@@ -14,6 +14,31 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 """`auto` is a CUDA GPU where there is one, else the CPU; Apple's GPU (`mps`) has to be asked for."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of the address of a Ray cluster.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, _, port = text.removeprefix("ray://").rpartition(":")
+    if not host or set(host) & set("/@ ") or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(
+            f"address {text!r} is none of a Ray cluster; write host:port, ray://host:port or auto, or null for a Ray "
+            f"on this machine"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _checked_address(text: str) -> str:
+    if text != "auto":
+        split_address(text)
+    return text
+
+
+RayAddress = Annotated[str, AfterValidator(_checked_address)]
+"""host:port, ray://host:port, or `auto`."""
 
 
 class OptimizerSection(Section):
@@ -61,6 +86,9 @@ class PlaceSection(Section):
 
     device: Annotated[Device, PHYSICAL] = "auto"
     """`auto`, `cpu`, `cuda` (a GPU per worker) or `mps`."""
+
+    address: Annotated[RayAddress | None, PHYSICAL] = None
+    """Address of a Ray cluster, as of `runtime.address`; null starts Ray on this machine."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes matrix products in it."""

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
+from swarm.machine import is_out_of_memory
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, StepReport, learning_rate, train_step
 
@@ -89,8 +89,8 @@ def _step(objective: Objective, step: int, rate: float, clip: float, states: Rol
     except FloatingPointError as error:
         kept = "" if states is None else f"the last good state is kept in {states.folder}; "
         raise SwarmError(f"training diverged at step {step} ({error}); {kept}set a lower lr") from error
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise SwarmError(
             f"out of memory at step {step}; raise optimizer.micro_batches, or lower optimizer.batch_size or the span"

@@ -5,7 +5,6 @@ runs/train-NAME/
   tokenizer.json  states/  metrics.jsonl
 """
 
-import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from swarm.actors.ray_train import METRICS, run_workers
 from swarm.config.shipped import is_shipped
 from swarm.config.training import resolve_device
 from swarm.identity import claim, is_claimed, work_folder
+from swarm.machine import cores
 from swarm.train.loop import STATES, run_training
 from swarm.train.progress import following, progress_lines
 from swarm.train.recipe import Recipe, load_recipe
@@ -81,7 +81,7 @@ class Training(ABC, Generic[RecipeT]):
             "tokens": progress["tokens"],
             "schedule": progress["schedule"],
             "scores": scores,
-            "hardware": f"{os.cpu_count()} CPU cores, {device}",
+            "hardware": f"{cores()} CPU cores, {device}",
         }
 
 

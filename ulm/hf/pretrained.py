@@ -6,6 +6,7 @@ downloaded from the hub. A folder takes its name when it is whole.
 
 import contextlib
 import importlib.util
+import math
 import os
 import shutil
 import tempfile
@@ -62,8 +63,12 @@ def fetched(name: str) -> Path | None:
     return folder if (folder / _DONE).is_file() else None
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, memory_bytes: float = math.inf) -> Path:
     """Return the folder of a model of `KNOWN`, made on the first call.
+
+    Args:
+        name: of the model.
+        memory_bytes: what may be used; a model that takes more to be unpacked is refused.
 
     Raises:
         ValueError: there is no such model, or neither its package nor the hub is at hand.
@@ -72,17 +77,21 @@ def fetch(name: str) -> Path:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
     package = importlib.util.find_spec(source.package)
     if package is not None and package.origin is not None:
-        return _made(name, partial(_convert, Path(package.origin).parent / source.file))
+        return _made(name, partial(_convert, Path(package.origin).parent / source.file, memory_bytes))
     return _made(name, partial(_download, name, source))
 
 
-def from_gguf(file: Path) -> Path:
+def from_gguf(file: Path, memory_bytes: float = math.inf) -> Path:
     """Return the folder of float16 weights that a GGUF file holds, made on the first call and kept by its content.
+
+    Args:
+        file: the GGUF file.
+        memory_bytes: what may be used; a model that takes more to be unpacked is refused.
 
     Raises:
         ValueError: it is no GGUF file that transformers can read, or the package gguf is missing.
     """
-    return _made(f"gguf-{sha256(file)[:16]}", partial(_convert, file))
+    return _made(f"gguf-{sha256(file)[:16]}", partial(_convert, file, memory_bytes))
 
 
 def _made(name: str, fill: Callable[[Path], None]) -> Path:
@@ -100,15 +109,6 @@ def _made(name: str, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def memory_bytes() -> float:
-    """Return the memory that this process may use: the machine's, or its container's."""
-    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number
-            there = min(there, float(Path(file).read_text(encoding="ascii")))
-    return there
-
-
 def _unreadable(file: Path, error: Exception) -> ValueError:
     return ValueError(f"cannot read {file} as a GGUF model: {_first_line(error)[:200]}")
 
@@ -117,7 +117,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _convert(file: Path, folder: Path) -> None:
+def _convert(file: Path, memory_bytes: float, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if importlib.util.find_spec("gguf") is None:
@@ -128,10 +128,10 @@ def _convert(file: Path, folder: Path) -> None:
         needed = 4.0 * sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
     except Exception as error:  # whatever a damaged file may raise
         raise _unreadable(file, error) from error
-    if needed > (there := memory_bytes()):
+    if needed > memory_bytes:
         raise ValueError(
-            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {there / 1e9:.1f} GB: take a smaller "
-            f"model, or serve the file elsewhere and ask it through engine openai"
+            f"{file} needs {needed / 1e9:.1f} GB to be unpacked; this machine has {memory_bytes / 1e9:.1f} GB: take a "
+            f"smaller model, or serve the file elsewhere and ask it through engine openai"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)

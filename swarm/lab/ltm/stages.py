@@ -10,7 +10,6 @@ what is missing. A stage whose input is not there says which stage makes it.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +21,7 @@ from swarm.identity import refuse_other, work_folder
 from swarm.lab.ltm.config import ARMS, Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.measurements import Measurement, measure_all, shown, write_json
+from swarm.machine import cores
 from swarm.train.progress import read_metrics
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
@@ -158,7 +158,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     )
     results["meta"] = {
         "config": config.model_dump(mode="json"),
-        "hardware": f"{os.cpu_count()} CPU cores",
+        "hardware": f"{cores()} CPU cores",
         "corpus": corpus.manifest["splits"],
         "hit_rate_over_training": {
             str(seed): [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]

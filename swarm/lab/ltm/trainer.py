@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.identity import claim, is_claimed
 from swarm.lab.ltm.config import Arm, LabConfig
+from swarm.machine import cores
 from swarm.seeds import derive_seed
 from swarm.train.loop import STATES, run_training, trained
 from ulm.checkpoint import save_checkpoint
@@ -163,7 +163,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
         "recipe": recipe,
         "training_seconds": round(progress["seconds"], 1),
         "tokens": progress["tokens"],
-        "hardware": f"{os.cpu_count()} CPU cores, {resolve_device(config.place.device)}",
+        "hardware": f"{cores()} CPU cores, {resolve_device(config.place.device)}",
     }
     save_checkpoint(folder / "checkpoint", model, corpus.tokenizer, meta, dtype=torch.bfloat16)
 

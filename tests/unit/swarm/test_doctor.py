@@ -81,3 +81,27 @@ def test_ray_that_dies_is_broken_with_its_last_words(monkeypatch):
     monkeypatch.setattr(doctor, "_RAY_PROBE", "import time; time.sleep(9)")
     monkeypatch.setattr(doctor, "_RAY_TIMEOUT_S", 0.1)
     assert "no answer" in doctor._ray().detail
+
+
+def test_limits_of_a_container_are_what_is_there(tmp_path):
+    """Failed at a7f87d3: the host's memory and cores."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/\n")
+    (tmp_path / "sys" / "fs" / "cgroup").mkdir(parents=True)
+    (tmp_path / "sys" / "fs" / "cgroup" / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "sys" / "fs" / "cgroup" / "memory.max").write_text("700000000\n")
+    cpu, memory = doctor._cpu(tmp_path), doctor._memory(tmp_path)
+    assert cpu.detail.startswith("0.5 cores may be used, the machine has ")
+    assert memory.detail.startswith("0.7 GB may be used, the machine has ")
+    assert (memory.status, memory.remedy[:27]) == ("missing", "set runtime.pool: local; Ra")
+
+
+@pytest.mark.process
+def test_ray_is_tried_as_a_run_would_start_it_and_says_what_a_run_would(monkeypatch):
+    """Failed at a7f87d3: a remedy for everything: "check free memory, /dev/shm and the temp folder"."""
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
+    found = doctor._ray()
+    assert found.status == "broken"
+    assert (
+        "/dev/null/ray, which cannot be written (Not a directory); set RAY_TMPDIR to a folder that can" in found.detail
+    )

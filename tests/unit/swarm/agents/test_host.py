@@ -305,3 +305,27 @@ def test_a_gpu_that_is_not_there_is_one_clear_line(tiny_policy: Path, monkeypatc
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SwarmError, match="set device: cpu"):
         Host(spec(device="cuda"), {"somewhere": shared(tiny_policy)})
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_full_memory_is_no_fault_of_a_call(make_host: MakeHost, error: Exception) -> None:
+    """Failed at a7f87d3: "model raised MemoryError" was booked as a fault of every agent, until the run ended."""
+
+    def full(r: GenerationRequest) -> GenerationResult:
+        raise error
+
+    host, engine = make_host(full)
+    with pytest.raises(SwarmError, match=r"^the model ran out of memory: lower runtime.agents_per_host"):
+        host.act([request("a"), request("b")])
+    assert engine.batches == [["a", "b"], ["a"]]  # a smaller batch may still fit
+
+
+def test_full_memory_while_models_are_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed at a7f87d3: in the local pool "this is a bug", exit 70."""
+
+    def full(self: Host, path: str, parts: frozenset[str]) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Host, "_engine", full)
+    with pytest.raises(SwarmError, match=r"^loading the models ran out of memory: lower"):
+        Host(spec(), {"somewhere": SharedModel({}, "", 0, 1, {})})
