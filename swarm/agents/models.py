@@ -29,6 +29,7 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
+from swarm.files import path_in
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
     if engine.chats and model.chat is None:
         raise SwarmError(f"model {engine.model} has no chat format; set {whose}.engine.prompt: plain")
     if isinstance(engine, TransformersEngine | VllmEngine) and model.folder is not None and engine.adapter:
-        place = base_dir / engine.adapter
+        place = path_in(base_dir, engine.adapter)
         if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
             raise SwarmError(
                 f"{whose}.engine.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
@@ -151,8 +152,8 @@ def _is_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
-    if (base_dir / name / "config.json").is_file():
-        return is_checkpoint(base_dir / name)
+    if ((folder := path_in(base_dir, name)) / "config.json").is_file():
+        return is_checkpoint(folder)
     return not name.endswith(".gguf") and name not in KNOWN
 
 
@@ -195,7 +196,7 @@ def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
     """Take in a checkpoint of ours; return its tokenizer."""
     from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
 
-    folder = base_dir / name
+    folder = path_in(base_dir, name)
     try:
         shape = read_checkpoint_config(folder)
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError, first_line
+from swarm.files import path_in
 from swarm.text import without
 from ulm.tokenizer import Tokenizer
 
@@ -104,7 +105,7 @@ def find_model(name: str, base_dir: Path) -> Path:
     """
     from ulm.hf.pretrained import KNOWN, fetched, from_gguf
 
-    path = base_dir / name
+    path = path_in(base_dir, name)
     if path.is_file():
         if path.suffix != ".gguf":
             raise SwarmError(f"model {name} is a file, but no .gguf; name a folder with config.json and safetensors")
@@ -142,7 +143,7 @@ def find_here(name: str, base_dir: Path) -> Path | None:
     """
     from ulm.hf.pretrained import KNOWN, fetched
 
-    if (base_dir / name).exists():
+    if path_in(base_dir, name).exists():
         return find_model(name, base_dir)
     return fetched(name) if name in KNOWN else _from_cache(name)
 

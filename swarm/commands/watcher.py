@@ -20,6 +20,7 @@ import typer
 
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
+from swarm.text import command
 
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
@@ -54,14 +55,14 @@ class Watcher:
         if self.goes_on:
             typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
         if self.attended:
-            typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: swarm watch {run_dir}")
+            typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: {command('watch', run_dir)}")
             return
         sys.stdout.flush()
-        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
+        watch = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         try:
             # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
-                command,
+                watch,
                 env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
@@ -119,7 +120,8 @@ def carry_out(
         watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}", err=True)
+        line = command("resume", watcher.run_dir, *(["--approve"] if approve else []))
+        typer.echo(f"stopped; continue with: {line}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
@@ -132,8 +134,8 @@ def carry_out(
         "wall time": f"{time.monotonic() - began_s:.1f} s",
         "run folder": outcome.run_dir,
         "journal hash": outcome.journal_hash,
-        "next": f"swarm replay {outcome.run_dir} --check",
-        "": f"swarm report {outcome.run_dir}",
+        "next": command("replay", outcome.run_dir, "--check"),
+        "": command("report", outcome.run_dir),
     }.items():
         typer.echo(f"{name:<13} {value}")
     if outcome.exit_code:

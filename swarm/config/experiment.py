@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
 from swarm.config.memory import KeptSection, Memories, find_memory
-from swarm.config.section import PHYSICAL, Section
+from swarm.config.section import PHYSICAL, Name, Section
 from swarm.config.training import Device
 
 
@@ -196,7 +196,7 @@ class CompareConfig(Section):
 class ExperimentConfig(Section):
     """An experiment file, for `swarm run`, `swarm compare` and `swarm baseline`."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "experiment"
     """Names the folder of the run, runs/NAME-sSEED."""
 
     seed: int = Field(0, ge=0, lt=2**63)

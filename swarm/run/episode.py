@@ -6,11 +6,12 @@ when a resumed run folds its journal back in. So a resumed run continues from ex
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from swarm.agents.memory import AgentMemory
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.messages import ActReply, DirectRequest
 from swarm.prompt import agent_prompt
 from swarm.record.journal import state_hash
@@ -19,7 +20,7 @@ from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, Report, StepResult, World, WorldError
-from worlds.registry import make
+from worlds.registry import make, world_class
 
 MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
@@ -30,15 +31,18 @@ class WorldFaultError(Exception):
 
 
 def open_world(world_id: str, num_agents: int, options: Mapping[str, Any], base_dir: Path) -> World:
-    """Return a world that is not reset yet; a relative path in its option `file` starts from `base_dir`.
+    """Return a world that is not reset yet; relative paths in options of type `Path` start from `base_dir`.
 
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
-    if isinstance(file := options.get("file"), str):
-        options = {**options, "file": str(base_dir / file)}
     try:
-        return make(world_id, num_agents, options)
+        fields = world_class(world_id).Options.model_fields
+        paths = {name for name, one in fields.items() if Path in (one.annotation, *get_args(one.annotation))}
+        found = {
+            name: str(path_in(base_dir, options[name])) for name in sorted(paths) if isinstance(options.get(name), str)
+        }
+        return make(world_id, num_agents, {**options, **found})
     except WorldError as error:
         raise SwarmError(str(error)) from error
 
