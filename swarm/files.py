@@ -79,10 +79,10 @@ class FolderLock(Closing):
             writable.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str = "run") -> None:
         path = folder / LOCK
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise SwarmError(f"cannot write in {folder}: {error.strerror}") from error
         try:
@@ -100,7 +100,7 @@ class FolderLock(Closing):
         if not pid.isdigit() or before not in ("", kind):
             os.close(self._fd)
             whose = f"what `swarm {before}` wrote" if pid.isdigit() else f"a file {LOCK} of something else"
-            raise SwarmError(f"{folder} holds {whose}; choose another folder with --out")
+            raise SwarmError(f"{folder} holds {whose}; choose another --out")
         with suppress(OSError):  # on a full disk the lock itself still holds
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()} {kind}\n".encode("ascii"), 0)

@@ -84,6 +84,6 @@ def work_folder(folder: Path, kind: str) -> Iterator[None]:
     except OSError as error:
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
     if there and LOCK not in there:
-        raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another folder with --out")
+        raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
     with FolderLock(folder, kind):
         yield

@@ -40,7 +40,7 @@ def write_folder(run_dir: Path, experiment: Mapping[str, Any], manifest: Mapping
         write_whole(run_dir / _EXPERIMENT, yaml.safe_dump(dict(experiment), sort_keys=False), create=is_new)
     except FileExistsError as error:
         raise SwarmError(
-            f"{run_dir} holds a file {Path(error.filename2).name} that no run wrote; choose another folder with --out"
+            f"{run_dir} holds a file {Path(error.filename2).name} that no run wrote; choose another --out"
         ) from error
     except OSError as error:
         raise SwarmError(f"cannot write in {run_dir}: {error.strerror or error}") from error

@@ -198,16 +198,16 @@ class JournalWriter(Closing):
         self.path = path
         self.next_seq, self.last_hash, self._size = 0, GENESIS, 0
         with ExitStack() as opened:
-            opened.enter_context(FolderLock(path.parent, "run"))
+            opened.enter_context(FolderLock(path.parent))
             if before is not None:
                 collections.deque(before.poll(), maxlen=0)
                 self.next_seq, self.last_hash, self._size = before.tail.num_lines, before.last_hash, before.tail.offset
                 if not self._size and not _may_begin_journal(path):  # it would be cut to nothing
-                    raise JournalError(f"{path} is no journal of a run; choose another folder with --out")
+                    raise JournalError(f"{path} is no journal of a run; choose another --out")
             elif path.exists() and path.stat().st_size:
                 raise SwarmError(f"{path} already holds a run: set --out, or {command('resume', path.parent)}")
             try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
                 opened.callback(os.close, self._fd)
                 os.ftruncate(self._fd, self._size)
                 os.fsync(self._fd)
