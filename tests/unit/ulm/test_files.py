@@ -57,9 +57,7 @@ def test_all_files_have_the_mode_that_the_umask_asks_for(tmp_path: Path, tokeniz
 
 
 @pytest.mark.parametrize("name", ["notes.md", "model.safetensors.bak", "sub/file"])
-def test_a_checkpoint_never_takes_the_place_of_something_else(
-    tmp_path: Path, tokenizer: Tokenizer, name: str
-) -> None:
+def test_a_checkpoint_never_takes_the_place_of_something_else(tmp_path: Path, tokenizer: Tokenizer, name: str) -> None:
     """Failed at a7f87d3: `swarm train --out DIR` removed whatever was in DIR."""
     save = checkpoint(tokenizer)
     folder = tmp_path / "mine"
@@ -71,7 +69,7 @@ def test_a_checkpoint_never_takes_the_place_of_something_else(
     (folder / name).unlink()
     save(tmp_path / "policy")
     (tmp_path / "policy" / "notes.md").write_text("mine")
-    with pytest.raises(CheckpointError, match="notes.md"):
+    with pytest.raises(CheckpointError, match=r"notes\.md"):
         save(tmp_path / "policy")
     (tmp_path / "policy" / "notes.md").unlink()
     save(tmp_path / "policy")
