@@ -49,7 +49,7 @@ def is_claimed(path: Path, identity: Any) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwarmError(f"{path} is damaged ({error}); remove {path.parent} to start over") from error
     refuse_other(path.parent, found, identity)
     return True

@@ -127,7 +127,7 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
     path = _require(folder / CONFIG)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); {_REMEDY}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object; {_REMEDY}")

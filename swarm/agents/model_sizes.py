@@ -52,7 +52,7 @@ def check_adapter(adapter: Path, base: Path, name: str) -> None:
         kind, rank, others = about["peft_type"], about["r"], about.get("rank_pattern") or {}
         with safe_open(adapter / "adapter_model.safetensors", "numpy"):  # its header, and whether all of it is there
             pass
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise SwarmError(f"adapter {adapter} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     there, ours = _shapes(base), _shapes(adapter)
     ranks = {shape[0] for key, shape in ours.items() if key.endswith(".lora_A.weight")}

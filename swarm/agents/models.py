@@ -29,7 +29,7 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
-from swarm.files import path_in
+from swarm.files import path_in, read_text
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
         _llama(found, opened)
     else:
         _check_folder(engine, opened)
-    return ResolvedModel(engine, (folder / "tokenizer.json").read_text(encoding="utf-8"), opened.chat, opened)
+    return ResolvedModel(engine, read_text(f"model {name}", folder / "tokenizer.json"), opened.chat, opened)
 
 
 def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
@@ -248,7 +248,6 @@ def _endpoint(engine: OpenAIEngine, base_dir: Path) -> ResolvedModel:
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:
     """Return a tokenizer as text, and the folder that it is in."""
     folder = find_model(name, base_dir)
-    try:
-        return (folder / "tokenizer.json").read_text(encoding="utf-8"), folder
-    except FileNotFoundError:
-        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}") from None
+    if not (folder / "tokenizer.json").is_file():
+        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}")
+    return read_text("engine.tokenizer", folder / "tokenizer.json"), folder

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError, first_line
-from swarm.files import path_in
+from swarm.files import path_in, read_text
 from swarm.text import without
 from ulm.tokenizer import Tokenizer
 
@@ -195,7 +195,7 @@ def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
 def _chat(name: str, folder: Path) -> ChatFormat | None:
     config = _json(name, folder / "tokenizer_config.json", needed=False)
     jinja = folder / "chat_template.jinja"
-    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
+    template = read_text(f"model {name}", jinja) if jinja.is_file() else config.get("chat_template")
     if isinstance(template, list):  # several by name
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
     if not isinstance(template, str):
@@ -227,7 +227,7 @@ def _json(name: str, file: Path, *, needed: bool = True) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SwarmError(f"model {name}: no {file.name} in {file.parent}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwarmError(f"model {name}: cannot read {file}: {error}") from error
     if not isinstance(data, dict):
         raise SwarmError(f"model {name}: {file} is no JSON object")

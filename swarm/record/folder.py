@@ -141,7 +141,7 @@ def needing_base(run_dir: Path, base_dir: Path) -> Iterator[None]:
     try:
         yield
     except SwarmError as error:
-        if base_dir.is_dir():
+        if base_dir.is_dir() or type(error) is not SwarmError:
             raise
         raise SwarmError(
             f"{error}; the folder of this run's experiment, {base_dir}, is gone: if it was moved, "

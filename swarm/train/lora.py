@@ -59,7 +59,7 @@ class LoraTraining(Training[LoraRecipe]):
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             shape = (config["r"], config["lora_alpha"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SwarmError(f"init: no LoRA adapter at {folder} ({error})") from error
         if shape != (recipe.rank, recipe.alpha):
             raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")

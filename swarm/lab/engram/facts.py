@@ -144,5 +144,5 @@ def unanswerable(faq: FaqSection, beside: Path) -> dict[str, list[str]]:
         data = json.loads(file.read_text(encoding="utf-8"))
         lists = {name: data[getattr(faq, name)] for name in ("calibrate", "asked")}
         return {name: [q if isinstance(q, str) else str(q[0]) for q in found] for name, found in lists.items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise SwarmError(f"faq.unanswerable: cannot read the questions in {file} ({error!r})") from error

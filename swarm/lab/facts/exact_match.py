@@ -188,10 +188,11 @@ def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[st
 
 
 def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
-    return [
-        {column: value for column, value in row.items() if column and isinstance(value, str)}
-        for row in csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
-    ]
+    rows = csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
+    try:
+        return [{column: value for column, value in row.items() if column and isinstance(value, str)} for row in rows]
+    except csv.Error as error:
+        raise SwarmError(f"category {name}: {file}, line {rows.line_num} is no CSV: {error}") from error
 
 
 def _code(generator: np.random.Generator, number: int) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -94,3 +97,26 @@ def test_a_folder_of_something_else_is_refused_and_nothing_is_written(tmp_path: 
     with pytest.raises(SwarmError, match="choose another --out"), work_folder(tmp_path, "lab"):
         pass
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+def test_of_many_that_start_together_one_is_in_the_folder(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def enter(folder: Path, barrier: Barrier) -> str:
+        barrier.wait()
+        try:
+            with work_folder(folder, "compare"):
+                inside.append(1)
+                assert len(inside) == 1
+                time.sleep(0.002)
+                inside.pop()
+        except SwarmError as error:
+            return str(error)
+        return "entered"
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(100):
+            barrier = Barrier(4)
+            said = list(threads.map(lambda _, n=number, b=barrier: enter(tmp_path / f"{n}", b), range(4)))
+            assert "entered" in said
+            assert all(line == "entered" or "being written by another process" in line for line in said), said

@@ -17,6 +17,7 @@ from torch import nn
 from ulm.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ulm.config import preset
 from ulm.files import TakenError, whole_folder, write_whole
+from ulm.hf import pretrained
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.states import RollingStates
@@ -131,3 +132,22 @@ def test_a_new_file_is_made_where_there_are_no_hard_links(tmp_path: Path, monkey
     with pytest.raises(FileExistsError):
         write_whole(tmp_path / "a", "2", create=True)
     assert (tmp_path / "a").read_text() == "1"
+
+
+def test_a_fetched_model_takes_no_folder_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed at a7f87d3: what was in the way was removed, and a failing disk gave a folder that is not there."""
+    monkeypatch.setenv("ULM_SWARM_CACHE", str(tmp_path))
+    place = tmp_path / "models" / "m"
+    place.mkdir(parents=True)
+    (place / "mine.gguf").write_text("mine")
+    with pytest.raises(TakenError, match="mine.gguf"):
+        pretrained._made("m", lambda folder: (folder / "config.json").write_text("{}"))
+    assert (place / "mine.gguf").read_text() == "mine"
+
+    def no_space(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        pretrained._made("other", no_space)
+    assert pretrained._made("third", lambda folder: (folder / "config.json").write_text("{}")).is_dir()
+    assert modes(tmp_path / "models" / "third") == {"0o664"}
