@@ -66,7 +66,7 @@ def read_experiment(run_dir: Path, model: type[ModelT]) -> ModelT:
         return model.model_validate(yaml.safe_load(_read(path)))
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-        raise _damaged(path, f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
+        raise _damaged(path, ": ".join(filter(None, (".".join(map(str, wrong["loc"])), wrong["msg"])))) from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise _damaged(path, first_line(error)) from error
 

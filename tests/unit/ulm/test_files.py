@@ -140,7 +140,7 @@ def test_a_fetched_model_takes_no_folder_of_something_else(tmp_path: Path, monke
     place = tmp_path / "models" / "m"
     place.mkdir(parents=True)
     (place / "mine.gguf").write_text("mine")
-    with pytest.raises(TakenError, match="mine.gguf"):
+    with pytest.raises(TakenError, match=r"mine\.gguf"):
         pretrained._made("m", lambda folder: (folder / "config.json").write_text("{}"))
     assert (place / "mine.gguf").read_text() == "mine"
 
