@@ -79,7 +79,7 @@ def prepare_corpus(
     try:
         refuse_taken(folder)
     except TakenError as error:
-        raise CorpusError(str(error)) from error
+        raise CorpusError(f"{error}, or remove this one") from error
     titles = [source.title for source in sources]
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise CorpusError(f"several sources are called {repeated[0]!r}; tell them apart by `name`")

@@ -14,7 +14,7 @@ from swarm.text import command
 
 EXPERIMENT = (
     "name: demo\nworld: {id: numbers-v0}\nagents: {engine: {kind: echo}, count: 2}\nruntime: {pool: local}\n"
-    "budget: {ticks: 1}\ncompare: {seeds: [1], episodes: 2, arms: [swarm]}\n"
+    "budget: {ticks: 1, tokens: 99}\ncompare: {seeds: [1], episodes: 2, arms: [swarm]}\n"
 )
 Swarm = Callable[..., tuple[int, str]]
 
@@ -86,7 +86,7 @@ def test_a_folder_of_ones_own_is_left_alone(swarm: Swarm, tmp_path: Path, line: 
 def test_a_name_that_is_too_long_is_the_machines_matter(swarm: Swarm, tmp_path: Path) -> None:
     """Failed at a7f87d3: exit code 70, "this is a bug"."""
     long = "x" * 260
-    for line in (f"new world treasure-hunt --out {long}", f"resume {long}", f"watch {long}", f"replay a/{long}"):
+    for line in (f"new world treasure-hunt --out {long}", f"resume {long}", f"watch {long}", f"replay {long}/b"):
         status, said = swarm(*line.split())
         assert status in (1, 2), line
         assert "bug" not in said
