@@ -5,7 +5,6 @@ refuses to know what commands do (`swarm.commands`, one file each) and imports n
 `swarm --help` is fast.
 """
 
-import errno
 import functools
 import os
 import sys
@@ -38,11 +37,9 @@ from swarm.commands import (
     watch,
     worlds,
 )
-from swarm.errors import Outage, SwarmError, WorkFailedError
+from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
-
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 app = typer.Typer(
     name="swarm",
@@ -108,9 +105,10 @@ def _explain(error: BaseException) -> int:
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError | Outage) else 2
-    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+    if isinstance(error, OSError):  # the machine's: no space, no right, a name that is too long
         place = f" ({error.filename})" if error.filename else ""
-        typer.echo(f"error: {error.strerror}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        said = " ".join((error.strerror or first_line(error)).split())
+        typer.echo(f"error: {said}{place}; `swarm doctor` checks the disk and its rights", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
@@ -160,6 +158,9 @@ for _name, (_panel, _about, _commands) in _GROUPS.items():
 
 def main() -> None:
     """Run the command line of this process; never returns normally."""
+    if sys.platform == "win32":
+        typer.echo("error: swarm runs on Linux and macOS; on Windows install it in WSL (wsl --install)", err=True)
+        sys.exit(2)
     app(prog_name="swarm")
 
 

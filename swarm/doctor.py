@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from swarm import machine
 from swarm.errors import SwarmError, first_line
+from swarm.text import command
 
 _DISTRIBUTION = "ulm-swarm"
 _LOW_DISK_BYTES = 500 * 10**6
@@ -189,7 +190,7 @@ def _recipe(folder: Path, checkpoint: Path) -> str:
     word = re.compile(rf"(?<![\w-]){re.escape(checkpoint.name)}(?![\w-])")
     for file in sorted(folder.glob("train*.y*ml")):
         if word.search(file.read_text(encoding="utf-8", errors="replace")):
-            return f"swarm train {file}"
+            return command("train", file)
     return f"no recipe in {folder} names it; train it or correct the path"
 
 

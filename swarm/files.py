@@ -1,4 +1,4 @@
-"""Files that are whole or not there, the lines of a file that grows, and the lock on a folder.
+"""Files that users name, the lines of a file that grows, and the lock on a folder, which says whose it is.
 
 What stands in a file is the caller's business. The way to write one whole is that of `ulm.files`, for both packages.
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Self
 
 from swarm.errors import SwarmError
+from ulm.files import make_folder as make_folder
 from ulm.files import sync as sync
 from ulm.files import write_whole as write_whole
 
-_LOCK = "lock"
+LOCK = "lock"
 
 
 class Closing:
@@ -48,37 +49,61 @@ def read_text(what: str, file: Path, encoding: str = "utf-8") -> str:
         raise SwarmError(f"{what}: cannot read {file} ({error})") from error
 
 
+def path_in(folder: Path, name: str) -> Path:
+    """Return the path that a setting names: relative to the folder of its file, `~` being the user's home.
+
+    Raises:
+        SwarmError: it can be no path.
+    """
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise SwarmError(f"{name}: {error}; write the whole path") from error
+    if "\0" in name:
+        raise SwarmError(f"{name!r} is no path: it holds a zero byte")
+    return folder / path
+
+
 class FolderLock(Closing):
     """The exclusive right to write in a folder, held until `close` or the end of the process.
 
-    The file stays behind on purpose: removing it would let two processes lock two different files.
+    The file stays behind on purpose: removing it would let two processes lock two different files. It says whose the
+    folder is, too.
+
+    Args:
+        folder: it exists.
+        kind: the command that writes there, such as `run`.
 
     Raises:
-        SwarmError: another process holds it, or the folder is missing or not writable.
+        SwarmError: another process holds it, another command has written there, or the folder is missing or not
+            writable.
     """
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / _LOCK
+    def __init__(self, folder: Path, kind: str = "run") -> None:
+        path = folder / LOCK
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise SwarmError(f"cannot write in {folder}: {error.strerror}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            pid, _ = _holder(self._fd)
             os.close(self._fd)
             raise SwarmError(
-                f"{folder} is being written by another process (pid {holder}); wait for it or stop it first"
+                f"{folder} is being written by another process (pid {pid}); wait for it or stop it first"
             ) from error
         except OSError as error:
             os.close(self._fd)
             raise SwarmError(f"cannot lock {path}: {error.strerror}; use a file system with flock for --out") from error
-        with suppress(
-            OSError
-        ):  # the pid only makes that message friendlier; on a full disk the lock itself still holds
+        pid, before = _holder(self._fd)
+        if not pid.isdigit() or before not in ("", kind):
+            os.close(self._fd)
+            whose = f"what `swarm {before}` wrote" if pid.isdigit() else f"a file {LOCK} of something else"
+            raise SwarmError(f"{folder} holds {whose}; choose another --out")
+        with suppress(OSError):  # on a full disk the lock itself still holds
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+            os.pwrite(self._fd, f"{os.getpid()} {kind}\n".encode("ascii"), 0)
 
     def close(self) -> None:
         """Let others write; idempotent."""
@@ -87,10 +112,16 @@ class FolderLock(Closing):
             self._fd = -1
 
 
+def _holder(fd: int) -> tuple[str, str]:
+    """Return the process that locked a folder last, and what it wrote there."""
+    pid, _, kind = os.pread(fd, 32, 0).decode("ascii", "replace").strip().partition(" ")
+    return pid or "0", kind
+
+
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds the lock of a folder."""
     try:
-        with (folder / _LOCK).open("rb") as lock:
+        with (folder / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return isinstance(error, BlockingIOError)

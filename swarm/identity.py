@@ -4,13 +4,13 @@ The identity of a piece of work is JSON-able data that decides its result: setti
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
-from swarm.files import FolderLock, write_whole
+from swarm.files import LOCK, FolderLock, make_folder, write_whole
 
 
 def refuse_other(place: Path, found: Any, wanted: Any) -> None:
@@ -49,7 +49,7 @@ def is_claimed(path: Path, identity: Any) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwarmError(f"{path} is damaged ({error}); remove {path.parent} to start over") from error
     refuse_other(path.parent, found, identity)
     return True
@@ -68,22 +68,22 @@ def claim(path: Path, identity: Any) -> bool:
 
 
 @contextmanager
-def work_folder(folder: Path, known: Sequence[str]) -> Iterator[None]:
+def work_folder(folder: Path, kind: str) -> Iterator[None]:
     """Create and lock a work folder for the `with` block.
 
     Args:
-        folder: where the work is written.
-        known: names or patterns of what the caller writes; a folder that holds anything must hold one of them.
+        folder: where the work is written: a new one, an empty one, or one with earlier work of the same command.
+        kind: the command that writes there, such as `train`.
 
     Raises:
         SwarmError: it cannot be written, another process writes in it, or it holds something else.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        there = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise SwarmError(f"cannot write to {folder}: {error.strerror or error}") from error
-    there = sorted(path.name for path in folder.iterdir() if path.name != "lock")
-    if there and not any(path.match(name) for path in folder.iterdir() for name in known):
+    if there and LOCK not in there:
         raise SwarmError(f"{folder} holds something else ({', '.join(there[:3])}); choose another --out")
-    with FolderLock(folder):
+    with FolderLock(folder, kind):
         yield

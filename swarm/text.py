@@ -4,6 +4,8 @@ An escape sequence from a model could rewrite the terminal of whoever watches; w
 """
 
 import re
+import shlex
+from pathlib import Path
 
 from swarm.errors import SwarmError
 
@@ -23,6 +25,12 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """Return `text` printable, with every run of white space turned into one space."""
     return printable(" ".join(str(text).split()))
+
+
+def command(*words: str | Path) -> str:
+    """Return a command line of `swarm` that can be pasted into a shell, whatever stands in its paths."""
+    plain = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
+    return shlex.join(["swarm", *plain])
 
 
 def without(text: str, marks: re.Pattern[str]) -> str:

@@ -8,7 +8,6 @@ transformers.
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +23,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ulm.config import ModelConfig
-from ulm.files import sha256, sync, sync_tree
+from ulm.files import TakenError, previous_of, sha256, whole_folder
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
 FORMAT = 1
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 _HASHED = (WEIGHTS, TOKENIZER)
+FILES = frozenset({WEIGHTS, CONFIG, TOKENIZER})
+"""All that a checkpoint holds."""
 
 
 class CheckpointError(ValueError):
@@ -70,7 +71,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, model: Decoder, tokenizer: Tokenizer, meta: dict[str, Any], dtype: torch.dtype | None = None
 ) -> None:
-    """Write a checkpoint folder, replacing what was there.
+    """Write a checkpoint folder, replacing a checkpoint that was there.
 
     Atomic: killed at any point, a reader of `folder` finds the old checkpoint or the new one, complete.
 
@@ -82,49 +83,38 @@ def save_checkpoint(
         dtype: floating type on disk; None keeps the weights' own. bfloat16 halves the size and rounds.
 
     Raises:
-        CheckpointError: meta is not JSON-able, the tokenizer does not fit, or the disk refuses.
+        CheckpointError: meta is not JSON-able, the tokenizer does not fit, the folder holds something else, or the
+            disk refuses.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}; "
             f"build the model with vocab_size of at least the tokenizer's"
         )
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"cannot write checkpoint {folder}: a file is in the way; choose another folder")
-    target, incoming, previous = folder.resolve(), _sibling(folder, "incoming"), _sibling(folder, "previous")
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(incoming, ignore_errors=True)  # left by a writer that was killed
-        incoming.mkdir()
-        state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, incoming / WEIGHTS, metadata={"format": "pt"})
-        (incoming / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-        config = {
-            "format": FORMAT,
-            "model": model.config.to_dict(),
-            "num_parameters": model.num_parameters(),
-            "meta": meta,
-            "special_ids": {"eot": tokenizer.eot_id, "pad": tokenizer.pad_id},
-            "sha256": {name: sha256(incoming / name) for name in _HASHED},
-        }
-        try:
-            text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"checkpoint meta is not JSON: {error}; keep to strings, numbers, lists") from error
-        (incoming / CONFIG).write_text(text + "\n", encoding="utf-8")
-        sync_tree(incoming)
-        # A folder cannot be renamed over a full one. Between these two renames `folder` is absent and readers
-        # take `previous`, so there is always one complete checkpoint to find.
-        if target.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            target.rename(previous)
-        incoming.rename(target)
-        sync(target.parent)
-        shutil.rmtree(previous, ignore_errors=True)
+        with whole_folder(folder, FILES) as fresh:
+            save_file(state, fresh / WEIGHTS, metadata={"format": "pt"})
+            (fresh / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+            config = {
+                "format": FORMAT,
+                "model": model.config.to_dict(),
+                "num_parameters": model.num_parameters(),
+                "meta": meta,
+                "special_ids": {"eot": tokenizer.eot_id, "pad": tokenizer.pad_id},
+                "sha256": {name: sha256(fresh / name) for name in _HASHED},
+            }
+            try:
+                text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"checkpoint meta is not JSON: {error}; keep to strings, numbers, lists"
+                ) from error
+            (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
+    except TakenError as error:
+        raise CheckpointError(f"checkpoint: {error}") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {folder}: {error}; check space and write permission") from error
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
 
 
 def read_checkpoint_config(folder: Path) -> CheckpointConfig:
@@ -137,7 +127,7 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
     path = _require(folder / CONFIG)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}); {_REMEDY}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object; {_REMEDY}")
@@ -247,14 +237,9 @@ def build_model(
 _REMEDY = "restore the folder from its source or train it again"
 
 
-def _sibling(folder: Path, role: str) -> Path:
-    folder = folder.resolve()  # beside the real folder where `folder` is a link, so that a rename stays on one disk
-    return folder.parent / f".{folder.name}.{role}"
-
-
 def _locate(folder: Path) -> Path:
     """Return the folder to read: the previous one where a replacement was killed between its renames."""
-    for place in (folder, _sibling(folder, "previous")):
+    for place in (folder, previous_of(folder)):
         if place.is_dir():
             return place
     if folder.exists():

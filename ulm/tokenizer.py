@@ -13,6 +13,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from ulm.files import write_whole
+
 SPECIAL = ["<pad>", "<eot>", "<unk>"]
 
 
@@ -100,10 +102,10 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write `tokenizer.json`."""
-        self.inner.save(str(path))
+        write_whole(path, self.inner.to_str(pretty=True))
 
     def to_json(self) -> str:
-        """Return what `save` writes."""
+        """Return what `save` writes, on one line."""
         return str(self.inner.to_str())
 
     @classmethod

@@ -88,6 +88,7 @@ class World(ABC):
         playbook: how it is steered, a `Playbook` as ``"package.module:Class"``; None where nobody wrote one.
         lessons: what can be learned before play, a `Lessons` likewise; None where there is no solver.
         levels: how many levels of difficulty `reset` knows, 0 being the easiest.
+        states_facts: whether `Info` holds `facts` at times; without, agents cannot have a memory of facts.
         possible_agents: all agent ids in their fixed order, ``a0`` .. ``a{n-1}``.
         agents: the ids still live, in the same order; empty once the episode is over.
         solved: whether the shared goal was reached in this episode.
@@ -98,6 +99,7 @@ class World(ABC):
     playbook: ClassVar[str | None] = None
     lessons: ClassVar[str | None] = None
     levels: ClassVar[int] = 1
+    states_facts: ClassVar[bool] = False
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         if num_agents < 1:

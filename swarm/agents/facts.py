@@ -127,6 +127,7 @@ class Facts(AgentMemory[FactsSection]):
     kind = "facts"
     Section = FactsSection
     Reader = FactsReader
+    of_world = "states_facts"
 
     def __init__(self, settings: FactsSection, place: Place) -> None:
         super().__init__(settings, place)

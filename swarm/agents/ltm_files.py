@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from swarm.errors import SwarmError
-from swarm.files import write_whole
+from swarm.files import make_folder, write_whole
 
 MEMORY_FOLDER = "memory"
 
@@ -57,7 +57,7 @@ class MemoryStore:
         path = self._path(episode, tick)
         arrays = {agent: np.frombuffer(data, np.uint8) for agent, data in memories.items()}
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             write_whole(path, lambda fresh: save_file(arrays, fresh))
             for old in self.episodes()[episode][: -self._kept_ticks]:
                 self._path(episode, old).unlink(missing_ok=True)

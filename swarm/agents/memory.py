@@ -43,12 +43,14 @@ class AgentMemory(Generic[SectionT]):
         Section: its settings.
         Reader: its half in hosts, for the engine `ulm`; None for a memory that works through the prompt, with any.
         part: key of a checkpoint's config that it needs (and prefix of the weights), None for none.
+        of_world: attribute of a world without which it would stay empty, None for none.
     """
 
     kind: ClassVar[str]
     Section: ClassVar[type[MemorySection]]
     Reader: ClassVar[type[MemoryReader] | None] = None
     part: ClassVar[str | None] = None
+    of_world: ClassVar[str | None] = None
 
     def __init__(self, settings: SectionT, place: Place) -> None:
         self.settings = settings

@@ -5,6 +5,7 @@ still be too much; what is refused cannot work. On a cluster elsewhere nothing i
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from swarm import machine
 from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 
 
 def num_weights(folder: Path) -> int:
@@ -37,7 +38,7 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 
 def check_adapter(adapter: Path, base: Path, name: str) -> None:
-    """Refuse a LoRA adapter that was made for another model.
+    """Refuse a LoRA adapter that cannot be read, or was made for another model.
 
     Args:
         adapter: its folder.
@@ -45,9 +46,22 @@ def check_adapter(adapter: Path, base: Path, name: str) -> None:
         name: of the model, for the message.
 
     Raises:
-        SwarmError: a module that it changes is not there, or has another shape.
+        SwarmError: it is damaged or no LoRA, or a module that it changes is not there, or has another shape.
     """
+    try:
+        about = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, rank, others = about["peft_type"], about["r"], about.get("rank_pattern") or {}
+        with safe_open(adapter / "adapter_model.safetensors", "numpy"):  # its header, and whether all of it is there
+            pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise SwarmError(f"adapter {adapter} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     there, ours = _shapes(base), _shapes(adapter)
+    ranks = {shape[0] for key, shape in ours.items() if key.endswith(".lora_A.weight")}
+    if kind != "LORA" or not ranks or not (others or ranks == {rank}):
+        found = f"weights of rank {', '.join(map(str, sorted(ranks)))}" if ranks else "no weights of a LoRA"
+        raise SwarmError(
+            f"adapter {adapter} does not load: its config says {kind} of rank {rank}, and it holds {found}"
+        )
     if not there:
         return  # not in safetensors: whoever loads it finds out
     for key, shape in ours.items():

@@ -32,6 +32,7 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
+from swarm.files import path_in, read_text
 from swarm.prompt import STOP
 
 PROBE_TOKENS = 32
@@ -92,7 +93,7 @@ def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
     if engine.chats and model.chat is None:
         raise SwarmError(f"model {engine.model} has no chat format; set {whose}.engine.prompt: plain")
     if isinstance(engine, TransformersEngine | VllmEngine) and model.folder is not None and engine.adapter:
-        place = base_dir / engine.adapter
+        place = path_in(base_dir, engine.adapter)
         if not (place / "adapter_config.json").is_file() or not (place / "adapter_model.safetensors").is_file():
             raise SwarmError(
                 f"{whose}.engine.adapter: no PEFT adapter (adapter_config.json, adapter_model.safetensors) at {place}"
@@ -115,7 +116,7 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
         _llama(found, opened)
     else:
         _check_folder(engine, opened)
-    return ResolvedModel(engine, (folder / "tokenizer.json").read_text(encoding="utf-8"), opened.chat, opened)
+    return ResolvedModel(engine, read_text(f"model {name}", folder / "tokenizer.json"), opened.chat, opened)
 
 
 def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
@@ -160,8 +161,8 @@ def _is_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
-    if (base_dir / name / "config.json").is_file():
-        return is_checkpoint(base_dir / name)
+    if ((folder := path_in(base_dir, name)) / "config.json").is_file():
+        return is_checkpoint(folder)
     return not name.endswith(".gguf") and name not in KNOWN
 
 
@@ -204,7 +205,7 @@ def _checkpoint(found: LoadedModels, name: str, base_dir: Path) -> str:
     """Take in a checkpoint of ours; return its tokenizer."""
     from ulm.checkpoint import checkpoint_hash, load_weights_numpy, read_checkpoint_config
 
-    folder = base_dir / name
+    folder = path_in(base_dir, name)
     try:
         shape = read_checkpoint_config(folder)
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
@@ -280,7 +281,6 @@ def _probe(config: ExperimentConfig, whose: str) -> TextRequest:
 def _tokenizer(name: str, base_dir: Path) -> tuple[str, Path]:
     """Return a tokenizer as text, and the folder that it is in."""
     folder = find_model(name, base_dir)
-    try:
-        return (folder / "tokenizer.json").read_text(encoding="utf-8"), folder
-    except FileNotFoundError:
-        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}") from None
+    if not (folder / "tokenizer.json").is_file():
+        raise SwarmError(f"engine.tokenizer: no tokenizer.json in {folder}")
+    return read_text("engine.tokenizer", folder / "tokenizer.json"), folder

@@ -19,6 +19,7 @@ from typing import Any
 from swarm import machine
 from swarm.backends.thoughts import is_mark
 from swarm.errors import SwarmError, first_line
+from swarm.files import path_in, read_text
 from swarm.text import without
 from ulm.tokenizer import Tokenizer
 
@@ -132,7 +133,7 @@ def find_model(name: str, base_dir: Path) -> Path:
     """
     from ulm.hf.pretrained import KNOWN, fetched, from_gguf
 
-    path = base_dir / name
+    path = path_in(base_dir, name)
     if path.is_file():
         if path.suffix != ".gguf":
             raise SwarmError(f"model {name} is a file, but no .gguf; name a folder with config.json and safetensors")
@@ -170,7 +171,7 @@ def find_here(name: str, base_dir: Path) -> Path | None:
     """
     from ulm.hf.pretrained import KNOWN, fetched
 
-    if (base_dir / name).exists():
+    if path_in(base_dir, name).exists():
         return find_model(name, base_dir)
     return fetched(name) if name in KNOWN else _from_cache(name)
 
@@ -227,7 +228,7 @@ def _ends(name: str, folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
 def _chat(name: str, folder: Path, arguments: dict[str, Any]) -> ChatFormat | None:
     config = _json(name, folder / "tokenizer_config.json", needed=False)
     jinja = folder / "chat_template.jinja"
-    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
+    template = read_text(f"model {name}", jinja) if jinja.is_file() else config.get("chat_template")
     if isinstance(template, list):  # several by name
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
     if not isinstance(template, str):
@@ -260,7 +261,7 @@ def _json(name: str, file: Path, *, needed: bool = True) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SwarmError(f"model {name}: no {file.name} in {file.parent}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwarmError(f"model {name}: cannot read {file}: {error}") from error
     if not isinstance(data, dict):
         raise SwarmError(f"model {name}: {file} is no JSON object")

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder, named_file
+from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 
 
 def exact_match(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML, see experiments/exact_match.yaml.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="YAML, see experiments/exact_match.yaml.", parser=a_path)
+    ],
     overrides: Overrides = None,
     out: WorkFolder = None,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides, WorkFolder, named_file
+from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 NAME = "eval"
 
@@ -15,7 +15,9 @@ EXAMPLE = "swarm eval experiments/engram.yaml --set learn.optimizer.steps=100"
 
 @continued_later()
 def evaluate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Evaluation YAML, see experiments/engram.yaml.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Evaluation YAML, see experiments/engram.yaml.", parser=a_path)
+    ],
     overrides: Overrides = None,
     out: WorkFolder = None,
 ) -> None:

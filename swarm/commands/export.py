@@ -5,15 +5,19 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.options import a_path
+
 EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 
 
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, as `swarm train` writes it."),
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, as `swarm train` writes it.", parser=a_path),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Write here: a new or an empty folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Write here: a new or an empty folder.", parser=a_path)
+    ],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="hf: a folder of Hugging Face.")] = "hf",
     architecture: Annotated[
         str,

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides, WorkFolder, named_file
+from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 EXAMPLE = "swarm lab experiments/memory.yaml --stage eval --stage plot"
 
 
 @continued_later()
 def lab(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Lab YAML, see experiments/memory.yaml.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Lab YAML, see experiments/memory.yaml.", parser=a_path)],
     overrides: Overrides = None,
     stage: Annotated[
         list[str] | None,

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides, WorkFolder, named_file
+from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 
 
 def mqar(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.", parser=a_path)],
     overrides: Overrides = None,
     out: WorkFolder = None,
 ) -> None:

@@ -5,12 +5,19 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.options import a_path
+
 EXAMPLE = "swarm new world treasure-hunt"
 
 
 def world(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case words, such as treasure-hunt.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write it here. Default: ./NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write it here: a new or an empty folder. Default: ./NAME.", parser=a_path
+        ),
+    ] = None,
 ) -> None:
     """Write a package with a world, its playbook and lessons, an experiment, a training file and a test."""
     import shlex

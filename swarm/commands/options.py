@@ -14,8 +14,26 @@ if TYPE_CHECKING:
 
 ModelT = TypeVar("ModelT", bound="BaseModel")
 
+
+def a_path(text: str) -> Path:
+    """Return the path that an argument means, `~` being the user's home.
+
+    Raises:
+        typer.BadParameter: it is empty, which `Path` would take for the current folder, or there is no such home.
+    """
+    if not text.strip():
+        raise typer.BadParameter("it is empty; the current folder is '.'")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{text}: {error}; write the whole path") from error
+
+
 ExperimentFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Experiment YAML, or the name of a shipped one, such as puzzle.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Experiment YAML, or the name of a shipped one, such as puzzle.", parser=a_path
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -25,15 +43,19 @@ Overrides = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Use this seed in place of the file's.")]
 OutFolder = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Write here. Default: a new folder under runs/.")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write here. Default: a new folder under runs/.", parser=a_path),
 ]
 WorkFolder = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Write here, and go on with what is there. Default: by name under runs/."
+        "--out",
+        metavar="DIR",
+        help="Write here, and go on with what is there. Default: by name under runs/.",
+        parser=a_path,
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/puzzle-s1.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/puzzle-s1.", parser=a_path)]
 Live = Annotated[
     bool,
     typer.Option("--live/--no-live", help="Live dashboard on a terminal; --no-live logs plain lines."),

@@ -40,6 +40,7 @@ def _check(run_dir: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from swarm.text import command
     from swarm.view.replay import replay_run
 
     console = Console(stderr=True)
@@ -50,5 +51,5 @@ def _check(run_dir: Path) -> None:
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")
     typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal")
-    typer.echo("run           " + ("finished" if result.finished else f"not finished: swarm resume {run_dir}"))
+    typer.echo("run           " + ("finished" if result.finished else f"not finished: {command('resume', run_dir)}"))
     typer.echo(result.hash)

@@ -1,13 +1,24 @@
 """`swarm report RUN`: a page about one run."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from swarm.commands.options import RunFolder
+from swarm.commands.options import RunFolder, a_path
 
 EXAMPLE = "swarm report runs/puzzle-s1"
 
 
-def report(run_folder: RunFolder) -> None:
+def report(
+    run_folder: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write report.html here. Default: the run's folder report/.", parser=a_path
+        ),
+    ] = None,
+) -> None:
     """Write a self-contained report.html with plots from a run's journal."""
     from swarm.commands.run_folder import existing_run
 
@@ -15,4 +26,4 @@ def report(run_folder: RunFolder) -> None:
 
     from swarm.view.report import write_report
 
-    typer.echo(f"report        {write_report(run_dir)}")
+    typer.echo(f"report        {write_report(run_dir, out)}")

@@ -1,11 +1,29 @@
 """`swarm resume RUN`: continue a run that was interrupted or killed."""
 
-from swarm.commands.options import Approve, Live, RunFolder
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.commands.options import Approve, Live, RunFolder, a_path
 
 EXAMPLE = "swarm resume runs/puzzle-s1"
 
 
-def resume(run_folder: RunFolder, live: Live = True, approve: Approve = False) -> None:
+def resume(
+    run_folder: RunFolder,
+    live: Live = True,
+    approve: Approve = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            metavar="DIR",
+            help="Where the experiment's file and its models are now, if they were moved; the run remembers it.",
+            parser=a_path,
+        ),
+    ] = None,
+) -> None:
     """Continue an interrupted run; its journal ends as if it had never been disturbed."""
     from functools import partial
 
@@ -17,4 +35,4 @@ def resume(run_folder: RunFolder, live: Live = True, approve: Approve = False) -
 
     from swarm.run.runner import resume_run
 
-    carry_out(partial(resume_run, run_dir), live, approve, config)
+    carry_out(partial(resume_run, run_dir, base=base), live, approve, config)

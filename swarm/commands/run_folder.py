@@ -34,6 +34,6 @@ def recorded_config(run_dir: Path) -> ExperimentConfig | None:
     from swarm.record.folder import read_experiment
 
     try:
-        return ExperimentConfig.model_validate(read_experiment(run_dir))
-    except (SwarmError, ValueError):
+        return read_experiment(run_dir, ExperimentConfig)
+    except SwarmError:
         return None

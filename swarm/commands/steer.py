@@ -29,15 +29,15 @@ def steer(
     from swarm.files import is_locked
     from swarm.record.outcomes import read_run
     from swarm.run.steering import post
-    from swarm.text import checked_text
+    from swarm.text import checked_text, command
 
     run_dir = existing_run(run_folder)
     said, agents = checked_text(text), list(dict.fromkeys(agent or []))
     run = read_run(run_dir)
     if run.end_reason is not None:
-        raise SwarmError(f"the run in {run_dir} is over; see it with: swarm replay {run_dir}")
+        raise SwarmError(f"the run in {run_dir} is over; see it with: {command('replay', run_dir)}")
     if not is_locked(run_dir):
-        raise SwarmError(f"nobody runs {run_dir} now; continue it with: swarm resume {run_dir}")
+        raise SwarmError(f"nobody runs {run_dir} now; continue it with: {command('resume', run_dir)}")
     running = [puzzle.episode for puzzle in run.running]
     config = recorded_config(run_dir)
     if config is None:

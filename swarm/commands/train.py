@@ -6,16 +6,24 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides
+from swarm.commands.options import Overrides, a_path
 
 EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --set seed=2"
 
 
 @continued_later()
 def train(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.", parser=a_path)],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the checkpoint here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write the result here: a new folder, or one with an earlier result.",
+            parser=a_path,
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Ray Train workers. Default: the file's.")] = None,
 ) -> None:
     """Train what a recipe describes with Ray Train; the same command again goes on where it was."""

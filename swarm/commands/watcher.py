@@ -20,7 +20,7 @@ import typer
 
 from swarm.errors import Outage, SwarmError, WorkFailedError
 from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
-from swarm.text import printable
+from swarm.text import command, printable
 
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
@@ -55,14 +55,14 @@ class Watcher:
         if self.goes_on:
             typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
         if self.attended:
-            typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: swarm watch {run_dir}")
+            typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: {command('watch', run_dir)}")
             return
         sys.stdout.flush()
-        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
+        watch = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         try:
             # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
-                command,
+                watch,
                 env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
@@ -120,7 +120,7 @@ def carry_out(
         watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        resume = f"continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}"
+        resume = f"continue with: {command('resume', watcher.run_dir, *(['--approve'] if approve else []))}"
         if isinstance(error, Outage):
             raise Outage(f"{error}; {resume}") from error
         typer.echo(f"stopped; {resume}", err=True)
@@ -136,8 +136,8 @@ def carry_out(
         "wall time": f"{time.monotonic() - began_s:.1f} s",
         "run folder": outcome.run_dir,
         "journal hash": outcome.journal_hash,
-        "next": f"swarm replay {outcome.run_dir} --check",
-        "": f"swarm report {outcome.run_dir}",
+        "next": command("replay", outcome.run_dir, "--check"),
+        "": command("report", outcome.run_dir),
     }.items():
         typer.echo(f"{name:<13} {value}")
     for line in endpoint_lines(outcome.run_dir / TELEMETRY_NAME):

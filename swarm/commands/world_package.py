@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 
 from swarm.errors import SwarmError
+from ulm.files import TakenError, whole_folder
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
@@ -17,17 +18,15 @@ def write_world_package(name: str, folder: Path) -> Path:
 
     Args:
         name: lower-case words with hyphens.
-        folder: where to; it must not exist.
+        folder: where to, a new or an empty folder.
 
     Returns:
         `folder`.
 
     Raises:
-        SwarmError: the name is bad or taken, the folder exists or cannot be written.
+        SwarmError: the name is bad or taken, the folder holds something or cannot be written.
     """
     package = _package_name(name)
-    if folder.exists():
-        raise SwarmError(f"{folder} exists; choose another name, or another folder with --out")
     names = {
         "name": name,
         "package": package,
@@ -36,11 +35,14 @@ def write_world_package(name: str, folder: Path) -> Path:
     }
     template = Path(__file__).with_name("world_template")
     try:
-        for source in filter(Path.is_file, template.rglob("*.txt")):
-            place = source.relative_to(template).as_posix().removesuffix(".txt")
-            target = folder / place.replace("package/", f"{package}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(Template(source.read_text(encoding="utf-8")).substitute(names), encoding="utf-8")
+        with whole_folder(folder) as fresh:
+            for source in filter(Path.is_file, template.rglob("*.txt")):
+                place = source.relative_to(template).as_posix().removesuffix(".txt")
+                target = fresh / place.replace("package/", f"{package}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(Template(source.read_text(encoding="utf-8")).substitute(names), encoding="utf-8")
+    except TakenError as error:
+        raise SwarmError(f"{error} with --out, or another name") from error
     except OSError as error:
         raise SwarmError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder

@@ -140,7 +140,7 @@ def plot_sweep(rates: Mapping[str, Mapping[str, Interval]], setting: str) -> Any
             linewidth=2.4 if arm == "swarm" else 1.6,
             label=arm,
         )
-    axes.set_xticks(range(len(values)), values)
+    axes.set_xticks(range(len(values)), [value.replace("$", r"\$") for value in values])  # no formulas
     axes.set_ylim(-0.02, 1.04)
     style_axes(axes, f"Solve rate over {setting}", setting, "share of puzzles solved, equal tokens")
     add_legend(axes, loc="center left", bbox_to_anchor=(1.02, 0.5))

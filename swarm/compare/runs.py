@@ -17,8 +17,9 @@ from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_appl
 from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
+from swarm.config.shipped import find_file
 from swarm.errors import SwarmError, WorkFailedError
-from swarm.identity import refuse_other
+from swarm.identity import refuse_other, work_folder
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
 
@@ -37,7 +38,7 @@ def compare_arms(
 
     Args:
         config: the base experiment; `compare` in it gives puzzles per seed.
-        source: the file it came from, the base of relative paths.
+        source: the file it came from, the base of relative paths, or the name of a shipped one.
         out: folder of the comparison, one run folder per arm and seed in it; None means runs/<name>-compare.
         arms: names of arms; none means those of the experiment, or all.
         seeds: run seeds; none means those of the experiment.
@@ -48,7 +49,7 @@ def compare_arms(
         WorkFailedError: a run failed.
         Outage: models could not be asked any more; the same call goes on.
     """
-    out = out or Path("runs") / f"{config.name}-compare"
+    out, source = out or Path("runs") / f"{config.name}-compare", find_file(source)
     plan = config.compare or CompareConfig()
     seeds = list(dict.fromkeys(seeds or plan.seeds))
     known = arms_of(config)
@@ -61,33 +62,34 @@ def compare_arms(
     for arm, reason in skipped.items():
         echo(f"{arm}: {reason}")
     _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
-    runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
-    spent_s: list[float] = []
-    for number, (arm, seed, arm_config) in enumerate(planned, start=1):
-        label = f"[{number}/{len(planned)}] {arm} seed {seed}"
-        began_s = time.monotonic()
-        run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
-        runs[arm].append(run)
-        took = " (kept from before)"
-        if not reused:
-            spent_s.append(time.monotonic() - began_s)
-            left = len(planned) - number
-            eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
-            took = f" in {_duration(spent_s[-1])}{eta}"
-        echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
-    from swarm.agents.models import num_parameters
+    with work_folder(out, "compare"):
+        runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
+        spent_s: list[float] = []
+        for number, (arm, seed, arm_config) in enumerate(planned, start=1):
+            label = f"[{number}/{len(planned)}] {arm} seed {seed}"
+            began_s = time.monotonic()
+            run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
+            runs[arm].append(run)
+            took = " (kept from before)"
+            if not reused:
+                spent_s.append(time.monotonic() - began_s)
+                left = len(planned) - number
+                eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
+                took = f" in {_duration(spent_s[-1])}{eta}"
+            echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
+        from swarm.agents.models import num_parameters
 
-    comparison = analyse(
-        config.name,
-        runs,
-        budget=config.budget.tokens or 0,
-        seeds=seeds,
-        episodes=plan.episodes,
-        skipped=skipped,
-        parameters=lambda model: num_parameters(model, source.resolve().parent),
-        arms=known,
-    )
-    write_comparison(out, comparison, runs, provenance())
+        comparison = analyse(
+            config.name,
+            runs,
+            budget=config.budget.tokens or 0,
+            seeds=seeds,
+            episodes=plan.episodes,
+            skipped=skipped,
+            parameters=lambda model: num_parameters(model, source.resolve().parent),
+            arms=known,
+        )
+        write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
     if broken := [run for arm_runs in runs.values() for run in arm_runs if run.failure is not None]:

@@ -17,6 +17,7 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.figures import to_png
 from swarm.files import write_whole
+from swarm.identity import work_folder
 from swarm.stats import Interval, format_interval
 
 
@@ -40,24 +41,27 @@ def run_sweep(
     ((key, values),) = plan.sweep.items()
     name = key.rpartition(".")[2]
     planned = {str(value): with_settings(each, {key: value}, "compare.sweep") for value in values}
-    found: dict[str, Comparison] = {}
-    for value, one in planned.items():
-        echo(f"== {key} = {value}")
-        found[value] = compare_arms(one, source, out / f"{name}-{value}", arms, seeds, echo)
-        echo("")
-    rates = {value: {row.arm: row.rates[1.0] for row in result.rows if row.rates} for value, result in found.items()}
-    differences = {
-        value: {row.arm: row.differences[0].interval for row in result.rows if row.differences}
-        for value, result in found.items()
-    }
-    summary: dict[str, Any] = {
-        "key": key,
-        "rates": _json(rates),
-        "swarm_minus": _json(differences),
-        "crossover": crossover(differences),
-    }
-    write_whole(out / "sweep.json", json.dumps(summary, indent=1))
-    write_whole(out / "sweep.png", to_png(plot_sweep(rates, name)))
+    with work_folder(out, "sweep"):
+        found: dict[str, Comparison] = {}
+        for value, one in planned.items():
+            echo(f"== {key} = {value}")
+            found[value] = compare_arms(one, source, out / f"{name}-{value}", arms, seeds, echo)
+            echo("")
+        rates = {
+            value: {row.arm: row.rates[1.0] for row in result.rows if row.rates} for value, result in found.items()
+        }
+        differences = {
+            value: {row.arm: row.differences[0].interval for row in result.rows if row.differences}
+            for value, result in found.items()
+        }
+        summary: dict[str, Any] = {
+            "key": key,
+            "rates": _json(rates),
+            "swarm_minus": _json(differences),
+            "crossover": crossover(differences),
+        }
+        write_whole(out / "sweep.json", json.dumps(summary, indent=1))
+        write_whole(out / "sweep.png", to_png(plot_sweep(rates, name)))
     for value, of_arms in rates.items():
         echo(f"{key} = {value}")
         for arm, rate in of_arms.items():

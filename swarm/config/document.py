@@ -103,6 +103,8 @@ class Document:
         kind = node.tag.removeprefix(_TAG)
         if not isinstance(node, yaml.ScalarNode) or kind not in ("str", *_SCALARS):
             return self._refuse(node, f"the tag {node.tag.replace(_TAG, '!!')} is not allowed; write plain values")
+        if not _is_text(node.value):
+            return self._refuse(node, f"{shown(node.value)} holds a zero byte or half a character")
         try:
             value = node.value if kind == "str" else _SCALARS[kind][2](node.value)
         except (ValueError, KeyError):
@@ -110,6 +112,8 @@ class Document:
             return self._refuse(node, f"{shown(node.value)} is {wrong}")
         if isinstance(value, float) and not math.isfinite(value):
             return self._refuse(node, f"{node.value} is not a finite number")
+        if isinstance(value, int) and value.bit_length() > 64:
+            return self._refuse(node, f"{shown(node.value)} is too large a number")
         return value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -118,6 +122,8 @@ class Document:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode):
                 self._refuse(key_node, "a key must be plain text")
+            elif not _is_text(key):
+                self._refuse(key_node, f"the key {shown(key)} holds a zero byte or half a character")
             elif key == "<<":
                 self._refuse(key_node, "merge keys (<<) are not supported; write the keys out")
             elif key in data:
@@ -135,6 +141,11 @@ class Document:
     def _mark(self, node: yaml.Node) -> tuple[int, str]:
         line = node.start_mark.line + 1
         return line, f"{self.label}:{line}"
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a file or a path can hold it: YAML's escapes can write more."""
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
@@ -198,6 +209,8 @@ def _compose(text: str, label: str) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}" if mark else label
         raise SwarmError(f"{where}: {_yaml_reason(error)}") from None
+    except (ValueError, OverflowError) as error:  # an escape of no character, or a directive with a huge number
+        raise SwarmError(f"{label}: not valid YAML: {error}") from None
 
 
 def _yaml_reason(error: yaml.MarkedYAMLError) -> str:

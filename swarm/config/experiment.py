@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
 from swarm.config.memory import KeptSection, Memories, find_memory
-from swarm.config.section import PHYSICAL, Section
+from swarm.config.section import PHYSICAL, Name, Section
 from swarm.config.training import Device, RayAddress
 
 
@@ -144,8 +144,7 @@ class FaultsConfig(Section):
     """Recorded faults of the run: a model or world that raises, hangs or returns garbage."""
 
     call_timeout_s: Annotated[float, PHYSICAL] = Field(60.0, gt=0)
-    """Seconds after which a model call, or an answer of the world, is cut: a fault, or for an endpoint a try that got no
-    answer."""
+    """Seconds after which a model call or an answer of the world is cut: a fault. An endpoint is then asked again."""
 
     patience_s: Annotated[float, PHYSICAL] = Field(600.0, ge=0)
     """Seconds for which an endpoint that does not answer, is busy or still loading is asked again before the run stops;
@@ -214,7 +213,7 @@ class CompareConfig(Section):
 class ExperimentConfig(Section):
     """An experiment file, for `swarm run`, `swarm compare` and `swarm baseline`."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name = "experiment"
     """Names the folder of the run, runs/NAME-sSEED."""
 
     seed: int = Field(0, ge=0, lt=2**63)

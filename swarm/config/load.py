@@ -17,6 +17,7 @@ from swarm.config.coordinator import COORDINATORS
 from swarm.config.describe import choices_of, models_in, tag_of, values_of
 from swarm.config.document import Document, KeyPath, read_document, set_key, shown
 from swarm.config.experiment import ExperimentConfig
+from swarm.config.shipped import find_file
 from swarm.errors import SwarmError, did_you_mean, nearest
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -26,14 +27,14 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), seed: int |
     """Read an experiment file, apply overrides, and validate it, the world's own options included.
 
     Args:
-        path: the YAML file; it is named in messages as given.
+        path: the YAML file, named in messages as given, or the name of a shipped one, such as `puzzle`.
         overrides: texts such as ``agents.count=4``; the value is a YAML scalar or list.
         seed: replaces the file's seed.
 
     Raises:
         SwarmError: one line per mistake of the file and the overrides, at most ten.
     """
-    document = read_document(Path(path), overrides)
+    document = read_document(find_file(Path(path)), overrides)
     if seed is not None:
         set_key(document, "seed", seed, f"--seed {seed}")
     return experiment_of(document)
@@ -139,16 +140,18 @@ def _explain(
             if loc not in suggested:  # else the misspelt key is reported with this name
                 yield path, f"missing key '{_dotted(path)}'"
         elif kind == "extra_forbidden":
-            yield path, _unknown_key(model_class, loc, path, prefix)
+            yield path, _unknown_key(model_class, loc, path, prefix, detail["input"])
         else:
             yield path, _wrong_value(model_class, loc, _dotted(path), detail)
 
 
-def _unknown_key(model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath) -> str:
+def _unknown_key(model_class: type[BaseModel], loc: KeyPath, path: KeyPath, prefix: KeyPath, value: Any) -> str:
     key, section = str(path[-1]), path[:-1]
     models = _models_at(model_class, loc[:-1])
     known = _fields_of(models)
     start = f"unknown key '{key}'" + (f" in '{_dotted(section)}'" if section else "")
+    if inside := [name for name in value if name in known] if isinstance(value, dict) else []:
+        return f"{start}; did you mean '{_dotted((*section, inside[0]))}'?"
     if below := next((home for model in models if (home := _home_of(key, model))), None):
         return f"{start}; it belongs in '{_dotted((*section, *below))}'"
     if nearest(key, known) is None and (home := _home_of(key, model_class)):

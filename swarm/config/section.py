@@ -1,13 +1,18 @@
 """What all parts of experiment files have in common, and which of their settings decide results."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 PHYSICAL: Final = "physical"
 """Marks a setting that says where, how fast or how patiently a run is carried out: `Annotated[str, PHYSICAL]`.
 
 Such a setting stays out of the journal and may differ when a run goes on."""
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME)]
+"""What a folder can be called."""
 
 
 class Section(BaseModel):

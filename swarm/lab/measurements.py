@@ -14,7 +14,7 @@ from typing import Any
 from swarm.actors.ray_tasks import run_tasks
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
-from swarm.files import write_whole
+from swarm.files import make_folder, write_whole
 from swarm.identity import refuse_other
 
 
@@ -95,7 +95,7 @@ def measure_all(
         if "error" in outcome:
             failed.append(f"{one.title}: {outcome['error']}")
             return
-        one.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(one.file.parent)
         write_json(one.file, {"identity": one.identity, **outcome})
         found[place] = one.read()  # as the next call of the command finds it
         count, passed = len(missing) - sum(x is None for x in found), time.monotonic() - started

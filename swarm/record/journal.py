@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 from swarm.errors import SwarmError
 from swarm.files import Closing, FolderLock, LineTail, sync
 from swarm.record.records import FORMAT, Header, Record, check_record
+from swarm.text import command
 
 JOURNAL_NAME = "journal.jsonl"
 GENESIS = "0" * 64
@@ -119,6 +120,11 @@ class JournalReader:
         return record
 
     def _verify(self, data: dict[str, Any], line: bytes) -> None:
+        if line.endswith(b"\r\n"):
+            raise self._broken(
+                "ends in CRLF: something, such as a transfer as text, changed its line ends; take back a copy that was "
+                "made byte by byte, or turn CRLF into LF"
+            )
         actual = hashlib.sha256(line[_HASHED:-1]).hexdigest()
         if line[:_HASHED] != b"".join((_OPENING, actual.encode(), _CLOSING)):
             raise self._broken(f"was altered: its hash is {actual}, it says {data.get('hash')}")
@@ -130,6 +136,12 @@ class JournalReader:
 
     def _broken(self, what: str) -> JournalError:
         return JournalError(f"{self.path}, line {self.tail.num_lines}: the record {what}")
+
+
+def _may_begin_journal(path: Path) -> bool:
+    """Return whether a file without a whole line can be a journal whose first record was torn."""
+    with path.open("rb") as file:
+        return _OPENING.startswith(file.read(len(_OPENING)).rstrip(b"\0"))  # zeros are what a power cut leaves
 
 
 def read_header(path: Path) -> Header | None:
@@ -190,10 +202,12 @@ class JournalWriter(Closing):
             if before is not None:
                 collections.deque(before.poll(), maxlen=0)
                 self.next_seq, self.last_hash, self._size = before.tail.num_lines, before.last_hash, before.tail.offset
+                if not self._size and not _may_begin_journal(path):  # it would be cut to nothing
+                    raise JournalError(f"{path} is no journal of a run; choose another --out")
             elif path.exists() and path.stat().st_size:
-                raise SwarmError(f"{path} already holds a run: continue with `swarm resume {path.parent}` or set --out")
+                raise SwarmError(f"{path} already holds a run: set --out, or {command('resume', path.parent)}")
             try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
                 opened.callback(os.close, self._fd)
                 os.ftruncate(self._fd, self._size)
                 os.fsync(self._fd)
@@ -287,7 +301,7 @@ class JournalWriter(Closing):
 
     def _cannot_write(self, error: OSError) -> SwarmError:
         return SwarmError(
-            f"cannot write {self.path}: {error.strerror}; mend that, then `swarm resume {self.path.parent}`"
+            f"cannot write {self.path}: {error.strerror}; mend that, then: {command('resume', self.path.parent)}"
         )
 
     def close(self) -> None:

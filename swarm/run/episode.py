@@ -6,11 +6,12 @@ when a resumed run folds its journal back in. So a resumed run continues from ex
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from swarm.agents.memory import AgentMemory
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.messages import ActReply, DirectRequest
 from swarm.prompt import agent_prompt
 from swarm.record.journal import state_hash
@@ -20,6 +21,7 @@ from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
 from worlds.contained import open_checked
 from worlds.protocol import Info, Report, StepResult, World, WorldError
+from worlds.registry import world_class
 from worlds.results import LIMIT_S, WorldFaultError
 
 MAX_RETRIES = 3
@@ -39,7 +41,7 @@ def open_world(
     Args:
         world_id: which one.
         num_agents: how many agents act in it.
-        options: its own; a relative path in the option `file` starts from `base_dir`.
+        options: its own; relative paths in options of type `Path` start from `base_dir`.
         base_dir: the folder of the experiment.
         limit_s: seconds that one answer may take.
         contained_mb: the memory of the child interpreter that it runs in; None runs it in this process.
@@ -47,10 +49,13 @@ def open_world(
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
-    if isinstance(file := options.get("file"), str):
-        options = {**options, "file": str(base_dir / file)}
     try:
-        return open_checked(world_id, num_agents, options, limit_s, contained_mb)
+        fields = world_class(world_id).Options.model_fields
+        paths = {name for name, one in fields.items() if Path in (one.annotation, *get_args(one.annotation))}
+        found = {
+            name: str(path_in(base_dir, options[name])) for name in sorted(paths) if isinstance(options.get(name), str)
+        }
+        return open_checked(world_id, num_agents, {**options, **found}, limit_s, contained_mb)
     except WorldError as error:
         raise SwarmError(str(error)) from error
 

@@ -13,10 +13,9 @@ from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.coordinator.kinds import book_for
-from swarm.errors import SwarmError
 from swarm.identity import refuse_other
 from swarm.messages import CallKey
-from swarm.record.folder import base_dir_of, read_experiment
+from swarm.record.folder import base_dir_of, needing_base, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick
 from swarm.run.episode import Episode, follow, open_world
@@ -82,16 +81,15 @@ class Retelling:
 
     def __init__(self, run_dir: Path) -> None:
         header = read_header(run_dir / JOURNAL_NAME)
-        try:
-            self.config = ExperimentConfig.model_validate(read_experiment(run_dir))
-        except ValueError as error:
-            raise SwarmError(f"{run_dir}: {' '.join(str(error).split())}") from error
+        self.config = read_experiment(run_dir, ExperimentConfig)
         if header is not None:
             refuse_other(run_dir, header["config"], logical_settings(self.config))
         self.base_dir = base_dir_of(run_dir)
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
-        self._sources = neighbours(self.config.topology, self._world().possible_agents, self.config.seed, self.base_dir)
+        with needing_base(run_dir, self.base_dir):
+            agents = self._world().possible_agents
+            self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
         known = load_playbook(self.config.world.id) is not None
         self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
 

@@ -21,14 +21,17 @@ from swarm.agents.models import LoadedModels, load_models
 from swarm.backends.kept import KEPT_NAME, KeptReplies
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.experiment import ExperimentConfig
+from swarm.config.memory import find_memory
 from swarm.config.section import logical_settings
+from swarm.config.shipped import find_file
 from swarm.coordinator.human import operator_for
 from swarm.coordinator.protocol import Terminal
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
+from swarm.files import make_folder, sync
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
 from swarm.prompt import agent_system
-from swarm.record.folder import read_experiment, read_manifest, write_folder
+from swarm.record.folder import base_dir_of, move_base, needing_base, read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records
 from swarm.record.records import FORMAT
 from swarm.record.tally import Tally
@@ -86,7 +89,14 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         SwarmError: one does not.
     """
     base_dir = source.resolve().parent
-    _world(config, base_dir)
+    world = _world(config, base_dir)
+    for memory in config.agents.memory:
+        needed = find_memory(memory.kind).of_world
+        if needed and not getattr(world, needed, False):
+            raise SwarmError(
+                f"agents.memory names {memory.kind}, which would stay empty: world {world.id} does not say "
+                f"`{needed} = True`; leave {memory.kind} out"
+            )
     return load_models(config, base_dir)
 
 
@@ -101,7 +111,7 @@ def start_run(
 
     Args:
         config: the experiment.
-        source: its YAML file; paths in it are relative to that file's folder.
+        source: its YAML file, or the name of a shipped one; paths in it are relative to that file's folder.
         out: the run folder; None makes `runs/<name>-s<seed>`, with a number where that exists.
         announce: called with the run folder once its journal exists and something will be played.
         terminal: where a person takes part, as the coordinator `human` or as the one who approves what another says.
@@ -111,6 +121,7 @@ def start_run(
         Outage: nobody answers any more; the same call, or `resume_run`, goes on.
         WorkFailedError: the run had begun and could not go on.
     """
+    source = find_file(source)
     base_dir = source.resolve().parent
     operator = operator_for(config, terminal)
     if out is not None and (out / JOURNAL_NAME).is_file():
@@ -122,22 +133,30 @@ def start_run(
 
 
 def resume_run(
-    run_dir: Path, announce: Announce = lambda run_dir: None, terminal: Terminal | None = None
+    run_dir: Path,
+    announce: Announce = lambda run_dir: None,
+    terminal: Terminal | None = None,
+    base: Path | None = None,
 ) -> RunOutcome:
-    """Continue a run with the settings in its folder; arguments and result are those of `start_run`.
+    """Continue a run with the settings in its folder; other arguments and the result are those of `start_run`.
+
+    Args:
+        run_dir: the run folder.
+        announce: as of `start_run`.
+        terminal: as of `start_run`.
+        base: where the folder of the experiment's file is now, if it was moved; the run folder remembers it.
 
     Raises:
         SwarmError: the folder is no run, is in use, is damaged, or its checkpoints changed.
     """
-    try:
-        config = ExperimentConfig.model_validate(read_experiment(run_dir))
-        manifest = read_manifest(run_dir)
-    except (SwarmError, ValueError) as error:
-        raise SwarmError(f"{run_dir} cannot be resumed: {' '.join(str(error).split())}") from error
-    source, base_dir = Path(manifest["source"]), Path(manifest["base_dir"])
+    config = read_experiment(run_dir, ExperimentConfig)
+    if base is not None:
+        move_base(run_dir, base)
+    source, base_dir = Path(read_manifest(run_dir)["source"]), base_dir_of(run_dir)
     operator = operator_for(config, terminal)
     journal = JournalWriter.resume(run_dir / JOURNAL_NAME, config.runtime.durability)
-    return _play(config, source, base_dir, journal, announce, operator)
+    with needing_base(run_dir, base_dir):
+        return _play(config, source, base_dir, journal, announce, operator)
 
 
 def _play(
@@ -269,15 +288,17 @@ def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
     stem = out or Path("runs") / f"{config.name}-s{config.seed}"
     try:
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            if there := sorted(path.name for path in out.iterdir() if path.name not in _OURS):
+            make_folder(out)
+            there = sorted(path.name for path in out.iterdir() if path.name not in _OURS)
+            if there and JOURNAL_NAME not in there:  # else another process was faster, and has the lock
                 raise SwarmError(f"{out} holds no run but {', '.join(there[:3])}; choose another folder with --out")
             return out
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(stem.parent)
         for number in count(1):
             run_dir = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
             with suppress(FileExistsError):
                 run_dir.mkdir()
+                sync(stem.parent)
                 return run_dir
         raise AssertionError
     except OSError as error:

@@ -16,7 +16,7 @@ from types import NoneType
 from typing import cast
 
 from swarm.errors import SwarmError
-from swarm.files import LineTail
+from swarm.files import LineTail, sync
 from swarm.messages import DirectReply
 from swarm.record.journal import canonical_json
 from swarm.record.records import CoordinatorEntry, Review, Steered, Told, in_agent_order
@@ -59,6 +59,7 @@ def post(run_dir: Path, text: str, agents: Sequence[str] = (), episode: int | No
     said = {"text": text, "agents": list(agents) or None, "episode": episode}
     path = run_dir / STEERING_NAME
     try:
+        is_new = not path.exists()
         with path.open("ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # whoever else is steering needs a moment only
             whole = path.read_bytes().rfind(b"\n") + 1
@@ -68,6 +69,8 @@ def post(run_dir: Path, text: str, agents: Sequence[str] = (), episode: int | No
                 file.truncate(whole)
                 raise SwarmError(f"cannot write {path}: no space left; make some and say it again")
             os.fsync(file)
+        if is_new:
+            sync(run_dir)
     except OSError as error:
         raise SwarmError(f"cannot write {path}: {error.strerror}") from error
 

@@ -10,6 +10,7 @@ import networkx as nx
 
 from swarm.config.experiment import TopologyConfig
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.seeds import derive_seed
 
 SMALL_WORLD = (4, 0.1)
@@ -41,7 +42,7 @@ def neighbours(config: TopologyConfig, agents: Sequence[str], seed: int, base_di
             degree, moved = SMALL_WORLD
             graph = nx.watts_strogatz_graph(n, min(degree, n - 1), moved, seed=derive_seed(seed, "topology") % 2**32)
         case "file":
-            graph = _from_file(base_dir / str(config.path), n)
+            graph = _from_file(path_in(base_dir, str(config.path)), n)
     return {a: tuple(agents[j] for j in sorted(graph.neighbors(i)) if j != i) for i, a in enumerate(agents)}
 
 

@@ -19,12 +19,15 @@ from swarm.agents.model_sizes import check_adapter
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.prompt import STOP
+from swarm.text import command
 from swarm.train import lessons
 from swarm.train.lessons_from_runs import run_examples
 from swarm.train.loop import trained
 from swarm.train.recipe import LoraRecipe
 from swarm.train.training import Scores, Training
+from ulm.files import TakenError, settle, whole_folder
 from ulm.train.answers import AnswerCollator, AnswerObjective
 from ulm.train.step import Objective, Worker, make_optimizer
 
@@ -36,6 +39,8 @@ MARKS = "+-"
 
 class LoraTraining(Training[LoraRecipe]):
     """An adapter and the base that it is of."""
+
+    files = frozenset({"adapter_config.json", "adapter_model.safetensors", "training.json"})
 
     def inputs(self) -> dict[str, Any]:
         """Return the hashes of the base and of the adapter that the training starts from, which must fit."""
@@ -50,11 +55,11 @@ class LoraTraining(Training[LoraRecipe]):
         if (folder := self.init) is None:
             return found
         if not folder.exists() and (maker := _maker(folder, self.beside)):
-            raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
+            raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: {command('train', maker)}")
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             shape = (config["r"], config["lora_alpha"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SwarmError(f"init: no LoRA adapter at {folder} ({error})") from error
         if shape != (recipe.rank, recipe.alpha):
             raise SwarmError(f"init: {folder} has rank and alpha {shape}, the recipe {(recipe.rank, recipe.alpha)}")
@@ -68,7 +73,7 @@ class LoraTraining(Training[LoraRecipe]):
         """Return what the adapter is scored on: examples of the task's first kind."""
         recipe = self.recipe
         if recipe.task == "runs":
-            _, found = run_examples([self.beside / run for run in recipe.runs])
+            _, found = run_examples([path_in(self.beside, run) for run in recipe.runs])
             return found[: recipe.score_examples]
         kind = lessons.open_lessons(recipe.world, recipe.task).tasks[recipe.task][0]
         return [
@@ -80,7 +85,7 @@ class LoraTraining(Training[LoraRecipe]):
         """Return number -> training text."""
         recipe = self.recipe
         if recipe.task == "runs":
-            found, _ = run_examples([self.beside / run for run in recipe.runs])
+            found, _ = run_examples([path_in(self.beside, run) for run in recipe.runs])
             return lambda number: found[number % len(found)]
         return lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))
 
@@ -135,19 +140,20 @@ class LoraTraining(Training[LoraRecipe]):
         progress = trained(folder, model, self.recipe.optimizer.steps)
         model.save_pretrained(str(adapter))
         del model
+        settle(adapter)
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            weights = load_file(adapter / "adapter_model.safetensors")
-            save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, out / "adapter_model.safetensors")
-            config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-            config["base_model_name_or_path"] = None
-            config["target_modules"].sort()  # a set, in another order in each process
-            _write(out / "adapter_config.json", config)
-        except OSError as error:
+            with whole_folder(out, self.files) as fresh:
+                weights = load_file(adapter / "adapter_model.safetensors")
+                save_file({k: v.to(torch.bfloat16) for k, v in weights.items()}, fresh / "adapter_model.safetensors")
+                config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+                config["base_model_name_or_path"] = None
+                config["target_modules"].sort()  # a set, in another order in each process
+                _write(fresh / "adapter_config.json", config)
+                scores = {name: score(base, at, held_out, device) for name, at in (("tuned", fresh), ("untuned", None))}
+                meta = self.meta(progress, scores, device)
+                _write(fresh / "training.json", {**meta, "base_sha256": folder_hash(Path(base.path))})
+        except (OSError, TakenError) as error:
             raise SwarmError(f"cannot write adapter {out}: {error}") from error
-        scores = {name: score(base, where, held_out, device) for name, where in (("tuned", out), ("untuned", None))}
-        meta = self.meta(progress, scores, device)
-        _write(out / "training.json", {**meta, "base_sha256": folder_hash(Path(base.path))})
         return scores
 
 
@@ -176,8 +182,9 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
 def _maker(folder: Path, beside: Path) -> Path | None:
     """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
     says = re.compile(r"^out: *(\S+)", re.MULTILINE)
-    outs = ((file, says.search(file.read_text(encoding="utf-8"))) for file in sorted(beside.glob("*.yaml")))
-    return next((file for file, out in outs if out and (beside / out[1]).resolve() == folder.resolve()), None)
+    files = [file for file in sorted(beside.glob("*.yaml")) if file.is_file()]
+    outs = ((file, says.search(file.read_text(encoding="utf-8", errors="replace"))) for file in files)
+    return next((file for file, out in outs if out and path_in(beside, out[1]).resolve() == folder.resolve()), None)
 
 
 def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from swarm.config.load import load_chosen_model
-from swarm.config.section import PHYSICAL, Section, logical_settings
+from swarm.config.section import PHYSICAL, Name, Section, logical_settings
 from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
@@ -24,7 +24,7 @@ class Recipe(TrainingFile):
     kind: Literal["policy", "memory", "lora"]
     """What is trained."""
 
-    name: Annotated[str, PHYSICAL] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[Name, PHYSICAL]
     """Names the work folder, runs/train-NAME."""
 
     world: str

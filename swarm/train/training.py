@@ -10,16 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from swarm.actors.ray_train import METRICS, run_workers
-from swarm.config.shipped import is_shipped
+from swarm.config.shipped import find_file, is_shipped
 from swarm.config.training import resolve_device
+from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.identity import claim, is_claimed, work_folder
 from swarm.machine import cores
 from swarm.train.loop import STATES, run_training
 from swarm.train.progress import following, progress_lines
 from swarm.train.recipe import Recipe, load_recipe
+from ulm.checkpoint import FILES as CHECKPOINT_FILES
+from ulm.files import TakenError, refuse_taken
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, Worker
 
@@ -40,7 +44,10 @@ class Training(ABC, Generic[RecipeT]):
     Attributes:
         recipe: what to train.
         beside: folder of its file; the paths in it are relative to that.
+        files: names of what the result is made of, which a new result replaces.
     """
+
+    files: ClassVar[frozenset[str]] = CHECKPOINT_FILES
 
     recipe: RecipeT
     beside: Path
@@ -48,7 +55,7 @@ class Training(ABC, Generic[RecipeT]):
     @property
     def init(self) -> Path | None:
         """The folder that the training starts from."""
-        return None if self.recipe.init is None else self.beside / self.recipe.init
+        return None if self.recipe.init is None else path_in(self.beside, self.recipe.init)
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def train_policy(
     """Train what a file describes, from where an earlier try ended; score it and return its folder.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped one.
         overrides: texts such as ``optimizer.steps=4``.
         out: where the result goes; None for the file's `out`.
         workers: replaces the file's.
@@ -105,14 +112,19 @@ def train_policy(
     Raises:
         SwarmError: a bad file, the work of another recipe in the work folder, or a training that cannot go on.
     """
+    path = find_file(path)
     recipe = load_recipe(path, overrides, workers)
     folder = Path("runs") / f"train-{recipe.name}"
     if out is None:
-        out = (Path() if is_shipped(path) else path.parent) / recipe.out
+        out = path_in(Path() if is_shipped(path) else path.parent, recipe.out)
     device = resolve_device(recipe.place.device)
     training: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, path.parent.resolve())
     identity = {**recipe.identity(), **training.inputs()}
-    with work_folder(folder, ("recipe.json", "tokenizer.json")):
+    try:
+        refuse_taken(out, training.files)
+    except TakenError as error:
+        raise SwarmError(f"the result cannot be written: {error} with --out") from error
+    with work_folder(folder, "train"):
         if not is_claimed(folder / "recipe.json", identity):
             training.prepare(folder)
             claim(folder / "recipe.json", identity)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, cast
 
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
-from swarm.record.folder import base_dir_of
+from swarm.files import path_in
+from swarm.record.folder import base_dir_of, needing_base
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Tick, acted
 
@@ -149,19 +150,21 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     name = _agents(run_dir)["engine"]["model"]
-    model = base_dir_of(run_dir) / name
+    base_dir = base_dir_of(run_dir)
+    model = path_in(base_dir, name)
 
     from ulm.checkpoint import read_checkpoint_config
     from ulm.memory import LTMState
     from ulm.tokenizer import Tokenizer
 
-    try:
-        config, tokenizer = read_checkpoint_config(model).model.ltm, Tokenizer.load(model)
-        if config is None:
-            raise ValueError(f"checkpoint {name} has no long-term memory any more")
-        state = LTMState.from_bytes(memories[agent], config)
-    except ValueError as error:
-        raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
+    with needing_base(run_dir, base_dir):
+        try:
+            config, tokenizer = read_checkpoint_config(model).model.ltm, Tokenizer.load(model)
+            if config is None:
+                raise ValueError(f"checkpoint {name} has no long-term memory any more")
+            state = LTMState.from_bytes(memories[agent], config)
+        except ValueError as error:
+            raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
     calls = [
         (record["episode"], record["tick"], entry["prompt_tokens"] + entry["generated_tokens"])
         for record in _ticks(run_dir, kinds_of_memory(run_dir)["ltm"]["span"], episode)

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from swarm.errors import SwarmError
-from swarm.files import write_whole
+from swarm.files import make_folder, write_whole
 from swarm.stats import Interval, format_interval
 from swarm.text import printable
 
@@ -54,8 +54,10 @@ def write(path: Path, content: str | bytes) -> Path:
         SwarmError: no permission or no space.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, content)
     except OSError as error:
-        raise SwarmError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
+        raise SwarmError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder with --out"
+        ) from error
     return path

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import SwarmError
-from swarm.record.folder import base_dir_of
+from swarm.record.folder import base_dir_of, needing_base
 from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, state_hash
 from swarm.record.records import EpisodeEnd, EpisodeStart, Header, Record, Tick, acted, faults_in, said_by_person
 from swarm.run.budget import Spent
@@ -162,7 +162,8 @@ class _Replayer:
             raise ReplayError(f"{place}: the episode began twice")
         _follows(place, record, world=self.world_id, seed=derive_seed(self.seed, "world", index))
         try:
-            world = open_world(self.world_id, self.num_agents, self.options, self.base_dir)
+            with needing_base(self.path.parent, self.base_dir):
+                world = open_world(self.world_id, self.num_agents, self.options, self.base_dir)
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
         options = {"episode": index, "level": record["level"]}

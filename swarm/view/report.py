@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.figures import to_png
+from swarm.identity import work_folder
 from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes, read_run
 from swarm.stats import rate_interval
@@ -20,8 +21,12 @@ from swarm.view.plots import plot_puzzles, plot_token_parts
 MAX_TRANSCRIPT_ROUNDS = 200
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write `report/report.html` in a run folder, for a finished or a still unfinished run.
+def write_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write report.html for a finished or a still unfinished run.
+
+    Args:
+        run_dir: the run folder.
+        out: where to, a new folder or one with a report; None for `report` in the run folder.
 
     Returns:
         The path of the page.
@@ -35,7 +40,10 @@ def write_report(run_dir: Path) -> Path:
         "tokens_by_part": to_png(plot_token_parts(data["tokens_by_part"])),
     }
     page = render(Path(__file__).with_suffix(".html"), {**data, "pictures": pictures})
-    return write(run_dir / "report" / "report.html", page)
+    if out is None:
+        return write(run_dir / "report" / "report.html", page)
+    with work_folder(out, "report"):
+        return write(out / "report.html", page)
 
 
 def report_data(run_dir: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ In a `.bin` file a document is the end-of-text token, from which its first token
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulm.data.documents import CorpusError, CorpusSource, corpus_files, read_documents
-from ulm.files import sha256, sync_tree
+from ulm.files import TakenError, refuse_taken, sha256, whole_folder
 from ulm.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -29,8 +28,6 @@ Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 BIN_TYPES = {"uint16": 2**16, "uint32": 2**32}
 """Types of a token in a `.bin` file, and how many token ids each can tell apart."""
-
-_FILES = {MANIFEST, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".documents.npy"))}
 
 BATCH = 256
 """Documents tokenised at a time."""
@@ -74,13 +71,15 @@ def prepare_corpus(
         CorpusError: see `read_documents`; too few documents, or a vocabulary too large for the type.
     """
     recipe = _recipe(sources, tokenizer, val_share, seed, bin_type)
-    if folder.is_dir() and not {path.name for path in folder.iterdir()} <= _FILES:
-        raise CorpusError(f"{folder} holds something else than a prepared corpus; choose another folder")
     if (folder / MANIFEST).is_file():
         there = Corpus.open(folder)
         if there.manifest["recipe"] == recipe:
             return there
         raise OtherCorpusError(folder, there.manifest["recipe"], recipe)
+    try:
+        refuse_taken(folder)
+    except TakenError as error:
+        raise CorpusError(f"{error}, or remove this one") from error
     titles = [source.title for source in sources]
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise CorpusError(f"several sources are called {repeated[0]!r}; tell them apart by `name`")
@@ -114,26 +113,21 @@ def prepare_corpus(
             f"the tokenizer has {codec.vocab_size:,} tokens, more than bin_type {bin_type} can hold "
             f"({BIN_TYPES[bin_type]:,}); set bin_type: uint32"
         )
-    fresh = folder.with_name(folder.name + ".new")
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        codec.save(fresh / TOKENIZER)
-        splits = {s: _write_split(fresh, s, parts[s], codec, bin_type) for s in SPLITS}
-        manifest = {
-            "format": FORMAT,
-            "recipe": recipe,
-            "vocab_size": codec.vocab_size,
-            "eot_id": codec.eot_id,
-            "pad_id": codec.pad_id,
-            "splits": splits,
-            "sources": titles,
-            "sha256": {file.name: _digest(file) for file in sorted(fresh.iterdir())},
-        }
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-        sync_tree(fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        with whole_folder(folder) as fresh:
+            codec.save(fresh / TOKENIZER)
+            splits = {s: _write_split(fresh, s, parts[s], codec, bin_type) for s in SPLITS}
+            manifest = {
+                "format": FORMAT,
+                "recipe": recipe,
+                "vocab_size": codec.vocab_size,
+                "eot_id": codec.eot_id,
+                "pad_id": codec.pad_id,
+                "splits": splits,
+                "sources": titles,
+                "sha256": {file.name: _digest(file) for file in sorted(fresh.iterdir())},
+            }
+            (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     except OSError as error:
         raise CorpusError(f"cannot write {folder}: {error.strerror or error}") from error
     for split, numbers in splits.items():

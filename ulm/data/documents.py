@@ -173,7 +173,7 @@ def _read_jsonl(path: Path, source: CorpusSource) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CorpusError(f"{path}, line {number}: no JSON") from None
         if not isinstance(row, dict) or not isinstance(row.get(source.column), str):
             known = ", ".join(sorted(row)) if isinstance(row, dict) else "none"

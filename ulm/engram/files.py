@@ -45,7 +45,7 @@ def write_adapter(adapter: EngramAdapter, base: dict[str, Any], folder: Path, ta
     if adapter.memory is not None:
         adapter.memory.copy_to(folder / _FACTS)
     text = json.dumps({"format": FORMAT, "kind": "engram", **base, "engram": config.to_dict()}, indent=1) + "\n"
-    write_whole(folder / _CONFIG, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    write_whole(folder / _CONFIG, text)
 
 
 def read_about(folder: Path, base: dict[str, Any]) -> EngramConfig:

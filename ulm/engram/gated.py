@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from ulm.engram.model import EngramModel
+from ulm.files import write_whole
 
 STATISTICS = (
     "log odds of the base model's likeliest token",
@@ -223,8 +224,8 @@ class GatedEngramAdapter(nn.Module):
             "threshold": self.threshold,
             "width": self.from_hidden.in_features,
         }
-        (folder / _FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        save_file(self._gate_state(), folder / _WEIGHTS)
+        write_whole(folder / _WEIGHTS, lambda fresh: save_file(self._gate_state(), fresh))
+        write_whole(folder / _FILE, json.dumps(about, indent=1) + "\n")
 
     @classmethod
     def from_pretrained(cls, model: nn.Module, folder: str | Path) -> Self:

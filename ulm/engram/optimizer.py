@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ulm.engram.model import EngramModel
+from ulm.files import settle
 
 BASE_FOLDER = "base"
 """Folder, in that of a trained Engram, of a base model that was trained too, or of its PEFT adapter."""
@@ -80,3 +81,4 @@ def save_trained(model: EngramModel, folder: Path) -> None:
     base: Any = model.base_model
     if any(p.requires_grad for p in base.parameters()):
         base.save_pretrained(folder / BASE_FOLDER)
+        settle(folder / BASE_FOLDER)

@@ -7,7 +7,6 @@ up to the window. The map of tensors is `ulm.hf.llama`'s.
 
 import dataclasses
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from ulm.checkpoint import Checkpoint, checkpoint_hash, load_checkpoint
+from ulm.files import refuse_taken, whole_folder
 from ulm.hf.llama import to_fast_tokenizer, to_llama, to_mistral
 from ulm.hf.ulm_model import to_ulm
 from ulm.model import Decoder
@@ -52,11 +52,7 @@ def export_checkpoint(
         raise ValueError(f"unknown dtype {dtype!r}; available: {', '.join(DTYPES)}")
     if memory and architecture == "llama":
         raise ValueError("llama has no long-term memory: leave out either the architecture or the memory")
-    target = Path(out).resolve()
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"cannot write {out}: a file is in the way; choose another folder")
-    if target.is_dir() and any(target.iterdir()):
-        raise ValueError(f"{out} is not empty; choose another folder, or remove this one first")
+    refuse_taken(Path(out))
     loaded = load_checkpoint(checkpoint, dtype=getattr(torch, dtype))
     if memory and loaded.config.ltm is None:
         raise ValueError(f"{checkpoint} was trained without a long-term memory; export it without memory")
@@ -66,15 +62,10 @@ def export_checkpoint(
     )
     card = _card(checkpoint, loaded, model, dtype)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as part:
-            made = Path(part) / "model"
+        with whole_folder(Path(out)) as made:
             model.save_pretrained(str(made))
             to_fast_tokenizer(loaded.tokenizer).save_pretrained(str(made))
             (made / "README.md").write_text(card, encoding="utf-8")
-            for path in made.iterdir():  # safetensors makes files that nobody else may read
-                path.chmod((made / "README.md").stat().st_mode)
-            made.rename(target)  # onto nothing or an empty folder, else it fails
     except OSError as error:
         raise ValueError(f"cannot write {out}: {error.strerror or error}; check space and write permission") from error
 

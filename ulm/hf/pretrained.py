@@ -4,12 +4,9 @@ Owns where such folders are kept and how they come about: converted from weights
 downloaded from the hub. A folder takes its name when it is whole.
 """
 
-import contextlib
 import importlib.util
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ulm.files import sha256
+from ulm.files import TakenError, sha256, whole_folder
 
 _DONE = "config.json"
 
@@ -71,7 +68,7 @@ def fetch(name: str, memory_bytes: float = math.inf) -> Path:
         memory_bytes: what may be used; a model that takes more to be unpacked is refused.
 
     Raises:
-        ValueError: there is no such model, or neither its package nor the hub is at hand.
+        ValueError: there is no such model, neither its package nor the hub is at hand, or its place is taken.
     """
     if (source := KNOWN.get(name)) is None:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(KNOWN)}")
@@ -99,13 +96,12 @@ def _made(name: str, fill: Callable[[Path], None]) -> Path:
     if (here := fetched(name)) is not None:
         return here
     folder = cache_folder() / "models" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)  # it is not whole
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as part:
-        made = Path(part) / "model"
-        fill(made)
-        with contextlib.suppress(OSError):  # somebody else was faster
-            made.rename(folder)
+    try:
+        with whole_folder(folder) as made:
+            fill(made)
+    except (OSError, TakenError):
+        if fetched(name) is None:  # else somebody else was faster
+            raise
     return folder
 
 

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ulm.files import write_whole
 from ulm.memory.fact_store import Fact, FactStore
 from ulm.memory.ngrams import NOTHING
 from ulm.tokenizer import encode_after
@@ -234,7 +235,7 @@ class ExactMemory:
             json.dumps({"key": f.key, "value": f.value, "source": f.source, "revision": f.revision}, ensure_ascii=False)
             for f in self
         ]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(path, "".join(f"{line}\n" for line in lines))
         return len(lines)
 
     def copy_to(self, path: Path) -> None:

@@ -138,6 +138,10 @@ class FactStore:
         try:
             yield
         except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the latter: closed, another thread
+            if "thread" in str(error):
+                raise ValueError(
+                    f"{self._name} belongs to the thread that opened it; open its file anew in another"
+                ) from error
             raise ValueError(f"{self._name} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ulm.files import sha256, sync_tree
+from ulm.files import make_folder, settle, sha256, sync
 
 FORMAT = 2
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
@@ -86,14 +86,16 @@ class RollingStates:
             shutil.rmtree(left)
         folder = self._path(step)
         fresh = folder.with_name(folder.name + ".new")
-        fresh.mkdir(parents=True)
+        make_folder(self.folder)
+        fresh.mkdir()
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / TENSORS))
         record = {"format": FORMAT, "sha256": sha256(fresh / TENSORS), "progress": {**progress, "step": step}}
         (fresh / PROGRESS).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
-        sync_tree(fresh)
+        settle(fresh)
         if folder.exists():  # of an earlier try; the state before it is there too
             shutil.rmtree(folder)
         fresh.rename(folder)
+        sync(self.folder)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
 

@@ -27,7 +27,7 @@ LONGEST = 600
 class FactsOptions(WorldOptions):
     """Options of facts-v0."""
 
-    file: str | None = None
+    file: Path | None = None
     """Questions and answers, relative to the YAML file: JSON (a list of objects with `question` and `answer`, or an
     object of such lists) or CSV with these columns. null makes some up."""
 
@@ -75,6 +75,7 @@ class FactsWorld(OrderedWorld):
     id: ClassVar[str] = "facts-v0"
     Options: ClassVar[type[WorldOptions]] = FactsOptions
     lessons: ClassVar[str | None] = "worlds.facts.lessons:FactsLessons"
+    states_facts: ClassVar[bool] = True
     options: FactsOptions
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:

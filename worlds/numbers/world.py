@@ -81,7 +81,7 @@ class NumbersOptions(PuzzleOptions):
     target: int | None = Field(None, ge=0)
     """A fixed target, for which `split` is ignored; null draws one between `target_low` and `target_high`."""
 
-    file: str | None = None
+    file: Path | None = None
     """CSV (with a header) or JSONL of puzzles, used in order; then all options above but `target` are unused. null
     draws puzzles."""
 
@@ -286,9 +286,7 @@ class NumbersWorld(ExpressionWorld):
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         super().__init__(num_agents, options)
         o = self.options
-        self._file = (
-            read_puzzles(Path(o.file), o.numbers_column, o.target_column, o.target) if o.file is not None else ()
-        )
+        self._file = read_puzzles(o.file, o.numbers_column, o.target_column, o.target) if o.file is not None else ()
 
     @property
     def target(self) -> int:

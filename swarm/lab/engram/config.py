@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import Name, Section
 from swarm.config.training import Device, OptimizerSection
 from ulm.engram.tables import EngramConfig
 
@@ -200,7 +200,7 @@ class CostSection(Section):
 class EngramEvalConfig(Section):
     """An Engram file, for `swarm eval`: what hashed tables remember, against null controls and LoRA."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     """Names the work folder under runs/."""
 
     model: str = "smollm2-135m"

@@ -21,6 +21,7 @@ from swarm.backends.models import find_model
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.figures import to_png
+from swarm.files import make_folder, path_in, write_whole
 from swarm.identity import claim, is_claimed, work_folder
 from swarm.lab.engram.config import ARMS, CONTROLS, LEARNED, LEARNED_ARMS, EngramEvalConfig
 from swarm.lab.engram.facts import Facts, choose_facts, digest, edit_sets, unanswerable
@@ -61,7 +62,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
         )
         for what in measurements(config)
     }
-    with work_folder(folder, ("adapters", "measured")):
+    with work_folder(folder, "eval"):
         trained = _train(config, beside, folder, facts, echo)
         found: dict[str, Any] = {}
         for part in ([what for what in wanted if what not in ALONE], *([what] for what in ALONE if what in wanted)):
@@ -70,7 +71,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
         results = engram_results(config, facts, found, trained)
         write_json(folder / "results.json", results)
         for name, figure in plots(results).items():
-            (folder / name).write_bytes(to_png(figure))
+            write_whole(folder / name, to_png(figure))
     return results
 
 
@@ -101,7 +102,7 @@ def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
             )
         one_step = learn.model_copy(update={"optimizer": learn.optimizer.model_copy(update={"steps": 1})})
         practice_rows(one_step, beside, facts.told, config.seed)
-        if learn.text and _sha256(beside / learn.text.file) == _sha256(beside / text.file):
+        if learn.text and _sha256(path_in(beside, learn.text.file)) == _sha256(path_in(beside, text.file)):
             raise SwarmError("learn.text.file is text.file: what is trained on must not be measured; name another text")
     edit_sets(config, facts)
     if sum(record.kind == "unseen" for record in facts.sets["valid"]) < 20:
@@ -149,12 +150,15 @@ def _identity(config: EngramEvalConfig, beside: Path, facts: Facts, what: str) -
     }
     if name in ("change", "distraction", "gates", "pairs", "gated", *ALONE):
         found["text"] = config.text.model_dump(mode="json", exclude=set() if name == "gated" else {"gate_tokens"})
-        found["text_sha256"] = _sha256(beside / config.text.file)
+        found["text_sha256"] = _sha256(path_in(beside, config.text.file))
     if name in ("pairs", "edits", "distraction", *ALONE):
         section = "pairs" if name in ALONE else name
         found[section] = getattr(config, section).model_dump(mode="json", exclude={"draws"})
     if name == "faq" and config.faq is not None:
-        found |= {"faq": config.faq.model_dump(mode="json"), "strange": _sha256(beside / config.faq.unanswerable)}
+        found |= {
+            "faq": config.faq.model_dump(mode="json"),
+            "strange": _sha256(path_in(beside, config.faq.unanswerable)),
+        }
     if name in ("edits", "faq") or what.startswith("ask:hybrid"):
         found["sets"] = digest([record for records in facts.sets.values() for record in records])
     if name == "ask" and rest[0] == "hybrid":
@@ -200,7 +204,7 @@ def training_identity(config: EngramEvalConfig, beside: Path, facts: Facts, arm:
         "seed": config.seed,
         "device": config.device,
         "facts": digest(facts.told),
-        **({"text_sha256": _sha256(beside / config.learn.text.file)} if config.learn.text else {}),
+        **({"text_sha256": _sha256(path_in(beside, config.learn.text.file))} if config.learn.text else {}),
     }
 
 
@@ -217,7 +221,7 @@ def _train(
     with ExitStack() as stack:
         for arm, training in wanted.items():
             place = training.file.parent
-            place.mkdir(parents=True, exist_ok=True)
+            make_folder(place)
             claim(place / "recipe.json", training.identity)
             lines = progress_lines(config.learn.optimizer.steps, echo, f"{arm}: ")
             stack.enter_context(following(place / METRICS, lines))

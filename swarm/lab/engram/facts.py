@@ -13,6 +13,7 @@ import numpy as np
 
 from swarm.config.load import load_yaml_model
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.lab.engram.config import EngramEvalConfig, FaqSection
 from swarm.lab.facts.config import ExactMatchConfig
 from swarm.lab.facts.exact_match import ExactMatch, build_exact_match
@@ -46,7 +47,7 @@ def choose_facts(config: EngramEvalConfig, beside: Path) -> Facts:
     Raises:
         SwarmError: the facts' file or a table is missing, or has no such category.
     """
-    file = beside / config.facts
+    file = path_in(beside, config.facts)
     facts_config = load_yaml_model(file, ExactMatchConfig)
     sets = build_exact_match(facts_config, file.parent)
     if unknown := sorted(set(config.learn.categories) - set(facts_config.categories)):
@@ -138,10 +139,10 @@ def unanswerable(faq: FaqSection, beside: Path) -> dict[str, list[str]]:
     Raises:
         SwarmError: the file is missing or does not hold them.
     """
-    file = beside / faq.unanswerable
+    file = path_in(beside, faq.unanswerable)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         lists = {name: data[getattr(faq, name)] for name in ("calibrate", "asked")}
         return {name: [q if isinstance(q, str) else str(q[0]) for q in found] for name, found in lists.items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise SwarmError(f"faq.unanswerable: cannot read the questions in {file} ({error!r})") from error

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from swarm.errors import SwarmError
-from swarm.files import read_text
+from swarm.files import path_in, read_text
 from swarm.lab.engram.arms import BATCH, Base, learned_arm, replies, with_facts
 from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.engram.facts import Facts
@@ -101,7 +101,7 @@ def rows_of_text(
     Raises:
         SwarmError: the file cannot be read, or is too short.
     """
-    tokens, file = tokens or config.text.tokens, beside / config.text.file
+    tokens, file = tokens or config.text.tokens, path_in(beside, config.text.file)
     text = read_text("text.file", file)[: (skip + tokens) * 16]
     ids = tokenizer.encode(text, add_special_tokens=False)[skip : skip + tokens]
     if len(ids) < tokens:

@@ -10,7 +10,7 @@ import torch
 
 from swarm.actors.ray_train import METRICS, appending
 from swarm.errors import SwarmError
-from swarm.files import read_text
+from swarm.files import path_in, read_text
 from swarm.lab.engram.arms import open_base, untrained_arm
 from swarm.lab.engram.config import EngramEvalConfig, LearnSection
 from swarm.lab.facts.exact_match import ExactMatch
@@ -91,9 +91,11 @@ def practice_rows(learn: LearnSection, beside: Path, facts: Sequence[ExactMatch]
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "rows")))
     text, words = learn.text, []
     if text:
-        words = read_text("learn.text.file", beside / text.file).split()
+        words = read_text("learn.text.file", path_in(beside, text.file)).split()
         if len(words) < 1000:
-            raise SwarmError(f"learn.text.file: {beside / text.file} has {len(words)} words, at least 1,000 are needed")
+            raise SwarmError(
+                f"learn.text.file: {path_in(beside, text.file)} has {len(words)} words, at least 1,000 are needed"
+            )
 
     def some(count: int) -> list[str]:
         start = int(generator.integers(len(words) - count))

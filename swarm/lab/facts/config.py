@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import Name, Section
 
 
 class RelationConfig(Section):
@@ -114,7 +114,7 @@ class CategoryConfig(Section):
 class ExactMatchConfig(Section):
     """A file for `swarm data exact-match`: questions that have one right answer."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     """Names the work folder under runs/."""
 
     seed: int = Field(0, ge=0)

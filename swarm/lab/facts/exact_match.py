@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from swarm.errors import SwarmError
-from swarm.files import read_text
+from swarm.files import path_in, read_text, write_whole
+from swarm.identity import work_folder
 from swarm.lab.facts.config import CategoryConfig, ExactMatchConfig
 
 Split = Literal["train", "valid", "test"]
@@ -72,20 +73,27 @@ def build_exact_match(config: ExactMatchConfig, folder: Path) -> dict[Split, lis
 
 
 def write_exact_match(config: ExactMatchConfig, folder: Path, out: Path) -> dict[str, Any]:
-    """Write train.jsonl, valid.jsonl, test.jsonl and manifest.json; return the manifest."""
+    """Write train.jsonl, valid.jsonl, test.jsonl and manifest.json; return the manifest.
+
+    Raises:
+        SwarmError: as `build_exact_match`, or `out` cannot be written or holds something else.
+    """
     sets = build_exact_match(config, folder)
-    out.mkdir(parents=True, exist_ok=True)
     manifest: dict[str, Any] = {"config": config.model_dump(mode="json"), "splits": {}}
+    texts = {}
     for split, records in sets.items():
         text = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
-        (out / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        texts[f"{split}.jsonl"] = text
         counts = Counter((record.category, record.kind) for record in records)
         manifest["splits"][split] = {
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "records": len(records),
             "by_category": {f"{category}/{kind}": number for (category, kind), number in sorted(counts.items())},
         }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    texts["manifest.json"] = json.dumps(manifest, indent=1) + "\n"
+    with work_folder(out, "data"):
+        for name, text in texts.items():
+            write_whole(out / name, text)
     return manifest
 
 
@@ -129,7 +137,7 @@ def _asked(
     config: ExactMatchConfig, name: str, category: CategoryConfig, folder: Path, generator: np.random.Generator
 ) -> Iterator[tuple[Split, ExactMatch]]:
     asked: Any = category.questions
-    for split, file in (("train", folder / asked.train), ("test", folder / asked.test)):
+    for split, file in (("train", path_in(folder, asked.train)), ("test", path_in(folder, asked.test))):
         rows = _read_csv(name, file)
         held_out = set(generator.permutation(len(rows))[: round(asked.valid_share * len(rows))].tolist())
         for number, row in enumerate(rows):
@@ -146,7 +154,7 @@ def _rows(name: str, category: CategoryConfig, folder: Path, generator: np.rando
     rows = (
         _GENERATORS[category.generate](generator, category.count)
         if category.generate
-        else _read_table(name, category, folder / str(category.file))
+        else _read_table(name, category, path_in(folder, str(category.file)))
     )
     kept: dict[str, dict[str, str]] = {}
     wanted = {relation.value for relation in category.relations.values()}
@@ -180,10 +188,11 @@ def _read_table(name: str, category: CategoryConfig, file: Path) -> list[dict[st
 
 
 def _read_csv(name: str, file: Path) -> list[dict[str, str]]:
-    return [
-        {column: value for column, value in row.items() if column and isinstance(value, str)}
-        for row in csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
-    ]
+    rows = csv.DictReader(read_text(f"category {name}", file, "utf-8-sig").splitlines(keepends=True))
+    try:
+        return [{column: value for column, value in row.items() if column and isinstance(value, str)} for row in rows]
+    except csv.Error as error:
+        raise SwarmError(f"category {name}: {file}, line {rows.line_num} is no CSV: {error}") from error
 
 
 def _code(generator: np.random.Generator, number: int) -> str:

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import PHYSICAL, Section
+from swarm.config.section import NAME, PHYSICAL, Name, Section
 from swarm.config.training import TrainingFile
+from swarm.files import path_in
 from ulm.config import PAIRS, ModelConfig, preset
 from ulm.data.documents import CorpusSource
 from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
 
 Arm = Literal["baseline", "with_ltm"]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 ARMS: tuple[Arm, ...] = get_args(Arm)
 POLICY = "policy:"
 """Stands before the name of a policy where it is a condition of evaluation."""
@@ -74,7 +74,7 @@ class SourceConfig(Section):
 
     def source(self, beside: Path) -> CorpusSource:
         """Return the source; paths are relative to a folder."""
-        files = tuple(str(beside / name) for name in self.files)
+        files = tuple(str(path_in(beside, name)) for name in self.files)
         samples = HUB_SAMPLES if self.hub is not None and self.samples is None else self.samples
         return CorpusSource(**self.model_dump() | {"files": files, "samples": samples})
 
@@ -216,7 +216,7 @@ class EvalSection(Section):
 class LabConfig(TrainingFile):
     """A lab file, for `swarm lab`: does a long-term memory help?"""
 
-    name: str = Field(pattern=NAME)
+    name: Name
     """Names the work folder under runs/."""
 
     seeds: tuple[int, ...] = (1, 2, 3)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from swarm.actors.ray_train import METRICS
 from swarm.errors import SwarmError
+from swarm.files import path_in, write_whole
 from swarm.identity import refuse_other, work_folder
 from swarm.lab.ltm.config import ARMS, Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
@@ -61,7 +62,7 @@ def run_lab(
 
     if "train" in stages:
         require_training(config)
-    with work_folder(folder, ("lab.json", "data")):
+    with work_folder(folder, "lab"):
         try:
             corpus = _prepare(config, beside, folder, echo) if "prepare" in stages else Corpus.open(folder / "data")
         except CorpusError as error:
@@ -86,12 +87,12 @@ def run_lab(
 
 def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str], None]) -> Corpus:
     c = config.corpus
-    local = isinstance(c.tokenizer, str) and (beside / c.tokenizer).exists()
+    local = path_in(beside, c.tokenizer) if isinstance(c.tokenizer, str) else None
     try:
         return prepare_corpus(
             [source.source(beside) for source in c.sources],
             folder / "data",
-            tokenizer=str(beside / str(c.tokenizer)) if local else c.tokenizer,
+            tokenizer=str(local) if local is not None and local.exists() else c.tokenizer,
             val_share=c.val_share,
             seed=c.seed,
             bin_type=c.bin_type,
@@ -212,5 +213,5 @@ def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
         picture = to_png(plot_results(json.loads(path.read_text(encoding="utf-8")), config.model.window))
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
-    (folder / "results.png").write_bytes(picture)
+    write_whole(folder / "results.png", picture)
     echo(f"plot          {folder / 'results.png'}")

@@ -13,6 +13,7 @@ from swarm.actors.ray_train import run_workers
 from swarm.config.section import logical_settings
 from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
+from swarm.files import make_folder
 from swarm.identity import claim, is_claimed
 from swarm.lab.ltm.config import Arm, LabConfig
 from swarm.machine import cores
@@ -143,7 +144,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     Raises:
         SwarmError: bad device, another recipe in the folder, or the training failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     recipe = _recipe(config, arm, seed, corpus)
     claim(folder / "recipe.json", recipe)
     settings = {

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Section
+from swarm.config.section import Name, Section
 from swarm.config.training import Device, OptimizerSection
 from swarm.lab.ltm.config import ARMS, Arm
 from ulm.config import LTMConfig, ModelConfig, matched_without_memory
@@ -98,7 +98,7 @@ class EvalSection(Section):
 class MqarConfig(Section):
     """An MQAR file, for `swarm mqar`: recall of synthetic pairs with and without memory."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     """Names the work folder under runs/."""
 
     seeds: tuple[int, ...] = (1, 2, 3)

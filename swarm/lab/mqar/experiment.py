@@ -52,7 +52,7 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
         )
         for task, arm, seed in runs
     ]
-    with work_folder(folder, ("*-s*.json",)):
+    with work_folder(folder, "mqar"):
         for run in wanted:
             run.refuse_other(free=("eval",))
         measured = measure_all(

@@ -321,7 +321,7 @@ def test_watcher_that_ignores_the_end_is_ended(monkeypatch):
 
 def test_resume_continues_an_existing_run_only(swarm, provide, capsys):
     seen = []
-    provide("swarm.run.runner", resume_run=lambda run_dir, announce: seen.append(run_dir) or Outcome())
+    provide("swarm.run.runner", resume_run=lambda run_dir, announce, base: seen.append(run_dir) or Outcome())
     make_run()
     assert swarm("resume", "runs/demo-s0") == 0
     assert seen == [Path("runs/demo-s0")]
@@ -353,7 +353,7 @@ def test_watch_shows_the_run_and_ends_quietly_on_interrupt(swarm, provide, capsy
 
 def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
     make_run()
-    provide("swarm.view.report", write_report=lambda run_dir: run_dir / "report" / "report.html")
+    provide("swarm.view.report", write_report=lambda run_dir, out: run_dir / "report" / "report.html")
     assert swarm("report", "runs/demo-s0") == 0
     assert "runs/demo-s0/report/report.html" in capsys.readouterr().out
     seen = []

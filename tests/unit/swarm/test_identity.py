@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -55,22 +58,65 @@ def test_a_damaged_claim_is_no_licence(tmp_path: Path) -> None:
         claim(tmp_path / "recipe.json", WORK)
 
 
-def test_a_folder_is_made_locked_and_refused_where_it_holds_something_else(tmp_path: Path) -> None:
+def test_a_folder_is_made_locked_and_gone_on_with_by_the_same_command(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "work"
-    with work_folder(folder, ("*.json",)):
+    with work_folder(folder, "train"):
         (folder / "a.json").write_text("{}")
-        with pytest.raises(SwarmError, match="being written by another process"), work_folder(folder, ("*.json",)):
+        with pytest.raises(SwarmError, match="being written by another process"), work_folder(folder, "train"):
             pass
-    with work_folder(folder, ("a.*",)):
-        pass
+    with work_folder(folder, "train"):
+        assert (folder / "a.json").exists()
     with (
-        pytest.raises(SwarmError, match=r"holds something else \(a.json\); choose another --out"),
-        work_folder(folder, ("b.json",)),
+        pytest.raises(SwarmError, match=r"holds what `swarm train` wrote; choose another --out"),
+        work_folder(folder, "mqar"),
     ):
+        pass
+    with work_folder(folder, "train"):  # the refusal has changed nothing
         pass
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(SwarmError, match=r"cannot write to .*: Not a directory"),
-        work_folder(tmp_path / "file" / "x", ()),
+        work_folder(tmp_path / "file" / "x", "train"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data", "thesis.tex"),  # a folder `data` made any folder one of `swarm lab`
+        ("results.json", "mine-s1.json"),  # ... and such a name one of `swarm mqar`
+        ("recipe.json",),
+        ("lock",),  # of another program
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_nothing_is_written(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Failed at a7f87d3: names of files were what made a folder ours."""
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(SwarmError, match="choose another --out"), work_folder(tmp_path, "lab"):
+        pass
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+def test_of_many_that_start_together_one_is_in_the_folder(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def enter(folder: Path, barrier: Barrier) -> str:
+        barrier.wait()
+        try:
+            with work_folder(folder, "compare"):
+                inside.append(1)
+                assert len(inside) == 1
+                time.sleep(0.002)
+                inside.pop()
+        except SwarmError as error:
+            return str(error)
+        return "entered"
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(100):
+            barrier = Barrier(4)
+            said = list(threads.map(lambda _, n=number, b=barrier: enter(tmp_path / f"{n}", b), range(4)))
+            assert "entered" in said
+            assert all(line == "entered" or "being written by another process" in line for line in said), said

@@ -176,6 +176,7 @@ def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Pa
             tensors[f"{name}.lora_A.weight"] = torch.zeros(2, into)
             tensors[f"{name}.lora_B.weight"] = torch.zeros(out, 2)
         save_file(tensors, tmp_path / "adapter_model.safetensors")
+        (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
         return tmp_path
 
     there = {key: list(tensor.shape) for key, tensor in load_file(base / "model.safetensors").items()}
@@ -187,6 +188,28 @@ def test_an_adapter_of_another_model_is_refused_before_anything_starts(place: Pa
         check_adapter(write(down_proj=(999, 128)), base, "model")
     with pytest.raises(SwarmError, match=r"layers.0.mlp.fc of shape \[4, 4\], which is not there"):
         check_adapter(write(fc=(4, 4)), base, "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("adapter_model.safetensors", b"\x10\0\0\0\0\0\0\0{", "cannot be read: SafetensorError"),
+        ("adapter_model.safetensors", b"", "cannot be read"),
+        ("adapter_config.json", b"{", "cannot be read: JSONDecodeError"),
+        ("adapter_config.json", b"[]", "cannot be read: TypeError"),
+        ("adapter_config.json", b"{}", "cannot be read: KeyError: 'peft_type'"),
+        ("adapter_config.json", b'{"peft_type": "IA3", "r": 8}', "its config says IA3"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "r": 9}', "says LORA of rank 9, and it holds weights of rank"),
+    ],
+)
+def test_an_adapter_that_would_not_load_is_refused_before_there_is_a_run_folder(
+    place: Path, tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    """Failed at a7f87d3: hosts found out, in a run that had begun."""
+    copytree(place / "adapter", tmp_path / "adapter")
+    (tmp_path / "adapter" / name).write_bytes(content)
+    with pytest.raises(SwarmError, match=says):
+        check_adapter(tmp_path / "adapter", place / "model", "model")
 
 
 def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(

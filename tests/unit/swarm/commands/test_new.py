@@ -69,6 +69,6 @@ def test_a_bad_or_taken_name_is_one_line(tmp_path: Path, name: str, message: str
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(SwarmError, match="exists; choose another name, or another folder with --out"):
+    with pytest.raises(SwarmError, match=r"is not empty .*; choose another folder with --out, or another name"):
         write_world_package("lost-key", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -140,7 +140,10 @@ def test_a_section_or_a_setting_is_printed_alone(
             "error: no settings of the name 'agents.engine.vlm'; did you mean 'agents.engine.vllm'?",
         ),
         (["lab.trian"], "error: no settings of the name 'lab.trian'; did you mean 'lab.train'?\n"),
-        (["xyzzy"], "error: no settings of the name 'xyzzy'; `swarm settings` prints an experiment's; others: train, "),
+        (
+            ["xyzzy"],
+            "error: no settings of the name 'xyzzy'; there are: name, seed, episodes, concurrency, world, agents, ",
+        ),
         (["trian", "--schema"], "error: no settings of the name 'trian'; did you mean 'train'?\n"),
     ],
 )

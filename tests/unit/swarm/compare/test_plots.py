@@ -65,6 +65,12 @@ def test_rates_have_a_bar_an_interval_and_a_number_for_every_arm() -> None:
     assert "n = 40 to 60 per arm" in axes.get_xlabel()
 
 
+def test_values_of_a_sweep_are_no_formulas() -> None:
+    """Failed at a7f87d3: a "$" in them ended a sweep after all its runs with "this is a bug"."""
+    figure = plot_sweep({"$a_$": {"swarm": LOW}, "$^{$": {"swarm": HIGH}}, "model")
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
 def test_a_sweep_has_a_line_for_every_arm_over_the_values_at_which_it_ran() -> None:
     (axes,) = plot_sweep({"2": {"swarm": LOW, "solo": HIGH}, "8": {"swarm": HIGH}}, "count").axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["swarm", "solo"]

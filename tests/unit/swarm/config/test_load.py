@@ -137,6 +137,13 @@ def test_long_list_of_mistakes_is_cut_after_ten(yaml_file):
         ("a: *nobody\n", "x.yaml:1: not valid YAML: found undefined alias 'nobody'"),
         ("a: &a [*a]\n", "x.yaml:1: nested too deeply"),
         ("[" * 5000, "x.yaml: nested too deeply"),
+        # Failed at a7f87d3, with exit code 70 or where the text was used first:
+        ('a: "\\U00110000"\n', "x.yaml: not valid YAML: chr() arg not in range"),
+        ("%YAML 1." + "9" * 5000 + "\n---\na: 1\n", "x.yaml: not valid YAML: Exceeds the limit"),
+        ("a: 0x" + "f" * 5000 + "\n", 'x.yaml:1: "0xfff'),
+        ('a: "b\\0c"\n', "x.yaml:1: "),
+        ('"b\\0c": a\n', "x.yaml:1: the key "),
+        ('a: "\\ud800"\n', "x.yaml:1: "),
     ],
 )
 def test_refused_yaml_is_one_line(yaml_file, text, expected):
@@ -181,6 +188,30 @@ def test_folder_and_binary_file_are_explained(tmp_path):
     assert "is a folder" in lines_of(tmp_path)[0]
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x80")
     assert "not UTF-8" in lines_of(tmp_path / "b.yaml")[0]
+
+
+def test_a_shipped_experiment_is_loaded_by_its_name() -> None:
+    """Failed at a7f87d3: only the command line knew names."""
+    assert load_experiment("smoke", ["episodes=2"]).episodes == 2
+    with pytest.raises(SwarmError, match="no shipped experiment of that name; did you mean 'smoke'"):
+        load_experiment("smoek")
+
+
+def test_a_section_that_does_not_exist_is_no_reason_to_forget_the_key_in_it(yaml_file) -> None:
+    """Failed at a7f87d3: `--set run.episodes=3` suggested `runtime`."""
+    assert lines_of(yaml_file(GOOD), "run.episodes=3") == [
+        "--set run.episodes=3: unknown key 'run'; did you mean 'episodes'?"
+    ]
+    assert lines_of(yaml_file(GOOD + "  agent: {count: 3}\n")) == [
+        "x.yaml:8: unknown key 'agent' in 'agents'; did you mean 'agents.count'?"
+    ]
+
+
+def test_a_name_is_short_enough_for_a_folder(yaml_file) -> None:
+    """Failed at a7f87d3: a name of 260 letters ended in "this is a bug"."""
+    (line,) = lines_of(yaml_file(GOOD), f"name={'x' * 101}")
+    assert "name is " in line
+    assert load_experiment(yaml_file(GOOD), [f"name={'x' * 100}"]).name == "x" * 100
 
 
 def test_overrides_replace_and_add_keys(yaml_file):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from swarm import cli
+from swarm.train.lora import _maker
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, load_recipe
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -96,3 +97,11 @@ def test_a_recipe_that_cannot_be_is_one_line_and_exit_2(
     assert message in said
     assert said.startswith("error: ")
     assert said.count("\n") == 1
+
+
+def test_files_beside_a_recipe_that_are_no_recipes_are_passed_over(tmp_path: Path) -> None:
+    """Failed at a7f87d3: a YAML file that is no UTF-8, or a folder of such a name, ended in "this is a bug"."""
+    (tmp_path / "a.yaml").write_bytes(b"\xff")
+    (tmp_path / "b.yaml").mkdir()
+    (tmp_path / "c.yaml").write_text("out: there\n")
+    assert _maker(tmp_path / "there", tmp_path) == tmp_path / "c.yaml"

@@ -134,7 +134,7 @@ def test_a_damaged_recipe_is_one_clear_line() -> None:
 
 def test_two_trainings_do_not_share_a_folder() -> None:
     train()
-    lock = FolderLock(Path("runs/train-tiny"))
+    lock = FolderLock(Path("runs/train-tiny"), "train")
     refused("being written by another process")
     lock.close()
 

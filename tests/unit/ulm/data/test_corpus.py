@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -312,6 +313,9 @@ def test_an_unfinished_folder_is_refused_and_prepared_again(texts: Path, prepare
     (prepared / "train.bin").write_bytes(b"half")
     with pytest.raises(CorpusError, match="no prepared corpus"):
         Corpus.open(prepared)
+    with pytest.raises(CorpusError, match=r"not empty \(it holds .*\); choose another folder, or remove this one"):
+        prepare_corpus([source(texts)], prepared, tokenizer=VOCAB)  # it may be somebody's train.bin
+    shutil.rmtree(prepared)
     assert count(prepare_corpus([source(texts)], prepared, tokenizer=VOCAB)) == len(TEXTS)
 
 

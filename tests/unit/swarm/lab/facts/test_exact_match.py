@@ -131,3 +131,22 @@ def test_mistakes_in_tables_are_named(countries: Path, changes: dict[str, Any], 
     wanted = {"file": "countries.csv", "key": "name", "relations": {"capital": CAPITAL}, **changes}
     with pytest.raises(SwarmError, match=says):
         build_exact_match(config(**wanted), countries)
+
+
+def test_sets_are_not_written_among_other_files(countries: Path, tmp_path: Path) -> None:
+    """Failed at a7f87d3: train.jsonl and manifest.json of anybody were replaced."""
+    wanted = config(file="countries.csv", key="name", relations={"capital": CAPITAL})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.jsonl").write_text("mine")
+    with pytest.raises(SwarmError, match=r"holds something else \(train.jsonl\)"):
+        write_exact_match(wanted, countries, tmp_path / "mine")
+    assert (tmp_path / "mine" / "train.jsonl").read_text() == "mine"
+    for _ in range(2):
+        write_exact_match(wanted, countries, tmp_path / "new")
+
+
+def test_a_table_that_is_no_csv_is_named(countries: Path) -> None:
+    """Failed at a7f87d3: "this is a bug"."""
+    (countries / "countries.csv").write_text("name,capital\n" + "x" * 200_000 + ",y\n")
+    with pytest.raises(SwarmError, match=r"category c: .*countries.csv, line \d is no CSV: field larger"):
+        build_exact_match(config(file="countries.csv", key="name", relations={"capital": CAPITAL}), countries)

@@ -236,7 +236,7 @@ def test_a_folder_of_something_else_or_in_use_is_refused(run: Lab) -> None:
     with pytest.raises(SwarmError, match=r"holds something else \(journal.jsonl\); choose another --out"):
         run("prepare")
     (run.folder / "journal.jsonl").unlink()
-    lock = FolderLock(run.folder)
+    lock = FolderLock(run.folder, "lab")
     with pytest.raises(SwarmError, match="being written by another process"):
         run("prepare")
     lock.close()
