@@ -37,13 +37,13 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from rich.console import Console
     from rich.progress import Progress
 
+    from swarm.console import stderr_console
     from swarm.view.replay import replay_run
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("replaying", total=None)
         result = replay_run(run_dir, True, progress=lambda done, size: bar.update(task, completed=done, total=size))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from swarm.console import stdout_console
 from swarm.errors import SwarmError
 from swarm.files import LineTail
 from swarm.record.journal import JOURNAL_NAME, JournalReader
@@ -76,7 +77,7 @@ def watch(
     Raises:
         SwarmError: there is no journal, or it is damaged.
     """
-    console = console or Console()
+    console = console or stdout_console()
     poller = RunPoller(run_dir)
     poller.poll()
     if not follow and not poller.state.config:
