@@ -1,14 +1,18 @@
 """The `swarm` command: its list of subcommands and the one place where errors become lines and exit codes.
 
-Owns the exit codes: 0 done, 1 a failed run or check, 2 a mistake in the input, 70 a bug, 130 interrupted. It
-refuses to know what commands do (`swarm.commands`, one file each) and imports nothing heavy, so that
-`swarm --help` is fast.
+Owns the exit codes: 0 done, 1 a failed run or check, 2 a mistake in the input, 70 a bug, 129, 130 and 143 ended by
+SIGHUP, Ctrl-C and SIGTERM. It refuses to know what commands do (`swarm.commands`, one file each) and imports nothing
+heavy, so that `swarm --help` is fast.
 """
 
-import errno
+import sys
+
+if __name__ == "__main__":  # `python -m` puts the current folder first, and a queue.py there before Python's own
+    sys.path.append(sys.path.pop(0))
+
 import functools
 import os
-import sys
+import signal
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -39,11 +43,12 @@ from swarm.commands import (
     worlds,
 )
 from swarm.commands.failure import WorkFailedError
+from swarm.console import UnreadError, settle
 from swarm.errors import SwarmError
+from swarm.signals import Stopped, stop_by_signals
+from ulm.caches import settle_caches
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
-
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 app = typer.Typer(
     name="swarm",
@@ -81,13 +86,8 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
     def call(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()
         except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            # Stdout points at nothing from here on, so that the interpreter's last flush cannot complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
         except BaseException as error:
             if os.environ.get(TRACEBACK_VARIABLE):
                 import traceback
@@ -100,8 +100,10 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
 
 def _explain(error: BaseException) -> int:
     """Print what the user needs to know about `error` and return the exit code."""
+    if isinstance(error, UnreadError):
+        return 0
     if isinstance(error, KeyboardInterrupt):
-        return 130
+        return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     protocol = sys.modules.get("worlds.protocol")  # not loaded: then no WorldError can have been raised
@@ -109,9 +111,10 @@ def _explain(error: BaseException) -> int:
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError) else 2
-    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+    if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
-        typer.echo(f"error: {error.strerror}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        what = " ".join(str(error.strerror or error or type(error).__name__).split())
+        typer.echo(f"error: {what}{place}; `swarm doctor` checks the disk and its rights", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
@@ -161,7 +164,13 @@ for _name, (_panel, _about, _commands) in _GROUPS.items():
 
 def main() -> None:
     """Run the command line of this process; never returns normally."""
-    app(prog_name="swarm")
+    settle()
+    stop_by_signals()
+    settle_caches()
+    try:
+        app(prog_name="swarm")
+    except Exception as error:  # beside the commands: help that cannot be written, an argument that is no text
+        sys.exit(_explain(error))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ refuses to know what the work is.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from swarm.children import python_path
 from swarm.errors import SwarmError, first_line, last_line
+from swarm.signals import kept
 
 
 def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
@@ -26,13 +29,31 @@ def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
 
     if ray.is_initialized():
         return False
+    os.environ["PYTHONPATH"] = python_path()
     try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
+        with kept():
+            ray.init(logging_level="ERROR", log_to_driver=False, job_config=_job(), **settings)
     except Exception as error:
         raise SwarmError(
             f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"
         ) from error
     return True
+
+
+def _job() -> Any:
+    """Return the settings of a job whose workers do not search the driver's current folder for modules."""
+    from ray.job_config import JobConfig
+
+    class _Fixed(list[str]):
+        """Search paths that Ray cannot add to."""
+
+        def __bool__(self) -> bool:
+            return True
+
+        def extend(self, paths: Iterable[str]) -> None:
+            """Leave out what would come first."""
+
+    return JobConfig(_py_driver_sys_path=_Fixed())
 
 
 @contextlib.contextmanager

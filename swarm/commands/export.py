@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
+
 EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 
 
+@continued_later("does it anew")
 def export(
     checkpoint: Annotated[
         Path,

@@ -16,10 +16,10 @@ class WorkFailedError(SwarmError):
 
 
 @contextmanager
-def continued_later() -> Iterator[None]:
-    """Say after Ctrl-C that the same command goes on where it was; a decorator of commands for which that is so."""
+def continued_later(how: str = "continues where it was") -> Iterator[None]:
+    """Say after Ctrl-C what the same command does then; a decorator of commands that take long."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
+        typer.echo(f"stopped; the same command {how}", err=True)
         raise

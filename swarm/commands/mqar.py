@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides, WorkFolder, named_file
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 
 
+@continued_later()
 def mqar(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.")],
     overrides: Overrides = None,

@@ -23,6 +23,7 @@ def replay(
 
     run_dir = existing_run(run_folder)
 
+    from swarm.console import end_unread
     from swarm.record.journal import JournalError
     from swarm.view.replay import ReplayError, transcript
 
@@ -30,6 +31,7 @@ def replay(
         if check:
             _check(run_dir)
         else:
+            end_unread()
             for line in transcript(run_dir, prompts=prompts):
                 typer.echo(line)
     except (JournalError, ReplayError) as error:

