@@ -7,7 +7,7 @@ heavy, so that `swarm --help` is fast.
 
 import sys
 
-if __name__ == "__main__":  # `python -m` puts the current folder first, and a queue.py there before Python's own
+if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` searches the current folder first
     sys.path.append(sys.path.pop(0))
 
 import functools
