@@ -122,7 +122,8 @@ def _ray() -> Finding:
         done = subprocess.run(  # noqa: S603 - our own interpreter and a constant
             [sys.executable, "-P", "-c", _RAY_PROBE],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_RAY_TIMEOUT_S,
             check=False,
         )

@@ -135,12 +135,13 @@ def carry_out(
     try:
         outcome = start(watcher.start, **person)
     except BaseException as error:
-        watcher.end(0.0)
-        if watcher.run_dir is None:
-            raise
-        again = f"swarm resume {shlex.quote(str(watcher.run_dir))}{' --approve' if approve else ''}"
-        typer.echo(f"stopped; continue with: {again}", err=True)
-        if isinstance(error, SwarmError):
+        try:
+            watcher.end(0.0)
+        finally:  # also when the user is impatient
+            if watcher.run_dir is not None:
+                again = f"swarm resume {shlex.quote(str(watcher.run_dir))}{' --approve' if approve else ''}"
+                typer.echo(f"stopped; continue with: {again}", err=True)
+        if watcher.run_dir is not None and isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
     watcher.end(_CATCH_UP_S)
