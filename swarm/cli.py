@@ -44,7 +44,7 @@ from swarm.commands import (
 )
 from swarm.commands.failure import WorkFailedError
 from swarm.console import UnreadError, settle
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 from swarm.signals import Stopped, stop_by_signals
 from ulm.caches import settle_caches
 
@@ -113,7 +113,7 @@ def _explain(error: BaseException) -> int:
         return 1 if isinstance(error, WorkFailedError) else 2
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
-        what = " ".join(str(error.strerror or error or type(error).__name__).split())
+        what = error.strerror or first_line(error)
         typer.echo(f"error: {what}{place}; `swarm doctor` checks the disk and its rights", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())

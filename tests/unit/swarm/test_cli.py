@@ -299,7 +299,7 @@ def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, mon
     [
         (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "error: Is a directory (x); "),
         (OSError(errno.EMFILE, "Too many open files"), "error: Too many open files; "),
-        (OSError("cannot\nsay"), "error: cannot say; "),
+        (OSError("cannot\nsay"), "error: cannot; "),
         (ConnectionResetError(), "error: ConnectionResetError; "),
     ],
 )

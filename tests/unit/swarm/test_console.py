@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from rich.panel import Panel
@@ -22,6 +23,7 @@ from swarm import console
 def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
     """Return a function that makes a pipe the settled standard output and returns its reading end."""
     pipes: list[int] = []
+    streams: list[Any] = []
 
     def install(encoding: str = "utf-8") -> int:
         reading, writing = os.pipe()
@@ -30,11 +32,12 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
         monkeypatch.setattr(sys, "stdout", stream)
         monkeypatch.setattr(sys, "__stdout__", stream)
         console.settle()
+        streams.append(sys.stdout)
         return reading
 
     yield install
-    sys.stdout.close()
-    for pipe in pipes:
+    for stream, pipe in zip(streams, pipes, strict=True):
+        stream.close()
         os.close(pipe)
 
 
@@ -114,7 +117,7 @@ def test_a_size_that_a_terminal_may_have_stays(monkeypatch, output):
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
 def test_nothing_moves_the_cursor_of_a_pipe(monkeypatch, output, variable):
     monkeypatch.setenv(variable, "1")
-    pipe = output()
+    pipe = output("ascii")
     drawn = console.stdout_console()
     assert not drawn.is_terminal
     assert not drawn.is_interactive
