@@ -1,13 +1,18 @@
 """The `swarm` command: its list of subcommands and the one place where errors become lines and exit codes.
 
-Owns the exit codes: 0 done, 1 a failed run or check, 2 a mistake in the input, 70 a bug, 130 interrupted. It
-refuses to know what commands do (`swarm.commands`, one file each) and imports nothing heavy, so that
-`swarm --help` is fast.
+Owns the exit codes: 0 done, 1 a failed run or check, 2 a mistake in the input, 70 a bug, 129, 130 and 143 ended by
+SIGHUP, Ctrl-C and SIGTERM. It refuses to know what commands do (`swarm.commands`, one file each) and imports nothing
+heavy, so that `swarm --help` is fast.
 """
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` searches the current folder first
+    sys.path.append(sys.path.pop(0))
 
 import functools
 import os
-import sys
+import signal
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -37,7 +42,10 @@ from swarm.commands import (
     watch,
     worlds,
 )
+from swarm.console import UnreadError, settle
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
+from swarm.signals import Stopped, stop_by_signals
+from ulm.caches import settle_caches
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
 
@@ -77,13 +85,8 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
     def call(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()
         except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            # Stdout points at nothing from here on, so that the interpreter's last flush cannot complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
         except BaseException as error:
             if os.environ.get(TRACEBACK_VARIABLE):
                 import traceback
@@ -96,8 +99,10 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
 
 def _explain(error: BaseException) -> int:
     """Print what the user needs to know about `error` and return the exit code."""
+    if isinstance(error, UnreadError):
+        return 0
     if isinstance(error, KeyboardInterrupt):
-        return 130
+        return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     protocol = sys.modules.get("worlds.protocol")  # not loaded: then no WorldError can have been raised
@@ -161,7 +166,13 @@ def main() -> None:
     if sys.platform == "win32":
         typer.echo("error: swarm runs on Linux and macOS; on Windows install it in WSL (wsl --install)", err=True)
         sys.exit(2)
-    app(prog_name="swarm")
+    settle()
+    stop_by_signals()
+    settle_caches()
+    try:
+        app(prog_name="swarm")
+    except Exception as error:  # beside the commands: help that cannot be written, an argument that is no text
+        sys.exit(_explain(error))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swarm import machine
+from swarm.children import python_path
 from swarm.errors import SwarmError, first_line
 from swarm.text import command
 
@@ -66,6 +67,7 @@ def examine(root: Path = Path(), start_ray: bool = False) -> Iterator[Finding]:
         yield _ray()
     yield from _checkpoints(root / "experiments")
     yield _runs_folder(root / "runs")
+    yield _caches()
     free = shutil.disk_usage(root).free
     remedy = "free some space; a run may need 100 MB, Ray more" if free < _LOW_DISK_BYTES else ""
     yield Finding("disk", f"{free / 10**9:.1f} GB free", remedy)
@@ -133,13 +135,13 @@ def _device() -> Finding:
 
 def _ray() -> Finding:
     remedy = "`runtime.pool: local` runs without Ray"
-    ours = str(Path(machine.__file__).parents[1])
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and a constant
             [sys.executable, "-P", "-c", _RAY_PROBE],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))},
+            env={**os.environ, "PYTHONPATH": python_path()},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_RAY_TIMEOUT_S,
             check=False,
         )
@@ -192,6 +194,17 @@ def _recipe(folder: Path, checkpoint: Path) -> str:
         if word.search(file.read_text(encoding="utf-8", errors="replace")):
             return command("train", file)
     return f"no recipe in {folder} names it; train it or correct the path"
+
+
+def _caches() -> Finding:
+    from ulm.caches import cache_folder, is_temporary
+
+    try:
+        folder, lost = cache_folder(), is_temporary()
+    except OSError as error:
+        return Finding("caches", str(error), "set HOME to a folder that can be written")
+    remedy = "set HOME, or XDG_CACHE_HOME, to a folder that can be written; what is here may be deleted" if lost else ""
+    return Finding("caches", str(folder), remedy, optional=True)
 
 
 def _runs_folder(runs: Path) -> Finding:

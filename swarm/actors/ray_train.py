@@ -10,14 +10,13 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.actors.ray_tasks import ray_started
+from swarm.backends.daemon import DaemonThread
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError, last_line
 from swarm.machine import OomWatch, cores, memory_full
@@ -90,18 +89,15 @@ def run_workers(
         )
         (folder / GAVE_UP).unlink(missing_ok=True)
         watch = OomWatch()
-        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
-            trainer.fit()
+            # In a thread, where Ray Train leaves Ctrl-C alone: its own way of stopping ends with exit code 0.
+            DaemonThread("training").submit(trainer.fit).result()
         except Exception as error:
             kept = f"the last saved state is in {folder}, the same command goes on from it"
             if watch.is_full(error):
                 remedy = f"raise optimizer.micro_batches, or lower optimizer.batch_size or `workers`; {kept}"
                 raise memory_full("the training", remedy) from error
             raise SwarmError(f"training failed: {last_line(error)}; {kept}") from error
-        finally:  # Ray Train leaves its own handler behind, which would ask a trainer that is gone
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, on_interrupt)
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
 

@@ -24,6 +24,7 @@ from swarm.backends.daemon import DaemonThread
 from swarm.config.training import split_address
 from swarm.errors import SwarmError
 from swarm.machine import cores, is_out_of_memory, memory_bytes
+from swarm.signals import kept
 
 LIMIT_S = 90.0
 CONNECT_S = 5.0
@@ -83,7 +84,7 @@ def start_ray(address: str | None = None, setting: str = "", otherwise: str = ""
     }.items():
         os.environ.setdefault(name, value)
     where = f"at {address} ({setting})" if address else "on this machine"
-    with _surroundings(address):
+    with _surroundings(address), kept():
         _threads[:] = _threads or [DaemonThread("ray")]
         _pending[:] = [_threads[0].submit(lambda: _connect(address, setting))]
         try:

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 EXAMPLE = "swarm data exact-match experiments/exact_match.yaml"
 
 
+@continued_later("does it anew")
 def exact_match(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="YAML, see experiments/exact_match.yaml.", parser=a_path)

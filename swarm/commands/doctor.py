@@ -16,16 +16,17 @@ def doctor(
 
     findings = list(examine(start_ray=ray))
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
+
+        from swarm.console import stdout_console
 
         colours = {"ok": "green", "missing": "yellow", "broken": "bold red"}
         table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
         for finding in findings:
             cells = map(escape, (finding.name, finding.detail, finding.remedy))
             table.add_row(f"[{colours[finding.status]}]{finding.status}[/]", *cells)
-        Console().print(table)
+        stdout_console().print(table)
     else:
         for finding in findings:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import a_path
 
 EXAMPLE = "swarm export my-policy --to hf --out exported/my-policy"
 
 
+@continued_later("does it anew")
 def export(
     checkpoint: Annotated[
         Path,

@@ -9,12 +9,12 @@ from swarm.errors import Outage
 
 
 @contextmanager
-def continued_later() -> Iterator[None]:
-    """Say after Ctrl-C or an outage that the same command goes on; a decorator of commands for which that is so."""
+def continued_later(how: str = "continues where it was") -> Iterator[None]:
+    """Say after Ctrl-C or an outage what the same command does then; a decorator of commands that take long."""
     try:
         yield
     except Outage as error:
-        raise Outage(f"{error}; the same command continues where it was") from error
+        raise Outage(f"{error}; the same command {how}") from error
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command continues where it was", err=True)
+        typer.echo(f"stopped; the same command {how}", err=True)
         raise

@@ -1,6 +1,5 @@
 """`swarm lab FILE`: does memory help? Prepare a corpus, train a pair of models, evaluate and plot."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +44,11 @@ def lab(
 @contextmanager
 def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
     """Show a progress bar on a terminal and plain lines elsewhere."""
+    from swarm.console import stdout_console
     from swarm.train.progress import following, progress_lines
 
-    if not sys.stdout.isatty():
+    console = stdout_console()
+    if not console.is_interactive:
         with following(path, progress_lines(steps, typer.echo, f"{title}: ")):
             yield
         return
@@ -59,6 +60,7 @@ def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[measured]}"),
+        console=console,
     ) as progress:
         task = progress.add_task(title, total=steps, measured="starting")
 

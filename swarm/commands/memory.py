@@ -48,15 +48,16 @@ def show(
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
     """Print a table; columns whose names begin with `#` hold numbers."""
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
+
+    from swarm.console import stdout_console
 
     headers = (Column(name.removeprefix("#"), justify="right" if name[0] == "#" else "left") for name in columns)
     table = Table(*headers, title=title, title_justify="left")
     for row in rows:  # what agents wrote is no markup
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    Console().print(table, summary, sep="\n")
+    stdout_console().print(table, summary, sep="\n")
 
 
 def _show_facts(folder: Path, agent: str, episode: int | None, limit: int) -> None:

@@ -4,9 +4,12 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
+
 EXAMPLE = "swarm models fetch smollm2-135m"
 
 
+@continued_later("fetches it anew")
 def fetch(name: Annotated[str, typer.Argument(help="Which model; `swarm models list` shows them.")]) -> None:
     """Get a pretrained model once, as a folder that transformers and vLLM load; print where it is."""
     from swarm.errors import SwarmError

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swarm.commands.failure import continued_later
 from swarm.commands.options import Overrides, WorkFolder, a_path, named_file
 
 EXAMPLE = "swarm mqar experiments/mqar.yaml --set seeds=[1]"
 
 
+@continued_later()
 def mqar(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="MQAR YAML, see experiments/mqar.yaml.", parser=a_path)],
     overrides: Overrides = None,

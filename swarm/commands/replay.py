@@ -23,6 +23,7 @@ def replay(
 
     run_dir = existing_run(run_folder)
 
+    from swarm.console import end_unread
     from swarm.record.journal import JournalError
     from swarm.view.replay import ReplayError, transcript
 
@@ -30,6 +31,7 @@ def replay(
         if check:
             _check(run_dir)
         else:
+            end_unread()
             for line in transcript(run_dir, prompts=prompts):
                 typer.echo(line)
     except (JournalError, ReplayError) as error:
@@ -37,14 +39,14 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from rich.console import Console
     from rich.progress import Progress
 
+    from swarm.console import stderr_console
     from swarm.text import command
     from swarm.view.replay import replay_run
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("replaying", total=None)
         result = replay_run(run_dir, True, progress=lambda done, size: bar.update(task, completed=done, total=size))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""

@@ -1,6 +1,7 @@
 """`swarm watch RUN`: the dashboard of a running or finished run."""
 
 import os
+import shlex
 import signal
 import threading
 import time
@@ -21,17 +22,23 @@ def watch(
         bool, typer.Option("--follow/--no-follow", help="Wait for the run's end, or show what is there.")
     ] = True,
 ) -> None:
-    """Show a run on the live dashboard, while it happens or afterwards; reads its journal only."""
+    """Show a run on the live dashboard, while it happens or afterwards; reads its journal only.
+
+    Where nobody runs it any more, it says so, with exit code 1.
+    """
     from swarm.commands.run_folder import existing_run
+    from swarm.errors import WorkFailedError
 
     run_dir = existing_run(run_folder)
     if parent := os.environ.get(PARENT_VARIABLE):
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
 
+    from swarm.console import end_unread
     from swarm.view.dashboard import watch as show
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave as by Ctrl-C: the terminal is restored
-    show(run_dir, follow=follow, plain=plain)
+    end_unread()
+    if show(run_dir, follow=follow, plain=plain):
+        raise WorkFailedError(f"nobody runs {run_dir} now; continue it with: swarm resume {shlex.quote(str(run_dir))}")
 
 
 def _end_with(parent: int) -> None:

@@ -8,9 +8,11 @@ for it nor ends with it. It refuses to know what is drawn (`swarm.view.dashboard
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from swarm.children import python_path
 from swarm.errors import Outage, SwarmError, WorkFailedError
 from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
 from swarm.text import command, printable
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 PARENT_VARIABLE = "SWARM_WATCH_PARENT"
 """Names the process whose end also ends the watcher, so that a killed run leaves none behind."""
+
+_RESTORE = "\x1b[?1049l\x1b[?25h"
+"""Leaves the full screen and shows the cursor, where a view could not do so itself."""
 
 _CATCH_UP_S = 10.0
 _QUIT_S = 3.0
@@ -58,17 +64,30 @@ class Watcher:
             typer.echo(f"run folder {run_dir}; for a dashboard, in another terminal: {command('watch', run_dir)}")
             return
         sys.stdout.flush()
-        watch = [sys.executable, "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
+        # -P: the current folder may hold a queue.py, which is not Python's.
+        watch = [sys.executable, "-P", "-m", "swarm.cli", "watch", str(run_dir), *([] if self.live else ["--plain"])]
         try:
             # A group of its own: the terminal's Ctrl-C is for the run, which then ends its watcher by `end`.
             self._process = subprocess.Popen(  # noqa: S603
                 watch,
-                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONPATH": python_path()},
                 stdin=subprocess.DEVNULL,
                 process_group=0,
             )
         except OSError as error:
-            typer.echo(f"no live view: {error}", err=True)
+            typer.echo(f"no live view: {error}; the run goes on", err=True)
+        else:
+            threading.Thread(target=self._mourn, args=(self._process,), daemon=True).start()
+
+    def _mourn(self, process: subprocess.Popen[bytes]) -> None:
+        """Say so when a view has died by itself, once it has; the run goes on."""
+        code = process.wait()
+        if code and process is self._process:
+            if self.live:
+                sys.stdout.write(_RESTORE)
+            why = f"signal {-code}" if code < 0 else f"exit code {code}"
+            again = f"swarm watch {shlex.quote(str(self.run_dir))}"
+            typer.echo(f"the live view has died ({why}); the run goes on: {again}", err=True)
 
     def end(self, patience_s: float) -> None:
         """Let the watcher show the journal to its end for so long, then end it, with time to restore the terminal."""
@@ -117,14 +136,17 @@ def carry_out(
     try:
         outcome = start(watcher.start, **person)
     except BaseException as error:
-        watcher.end(0.0)
-        if watcher.run_dir is None:
-            raise
-        resume = f"continue with: {command('resume', watcher.run_dir, *(['--approve'] if approve else []))}"
-        if isinstance(error, Outage):
-            raise Outage(f"{error}; {resume}") from error
-        typer.echo(f"stopped; {resume}", err=True)
-        if isinstance(error, SwarmError):
+        again = ""
+        try:
+            watcher.end(0.0)
+        finally:  # also when the user is impatient
+            if watcher.run_dir is not None:
+                again = f"continue with: {command('resume', watcher.run_dir, *(['--approve'] if approve else []))}"
+                if not isinstance(error, Outage):
+                    typer.echo(f"stopped; {again}", err=True)
+        if again and isinstance(error, Outage):
+            raise Outage(f"{error}; {again}") from error
+        if again and isinstance(error, SwarmError):
             raise WorkFailedError(str(error)) from error
         raise
     watcher.end(_CATCH_UP_S)

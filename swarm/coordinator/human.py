@@ -34,7 +34,7 @@ def at_terminal() -> Terminal:
     Raises:
         SwarmError: its standard input is none.
     """
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise SwarmError(
             "a person takes part at a terminal, and standard input is none: leave --approve out, "
             "or set coordinator.kind to something else than human"

@@ -13,8 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from swarm.console import stdout_console
 from swarm.errors import SwarmError
-from swarm.files import LineTail
+from swarm.files import LineTail, is_locked
 from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
@@ -24,6 +25,8 @@ from swarm.view.dashboard_view import duration, plural, render, status
 CPU_SHARE = 0.02
 LONGEST_PAUSE_S = 2.0
 HEARTBEAT_S = 10.0
+PATIENCE_S = 5.0
+"""How long a run that nobody holds the lock of, and that tells nothing new, may yet be one of another machine."""
 
 
 class RunPoller:
@@ -31,6 +34,7 @@ class RunPoller:
 
     def __init__(self, run_dir: Path) -> None:
         self.state = DashboardState()
+        self._run_dir, self._alive_s = run_dir, time.monotonic()
         self._journal = JournalReader(run_dir / JOURNAL_NAME, verify=False)
         self._telemetry = LineTail(run_dir / TELEMETRY_NAME)
 
@@ -53,7 +57,19 @@ class RunPoller:
             ) from error
         except OSError as error:
             raise SwarmError(f"cannot read {error.filename}: {error.strerror}") from error
-        return before != (self._journal.tail.offset, self._telemetry.offset)
+        changed = before != (self._journal.tail.offset, self._telemetry.offset)
+        if changed:
+            self._alive_s = time.monotonic()
+        return changed
+
+    def is_over(self, patience_s: float) -> bool:
+        """Return whether nothing more will come: the run has ended, or nobody runs it."""
+        if is_locked(self._run_dir):
+            self._alive_s = time.monotonic()
+        elif time.monotonic() - self._alive_s >= patience_s:
+            self.poll()  # who has let go of the folder has written all
+            self.state.abandoned = self.state.end is None
+        return self.state.abandoned or self.state.end is not None
 
 
 def watch(
@@ -63,8 +79,8 @@ def watch(
     refresh_hz: float = 4.0,
     console: Console | None = None,
     plain: bool = False,
-) -> None:
-    """Show a run until it ends; a finished one is shown once.
+) -> bool:
+    """Show a run until it ends; a finished one is shown once. Return whether it was followed and nobody runs it now.
 
     Args:
         run_dir: the run folder; with `follow` its journal may still be missing.
@@ -76,14 +92,17 @@ def watch(
     Raises:
         SwarmError: there is no journal, or it is damaged.
     """
-    console = console or Console()
+    console = console or stdout_console()
     poller = RunPoller(run_dir)
     poller.poll()
+    if not follow:
+        poller.is_over(patience_s=0.0)
     if not follow and not poller.state.config:
         raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
     can_draw = console.is_terminal and not console.is_dumb_terminal and (console.encoding or "").lower()[:3] == "utf"
     show = _show_screen if can_draw and not plain else _show_lines
     show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
+    return follow and poller.state.abandoned
 
 
 def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
@@ -126,7 +145,7 @@ def _pace(state: DashboardState) -> str:
 
 
 def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
-    """Yield after each poll whether there was news, until the run has ended.
+    """Yield after each poll whether there was news, until the run has ended or nobody runs it any more.
 
     The pause grows with the processor time of a round (poll plus drawing), so that watching stays cheap.
     """
@@ -135,6 +154,6 @@ def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
         began_s = time.process_time()
         yield poller.poll() or first
         first = False
-        if poller.state.end is not None:
+        if poller.is_over(PATIENCE_S):
             return
         time.sleep(min(LONGEST_PAUSE_S, max(pause_s, (time.process_time() - began_s) / CPU_SHARE)))

@@ -72,6 +72,7 @@ class DashboardState:
         work_s, steps: seconds and agent-steps of all commits.
         started_at_s, seen_at_s: unix time of the first and the last telemetry.
         interrupted: the run was stopped and not resumed.
+        abandoned: it has not ended, and nobody runs it.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class DashboardState:
     num_host_deaths: int = 0
     num_resumes: int = 0
     interrupted: bool = False
+    abandoned: bool = False
     _open: dict[int, EpisodeView] = field(default_factory=dict)
     _window: deque[tuple[float, int, int]] = field(default_factory=lambda: deque(maxlen=4096))
     _tokens_at: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=4096))

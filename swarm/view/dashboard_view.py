@@ -61,6 +61,8 @@ def status(state: DashboardState, now_s: float | None = None) -> tuple[str, str]
         return state.end["reason"], "bold green" if state.end["reason"] == "finished" else "bold yellow"
     if state.interrupted:
         return "interrupted, `swarm resume` continues it", "bold yellow"
+    if state.abandoned:
+        return "nobody runs it, `swarm resume` continues it", "bold yellow"
     if now_s is not None and state.seen_at_s is not None and now_s - state.seen_at_s > QUIET_AFTER_S:
         return f"silent for {duration(now_s - state.seen_at_s)}", "bold yellow"
     return "running", "bold cyan"

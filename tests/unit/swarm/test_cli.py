@@ -58,13 +58,14 @@ class FakeProcess:
     """Stands for `subprocess.Popen`; ends by itself unless it is stubborn."""
 
     started: list[FakeProcess] = []  # noqa: RUF012
+    code = 0
 
     def __init__(self, command: list[str], **options: Any) -> None:
         self.command, self.options, self.signals = command, options, []
         FakeProcess.started.append(self)
 
     def wait(self, timeout: float | None = None) -> int:
-        return 0
+        return self.code
 
     def send_signal(self, number: int) -> None:
         self.signals.append(number)
@@ -269,6 +270,44 @@ def test_interrupt_is_exit_130_and_names_the_resume_command(swarm, provide, caps
     assert "Traceback" not in shown.err + shown.out
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_end_a_run_as_an_interrupt_does(swarm, provide, capsys, number, code):
+    """Failed at a7f87d3: the process died where it stood, without a word."""
+    provide("swarm.run.runner", start_run=runner_that(lambda: signal.raise_signal(number)))
+    assert swarm("run", "x.yaml") == code
+    assert capsys.readouterr().err == "stopped; continue with: swarm resume runs/demo-s0\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "function", "how"),
+    [
+        (["train", "x.yaml"], "swarm.train.training", "train_policy", "continues where it was"),
+        (["compare", "x.yaml"], "swarm.compare.runs", "compare_arms", "continues where it was"),
+        (["mqar", "mqar.yaml"], "swarm.lab.mqar.experiment", "run_mqar", "continues where it was"),
+        (["data", "exact-match", "x.yaml"], "swarm.lab.facts.exact_match", "write_exact_match", "does it anew"),
+        (["models", "fetch", "smollm2-135m"], "ulm.hf.pretrained", "fetch", "fetches it anew"),
+        (["export", "p", "--out", "o"], "ulm.hf.export", "export_checkpoint", "does it anew"),
+    ],
+)
+def test_every_long_command_says_after_ctrl_c_what_it_does_next_time(
+    swarm, provide, monkeypatch, capsys, command, module, function, how
+):
+    """Failed at a7f87d3 for mqar, data, models and export."""
+    monkeypatch.setattr("swarm.commands.mqar.named_file", lambda file, *_: (file, SimpleNamespace(name="m")))
+    monkeypatch.setattr("swarm.commands.data.named_file", lambda file, *_: (file, SimpleNamespace(name="d")))
+    provide(module, **{function: lambda *_, **__: raising(KeyboardInterrupt())(), "summary": None})
+    assert swarm(*command) == 130
+    assert capsys.readouterr().err == f"stopped; the same command {how}\n"
+
+
+def test_printed_commands_quote_the_folder(swarm, provide, capsys):
+    """Failed at a7f87d3: a pasted command named two folders."""
+    folder = Path("my runs/a b")
+    provide("swarm.run.runner", start_run=lambda *rest: Outcome(run_dir=folder))
+    assert swarm("run", "x.yaml") == 0
+    assert "swarm replay 'my runs/a b' --check" in capsys.readouterr().out
+
+
 def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, monkeypatch):
     provide("swarm.run.runner", start_run=runner_that(raising(KeyError("a\nb")), announces=False))
     assert swarm("run", "x.yaml") == 70
@@ -278,6 +317,22 @@ def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, mon
     monkeypatch.setenv("SWARM_TRACEBACK", "1")
     assert swarm("run", "x.yaml") == 70
     assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "error: Is a directory (x); "),
+        (OSError(errno.EMFILE, "Too many open files"), "error: Too many open files; "),
+        (OSError("cannot\nsay"), "error: cannot; "),
+        (ConnectionResetError(), "error: ConnectionResetError; "),
+    ],
+)
+def test_what_the_machine_refuses_is_no_bug(swarm, provide, capsys, error, shown):
+    """Failed at a7f87d3: all but five errors of the machine were "a bug", with exit code 70."""
+    provide("swarm.run.runner", start_run=runner_that(raising(error), announces=False))
+    assert swarm("run", "x.yaml") == 1
+    assert capsys.readouterr().err.startswith(shown)
 
 
 def test_full_disk_is_no_bug(swarm, provide, capsys):
@@ -293,7 +348,7 @@ def test_watcher_is_told_the_run_folder_and_logs_plain_lines_without_a_terminal(
     provide("swarm.run.runner", start_run=runner_that(Outcome))
     assert swarm("run", "x.yaml") == 0
     (process,) = FakeProcess.started
-    assert process.command[1:] == ["-m", "swarm.cli", "watch", "runs/demo-s0", "--plain"]
+    assert process.command[1:] == ["-P", "-m", "swarm.cli", "watch", "runs/demo-s0", "--plain"]
     assert process.options["env"][watcher.PARENT_VARIABLE] == str(os.getpid())
     assert process.signals == []
 
@@ -304,6 +359,22 @@ def test_terminal_gets_the_dashboard_unless_refused(swarm, provide, monkeypatch,
     provide("swarm.run.runner", start_run=runner_that(Outcome))
     swarm("run", "x.yaml", option)
     assert ("--plain" in FakeProcess.started[0].command) is plain
+
+
+def test_a_view_that_dies_says_so_and_the_run_goes_on(swarm, provide, monkeypatch, capsys):
+    """Failed at a7f87d3: nothing was shown, and nothing was said."""
+    monkeypatch.setattr(FakeProcess, "code", 1)
+
+    def start_run(config, source, out, announce):
+        announce(Path("runs/demo-s0"))
+        shown = ""
+        while not (shown := shown + capsys.readouterr().err).endswith("\n"):
+            pass
+        assert shown == "the live view has died (exit code 1); the run goes on: swarm watch runs/demo-s0\n"
+        return Outcome()
+
+    provide("swarm.run.runner", start_run=start_run)
+    assert swarm("run", "x.yaml") == 0
 
 
 @pytest.mark.process
@@ -349,6 +420,44 @@ def test_watch_shows_the_run_and_ends_quietly_on_interrupt(swarm, provide, capsy
     provide("swarm.view.dashboard", watch=lambda *_, **__: raising(KeyboardInterrupt())())
     assert swarm("watch", "runs/demo-s0") == 130
     assert capsys.readouterr().err == ""
+
+
+def test_watch_of_a_run_that_nobody_runs_says_how_to_go_on(swarm, monkeypatch, capsys):
+    """Failed at a7f87d3: it showed a killed run as running, for ever."""
+    from fakes.toy_run import write_toy_run
+
+    monkeypatch.setattr("swarm.view.dashboard.PATIENCE_S", 0.0)
+    write_toy_run(Path("runs/a b"), finish=False)
+    assert swarm("watch", "runs/a b") == 1
+    shown = capsys.readouterr()
+    assert shown.err == "error: nobody runs runs/a b now; continue it with: swarm resume 'runs/a b'\n"
+    assert shown.out.splitlines()[-1].startswith("nobody runs it, `swarm resume` continues it: ")
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["doctor"]])
+def test_a_user_without_a_home_is_no_bug(swarm, monkeypatch, capsys, tmp_path, command):
+    """Failed at a7f87d3: "RuntimeError: Could not determine home directory.; this is a bug", exit code 70."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "ULM_SWARM_CACHE"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", raising(RuntimeError("Could not determine home directory.")))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert swarm(*command) in (0, 1)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    if command == ["doctor"]:
+        (line,) = (line for line in shown.out.splitlines() if line.split()[1] == "caches")
+        assert line.startswith("missing")
+        assert "set HOME" in line
+
+
+@pytest.mark.parametrize("options", [[], ["--approve"]])
+def test_a_person_without_a_standard_input_is_one_line(swarm, monkeypatch, capsys, options):
+    """Failed at a7f87d3: a closed standard input is None in Python, and that was "a bug"."""
+    monkeypatch.setattr(sys, "stdin", None)
+    kind = ["--set", "coordinator.kind=human"] if not options else []
+    assert swarm("run", "x.yaml", *options, *kind) == 2
+    assert capsys.readouterr().err.startswith("error: a person takes part at a terminal, and standard input is none")
 
 
 def test_report_and_train_print_what_they_wrote(swarm, provide, capsys):
