@@ -110,6 +110,12 @@ def _explain(error: BaseException) -> int:
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError | Outage) else 2
+    if isinstance(error, typer.TyperException):  # says nothing where it has shown the help
+        if said := error.format_message():
+            context = getattr(error, "ctx", None)
+            way_out = f"; `{context.command_path} -h` shows what there is" if context else ""
+            typer.echo(f"error: {said[0].lower()}{' '.join(said[1:].split()).rstrip('.')}{way_out}", err=True)
+        return error.exit_code
     if isinstance(error, OSError):  # the machine's: no space, no right, a name that is too long
         place = f" ({error.filename})" if error.filename else ""
         said = " ".join((error.strerror or first_line(error)).split())
@@ -170,8 +176,10 @@ def main() -> None:
     stop_by_signals()
     settle_caches()
     try:
-        app(prog_name="swarm")
-    except Exception as error:  # beside the commands: help that cannot be written, an argument that is no text
+        sys.exit(app(prog_name="swarm", standalone_mode=False))
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:  # beside the commands: a wrong option, help that cannot be written
         sys.exit(_explain(error))
 
 

@@ -254,7 +254,7 @@ class Fuzzer:
             return "hangs after the signal"
         if "this is a bug" in err:
             return "a bug"
-        tells_findings = code == 1 and case.args[:1] in (["worlds"], ["doctor"])
+        tells_findings = (code == 1 and case.args[:1] in (["worlds"], ["doctor"])) or "Usage: " in out + err
         errors = len(re.findall(r"(?m)^error: ", err))
         if code in (1, 2) and 2 not in case.closed and errors != 1 and not tells_findings:
             return f"{errors} `error:` lines"
