@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from swarm.errors import Outage, SwarmError, WorkFailedError
-from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
 from swarm.text import printable
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ def carry_out(
         "": f"swarm report {outcome.run_dir}",
     }.items():
         typer.echo(f"{name:<13} {value}")
+    from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
+
     for line in endpoint_lines(outcome.run_dir / TELEMETRY_NAME):
         typer.echo(f"{'endpoint':<13} {printable(line)}")
     if outcome.failure is not None:
