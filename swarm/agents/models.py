@@ -268,7 +268,8 @@ def _probe(config: ExperimentConfig, whose: str) -> TextRequest:
     section = getattr(config, whose)
     chats, agents = section.engine.chats, whose == "agents"
     has_pattern = config.agents.constrained if agents else not chats and config.coordinator.answers == "marks"
-    structure, text = (Structure(regex="(?:yes|no)") if has_pattern else None), "Say yes."
+    text = "Say yes."
+    structure = Structure(regex="(?:north|south)") if has_pattern else None  # which nobody says to that by chance
     if chats and not agents:
         wanted = {"type": "object", "properties": {"a0": {"type": "string", "enum": ["yes", "no"]}}}
         structure = Structure(json_schema={**wanted, "required": ["a0"], "additionalProperties": False})

@@ -80,7 +80,7 @@ class OpenAIModel:
         sleep: waits before a retry.
         timeout_s: time limit of one try.
         patience_s: how long one request is tried again before nobody is taken to answer any more.
-        form: how answers in a form are asked for at first (`check` has found it), with `engine.structured: auto`.
+        form: how answers in a form are asked for at first; `check` has found it.
         on_event: told, with facts, of `endpoint_waits` (the first try that failed), `endpoint_back` (an answer after
             that), `endpoint_note` (something that a person should know, once) and, at the close, `endpoint_lost`.
 
@@ -116,7 +116,7 @@ class OpenAIModel:
         self._client = TimedClient(self._key, config.connections, self._url)
         self._words = Words(model, config, self._key, self._client.proxy)
         self._on_event = on_event
-        self._form = form if config.structured == "auto" else config.structured
+        self._form = form
         self._answered = 0
         self._away_since_s: float | None = None
         self._noted: set[str] = set()
@@ -135,19 +135,20 @@ class OpenAIModel:
         form that was asked for takes the next form.
 
         Returns:
-            How to ask for answers in a form, and the answer with its cost.
+            How to ask for answers in a form, and the answer with the cost of all that were needed.
 
         Raises:
             SwarmError: nothing usable answers, the request is refused, or the tokenizer cannot be read.
         """
         if self._config.tokenizer is not None:
             _ = self._tokenizer
+        read = written = 0
         try:
             while True:
                 result = self._client.run(self._answer(probe, is_start=True))
-                is_ignored = (result.fault or "").startswith(_NO_FORM) and self._config.structured == "auto"
-                if not is_ignored or probe.structure is None or self._form == "none":
-                    return self._form, result
+                read, written = read + result.prompt_tokens, written + result.generated_tokens
+                if not (result.fault or "").startswith(_NO_FORM) or probe.structure is None or self._form == "none":
+                    return self._form, replace(result, prompt_tokens=read, generated_tokens=written)
                 self._step_down(probe.structure, self._form, "it answers without the form that was asked for")
         except Outage as error:
             raise SwarmError(str(error)) from error
@@ -264,8 +265,7 @@ class OpenAIModel:
             if found.verdict == "refused":
                 raise Outage(self._words.refusal(found, path, await self._models() if found.cause == "model" else []))
             if found.verdict == "bad request":
-                can_step = self._config.structured == "auto" and form != "none"
-                if request.structure and can_step and is_of_a_form(found):
+                if request.structure and form != "none" and is_of_a_form(found):
                     self._step_down(request.structure, form, self._words.quote(found.said, 200))
                     continue
                 if is_start:
@@ -320,7 +320,7 @@ class OpenAIModel:
         if self._form == form:  # otherwise a request beside this one was refused first
             self._form = next_form(structure, form)
             names = {"none": "without a form; an answer that has not the wanted one is a fault"}
-            self._note(form, f"{why}: it is asked {names.get(self._form, f'for a {self._form}')} (engine.structured)")
+            self._note(form, f"{why}: it is asked {names.get(self._form, f'for a {self._form}')}")
 
     def _result(self, request: TextRequest, answer: Answer, most: tuple[int, int], body: int, form: str) -> TextResult:
         """Return what an answer is worth.

@@ -22,7 +22,6 @@ import typer
 
 from swarm.children import python_path
 from swarm.errors import Outage, SwarmError, WorkFailedError
-from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
 from swarm.text import command, printable
 
 if TYPE_CHECKING:
@@ -162,6 +161,8 @@ def carry_out(
         "": command("report", outcome.run_dir),
     }.items():
         typer.echo(f"{name:<13} {value}")
+    from swarm.record.telemetry import TELEMETRY_NAME, endpoint_lines
+
     for line in endpoint_lines(outcome.run_dir / TELEMETRY_NAME):
         typer.echo(f"{'endpoint':<13} {printable(line)}")
     if outcome.failure is not None:

@@ -216,10 +216,6 @@ class OpenAIEngine(_PretrainedEngine):
     extra: dict[str, JsonValue] = Field(default_factory=dict)
     """Fields to add to every request, such as `{reasoning_effort: low}`; one that is sent already is replaced."""
 
-    structured: Literal["auto", "pattern", "json_schema", "json_object", "none"] = "auto"
-    """How an answer in a form is asked for: `pattern` by vLLM's `structured_outputs`, the others by OpenAI's
-    `response_format`, or not at all. `auto` begins with the strictest and takes the next where one is refused."""
-
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:

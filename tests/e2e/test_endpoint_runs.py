@@ -82,7 +82,7 @@ def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_o
                 "Unsupported parameter: 'max_tokens'. " + "Blah. " * 60 + "Use 'max_completion_tokens'.",
                 param="max_tokens",
             ),
-            r"error: .*refuses the request: .*Use 'max_completion_tokens'\. .*set engine.fields: {max_tokens: ",
+            r"error: .*refuses the request: .*Use 'max_completion_tokens'\.; set engine.fields: {max_tokens: ",
         ),
         (
             fails(429, "You exceeded your quota", code="insufficient_quota"),

@@ -115,7 +115,7 @@ def test_a_thousand_calls_at_an_endpoint_that_comes_and_goes(
             coordinator={"kind": "model", "engine": engine},
             budget={"tokens": None, "ticks": 10},
             faults={"max_faults": 0, "patience_s": patience_s},
-            episodes=10,
+            episodes=13,
             concurrency=5,
         )
         endpoint.reply = answer

@@ -504,12 +504,11 @@ def test_a_check_finds_the_form_that_an_endpoint_does_not_ignore(endpoint: Endpo
     """Failed at e48e5b3: what was ignored was a fault of each call."""
     endpoint.reply = knows("json_schema", wrong=says("whatever comes"))
     form, result = model_at(endpoint).check(TextRequest("x", "", structure=REGEX))
-    assert (form, result.text) == ("json_schema", "yes")
+    assert (form, result.text, *cost(result)) == ("json_schema", "yes", 22, 6)
     assert len(endpoint.asked) == 2
 
 
-def test_a_form_that_the_user_names_is_kept(endpoint: Endpoint) -> None:
-    endpoint.reply = knows("none")
-    with pytest.raises(SwarmError, match=r"refuses the request: .*engine\.fields: \{response_format: null\}"):
-        model_at(endpoint, structured="json_schema").check(TextRequest("x", "", structure=REGEX))
-    assert len(endpoint.asked) == 1
+def test_a_form_that_the_user_leaves_out_is_not_tried(endpoint: Endpoint) -> None:
+    endpoint.reply = knows("json_schema", "pattern", wrong=says("whatever comes"))
+    model = model_at(endpoint, fields={"structured_outputs": None})
+    assert model.check(TextRequest("x", "", structure=REGEX))[0] == "json_schema"

@@ -294,8 +294,8 @@ ENGINES = GOOD.replace("  engine: {kind: echo}\n", "  engine:\n    kind: transfo
         ),
         (
             ENGINES.replace("model: m", "model: m\n    num_gpus: 1"),
-            "x.yaml:9: unknown key 'num_gpus' in 'agents.engine'; known keys of kind transformers: kind, model, "
-            "prompt, adapter",
+            "x.yaml:9: unknown key 'num_gpus' in 'agents.engine'; known keys of kind transformers: kind, "
+            "chat_template_kwargs, model, prompt, adapter",
         ),
         (
             ENGINES.replace("kind: transformers", "kind: echo"),

@@ -15,7 +15,7 @@ from swarm.backends.protocol import TextRequest, TextResult
 from swarm.compare.runs import compare_arms
 from swarm.config.experiment import CompareConfig, ExperimentConfig, FaultsConfig
 from swarm.errors import Outage, WorkFailedError
-from swarm.record.journal import read_records
+from swarm.record.journal import JournalWriter, read_records
 from swarm.run.runner import RunOutcome, resume_run, start_run
 from swarm.view.replay import replay_run
 
@@ -95,6 +95,28 @@ def test_whatever_ends_a_run_no_answer_is_paid_twice(
     assert set(paid.values()) == {1}
     assert outcome.journal_hash == whole.journal_hash
     assert not (run_dir / "open_tick.jsonl").exists()
+
+
+def test_a_kill_between_two_records_of_one_tick_costs_no_answer(
+    till: Till, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two episodes are asked together, and one of them is on record already."""
+    whole = start_run(*made, tmp_path / "whole")
+    paid = till.paid.copy()
+    till.paid.clear()
+    written, real = 0, JournalWriter.append
+
+    def append(self: JournalWriter, record: Any) -> None:
+        nonlocal written
+        real(self, record)
+        written += 1
+        if written % 2:
+            raise KilledError
+
+    monkeypatch.setattr(JournalWriter, "append", append)
+    run_dir = tmp_path / "run"
+    outcome = to_the_end(run_dir, lambda: start_run(*made, run_dir), KilledError)
+    assert (till.paid, outcome.journal_hash) == (paid, whole.journal_hash)
 
 
 def test_answers_of_ticks_on_record_are_never_used_again(till: Till, made: Any, tmp_path: Path) -> None:
