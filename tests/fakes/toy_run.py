@@ -24,6 +24,7 @@ class GuessWorld(World):
     """Whoever guesses the secret number solves it for all."""
 
     id = "toy-guess-v0"
+    states_facts = True
     Options = GuessOptions
     options: GuessOptions
 

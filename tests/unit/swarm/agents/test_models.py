@@ -216,10 +216,16 @@ def test_an_adapter_that_would_not_load_is_refused_before_there_is_a_run_folder(
     place: Path, tmp_path: Path, name: str, content: bytes, says: str
 ) -> None:
     """Failed at a7f87d3: hosts found out, in a run that had begun."""
-    copytree(place / "adapter", tmp_path / "adapter")
-    (tmp_path / "adapter" / name).write_bytes(content)
+    weight = load_file(place / "model" / "model.safetensors")["model.layers.0.self_attn.q_proj.weight"]
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    parts = {"lora_A": torch.zeros(2, weight.shape[1]), "lora_B": torch.zeros(weight.shape[0], 2)}
+    tensors = {f"{module}.{part}.weight": tensor for part, tensor in parts.items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    check_adapter(tmp_path, place / "model", "model")
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(SwarmError, match=says):
-        check_adapter(tmp_path / "adapter", place / "model", "model")
+        check_adapter(tmp_path, place / "model", "model")
 
 
 def test_what_an_engine_would_find_out_late_is_refused_before_anything_starts(

@@ -383,6 +383,7 @@ def test_run_that_stops_without_an_end_stops_the_comparison(tmp_path: Path, runn
 def test_run_killed_before_its_first_record_is_resumed(tmp_path: Path, runner: Played) -> None:
     (tmp_path / "out" / "solo-s1").mkdir(parents=True)
     (tmp_path / "out" / "solo-s1" / "journal.jsonl").touch()
+    (tmp_path / "out" / "lock").touch()  # says that the folder is ours
     compare_in(tmp_path / "out", ("solo",))
     assert (runner.started, runner.resumed) == ([], ["solo-s1"])
 

@@ -126,7 +126,7 @@ def test_a_world_that_goes_another_way_is_named_by_its_line(tmp_path: Path) -> N
 def test_a_folder_without_its_experiment_is_one_line(tmp_path: Path) -> None:
     play(tmp_path, toy_config(), GuessingPool())
     (tmp_path / "experiment.yaml").unlink()
-    with pytest.raises(SwarmError, match=r"experiment.yaml is missing"):
+    with pytest.raises(SwarmError, match=r"experiment.yaml cannot be read"):
         list(experience(tmp_path))
     with pytest.raises(SwarmError, match="no journal at"):
         list(experience(tmp_path / "nowhere"))

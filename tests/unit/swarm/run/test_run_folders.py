@@ -49,6 +49,7 @@ def test_a_start_that_was_killed_goes_on(experiment: Experiment, tmp_path: Path)
 
 
 def test_of_runs_that_start_together_in_one_folder_one_goes_on(experiment: Experiment, tmp_path: Path) -> None:
+    """Failed at a7f87d3: those that came second were told of a folder of something else, its journal included."""
     config, path = experiment(**QUICK)
 
     def attempt(folder: Path, barrier: Barrier) -> RunOutcome | SwarmError:
