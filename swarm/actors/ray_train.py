@@ -6,6 +6,7 @@ folder, one JSON object per line, where whoever waits can follow it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.actors.ray_tasks import ray_started
-from swarm.backends.daemon import DaemonThread
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError, last_line
 from swarm.machine import OomWatch, cores, memory_full
@@ -63,6 +63,14 @@ def run_workers(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    class Trainer(TorchTrainer):
+        """Leaves Ctrl-C as it is; Ray Train's own way of stopping ends the process, with exit code 0 or 1."""
+
+        controller: Any = None
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            self.controller = controller
+
     with ray_started(place.address):
         there = ray.cluster_resources()
         # Ray Train would wait for ever for what does not exist.
@@ -71,7 +79,7 @@ def run_workers(
                 f"{workers} workers need {cpus * workers} CPUs and {gpus} GPUs, Ray has "
                 f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; lower `workers`"
             )
-        trainer = TorchTrainer(
+        trainer = Trainer(
             _in_worker,
             train_loop_config={
                 "loop": loop,
@@ -90,14 +98,17 @@ def run_workers(
         (folder / GAVE_UP).unlink(missing_ok=True)
         watch = OomWatch()
         try:
-            # In a thread, where Ray Train leaves Ctrl-C alone: its own way of stopping ends with exit code 0.
-            DaemonThread("training").submit(trainer.fit).result()
+            trainer.fit()
         except Exception as error:
             kept = f"the last saved state is in {folder}, the same command goes on from it"
             if watch.is_full(error):
                 remedy = f"raise optimizer.micro_batches, or lower optimizer.batch_size or `workers`; {kept}"
                 raise memory_full("the training", remedy) from error
             raise SwarmError(f"training failed: {last_line(error)}; {kept}") from error
+        finally:  # a Ray that was there before would train on
+            if trainer.controller is not None:
+                with contextlib.suppress(Exception):
+                    ray.kill(trainer.controller)
     if (folder / GAVE_UP).exists():
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
 

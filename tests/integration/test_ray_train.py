@@ -61,6 +61,28 @@ def losses(name: str) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in read_metrics(Path("runs", f"train-{name}", "metrics.jsonl"))}
 
 
+def test_ctrl_c_ends_a_training_also_where_ray_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed at a7f87d3: SystemExit, with exit code 0, from the handler that Ray Train puts in place of Python's."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press() -> None:
+        states, deadline = RollingStates(Path("runs/train-stopped/states").resolve()), time.monotonic() + 120
+        while time.monotonic() < deadline and not states.steps():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        threading.Thread(target=press, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            train("name=stopped", "optimizer.steps=100000")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    deadline = time.monotonic() + 30
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not workers()
+
+
 def test_workers_one_of_which_is_killed_learn_what_this_process_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as here:
         without_ray(here)

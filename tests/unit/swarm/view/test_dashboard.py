@@ -291,6 +291,19 @@ def test_following_without_a_terminal_ends_with_the_run(tmp_path: Path) -> None:
     assert len([line for line in said(console) if line.startswith("[")]) == 3
 
 
+def test_forced_colours_do_not_make_a_screen_of_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Failed at a7f87d3: full-screen codes, once per poll."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    write_toy_run(tmp_path, finish=False)
+    monkeypatch.setattr(dashboard, "PATIENCE_S", 0.0)
+    watch(tmp_path)
+    shown = capsys.readouterr().out
+    assert shown.startswith("[1/2] ")
+    assert "\x1b[?" not in shown
+
+
 def test_a_run_that_is_resumed_soon_is_followed_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody holds the lock for a moment, or on another machine; failed at a7f87d3 without PATIENCE_S."""
     write_toy_run(tmp_path, finish=False)
