@@ -43,7 +43,7 @@ _ELSEWHERE = ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT", "RAY_JO
 
 _REMEDIES = (
     ("version mismatch", "install the cluster's versions of Ray and Python here"),
-    ("uthentication", "the cluster wants its token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file"),
+    ("uthentication", "the cluster wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"),
     ("find any running ray", "start one with `ray start --head`, or give its host:port"),
     ("too many open files", "raise `ulimit -n`"),
     ("new thread", "raise `ulimit -u`, or the container's limit of processes"),
@@ -240,8 +240,10 @@ def _surroundings(address: str | None) -> Iterator[None]:
 
 def _explained(error: Exception, address: str | None) -> str:
     """Return what Ray says, in one line, and what helps."""
-    full = " ".join(str(error).split()) or type(error).__name__
-    said = full.partition("Last connection error")[0][:400]
+    said = " ".join(str(error).partition("Last connection error")[0].split())[:400] or type(error).__name__
+    full, cause = said, error.__cause__
+    while cause is not None:  # which says more
+        full, cause = f"{full} {cause}", cause.__cause__
     if is_out_of_memory(error) or "memory on this node" in full or "object store memory" in full:
         return f"{said}; too little memory is free"
     for word, remedy in _REMEDIES:
