@@ -375,7 +375,7 @@ def test_worlds_lists_shows_and_checks(swarm, capsys):
 
 
 def test_broken_world_fails_its_check(swarm, monkeypatch, capsys):
-    monkeypatch.setattr("worlds.check.check_world", lambda world_id: ["reset: is not deterministic"])
+    monkeypatch.setattr("worlds.check.check_world", lambda world_id, **_: ["reset: is not deterministic"])
     assert swarm("worlds", "graph-v0", "--check") == 1
     assert "not deterministic" in capsys.readouterr().out
 
