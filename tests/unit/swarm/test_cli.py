@@ -378,6 +378,8 @@ def test_broken_world_fails_its_check(swarm, monkeypatch, capsys):
     monkeypatch.setattr("worlds.check.check_world", lambda world_id, **_: ["reset: is not deterministic"])
     assert swarm("worlds", "graph-v0", "--check") == 1
     assert "not deterministic" in capsys.readouterr().out
+    assert swarm("worlds", "graph-v0", "--contained") == 2
+    assert "add --check" in capsys.readouterr().err
 
 
 def test_doctor_exits_with_1_only_if_something_is_broken(swarm, monkeypatch, capsys):
