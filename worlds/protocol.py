@@ -189,7 +189,8 @@ class World(ABC):
 
     def ordered(self, agents: Sequence[str] | Mapping[str, Any]) -> list[str]:
         """Return the given live agents in the fixed order of `possible_agents`."""
-        return [agent for agent in self.possible_agents if agent in agents and agent in self.agents]
+        live = set(self.agents)
+        return [agent for agent in self.possible_agents if agent in live and agent in agents]
 
 
 def tool(name: str, description: str, text: str, **parameters: dict[str, Any]) -> dict[str, Any]:

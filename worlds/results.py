@@ -311,27 +311,28 @@ def step_faults(step: Step, live: Sequence[str], acting: Sequence[str]) -> dict[
         acting: those of them that acted.
     """
     faults: dict[str, str] = {}
+    known, acts, stay = set(live), set(acting), set(step["agents"])
     for name in StepResult._fields:
         mapping = step[name]  # type: ignore[literal-required]
-        if strange := sorted(set(mapping) - set(live)):
+        if strange := sorted(mapping.keys() - known):
             faults[f"{name} strange"] = f"{name} name agents that were not live: {strange}"
-        if missing := sorted(set(acting) - set(mapping)):
+        if missing := sorted(acts - mapping.keys()):
             faults[f"{name} missing"] = f"{name} miss acting agents: {missing}"
     for key in ("feedback", "valid"):
         if without := [agent for agent in acting if key not in step["infos"].get(agent, {})]:
             faults[key] = f"infos of {without} lack {key!r}"
     ends = step["terminations"], step["truncations"]
-    if both := [agent for agent in live if all(end.get(agent) for end in ends)]:
+    if both := sorted(agent for agent, end in ends[0].items() if end and ends[1].get(agent)):
         faults["both ends"] = f"{both} both terminated and truncated in one step"
     for agent, reward in step["rewards"].items():
-        if reward > 0 and agent not in acting:
+        if reward > 0 and agent not in acts:
             faults["own reward"] = f"{agent} passed and earns {reward}; rewards are each agent's own"
-    ended = {agent for agent in live if any(end.get(agent) for end in ends)}
-    if stay := sorted(ended & set(step["agents"])):
-        faults["finished stay"] = f"{stay} finished but did not leave agents"
-    if gone := sorted(set(live) - set(step["agents"]) - ended):
+    ended = {agent for end in ends for agent, has_ended in end.items() if has_ended}
+    if late := sorted(ended & stay):
+        faults["finished stay"] = f"{late} finished but did not leave agents"
+    if gone := sorted(known - stay - ended):
         faults["unannounced"] = f"{gone} left agents without termination or truncation"
-    if step["agents"] != [agent for agent in live if agent in step["agents"]]:
+    if step["agents"] != [agent for agent in live if agent in stay]:
         faults["agents order"] = "agents changed order, or finished ones are back"
     return faults
 

@@ -20,6 +20,7 @@ from swarm.actors.ray_tasks import ray_started
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError, last_line
 from swarm.machine import OomWatch, cores, memory_full
+from worlds.protocol import WorldError
 
 if TYPE_CHECKING:
     from ulm.train.step import Worker
@@ -140,7 +141,7 @@ def _in_worker(given: dict[str, Any]) -> None:
     report = appending(folder / METRICS) if rank == 0 else lambda record: None
     try:
         given["loop"](given["settings"], Worker(rank, context.get_world_size(), device, report))
-    except SwarmError as error:
+    except (SwarmError, WorldError) as error:
         (folder / GAVE_UP).write_text(str(error), encoding="utf-8")
 
 

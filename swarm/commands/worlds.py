@@ -35,6 +35,8 @@ def worlds(
     from worlds.checked import card
     from worlds.registry import available, world_class
 
+    if contained and not check:
+        raise SwarmError("--contained says where --check plays the world; add --check")
     if world_id is None:
         if check:
             raise SwarmError("name the world to check, for example: swarm worlds my-world-v0 --check")

@@ -509,9 +509,11 @@ def test_worlds_lists_shows_and_checks(swarm, capsys):
 
 
 def test_broken_world_fails_its_check(swarm, monkeypatch, capsys):
-    monkeypatch.setattr("worlds.check.check_world", lambda world_id: ["reset: is not deterministic"])
+    monkeypatch.setattr("worlds.check.check_world", lambda world_id, **_: ["reset: is not deterministic"])
     assert swarm("worlds", "graph-v0", "--check") == 1
     assert "not deterministic" in capsys.readouterr().out
+    assert swarm("worlds", "graph-v0", "--contained") == 2
+    assert "add --check" in capsys.readouterr().err
 
 
 def test_doctor_exits_with_1_only_if_something_is_broken(swarm, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.memory_policy import write_policy
 from fakes.packages import install
@@ -27,6 +29,7 @@ from swarm.run.runner import resume_run, start_run
 from swarm.view.replay import replay_run
 from ulm.memory.exact import ExactIndex
 from ulm.tokenizer import Tokenizer
+from worlds.protocol import WorldError
 
 GROUP = "ulm_swarm.memories"
 
@@ -186,6 +189,22 @@ def test_a_memory_of_a_package_reaches_the_prompt_and_is_charged(
     shown = CliRunner().invoke(app, ["memory", "show", str(folder), "a0", "--kind", "diary"])
     assert shown.exit_code == 0, shown.output
     assert '{"wrote": ["a0", "a1"]}' in shown.output
+
+
+@pytest.mark.usefixtures("toybox")
+def test_what_a_memory_puts_on_record_is_plain_data_or_a_line_that_names_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed at a7f87d3: TypeError: Object of type int64 is not JSON serializable, exit 70."""
+    plain = start_run(*make(DIARY), tmp_path / "plain").run_dir
+    diary = importlib.import_module("toybox").Diary
+    real = diary.after_tick
+    monkeypatch.setattr(diary, "after_tick", lambda *a: {"wrote": np.array(real(*a)["wrote"])})
+    other = start_run(*make(DIARY), tmp_path / "numpy").run_dir
+    assert [tick["memory"] for tick in records(other, "tick")] == [tick["memory"] for tick in records(plain, "tick")]
+    monkeypatch.setattr(diary, "after_tick", lambda *a: {"wrote": float("nan")})
+    with pytest.raises(WorldError, match=r"^memory diary: after_tick\(\) returned nan in 'wrote'$"):
+        start_run(*make(DIARY), tmp_path / "nan")
 
 
 @pytest.mark.usefixtures("toybox")

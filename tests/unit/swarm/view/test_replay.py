@@ -170,7 +170,7 @@ def test_a_world_that_raises_is_named_with_its_place(tmp_path: Path, monkeypatch
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(GuessWorld, "step", broken)
-    with pytest.raises(ReplayError, match=r"seq 2, episode 0, tick 0: the world's step raised ZeroDivisionError"):
+    with pytest.raises(ReplayError, match=r"tick 0: world toy-guess-v0: step raised ZeroDivisionError"):
         replay_run(tmp_path, True)
 
 
