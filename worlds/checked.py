@@ -75,6 +75,7 @@ class CheckedWorld(World):
     def __init__(self, cls: type[World], options: WorldOptions, ask: Ask) -> None:
         self.cls, self.options, self._ask = cls, options, ask
         self.id = getattr(cls, "id", cls.__name__)  # type: ignore[misc]
+        self.states_facts = getattr(cls, "states_facts", False)  # type: ignore[misc]
         self.possible_agents = self._get("possible_agents")
         self.agents: list[str] = []
         self.solved = False
