@@ -176,7 +176,7 @@ def main() -> None:
     stop_by_signals()
     settle_caches()
     try:
-        sys.exit(app(prog_name="swarm", standalone_mode=False))
+        sys.exit(app(prog_name="swarm", standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(1)
     except Exception as error:  # beside the commands: a wrong option, help that cannot be written
