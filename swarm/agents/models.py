@@ -37,6 +37,9 @@ from swarm.prompt import STOP
 PROBE_TOKENS = 32
 """Of the answer that an endpoint is asked for at the start."""
 
+_checked: dict[str, str] = {}
+"""What an endpoint was asked in this process -> its form: of the runs of a comparison only the first asks."""
+
 
 @dataclass(slots=True)
 class LoadedModels:
@@ -252,14 +255,15 @@ def _endpoint(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
     if engine.tokenizer is not None:
         text, folder = _tokenizer(engine.tokenizer, base_dir)
         engine = engine.model_copy(update={"tokenizer": str(folder)})
-    faults = config.faults
-    made = OpenAIModel(
-        engine.model, engine, timeout_s=faults.call_timeout_s, patience_s=faults.patience_s, on_event=on_event
-    )
-    with closing(made) as endpoint:
-        form, answer = endpoint.check(_probe(config, whose))
-    on_event("endpoint_check", prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens)
-    return ResolvedModel(engine, text, form=form)
+    faults, probe = config.faults, _probe(config, whose)
+    if (key := repr((engine, probe))) not in _checked:
+        made = OpenAIModel(
+            engine.model, engine, timeout_s=faults.call_timeout_s, patience_s=faults.patience_s, on_event=on_event
+        )
+        with closing(made) as endpoint:
+            _checked[key], answer = endpoint.check(probe)
+        on_event("endpoint_check", prompt_tokens=answer.prompt_tokens, generated_tokens=answer.generated_tokens)
+    return ResolvedModel(engine, text, form=_checked[key])
 
 
 def _probe(config: ExperimentConfig, whose: str) -> TextRequest:

@@ -16,7 +16,7 @@ MAX_TOKENS = 10**9
 BYTES_IN_TOKEN = 64
 """A text of so many bytes has a token at least."""
 
-BUSY = {408, 409, 425, 429, 502, 503, 504, 529}
+BUSY = {408, 409, 424, 425, 429, 498, 502, 503, 504, 529}
 """The endpoint is there and cannot answer now, or a gateway before it cannot reach it."""
 
 _ADDRESS = {405, 410, 501}
@@ -32,7 +32,10 @@ _AGAIN = re.compile(r"retry|try again|per (minute|second|hour|day)|rate.?limit",
 _KEY = re.compile(
     r"(api.?key|(access|auth\w*|bearer).token).{0,30}(valid|incorrect|missing|wrong)|invalid.{0,10}api.?key", re.I
 )
-_MODEL = re.compile(r"model.?not.?found|unknown.?model|no such model|model .{1,100} (not found|does not exist)", re.I)
+_MODEL = re.compile(
+    r"model.?not.?found|unknown.?model|no such model|model .{1,100} (not found|does not exist)|no models? (is )?loaded",
+    re.I,
+)
 
 Cause = Literal["key", "credit", "model", "proxy", "address"]
 Verdict = Literal["answer", "bad request", "refused", "busy", "broken", "away"]
@@ -98,7 +101,7 @@ def judge(answer: Answer) -> Judgement:
 
     is_theirs = 400 <= status < 500
     can_pass = (answer.retry_after_s > 0 or _AGAIN.search(words)) and "insufficient_quota" not in words
-    if is_theirs and status != 404 and _IN_THE_REQUEST.search(words):
+    if (is_theirs or status == 500) and status != 404 and _IN_THE_REQUEST.search(words):
         return Judgement("bad request", said)  # whatever field it names, others will fit
     if status == 402 or (is_theirs and not can_pass and _CREDIT.search(words)):
         return judged("refused", "credit")
@@ -193,7 +196,7 @@ def _error(data: Any, status: int) -> tuple[int, str, str] | None:
     """Return what kind of error (as a status), what it says, and the field that it names; None where there is none."""
     data = _at(data, 0) if isinstance(data, list) and status >= 300 else data
     choices = _at(data, "choices")
-    found = _at(data, "error") or _at(choices, 0, "error")
+    found = _at(data, "error") or _at(data, "errors", 0) or _at(choices, 0, "error")
     if not found and isinstance(data, dict) and (status >= 300 or (not choices and "choices" not in data)):
         found = data if {"message", "detail", "msg"} & set(data) or status >= 300 else None
     if not found and _at(choices, 0, "finish_reason") == "error":

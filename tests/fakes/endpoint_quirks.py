@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 PAGE = b"<html><title>Sign in</title>\x1b[2J Please sign in.</html>"
 DIRECTIVE = json.dumps({"a0": "go"})
+WHOLE = json.dumps(completion("hello")).encode()
 
 DRIPS = {
     "status": drips(b"HTTP/1.1 2", b"0"),
@@ -129,6 +131,16 @@ QUIRKS = {
     "failure as a reason": Quirk(says("hel", finish_reason="error"), "outage"),
     "failure in a stream": Quirk(streams({"error": {"message": "Provider failed", "code": 502}}), "outage"),
     "failure of FastAPI in a 200": Quirk(sends({"detail": "Internal error"}), "outage"),
+    "failure of Cloudflare in a 200": Quirk(
+        sends({"success": False, "errors": [{"code": 7009, "message": "Upstream failed"}], "result": None}), "outage"
+    ),
+    "failures in a list in a 200": Quirk(sends({"error": [{"message": "Provider failed"}]}), "outage"),
+    "failure while generating": Quirk(fails(424, "Request failed during generation"), "outage"),
+    "no capacity": Quirk(fails(498, "Flex tier capacity exceeded"), "outage"),
+    "runner that stopped": Quirk(sends({"error": "llama runner process has terminated"}, 500), "outage"),
+    "loading, with the time that it takes": Quirk(
+        sends({"error": "Model tiny is currently loading", "estimated_time": 20.0}, 503), "outage"
+    ),
     "silence": Quirk(hangs, "outage"),
     "hung up": Quirk(hangs_up, "outage"),
     "reset": Quirk(resets, "outage"),
@@ -136,6 +148,13 @@ QUIRKS = {
     "cut in a chunk": Quirk(writes(CHUNKED, b"ff\r\n{"), "outage"),
     "cut in the headers": Quirk(writes(HEAD), "outage"),
     "cut in a stream": Quirk(sends(b'data: {"choices": [{"de', kind="text/event-stream"), "outage"),
+    "a length that is too short": Quirk(
+        writes(HEAD + b"Content-Length: 20\r\n\r\n", json.dumps(completion("hello")).encode()), "outage"
+    ),
+    "packed, and cut": Quirk(
+        sends(gzip.compress(json.dumps(completion("hello" * 99)).encode())[:40], headers={"Content-Encoding": "gzip"}),
+        "outage",
+    ),
     "not HTTP": Quirk(writes(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "outage"),
     "a status that is none": Quirk(writes(b"HTTP/1.1 9999 ?\r\n\r\n"), "outage"),
     "endless headers": Quirk(writes(HEAD, b"X: y\r\n" * 50_000), "outage"),
@@ -163,6 +182,7 @@ QUIRKS = {
     "unknown model": Quirk(fails(404, "No such model", code="model_not_found"), "refused"),
     "unknown model as a 400": Quirk(fails(400, "model 'tiny' not found, try pulling it first"), "refused"),
     "unknown path": Quirk(sends(b"404 page not found", 404, "text/plain"), "refused"),
+    "no model loaded": Quirk(sends({"error": "No models loaded. Please load a model first."}, 400), "refused"),
     "model that is gone": Quirk(fails(410, "This model was retired"), "refused"),
     "method not allowed": Quirk(sends(b"", 405), "refused"),
     "redirect": Quirk(sends(b"", 307, headers={"Location": "/elsewhere"}), "refused"),
@@ -172,6 +192,12 @@ QUIRKS = {
         fails(400, "'max_tokens' is too large: 7. This model's context length is 8 tokens", param="max_tokens"),
         "unusable",
         FREE,
+    ),
+    "prompt too long, as a failure": Quirk(
+        fails(500, "the request exceeds the available context size"), "unusable", FREE
+    ),
+    "refusal of vLLM in a 200": Quirk(
+        sends({"object": "error", "message": "Bad value", "type": "BadRequestError", "code": 400}), "unusable", FREE
     ),
     "body too long": Quirk(fails(413, "Too large"), "unusable", FREE),
     "filtered prompt": Quirk(fails(400, "Content policy", code="content_filter"), "unusable", FREE),
@@ -200,6 +226,27 @@ QUIRKS = {
     "packed unasked": Quirk(
         sends(gzip.compress(json.dumps(completion("hello")).encode()), headers={"Content-Encoding": "gzip"}), "readable"
     ),
+    "packed otherwise": Quirk(
+        sends(zlib.compress(json.dumps(completion("hello")).encode()), headers={"Content-Encoding": "deflate"}),
+        "readable",
+    ),
+    "to be continued first": Quirk(
+        writes(b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"Connection: close\r\n\r\n", WHOLE), "readable"
+    ),
+    "hints first": Quirk(
+        writes(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + HEAD + b"Connection: close\r\n\r\n", WHOLE),
+        "readable",
+    ),
+    "an old protocol": Quirk(writes(b"HTTP/1.0 200 OK\r\n\r\n", WHOLE), "readable"),
+    "chunks with a trailer": Quirk(
+        writes(CHUNKED, b"%x\r\n%s\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(WHOLE), WHOLE)), "readable"
+    ),
+    "hangs up after each answer": Quirk(writes(HEAD + b"Content-Length: %d\r\n\r\n" % len(WHOLE), WHOLE), "readable"),
+    "numbers that are none": Quirk(sends(WHOLE[:-1] + b', "score": NaN}'), "readable"),
+    "two choices": Quirk(says("hello", body={"choices": [{"message": {"content": "hello"}}] * 2}), "readable"),
+    "no reason": Quirk(says("hello", finish_reason=None), "readable"),
+    "a reason of its own": Quirk(says("hello", finish_reason="eos_token", stop_reason={"x": 1}), "readable"),
+    "control characters": Quirk(says("hel\x00\x1b[2Jlo"), "readable"),
     "parts": Quirk(says([{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]), "readable"),
     "one part": Quirk(says({"type": "text", "text": "hello"}), "readable"),
     "the other kind's form": Quirk(says("hello", message=ABSENT), "readable"),
@@ -215,6 +262,7 @@ QUIRKS = {
     "usage of the prompt only": uses((11, None), prompt_tokens=11, completion_tokens=0),
     "usage by other names": uses(input_tokens=11, output_tokens=3),
     "usage below zero": uses((None, 3), prompt_tokens=-1, completion_tokens=3),
+    "usage in depth": uses(UNKNOWN, prompt_tokens={"text": 11}, completion_tokens=[3]),
     "usage as fractions": uses((11, None), prompt_tokens=11, completion_tokens=3.0),
     "absurd usage": uses((11, None), **{**SOUND, "completion_tokens": 10**12}),
     "more than was allowed": uses((11, None), prompt_tokens=11, completion_tokens=5000),
@@ -244,6 +292,11 @@ QUIRKS = {
     "a thought that was cut": Quirk(says("<think>1+2 is", finish_reason="length"), "unusable"),
     "empty": Quirk(says("", finish_reason="stop"), "unusable"),
     "no text": Quirk(says(None), "unusable"),
+    "no parts": Quirk(says([]), "unusable"),
+    "a number": Quirk(says(5), "unusable"),
+    "blanks": Quirk(says(" \n\n "), "unusable"),
+    "choices by name": Quirk(says("x", body={"choices": {"0": {"text": "x"}}}), "unusable"),
+    "no object": Quirk(sends({}), "unusable", UNKNOWN),
     "refusal": Quirk(says(None, message={"content": None, "refusal": "I cannot help with that."}), "unusable"),
     "call of a tool": Quirk(says(None, message={"content": None, "tool_calls": [{"id": "1"}]}), "unusable"),
     "filtered": Quirk(says("", finish_reason="content_filter"), "unusable"),
@@ -252,6 +305,9 @@ QUIRKS = {
     "long text": Quirk(says("é" * 33_000), "unusable"),
     "not UTF-8": Quirk(sends(json.dumps(completion("é"), ensure_ascii=False).encode("latin-1")), "unusable", UNKNOWN),
     "deep JSON": Quirk(sends(b"[" * 100_000), "unusable", UNKNOWN),
+    "packed in a way that nobody knows": Quirk(
+        sends(b"\x1b\x07\x00\xf8", headers={"Content-Encoding": "br"}), "unusable", UNKNOWN
+    ),
     "a list": Quirk(sends([1, 2]), "unusable", UNKNOWN),
     "a number that is too long": Quirk(sends(b'{"id": ' + b"9" * 9999 + b"}"), "unusable", UNKNOWN),
     "oversized": Quirk(sends(b" " * (5 << 20)), "unusable", UNKNOWN),

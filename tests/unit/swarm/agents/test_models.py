@@ -77,6 +77,16 @@ def test_two_endpoints_may_call_their_models_alike(urls: list[str], place: Path)
     ]
 
 
+def test_an_endpoint_is_asked_once_for_all_runs_of_a_comparison(place: Path) -> None:
+    """A later run that finds nobody there waits, as any call does, and is no mistake in the input."""
+    with Endpoint() as endpoint:
+        config = experiment({"engine": {"kind": "openai", "model": "default", "url": endpoint.url}})
+        assert [kind for kind, _ in load_models(config, place).events] == ["endpoint_check"]
+        endpoint.stop()
+        assert load_models(config, place).events == []
+        assert len(endpoint.asked) == 1
+
+
 def counter(config: ExperimentConfig, place: Path) -> TokenCounter:
     found = load_models(config, place)
     system = agent_system([]) if config.agents.engine.chats else None

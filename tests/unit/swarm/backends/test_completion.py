@@ -23,7 +23,7 @@ def test_statuses_tell_what_may_pass_from_what_will_not() -> None:
     found = {name: {s for s, verdict in verdicts.items() if verdict == name} for name in set(verdicts.values())}
     assert found.pop("answer") == {200}
     assert found.pop("away") == {0}
-    assert found.pop("busy") == {408, 409, 425, 429, 502, 503, 504, 529}
+    assert found.pop("busy") == {408, 409, 424, 425, 429, 498, 502, 503, 504, 529}
     assert found.pop("broken") == {*range(201, 300), *range(500, 600)} - {501, 502, 503, 504, 529}
     assert found.pop("refused") == {*range(300, 400), 401, 402, 403, 404, 405, 407, 410, 501}
     assert set(found) == {"bad request"}
