@@ -111,10 +111,10 @@ def _explain(error: BaseException) -> int:
         for line in str(error).splitlines() or ["unknown"]:
             typer.echo(f"error: {line}", err=True)
         return 1 if isinstance(error, WorkFailedError) else 2
-    if isinstance(error, OSError):
+    if isinstance(error, OSError):  # the machine's: no space, no right, a name that is too long
         place = f" ({error.filename})" if error.filename else ""
-        what = error.strerror or first_line(error)
-        typer.echo(f"error: {what}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        said = " ".join((error.strerror or first_line(error)).split())
+        typer.echo(f"error: {said}{place}; `swarm doctor` checks the disk and its rights", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"

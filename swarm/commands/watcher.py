@@ -145,7 +145,6 @@ def carry_out(
             raise WorkFailedError(str(error)) from error
         raise
     watcher.end(_CATCH_UP_S)
-    folder = shlex.quote(str(outcome.run_dir))
     for name, value in {
         "solved": f"{outcome.solved} of {outcome.episodes}",
         "ended": outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run",
@@ -154,8 +153,8 @@ def carry_out(
         "wall time": f"{time.monotonic() - began_s:.1f} s",
         "run folder": outcome.run_dir,
         "journal hash": outcome.journal_hash,
-        "next": f"swarm replay {folder} --check",
-        "": f"swarm report {folder}",
+        "next": f"swarm replay {outcome.run_dir} --check",
+        "": f"swarm report {outcome.run_dir}",
     }.items():
         typer.echo(f"{name:<13} {value}")
     if outcome.exit_code:
