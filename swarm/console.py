@@ -84,6 +84,7 @@ def settle() -> None:
         stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         if type(stream) is io.TextIOWrapper:  # neither settled before nor somebody's own
             how: dict[str, Any] = {key: getattr(stream, key) for key in ("encoding", "line_buffering", "write_through")}
+            os.set_blocking(stream.fileno(), True)  # as others left it, a slow reader would be an error
             kind = _AsciiStream if codecs.lookup(stream.encoding).name == "ascii" else _Stream
             settled = kind(stream.detach(), errors="backslashreplace", **how)
             setattr(sys, name, settled)

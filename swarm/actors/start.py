@@ -21,6 +21,7 @@ from threading import Timer
 from typing import Any
 
 from swarm.backends.daemon import DaemonThread
+from swarm.children import python_path
 from swarm.config.training import split_address
 from swarm.errors import SwarmError
 from swarm.machine import cores, is_out_of_memory, memory_bytes
@@ -83,6 +84,7 @@ def start_ray(address: str | None = None, setting: str = "", otherwise: str = ""
         "MALLOC_ARENA_MAX": "1",  # glibc can give back all of the first arena, of others only parts
     }.items():
         os.environ.setdefault(name, value)
+    os.environ["PYTHONPATH"] = python_path()
     where = f"at {address} ({setting})" if address else "on this machine"
     with _surroundings(address), kept():
         _threads[:] = _threads or [DaemonThread("ray")]

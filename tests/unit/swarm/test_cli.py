@@ -300,14 +300,6 @@ def test_every_long_command_says_after_ctrl_c_what_it_does_next_time(
     assert capsys.readouterr().err == f"stopped; the same command {how}\n"
 
 
-def test_printed_commands_quote_the_folder(swarm, provide, capsys):
-    """Failed at a7f87d3: a pasted command named two folders."""
-    folder = Path("my runs/a b")
-    provide("swarm.run.runner", start_run=lambda *rest: Outcome(run_dir=folder))
-    assert swarm("run", "x.yaml") == 0
-    assert "swarm replay 'my runs/a b' --check" in capsys.readouterr().out
-
-
 def test_bug_is_one_line_with_the_way_to_a_traceback(swarm, provide, capsys, monkeypatch):
     provide("swarm.run.runner", start_run=runner_that(raising(KeyError("a\nb")), announces=False))
     assert swarm("run", "x.yaml") == 70

@@ -9,6 +9,8 @@ import gc
 import io
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,13 +22,14 @@ from swarm import console
 
 
 @pytest.fixture
-def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
+def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Return a function that makes a pipe the settled standard output and returns its reading end."""
     pipes: list[int] = []
     streams: list[Any] = []
 
-    def install(encoding: str = "utf-8") -> int:
+    def install(encoding: str = "utf-8", is_blocking: bool = True) -> int:
         reading, writing = os.pipe()
+        os.set_blocking(writing, is_blocking)
         pipes.append(reading)
         stream = io.TextIOWrapper(os.fdopen(writing, "wb"), encoding=encoding)
         monkeypatch.setattr(sys, "stdout", stream)
@@ -79,6 +82,26 @@ def test_work_goes_on_when_its_reader_is_gone(output):
         sys.stdout.write("progress\n")
         sys.stdout.flush()
     console.stdout_console().print("a table")
+
+
+def test_a_slow_reader_is_waited_for(output):
+    """Failed at a7f87d3: BlockingIOError, where another program has left the pipe or terminal non-blocking."""
+    pipe = output(is_blocking=False)
+    read_bytes = 0
+
+    def follow() -> None:
+        nonlocal read_bytes
+        while read_bytes < 300_000:
+            time.sleep(0.01)
+            read_bytes += len(os.read(pipe, 65536))
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    for _ in range(300):
+        sys.stdout.write("x" * 999 + "\n")
+    sys.stdout.flush()
+    reader.join(10)
+    assert read_bytes == 300_000
 
 
 def test_a_command_that_only_prints_may_end_when_nobody_reads(output):
