@@ -40,6 +40,7 @@ from swarm.commands import (
 )
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
+from swarm.machine import shortage
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
 
@@ -112,6 +113,9 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         place = f" ({error.filename})" if error.filename else ""
         typer.echo(f"error: {error.strerror}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        return 1
+    if (said := shortage(error)) is not None:
+        typer.echo(f"error: {said}", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
