@@ -44,6 +44,7 @@ from swarm.commands import (
 )
 from swarm.console import UnreadError, settle
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
+from swarm.machine import shortage
 from swarm.signals import Stopped, stop_by_signals
 from ulm.caches import settle_caches
 
@@ -120,6 +121,9 @@ def _explain(error: BaseException) -> int:
         place = f" ({error.filename})" if error.filename else ""
         said = " ".join((error.strerror or first_line(error)).split())
         typer.echo(f"error: {said}{place}; `swarm doctor` checks the disk and its rights", err=True)
+        return 1
+    if (said := shortage(error)) is not None:
+        typer.echo(f"error: {said}", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"

@@ -10,7 +10,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, first_line
 
 ROOT = Path("/")
 
@@ -26,6 +26,7 @@ _FULL = (
     "unable to allocate",
     "low on memory",
     "memory usage threshold",
+    "failed to map segment",
 )
 """What torch, CUDA, numpy, the operating system and Ray say of it, in lower case."""
 
@@ -88,6 +89,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is full, the machine's or a GPU's."""
     said = f"{type(error).__name__}: {error}".lower()
     return isinstance(error, MemoryError) or any(word in said for word in _FULL)
+
+
+def shortage(error: BaseException) -> str | None:
+    """Return what to say of an error that comes of a machine that is too small, None of another one."""
+    if is_out_of_memory(error):
+        remedy = "close other programs, or take fewer hosts, a smaller batch or a smaller model"
+        return str(memory_full("this process", f"{remedy} ({first_line(error)[:100]})"))
+    if "start new thread" in str(error):
+        return "no more threads may be started here: raise `ulimit -u`, or the container's limit of processes"
+    return None
 
 
 def memory_full(who: str, remedy: str) -> SwarmError:

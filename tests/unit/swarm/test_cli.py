@@ -327,6 +327,13 @@ def test_what_the_machine_refuses_is_no_bug(swarm, provide, capsys, error, shown
     assert capsys.readouterr().err.startswith(shown)
 
 
+def test_full_memory_is_no_bug(swarm, provide, capsys):
+    """Failed at a7f87d3: exit 70."""
+    provide("swarm.run.runner", start_run=runner_that(raising(MemoryError()), announces=False))
+    assert swarm("run", "x.yaml") == 1
+    assert capsys.readouterr().err.startswith("error: this process ran out of memory: close other programs")
+
+
 def test_full_disk_is_no_bug(swarm, provide, capsys):
     full = OSError(errno.ENOSPC, "No space left on device", "runs/demo-s0/manifest.json")
     provide("swarm.run.runner", start_run=runner_that(raising(full), announces=False))

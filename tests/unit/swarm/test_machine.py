@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from swarm import machine
 from swarm.errors import SwarmError
-from swarm.machine import OomWatch, cores, cpus, is_out_of_memory, memory_bytes, oom_kills, told_when_full
+from swarm.machine import OomWatch, cores, cpus, is_out_of_memory, memory_bytes, oom_kills, shortage, told_when_full
 
 MB = 10**6
 OWN = "system.slice/swarm.service"
@@ -133,6 +134,20 @@ def test_full_memory_is_recognized_whoever_says_it(error: Exception) -> None:
     with pytest.raises(SwarmError, match=r"^loading ran out of memory: take less; `swarm doctor` says"):  # noqa: SIM117
         with told_when_full("loading", "take less"):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), r"^this process ran out of memory: close .* \(MemoryError\); `swarm doctor` says how much"),
+        (ImportError("libc10.so: failed to map segment from shared object"), "ran out of memory: .*libc10.so"),
+        (RuntimeError("can't start new thread"), "no more threads may be started here: raise `ulimit -u`"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_no_bug(error: Exception, said: str) -> None:
+    """Failed at a7f87d3: "this is a bug", exit 70, whichever part of a command met it."""
+    assert re.search(said, shortage(error) or "")
+    assert shortage(KeyError("x")) is None
 
 
 def test_other_errors_stay_what_they_are() -> None:
