@@ -37,6 +37,7 @@ from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
 from worlds.protocol import World
+from worlds.results import WorldFaultError
 
 Announce = Callable[[Path], None]
 _OURS = ("lock", STEERING_NAME)
@@ -73,7 +74,10 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         SwarmError: one does not.
     """
     base_dir = source.resolve().parent
-    _world(config, base_dir)
+    try:
+        _world(config, base_dir).tools()
+    except WorldFaultError as error:
+        raise SwarmError(str(error)) from error
     return load_models(config, base_dir)
 
 
