@@ -184,7 +184,7 @@ def test_a_random_number_survives_the_way_through_a_journal() -> None:
 def test_tools_that_are_none_are_found_before_there_is_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Failed at a7f87d3: a run went on with them, and an agent's chat ended as "this is a bug"."""
+    """Failed at a7f87d3: a run went on with them."""
     monkeypatch.setattr(RogueWorld, "tools", lambda self: [{"name": 3}])
     with pytest.raises(SwarmError, match=r"^world rogue-v0: 'tools.0.name': input should be a valid string, got 3"):
         _played(tmp_path, _config())
