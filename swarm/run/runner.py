@@ -42,6 +42,7 @@ from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
 from worlds.protocol import World
+from worlds.results import WorldFaultError
 
 Announce = Callable[[Path], None]
 _OURS = ("lock", STEERING_NAME)
@@ -97,6 +98,10 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
                 f"agents.memory names {memory.kind}, which would stay empty: world {world.id} does not say "
                 f"`{needed} = True`; leave {memory.kind} out"
             )
+    try:
+        world.tools()
+    except WorldFaultError as error:
+        raise SwarmError(str(error)) from error
     return load_models(config, base_dir)
 
 

@@ -11,7 +11,7 @@ from fakes.scripted_run import KilledError, ScriptedPool, play
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from worlds.protocol import Info, StepResult, World, WorldOptions
+from worlds.protocol import Info, StepResult, World, WorldOptions, tool
 from worlds.registry import register
 
 
@@ -67,7 +67,7 @@ class GuessWorld(World):
         return f"find the number below {self.options.high}"
 
     def tools(self) -> list[dict[str, Any]]:
-        return []
+        return [tool("guess", "Guess a number.", "7", number={"type": "integer"})]
 
     def render(self) -> str:
         return f"secret {self.secret}"

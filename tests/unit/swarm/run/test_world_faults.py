@@ -12,6 +12,7 @@ import pytest
 from fakes.rogue_world import RogueWorld
 
 from swarm.config.experiment import ExperimentConfig
+from swarm.errors import SwarmError
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
 from swarm.run.runner import start_run
@@ -178,3 +179,13 @@ def test_a_random_number_survives_the_way_through_a_journal() -> None:
     rng = random.Random(3)
     numbers = [rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300) for _ in range(1000)]
     assert json.loads(json.dumps(numbers)) == numbers
+
+
+def test_tools_that_are_none_are_found_before_there_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failed at a7f87d3: a run went on with them."""
+    monkeypatch.setattr(RogueWorld, "tools", lambda self: [{"name": 3}])
+    with pytest.raises(SwarmError, match=r"^world rogue-v0: 'tools.0.name': input should be a valid string, got 3"):
+        _played(tmp_path, _config())
+    assert not (tmp_path / "run").exists()
