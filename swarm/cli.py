@@ -122,8 +122,8 @@ def _explain(error: BaseException) -> int:
         said = " ".join((error.strerror or first_line(error)).split())
         typer.echo(f"error: {said}{place}; `swarm doctor` checks the disk and its rights", err=True)
         return 1
-    if (said := shortage(error)) is not None:
-        typer.echo(f"error: {said}", err=True)
+    if (short := shortage(error)) is not None:
+        typer.echo(f"error: {short}", err=True)
         return 1
     text = " ".join(f"{type(error).__name__}: {error}".split())
     hint = f"this is a bug; run with {TRACEBACK_VARIABLE}=1 for the traceback"
