@@ -157,7 +157,7 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
     for checkpoint, files in sorted(users.items()):
         size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
         detail = f"{checkpoint}, {size / 10**6:.1f} MB" if size else f"named by {', '.join(dict.fromkeys(files))}"
-        remedy = "" if size else _recipe(folder, checkpoint)
+        remedy = "" if size else recipe_for(folder, checkpoint)
         yield Finding(f"model {checkpoint.name}", detail, remedy, optional=True)
 
 
@@ -167,7 +167,7 @@ def _model_of(section: Any) -> Any:
     return engine.get("model") if isinstance(engine, dict) and engine.get("kind") != "openai" else None
 
 
-def _recipe(folder: Path, checkpoint: Path) -> str:
+def recipe_for(folder: Path, checkpoint: Path) -> str:
     """Return the training command whose recipe names this checkpoint."""
     word = re.compile(rf"(?<![\w-]){re.escape(checkpoint.name)}(?![\w-])")
     for file in sorted(folder.glob("train*.y*ml")):

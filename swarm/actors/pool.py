@@ -24,6 +24,7 @@ from swarm.backends.protocol import TextModel
 from swarm.config.engine import TransformersEngine
 from swarm.errors import SwarmError, first_line, last_line
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
+from swarm.progress import counted
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
@@ -178,7 +179,7 @@ class RayPool(TokenCounter):
         self._standby_wanted = runtime.standby if self.spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
-            for host in self._hosts:
+            for host in counted("starting agent hosts", self._hosts, count, "hosts"):
                 host.wait_until_up(self._start_limit_s)
         except RayError as error:
             raise SwarmError(f"no agent host came up: {last_line(error)}") from error

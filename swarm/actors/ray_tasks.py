@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from swarm.errors import SwarmError, first_line, last_line
+from swarm.progress import progress
 
 
 def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
@@ -27,7 +28,8 @@ def connect(where: str = "", way_out: str = "", **settings: Any) -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(logging_level="ERROR", log_to_driver=False, **settings)
+        with progress(f"starting Ray{where}"):
+            ray.init(logging_level="ERROR", log_to_driver=False, **settings)
     except Exception as error:
         raise SwarmError(
             f"Ray could not be started{where}: {first_line(error)}; check `swarm doctor --ray`{way_out}"

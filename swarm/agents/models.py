@@ -29,6 +29,7 @@ from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
+from swarm.progress import progress
 
 
 @dataclass(slots=True)
@@ -56,14 +57,18 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     found = LoadedModels()
     book_for(config.coordinator, config.world.id)
     both = config.agents.engine, config.coordinator.engine
-    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
-    found.agents = _resolved(found, "agents", config, base_dir)
-    found.coordinator = _resolved(found, "coordinator", config, base_dir)
+    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if is_pretrained(e, base_dir)})
+    found.agents = resolve_model(found, "agents", config, base_dir)
+    found.coordinator = resolve_model(found, "coordinator", config, base_dir)
     return found
 
 
-def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
-    """Return what agents or the coordinator run on; weights and hashes are added to what was found."""
+def resolve_model(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
+    """Return what `agents` or the `coordinator` run on; weights and hashes are added to what was found.
+
+    Raises:
+        SwarmError: as of `load_models`.
+    """
     engine = getattr(config, whose).engine
     if isinstance(engine, RandomEngine):  # charged as the model whose null control it is
         if engine.tokenizer is not None:
@@ -99,17 +104,18 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     name = engine.model
     if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
         return ResolvedModel(engine, _checkpoint(found, name, base_dir))
-    folder = find_model(name, base_dir)
-    opened = open_model(name, folder)
-    found.hashes.setdefault(name, folder_hash(folder))
-    if isinstance(engine, UlmEngine):
-        _llama(found, opened)
-    else:
-        _check_folder(engine, opened)
+    folder = find_model(name, base_dir)  # what has to be fetched for that has a bar of the hub's own
+    with progress(f"reading {name}"):
+        opened = open_model(name, folder)
+        found.hashes.setdefault(name, folder_hash(folder))
+        if isinstance(engine, UlmEngine):
+            _llama(found, opened)
+        else:
+            _check_folder(engine, opened)
     return ResolvedModel(engine, (folder / "tokenizer.json").read_text(encoding="utf-8"), opened.chat, opened)
 
 
-def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
+def is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
     """Return whether an engine is one of this cluster with a model that was not made here."""
     if isinstance(engine, UlmEngine):
         return not _is_checkpoint(base_dir, engine.model)

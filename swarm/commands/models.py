@@ -10,10 +10,13 @@ EXAMPLE = "swarm models fetch smollm2-135m"
 def fetch(name: Annotated[str, typer.Argument(help="Which model; `swarm models list` shows them.")]) -> None:
     """Get a pretrained model once, as a folder that transformers and vLLM load; print where it is."""
     from swarm.errors import SwarmError
+    from swarm.progress import progress
     from ulm.hf.pretrained import fetch as fetch_model
 
     try:
-        typer.echo(str(fetch_model(name)))
+        with progress(f"fetching {name}"):
+            folder = fetch_model(name)
+        typer.echo(str(folder))
     except ValueError as error:
         raise SwarmError(str(error)) from error
 

@@ -37,15 +37,11 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from swarm.progress import progress
     from swarm.view.replay import replay_run
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("replaying", total=None)
-        result = replay_run(run_dir, True, progress=lambda done, size: bar.update(task, completed=done, total=size))
+    with progress(f"replaying {run_dir}", unit="MB") as work:
+        result = replay_run(run_dir, True, progress=lambda done, size: work.update(done / 1e6, total=size / 1e6))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")

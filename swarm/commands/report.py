@@ -13,6 +13,9 @@ def report(run_folder: RunFolder) -> None:
 
     run_dir = existing_run(run_folder)
 
+    from swarm.progress import progress
     from swarm.view.report import write_report
 
-    typer.echo(f"report        {write_report(run_dir)}")
+    with progress(f"writing the report of {run_dir}"):
+        page = write_report(run_dir)
+    typer.echo(f"report        {page}")

@@ -20,6 +20,7 @@ import typer
 
 from swarm.commands.failure import WorkFailedError
 from swarm.errors import SwarmError
+from swarm.progress import show_as
 
 if TYPE_CHECKING:
     from swarm.config.experiment import ExperimentConfig
@@ -51,6 +52,7 @@ class Watcher:
     def start(self, run_dir: Path) -> None:
         """Start watching `run_dir`, whose journal exists by now."""
         self.run_dir = run_dir
+        show_as("nothing" if self.live else "lines")
         if self.goes_on:
             typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
         if self.attended:
@@ -72,6 +74,7 @@ class Watcher:
     def end(self, patience_s: float) -> None:
         """Let the watcher show the journal to its end for so long, then end it, with time to restore the terminal."""
         process, self._process = self._process, None
+        show_as("bars")
         if process is None:
             return
         # SIGTERM, not SIGINT: a watcher that is still importing ends by it without a traceback.

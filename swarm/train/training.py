@@ -17,8 +17,9 @@ from swarm.actors.ray_train import METRICS, run_workers
 from swarm.config.shipped import is_shipped
 from swarm.config.training import resolve_device
 from swarm.identity import claim, is_claimed, work_folder
+from swarm.progress import progress
 from swarm.train.loop import STATES, run_training
-from swarm.train.progress import following, progress_lines
+from swarm.train.progress import totals, training_shown
 from swarm.train.recipe import Recipe, load_recipe
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, Worker
@@ -85,6 +86,22 @@ class Training(ABC, Generic[RecipeT]):
         }
 
 
+def open_training(recipe: Recipe, beside: Path) -> Training[Any]:
+    """Return the training that a recipe describes; paths in it are relative to the folder `beside`."""
+    found: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, beside.resolve())
+    return found
+
+
+def result_folder(recipe: Recipe, path: Path) -> Path:
+    """Return where the result of a file's recipe goes if nothing else is said."""
+    return (Path() if is_shipped(path) else path.parent) / recipe.out
+
+
+def work_folder_of(recipe: Recipe) -> Path:
+    """Return where a recipe's work is kept."""
+    return Path("runs") / f"train-{recipe.name}"
+
+
 def train_policy(
     path: Path,
     overrides: Sequence[str] = (),
@@ -106,21 +123,23 @@ def train_policy(
         SwarmError: a bad file, the work of another recipe in the work folder, or a training that cannot go on.
     """
     recipe = load_recipe(path, overrides, workers)
-    folder = Path("runs") / f"train-{recipe.name}"
-    if out is None:
-        out = (Path() if is_shipped(path) else path.parent) / recipe.out
+    folder = work_folder_of(recipe)
+    out = result_folder(recipe, path) if out is None else out
     device = resolve_device(recipe.place.device)
-    training: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, path.parent.resolve())
+    training = open_training(recipe, path.parent)
     identity = {**recipe.identity(), **training.inputs()}
     with work_folder(folder, ("recipe.json", "tokenizer.json")):
         if not is_claimed(folder / "recipe.json", identity):
             training.prepare(folder)
             claim(folder / "recipe.json", identity)
-        with following(folder / METRICS, progress_lines(recipe.optimizer.steps, echo)):
+        with training_shown(folder / METRICS, recipe.optimizer.steps, f"training {recipe.name}", echo):
             settings = {"training": training, "folder": folder.resolve()}
             run_workers(train_worker, settings, name=recipe.name, folder=folder, place=recipe.place)
-        for name, score in training.ship(folder, out, device).items():
+        with progress(f"scoring {recipe.name}"):
+            scores = training.ship(folder, out, device)
+        for name, score in scores.items():
             echo(f"score of {name}: {score}")
+        echo(f"trained       {totals(folder / METRICS)}")
     return out
 
 

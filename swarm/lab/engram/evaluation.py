@@ -31,7 +31,7 @@ from swarm.lab.engram.text_measures import rows_of_text
 from swarm.lab.engram.training import practice_rows, train_arm
 from swarm.lab.measurements import Measurement, measure_all, write_json
 from swarm.train.loop import STATES
-from swarm.train.progress import following, progress_lines
+from swarm.train.progress import training_shown
 
 ALONE = ("speed", "cost")
 """Measurements of time, beside which nothing else may run; they come last."""
@@ -219,8 +219,7 @@ def _train(
             place = training.file.parent
             place.mkdir(parents=True, exist_ok=True)
             claim(place / "recipe.json", training.identity)
-            lines = progress_lines(config.learn.optimizer.steps, echo, f"{arm}: ")
-            stack.enter_context(following(place / METRICS, lines))
+            stack.enter_context(training_shown(place / METRICS, config.learn.optimizer.steps, arm, echo))
         trained = measure_all(
             "training", [*wanted.values()], train_arm, echo, device=config.device,
             about=lambda found: f": {found['parameters']:,} parameters, loss {found['losses'][-1][1]:.3f}",
