@@ -57,7 +57,7 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     found = LoadedModels()
     book_for(config.coordinator, config.world.id)
     both = config.agents.engine, config.coordinator.engine
-    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if is_pretrained(e, base_dir)})
+    check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
     found.agents = resolve_model(found, "agents", config, base_dir)
     found.coordinator = resolve_model(found, "coordinator", config, base_dir)
     return found
@@ -102,7 +102,7 @@ def resolve_model(found: LoadedModels, whose: str, config: ExperimentConfig, bas
 def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     """Return a model whose files are on this machine: a checkpoint of ours, or a pretrained one."""
     name = engine.model
-    if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
+    if not isinstance(engine, TransformersEngine | VllmEngine) and names_checkpoint(base_dir, name):
         return ResolvedModel(engine, _checkpoint(found, name, base_dir))
     folder = find_model(name, base_dir)  # what has to be fetched for that has a bar of the hub's own
     with progress(f"reading {name}"):
@@ -115,10 +115,10 @@ def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     return ResolvedModel(engine, (folder / "tokenizer.json").read_text(encoding="utf-8"), opened.chat, opened)
 
 
-def is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
+def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
     """Return whether an engine is one of this cluster with a model that was not made here."""
     if isinstance(engine, UlmEngine):
-        return not _is_checkpoint(base_dir, engine.model)
+        return not names_checkpoint(base_dir, engine.model)
     return isinstance(engine, TransformersEngine | VllmEngine)
 
 
@@ -153,7 +153,7 @@ def _check_folder(engine: AnyEngine, opened: ModelFolder) -> None:
         raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
 
 
-def _is_checkpoint(base_dir: Path, name: str) -> bool:
+def names_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 

@@ -211,17 +211,22 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")}
 
 
-def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
+def host_spec(config: ExperimentConfig, base_dir: Path, models: LoadedModels) -> HostSpec:
+    """Return what the hosts of a run need to know."""
     if config.coordinator.traits.needs_terminal:  # it directs beside the tick loop
         config = config.model_copy(update={"coordinator": CoordinatorConfig()})
     tools = _world(config, base_dir).tools()
-    spec = HostSpec(
+    return HostSpec(
         config,
         models.agents,
         models.coordinator,
         tuple(tools) if config.coordinator.chats else (),
         agent_system(tools) if config.agents.engine.chats else None,
     )
+
+
+def _make_pool(config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter) -> Pool:
+    spec = host_spec(config, base_dir, models)
     make_remote = partial(start_remote, models, config.faults.call_timeout_s, telemetry.emit)
     if config.runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool

@@ -51,7 +51,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
             kept.
     """
     resolve_device(config.device)
-    facts = _checked(config, beside)
+    facts = checked_facts(config, beside)
     wanted = {
         what: Measurement(
             what,
@@ -74,7 +74,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
     return results
 
 
-def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
+def checked_facts(config: EngramEvalConfig, beside: Path) -> Facts:
     """Return the facts, once all that an evaluation needs is known to be there.
 
     Raises:

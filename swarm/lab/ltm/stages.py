@@ -67,7 +67,7 @@ def run_lab(
             raise SwarmError(
                 f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer and another --out"
             ) from error
-        for arm, seed, place in _trainings(config, folder):  # refuses other recipes before anything changes
+        for arm, seed, place in trainings(config, folder):  # refuses other recipes before anything changes
             is_trained(config, arm, seed, corpus, place)
         write_json(folder / "lab.json", config.model_dump(mode="json"))
         if "train" in stages:
@@ -99,7 +99,8 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
         raise
 
 
-def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+def trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+    """Return arm, seed and folder of every training of a lab."""
     return [(arm, seed, folder / f"s{seed}" / arm) for seed in config.seeds for arm in config.arms]
 
 
@@ -107,7 +108,7 @@ def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str]
     from swarm.lab.ltm.trainer import is_trained, train_language_model
 
     todo = []
-    for arm, seed, place in _trainings(config, folder):
+    for arm, seed, place in trainings(config, folder):
         if is_trained(config, arm, seed, corpus, place):
             echo(f"{arm}, seed {seed}: trained already")
         else:
@@ -124,7 +125,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     from swarm.lab.ltm.evaluator import conditions, evaluate_condition, measure_speed
 
     wanted: dict[tuple[Arm, int, str], Measurement] = {}
-    for arm, seed, place in _trainings(config, folder):
+    for arm, seed, place in trainings(config, folder):
         checkpoint = place / "checkpoint"
         if not checkpoint.is_dir():
             raise SwarmError(f"{arm}, seed {seed} is not trained; run the stage `train` first")
@@ -143,7 +144,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     echo("measuring speed")  # nothing is drawn meanwhile, which would take part of it
     models: dict[str, Decoder] = {
         arm: load_checkpoint(place / "checkpoint").model
-        for arm, seed, place in _trainings(config, folder)
+        for arm, seed, place in trainings(config, folder)
         if seed == config.seeds[0]
     }
     results = lab_results(
@@ -163,7 +164,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         "corpus": corpus.manifest["splits"],
         "hit_rate_over_training": {
             str(seed): [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]
-            for arm, seed, place in _trainings(config, folder)
+            for arm, seed, place in trainings(config, folder)
             if arm == "with_ltm"
         },
     }
