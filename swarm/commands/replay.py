@@ -1,5 +1,6 @@
 """`swarm replay RUN`: what happened, from the journal alone."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -37,14 +38,15 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from swarm.progress import progress
+    from swarm.progress import duration, progress
     from swarm.view.replay import replay_run
 
+    began_s = time.monotonic()
     with progress(f"replaying {run_dir}", unit="MB") as work:
         result = replay_run(run_dir, True, progress=lambda done, size: work.update(done / 1e6, total=size / 1e6))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")
-    typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal")
+    typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal, in {duration(time.monotonic() - began_s)}")
     typer.echo("run           " + ("finished" if result.finished else f"not finished: swarm resume {run_dir}"))
     typer.echo(result.hash)
