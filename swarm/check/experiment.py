@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 import shutil
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,7 @@ PROCESS_BYTES = 0.35e9
 RAY_BYTES = 0.6e9
 """Memory of Ray's own processes on one machine."""
 
+_ANSWER_S = 3.0
 _ROLES = ("agents", "coordinator")
 
 
@@ -128,8 +131,11 @@ def _runtime(plan: Plan, config: ExperimentConfig, base_dir: Path, folders: dict
         device = resolve_device(runtime.device)
         hosts = f"{config.num_hosts} host processes and {runtime.standby} on standby, Ray"
         where = hosts if runtime.pool == "ray" else "in this process"
-        at = f" at {runtime.address}; whether it answers shows when the run starts" if runtime.address else ""
+        at = f" at {runtime.address}" if runtime.address else ""
         plan.tell("computes", f"{where}{at}", f"{device}, {cores()} cores here")
+    if (place := re.search(r"([^/@]+):(\d+)$", runtime.address or "")) and runtime.pool == "ray":
+        with plan.noting(f"runtime.address: nobody answers at {runtime.address}: "):
+            socket.create_connection((place[1], int(place[2])), _ANSWER_S).close()
     if runtime.address is None:
         with plan.noting():
             check_sizes(config, {n: f for n, f in folders.items() if not names_checkpoint(base_dir, n)})

@@ -77,17 +77,18 @@ def compare_arms(
             echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
     from swarm.agents.models import num_parameters
 
-    comparison = analyse(
-        config.name,
-        runs,
-        budget=config.budget.tokens or 0,
-        seeds=seeds,
-        episodes=plan.episodes,
-        skipped=skipped,
-        parameters=lambda model: num_parameters(model, source.resolve().parent),
-        arms=known,
-    )
-    write_comparison(out, comparison, runs, provenance())
+    with progress("analysing the runs"):
+        comparison = analyse(
+            config.name,
+            runs,
+            budget=config.budget.tokens or 0,
+            seeds=seeds,
+            episodes=plan.episodes,
+            skipped=skipped,
+            parameters=lambda model: num_parameters(model, source.resolve().parent),
+            arms=known,
+        )
+        write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
     puzzles = [puzzle for arm_runs in runs.values() for run in arm_runs for puzzle in run.puzzles]

@@ -56,8 +56,9 @@ def told(plan: Plan) -> dict[str, str]:
 
 
 def toy(**sections: Any) -> dict[str, Any]:
-    data: dict[str, Any] = toy_config(**{"runtime": {"pool": "local"}, **sections}).model_dump(mode="json")
-    return data
+    """Return an experiment in which nobody directs."""
+    data: dict[str, Any] = toy_config(coordinator={"kind": "none"}).model_dump(mode="json")
+    return {**data, "runtime": {"pool": "local"}, **sections}
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
@@ -82,17 +83,16 @@ def test_an_experiment_says_what_it_may_use_and_how_long_it_takes_and_leaves_not
 
 
 def test_an_earlier_run_of_the_same_settings_is_what_the_time_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_toy_run(Path("runs/toy-s7"), episodes=4)
+    write_toy_run(Path("runs/toy-s7"), episodes=4, coordinator={"kind": "none"})
     monkeypatch.setattr("swarm.check.experiment.played", lambda *_: pytest.fail("played though it was known"))
-    plan = checked({**toy(episodes=400), "seed": 8})
+    plan = checked(toy(episodes=400, seed=8))
     assert "as runs/toy-s7 went: 4 episodes in " in told(plan)["time"]
-    assert measuring.earlier(toy_config(agents=3), Path("runs")) is None  # another experiment
+    assert measuring.earlier(toy_config(agents=3, coordinator={"kind": "none"}), Path("runs")) is None
 
 
 def test_all_that_is_missing_is_listed_not_only_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Failed at a7f87d3: `swarm run` named the first thing, then the next one, and so on."""
     monkeypatch.setenv("ULM_SWARM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("swarm.check.training.cores", lambda: 2)
     plan = checked(
         toy(
             agents={"count": 4, "engine": {"kind": "ulm", "model": "policies/gone"}},
@@ -193,10 +193,11 @@ def test_a_training_that_goes_on_says_from_where_and_how_long_still() -> None:
 
 def test_all_that_a_training_lacks_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ULM_SWARM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("swarm.check.training.cores", lambda: 2)
     lora = {**RECIPE, "kind": "lora", "model": "smollm2-135m", "init": "policies/before", "task": "none-such"}
-    plan = checked(lora, "place.workers=4", "place.compile=true")
-    for part in ("none-such", "swarm models fetch smollm2-135m", "package peft", "policies/before"):
+    plan = checked(lora, "place.workers=4")
+    for part in ("none-such", "swarm models fetch smollm2-135m", "package peft", "policies/before", "4 workers need"):
         assert [line for line in plan.missing if part in line], part
 
 
@@ -287,3 +288,8 @@ def test_the_command_ends_with_the_one_that_runs_the_file_or_with_2(
     assert "no checkpoint at" in shown.err
     assert swarm("check", "a file.yaml", "--set", "agents.cuont=3") == 2
     assert "did you mean 'count'" in capsys.readouterr().err
+
+
+def test_a_cluster_at_which_nobody_answers_is_missing() -> None:
+    plan = checked(toy(runtime={"pool": "ray", "address": "127.0.0.1:9"}))
+    assert [line.partition(":")[0] for line in plan.missing] == ["runtime.address"]
