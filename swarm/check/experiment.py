@@ -14,7 +14,7 @@ from swarm.agents.models import LoadedModels, names_checkpoint, resolve_model
 from swarm.backends.vllm import require_vllm
 from swarm.check.measure import Pace, earlier, played
 from swarm.check.models import look_for
-from swarm.check.plan import Plan, about, cores, size
+from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.compare.arms import arms_of, chosen_arms, equal_terms, not_applicable, with_settings
 from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine, TransformersEngine, VllmEngine
 from swarm.config.experiment import CompareConfig, ExperimentConfig
@@ -25,7 +25,6 @@ from swarm.doctor import recipe_for
 from swarm.errors import SwarmError
 from swarm.run.episode import open_world
 from swarm.run.topology import neighbours
-from ulm.hf.pretrained import memory_bytes
 
 PROCESS_BYTES = 0.35e9
 """Memory of a process that computes, without weights."""

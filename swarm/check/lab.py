@@ -11,7 +11,7 @@ import numpy as np
 from swarm.actors.ray_train import METRICS
 from swarm.check.measure import step_seconds
 from swarm.check.models import look_for
-from swarm.check.plan import Plan, about, cores, size
+from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.check.training import BYTES_PER_WEIGHT, place
 from swarm.config.load import load_yaml_model
 from swarm.config.training import resolve_device
@@ -23,7 +23,6 @@ from swarm.train.progress import read_metrics
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, Windows
 from ulm.data.documents import corpus_files
-from ulm.hf.pretrained import memory_bytes
 from ulm.train.step import Objective, Worker
 
 _JUST_NOW = "as steps went that were taken just now in this process"

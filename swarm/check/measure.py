@@ -15,6 +15,7 @@ from typing import Any, cast
 from swarm.agents.local_pool import LocalPool
 from swarm.agents.memory import Place, make_memories
 from swarm.agents.models import LoadedModels
+from swarm.check.plan import memory_bytes
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
@@ -28,7 +29,6 @@ from swarm.run.runner import host_spec
 from swarm.run.steering import Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
-from ulm.hf.pretrained import memory_bytes
 from ulm.train.step import Objective, Worker, train_step
 
 PLAYED_S = 3.0

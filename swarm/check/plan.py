@@ -12,6 +12,7 @@ from swarm.commands.settings import FILES, sections_of
 from swarm.config.document import read_document
 from swarm.errors import SwarmError
 from swarm.progress import duration
+from ulm.hf.pretrained import memory_bytes as memory_bytes
 from worlds.protocol import WorldError
 
 _CHECKS = {

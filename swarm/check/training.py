@@ -10,7 +10,7 @@ import torch
 from swarm.actors.ray_train import METRICS, require_compiler
 from swarm.check.measure import step_seconds
 from swarm.check.models import look_for, weights_bytes
-from swarm.check.plan import Plan, about, cores, size
+from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.doctor import recipe_for
 from swarm.identity import is_claimed
@@ -18,7 +18,6 @@ from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
 from swarm.train.training import open_training, result_folder, work_folder_of
-from ulm.hf.pretrained import memory_bytes
 
 BYTES_PER_WEIGHT = 16
 """Memory that a trained weight takes: itself, its gradient and two moments, in float32."""
