@@ -52,7 +52,8 @@ def check_experiment(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     _budget(plan, config)
     pace = earlier(config, Path("runs"))
     if pace is None and not plan.missing:
-        pace = played(config, base_dir, found, sum(need.size for need in memory_needs(config, folders)))
+        with plan.noting():
+            pace = played(config, base_dir, found, sum(need.size for need in memory_needs(config, folders)))
     _estimates(plan, config, pace or Pace("nothing was measured, for something is missing"))
     _compare(plan, config, file, pace)
 

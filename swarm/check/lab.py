@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from swarm.actors.ray_train import METRICS
-from swarm.check.measure import step_seconds
+from swarm.check.measure import JUST_NOW, step_seconds
 from swarm.check.models import look_for
 from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.check.training import BYTES_PER_WEIGHT, place
@@ -25,8 +25,6 @@ from ulm.data.document_stream import DocumentStream, Windows
 from ulm.data.documents import corpus_files
 from ulm.train.step import Objective, Worker
 
-_JUST_NOW = "as steps went that were taken just now in this process"
-
 
 def check_lab(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     """Tell what `swarm lab` would do with a file."""
@@ -36,7 +34,7 @@ def check_lab(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
 
     config = load_yaml_model(file, LabConfig, overrides)
     folder = Path("runs") / f"lab-{config.name}"
-    runs, steps = trainings(config, folder), config.optimizer.steps
+    runs, steps, section = trainings(config, folder), config.optimizer.steps, config.place
     done = [run for run in runs if (run[2] / "checkpoint").is_dir()]
     plan.tell("lab", f"{config.name}: {len(config.arms)} arms x {len(config.seeds)} seeds, {steps:,} steps each")
     vocab_size = _corpus(plan, config, file.resolve().parent, folder)
@@ -59,8 +57,10 @@ def check_lab(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             return
         else:
             stream = _some_text(config, vocab_size or 4096)
-            make = partial(_in_place, partial(objective_of, config, arm, config.seeds[0]), vocab_size or 4096, stream)
-            per_step, basis = step_seconds(make, config.optimizer.clip, device) / config.place.workers, _JUST_NOW
+            plain = config.model_copy(update={"place": section.model_copy(update={"compile": False})})
+            make = partial(_in_place, partial(objective_of, plain, arm, config.seeds[0]), vocab_size or 4096, stream)
+            per_step = step_seconds(make, config.optimizer.clip, device, section.threads) / section.workers
+            basis = JUST_NOW
         left += per_step * steps * sum(run[0] == arm for run in runs if run not in done)
     plan.tell("time", about(left, f"{basis}; for the trainings alone") if left else "all trainings are done")
 
@@ -143,7 +143,7 @@ def check_mqar(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             make = partial(_at, partial(objective_of, config, task, arm, config.seeds[0]))
             left += count * config.optimizer.steps * step_seconds(make, config.optimizer.clip, device)
     at_once = min(cores(), max(1, len(todo)))
-    basis = f"{at_once} at a time, {_JUST_NOW} or trainings that are done; scoring comes on top"
+    basis = f"{at_once} at a time, {JUST_NOW} or trainings that are done; scoring comes on top"
     plan.tell("time", about(left / at_once, basis) if todo else "all is done")
 
 

@@ -33,6 +33,7 @@ from ulm.train.step import Objective, Worker, train_step
 
 PLAYED_S = 3.0
 """Seconds after which a measurement ends with the tick or step that it is in."""
+JUST_NOW = "as steps went that were taken just now in this process"
 LONGEST_CALL_S = 30.0
 _OWN_KEYS = ("name", "seed", "episodes")
 """Settings in which an earlier run may differ."""
@@ -108,10 +109,11 @@ def played(config: ExperimentConfig, base_dir: Path, models: LoadedModels, weigh
         return Pace("the models are too large to be tried beside what runs here")
     budget = config.budget.model_copy(update={"wall_time_s": PLAYED_S})
     faults = config.faults.model_copy(update={"call_timeout_s": LONGEST_CALL_S, "max_faults": 0})
-    short = config.model_copy(update={"budget": budget, "faults": faults})
+    runtime = config.runtime.model_copy(update={"compile": False})
+    short = config.model_copy(update={"budget": budget, "faults": faults, "runtime": runtime})
     record = _Unrecorded()
     with tempfile.TemporaryDirectory() as folder, progress("playing the first ticks"):
-        runtime = Runtime(
+        loop = Runtime(
             short,
             lambda: open_world(config.world.id, config.agents.count, config.world.options, base_dir),
             neighbours(config.topology, _agents(config, base_dir), config.seed, base_dir),
@@ -124,9 +126,9 @@ def played(config: ExperimentConfig, base_dir: Path, models: LoadedModels, weigh
         spec = host_spec(short, base_dir, models)
         with closing(LocalPool(spec, models.shared)) as pool:
             began_s = time.monotonic()
-            runtime.play(pool)
+            loop.play(pool)
             took_s = time.monotonic() - began_s
-    return _pace(config, runtime, took_s, record.num_bytes)
+    return _pace(config, loop, took_s, record.num_bytes)
 
 
 def _agents(config: ExperimentConfig, base_dir: Path) -> list[str]:
@@ -155,21 +157,29 @@ def _pace(config: ExperimentConfig, runtime: Runtime, took_s: float, num_bytes: 
     return Pace(basis, took_s / episodes, end["tokens"] / episodes, num_bytes / episodes)
 
 
-def step_seconds(make: Callable[[Path, Worker], Objective], clip: float, device: str) -> float:
+def step_seconds(
+    make: Callable[[Path, Worker], Objective], clip: float, device: str, threads: int | None = None
+) -> float:
     """Return how long a training step takes, after a first one that does not count.
 
     Args:
         make: returns what is trained; it may write in the folder that it is given.
         clip: largest norm of the gradient.
         device: where it is computed.
+        threads: of the CPU; None takes one.
     """
     import torch
 
     took: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, progress("taking the first steps"):
-        objective = make(Path(folder), Worker(0, 1, torch.device(device), lambda record: None))
-        while len(took) < 2 or (sum(took) < PLAYED_S and len(took) < 50):
-            began_s = time.monotonic()
-            train_step(objective, len(took), 1e-6, clip)
-            took.append(time.monotonic() - began_s)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or 1)
+    try:
+        with tempfile.TemporaryDirectory() as folder, progress("taking the first steps"):
+            objective = make(Path(folder), Worker(0, 1, torch.device(device), lambda record: None))
+            while len(took) < 2 or (sum(took) < PLAYED_S and len(took) < 50):
+                began_s = time.monotonic()
+                train_step(objective, len(took), 1e-6, clip)
+                took.append(time.monotonic() - began_s)
+    finally:
+        torch.set_num_threads(before)
     return sum(took[1:]) / (len(took) - 1)

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from swarm.actors.ray_train import METRICS, require_compiler
-from swarm.check.measure import step_seconds
+from swarm.check.measure import JUST_NOW, step_seconds
 from swarm.check.models import look_for, weights_bytes
 from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.config.training import PlaceSection, resolve_device
@@ -18,6 +16,7 @@ from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
 from swarm.train.training import open_training, result_folder, work_folder_of
+from ulm.train.step import Objective, Worker
 
 BYTES_PER_WEIGHT = 16
 """Memory that a trained weight takes: itself, its gradient and two moments, in float32."""
@@ -52,22 +51,24 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         return
     else:
         left = steps
-
-        def make(place: Path, worker: Any) -> Any:
-            training.prepare(place)
-            return training.objective(place, worker)
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(recipe.place.threads or 1)
-        try:
-            with plan.noting("the first step: "):
-                per_step = step_seconds(make, recipe.optimizer.clip, device) / recipe.place.workers
-                basis = "as steps went that were taken just now in this process"
-        finally:
-            torch.set_num_threads(threads)
+        with plan.noting("the first step: "):
+            per_step = _measured(recipe, file, device)
+            basis = JUST_NOW if not recipe.place.compile else f"{JUST_NOW}, not compiled"
         if plan.missing:
             return
     plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); scoring and Ray's start come on top"))
+
+
+def _measured(recipe: Recipe, file: Path, device: str) -> float:
+    """Return how long a step takes, without the minutes that torch.compile needs first."""
+    plain = recipe.model_copy(update={"place": recipe.place.model_copy(update={"compile": False})})
+    training = open_training(plain, file.parent)
+
+    def make(folder: Path, worker: Worker) -> Objective:
+        training.prepare(folder)
+        return training.objective(folder, worker)
+
+    return step_seconds(make, recipe.optimizer.clip, device, recipe.place.threads) / recipe.place.workers
 
 
 def place(plan: Plan, section: PlaceSection) -> str:
