@@ -49,7 +49,7 @@ class Work:
     done: float = 0
     note: str = ""
     before: float = 0
-    opened_s: float = field(default_factory=time.monotonic)
+    opened_s: float = field(default_factory=lambda: time.monotonic())
 
     def __post_init__(self) -> None:
         self.began_s = self.told_s = self.opened_s
@@ -187,7 +187,7 @@ def is_terminal() -> bool:
         return False
 
 
-def _bars() -> Progress:
+def _bars() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text

@@ -211,7 +211,7 @@ def _compared(plan: Plan, problems: Plan, config: ExperimentConfig, file: Path, 
     if not names:
         raise SwarmError("no arm applies to this experiment")
     for arm in names:
-        with problems.noting(f"compare, arm {arm}: "):
+        with problems.noting("compare: "):
             of_arm = equal_terms(config, arm, compare.seeds[0], compare.episodes)
             if config.compare is not None and arm in config.compare.rivals:
                 _models(replace(problems, lines=[]), of_arm, file.resolve().parent)
@@ -219,8 +219,10 @@ def _compared(plan: Plan, problems: Plan, config: ExperimentConfig, file: Path, 
     for key, tried in compare.sweep.items():
         values = len(tried)
         for value in tried:
-            with problems.noting():
+            with problems.noting("compare: "):
                 with_settings(config, {key: value}, "compare.sweep")
+    if problems.missing:
+        return
     episodes = values * len(names) * len(compare.seeds) * compare.episodes
     swept = f"{values} values of {next(iter(compare.sweep))} x " if compare.sweep else ""
     tokens = "" if config.budget.tokens is None else f"at most {episodes * config.budget.tokens:,} tokens"

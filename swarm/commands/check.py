@@ -30,8 +30,7 @@ def check(
     from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
 
-    file = find_file(file)
-    plan = check_file(file, overrides or [])
+    plan = check_file(find_file(file), overrides or [])
     for what, detail in plan.lines:
         typer.echo(f"{what:<13} {detail}")
     if plan.missing:

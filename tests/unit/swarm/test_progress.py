@@ -48,12 +48,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     assert shown._display.open == []
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Let the standard error be a terminal for the rest of a test; return it."""
     for name, value in {"TERM": "xterm", "COLUMNS": "160", "LINES": "40"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return sys.stderr  # type: ignore[return-value]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
 
 
 @pytest.mark.parametrize(
@@ -88,15 +89,17 @@ def test_work_that_has_no_units_says_how_long_it_takes(clock: Clock, capsys: pyt
     assert (told.out, told.err) == ("", "starting Ray: 15 s\n")
 
 
-def test_short_work_shows_nothing(clock: Clock, terminal: Terminal) -> None:
+def test_short_work_shows_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_a_terminal(monkeypatch)
     with progress("reading"):
         clock.go(1.5)
     assert terminal.getvalue() == ""
 
 
 def test_a_terminal_gets_a_bar_for_each_piece_of_work_and_is_left_clean(
-    clock: Clock, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    terminal = on_a_terminal(monkeypatch)
     lines: list[str] = []
     with progress("all [bold]runs", 4, "runs") as outer:
         outer.advance()
@@ -110,7 +113,7 @@ def test_a_terminal_gets_a_bar_for_each_piece_of_work_and_is_left_clean(
         assert part in drawn
     assert lines == []
     assert capsys.readouterr().out == "a result\n"
-    assert terminal.getvalue().endswith("\x1b[2K")  # the line of the last bar is cleared
+    assert terminal.getvalue().rpartition("\x1b[2K")[2] == "\x1b[?25h\r"  # the last bar is gone, the cursor is back
 
 
 def test_where_smaller_pieces_write_the_lines_the_whole_writes_none(clock: Clock) -> None:
@@ -122,9 +125,10 @@ def test_where_smaller_pieces_write_the_lines_the_whole_writes_none(clock: Clock
 
 @pytest.mark.parametrize(("manner", "lines"), [("nothing", 0), ("lines", 1)])
 def test_beside_a_dashboard_nothing_is_drawn(
-    clock: Clock, terminal: Terminal, manner: shown.Manner, lines: int
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, manner: shown.Manner, lines: int
 ) -> None:
     """Failed at a7f87d3: there was nothing that knew of the dashboard."""
+    terminal = on_a_terminal(monkeypatch)
     with progress("starting Ray"):
         clock.go(5)
         assert "starting Ray" in terminal.getvalue()

@@ -281,7 +281,7 @@ def test_the_command_ends_with_the_one_that_runs_the_file_or_with_2(
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1].split(maxsplit=1) == ["ready", "swarm run 'a file.yaml' --set agents.count=3"]
     assert shown.err == ""
-    assert swarm("check", "a file.yaml", "--set", "agents.engine={kind: ulm, model: gone}") == 2
+    assert swarm("check", "a file.yaml", "--set", "agents.engine.kind=ulm", "--set", "agents.engine.model=gone") == 2
     shown = capsys.readouterr()
     assert "ready" not in shown.out
     assert [line for line in shown.err.splitlines() if not line.startswith("error: ")] == []
