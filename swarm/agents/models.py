@@ -219,8 +219,11 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
     """Load a pretrained Llama into our own core."""
     if opened.name in found.shared:
         return
+    from transformers.utils import logging
+
     from ulm.hf.llama import from_llama
 
+    logging.disable_progress_bar()
     try:
         model, tokenizer = from_llama(opened.path)
     except ValueError as error:

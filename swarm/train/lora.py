@@ -88,7 +88,9 @@ class LoraTraining(Training[LoraRecipe]):
         """Return the base with the adapter before the first step."""
         from peft import LoraConfig, PeftModel, get_peft_model
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         recipe, place = self.recipe, self.recipe.place
         torch.manual_seed(recipe.seed)
         # On CPUs torch's fused attention took 1.3 of 5.2 s per step backward, its parts less (2 cores, 2026-11-26).
