@@ -92,7 +92,7 @@ def compare_arms(
     echo("")
     echo(table_text(comparison))
     puzzles = [puzzle for arm_runs in runs.values() for run in arm_runs for puzzle in run.puzzles]
-    kept = f", {num_kept} of them kept from before" if num_kept else ""
+    kept = f", {num_kept} of them from before" if num_kept else ""
     echo(
         f"\n{len(planned)} runs{kept}: {len(puzzles):,} puzzles, {sum(puzzle.tokens for puzzle in puzzles):,} tokens, "
         f"in {duration(time.monotonic() - began_s)}"

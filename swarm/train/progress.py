@@ -56,6 +56,15 @@ def following(path: Path, report: Callable[[Record], None], every_s: float = 1.0
         look()
 
 
+_MEASURED = (
+    ("loss", "loss {:.4f}"),
+    ("tokens_per_s", "{:,.0f} tokens/s"),
+    ("routed_token_ratio", "routed {:.2f}"),
+    ("ltm_hit_rate", "hits {:.2f}"),
+)
+"""What is shown of a line of metrics, and how; the last two of a model with memory."""
+
+
 @contextmanager
 def training_shown(path: Path, steps: int, title: str, echo: Callable[[str], None], others: int = 0) -> Iterator[None]:
     """Show a training while it happens, and say how long it takes once its first steps are measured.
@@ -80,12 +89,8 @@ def training_shown(path: Path, steps: int, title: str, echo: Callable[[str], Non
                 work.restart(step)  # the start is no fair sample
                 if step < steps and "eta_s" in record:
                     echo(f"{title}: {_estimate(steps, steps - step, record['eta_s'], others)}")
-            words = [f"loss {record['loss']:.4f}"]
-            if "tokens_per_s" in record:
-                words.append(f"{record['tokens_per_s']:,.0f} tokens/s")
-            if record.get("LTM_enabled"):
-                words.append(f"routed {record['routed_token_ratio']:.2f}, hits {record['ltm_hit_rate']:.2f}")
-            work.update(step, ", ".join(words))
+            shown = _MEASURED if record.get("LTM_enabled") else _MEASURED[:2]
+            work.update(step, ", ".join(form.format(record[name]) for name, form in shown if name in record))
 
         with following(path, report):
             yield
@@ -102,4 +107,5 @@ def totals(path: Path) -> str:
     if not (records := read_metrics(path)):
         return ""
     last = records[-1]
-    return f"{last['step']:,} steps, {last['tokens']:,} tokens in {duration(last['seconds'])}"
+    tokens = f", {last['tokens']:,} tokens" if "tokens" in last else ""  # older ones do not say
+    return f"{last['step']:,} steps{tokens}" + (f" in {duration(last['seconds'])}" if "seconds" in last else "")

@@ -118,7 +118,7 @@ def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str]
         with training_shown(place / METRICS, config.optimizer.steps, title, echo, others):
             train_language_model(config, arm, seed, corpus, place)
         size = read_checkpoint_config(checkpoint).num_parameters
-        echo(f"{title}: {size:,} parameters, {totals(place / METRICS)}, checkpoint in {checkpoint}")
+        echo(f"{title}: {totals(place / METRICS)}; {size:,} parameters, checkpoint in {checkpoint}")
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
