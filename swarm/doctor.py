@@ -6,7 +6,6 @@ torch; Ray is tried in a process of its own, because a Ray that cannot start may
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -168,12 +167,11 @@ def _model_of(section: Any) -> Any:
 
 
 def recipe_for(folder: Path, checkpoint: Path) -> str:
-    """Return the training command whose recipe names this checkpoint."""
-    word = re.compile(rf"(?<![\w-]){re.escape(checkpoint.name)}(?![\w-])")
-    for file in sorted(folder.glob("train*.y*ml")):
-        if word.search(file.read_text(encoding="utf-8", errors="replace")):
-            return f"swarm train {file}"
-    return f"no recipe in {folder} names it; train it or correct the path"
+    """Return the training command whose recipe in a folder makes this checkpoint."""
+    from swarm.config.shipped import maker_of
+
+    maker = maker_of(checkpoint, folder)
+    return f"swarm train {maker}" if maker else f"no recipe in {folder} makes it; train it or correct the path"
 
 
 def _runs_folder(runs: Path) -> Finding:

@@ -16,7 +16,7 @@ from swarm.check.measure import Pace, earlier, played
 from swarm.check.models import look_for
 from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.compare.arms import arms_of, chosen_arms, equal_terms, not_applicable, with_settings
-from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine, TransformersEngine, VllmEngine
+from swarm.config.engine import OpenAIEngine, TransformersEngine, VllmEngine
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.load import load_experiment
 from swarm.config.training import resolve_device
@@ -26,10 +26,10 @@ from swarm.errors import SwarmError
 from swarm.run.episode import open_world
 from swarm.run.topology import neighbours
 
-PROCESS_BYTES = 0.35e9
-"""Memory of a process that computes, without weights."""
-RAY_BYTES = 0.6e9
-"""Memory of Ray's own processes on one machine."""
+PROCESS_BYTES = 0.25e9
+"""Memory of the command or of a host, without weights (its proportional set: 0.21 to 0.28 GB, 2026-11-29)."""
+RAY_BYTES = 0.4e9
+"""Memory of Ray's own processes on one machine (likewise: 0.36 GB)."""
 
 _ANSWER_S = 3.0
 _ROLES = ("agents", "coordinator")
@@ -40,18 +40,22 @@ def check_experiment(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     config, base_dir = load_experiment(file, overrides), file.resolve().parent
     plan.tell(
         "experiment",
-        f"{config.name}: {config.episodes:,} episodes, {config.at_once} at once, seed {config.seed}",
+        f"{config.name}: {config.episodes:,} episode(s), {config.at_once} at once, seed {config.seed}",
     )
     _world(plan, config, base_dir)
     lacking = len(plan.missing)
-    folders = _models(plan, config, base_dir)
+    folders, absent = _models(plan, config, base_dir)
     found = LoadedModels()
     if len(plan.missing) == lacking:
-        found = _resolved(plan, config, base_dir)
+        for role in (role for role in _ROLES if role not in absent):
+            with plan.noting():
+                setattr(found, role, resolve_model(found, role, config, base_dir))
     _runtime(plan, config, base_dir, folders)
     _budget(plan, config)
     pace = earlier(config, Path("runs"))
-    if pace is None and not plan.missing:
+    if pace is None and absent:
+        pace = Pace("a model has to be fetched or unpacked first")
+    elif pace is None and not plan.missing:
         with plan.noting():
             pace = played(config, base_dir, found, sum(need.size for need in memory_needs(config, folders)))
     _estimates(plan, config, pace or Pace("nothing was measured, for something is missing"))
@@ -69,9 +73,14 @@ def _world(plan: Plan, config: ExperimentConfig, base_dir: Path) -> None:
     plan.tell("remember", kinds, f"history of {config.agents.history}" if config.agents.history else "")
 
 
-def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> dict[str, Path]:
-    """Tell what agents and coordinator run on, and what each engine lacks; return the folders of models by name."""
-    folders = {}
+def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> tuple[dict[str, Path], list[str]]:
+    """Tell what agents and coordinator run on, and what each engine lacks.
+
+    Returns:
+        The folders of models by name, and the roles whose model a run would have to fetch or unpack first.
+    """
+    folders: dict[str, Path] = {}
+    absent: list[str] = []
     for role in _ROLES:
         section = getattr(config, role)
         engine = section.engine
@@ -83,15 +92,18 @@ def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> dict[str, P
         if isinstance(engine, OpenAIEngine):
             if engine.key_env and not os.environ.get(engine.key_env):
                 plan.lack(f"{role}: the variable {engine.key_env} with the key is not set: export {engine.key_env}=...")
-            name = engine.tokenizer
-        else:
-            name = engine.model if isinstance(engine, ModelEngine | RandomEngine) else None
+        # Of a model behind an endpoint there is only a tokenizer here.
+        name = getattr(engine, "tokenizer", None) or (
+            None if isinstance(engine, OpenAIEngine) else getattr(engine, "model", None)
+        )
         if isinstance(engine, VllmEngine):
             _vllm(plan, role, engine, config)
         if name is not None:
             apart = isinstance(engine, TransformersEngine | VllmEngine | OpenAIEngine)
             folder = look_for(plan, role, name, base_dir, ours=not apart and names_checkpoint(base_dir, name))
-            if folder is not None and not isinstance(engine, OpenAIEngine):
+            if folder is None:
+                absent.append(role)
+            elif not isinstance(engine, OpenAIEngine):
                 folders[name] = folder
         if adapter := getattr(engine, "adapter", None):
             place = base_dir / adapter
@@ -101,7 +113,7 @@ def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> dict[str, P
                 plan.lack(f"{role}: engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
     with plan.noting():
         book_for(config.coordinator, config.world.id)
-    return folders
+    return folders, absent
 
 
 def _vllm(plan: Plan, role: str, engine: VllmEngine, config: ExperimentConfig) -> None:
@@ -113,15 +125,6 @@ def _vllm(plan: Plan, role: str, engine: VllmEngine, config: ExperimentConfig) -
         plan.lack(f"{role}: engine vllm runs in a Ray actor; set runtime.pool: ray")
     if config.runtime.address is None and engine.num_gpus > (there := torch.cuda.device_count()):
         plan.lack(f"{role}: engine.num_gpus is {engine.num_gpus:g}, and this machine has {there}; lower it")
-
-
-def _resolved(plan: Plan, config: ExperimentConfig, base_dir: Path) -> LoadedModels:
-    """Load what is here as a run does, and note all that does not fit."""
-    found = LoadedModels()
-    for role in _ROLES:
-        with plan.noting():
-            setattr(found, role, resolve_model(found, role, config, base_dir))
-    return found
 
 
 def _runtime(plan: Plan, config: ExperimentConfig, base_dir: Path, folders: dict[str, Path]) -> None:
@@ -145,7 +148,7 @@ def _runtime(plan: Plan, config: ExperimentConfig, base_dir: Path, folders: dict
         weights = sum(need.size for need in needs if need.place == "this machine")
         plan.tell(
             "memory use",
-            f"about {size(weights + whole)}: {size(weights)} for weights, the rest for {processes} processes",
+            f"about {size(weights + whole)}, {size(weights)} of it for weights",
             f"this machine has {size(there)}",
             "that is too little" if weights + whole > there else "",
             *(f"{size(n.size)} on the GPU for {n.engine.model}" for n in needs if n.place != "this machine"),
@@ -164,9 +167,9 @@ def _budget(plan: Plan, config: ExperimentConfig) -> None:
         "actions": _least(budget.actions, budget.calls, ticks and ticks * acting),
         "ticks": ticks,
     }
-    for what, times in (("an episode", 1), ("the run", config.episodes)):
+    for what, times in {"an episode": 1, "the run": config.episodes}.items():
         told = ", ".join(f"{times * most:,} {name}" for name, most in limits.items() if most is not None)
-        plan.tell("at most", f"{what}: {told}", "" if times > 1 else "and what the last call goes beyond")
+        plan.tell("at most", f"{what}: {told}")
     if budget.wall_time_s is not None:
         plan.tell("at most", f"the run: {budget.wall_time_s:g} s")
 

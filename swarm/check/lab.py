@@ -10,7 +10,7 @@ import numpy as np
 
 from swarm.actors.ray_train import METRICS
 from swarm.check.measure import JUST_NOW, step_seconds
-from swarm.check.models import look_for
+from swarm.check.models import HUB_TIMEOUT_S, asking_hub, look_for
 from swarm.check.plan import Plan, about, cores, memory_bytes, size
 from swarm.check.training import BYTES_PER_WEIGHT, place
 from swarm.config.load import load_yaml_model
@@ -79,6 +79,8 @@ def _some_text(config: LabConfig, vocab_size: int) -> DocumentStream | Windows:
 
 def _corpus(plan: Plan, config: LabConfig, beside: Path, folder: Path) -> int | None:
     """Tell where the texts come from; return the size of the vocabulary, None where it is not known yet."""
+    from huggingface_hub import dataset_info
+
     corpus = config.corpus
     if (folder / "data" / "manifest.json").is_file():
         with plan.noting():
@@ -92,7 +94,9 @@ def _corpus(plan: Plan, config: LabConfig, beside: Path, folder: Path) -> int | 
         if source.hub is not None:
             if importlib.util.find_spec("datasets") is None:
                 plan.lack(f"corpus {source.hub!r} is on a hub, which needs: pip install 'ulm-swarm[data]'")
-            plan.tell("corpus", f"{source.hub} of the hub, read as a stream; whether it answers shows then")
+            with asking_hub(plan, f"corpus {source.hub!r}"):
+                dataset_info(source.hub, timeout=HUB_TIMEOUT_S)
+            plan.tell("corpus", f"{source.hub} of the hub, read as a stream")
             continue
         for name in source.files:
             with plan.noting("corpus.sources: "):
@@ -165,7 +169,7 @@ def check_eval(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         plan.lack("`swarm eval` needs peft: pip install 'ulm-swarm[hf]'")
     with plan.noting("device: "):
         plan.tell("computes", f"{resolve_device(config.device)}, one thread or GPU per task, {cores()} cores here")
-    look_for(plan, "model", config.model, beside, ours=False)
+    model = look_for(plan, "model", config.model, beside, ours=False)
     texts = {"text.file": config.text.file, "facts": config.facts}
     if config.learn.text is not None:
         texts["learn.text.file"] = config.learn.text.file
@@ -175,7 +179,7 @@ def check_eval(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     if (facts := beside / config.facts).is_file():
         with plan.noting(f"{config.facts}: "):
             _tables(plan, load_yaml_model(facts, ExactMatchConfig), facts.resolve().parent)
-    if not plan.missing:  # this says the first thing only
+    if not plan.missing and model is not None:  # this says the first thing only
         with plan.noting():
             checked_facts(config, beside)
     done = len(list((folder / "measured").glob("*.json")))

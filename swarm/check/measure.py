@@ -151,9 +151,10 @@ def _pace(config: ExperimentConfig, runtime: Runtime, took_s: float, num_bytes: 
         parts += max(done / limit for done, limit in used if limit is not None)
     if not (episodes := end["episodes"] + parts):
         return Pace("nothing was played")
-    what = f"{end['episodes']:,} episodes" if end["episodes"] else "the beginning of an episode"
-    bound = "" if end["episodes"] else ", if it uses up its budget"
-    basis = f"as {what} went that {'were' if end['episodes'] > 1 else 'was'} played just now in this process{bound}"
+    count, start = end["episodes"], "; Ray's start comes on top" if config.runtime.pool == "ray" else ""
+    what = f"{count:,} episode(s)" if count else "the beginning of an episode"
+    bound = "" if count else ", if it uses up its budget"
+    basis = f"as {what} went, played just now in this process{bound}{start}"
     return Pace(basis, took_s / episodes, end["tokens"] / episodes, num_bytes / episodes)
 
 

@@ -1,6 +1,8 @@
 """The models that a file names: what they are, whether they are here, and the command that gets them."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from swarm.agents.model_sizes import num_weights
@@ -11,7 +13,7 @@ from swarm.doctor import recipe_for
 from swarm.errors import first_line
 from ulm.hf.pretrained import KNOWN, fetched
 
-_HUB_TIMEOUT_S = 10.0
+HUB_TIMEOUT_S = 10.0
 
 
 def look_for(plan: Plan, role: str, name: str, base_dir: Path, *, ours: bool) -> Path | None:
@@ -30,7 +32,7 @@ def look_for(plan: Plan, role: str, name: str, base_dir: Path, *, ours: bool) ->
     elif path.is_file() and path.suffix == ".gguf":
         if importlib.util.find_spec("gguf") is None:
             plan.lack(f"{role}: reading {name} needs the package gguf: pip install gguf")
-        plan.tell(role, f"{name}, GGUF file of {size(path.stat().st_size)}", "unpacked into the cache on first use")
+        plan.tell("model", f"{name}, GGUF file of {size(path.stat().st_size)}", "unpacked into the cache on first use")
     elif name in KNOWN and not path.exists() and fetched(name) is None:
         source = KNOWN[name]
         packaged = importlib.util.find_spec(source.package) is not None
@@ -41,7 +43,7 @@ def look_for(plan: Plan, role: str, name: str, base_dir: Path, *, ours: bool) ->
     else:
         with plan.noting(f"{role}: "):
             folder = find_model(name, base_dir)
-            plan.tell(role, f"{name}: {_facts(name, base_dir, folder)}", f"in {folder}")
+            plan.tell("model", f"{name}: {_facts(name, base_dir, folder)}", f"in {folder}")
             return folder
     return None
 
@@ -49,7 +51,7 @@ def look_for(plan: Plan, role: str, name: str, base_dir: Path, *, ours: bool) ->
 def _facts(name: str, base_dir: Path, folder: Path) -> str:
     count = num_parameters(name, base_dir)
     files = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    made = "trained here or shipped" if (folder / "config.json").is_file() and is_checkpoint(folder) else "pretrained"
+    made = "µLM checkpoint" if (folder / "config.json").is_file() and is_checkpoint(folder) else "pretrained"
     return f"{f'{count:,} parameters' if count else 'parameters unknown'}, {size(files)} in files, {made}"
 
 
@@ -57,16 +59,22 @@ def _ask_hub(plan: Plan, role: str, name: str) -> None:
     """Tell how large a model of the hub is, which a run would fetch first."""
     from huggingface_hub import model_info
 
+    with asking_hub(plan, f"{role}: model {name!r}"):
+        found = model_info(name, files_metadata=True, timeout=HUB_TIMEOUT_S)
+        files = sum(file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(".safetensors"))
+        plan.tell("model", f"{name}: not here; the run fetches {size(files)} from the hub first")
+
+
+@contextmanager
+def asking_hub(plan: Plan, what: str) -> Iterator[None]:
+    """Note that something is missing where the hub does not answer for it."""
     try:
-        found = model_info(name, files_metadata=True, timeout=_HUB_TIMEOUT_S)
+        yield
     except Exception as error:  # whatever the library and what it calls raise
+        reason = first_line(error)[:150]
         plan.lack(
-            f"{role}: no model {name!r} here, and the hub does not give it ({first_line(error)[:150]}); check the name "
-            f"and the network, or give the path of a folder"
+            f"{what} is not here, and the hub does not give it ({reason}); check name and network, or give a path"
         )
-        return
-    files = sum(file.size or 0 for file in found.siblings or [] if file.rfilename.endswith(".safetensors"))
-    plan.tell(role, f"{name}: not here; the run fetches {size(files)} from the hub first")
 
 
 def weights_bytes(folder: Path | None, width: int = 4) -> float:

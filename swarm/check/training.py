@@ -31,11 +31,11 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
             plan.tell("lessons", f"task {recipe.task} of {recipe.world}", f"seed {recipe.seed}")
-    _models(plan, recipe, file)
+    is_here = _models(plan, recipe, file)
     device = place(plan, recipe.place)
     training, folder, out = open_training(recipe, file.parent), work_folder_of(recipe), result_folder(recipe, file)
     inputs: dict[str, Any] | None = None
-    if not plan.missing:  # this says the first thing only
+    if not plan.missing and is_here:  # this says the first thing only
         with plan.noting():
             inputs = training.inputs()
     if inputs is not None:
@@ -48,6 +48,9 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         left = steps - last["step"]
         plan.tell("goes on", f"from step {last['step']:,}; {left:,} are left")
     elif plan.missing:
+        return
+    elif not is_here:
+        plan.tell("time", about(None, "the model has to be fetched or unpacked first"))
         return
     else:
         left = steps
@@ -85,16 +88,17 @@ def place(plan: Plan, section: PlaceSection) -> str:
     return device
 
 
-def _models(plan: Plan, recipe: Recipe, file: Path) -> None:
-    """Tell what is trained, from what it starts, and the memory that this takes."""
+def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
+    """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
-    needed = 0.0
+    needed, is_here = 0.0, True
     if isinstance(recipe, PolicyRecipe | MemoryRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")
     elif isinstance(recipe, LoraRecipe):
-        needed = weights_bytes(look_for(plan, "model", recipe.model, beside, ours=False))
+        folder = look_for(plan, "model", recipe.model, beside, ours=False)
+        needed, is_here = weights_bytes(folder), folder is not None
         if importlib.util.find_spec("peft") is None:
             plan.lack("training an adapter needs the package peft: pip install 'ulm-swarm[hf]'")
         for run in recipe.runs:
@@ -112,3 +116,4 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> None:
     plan.tell("memory use", each, f"this machine has {size(there)}")
     if needed * recipe.place.workers > there:
         plan.lack(f"the weights alone need {size(needed * recipe.place.workers)}, this machine has {size(there)}")
+    return is_here

@@ -1,5 +1,6 @@
 """The experiments that come with the package, and how a name on the command line becomes a file."""
 
+import re
 from pathlib import Path
 
 from swarm.errors import SwarmError, did_you_mean
@@ -15,6 +16,14 @@ def is_shipped(file: Path) -> bool:
     """Return whether a file is one of the installed package's own, beside which nothing should be written."""
     folder = shipped_folder()
     return folder.name == "shipped" and file.resolve().parent == folder.resolve()
+
+
+def maker_of(result: Path, beside: Path) -> Path | None:
+    """Return the training file in a folder that writes a checkpoint or an adapter, None where no file says so."""
+    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
+    files = sorted(beside.glob("*.y*ml"))
+    outs = ((file, says.search(file.read_text(encoding="utf-8", errors="replace"))) for file in files)
+    return next((file for file, out in outs if out and (beside / out[1]).resolve() == result.resolve()), None)
 
 
 def find_file(file: Path) -> Path:

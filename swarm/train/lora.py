@@ -18,6 +18,7 @@ import torch
 from swarm.agents.model_sizes import check_adapter
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.config.shipped import maker_of
 from swarm.errors import SwarmError
 from swarm.prompt import STOP
 from swarm.train import lessons
@@ -49,7 +50,7 @@ class LoraTraining(Training[LoraRecipe]):
         found = {"base_sha256": folder_hash(Path(base.path))}
         if (folder := self.init) is None:
             return found
-        if not folder.exists() and (maker := _maker(folder, self.beside)):
+        if not folder.exists() and (maker := maker_of(folder, self.beside)):
             raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: swarm train {maker}")
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -173,13 +174,6 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
         rng.shuffle(batches)
         found += chain.from_iterable(batches)
     return found
-
-
-def _maker(folder: Path, beside: Path) -> Path | None:
-    """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
-    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
-    outs = ((file, says.search(file.read_text(encoding="utf-8"))) for file in sorted(beside.glob("*.yaml")))
-    return next((file for file, out in outs if out and (beside / out[1]).resolve() == folder.resolve()), None)
 
 
 def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:

@@ -81,3 +81,12 @@ def test_ray_that_dies_is_broken_with_its_last_words(monkeypatch):
     monkeypatch.setattr(doctor, "_RAY_PROBE", "import time; time.sleep(9)")
     monkeypatch.setattr(doctor, "_RAY_TIMEOUT_S", 0.1)
     assert "no answer" in doctor._ray().detail
+
+
+def test_a_recipe_that_only_starts_from_a_checkpoint_does_not_make_it(root):
+    """Failed at a7f87d3: the first recipe that mentions the name was given, such as the one that lacks it."""
+    folder = root / "experiments"
+    (folder / "p.yaml").write_text(EXPERIMENT)
+    (folder / "train_a.yaml").write_text("init: policies/agent-1\nout: policies/agent-2\n")
+    (folder / "train_b.yaml").write_text("out: policies/agent-1\n")
+    assert findings(root)["model agent-1"].remedy == f"swarm train {folder / 'train_b.yaml'}"

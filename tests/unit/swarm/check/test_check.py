@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,11 +145,11 @@ def test_a_model_is_told_with_its_size_and_where_it_is(
     plan = check_file(file)
     assert files(file.parent) == before
     assert plan.missing == []
-    model = next(detail for what, detail in plan.lines if what == "agents" and "parameters" in detail)
+    model = next(detail for what, detail in plan.lines if what == "model" and "parameters" in detail)
     assert f"in {tiny_policy}" in model
     assert "kB in files" in model
     assert told(plan)["compare"].startswith("2 arms x 2 seeds x 10 episodes = 40; at most 20,000 tokens")
-    assert "for weights, the rest for 1 processes" in told(plan)["memory use"]
+    assert "of it for weights; this machine has" in told(plan)["memory use"]
 
 
 def test_compare_says_how_many_runs_a_sweep_has() -> None:
@@ -293,3 +294,21 @@ def test_the_command_ends_with_the_one_that_runs_the_file_or_with_2(
 def test_a_cluster_at_which_nobody_answers_is_missing() -> None:
     plan = checked(toy(runtime={"pool": "ray", "address": "127.0.0.1:9"}))
     assert [line.partition(":")[0] for line in plan.missing] == ["runtime.address"]
+
+
+def test_a_model_of_the_hub_is_told_with_what_has_to_be_fetched_or_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched: a check writes nothing, and the hub may be slow."""
+    monkeypatch.setattr("swarm.backends.models._from_cache", lambda name: None)
+    monkeypatch.setattr("swarm.backends.models._snapshot", lambda *_, **__: pytest.fail("fetched"))
+    files = [SimpleNamespace(rfilename="model.safetensors", size=5_000_000)]
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: SimpleNamespace(siblings=files))
+    data = toy(agents={"count": 2, "engine": {"kind": "transformers", "model": "owner/name"}})
+    data["runtime"]["address"] = "auto"  # elsewhere; nothing is played then, for nothing was loaded
+    assert told(checked(data))["model"] == "owner/name: not here; the run fetches 5.0 MB from the hub first"
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.model_info", refuses)
+    (line,) = checked(data).missing
+    assert line.startswith("agents: model 'owner/name' is not here, and the hub does not give it (no route)")
