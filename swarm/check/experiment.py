@@ -53,7 +53,7 @@ def check_experiment(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     _runtime(plan, config, base_dir, folders)
     _budget(plan, config)
     pace = earlier(config, Path("runs"))
-    if pace is None and absent:
+    if pace is None and not plan.missing and absent:
         pace = Pace("a model has to be fetched or unpacked first")
     elif pace is None and not plan.missing:
         with plan.noting():
@@ -89,9 +89,8 @@ def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> tuple[dict[
             plan.tell(role, f"{who}, no model")
             continue
         plan.tell(role, f"{who}, engine {engine.kind}", getattr(engine, "url", ""))
-        if isinstance(engine, OpenAIEngine):
-            if engine.key_env and not os.environ.get(engine.key_env):
-                plan.lack(f"{role}: the variable {engine.key_env} with the key is not set: export {engine.key_env}=...")
+        if isinstance(engine, OpenAIEngine) and engine.key_env and not os.environ.get(engine.key_env):
+            plan.lack(f"{role}: the variable {engine.key_env} with the key is not set: export {engine.key_env}=...")
         # Of a model behind an endpoint there is only a tokenizer here.
         name = getattr(engine, "tokenizer", None) or (
             None if isinstance(engine, OpenAIEngine) else getattr(engine, "model", None)
