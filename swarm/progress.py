@@ -64,6 +64,11 @@ class Work:
             self.restart(done)
         self.done, self.note, self.total = done, note, self.total if total is None else total
 
+    def skip(self, count: float) -> None:
+        """Count units that were done before."""
+        self.done += count
+        self.before += count
+
     def restart(self, done: float) -> None:
         """Count from here on: so much was done before, or was no fair sample of the work."""
         self.done = self.before = done

@@ -18,7 +18,7 @@ from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
 from swarm.identity import refuse_other
-from swarm.progress import duration, progress
+from swarm.progress import Work, duration, progress
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
 
@@ -59,19 +59,19 @@ def compare_arms(
     _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
     runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
     began_s, num_kept = time.monotonic(), 0
-    with progress(f"comparing {config.name}", len(planned), "runs", say=None) as work:
+    with progress(f"comparing {config.name}", len(planned) * plan.episodes, "puzzles", say=None) as whole:
         for number, (arm, seed, arm_config) in enumerate(planned, start=1):
             label = f"[{number}/{len(planned)}] {arm} seed {seed}"
             run_began_s = time.monotonic()
-            run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
+            run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo, whole)
             runs[arm].append(run)
             took = " (kept from before)"
             if reused:
                 num_kept += 1
-                work.restart(number)
+                whole.skip(plan.episodes)
             else:
-                work.advance()
-                left_s = work.left_s()
+                whole.update(number * plan.episodes)
+                left_s = whole.left_s()
                 eta = f"; about {duration(left_s)} left" if left_s else ""
                 took = f" in {duration(time.monotonic() - run_began_s)}{eta}"
             echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
@@ -117,9 +117,9 @@ def _check_rivals(configs: Sequence[ExperimentConfig], source: Path) -> None:
 
 
 def _finished_run(
-    config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None]
+    config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None], whole: Work
 ) -> tuple[RunOutcomes, bool]:
-    """Return the outcomes of a finished run, and whether nothing had to be run for them."""
+    """Return the outcomes of a finished run, which is part of a whole, and whether nothing had to be run for them."""
     from swarm.run.runner import start_run
 
     journal = run_dir / JOURNAL_NAME
@@ -130,8 +130,9 @@ def _finished_run(
     done = 0 if before is None else len(before.puzzles)
     if journal.exists():
         echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-    reader = JournalReader(journal, verify=False)
-    with progress(label, config.episodes, "puzzles", done=done, poll=partial(_ended, reader, [0]), say=echo) as work:
+    whole.skip(done)
+    ended = partial(_ended, JournalReader(journal, verify=False), [0], whole, whole.done - done)
+    with progress(label, config.episodes, "puzzles", done=done, poll=ended, say=echo) as work:
         outcome = start_run(config, source, run_dir, lambda run_dir: work.restart(done))
     run = _read_own(config, run_dir)
     if run.end_reason is None:
@@ -163,7 +164,15 @@ def _check_weights(run: RunOutcomes, source: Path) -> None:
             )
 
 
-def _ended(reader: JournalReader, count: list[int]) -> int:
-    """Return how many puzzles have ended in a journal that is being written; `count` holds the sum so far."""
+def _ended(reader: JournalReader, count: list[int], whole: Work, before: float) -> int:
+    """Return how many puzzles have ended in a journal that is being written, and tell the whole of them.
+
+    Args:
+        reader: of the journal.
+        count: holds the number so far.
+        whole: the comparison.
+        before: puzzles of it that other runs have played.
+    """
     count[0] += sum(record["kind"] == "episode_end" for record in reader.poll())
+    whole.done = max(whole.done, before + count[0])
     return count[0]

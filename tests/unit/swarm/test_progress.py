@@ -156,6 +156,8 @@ def test_rates_leave_out_what_was_done_before(clock: Clock) -> None:
         assert work.left_s() is None
         work.update(60)
         assert work.left_s() == 40
+        work.skip(20)  # done before, too
+        assert (work.done, work.left_s()) == (80, 20)
         work.update(5, total=20)  # another part of it
         assert work.left_s() is None
         assert work.pace() == "5 of 20 steps, 0 s so far"
