@@ -25,6 +25,7 @@ from swarm.record.journal import JournalWriter
 
 COMMANDS = [
     "run",
+    "check",
     "baseline",
     "compare",
     "watch",
