@@ -43,17 +43,15 @@ def check_experiment(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         f"{config.name}: {config.episodes:,} episode(s), {config.at_once} at once, seed {config.seed}",
     )
     _world(plan, config, base_dir)
-    lacking = len(plan.missing)
-    folders, absent = _models(plan, config, base_dir)
+    folders, unready = _models(plan, config, base_dir)
     found = LoadedModels()
-    if len(plan.missing) == lacking:
-        for role in (role for role in _ROLES if role not in absent):
-            with plan.noting():
-                setattr(found, role, resolve_model(found, role, config, base_dir))
+    for role in (role for role in _ROLES if role not in unready):
+        with plan.noting():
+            setattr(found, role, resolve_model(found, role, config, base_dir))
     _runtime(plan, config, base_dir, folders)
     _budget(plan, config)
     pace = earlier(config, Path("runs"))
-    if pace is None and not plan.missing and absent:
+    if pace is None and not plan.missing and unready:
         pace = Pace("a model has to be fetched or unpacked first")
     elif pace is None and not plan.missing:
         with plan.noting():
@@ -77,42 +75,44 @@ def _models(plan: Plan, config: ExperimentConfig, base_dir: Path) -> tuple[dict[
     """Tell what agents and coordinator run on, and what each engine lacks.
 
     Returns:
-        The folders of models by name, and the roles whose model a run would have to fetch or unpack first.
+        The folders of models by name, and the roles whose model cannot be loaded as it is.
     """
     folders: dict[str, Path] = {}
-    absent: list[str] = []
-    for role in _ROLES:
-        section = getattr(config, role)
-        engine = section.engine
-        who = f"{section.count:,} agents" if role == "agents" else f"coordinator {section.kind}"
-        if engine is None:
-            plan.tell(role, f"{who}, no model")
-            continue
-        plan.tell(role, f"{who}, engine {engine.kind}", getattr(engine, "url", ""))
-        if isinstance(engine, OpenAIEngine) and engine.key_env and not os.environ.get(engine.key_env):
-            plan.lack(f"{role}: the variable {engine.key_env} with the key is not set: export {engine.key_env}=...")
-        # Of a model behind an endpoint there is only a tokenizer here.
-        name = getattr(engine, "tokenizer", None) or (
-            None if isinstance(engine, OpenAIEngine) else getattr(engine, "model", None)
-        )
-        if isinstance(engine, VllmEngine):
-            _vllm(plan, role, engine, config)
-        if name is not None:
-            apart = isinstance(engine, TransformersEngine | VllmEngine | OpenAIEngine)
-            folder = look_for(plan, role, name, base_dir, ours=not apart and names_checkpoint(base_dir, name))
-            if folder is None:
-                absent.append(role)
-            elif not isinstance(engine, OpenAIEngine):
-                folders[name] = folder
-        if adapter := getattr(engine, "adapter", None):
-            place = base_dir / adapter
-            if not (place / "adapter_config.json").is_file():
-                plan.lack(f"{role}: no PEFT adapter at {place}: {recipe_for(base_dir, place)}")
-            if isinstance(engine, TransformersEngine) and importlib.util.find_spec("peft") is None:
-                plan.lack(f"{role}: engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
+    unready = [role for role in _ROLES if not _model(plan, role, config, base_dir, folders)]
     with plan.noting():
         book_for(config.coordinator, config.world.id)
-    return folders, absent
+    return folders, unready
+
+
+def _model(plan: Plan, role: str, config: ExperimentConfig, base_dir: Path, folders: dict[str, Path]) -> bool:
+    """Tell what one of them runs on; return whether nothing is missing, and nothing has to be fetched or unpacked."""
+    lacking, section = len(plan.missing), getattr(config, role)
+    engine = section.engine
+    who = f"{section.count:,} agents" if role == "agents" else f"coordinator {section.kind}"
+    if engine is None:
+        plan.tell(role, f"{who}, no model")
+        return True
+    plan.tell(role, f"{who}, engine {engine.kind}", getattr(engine, "url", ""))
+    elsewhere = isinstance(engine, OpenAIEngine)  # of its model there is only a tokenizer here
+    if isinstance(engine, OpenAIEngine) and engine.key_env and not os.environ.get(engine.key_env):
+        plan.lack(f"{role}: the variable {engine.key_env} with the key is not set: export {engine.key_env}=...")
+    if isinstance(engine, VllmEngine):
+        _vllm(plan, role, engine, config)
+    if adapter := getattr(engine, "adapter", None):
+        place = base_dir / adapter
+        if not (place / "adapter_config.json").is_file():
+            plan.lack(f"{role}: no PEFT adapter at {place}: {recipe_for(base_dir, place)}")
+        if isinstance(engine, TransformersEngine) and importlib.util.find_spec("peft") is None:
+            plan.lack(f"{role}: engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
+    name = getattr(engine, "tokenizer", None) or (None if elsewhere else getattr(engine, "model", None))
+    if name is not None:
+        pretrained = elsewhere or isinstance(engine, TransformersEngine | VllmEngine)
+        folder = look_for(plan, role, name, base_dir, ours=not pretrained and names_checkpoint(base_dir, name))
+        if folder is None:
+            return False
+        if not elsewhere:
+            folders[name] = folder
+    return len(plan.missing) == lacking
 
 
 def _vllm(plan: Plan, role: str, engine: VllmEngine, config: ExperimentConfig) -> None:

@@ -131,10 +131,14 @@ def test_an_endpoint_is_asked_and_its_key_looked_for(
         assert told(plan)["time"].startswith("unknown: engines that answer from elsewhere are not asked")
 
 
-def test_an_endpoint_that_nobody_serves_is_missing() -> None:
+def test_an_endpoint_that_nobody_serves_is_missing_whatever_else_is() -> None:
     engine = {"kind": "openai", "model": "default", "url": "http://127.0.0.1:9/v1"}
     (line,) = checked(toy(agents={"count": 2, "engine": engine})).missing
     assert "127.0.0.1:9" in line
+    gone = {"count": 2, "engine": {"kind": "ulm", "model": "gone"}}
+    first, second = checked(toy(agents=gone, coordinator={"kind": "model", "engine": engine})).missing
+    assert "no checkpoint at" in first
+    assert "127.0.0.1:9" in second
 
 
 def test_a_model_is_told_with_its_size_and_where_it_is(
