@@ -22,6 +22,7 @@ import typer
 
 from swarm.commands import (
     baseline,
+    check,
     compare,
     data,
     doctor,
@@ -132,7 +133,7 @@ def _explain(error: BaseException) -> int:
 
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Run": (run, resume, watch, steer, replay, report),
+    "Run": (run, check, resume, watch, steer, replay, report),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),

@@ -6,7 +6,6 @@ torch; Ray is tried in a process of its own, because a Ray that cannot start may
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -177,7 +176,7 @@ def _checkpoints(folder: Path) -> Iterator[Finding]:
     for checkpoint, files in sorted(users.items()):
         size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
         detail = f"{checkpoint}, {size / 10**6:.1f} MB" if size else f"named by {', '.join(dict.fromkeys(files))}"
-        remedy = "" if size else _recipe(folder, checkpoint)
+        remedy = "" if size else recipe_for(folder, checkpoint)
         yield Finding(f"model {checkpoint.name}", detail, remedy, optional=True)
 
 
@@ -187,13 +186,12 @@ def _model_of(section: Any) -> Any:
     return engine.get("model") if isinstance(engine, dict) and engine.get("kind") != "openai" else None
 
 
-def _recipe(folder: Path, checkpoint: Path) -> str:
-    """Return the training command whose recipe names this checkpoint."""
-    word = re.compile(rf"(?<![\w-]){re.escape(checkpoint.name)}(?![\w-])")
-    for file in sorted(folder.glob("train*.y*ml")):
-        if word.search(file.read_text(encoding="utf-8", errors="replace")):
-            return command("train", file)
-    return f"no recipe in {folder} names it; train it or correct the path"
+def recipe_for(folder: Path, checkpoint: Path) -> str:
+    """Return the training command whose recipe in a folder makes this checkpoint."""
+    from swarm.config.shipped import maker_of
+
+    maker = maker_of(checkpoint, folder)
+    return command("train", maker) if maker else f"no recipe in {folder} makes it; train it or correct the path"
 
 
 def _caches() -> Finding:

@@ -25,6 +25,7 @@ from swarm.config.engine import TransformersEngine
 from swarm.errors import Outage, SwarmError, first_line, last_line
 from swarm.machine import OomWatch, memory_full
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
+from swarm.progress import counted
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
@@ -165,7 +166,7 @@ class RayPool(TokenCounter):
         self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
             with named(f"{len(self._hosts)} agent hosts to load their models", self._start_limit_s):
-                for host in self._hosts:
+                for host in counted("starting agent hosts", self._hosts, count, "hosts"):
                     host.wait_until_up(self._start_limit_s)
         except RayError as error:
             if self._watch.is_full(error):

@@ -56,7 +56,7 @@ def run_workers(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     device = resolve_device(place.device)
     if place.compile:
-        _require_compiler(device)
+        require_compiler(device)
     workers = place.workers
     cpus = max(1, min(place.threads or 1, cores() // workers))
     gpus = workers if device == "cuda" else 0
@@ -114,7 +114,7 @@ def run_workers(
         raise SwarmError((folder / GAVE_UP).read_text(encoding="utf-8"))
 
 
-def _require_compiler(device: str) -> None:
+def require_compiler(device: str) -> None:
     """Raise SwarmError if torch.compile lacks what it writes code for."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device == "cuda" and importlib.util.find_spec("triton") is None:

@@ -35,6 +35,7 @@ from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import Outage, SwarmError, first_line
 from swarm.machine import OomWatch, cores, memory_full
+from swarm.progress import progress
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -326,7 +327,10 @@ class VllmServer:
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
         self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            with named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S):
+            with (
+                named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S),
+                progress(f"starting vLLM with {self.folder.name}"),
+            ):
                 self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()

@@ -78,6 +78,15 @@ def check_adapter(adapter: Path, base: Path, name: str) -> None:
             )
 
 
+class Need(NamedTuple):
+    """Where a model goes, how many bytes its weights take there, and in which copies."""
+
+    engine: ModelEngine
+    place: str
+    size: float
+    copies: str
+
+
 def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     """Refuse pretrained models that the memory of this machine, or of its GPU, cannot hold.
 
@@ -90,15 +99,9 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
     """
     if config.runtime.address is not None:
         return
-    needs: dict[str, _Need] = {}
-    for engine in (config.agents.engine, config.coordinator.engine):
-        if isinstance(engine, ModelEngine) and engine.model in folders:
-            # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
-            apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
-            need = _need(engine, num_weights(folders[engine.model]), config)
-            needs[engine.model_dump_json(exclude=apart)] = need
+    needs = memory_needs(config, folders)
     for place, there in (("this machine", machine.memory_bytes()), ("its GPU", _gpu_bytes())):
-        here = [need for need in needs.values() if need.place == place]
+        here = [need for need in needs if need.place == place]
         if there is not None and sum(need.size for need in here) > there:
             told = "; ".join(f"{n.engine.model} needs {n.size / 1e9:.1f} GB for weights {n.copies}" for n in here)
             raise SwarmError(
@@ -107,23 +110,26 @@ def check_sizes(config: ExperimentConfig, folders: Mapping[str, Path]) -> None:
             )
 
 
-class _Need(NamedTuple):
-    """Where a model goes, how many bytes its weights take there, and in which copies."""
+def memory_needs(config: ExperimentConfig, folders: Mapping[str, Path]) -> list[Need]:
+    """Return what the models of an experiment need whose folders, by name, are given; each model once."""
+    needs: dict[str, Need] = {}
+    for engine in (config.agents.engine, config.coordinator.engine):
+        if isinstance(engine, ModelEngine) and engine.model in folders:
+            # Hosts load a model of transformers once for each adapter; vLLM keeps adapters apart from the model.
+            apart = {"prompt"} if isinstance(engine, TransformersEngine) else {"prompt", "adapter"}
+            need = _need(engine, num_weights(folders[engine.model]), config)
+            needs[engine.model_dump_json(exclude=apart)] = need
+    return list(needs.values())
 
-    engine: ModelEngine
-    place: str
-    size: float
-    copies: str
 
-
-def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> _Need:
+def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> Need:
     runtime = config.runtime
     if isinstance(engine, VllmEngine):
         width = 4 if engine.dtype == "float32" else 2
         if engine.num_gpus:
-            return _Need(engine, "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine")
+            return Need(engine, "its GPU", width * count / engine.tensor_parallel_size, "on each GPU of its engine")
         size = width * count + cpu_cache_gb() * 1e9
-        return _Need(engine, "this machine", size, f"and {cpu_cache_gb()} GB of KV cache")
+        return Need(engine, "this machine", size, f"and {cpu_cache_gb()} GB of KV cache")
     on_gpu = runtime.device == "cuda" or (runtime.device == "auto" and _gpu_bytes() is not None)
     copies = config.num_hosts + runtime.standby if runtime.pool == "ray" else 1
     width = 4 if runtime.dtype == "float32" else 2
@@ -132,8 +138,8 @@ def _need(engine: ModelEngine, count: int, config: ExperimentConfig) -> _Need:
 
         shared = 8.0 if runtime.pool == "ray" else 4.0
         packed = copies * width if count >= PACK_FROM else 0
-        return _Need(engine, "this machine", (shared + packed) * count, "read and shared")
-    return _Need(engine, "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)")
+        return Need(engine, "this machine", (shared + packed) * count, "read and shared")
+    return Need(engine, "its GPU" if on_gpu else "this machine", float(copies * width * count), f"in {copies} host(s)")
 
 
 def _gpu_bytes() -> float | None:

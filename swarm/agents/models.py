@@ -33,6 +33,7 @@ from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
 from swarm.files import path_in, read_text
+from swarm.progress import progress
 from swarm.prompt import STOP
 
 PROBE_TOKENS = 32
@@ -70,13 +71,17 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     book_for(config.coordinator, config.world.id)
     both = config.agents.engine, config.coordinator.engine
     check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
-    found.agents = _resolved(found, "agents", config, base_dir)
-    found.coordinator = _resolved(found, "coordinator", config, base_dir)
+    found.agents = resolve_model(found, "agents", config, base_dir)
+    found.coordinator = resolve_model(found, "coordinator", config, base_dir)
     return found
 
 
-def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
-    """Return what agents or the coordinator run on; weights and hashes are added to what was found."""
+def resolve_model(found: LoadedModels, whose: str, config: ExperimentConfig, base_dir: Path) -> ResolvedModel:
+    """Return what `agents` or the `coordinator` run on; weights and hashes are added to what was found.
+
+    Raises:
+        SwarmError: as of `load_models`.
+    """
     engine = getattr(config, whose).engine
     if isinstance(engine, RandomEngine):  # charged as the model whose null control it is
         if engine.tokenizer is not None:
@@ -110,22 +115,23 @@ def _resolved(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
 def _on_disk(found: LoadedModels, engine: Any, base_dir: Path) -> ResolvedModel:
     """Return a model whose files are on this machine: a checkpoint of ours, or a pretrained one."""
     name = engine.model
-    if not isinstance(engine, TransformersEngine | VllmEngine) and _is_checkpoint(base_dir, name):
+    if not isinstance(engine, TransformersEngine | VllmEngine) and names_checkpoint(base_dir, name):
         return ResolvedModel(engine, _checkpoint(found, name, base_dir))
-    folder = find_model(name, base_dir)
-    opened = open_model(name, folder, engine.chat_template_kwargs)
-    found.hashes.setdefault(name, folder_hash(folder))
-    if isinstance(engine, UlmEngine):
-        _llama(found, opened)
-    else:
-        _check_folder(engine, opened)
+    folder = find_model(name, base_dir)  # what has to be fetched for that has a bar of the hub's own
+    with progress(f"reading {name}"):
+        opened = open_model(name, folder, engine.chat_template_kwargs)
+        found.hashes.setdefault(name, folder_hash(folder))
+        if isinstance(engine, UlmEngine):
+            _llama(found, opened)
+        else:
+            _check_folder(engine, opened)
     return ResolvedModel(engine, read_text(f"model {name}", folder / "tokenizer.json"), opened.chat, opened)
 
 
 def _is_pretrained(engine: AnyEngine | None, base_dir: Path) -> TypeGuard[ModelEngine]:
     """Return whether an engine is one of this cluster with a model that was not made here."""
     if isinstance(engine, UlmEngine):
-        return not _is_checkpoint(base_dir, engine.model)
+        return not names_checkpoint(base_dir, engine.model)
     return isinstance(engine, TransformersEngine | VllmEngine)
 
 
@@ -160,7 +166,7 @@ def _check_folder(engine: AnyEngine, opened: ModelFolder) -> None:
         raise SwarmError("engine.adapter needs the package peft: pip install 'ulm-swarm[hf]'")
 
 
-def _is_checkpoint(base_dir: Path, name: str) -> bool:
+def names_checkpoint(base_dir: Path, name: str) -> bool:
     """Return whether a name means a checkpoint of ours, there or missing, and not a pretrained model."""
     from ulm.hf.pretrained import KNOWN
 
@@ -226,8 +232,11 @@ def _llama(found: LoadedModels, opened: ModelFolder) -> None:
     """Load a pretrained Llama into our own core."""
     if opened.name in found.shared:
         return
+    from transformers.utils import logging
+
     from ulm.hf.llama import from_llama
 
+    logging.disable_progress_bar()
     try:
         model, tokenizer = from_llama(opened.path)
     except ValueError as error:

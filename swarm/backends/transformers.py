@@ -151,7 +151,9 @@ class _Choose:
 
 def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, adapter: Path | None) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder.path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True

@@ -22,9 +22,11 @@ def exact_match(
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
     from swarm.lab.facts.config import ExactMatchConfig
     from swarm.lab.facts.exact_match import write_exact_match
+    from swarm.progress import progress
 
     file, config = named_file(file, ExactMatchConfig, overrides)
     folder = out or Path("runs") / f"data-{config.name}"
-    manifest = write_exact_match(config, file.parent, folder)
+    with progress("making questions"):
+        manifest = write_exact_match(config, file.parent, folder)
     for split, about in manifest["splits"].items():
         typer.echo(f"{split:<6} {about['records']:>6} questions  {folder / f'{split}.jsonl'}")

@@ -13,8 +13,10 @@ def doctor(
 ) -> None:
     """Check this machine: versions, device, extras, checkpoints, disk; exit code 1 if anything is broken."""
     from swarm.doctor import examine
+    from swarm.progress import progress
 
-    findings = list(examine(start_ray=ray))
+    with progress("looking at this machine"):
+        findings = list(examine(start_ray=ray))
     if sys.stdout.isatty():
         from rich.markup import escape
         from rich.table import Table

@@ -44,11 +44,13 @@ def export(
         raise SwarmError(f"cannot export to {to!r}; available: hf")
     from transformers.utils import logging
 
+    from swarm.progress import progress
     from ulm.hf.export import export_checkpoint
 
     logging.disable_progress_bar()
     try:
-        export_checkpoint(checkpoint, out, architecture=architecture, dtype=dtype, memory=memory)
+        with progress(f"exporting {checkpoint}"):
+            export_checkpoint(checkpoint, out, architecture=architecture, dtype=dtype, memory=memory)
     except ValueError as error:
         raise SwarmError(str(error)) from error
     typer.echo(f"exported      {out}, how to load it: {out / 'README.md'}")

@@ -1,9 +1,7 @@
 """`swarm lab FILE`: does memory help? Prepare a corpus, train a pair of models, evaluate and plot."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,41 +35,5 @@ def lab(
         raise SwarmError(f"unknown stage {unknown[0]!r}; available: {', '.join(STAGES)}")
     stages = [name for name in STAGES if not stage or name in stage]
     folder = out or Path("runs") / f"lab-{config.name}"
-    run_lab(config, file.parent, folder, stages, typer.echo, _follow)
+    run_lab(config, file.parent, folder, stages, typer.echo)
     typer.echo(f"lab           {folder}")
-
-
-@contextmanager
-def _follow(path: Path, steps: int, title: str) -> Iterator[None]:
-    """Show a progress bar on a terminal and plain lines elsewhere."""
-    from swarm.console import stdout_console
-    from swarm.train.progress import following, progress_lines
-
-    console = stdout_console()
-    if not console.is_interactive:
-        with following(path, progress_lines(steps, typer.echo, f"{title}: ")):
-            yield
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[measured]}"),
-        console=console,
-    ) as progress:
-        task = progress.add_task(title, total=steps, measured="starting")
-
-        def report(line: dict[str, Any]) -> None:
-            if "notice" in line:
-                progress.console.print(f"{title}: {line['notice']}")
-                return
-            words = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
-            if line["LTM_enabled"]:
-                words += f"  routed {line['routed_token_ratio']:.2f}  hits {line['ltm_hit_rate']:.2f}"
-            progress.update(task, completed=line["step"], measured=words)
-
-        with following(path, report):
-            yield

@@ -1,5 +1,6 @@
 """`swarm replay RUN`: what happened, from the journal alone."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -39,19 +40,16 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from rich.progress import Progress
-
-    from swarm.console import stderr_console
+    from swarm.progress import duration, progress
     from swarm.text import command
     from swarm.view.replay import replay_run
 
-    console = stderr_console()
-    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
-        task = bar.add_task("replaying", total=None)
-        result = replay_run(run_dir, True, progress=lambda done, size: bar.update(task, completed=done, total=size))
+    began_s = time.monotonic()
+    with progress(f"replaying {run_dir}", unit="MB") as work:
+        result = replay_run(run_dir, True, progress=lambda done, size: work.update(done / 1e6, total=size / 1e6))
     cut = f", {result.open_episodes} cut short" if result.open_episodes else ""
     typer.echo(f"records       {result.records:,}, hash chain whole")
     typer.echo(f"episodes      {result.episodes:,} ended, {result.solved:,} solved{cut}")
-    typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal")
+    typer.echo(f"world states  {result.ticks:,} ticks recomputed, all equal, in {duration(time.monotonic() - began_s)}")
     typer.echo("run           " + ("finished" if result.finished else f"not finished: {command('resume', run_dir)}"))
     typer.echo(result.hash)

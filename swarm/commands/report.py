@@ -24,6 +24,9 @@ def report(
 
     run_dir = existing_run(run_folder)
 
+    from swarm.progress import progress
     from swarm.view.report import write_report
 
-    typer.echo(f"report        {write_report(run_dir, out)}")
+    with progress(f"writing the report of {run_dir}"):
+        page = write_report(run_dir, out)
+    typer.echo(f"report        {page}")

@@ -22,6 +22,7 @@ import typer
 
 from swarm.children import python_path
 from swarm.errors import Outage, SwarmError, WorkFailedError
+from swarm.progress import show_as
 from swarm.text import command, printable
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Watcher:
     def start(self, run_dir: Path) -> None:
         """Start watching `run_dir`, whose journal exists by now."""
         self.run_dir = run_dir
+        show_as("nothing" if self.live else "lines")
         if self.goes_on:
             typer.echo(f"{run_dir} holds an unfinished run of this experiment: it goes on")
         if self.attended:
@@ -91,6 +93,7 @@ class Watcher:
     def end(self, patience_s: float) -> None:
         """Let the watcher show the journal to its end for so long, then end it, with time to restore the terminal."""
         process, self._process = self._process, None
+        show_as("bars")
         if process is None:
             return
         # SIGTERM, not SIGINT: a watcher that is still importing ends by it without a traceback.

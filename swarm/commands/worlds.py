@@ -31,6 +31,7 @@ def worlds(
 ) -> None:
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
     from swarm.errors import SwarmError
+    from swarm.progress import progress
     from worlds.check import check_world
     from worlds.checked import card
     from worlds.registry import available, world_class
@@ -46,11 +47,12 @@ def worlds(
         typer.echo("\nmore: swarm worlds ID")
     elif not check:
         _show(world_class(world_id))
-    elif violations := check_world(world_id, contained=contained):
-        typer.echo("\n".join(violations))
-        raise typer.Exit(1)
     else:
-        typer.echo(f"{world_id} keeps the contract")
+        with progress(f"playing {world_id}"):
+            violations = check_world(world_id, contained=contained)
+        typer.echo("\n".join(violations) or f"{world_id} keeps the contract")
+        if violations:
+            raise typer.Exit(1)
 
 
 def _show(world_type: type[World]) -> None:

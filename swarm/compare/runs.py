@@ -6,10 +6,9 @@ interrupted one is resumed. It refuses to know how a run works (`swarm.run.runne
 (`swarm.compare.analysis`) and how they are written (`swarm.compare.report`).
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from swarm.compare.analysis import Comparison, analyse
@@ -20,10 +19,9 @@ from swarm.config.section import logical_settings
 from swarm.config.shipped import find_file
 from swarm.errors import SwarmError, WorkFailedError
 from swarm.identity import refuse_other, work_folder
+from swarm.progress import Work, duration, progress
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
-
-_PROGRESS_EVERY_S = 15.0
 
 
 def compare_arms(
@@ -62,36 +60,47 @@ def compare_arms(
     for arm, reason in skipped.items():
         echo(f"{arm}: {reason}")
     _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
+    runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
+    began_s, num_kept = time.monotonic(), 0
     with work_folder(out, "compare"):
-        runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
-        spent_s: list[float] = []
-        for number, (arm, seed, arm_config) in enumerate(planned, start=1):
-            label = f"[{number}/{len(planned)}] {arm} seed {seed}"
-            began_s = time.monotonic()
-            run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo)
-            runs[arm].append(run)
-            took = " (kept from before)"
-            if not reused:
-                spent_s.append(time.monotonic() - began_s)
-                left = len(planned) - number
-                eta = f"; about {_duration(left * sum(spent_s) / len(spent_s))} left" if left else ""
-                took = f" in {_duration(spent_s[-1])}{eta}"
-            echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
+        with progress(f"comparing {config.name}", len(planned) * plan.episodes, "puzzles", say=None) as whole:
+            for number, (arm, seed, arm_config) in enumerate(planned, start=1):
+                label = f"[{number}/{len(planned)}] {arm} seed {seed}"
+                run_began_s = time.monotonic()
+                run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo, whole)
+                runs[arm].append(run)
+                took = " (kept from before)"
+                if reused:
+                    num_kept += 1
+                    whole.skip(plan.episodes)
+                else:
+                    whole.update(number * plan.episodes)
+                    left_s = whole.left_s()
+                    eta = f"; about {duration(left_s)} left" if left_s else ""
+                    took = f" in {duration(time.monotonic() - run_began_s)}{eta}"
+                echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
         from swarm.agents.models import num_parameters
 
-        comparison = analyse(
-            config.name,
-            runs,
-            budget=config.budget.tokens or 0,
-            seeds=seeds,
-            episodes=plan.episodes,
-            skipped=skipped,
-            parameters=lambda model: num_parameters(model, source.resolve().parent),
-            arms=known,
-        )
-        write_comparison(out, comparison, runs, provenance())
+        with progress("analysing the runs"):
+            comparison = analyse(
+                config.name,
+                runs,
+                budget=config.budget.tokens or 0,
+                seeds=seeds,
+                episodes=plan.episodes,
+                skipped=skipped,
+                parameters=lambda model: num_parameters(model, source.resolve().parent),
+                arms=known,
+            )
+            write_comparison(out, comparison, runs, provenance())
     echo("")
     echo(table_text(comparison))
+    puzzles = [puzzle for arm_runs in runs.values() for run in arm_runs for puzzle in run.puzzles]
+    kept = f", {num_kept} of them from before" if num_kept else ""
+    echo(
+        f"\n{len(planned)} runs{kept}: {len(puzzles):,} puzzles, {sum(puzzle.tokens for puzzle in puzzles):,} tokens, "
+        f"in {duration(time.monotonic() - began_s)}"
+    )
     if broken := [run for arm_runs in runs.values() for run in arm_runs if run.failure is not None]:
         raise WorkFailedError(
             f"{broken[0].failure} in {', '.join(str(run.run_dir) for run in broken)} (most often "
@@ -113,9 +122,9 @@ def _check_rivals(configs: Sequence[ExperimentConfig], source: Path) -> None:
 
 
 def _finished_run(
-    config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None]
+    config: ExperimentConfig, source: Path, run_dir: Path, label: str, echo: Callable[[str], None], whole: Work
 ) -> tuple[RunOutcomes, bool]:
-    """Return the outcomes of a finished run, and whether nothing had to be run for them."""
+    """Return the outcomes of a finished run, which is part of a whole, and whether nothing had to be run for them."""
     from swarm.run.runner import start_run
 
     journal = run_dir / JOURNAL_NAME
@@ -123,11 +132,13 @@ def _finished_run(
     if before is not None and before.end_reason is not None:
         _check_weights(before, source)
         return before, True
+    done = 0 if before is None else len(before.puzzles)
     if journal.exists():
-        done = 0 if before is None else len(before.puzzles)
         echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
-    with _progress(label, config.episodes, echo) as announce:
-        outcome = start_run(config, source, run_dir, announce)
+    whole.skip(done)
+    ended = partial(_ended, JournalReader(journal, verify=False), [0], whole, whole.done - done)
+    with progress(label, config.episodes, "puzzles", done=done, poll=ended, say=echo) as work:
+        outcome = start_run(config, source, run_dir, lambda run_dir: work.restart(done))
     run = _read_own(config, run_dir)
     if run.end_reason is None:
         raise SwarmError(f"{label} stopped before its end ({outcome.reason}); give the same command to continue")
@@ -158,39 +169,15 @@ def _check_weights(run: RunOutcomes, source: Path) -> None:
             )
 
 
-@contextmanager
-def _progress(label: str, episodes: int, echo: Callable[[str], None]) -> Iterator[Callable[[Path], None]]:
-    """Report on a run from its journal, once that exists, while the run occupies the main thread."""
-    stop, reporters = threading.Event(), list[threading.Thread]()
+def _ended(reader: JournalReader, count: list[int], whole: Work, before: float) -> int:
+    """Return how many puzzles have ended in a journal that is being written, and tell the whole of them.
 
-    def report(run_dir: Path) -> None:
-        reader = JournalReader(run_dir / JOURNAL_NAME, verify=False)
-        before = ended = _count_ended(reader)
-        began_s = time.monotonic()
-        while not stop.wait(_PROGRESS_EVERY_S):
-            ended += _count_ended(reader)
-            rate = (ended - before) / (time.monotonic() - began_s)
-            eta = f", about {_duration((episodes - ended) / rate)} left" if rate else ""
-            echo(f"{label}: {ended} of {episodes} puzzles, {rate:.2f}/s{eta}")
-
-    def announce(run_dir: Path) -> None:
-        reporters.append(threading.Thread(target=report, args=(run_dir,), daemon=True))
-        reporters[-1].start()
-
-    try:
-        yield announce
-    finally:
-        stop.set()
-        for reporter in reporters:
-            reporter.join()
-
-
-def _count_ended(reader: JournalReader) -> int:
-    return sum(record["kind"] == "episode_end" for record in reader.poll())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+    Args:
+        reader: of the journal.
+        count: holds the number so far.
+        whole: the comparison.
+        before: puzzles of it that other runs have played.
+    """
+    count[0] += sum(record["kind"] == "episode_end" for record in reader.poll())
+    whole.done = max(whole.done, before + count[0])
+    return count[0]

@@ -1,8 +1,10 @@
 """The experiments that come with the package, and how a name on the command line becomes a file."""
 
+import re
 from pathlib import Path
 
 from swarm.errors import SwarmError, did_you_mean
+from swarm.files import path_in
 
 
 def shipped_folder() -> Path:
@@ -15,6 +17,14 @@ def is_shipped(file: Path) -> bool:
     """Return whether a file is one of the installed package's own, beside which nothing should be written."""
     folder = shipped_folder()
     return folder.name == "shipped" and file.resolve().parent == folder.resolve()
+
+
+def maker_of(result: Path, beside: Path) -> Path | None:
+    """Return the training file in a folder that writes a checkpoint or an adapter, None where no file says so."""
+    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
+    files = [file for file in sorted(beside.glob("*.y*ml")) if file.is_file()]
+    outs = ((file, says.search(file.read_text(encoding="utf-8", errors="replace"))) for file in files)
+    return next((file for file, out in outs if out and path_in(beside, out[1]).resolve() == result.resolve()), None)
 
 
 def find_file(file: Path) -> Path:

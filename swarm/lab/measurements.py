@@ -16,6 +16,7 @@ from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.files import make_folder, write_whole
 from swarm.identity import refuse_other
+from swarm.progress import duration, progress
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -87,7 +88,6 @@ def measure_all(
     found = [one.read() for one in wanted]
     missing = [place for place, measured in enumerate(found) if measured is None]
     failed: list[str] = []
-    started = time.monotonic()
 
     def done(index: int, outcome: Mapping[str, Any]) -> None:
         place = missing[index]
@@ -98,14 +98,17 @@ def measure_all(
         make_folder(one.file.parent)
         write_json(one.file, {"identity": one.identity, **outcome})
         found[place] = one.read()  # as the next call of the command finds it
-        count, passed = len(missing) - sum(x is None for x in found), time.monotonic() - started
-        echo(f"{one.title}{about(found[place])} ({count} of {len(missing)}, {passed:.0f} s)")
+        shown_work.advance()
+        echo(f"{one.title}{about(found[place])} ({shown_work.pace()})")
 
     if missing:
         resolve_device(device)
         echo(f"{doing}: {len(missing)} of {len(wanted)}")
         calls = [(work, *wanted[place].call) for place in missing]
-        run_tasks(_attempt, calls, done, titles=[f"{doing} {wanted[place].title}" for place in missing], device=device)
+        titles = [f"{doing} {wanted[place].title}" for place in missing]
+        with progress(doing, len(missing), "tasks", say=echo) as shown_work:
+            run_tasks(_attempt, calls, done, titles=titles, device=device)
+            echo(f"{doing}: {shown_work.done:.0f} done in {duration(time.monotonic() - shown_work.opened_s)}")
     if failed:
         raise SwarmError("\n".join(failed))
     return found

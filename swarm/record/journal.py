@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 from swarm.errors import SwarmError
 from swarm.files import Closing, FolderLock, LineTail, sync
+from swarm.progress import progress
 from swarm.record.records import FORMAT, Header, Record, check_record
 from swarm.text import command
 
@@ -168,7 +169,11 @@ def read_records(path: Path, verify: bool = True) -> Iterator[Record]:
     """
     if not path.is_file():
         raise SwarmError(f"no journal at {path}; name the folder of a run")
-    yield from JournalReader(path, verify=verify).poll()
+    reader = JournalReader(path, verify=verify)
+    with progress(f"reading {path}", path.stat().st_size / 1e6, "MB") as work:
+        for record in reader.poll():
+            yield record
+            work.done = reader.tail.offset / 1e6
 
 
 class JournalWriter(Closing):

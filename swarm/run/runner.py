@@ -90,7 +90,7 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         SwarmError: one does not.
     """
     base_dir = source.resolve().parent
-    world = _world(config, base_dir)
+    world = world_of(config, base_dir)
     for memory in config.agents.memory:
         needed = find_memory(memory.kind).of_world
         if needed and not getattr(world, needed, False):
@@ -176,10 +176,10 @@ def _play(
     """Play what the journal lacks, and close it."""
     run_dir = journal.path.parent
     with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
-        agents = _world(config, base_dir).possible_agents
+        agents = world_of(config, base_dir).possible_agents
         runtime = Runtime(
             config,
-            lambda: _world(config, base_dir),
+            lambda: world_of(config, base_dir),
             neighbours(config.topology, agents, config.seed, base_dir),
             journal,
             telemetry,
@@ -260,19 +260,24 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("torch", "ray", "transformers", "numpy")}
 
 
-def _make_pool(
-    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, kept: KeptReplies
-) -> Pool:
+def host_spec(config: ExperimentConfig, base_dir: Path, models: LoadedModels) -> HostSpec:
+    """Return what the hosts of a run need to know."""
     if config.coordinator.traits.needs_terminal:  # it directs beside the tick loop
         config = config.model_copy(update={"coordinator": CoordinatorConfig()})
-    tools = _world(config, base_dir).tools()
-    spec = HostSpec(
+    tools = world_of(config, base_dir).tools()
+    return HostSpec(
         config,
         models.agents,
         models.coordinator,
         tuple(tools) if config.coordinator.chats else (),
         agent_system(tools) if config.agents.engine.chats else None,
     )
+
+
+def _make_pool(
+    config: ExperimentConfig, base_dir: Path, models: LoadedModels, telemetry: TelemetryWriter, kept: KeptReplies
+) -> Pool:
+    spec = host_spec(config, base_dir, models)
     make_remote = partial(start_remote, models, config.faults, telemetry.emit, kept)
     if config.runtime.pool == "local":
         from swarm.agents.local_pool import LocalPool
@@ -283,7 +288,8 @@ def _make_pool(
     return RayPool(spec, models.shared, telemetry.emit, make_remote)
 
 
-def _world(config: ExperimentConfig, base_dir: Path) -> World:
+def world_of(config: ExperimentConfig, base_dir: Path) -> World:
+    """Return the world of an experiment, not reset yet."""
     world, limit_s = config.world, config.faults.call_timeout_s
     return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
 

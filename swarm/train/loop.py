@@ -30,8 +30,8 @@ def run_training(
 ) -> dict[str, Any]:
     """Train from the last saved state to the last step.
 
-    Every `log_every` steps the worker reports a line of metrics: `step`, `loss` (mean nats per learned token since the
-    line before), `lr`, `grad_norm`, `tokens_per_s`, `eta_s`, `seconds`, and what the objective measures.
+    Every `log_every` steps the worker reports a line of metrics: `step`, `tokens` so far, `loss` (mean nats per learned
+    token since the line before), `lr`, `grad_norm`, `tokens_per_s`, `eta_s`, `seconds` and what the objective measures.
 
     Args:
         objective: what is trained, as this worker sees it.
@@ -105,6 +105,7 @@ def _metrics(
     sums = {name: sum(report.sums[name] for report in reports) for name in reports[-1].sums}
     return {
         "step": progress["step"],
+        "tokens": progress["tokens"],
         "loss": round(sum(report.loss * report.tokens for report in reports) / tokens, 5),
         "lr": rate,
         "grad_norm": round(reports[-1].grad_norm, 4),

@@ -18,6 +18,7 @@ import torch
 from swarm.agents.model_sizes import check_adapter
 from swarm.backends.models import ModelFolder, find_model, folder_hash, open_model
 from swarm.backends.protocol import Structure, TextRequest
+from swarm.config.shipped import maker_of
 from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.prompt import STOP
@@ -54,7 +55,7 @@ class LoraTraining(Training[LoraRecipe]):
         found = {"base_sha256": folder_hash(Path(base.path))}
         if (folder := self.init) is None:
             return found
-        if not folder.exists() and (maker := _maker(folder, self.beside)):
+        if not folder.exists() and (maker := maker_of(folder, self.beside)):
             raise SwarmError(f"init: no LoRA adapter at {folder}; make it first: {command('train', maker)}")
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -93,7 +94,9 @@ class LoraTraining(Training[LoraRecipe]):
         """Return the base with the adapter before the first step."""
         from peft import LoraConfig, PeftModel, get_peft_model
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         recipe, place = self.recipe, self.recipe.place
         torch.manual_seed(recipe.seed)
         # On CPUs torch's fused attention took 1.3 of 5.2 s per step backward, its parts less (2 cores, 2026-11-26).
@@ -177,14 +180,6 @@ def _rows(recipe: LoraRecipe, example: Callable[[int], lessons.Text]) -> list[di
         rng.shuffle(batches)
         found += chain.from_iterable(batches)
     return found
-
-
-def _maker(folder: Path, beside: Path) -> Path | None:
-    """Return the recipe in a folder of YAML files that writes an adapter, None where no file says so."""
-    says = re.compile(r"^out: *(\S+)", re.MULTILINE)
-    files = [file for file in sorted(beside.glob("*.yaml")) if file.is_file()]
-    outs = ((file, says.search(file.read_text(encoding="utf-8", errors="replace"))) for file in files)
-    return next((file for file, out in outs if out and path_in(beside, out[1]).resolve() == folder.resolve()), None)
 
 
 def score(base: ModelFolder, adapter: Path | None, held_out: Sequence[lessons.Text], device: str) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from swarm.files import LineTail
+from swarm.progress import duration, progress
 
 Record = dict[str, Any]
 
@@ -56,18 +56,56 @@ def following(path: Path, report: Callable[[Record], None], every_s: float = 1.0
         look()
 
 
-def progress_lines(steps: int, echo: Callable[[str], None], title: str = "") -> Callable[[Record], None]:
-    """Return what turns records of a training into plain lines; metrics with rate and remaining time."""
-    first: dict[str, float] = {}
+_MEASURED = (
+    ("loss", "loss {:.4f}"),
+    ("tokens_per_s", "{:,.0f} tokens/s"),
+    ("routed_token_ratio", "routed {:.2f}"),
+    ("ltm_hit_rate", "hits {:.2f}"),
+)
+"""What is shown of a line of metrics, and how; the last two of a model with memory."""
 
-    def report(record: Record) -> None:
-        if "notice" in record:
-            echo(f"{title}{record['notice']}")
-            return
-        now = time.monotonic()
-        step, at = first.setdefault("step", record["step"]), first.setdefault("at", now)
-        rate = (record["step"] - step) / (now - at) if now > at + 0.5 else 0.0
-        eta = f"{(steps - record['step']) / rate / 60:.1f} min left" if rate else "estimating"
-        echo(f"{title}step {record['step']}/{steps}  loss {record['loss']:.4f}  {rate:.1f} steps/s  {eta}")
 
-    return report
+@contextmanager
+def training_shown(path: Path, steps: int, title: str, echo: Callable[[str], None], others: int = 0) -> Iterator[None]:
+    """Show a training while it happens, and say how long it takes once its first steps are measured.
+
+    Args:
+        path: its file of records.
+        steps: of the whole training.
+        title: what is trained.
+        echo: receives notices, the estimate, and lines of progress where there is no terminal.
+        others: trainings like it that come after it.
+    """
+    with progress(title, steps, "steps", say=echo) as work:
+        measured: list[int] = []
+
+        def report(record: Record) -> None:
+            if "notice" in record:
+                echo(f"{title}: {record['notice']}")
+                return
+            step = record["step"]
+            if not measured:
+                measured.append(step)
+                work.restart(step)  # the start is no fair sample
+                if step < steps and "eta_s" in record:
+                    echo(f"{title}: {_estimate(steps, steps - step, record['eta_s'], others)}")
+            shown = _MEASURED if record.get("LTM_enabled") else _MEASURED[:2]
+            work.update(step, ", ".join(form.format(record[name]) for name, form in shown if name in record))
+
+        with following(path, report):
+            yield
+
+
+def _estimate(steps: int, left: int, left_s: float, others: int) -> str:
+    """Return how long a training will take, in words, and all that follow it."""
+    more = f"; {duration(left_s * (1 + others * steps / left))} with the {others} that follow" if others else ""
+    return f"about {duration(left_s)} for the {left:,} steps that are left, as the first ones went{more}"
+
+
+def totals(path: Path) -> str:
+    """Return what a training did in all of its tries, in words; "" where there is no record of it."""
+    if not (records := read_metrics(path)):
+        return ""
+    last = records[-1]
+    tokens = f", {last['tokens']:,} tokens" if "tokens" in last else ""  # older ones do not say
+    return f"{last['step']:,} steps{tokens}" + (f" in {duration(last['seconds'])}" if "seconds" in last else "")

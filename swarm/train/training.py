@@ -19,8 +19,9 @@ from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.identity import claim, is_claimed, work_folder
 from swarm.machine import cores
+from swarm.progress import progress
 from swarm.train.loop import STATES, run_training
-from swarm.train.progress import following, progress_lines
+from swarm.train.progress import totals, training_shown
 from swarm.train.recipe import Recipe, load_recipe
 from ulm.checkpoint import FILES as CHECKPOINT_FILES
 from ulm.files import TakenError, refuse_taken
@@ -92,6 +93,22 @@ class Training(ABC, Generic[RecipeT]):
         }
 
 
+def open_training(recipe: Recipe, beside: Path) -> Training[Any]:
+    """Return the training that a recipe describes; paths in it are relative to the folder `beside`."""
+    found: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, beside.resolve())
+    return found
+
+
+def result_folder(recipe: Recipe, path: Path) -> Path:
+    """Return where the result of a file's recipe goes if nothing else is said."""
+    return path_in(Path() if is_shipped(path) else path.parent, recipe.out)
+
+
+def work_folder_of(recipe: Recipe) -> Path:
+    """Return where a recipe's work is kept."""
+    return Path("runs") / f"train-{recipe.name}"
+
+
 def train_policy(
     path: Path,
     overrides: Sequence[str] = (),
@@ -114,11 +131,10 @@ def train_policy(
     """
     path = find_file(path)
     recipe = load_recipe(path, overrides, workers)
-    folder = Path("runs") / f"train-{recipe.name}"
-    if out is None:
-        out = path_in(Path() if is_shipped(path) else path.parent, recipe.out)
+    folder = work_folder_of(recipe)
+    out = result_folder(recipe, path) if out is None else out
     device = resolve_device(recipe.place.device)
-    training: Training[Any] = pkgutil.resolve_name(_KINDS[recipe.kind])(recipe, path.parent.resolve())
+    training = open_training(recipe, path.parent)
     identity = {**recipe.identity(), **training.inputs()}
     try:
         refuse_taken(out, training.files)
@@ -128,11 +144,14 @@ def train_policy(
         if not is_claimed(folder / "recipe.json", identity):
             training.prepare(folder)
             claim(folder / "recipe.json", identity)
-        with following(folder / METRICS, progress_lines(recipe.optimizer.steps, echo)):
+        with training_shown(folder / METRICS, recipe.optimizer.steps, f"training {recipe.name}", echo):
             settings = {"training": training, "folder": folder.resolve()}
             run_workers(train_worker, settings, name=recipe.name, folder=folder, place=recipe.place)
-        for name, score in training.ship(folder, out, device).items():
+        with progress(f"scoring {recipe.name}"):
+            scores = training.ship(folder, out, device)
+        for name, score in scores.items():
             echo(f"score of {name}: {score}")
+        echo(f"trained       {totals(folder / METRICS)}")
     return out
 
 

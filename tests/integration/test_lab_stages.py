@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +66,9 @@ def lab(place: dict[str, Any] | None = None, save_every: int = 4, **optimizer: A
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
-def quiet(path: Path, steps: int, title: str) -> Any:
-    return nullcontext()
-
-
 def run(config: LabConfig, root: Path, *stages: str, lines: list[str] | None = None) -> Path:
     echo = (lines if lines is not None else []).append
-    return run_lab(config, root, root / "lab", stages or STAGES, echo, quiet)  # type: ignore[arg-type]
+    return run_lab(config, root, root / "lab", stages or STAGES, echo)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ def prepare_corpus(
     seed: int = 0,
     bin_type: str = "uint16",
     echo: Callable[[str], None] = lambda line: None,
+    on_documents: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> "Corpus":
     """Write a corpus folder, or open the one that is there if it was made from the same recipe.
 
@@ -66,6 +67,7 @@ def prepare_corpus(
         seed: of the split.
         bin_type: a key of `BIN_TYPES`.
         echo: receives progress lines.
+        on_documents: told how many documents of a source were read, then of a part written, of how many, if known.
 
     Raises:
         CorpusError: see `read_documents`; too few documents, or a vocabulary too large for the type.
@@ -86,7 +88,7 @@ def prepare_corpus(
     parts: dict[Split, list[tuple[int, str]]] = {"train": [], "val": []}
     seen: set[str] = set()
     for number, source in enumerate(sources):
-        groups = _groups(source, seen)
+        groups = _groups(source, seen, on_documents)
         if len(groups) < 2:
             raise CorpusError(
                 f"{source.title} is a single {'file' if source.by_file else 'document'}, which cannot be split into "
@@ -116,7 +118,7 @@ def prepare_corpus(
     try:
         with whole_folder(folder) as fresh:
             codec.save(fresh / TOKENIZER)
-            splits = {s: _write_split(fresh, s, parts[s], codec, bin_type) for s in SPLITS}
+            splits = {s: _write_split(fresh, s, parts[s], codec, bin_type, on_documents) for s in SPLITS}
             manifest = {
                 "format": FORMAT,
                 "recipe": recipe,
@@ -153,13 +155,14 @@ def _recipe(
     return {"sources": described, "tokenizer": tokenizer, "val_share": val_share, "seed": seed, "bin_type": bin_type}
 
 
-def _groups(source: CorpusSource, seen: set[str]) -> list[list[str]]:
+def _groups(source: CorpusSource, seen: set[str], on_documents: Callable[[int, int | None], None]) -> list[list[str]]:
     """Return the documents that are not `seen` yet, those that must not be parted in one list."""
     groups: list[list[str]] = []
     for documents in _documents_by_group(source):
         new = [document for document in dict.fromkeys(documents) if document not in seen]
         seen.update(new)
         groups.append(new)
+        on_documents(len(groups), None if source.by_file else source.samples)
     return [group for group in groups if group]
 
 
@@ -179,7 +182,12 @@ def _documents_by_group(source: CorpusSource) -> Iterator[list[str]]:
 
 
 def _write_split(
-    folder: Path, split: Split, part: list[tuple[int, str]], codec: Tokenizer, bin_type: str
+    folder: Path,
+    split: Split,
+    part: list[tuple[int, str]],
+    codec: Tokenizer,
+    bin_type: str,
+    on_documents: Callable[[int, int | None], None],
 ) -> dict[str, int]:
     """Write the tokens, offsets and sizes of one part (source and text of each document) and return its totals."""
     origins, texts = zip(*part, strict=True)
@@ -189,6 +197,7 @@ def _write_split(
             for ids in codec.encode_batch(texts[start : start + BATCH]):
                 np.array([codec.eot_id, *ids], dtype=bin_type).tofile(file)
                 lengths.append(len(ids) + 1)
+            on_documents(len(lengths), len(texts))
     chars, sizes = [len(text) for text in texts], [len(text.encode()) for text in texts]
     documents = np.array([np.cumsum(lengths), chars, sizes, origins], dtype=np.int64)
     np.save(folder / f"{split}.documents.npy", documents, allow_pickle=False)

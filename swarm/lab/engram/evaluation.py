@@ -32,7 +32,7 @@ from swarm.lab.engram.text_measures import rows_of_text
 from swarm.lab.engram.training import practice_rows, train_arm
 from swarm.lab.measurements import Measurement, measure_all, write_json
 from swarm.train.loop import STATES
-from swarm.train.progress import following, progress_lines
+from swarm.train.progress import training_shown
 
 ALONE = ("speed", "cost")
 """Measurements of time, beside which nothing else may run; they come last."""
@@ -52,7 +52,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
             kept.
     """
     resolve_device(config.device)
-    facts = _checked(config, beside)
+    facts = checked_facts(config, beside)
     wanted = {
         what: Measurement(
             what,
@@ -75,7 +75,7 @@ def run_evaluation(config: EngramEvalConfig, beside: Path, folder: Path, echo: C
     return results
 
 
-def _checked(config: EngramEvalConfig, beside: Path) -> Facts:
+def checked_facts(config: EngramEvalConfig, beside: Path) -> Facts:
     """Return the facts, once all that an evaluation needs is known to be there.
 
     Raises:
@@ -223,8 +223,7 @@ def _train(
             place = training.file.parent
             make_folder(place)
             claim(place / "recipe.json", training.identity)
-            lines = progress_lines(config.learn.optimizer.steps, echo, f"{arm}: ")
-            stack.enter_context(following(place / METRICS, lines))
+            stack.enter_context(training_shown(place / METRICS, config.learn.optimizer.steps, arm, echo))
         trained = measure_all(
             "training", [*wanted.values()], train_arm, echo, device=config.device,
             about=lambda found: f": {found['parameters']:,} parameters, loss {found['losses'][-1][1]:.3f}",

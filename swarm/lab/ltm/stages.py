@@ -11,7 +11,6 @@ what is missing. A stage whose input is not there says which stage makes it.
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,8 @@ from swarm.lab.ltm.config import ARMS, Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.measurements import Measurement, measure_all, shown, write_json
 from swarm.machine import cores
-from swarm.train.progress import read_metrics
+from swarm.progress import progress
+from swarm.train.progress import read_metrics, totals, training_shown
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
 from ulm.data.documents import CorpusError
@@ -33,9 +33,6 @@ from ulm.tokenizer import Tokenizer
 Stage = Literal["prepare", "train", "eval", "plot"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "eval", "plot")
 
-Follow = Callable[[Path, int, str], AbstractContextManager[None]]
-"""Follows a metrics file of so many steps under a title, for as long as the context is open."""
-
 
 def run_lab(
     config: LabConfig,
@@ -43,7 +40,6 @@ def run_lab(
     folder: Path,
     stages: Sequence[Stage],
     echo: Callable[[str], None],
-    follow: Follow,
 ) -> Path:
     """Run stages of a lab and return its folder.
 
@@ -53,7 +49,6 @@ def run_lab(
         folder: where everything is written.
         stages: in any order; they run in theirs.
         echo: receives progress lines.
-        follow: shows a training's progress.
 
     Raises:
         SwarmError: a stage cannot run; what was done before is kept.
@@ -73,11 +68,11 @@ def run_lab(
             raise SwarmError(
                 f"{error}; lower recall.num_keys and recall.num_values, or take a larger tokenizer and another --out"
             ) from error
-        for arm, seed, place in _trainings(config, folder):  # refuses other recipes before anything changes
+        for arm, seed, place in trainings(config, folder):  # refuses other recipes before anything changes
             is_trained(config, arm, seed, corpus, place)
         write_json(folder / "lab.json", config.model_dump(mode="json"))
         if "train" in stages:
-            _train(config, corpus, folder, echo, follow)
+            _train(config, corpus, folder, echo)
         if "eval" in stages:
             _evaluate(config, corpus, folder, echo)
         if "plot" in stages:
@@ -89,42 +84,49 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
     c = config.corpus
     local = path_in(beside, c.tokenizer) if isinstance(c.tokenizer, str) else None
     try:
-        return prepare_corpus(
-            [source.source(beside) for source in c.sources],
-            folder / "data",
-            tokenizer=str(local) if local is not None and local.exists() else c.tokenizer,
-            val_share=c.val_share,
-            seed=c.seed,
-            bin_type=c.bin_type,
-            echo=echo,
-        )
+        with progress("preparing the corpus", unit="documents", say=echo) as work:
+            return prepare_corpus(
+                [source.source(beside) for source in c.sources],
+                folder / "data",
+                tokenizer=str(local) if local is not None and local.exists() else c.tokenizer,
+                val_share=c.val_share,
+                seed=c.seed,
+                bin_type=c.bin_type,
+                echo=echo,
+                on_documents=lambda done, total: work.update(done, total=total),
+            )
     except OtherCorpusError as error:
         refuse_other(folder / "data", error.found, error.wanted)
         raise
 
 
-def _trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+def trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+    """Return arm, seed and folder of every training of a lab."""
     return [(arm, seed, folder / f"s{seed}" / arm) for seed in config.seeds for arm in config.arms]
 
 
-def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None], follow: Follow) -> None:
+def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
     from swarm.lab.ltm.trainer import is_trained, train_language_model
 
-    for arm, seed, place in _trainings(config, folder):
-        title, checkpoint = f"{arm}, seed {seed}", place / "checkpoint"
+    todo = []
+    for arm, seed, place in trainings(config, folder):
         if is_trained(config, arm, seed, corpus, place):
-            echo(f"{title}: trained already")
-            continue
-        with follow(place / METRICS, config.optimizer.steps, title):
+            echo(f"{arm}, seed {seed}: trained already")
+        else:
+            todo.append((arm, seed, place))
+    for others, (arm, seed, place) in zip(reversed(range(len(todo))), todo, strict=True):
+        title, checkpoint = f"{arm}, seed {seed}", place / "checkpoint"
+        with training_shown(place / METRICS, config.optimizer.steps, title, echo, others):
             train_language_model(config, arm, seed, corpus, place)
-        echo(f"{title}: {read_checkpoint_config(checkpoint).num_parameters:,} parameters, checkpoint in {checkpoint}")
+        size = read_checkpoint_config(checkpoint).num_parameters
+        echo(f"{title}: {totals(place / METRICS)}; {size:,} parameters, checkpoint in {checkpoint}")
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
     from swarm.lab.ltm.evaluator import conditions, evaluate_condition, measure_speed
 
     wanted: dict[tuple[Arm, int, str], Measurement] = {}
-    for arm, seed, place in _trainings(config, folder):
+    for arm, seed, place in trainings(config, folder):
         checkpoint = place / "checkpoint"
         if not checkpoint.is_dir():
             raise SwarmError(f"{arm}, seed {seed} is not trained; run the stage `train` first")
@@ -140,10 +142,10 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     measured: dict[str, dict[str, list[Any]]] = {arm: {} for arm in config.arms}
     for (arm, _, name), scores in zip(wanted, found, strict=True):
         measured[arm].setdefault(name, []).append(scores)
-    echo("measuring speed")
+    echo("measuring speed")  # nothing is drawn meanwhile, which would take part of it
     models: dict[str, Decoder] = {
         arm: load_checkpoint(place / "checkpoint").model
-        for arm, seed, place in _trainings(config, folder)
+        for arm, seed, place in trainings(config, folder)
         if seed == config.seeds[0]
     }
     results = lab_results(
@@ -163,7 +165,7 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
         "corpus": corpus.manifest["splits"],
         "hit_rate_over_training": {
             str(seed): [(line["step"], line["ltm_hit_rate"]) for line in read_metrics(place / METRICS)]
-            for arm, seed, place in _trainings(config, folder)
+            for arm, seed, place in trainings(config, folder)
             if arm == "with_ltm"
         },
     }

@@ -68,20 +68,9 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
         SwarmError: see `run_training`.
     """
     config, arm, seed, folder = (settings[name] for name in ("config", "arm", "seed", "folder"))
-    train, optimizer, place, corpus = config.train, config.optimizer, config.place, Corpus.open(settings["corpus"])
-    model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size), seed=derive_seed(seed, "weights")).to(
-        worker.device
-    )
-    objective = DocumentObjective(
-        model,
-        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
-        worker,
-        _stream(config, corpus, seed),
-        segments=1 if train.mode == "windows" else train.span // config.model.window,
-        parts=optimizer.micro_batches,
-        dtype=place.compute_dtype,
-        compile=place.compile,
-    )
+    train, optimizer, corpus = config.train, config.optimizer, Corpus.open(settings["corpus"])
+    stream = _stream(config, corpus, seed)
+    objective = objective_of(config, arm, seed, worker, corpus.tokenizer.vocab_size, stream)
     tracked = worker.rank == 0 and train.tracking == "wandb"
     with _tracking(config, arm, seed, folder, worker) if tracked else nullcontext(worker) as objective.worker:
         run_training(
@@ -91,6 +80,24 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
             save_every=train.save_every,
             log_every=train.log_every,
         )
+
+
+def objective_of(
+    config: LabConfig, arm: Arm, seed: int, worker: Worker, vocab_size: int, stream: DocumentStream | Windows
+) -> DocumentObjective:
+    """Return what a worker trains: an arm's model, before its first step, on what the rows of a stream read."""
+    train, optimizer, place = config.train, config.optimizer, config.place
+    model = Decoder(config.model.config(arm, vocab_size), seed=derive_seed(seed, "weights")).to(worker.device)
+    return DocumentObjective(
+        model,
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        worker,
+        stream,
+        segments=1 if train.mode == "windows" else train.span // config.model.window,
+        parts=optimizer.micro_batches,
+        dtype=place.compute_dtype,
+        compile=place.compile,
+    )
 
 
 @contextmanager

@@ -42,16 +42,8 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
         SwarmError: the folder cannot be written or holds something else, a GPU is missing, or a run failed; what was
             done before is kept.
     """
-    runs = [(task, arm, seed) for task in config.tasks for arm in ARMS for seed in config.seeds]
-    wanted = [
-        Measurement(
-            f"{task}, {arm}, seed {seed}",
-            folder / f"{task}-{arm}-s{seed}.json",
-            _identity(config, task, arm, seed),
-            (config, task, arm, seed),
-        )
-        for task, arm, seed in runs
-    ]
+    runs = runs_of(config)
+    wanted = [measurement(config, folder, *run) for run in runs]
     with work_folder(folder, "mqar"):
         for run in wanted:
             run.refuse_other(free=("eval",))
@@ -64,21 +56,29 @@ def run_mqar(config: MqarConfig, folder: Path, echo: Callable[[str], None]) -> d
     return results
 
 
+def runs_of(config: MqarConfig) -> list[tuple[str, Arm, int]]:
+    """Return task, arm and seed of every training."""
+    return [(task, arm, seed) for task in config.tasks for arm in ARMS for seed in config.seeds]
+
+
+def measurement(config: MqarConfig, folder: Path, task: str, arm: Arm, seed: int) -> Measurement:
+    """Return a training with its scores, and where in a folder they are kept."""
+    return Measurement(
+        f"{task}, {arm}, seed {seed}",
+        folder / f"{task}-{arm}-s{seed}.json",
+        _identity(config, task, arm, seed),
+        (config, task, arm, seed),
+    )
+
+
 def _train_and_score(config: MqarConfig, task_name: str, arm: Arm, seed: int, device: str) -> dict[str, Any]:
     """Train one model and return its scores, one number per query."""
-    section, optimizer = config.tasks[task_name], config.optimizer
-    task = MqarTask(**section.model_dump())
-    model = Decoder(config.model.config(arm, section.vocab_size), seed=derive_seed(seed, "weights")).to(device)
-    objective = MqarObjective(
-        model,
-        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
-        Worker(0, 1, torch.device(device), lambda record: None),
-        task,
-        batch_size=optimizer.batch_size,
-        seed=derive_seed(seed, "mqar training"),
-    )
+    task = MqarTask(**config.tasks[task_name].model_dump())
+    worker = Worker(0, 1, torch.device(device), lambda record: None)
+    objective = objective_of(config, task_name, arm, seed, worker)
+    model = objective.model
     started = time.monotonic()
-    run_training(objective, optimizer)
+    run_training(objective, config.optimizer)
     model.eval()
     seconds = time.monotonic() - started
     conditions: dict[str, Any] = {}
@@ -97,6 +97,20 @@ def _train_and_score(config: MqarConfig, task_name: str, arm: Arm, seed: int, de
         "parameters": model.num_parameters(),
         "training_seconds": round(seconds, 1),
     }
+
+
+def objective_of(config: MqarConfig, task_name: str, arm: Arm, seed: int, worker: Worker) -> MqarObjective:
+    """Return what a worker trains: an arm's model on a task, before its first step."""
+    section, optimizer = config.tasks[task_name], config.optimizer
+    model = Decoder(config.model.config(arm, section.vocab_size), seed=derive_seed(seed, "weights")).to(worker.device)
+    return MqarObjective(
+        model,
+        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
+        worker,
+        MqarTask(**section.model_dump()),
+        batch_size=optimizer.batch_size,
+        seed=derive_seed(seed, "mqar training"),
+    )
 
 
 def _results(config: MqarConfig, measured: Mapping[tuple[str, Arm, int], Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from swarm.record.tally import Tally
 
 COMMANDS = [
     "run",
+    "check",
     "baseline",
     "compare",
     "watch",

@@ -105,3 +105,12 @@ def test_ray_is_tried_as_a_run_would_start_it_and_says_what_a_run_would(monkeypa
     assert (
         "/dev/null/ray, which cannot be written (Not a directory); set RAY_TMPDIR to a folder that can" in found.detail
     )
+
+
+def test_a_recipe_that_only_starts_from_a_checkpoint_does_not_make_it(root):
+    """Failed at a7f87d3: the first recipe that mentions the name was given, such as the one that lacks it."""
+    folder = root / "experiments"
+    (folder / "p.yaml").write_text(EXPERIMENT)
+    (folder / "train_a.yaml").write_text("init: policies/agent-1\nout: policies/agent-2\n")
+    (folder / "train_b.yaml").write_text("out: policies/agent-1\n")
+    assert findings(root)["model agent-1"].remedy == f"swarm train {folder / 'train_b.yaml'}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Lab:
 
     def __call__(self, *stages: Any, config: LabConfig | None = None) -> list[str]:
         self.lines = []
-        run_lab(config or lab(), self.beside, self.folder, stages, self.lines.append, lambda *_: nullcontext())
+        run_lab(config or lab(), self.beside, self.folder, stages, self.lines.append)
         return self.lines
 
 
