@@ -7,13 +7,14 @@
 """
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from swarm.console import stderr_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -187,13 +188,12 @@ _display = _Display()
 def is_terminal() -> bool:
     """Return whether bars can be drawn: whether the standard error is a terminal that moves its cursor."""
     try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+        return bool(stderr_console().is_interactive)
     except (AttributeError, ValueError):  # none, or closed
         return False
 
 
 def _bars() -> "Progress":
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
@@ -205,7 +205,7 @@ def _bars() -> "Progress":
         TextColumn("{task.description}", markup=False),
         BarColumn(20),
         Pace(),
-        console=Console(stderr=True),
+        console=stderr_console(),
         transient=True,
         auto_refresh=False,
         # Lines of this process go above the bars; but what is written into a file must not end up on the terminal.
