@@ -64,12 +64,12 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
 class SplitNumbersWorld(ExpressionWorld):
     """Hidden-profile puzzle: tiles are split over two groups of agents; all tiles together must make the target.
 
-    Agent a0, a2, ... hold the first half, a1, a3, ... the second. Observation: `half 3 7 11 target 145` (view `full`:
-    `tiles 2 3 4 7 9 11 target 145`). A free action is an expression that uses every tile of the own half once; its
+    Agent a0, a2, ... hold the first half, a1, a3, ... the second. Observation: `half 3 7 11 target 154` (view `full`:
+    `tiles 2 3 4 7 9 11 target 154`). A free action is an expression that uses every tile of the own half once; its
     value is posted. A composed action adds one whole number that the other half posted in an earlier tick, such as
-    `100+(3+7)*...`; it solves the puzzle when it equals the target. The world never joins posted values by itself,
+    `110+(2+9)*4`; it solves the puzzle when it equals the target. The world never joins posted values by itself,
     so a solution needs an agent that makes a wanted value on purpose; that agent earns 1. Reports: `half 3 7 11 made
-    45`. Directives this world's coordinators give: `100+[45]`, make 45 from your tiles to complete a posted 100.
+    110`. Directives this world's coordinators give: `110+[44]`, make 44 from your tiles to complete a posted 110.
     """
 
     id: ClassVar[str] = "split-numbers-v0"

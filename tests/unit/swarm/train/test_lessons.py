@@ -20,8 +20,8 @@ pytestmark = pytest.mark.thorough
 GOLDEN: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "golden_texts.json").read_text())
 """World and task -> hashes of the texts of today's recipes.
 
-They were those of the shipped weights (commit 30f1890) until split-numbers counted halves in whole numbers: sums of floats
-had broken ties another way from CPU to CPU, in at most 1.6 % of the examples (experiments/LOG.md, 2026-11-29).
+They were those of the shipped weights (commit 30f1890) until split-numbers counted halves in whole numbers: sums of
+floats had broken ties another way from CPU to CPU, in at most 1.6 % of the examples (experiments/LOG.md, 2026-11-29).
 """
 
 
