@@ -21,6 +21,7 @@ EXPERIMENT = (
 
 
 def test_runs_and_comparisons_that_start_together(tmp_path: Path) -> None:
+    """Failed at a7f87d3: one comparison met the run of the other half made."""
     (tmp_path / "x.yaml").write_text(EXPERIMENT)
     lines = ["run x.yaml --no-live"] * 2 + ["compare x.yaml --out c"] * 2
     commands = [[sys.executable, "-m", "swarm.cli", *line.split()] for line in lines]
