@@ -167,5 +167,5 @@ def test_tasks_that_die_for_memory_say_so(kills: list[int], monkeypatch: pytest.
         exceptions=SimpleNamespace(RayError=RayError),
     )
     monkeypatch.setitem(sys.modules, "ray", fake)
-    with pytest.raises(SwarmError, match="^measuring a ran out of memory: close other programs, or take a"):
+    with pytest.raises(SwarmError, match=r"^measuring a ran out of memory: close other programs, or take a"):
         run_tasks(print, [("a",)], lambda index, found: None, titles=["measuring a"], device="cpu")
