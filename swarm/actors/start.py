@@ -144,11 +144,12 @@ def _connect(address: str | None, setting: str) -> None:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",  # whatever network, proxy or firewall there is
             "_temp_dir": str(temp_folder()),
-            "job_config": _job(),
             **_store(),
         }
     else:
         _look(address, setting)
+    if not (address or "").startswith("ray://"):
+        settings["job_config"] = _job()
     ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **settings)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes.hosts import host_spec
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
 
 from swarm import machine
 from swarm.actors import pool as ray_pool
 from swarm.actors import vllm_engine
 from swarm.actors.pool import RayPool
+from swarm.actors.ray_tasks import run_tasks
 from swarm.actors.vllm_engine import VllmServer
 from swarm.backends.protocol import TextRequest
 from swarm.config.experiment import AgentsConfig
@@ -147,3 +149,23 @@ def test_an_engine_that_dies_for_memory_says_so(kills: list[int], monkeypatch: p
     ):
         server.answers(calls, None, None)
     assert told.count("engine_death") == 3
+
+
+def test_tasks_that_die_for_memory_say_so(kills: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed at a7f87d3: "failed: The worker died unexpectedly ..." and where Ray keeps its logs."""
+
+    def get(reference: Any) -> Any:
+        kills[0] += 1
+        raise WorkerCrashedError
+
+    fake = SimpleNamespace(
+        is_initialized=lambda: True,
+        cluster_resources=dict,
+        remote=lambda **_: lambda work: SimpleNamespace(remote=lambda *_: "task"),
+        wait=lambda waiting, num_returns: (waiting, []),
+        get=get,
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with pytest.raises(SwarmError, match=r"^measuring a ran out of memory: close other programs, or take a"):
+        run_tasks(print, [("a",)], lambda index, found: None, titles=["measuring a"], device="cpu")
