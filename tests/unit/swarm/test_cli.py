@@ -296,7 +296,7 @@ def test_every_long_command_says_after_ctrl_c_what_it_does_next_time(
     """Failed at a7f87d3 for mqar, data, models and export."""
     monkeypatch.setattr("swarm.commands.mqar.named_file", lambda file, *_: (file, SimpleNamespace(name="m")))
     monkeypatch.setattr("swarm.commands.data.named_file", lambda file, *_: (file, SimpleNamespace(name="d")))
-    provide(module, **{function: lambda *_, **__: raising(KeyboardInterrupt())(), "summary": None})
+    provide(module, **{function: lambda *_, **__: raising(KeyboardInterrupt())(), "summary": None, "KNOWN": {}})
     assert swarm(*command) == 130
     assert capsys.readouterr().err == f"stopped; the same command {how}\n"
 

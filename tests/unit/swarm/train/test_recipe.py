@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swarm import cli
-from swarm.train.lora import _maker
+from swarm.config.shipped import maker_of
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, load_recipe
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -104,4 +104,4 @@ def test_files_beside_a_recipe_that_are_no_recipes_are_passed_over(tmp_path: Pat
     (tmp_path / "a.yaml").write_bytes(b"\xff")
     (tmp_path / "b.yaml").mkdir()
     (tmp_path / "c.yaml").write_text("out: there\n")
-    assert _maker(tmp_path / "there", tmp_path) == tmp_path / "c.yaml"
+    assert maker_of(tmp_path / "there", tmp_path) == tmp_path / "c.yaml"
