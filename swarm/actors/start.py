@@ -232,8 +232,8 @@ def _surroundings(address: str | None) -> Iterator[None]:
         yield
         return
     check_temp_folder()
-    # Its own token, since the folder in which Ray would keep one may not be writable, or there is no home.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):  # where Ray would keep its token
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     hidden = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
     try:
         yield

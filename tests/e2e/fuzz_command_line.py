@@ -68,6 +68,7 @@ COMMANDS: dict[str, list[str]] = {
     "worlds": ["--check", "--set"],
     "settings": ["--schema", "--page"],
     "doctor": ["--ray"],
+    "check": ["--set"],
     "models": ["fetch", "list"],
     "memory": ["show"],
     "data": ["exact-match"],

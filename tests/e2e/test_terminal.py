@@ -84,7 +84,7 @@ def test_help_and_mistakes_are_told_on_any_terminal(folder, environment):
     assert b"doctor" in told.stdout
     refused = shell(folder, "swarm run --sede 3", **environment)
     assert refused.returncode == 2
-    assert b"No such option" in refused.stderr
+    assert b"error: no such option" in refused.stderr
     assert b"Traceback" not in refused.stderr
     if environment is ASCII:
         assert told.stdout.isascii()

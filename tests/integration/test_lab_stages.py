@@ -89,6 +89,7 @@ def begin_like(whole: Path, root: Path) -> Path:
     root.mkdir(exist_ok=True)
     shutil.copy(whole / "texts.txt", root / "texts.txt")
     shutil.copytree(whole / "lab" / "data", root / "lab" / "data")
+    shutil.copy(whole / "lab" / "lock", root / "lab")  # it says whose the folder is
     return root
 
 

@@ -70,12 +70,13 @@ def test_no_address_is_a_ray_of_its_own_whatever_the_environment_says(ray: MakeR
     """Failed at a7f87d3: RAY_ADDRESS, or the file that a running cluster leaves, was joined."""
     for name in start._ELSEWHERE:
         monkeypatch.setenv(name, "10.0.0.1:6379")
+    monkeypatch.delenv("HOME")
     seen = ray()
     assert start_ray()
     assert (seen["address"], seen["_node_ip_address"], seen["num_cpus"]) == ("local", "127.0.0.1", start.cores())
     assert not set(start._ELSEWHERE) & set(seen["environ"])
     assert all(os.environ[name] == "10.0.0.1:6379" for name in start._ELSEWHERE)  # only while Ray starts
-    assert len(seen["environ"]["RAY_AUTH_TOKEN"]) == 64  # otherwise Ray writes one into a home that may not be there
+    assert len(seen["environ"]["RAY_AUTH_TOKEN"]) == 64  # Ray keeps one at home, and there is none
 
 
 def test_ray_gets_half_a_cpu_as_one_and_a_store_that_the_container_holds(ray: MakeRay, monkeypatch: Any) -> None:
