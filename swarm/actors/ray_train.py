@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 GAVE_UP = "gave-up.txt"
+ABORT_S = 30.0
+"""How long a controller may take to end its workers and give back what it holds."""
+
 MAX_FAILURES = 3
 """Deaths of workers after which a training ends."""
 
@@ -108,6 +111,8 @@ def run_workers(
             raise SwarmError(f"training failed: {last_line(error)}; {kept}") from error
         finally:  # a Ray that was there before would train on
             if trainer.controller is not None:
+                with contextlib.suppress(Exception):  # one that ends does not answer
+                    ray.get(trainer.controller.abort.remote(), timeout=ABORT_S)
                 with contextlib.suppress(Exception):
                     ray.kill(trainer.controller)
     if (folder / GAVE_UP).exists():
