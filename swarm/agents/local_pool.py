@@ -14,6 +14,9 @@ from swarm.backends.protocol import TextModel
 from swarm.config.engine import OpenAIEngine
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 
+_CLOSE_S = 2.0
+"""How long the end waits for a call: a process that exits in the middle of one is aborted by torch's own threads."""
+
 
 class LocalPool:
     """Runs all calls on one host in a worker thread.
@@ -61,6 +64,6 @@ class LocalPool:
 
     def close(self) -> None:
         """Stop the worker thread, and let go of what answers from elsewhere."""
-        self._worker.stop()
         for model in self._remote.values():
             model.close()
+        self._worker.stop(_CLOSE_S)

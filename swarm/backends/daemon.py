@@ -18,7 +18,8 @@ class DaemonThread:
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while job := self._jobs.get():
@@ -35,6 +36,7 @@ class DaemonThread:
         self._jobs.put((call, outcome))
         return outcome
 
-    def stop(self) -> None:
-        """End the thread once it has returned from what it does."""
+    def stop(self, wait_s: float = 0.0) -> None:
+        """End the thread once it has returned from what it does, and wait for that, at most so long."""
         self._jobs.put(None)
+        self._thread.join(wait_s)
