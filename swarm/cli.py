@@ -46,7 +46,7 @@ from swarm.commands import (
 from swarm.console import UnreadError, settle
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.machine import shortage
-from swarm.signals import Stopped, stop_by_signals
+from swarm.signals import stop_by_signals, stopped_by
 from ulm.caches import settle_caches
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"
@@ -101,10 +101,12 @@ def _bounded(command: Callable[..., None]) -> Callable[..., None]:
 
 def _explain(error: BaseException) -> int:
     """Print what the user needs to know about `error` and return the exit code."""
+    if number := stopped_by():  # libraries wrap what a handler raises
+        return 128 + number
     if isinstance(error, UnreadError):
         return 0
     if isinstance(error, KeyboardInterrupt):
-        return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
+        return 128 + signal.SIGINT
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     protocol = sys.modules.get("worlds.protocol")  # not loaded: then no WorldError can have been raised
@@ -181,7 +183,8 @@ def main() -> None:
     stop_by_signals()
     settle_caches()
     try:
-        sys.exit(app(prog_name="swarm", standalone_mode=False) or 0)
+        code = app(prog_name="swarm", standalone_mode=False) or 0
+        sys.exit(128 + number if code and (number := stopped_by()) else code)
     except typer.Abort:
         sys.exit(1)
     except Exception as error:  # beside the commands: a wrong option, help that cannot be written

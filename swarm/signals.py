@@ -15,27 +15,29 @@ _SAME_S = 5.0
 """A second signal within this time is the same wish: kernel and shell both tell that the terminal is gone."""
 
 
+_received: list[int] = []
+
+
 class Stopped(KeyboardInterrupt):
-    """A signal ends this command.
+    """A signal ends this command; `stopped_by` says which, whatever became of this on its way up."""
 
-    Attributes:
-        number: of the signal.
-    """
 
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+def stopped_by() -> int | None:
+    """Return the number of the signal that ends this command, None where none has come."""
+    return _received[0] if _received else None
 
 
 def stop_by_signals() -> None:
     """Let SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored (`nohup`) stays so."""
     last_s = float("-inf")
+    _received.clear()
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal last_s
         before_s, last_s = last_s, time.monotonic()
         if last_s - before_s > _SAME_S:
-            raise Stopped(number)
+            _received.append(number)
+            raise Stopped
 
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -44,15 +46,9 @@ def stop_by_signals() -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Undo what a library does to handlers while it starts; processes that it starts outlive a lost terminal.
-
-    They end with us, after we have closed what is open.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone has a say in handlers
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in _STOPPING}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Undo what a library written in C does to handlers while it starts."""
+    is_main = threading.current_thread() is threading.main_thread()  # which alone has a say in handlers
+    handlers = {number: signal.getsignal(number) for number in _STOPPING if is_main}
     try:
         yield
     finally:
