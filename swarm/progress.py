@@ -103,7 +103,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Tell a line beside what a command prints."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or none at all: nobody reads it
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
@@ -221,7 +222,7 @@ def progress(
     *,
     done: float = 0,
     poll: Callable[[], float] | None = None,
-    say: Callable[[str], None] | None = _to_stderr,
+    say: Callable[[str], None] | None = to_stderr,
 ) -> Iterator[Work]:
     """Show a piece of work for as long as the `with` block lasts; arguments as of `Work`, `done` before it began."""
     work = Work(title, total, unit, say, poll, done, before=done)

@@ -25,6 +25,7 @@ from swarm.children import python_path
 from swarm.config.training import split_address
 from swarm.errors import SwarmError
 from swarm.machine import cores, is_out_of_memory, memory_bytes
+from swarm.progress import to_stderr
 from swarm.signals import kept
 
 LIMIT_S = 90.0
@@ -121,9 +122,7 @@ def named(what: str, limit_s: float) -> Iterator[None]:
     """Say on stderr what is waited for, where that takes more than some seconds."""
 
     def say() -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed, or none
-            sys.stderr.write(f"waiting for {what}, at most {limit_s:g} s\n")
-            sys.stderr.flush()
+        to_stderr(f"waiting for {what}, at most {limit_s:g} s")
 
     timer = Timer(NOTICE_S, say)
     timer.daemon = True

@@ -6,7 +6,6 @@ with the machine's means to run it, is found here, before there is a run folder.
 
 import importlib.util
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
 from swarm.files import path_in, read_text
-from swarm.progress import progress
+from swarm.progress import progress, to_stderr
 from swarm.prompt import STOP
 
 PROBE_TOKENS = 32
@@ -258,8 +257,8 @@ def _endpoint(found: LoadedModels, whose: str, config: ExperimentConfig, base_di
 
     def on_event(kind: str, **facts: Any) -> None:
         found.events.append((kind, {"whose": whose, **facts}))
-        if kind == "endpoint_waits" and sys.stderr is not None:
-            sys.stderr.write(f"waiting for the endpoint {facts['url']}: {facts['detail']}\n")
+        if kind == "endpoint_waits":
+            to_stderr(f"waiting for the endpoint {facts['url']}: {facts['detail']}")
 
     engine, text = getattr(config, whose).engine, None
     if engine.tokenizer is not None:

@@ -8,7 +8,6 @@ for it nor ends with it. It refuses to know what is drawn (`swarm.view.dashboard
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -87,7 +86,7 @@ class Watcher:
             if self.live:
                 sys.stdout.write(_RESTORE)
             why = f"signal {-code}" if code < 0 else f"exit code {code}"
-            again = f"swarm watch {shlex.quote(str(self.run_dir))}"
+            again = command("watch", str(self.run_dir))
             typer.echo(f"the live view has died ({why}); the run goes on: {again}", err=True)
 
     def end(self, patience_s: float) -> None:
