@@ -127,6 +127,15 @@ class Delta:
         if base is not None and self.base and base != self.base:
             raise DeltaError(f"this delta was learned beside other weights ({self.base[:12]}, here {base[:12]})")
 
+    def with_rows(self, ids: Sequence[int]) -> "Delta":
+        """Return the same delta in which the rows of these tokens, too, may change; new ones are 0."""
+        there = {int(token): row for token, row in zip(self.ids_E, self.rows_EC, strict=True)}
+        chosen = sorted({*there, *ids})
+        zero_C = torch.zeros(self.rows_EC.shape[1])
+        rows = [there.get(token, zero_C) for token in chosen]
+        ids_E = torch.tensor(chosen, dtype=torch.int64)
+        return Delta(self.factors, ids_E, torch.stack(rows) if rows else self.rows_EC, self.base)
+
     def added(self) -> dict[str, Tensor]:
         """Return what is added to each weight, (N, K), the embedding's rows left out."""
         return {name: b_NR @ a_RK for name, (a_RK, b_NR) in self.factors.items()}
