@@ -53,7 +53,7 @@ class DeltaReader(MemoryReader):
         name = handle.version[0]
         found = self._open.pop(name, None)
         if found is None:
-            found = Delta.from_bytes(bytes(handle.packed().content))  # type: ignore[arg-type]
+            found = Delta.from_bytes(bytes(handle.packed().content))
             found.refuse_other(self.engine.model)
             if found.sha256 != name:
                 raise ValueError(f"the file of delta {name[:12]} holds another one")

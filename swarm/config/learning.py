@@ -34,6 +34,9 @@ class TestSettings(Section):
     """Held-out examples of what the base was taught, or where it has no lessons, prompts of earlier episodes with the
     base's own greedy answers; 0 for none."""
 
+    kinds: list[str] = Field(default_factory=list)
+    """Kinds of the lessons' examples that the probe has; an empty list takes all in which puzzles are held out."""
+
     drop: float = Field(0.02, ge=0, le=1)
     """How far the share of right answers to the probe may fall below that of the base."""
 

@@ -133,8 +133,8 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
     settings, tokens = task.settings.test, 0
     found: list[TestEntry] = []
     if taught is not None and settings.probe:
-        before = first_score(checkpoint, taught, settings.probe)
-        after = score(checkpoint, delta, taught, settings.probe)
+        asked = taught, settings.probe, tuple(settings.kinds)
+        before, after = first_score(checkpoint, *asked), score(checkpoint, delta, *asked)
         found.append(at_most_below("probe", before.share, after.share, settings.drop, len(after.right)))
         tokens += before.tokens + after.tokens
     kl, n = distance(checkpoint, delta, task.samples.kinds.get("own", ()))
@@ -148,8 +148,8 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
 
 
 def _entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:
-    numbers = {"before": round(before, 4), "after": round(after, 4), "limit": round(limit, 4)}
-    return TestEntry(name=name, n=n, passed=passed, **numbers)
+    before, after, limit = round(before, 4), round(after, 4), round(limit, 4)
+    return {"name": name, "before": before, "after": after, "limit": limit, "n": n, "passed": passed}
 
 
 def at_most_below(name: str, before: float, after: float, limit: float, n: int) -> TestEntry:

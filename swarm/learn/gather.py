@@ -223,7 +223,7 @@ class Gatherer:
             mean = sum(call.reward for call in some) / len(some)
             for call in some:
                 mixed[tick, call.key[2]] = (1 - team) * call.reward + team * mean
-        gains: Counter[str] = Counter()
+        gains: dict[str, float] = defaultdict(float)
         later: dict[tuple[int, str], float] = {}
         for call in reversed(mine):
             gains[call.key[2]] += mixed[call.key[1], call.key[2]]

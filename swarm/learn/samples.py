@@ -73,10 +73,8 @@ def draw(samples: Samples, settings: LearningConfig, seed: int) -> list[list[Sam
     own = _passes(list(samples.kinds.get("own", ())), rng) if settings.method == "grpo" else None
     batches = []
     for _ in range(settings.steps if parts else 0):
-        batch = []
-        for kind in rng.choices(kinds, weights, k=settings.batch):
-            batch.append(next(own) if own is not None and kind == "own" else rng.choice(samples.kinds[kind]))
-        batches.append(batch)
+        drawn = rng.choices(kinds, weights, k=settings.batch)
+        batches.append([next(own) if own and kind == "own" else rng.choice(samples.kinds[kind]) for kind in drawn])
     return batches
 
 

@@ -151,7 +151,7 @@ class _Loss:
             part = samples[at : at + BATCH]
             tensors = self._collated(part)
             wanted_BT = tensors["labels"] != IGNORE
-            logs = (-self._nats(tensors, wanted_BT)).split(wanted_BT.sum(1).tolist())
+            logs = (-self._nats(tensors, wanted_BT)).split(wanted_BT.sum(1).tolist())  # type: ignore[no-untyped-call]
             self._old |= {sample[:2]: found.clone() for sample, found in zip(part, logs, strict=True)}
 
     def backward(self, batch: Sequence[Sample]) -> tuple[float, int]:

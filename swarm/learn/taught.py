@@ -48,10 +48,19 @@ class Taught(NamedTuple):
             return None
         return cls(recipe["world"], recipe["task"])
 
-    def probe(self, count: int) -> list[Example]:
-        """Return held-out examples of all kinds in which puzzles are held out, in turn."""
+    def probe(self, count: int, wanted: Sequence[str] = ()) -> list[Example]:
+        """Return held-out examples, their kinds in turn: those that are wanted, or all in which puzzles are held out.
+
+        Raises:
+            SwarmError: there is no such kind.
+        """
         open_lessons = lessons.open_lessons(*self)
         kinds = [kind for kind in open_lessons.tasks[self.task] if kind not in open_lessons.practice]
+        if unknown := [kind for kind in wanted if kind not in kinds]:
+            raise SwarmError(
+                f"learning.test.kinds: {unknown[0]!r} is no kind of {self.task}; there are: {', '.join(kinds)}"
+            )
+        kinds = list(wanted) or kinds
         return [
             lessons.held_out_example(*self, kinds[number % len(kinds)], _SEED, number // len(kinds))
             for number in range(count if kinds else 0)
@@ -74,18 +83,20 @@ class Scored(NamedTuple):
         return sum(self.right) / max(1, len(self.right))
 
 
-def score(checkpoint: Checkpoint, delta: Delta | None, taught: Taught, count: int) -> Scored:
-    """Return how a base with a delta does on its probe, greedily."""
-    examples = taught.probe(count)
+def score(
+    checkpoint: Checkpoint, delta: Delta | None, taught: Taught, count: int, kinds: tuple[str, ...] = ()
+) -> Scored:
+    """Return how a base with a delta does on its probe, greedily; arguments as of `Taught.probe`."""
+    examples = taught.probe(count, kinds)
     said, tokens = answers(checkpoint, delta, [lessons.pair(example)[1] for example in examples])
     judge = lessons.open_lessons(*taught).judge
     return Scored(tuple(judge(example, text) for example, text in zip(examples, said, strict=True)), tokens)
 
 
 @lru_cache(maxsize=2)
-def first_score(checkpoint: Checkpoint, taught: Taught, count: int) -> Scored:
+def first_score(checkpoint: Checkpoint, taught: Taught, count: int, kinds: tuple[str, ...] = ()) -> Scored:
     """Return how the base does on its probe before it learned anything."""
-    return score(checkpoint, None, taught, count)
+    return score(checkpoint, None, taught, count, kinds)
 
 
 @lru_cache(maxsize=2)

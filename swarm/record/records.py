@@ -180,7 +180,7 @@ class End(_Chained):
 
 @_exact
 class EvidenceEntry(TypedDict):
-    """What a change was made from: first and last `seq` of the records, a hash of what was taken from them, how much."""
+    """What a change was made from: first and last `seq` of the records, and a hash and counts of what they gave."""
 
     records: list[int]
     digest: str
