@@ -26,7 +26,6 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
-from swarm.actors.start import named
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ChatFormat, ModelFolder
@@ -327,10 +326,7 @@ class VllmServer:
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
         self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            with (
-                named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S),
-                progress(f"starting vLLM with {self.folder.name}"),
-            ):
+            with progress(f"starting vLLM with {self.folder.name}", limit_s=START_TIMEOUT_S):
                 self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()
