@@ -24,7 +24,8 @@ from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header
 from swarm.record.outcomes import read_run
 from swarm.record.records import Record
 from swarm.record.telemetry import TelemetryWriter
-from swarm.run.runner import host_spec, world_of
+from swarm.run.episode import world_of
+from swarm.run.runner import host_spec
 from swarm.run.steering import Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours

@@ -18,9 +18,9 @@ from swarm.messages import CallKey
 from swarm.record.folder import base_dir_of, needing_base, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick
-from swarm.run.episode import Episode, follow, open_world
+from swarm.run.episode import Episode, follow, world_of
 from swarm.run.topology import neighbours
-from worlds.protocol import Briefing, World
+from worlds.protocol import Briefing
 from worlds.registry import load_playbook
 
 
@@ -88,7 +88,7 @@ class Retelling:
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
         with needing_base(run_dir, self.base_dir):
-            agents = self._world().possible_agents
+            agents = world_of(self.config, self.base_dir).possible_agents
             self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
         known = load_playbook(self.config.world.id) is not None
         self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
@@ -99,13 +99,10 @@ class Retelling:
         Raises:
             SwarmError: the world goes another way than recorded.
         """
-        follow(record, self.live, lambda index, *level: Episode(index, self.config, self._world(), *level))
+        config, base_dir = self.config, self.base_dir
+        follow(record, self.live, lambda index, *level: Episode(index, config, world_of(config, base_dir), *level))
         for memory in self.memories:
             memory.fold(record)
-
-    def _world(self) -> World:
-        world, limit_s = self.config.world, self.config.faults.call_timeout_s
-        return open_world(world.id, self.config.agents.count, world.options, self.base_dir, limit_s, world.contained_mb)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""

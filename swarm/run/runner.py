@@ -36,12 +36,11 @@ from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_
 from swarm.record.records import FORMAT
 from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
-from swarm.run.episode import open_world
+from swarm.run.episode import world_of
 from swarm.run.remote import start_remote
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
-from worlds.protocol import World
 from worlds.results import WorldFaultError
 
 Announce = Callable[[Path], None]
@@ -286,12 +285,6 @@ def _make_pool(
     from swarm.actors.pool import RayPool
 
     return RayPool(spec, models.shared, telemetry.emit, make_remote)
-
-
-def world_of(config: ExperimentConfig, base_dir: Path) -> World:
-    """Return the world of an experiment, not reset yet."""
-    world, limit_s = config.world, config.faults.call_timeout_s
-    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:
