@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from swarm.machine import limit_threads
+from swarm.process.machine import limit_threads
 
 if TYPE_CHECKING:
     from swarm.compare.runs import compare_arms

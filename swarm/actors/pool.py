@@ -23,9 +23,9 @@ from swarm.agents.host import MEMORY_REMEDY, Host, HostSpec, SharedModel, TokenC
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import TransformersEngine
 from swarm.errors import Outage, SwarmError, first_line, last_line
-from swarm.machine import OomWatch, memory_full
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.progress import counted
+from swarm.process.machine import OomWatch, memory_full
+from swarm.process.progress import counted
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0

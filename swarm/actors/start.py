@@ -20,12 +20,12 @@ from socket import create_connection
 from typing import Any
 
 from swarm.backends.daemon import DaemonThread
-from swarm.children import python_path
 from swarm.config.training import split_address
 from swarm.errors import SwarmError
-from swarm.machine import cores, is_out_of_memory, memory_bytes
-from swarm.progress import progress
-from swarm.signals import kept
+from swarm.process.children import python_path
+from swarm.process.machine import cores, is_out_of_memory, memory_bytes
+from swarm.process.progress import progress
+from swarm.process.signals import kept
 
 LIMIT_S = 90.0
 CONNECT_S = 5.0

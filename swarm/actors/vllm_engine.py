@@ -33,8 +33,8 @@ from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import Outage, SwarmError, first_line
-from swarm.machine import OomWatch, cores, memory_full
-from swarm.progress import progress
+from swarm.process.machine import OomWatch, cores, memory_full
+from swarm.process.progress import progress
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256

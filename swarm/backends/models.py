@@ -16,10 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from swarm import machine
 from swarm.backends.thoughts import is_mark
 from swarm.errors import SwarmError, first_line
 from swarm.files import path_in, read_text
+from swarm.process import machine
 from swarm.text import without
 from ulm.files import sha256
 from ulm.tokenizer import Tokenizer

@@ -18,8 +18,8 @@ from swarm.agents.models import LoadedModels
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
-from swarm.machine import memory_bytes
-from swarm.progress import duration, progress
+from swarm.process.machine import memory_bytes
+from swarm.process.progress import duration, progress
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header
 from swarm.record.outcomes import read_run
 from swarm.record.records import Record

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from swarm.console import stderr_console
+from swarm.process.console import stderr_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

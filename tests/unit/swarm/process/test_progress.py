@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from swarm import progress as shown
-from swarm.progress import EVERY_S, NOTICE_S, counted, duration, progress, show_as
+from swarm.process import progress as shown
+from swarm.process.progress import EVERY_S, NOTICE_S, counted, duration, progress, show_as
 
 
 class Terminal(io.StringIO):
