@@ -15,7 +15,6 @@ from fakes.endpoint import Endpoint, lists
 from fakes.tiny_lab import lab
 from fakes.toy_run import toy_config, write_toy_run
 
-from swarm import cli
 from swarm.check import Plan, check_file, kind_of
 from swarm.check import measure as measuring
 from swarm.config.document import read_document
@@ -265,17 +264,6 @@ def test_an_evaluation_lists_every_file_that_it_lacks(monkeypatch: pytest.Monkey
     plan = checked({**data, "faq": {"unanswerable": "odd.json"}}, "distraction.distances=[50]")
     for part in ("swarm models fetch", "facts.yaml", "text.txt", "odd.json"):
         assert [line for line in plan.missing if part in line], part
-
-
-@pytest.fixture
-def swarm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(str(caught.value.code or 0))
-
-    return call
 
 
 def test_the_command_ends_with_the_one_that_runs_the_file_or_with_2(
