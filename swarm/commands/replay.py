@@ -24,7 +24,7 @@ def replay(
 
     run_dir = existing_run(run_folder)
 
-    from swarm.console import end_unread
+    from swarm.process.console import end_unread
     from swarm.record.journal import JournalError
     from swarm.view.replay import ReplayError, transcript
 
@@ -40,7 +40,7 @@ def replay(
 
 
 def _check(run_dir: Path) -> None:
-    from swarm.progress import duration, progress
+    from swarm.process.progress import duration, progress
     from swarm.text import command
     from swarm.view.replay import replay_run
 

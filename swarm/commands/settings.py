@@ -163,11 +163,8 @@ def setting_lines(told: Iterable[Setting]) -> Iterator[str]:
 
 
 def _unknown(name: str, known: list[str]) -> SwarmError:
-    import difflib
+    from swarm.errors import SwarmError, did_you_mean
 
-    from swarm.errors import SwarmError
-
-    near = difflib.get_close_matches(name.lower(), known, n=1)
     sections = ", ".join(dict.fromkeys(path for path in known if path and "." not in path and path not in FILES))
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {sections}; other files: {_OTHERS}"
-    return SwarmError(f"no settings of the name '{name}'; {hint}")
+    hint = did_you_mean(name, known, f"; there are: {sections}; other files: {_OTHERS}")
+    return SwarmError(f"no settings of the name '{name}'{hint}")

@@ -18,7 +18,7 @@ from swarm.learn.accept import Outcome, StepTask, keep_delta
 from swarm.learn.gather import Gatherer, seed_of
 from swarm.learn.share import together
 from swarm.learn.workers import run_steps
-from swarm.progress import progress
+from swarm.process.progress import progress
 from swarm.record.change import Change
 from swarm.record.records import EvidenceEntry, Record
 from swarm.run.episode import world_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from swarm.agents.memory import AgentMemory
-from swarm.config.experiment import ExperimentConfig
+from swarm.config.experiment import ExperimentConfig, WorldConfig
 from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.messages import ActReply, DirectRequest
@@ -28,34 +28,26 @@ MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
 
 
-def open_world(
-    world_id: str,
-    num_agents: int,
-    options: Mapping[str, Any],
-    base_dir: Path,
-    limit_s: float = LIMIT_S,
-    contained_mb: int | None = None,
-) -> World:
+def open_world(world: WorldConfig, num_agents: int, base_dir: Path, limit_s: float = LIMIT_S) -> World:
     """Return a world that is not reset yet, whose answers are plain data or a `WorldFaultError`.
 
     Args:
-        world_id: which one.
+        world: which one, its options and where it runs; relative paths in options of type `Path` start from `base_dir`.
         num_agents: how many agents act in it.
-        options: its own; relative paths in options of type `Path` start from `base_dir`.
         base_dir: the folder of the experiment.
         limit_s: seconds that one answer may take.
-        contained_mb: the memory of the child interpreter that it runs in; None runs it in this process.
 
     Raises:
         SwarmError: there is no such world, or it refuses its options.
     """
+    options = world.options
     try:
-        fields = world_class(world_id).Options.model_fields
+        fields = world_class(world.id).Options.model_fields
         paths = {name for name, one in fields.items() if Path in (one.annotation, *get_args(one.annotation))}
         found = {
             name: str(path_in(base_dir, options[name])) for name in sorted(paths) if isinstance(options.get(name), str)
         }
-        return open_checked(world_id, num_agents, {**options, **found}, limit_s, contained_mb)
+        return open_checked(world.id, num_agents, {**options, **found}, limit_s, world.contained_mb)
     except WorldError as error:
         raise SwarmError(str(error)) from error
 
@@ -68,8 +60,7 @@ def start_of(config: ExperimentConfig, index: int, level: int) -> tuple[int, dic
 
 def world_of(config: ExperimentConfig, base_dir: Path) -> World:
     """Return the world of an experiment, not reset yet."""
-    world, limit_s = config.world, config.faults.call_timeout_s
-    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
+    return open_world(config.world, config.agents.count, base_dir, config.faults.call_timeout_s)
 
 
 class Episode:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swarm.config.experiment import WorldConfig
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of, needing_base
 from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, state_hash
@@ -145,7 +146,7 @@ class _Replayer:
     def _read_config(self, header: Header) -> None:
         config = header["config"]
         try:
-            self.world_id, self.options = str(config["world"]["id"]), dict(config["world"]["options"])
+            self.world = WorldConfig(id=config["world"]["id"], options=config["world"]["options"])
             self.num_agents, self.seed = int(config["agents"]["count"]), int(config["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {error!r}") from error
@@ -160,10 +161,10 @@ class _Replayer:
         index, place = record["episode"], _place(record)
         if index in self.open:
             raise ReplayError(f"{place}: the episode began twice")
-        _follows(place, record, world=self.world_id, seed=derive_seed(self.seed, "world", index))
+        _follows(place, record, world=self.world.id, seed=derive_seed(self.seed, "world", index))
         try:
             with needing_base(self.path.parent, self.base_dir):
-                world = open_world(self.world_id, self.num_agents, self.options, self.base_dir)
+                world = open_world(self.world, self.num_agents, self.base_dir)
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
         options = {"episode": index, "level": record["level"]}

@@ -100,9 +100,14 @@ class ExpressionWorld(OrderedWorld):
 
     @staticmethod
     def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
-        """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself."""
+        """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself.
+
+        The answer is the expression with its operands in order: of the many ways to write one idea, one is learned.
+        """
         match, value = _SEEN.fullmatch(observation), made(info)
-        return [] if match is None or value is None else [(f"tiles{match['tiles']} target {value}", action.strip())]
+        if match is None or value is None:
+            return []
+        return [(f"tiles{match['tiles']} target {value}", solver.canonical(action))]
 
     def goal(self) -> str:
         """Return the target."""
