@@ -16,10 +16,11 @@ from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
+from swarm.errors import SwarmError
 from swarm.learn.samples import Sample, Samples
 from swarm.process.progress import counted
 from swarm.prompt import STOP, agent_prompt
-from swarm.run.episode import Episode, start_of, world_of
+from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, World
@@ -289,7 +290,13 @@ class Gatherer:
             places = [(seed, {"episode": index, "level": 0}) for index, seed in enumerate(seeds)]
         for index, (seed, options) in enumerate(counted("exploring", places, len(places), "puzzles")):
             rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
-            yield from _attempts_at(world_of(config, self.base_dir), seed, options, explore.attempts, rng)
+            world = open_world(config.world, config.agents.count, self.base_dir, check=False)
+            try:
+                yield from _attempts_at(world, seed, options, explore.attempts, rng)
+            except Exception as error:  # it may be anybody's code
+                raise SwarmError(
+                    f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"
+                ) from error
 
 
 def _attempts_at(

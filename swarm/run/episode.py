@@ -21,14 +21,16 @@ from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
 from worlds.contained import open_checked
 from worlds.protocol import Info, Report, StepResult, World, WorldError
-from worlds.registry import world_class
+from worlds.registry import make, world_class
 from worlds.results import LIMIT_S, WorldFaultError
 
 MAX_RETRIES = 3
 """Illegal actions in a row after which an agent rests for one tick."""
 
 
-def open_world(world: WorldConfig, num_agents: int, base_dir: Path, limit_s: float = LIMIT_S) -> World:
+def open_world(
+    world: WorldConfig, num_agents: int, base_dir: Path, limit_s: float = LIMIT_S, *, check: bool = True
+) -> World:
     """Return a world that is not reset yet, whose answers are plain data or a `WorldFaultError`.
 
     Args:
@@ -36,6 +38,8 @@ def open_world(world: WorldConfig, num_agents: int, base_dir: Path, limit_s: flo
         num_agents: how many agents act in it.
         base_dir: the folder of the experiment.
         limit_s: seconds that one answer may take.
+        check: whether its answers are checked; without, it answers some three times as fast (measured on numbers-v0),
+            and raises whatever it raises. One that is contained is checked all the same.
 
     Raises:
         SwarmError: there is no such world, or it refuses its options.
@@ -47,6 +51,8 @@ def open_world(world: WorldConfig, num_agents: int, base_dir: Path, limit_s: flo
         found = {
             name: str(path_in(base_dir, options[name])) for name in sorted(paths) if isinstance(options.get(name), str)
         }
+        if not check and not world.contained:
+            return make(world.id, num_agents, {**options, **found})
         return open_checked(world.id, num_agents, {**options, **found}, limit_s, world.contained_mb)
     except WorldError as error:
         raise SwarmError(str(error)) from error
