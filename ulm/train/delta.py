@@ -41,7 +41,8 @@ class DeltaModel(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the model as the delta has them; those that it leaves alone are not among them."""
         found = {
-            name: self._weights[name] + b_NR @ a_RK for name, a_RK, b_NR in zip(self._names, self.a, self.b, strict=True)
+            name: self._weights[name] + b_NR @ a_RK
+            for name, a_RK, b_NR in zip(self._names, self.a, self.b, strict=True)
         }
         if len(self._ids_E):
             found["embed.weight"] = self._weights["embed.weight"].index_add(0, self._ids_E, self.rows)
