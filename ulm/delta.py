@@ -69,6 +69,11 @@ class Delta:
         """R, 0 for a delta of rows alone."""
         return max((a_RK.shape[0] for a_RK, _ in self.factors.values()), default=0)
 
+    @cached_property
+    def changes_nothing(self) -> bool:
+        """Whether every product of factors and every row is 0, as in a new delta."""
+        return not any(b_NR.any() for _, b_NR in self.factors.values()) and not self.rows_EC.any()
+
     def to_bytes(self) -> bytes:
         """Return it as safetensors; equal deltas give equal bytes."""
         return self._data or self._saved
