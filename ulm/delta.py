@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ulm.model import Decoder
 
-_IDS, _ROWS = "embed.ids", "embed.rows"
+_IDS, _ROWS, _BASE = "embed.ids", "embed.rows", "ulm-delta-of"
 
 
 class DeltaError(ValueError):
@@ -84,7 +84,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {"format": "ulm-delta", "base": self.base})
+        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in any order
 
     @cached_property
     def sha256(self) -> str:
@@ -174,7 +174,4 @@ def _base_of(data: bytes) -> str:
     import json
 
     length = int.from_bytes(data[:8], "little")
-    found = json.loads(data[8 : 8 + length])["__metadata__"]
-    if found.get("format") != "ulm-delta":
-        raise ValueError("the file holds other tensors")
-    return str(found["base"])
+    return str(json.loads(data[8 : 8 + length])["__metadata__"][_BASE])

@@ -188,9 +188,7 @@ def test_deltas_of_a_batch_are_put_beside_each_other_once(engine: Engine, monkey
         made.append(len(deltas))
         return real(deltas, model, dtype)
 
-    batch = [
-        GenerationRequest("abc", seed, 4, 1.0, delta=learned(engine.model, 4, 70 + seed % 3)) for seed in range(6)
-    ]
+    batch = [GenerationRequest("abc", seed, 4, 1.0, delta=learned(engine.model, 4, 70 + seed % 3)) for seed in range(6)]
     monkeypatch.setattr(DeltaStack, "of", spy)
     for _ in range(3):
         engine.generate(batch)
