@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
 
+NOTHING = "nothing to learn from: no attempt was right"
+
 
 def changes(run_dir: Path) -> list[dict[str, Any]]:
     return [dict(record) for record in read_records(run_dir / "journal.jsonl") if record["kind"] == "change"]
