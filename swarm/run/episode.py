@@ -60,6 +60,18 @@ def open_world(
         raise SwarmError(str(error)) from error
 
 
+def start_of(config: ExperimentConfig, index: int, level: int) -> tuple[int, dict[str, int]]:
+    """Return the seed and the options that an episode's world is reset with: those of its puzzle."""
+    kind, puzzle = "world" if index < config.episodes else "exam", config.puzzle_of(index)
+    return derive_seed(config.seed, kind, puzzle), {"episode": puzzle, "level": level}
+
+
+def world_of(config: ExperimentConfig, base_dir: Path) -> World:
+    """Return the world of an experiment, not reset yet."""
+    world, limit_s = config.world, config.faults.call_timeout_s
+    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
+
+
 class Episode:
     """A running episode.
 
@@ -78,10 +90,10 @@ class Episode:
         self, index: int, config: ExperimentConfig, world: World, level: int = 0, level_by: str = "default"
     ) -> None:
         self.index = index
-        self.config = config
+        self.config = config.of_episode(index)
         self.world = world
         self.level, self.level_by = level, level_by
-        self.seed = derive_seed(config.seed, "world", index)
+        self.seed, options = start_of(config, index, level)
         self.ticks = 0
         self.spent = Spent()
         self.reports: list[Report] = []
@@ -97,7 +109,7 @@ class Episode:
         self.history: dict[str, list[tuple[str, str]]] = {}
         self.illegal_streak: dict[str, int] = {}
         self.solution = ""
-        observations, infos = world.reset(self.seed, options={"episode": index, "level": level})
+        observations, infos = world.reset(self.seed, options=options)
         self.observations = {agent: observations[agent] for agent in world.possible_agents}
         self.goal = world.goal()
         self.first_state = state_hash(world.state())

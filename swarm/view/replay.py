@@ -90,7 +90,7 @@ def transcript(run_dir: Path, *, check: bool = False, prompts: bool = False) -> 
         ReplayError, SwarmError: as `replay_run`.
     """
     replayer = _Replayer(run_dir, check)
-    retelling = Retelling(run_dir) if prompts else None
+    retelling = Retelling.of_run(run_dir) if prompts else None
     for record in replayer.records():
         if retelling is not None:
             yield from map(printable, _say_prompts(record, retelling))
