@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import RunFolder
+from swarm.commands.options import RunFolder, Trust
 
 EXAMPLE = "swarm replay runs/puzzle-s1 --check"
 
@@ -17,6 +17,7 @@ def replay(
         bool, typer.Option("--check", help="Recompute every world state and verify the hash chain.")
     ] = False,
     prompts: Annotated[bool, typer.Option("--prompts", help="Tell what agents and coordinator read, too.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash."""
     from swarm.commands.run_folder import existing_run
