@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ulm.model import Decoder
 
 _IDS, _ROWS = "embed.ids", "embed.rows"
+_BASE = "ulm-delta of base"
 
 
 class DeltaError(ValueError):
@@ -79,7 +80,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {"format": "ulm-delta", "base": self.base})
+        return save(ready, {_BASE: self.base})  # one key: safetensors writes several in any order
 
     @cached_property
     def sha256(self) -> str:
@@ -170,6 +171,6 @@ def _base_of(data: bytes) -> str:
 
     length = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + length])["__metadata__"]
-    if found.get("format") != "ulm-delta":
+    if _BASE not in found:
         raise ValueError("the file holds other tensors")
-    return str(found["base"])
+    return str(found[_BASE])
