@@ -174,4 +174,7 @@ def _base_of(data: bytes) -> str:
     import json
 
     length = int.from_bytes(data[:8], "little")
-    return str(json.loads(data[8 : 8 + length])["__metadata__"][_BASE])
+    found = json.loads(data[8 : 8 + length])["__metadata__"]
+    if _BASE not in found:
+        raise ValueError("the file holds other tensors")
+    return str(found[_BASE])

@@ -91,9 +91,9 @@ class LongTermMemory(AgentMemory[LtmSection]):
             for kept in (self._held, self._calls, self._last):
                 kept.pop(self._home(record["episode"]), None)
         elif record["kind"] == "change" and record["memory"] == "delta" and record["accepted"]:
-            for home in (*self._held.values(), *self._calls.values()):
-                for agent in list(home) if record["agent"] is None else [record["agent"]]:
-                    home.pop(agent, None)
+            for calls in self._calls.values():  # what no call has written is not handed out
+                for agent in list(calls) if record["agent"] is None else [record["agent"]]:
+                    calls.pop(agent, None)
 
     def save(self, episode: int, tick: int) -> None:
         """Write what all agents of the episode remember."""

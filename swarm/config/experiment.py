@@ -8,6 +8,7 @@ files are read in `swarm.config.load`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -331,3 +332,21 @@ class ExperimentConfig(Section):
                 f"{self.agents.lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1"
             )
         return self
+
+
+def recorded_experiment(settings: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment that a journal's header tells; settings that are not in it are the defaults.
+
+    Args:
+        settings: logical ones. An endpoint's address, which has no default, is left open.
+
+    Raises:
+        ValidationError: they are none of this version.
+    """
+    data = dict(settings)
+    for whose in ("agents", "coordinator"):
+        section = data.get(whose)
+        engine = section.get("engine") if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and isinstance(engine, Mapping) and engine.get("kind") == "openai":
+            data[whose] = {**section, "engine": {"url": "http://not-on-record", **engine}}
+    return ExperimentConfig.model_validate(data)
