@@ -485,7 +485,7 @@ def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
 def test_replay_check_prints_the_hash_last(swarm, capsys):
     folder = Path("runs/demo-s0")
     folder.mkdir(parents=True)
-    config = {"seed": 0, "world": {"id": "numbers-v0", "options": {}}, "agents": {"count": 1}}
+    config = {"seed": 0, "world": {"id": "numbers-v0"}, "agents": {"count": 1, "engine": {"kind": "echo"}}}
     with JournalWriter(folder / "journal.jsonl") as journal:
         journal.append(header(**config))
         last = journal.append({**end(), "episodes": 0, "solved": 0, "tokens": 0})
