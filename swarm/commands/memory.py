@@ -61,30 +61,17 @@ def show(
 def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:
     """Show how what agents keep changed from round to round, and the curve of the probe of what they could do first."""
     from swarm.commands.run_folder import existing_run
+    from swarm.text import printable
     from swarm.view import changes
     from swarm.view.memory import view_changes
 
     folder = existing_run(run_folder)
     for each in _kinds(folder, kind):
         records = view_changes(folder, each, agent)
-        _print(
-            f"how {each} changed",
-            ("#round", "agent", "what came of it", "version", "#probe", "its curve", "kl", "tasks", "#tokens"),
-            [
-                (
-                    str(record["settings"]["round"] + 1) if "round" in record["settings"] else "",
-                    changes.who(record),
-                    changes.verdict(record),
-                    changes.short(record["result"] if record["accepted"] else record["parent"]),
-                    *changes.of_probe(record),
-                    changes.of_part(record, "kl"),
-                    changes.of_part(record, "tasks"),
-                    f"{record['cost'].get('tokens', 0):,}",
-                )
-                for record in records
-            ],
-            changes.summary(records),
-        )
+        typer.echo(changes.HEADING.rstrip())
+        for record in records:
+            typer.echo(printable(changes.in_columns(record)))
+        typer.echo(f"{each}: {changes.summary(records)}")
 
 
 def undo(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:

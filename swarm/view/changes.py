@@ -58,12 +58,23 @@ def of_part(record: ChangeRecord, name: str) -> str:
     return of_test(found).removeprefix(f"{name} ") if found else ""
 
 
-def of_probe(record: ChangeRecord) -> tuple[str, str]:
-    """Return the probe's score after it, and a bar of that length."""
-    found = next((entry for entry in record["tests"] if entry["name"] == "probe"), None)
-    if found is None:
-        return "", ""
-    return figure(found["after"]), "█" * round(20 * found["after"])
+_COLUMNS = "{:>5}  {:<8} {:<15} {:<12}  {:>5} {:<10}  {:<16}  {:>8}"
+HEADING = _COLUMNS.format("round", "whose", "what came of it", "now", "probe", "", "kl", "tokens")
+
+
+def in_columns(record: ChangeRecord) -> str:
+    """Return the row of a change under `HEADING`; the bar is the probe's score."""
+    probe = next((entry["after"] for entry in record["tests"] if entry["name"] == "probe"), None)
+    return _COLUMNS.format(
+        str(record["settings"]["round"] + 1) if "round" in record["settings"] else "",
+        who(record),
+        verdict(record),
+        short(record["result"] if record["accepted"] else record["parent"]),
+        "" if probe is None else figure(probe),
+        "" if probe is None else "█" * round(10 * probe),
+        of_part(record, "kl"),
+        f"{record['cost'].get('tokens', 0):,}",
+    ).rstrip()
 
 
 def summary(records: Sequence[ChangeRecord]) -> str:

@@ -32,6 +32,7 @@ def test_history_has_a_line_for_each_change(tmp_path: Path) -> None:
     done = swarm("history", tmp_path / "run", "--kind", "delta")
     assert done.exit_code == 0, done.output
     assert done.output.count("shared") == 4 + 1
+    assert len(done.output.splitlines()) == 1 + 8 + 1
     assert "8 changes: 4 learned, 4 shared" in done.output
 
 
