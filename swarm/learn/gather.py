@@ -110,7 +110,8 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            own = list(_in_turn([prompt for prompt in self.right for _ in range(self.settings.per_task)], self.right))
+            most = max(map(len, self.right.values()), default=0)  # each prompt is met as often, whatever it has
+            own = list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
         kinds = {
             "own": own,
             "hindsight": list(_in_turn(self.goals, self.relabelled)),
