@@ -2,7 +2,7 @@
 
     python tests/benchmarks/learn_together.py --out runs/together --seeds 1 2 3
 
-Resumes by the same command. For each arm: the share of exam puzzles that were hit, by regime and on average over agents;
+Resumes by the same command. For each arm: the share of exam puzzles that were hit, by regime, on average over agents;
 `frozen` is the base. Gain is over `frozen`; that of `team` is one learner's with everybody's data.
 """
 
