@@ -58,7 +58,7 @@ class CheckpointConfig:
     sha256: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
     """A loaded checkpoint: the model in eval mode, its tokenizer, its shape and its meta data."""
 

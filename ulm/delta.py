@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ulm.model import Decoder
 
-_IDS, _ROWS = "embed.ids", "embed.rows"
+_IDS, _ROWS, _BASE = "embed.ids", "embed.rows", "ulm-delta-of"
 
 
 class DeltaError(ValueError):
@@ -84,7 +84,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {"format": "ulm-delta", "base": self.base})
+        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in any order
 
     @cached_property
     def sha256(self) -> str:
@@ -132,6 +132,15 @@ class Delta:
         if base is not None and self.base and base != self.base:
             raise DeltaError(f"this delta was learned beside other weights ({self.base[:12]}, here {base[:12]})")
 
+    def with_rows(self, ids: Sequence[int]) -> "Delta":
+        """Return the same delta in which the rows of these tokens, too, may change; new ones are 0."""
+        there = {int(token): row for token, row in zip(self.ids_E, self.rows_EC, strict=True)}
+        chosen = sorted({*there, *ids})
+        zero_C = torch.zeros(self.rows_EC.shape[1])
+        rows = [there.get(token, zero_C) for token in chosen]
+        ids_E = torch.tensor(chosen, dtype=torch.int64)
+        return Delta(self.factors, ids_E, torch.stack(rows) if rows else self.rows_EC, self.base)
+
     def added(self) -> dict[str, Tensor]:
         """Return what is added to each weight, (N, K), the embedding's rows left out."""
         return {name: b_NR @ a_RK for name, (a_RK, b_NR) in self.factors.items()}
@@ -166,6 +175,6 @@ def _base_of(data: bytes) -> str:
 
     length = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + length])["__metadata__"]
-    if found.get("format") != "ulm-delta":
+    if _BASE not in found:
         raise ValueError("the file holds other tensors")
-    return str(found["base"])
+    return str(found[_BASE])

@@ -17,7 +17,7 @@ from itertools import zip_longest
 from typing import Any
 
 from worlds.check_parts import check_lessons, check_playbook
-from worlds.checked import CheckedWorld, checked, other_options
+from worlds.checked import CheckedWorld, checked, holds_out, other_options
 from worlds.contained import open_checked
 from worlds.entry_points import error_line
 from worlds.protocol import StepResult, World
@@ -193,7 +193,7 @@ class _Inspection:
         return action
 
     def _play(
-        self, world: World, name: str, policy: _Policy, max_steps: int, seed: int, level: int
+        self, world: CheckedWorld, name: str, policy: _Policy, max_steps: int, seed: int, level: int
     ) -> tuple[list[str], list[dict[str, str]]]:
         """Play one episode under all checks; return one text per reset or step, and the actions."""
         self.where = f"seed {seed}, {name}, reset"
@@ -228,13 +228,15 @@ class _Inspection:
         return trace, played
 
     def _check_hints(
-        self, world: World, observations: Mapping[str, str], actions: Mapping[str, str], result: StepResult
+        self, world: CheckedWorld, observations: Mapping[str, str], actions: Mapping[str, str], result: StepResult
     ) -> None:
         """Check the pure answers of a world on what agents read and did."""
         for agent in (agent for agent in actions if agent in result.infos):
             about = observations[agent], actions[agent]
             one, two = ((world.relabel(*about, result.infos[agent]), world.inline(*about)) for _ in range(2))
             self.require(one == two, "pure", "relabel or inline differ when they are asked again")
+            for observation in (observations[agent], *(other for other, _ in one[0])):
+                holds_out(world.cls, world.options, observation)
 
     def _fingerprint(self, world: World) -> str:
         one, two = (json.dumps(world.state(), sort_keys=True) for _ in range(2))

@@ -176,6 +176,15 @@ def other_options(cls: type[World], name: str, options: WorldOptions) -> WorldOp
     return found[0]
 
 
+def holds_out(cls: type[World], options: WorldOptions, observation: str) -> bool:
+    """Return what `World.holds_out` says of an observation.
+
+    Raises:
+        WorldFaultError: that is neither true nor false.
+    """
+    return bool(_ask_here(f"world {cls.id}", "holds_out", bool, lambda: cls.holds_out(options, observation)))
+
+
 class CheckedPlaybook(Playbook):
     """A playbook whose every answer is checked.
 

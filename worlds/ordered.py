@@ -41,13 +41,13 @@ class OrderedWorld(World):
         self.steps += bool(live)
         ended = self.has_ended()
         out_of_time = not ended and self.steps >= getattr(self.options, "max_steps", math.inf)
-        if ended or out_of_time:
-            self.agents = []
+        done = {agent: ended or self.is_done(agent) for agent in live}
+        self.agents = [] if out_of_time else [agent for agent in live if not done[agent]]
         return StepResult(
             observations={agent: self.observe(agent) for agent in live},
             rewards=rewards,
-            terminations=dict.fromkeys(live, ended),
-            truncations=dict.fromkeys(live, out_of_time),
+            terminations=done,
+            truncations={agent: out_of_time and not done[agent] for agent in live},
             infos=infos,
         )
 
@@ -67,6 +67,10 @@ class OrderedWorld(World):
         """Return what an agent has to report when an episode starts, None for nothing."""
         return None
 
+    def is_done(self, agent: str) -> bool:
+        """Return whether the task of one agent has ended, where agents have tasks of their own."""
+        return False
+
     def has_ended(self) -> bool:
-        """Return whether the task has ended after a step."""
+        """Return whether the task of all has ended after a step."""
         return self.solved

@@ -166,11 +166,21 @@ class World(ABC):
         """Return options of puzzles that may be learned from; None where none are kept for evaluation."""
         return None
 
+    @classmethod
+    def holds_out(cls, options: WorldOptions, observation: str) -> bool:
+        """Return whether an observation shows a puzzle that these options keep for evaluation, whatever they draw.
+
+        A relabelled attempt may be one that nobody may learn from.
+        """
+        return False
+
     @staticmethod
     def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return what an attempt would have been right for: observations of other goals, each with its action.
 
-        Hindsight (Andrychowicz et al., arXiv:1707.01495): who missed 24 and made 14 knows how to make 14.
+        Hindsight (Andrychowicz et al., arXiv:1707.01495): who missed 24 and made 14 knows how to make 14. An attempt
+        that was right gives itself, one that was illegal gives nothing. Where an action is right under a directive
+        only, the directive is the last line of the observation, as in an agent's prompt.
         """
         return []
 

@@ -23,8 +23,8 @@ from swarm.config.training import resolve_device
 from swarm.coordinator.kinds import book_for
 from swarm.doctor import recipe_for
 from swarm.errors import SwarmError
-from swarm.machine import cores, memory_bytes
-from swarm.run.runner import world_of
+from swarm.process.machine import cores, memory_bytes
+from swarm.run.episode import world_of
 from swarm.run.topology import neighbours
 
 PROCESS_BYTES = 0.25e9

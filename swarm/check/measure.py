@@ -7,27 +7,22 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from swarm.agents.local_pool import LocalPool
 from swarm.agents.memory import Place, make_memories
 from swarm.agents.models import LoadedModels
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
-from swarm.machine import memory_bytes
-from swarm.progress import duration, progress
-from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header
+from swarm.process.machine import memory_bytes
+from swarm.process.progress import duration, progress
+from swarm.record.journal import JOURNAL_NAME, read_header
 from swarm.record.outcomes import read_run
-from swarm.record.records import Record
-from swarm.record.telemetry import TelemetryWriter
-from swarm.run.runner import host_spec, world_of
-from swarm.run.steering import Mailbox
 from swarm.run.tick_loop import Runtime
-from swarm.run.topology import neighbours
+from swarm.run.unrecorded import play_unrecorded
 from ulm.train.step import Objective, Worker, train_step
 
 PLAYED_S = 3.0
@@ -37,6 +32,8 @@ LONGEST_CALL_S = 30.0
 _OWN_KEYS = ("name", "seed", "episodes")
 """Settings in which an earlier run may differ."""
 _LARGEST_JOURNAL = 100e6
+_CHAIN_BYTES = 200
+"""Of a record, beside its own text: the hashes of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +73,6 @@ def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _OWN_KEYS}
 
 
-class _Unrecorded:
-    """Stands for a journal and for telemetry, and keeps nothing but how much there would be."""
-
-    def __init__(self) -> None:
-        self.next_seq = self.num_bytes = 0
-
-    def append(self, record: Record) -> None:
-        self.next_seq += 1
-        self.num_bytes += len(json.dumps(record)) + 200  # and the hashes of its chain
-
-    def emit(self, kind: str, **facts: Any) -> None:
-        self.num_bytes += 120
-
-
 def played(config: ExperimentConfig, base_dir: Path, models: LoadedModels, weights_bytes: float) -> Pace:
     """Play the first seconds of an experiment in this process and return what an episode takes.
 
@@ -110,29 +93,20 @@ def played(config: ExperimentConfig, base_dir: Path, models: LoadedModels, weigh
     faults = config.faults.model_copy(update={"call_timeout_s": LONGEST_CALL_S, "max_faults": 0})
     runtime = config.runtime.model_copy(update={"compile": False})
     short = config.model_copy(update={"budget": budget, "faults": faults, "runtime": runtime})
-    record = _Unrecorded()
+    sizes: list[int] = []
+    began_s = [0.0]
     with tempfile.TemporaryDirectory() as folder, progress("playing the first ticks"):
-        loop = Runtime(
+        memories = make_memories(config.agents.memory, Place(Path(folder), "group"))
+        loop = play_unrecorded(
             short,
-            lambda: world_of(config, base_dir),
-            neighbours(config.topology, _agents(config, base_dir), config.seed, base_dir),
-            cast(JournalWriter, record),
-            cast(TelemetryWriter, record),
-            make_memories(config.agents.memory, Place(Path(folder), "group")),
-            Mailbox(Path(folder) / "steer.jsonl"),
-            None,
-            lambda: None,
+            base_dir,
+            models,
+            memories,
+            lambda record: sizes.append(len(json.dumps(record)) + _CHAIN_BYTES),
+            on_start=lambda: began_s.__setitem__(0, time.monotonic()),
         )
-        spec = host_spec(short, base_dir, models)
-        with closing(LocalPool(spec, models.shared)) as pool:
-            began_s = time.monotonic()
-            loop.play(pool)
-            took_s = time.monotonic() - began_s
-    return _pace(config, loop, took_s, record.num_bytes)
-
-
-def _agents(config: ExperimentConfig, base_dir: Path) -> list[str]:
-    return list(world_of(config, base_dir).possible_agents)
+        took_s = time.monotonic() - began_s[0]
+    return _pace(config, loop, took_s, sum(sizes))
 
 
 def _pace(config: ExperimentConfig, runtime: Runtime, took_s: float, num_bytes: int) -> Pace:

@@ -44,7 +44,7 @@ def export(
         raise SwarmError(f"cannot export to {to!r}; available: hf")
     from transformers.utils import logging
 
-    from swarm.progress import progress
+    from swarm.process.progress import progress
     from ulm.hf.export import export_checkpoint
 
     logging.disable_progress_bar()

@@ -51,7 +51,7 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Tex
     from rich.table import Column, Table
     from rich.text import Text
 
-    from swarm.console import stdout_console
+    from swarm.process.console import stdout_console
 
     headers = (Column(name.removeprefix("#"), justify="right" if name[0] == "#" else "left") for name in columns)
     table = Table(*headers, title=title, title_justify="left")

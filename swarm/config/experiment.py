@@ -8,14 +8,17 @@ files are read in `swarm.config.load`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.engine import AgentEngine, ModelEngine, UlmEngine
+from swarm.config.learning import LearningConfig
 from swarm.config.memory import KeptSection, Memories, find_memory
-from swarm.config.section import PHYSICAL, Name, Section
+from swarm.config.section import PHYSICAL, Name, Section, refuse_where
 from swarm.config.training import Device, RayAddress
 
 
@@ -130,6 +133,9 @@ class BudgetConfig(Section):
     wall_time_s: float | None = Field(None, gt=0)
     """Seconds of the whole run. A run that stops at this limit is marked, because it cannot be reproduced."""
 
+    run_tokens: int | None = Field(None, ge=1)
+    """Tokens of the whole run, learning included: a token that was trained on counts three."""
+
     @model_validator(mode="after")
     def _ends(self) -> BudgetConfig:
         if self.tokens is None and self.calls is None and self.actions is None and self.ticks is None:
@@ -240,6 +246,9 @@ class ExperimentConfig(Section):
     budget: BudgetConfig = BudgetConfig()
     """What an episode may use."""
 
+    learning: LearningConfig | None = None
+    """How agents learn between rounds of episodes; null for agents that do not. It needs `delta` in `agents.memory`."""
+
     faults: FaultsConfig = FaultsConfig()
     """How much may go wrong."""
 
@@ -258,10 +267,63 @@ class ExperimentConfig(Section):
         return self.concurrency or 1
 
     @property
+    def all_episodes(self) -> int:
+        """Episodes of the run, those of an exam after its last round included."""
+        exam = self.learning.exam if self.learning else None
+        return self.episodes + (exam.episodes if exam else 0)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds of episodes that end with a learning step."""
+        return -(-self.episodes // self.learning.every) if self.learning else 0
+
+    def round_end(self, number: int) -> int:
+        """Return the first episode after a round; the last round is followed by the exam."""
+        if self.learning is None or number >= self.num_rounds:
+            return self.all_episodes
+        return min(self.episodes, (number + 1) * self.learning.every)
+
+    def puzzle_of(self, episode: int) -> int:
+        """Return the number of an episode's puzzle: those of a group share one; an exam counts from 0 again."""
+        if episode >= self.episodes:
+            return episode - self.episodes
+        return episode // self.learning.group if self.learning else episode
+
+    def of_episode(self, episode: int) -> ExperimentConfig:
+        """Return the settings of an episode: in an exam world and budget may differ."""
+        if self.learning is None or self.learning.exam is None or episode < self.episodes:
+            return self
+        return self._exam
+
+    @cached_property
+    def _exam(self) -> ExperimentConfig:
+        exam = self.learning.exam if self.learning else None
+        if exam is None:
+            raise AssertionError
+        world = self.world.model_copy(update={"options": {**self.world.options, **exam.options}})
+        budget = BudgetConfig(**{**self.budget.model_dump(), **exam.budget})
+        return self.model_copy(update={"world": world, "budget": budget})
+
+    @property
     def num_hosts(self) -> int:
         """Host processes on Ray, beside those on standby."""
         agents, each = self.agents.count * self.at_once, self.runtime.agents_per_host
         return -(-agents // each) if each else min(self.runtime.hosts, agents)
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> ExperimentConfig:
+        kinds = [memory.kind for memory in self.agents.memory]
+        if self.learning is not None:
+            refuse_where(
+                ("delta" not in kinds, "learning changes each agent's delta; set agents.memory: [stm, delta]"),
+                (
+                    not isinstance(self.agents.engine, UlmEngine),
+                    f"agents on engine {self.agents.engine.kind!r} cannot learn; take a model with engine.kind: ulm",
+                ),
+            )
+            if self.learning.exam is not None:
+                self._exam  # noqa: B018 - refuses a bad budget
+        return self
 
     @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
@@ -270,3 +332,21 @@ class ExperimentConfig(Section):
                 f"{self.agents.lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1"
             )
         return self
+
+
+def recorded_experiment(settings: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment that a journal's header tells; settings that are not in it are the defaults.
+
+    Args:
+        settings: logical ones. An endpoint's address, which has no default, is left open.
+
+    Raises:
+        ValidationError: they are none of this version.
+    """
+    data = dict(settings)
+    for whose in ("agents", "coordinator"):
+        section = data.get(whose)
+        engine = section.get("engine") if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and isinstance(engine, Mapping) and engine.get("kind") == "openai":
+            data[whose] = {**section, "engine": {"url": "http://not-on-record", **engine}}
+    return ExperimentConfig.model_validate(data)

@@ -19,6 +19,7 @@ MEMORIES = Registry(
         "stm": "swarm.agents.memory:Window",
         "ltm": "swarm.agents.ltm:LongTermMemory",
         "facts": "swarm.agents.facts:Facts",
+        "delta": "swarm.agents.delta:Deltas",
     },
 )
 

@@ -4,7 +4,7 @@ Learning, sharing, consolidation, merging, forgetting and undoing all write it, 
 came from is one chain of records (`parent` -> `result`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, cast
 
@@ -23,8 +23,9 @@ class Change:
         evidence: what it was made from.
         settings: what decided how.
         seed: of its randomness.
-        cost: what it used: tokens, calls, actions.
-        test: its acceptance test, None where none was needed.
+        cost: what it used: `tokens` as they are charged, and what they were made of.
+        tests: its acceptance test, empty where none was needed.
+        note: why it is as it is, where that is worth a line: what was rejected, or why nothing was learned.
         accepted: whether `result` holds from now on; otherwise `parent` still does.
     """
 
@@ -37,15 +38,16 @@ class Change:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     cost: Mapping[str, int] = field(default_factory=dict)
-    test: TestEntry | None = None
+    tests: Sequence[TestEntry] = ()
+    note: str = ""
     accepted: bool = True
 
     def as_record(self) -> ChangeRecord:
         """Return its record."""
-        return cast(ChangeRecord, {"kind": "change", **asdict(self)})
+        return cast(ChangeRecord, {"kind": "change", **asdict(self), "tests": [*self.tests]})
 
     @classmethod
     def from_record(cls, record: ChangeRecord) -> Self:
         """Return the change that a record of the journal tells."""
         told: Mapping[str, Any] = record
-        return cls(**{one.name: told[one.name] for one in fields(cls)})
+        return cls(**{**{one.name: told[one.name] for one in fields(cls)}, "tests": tuple(told["tests"])})

@@ -180,23 +180,27 @@ class End(_Chained):
 
 @_exact
 class EvidenceEntry(TypedDict):
-    """What a change was made from: `seq` of records, in order, and a hash of what was taken from them."""
+    """What a change was made from: first and last `seq` of the records, and a hash and counts of what they gave."""
 
     records: list[int]
     digest: str
+    counts: NotRequired[dict[str, int]]
 
 
 @_exact
 class TestEntry(TypedDict):
-    """An acceptance test on held-out probes.
+    """A part of an acceptance test.
 
-    `before` was measured before the first change of all, `after` after this one; `limit` is how far `after` may fall
-    below `before`.
+    `before` is what `after` is compared with: of a probe the first value of all, not the last. `limit` is how far
+    `after` may fall below `before`; of a distance, which has no `before`, how large it may be. `n` is the sample.
     """
 
+    name: str
     before: float
     after: float
     limit: float
+    n: int
+    passed: bool
 
 
 @_exact
@@ -213,7 +217,8 @@ class ChangeRecord(_Chained):
     settings: dict[str, Any]
     seed: int
     cost: dict[str, int]
-    test: TestEntry | None
+    tests: list[TestEntry]
+    note: str
     accepted: bool
 
 

@@ -8,6 +8,7 @@ is below the worlds and knows none.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
@@ -18,9 +19,9 @@ from swarm.messages import CallKey
 from swarm.record.folder import base_dir_of, needing_base, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick
-from swarm.run.episode import Episode, follow, open_world
+from swarm.run.episode import Episode, follow, world_of
 from swarm.run.topology import neighbours
-from worlds.protocol import Briefing, World
+from worlds.protocol import Briefing
 from worlds.registry import load_playbook
 
 
@@ -39,6 +40,9 @@ class Call:
         solved: whether the episode was solved in the end.
         versions: kind of memory -> which memory the agent was given, and how often it had changed by then.
         fault: what went wrong with the call; the world saw no action then.
+        observation: what the world let the agent see; part of its prompt.
+        valid: whether the action was legal.
+        generated_tokens: of the answer, its end included.
     """
 
     key: CallKey
@@ -50,6 +54,9 @@ class Call:
     solved: bool = False
     versions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     fault: str | None = None
+    observation: str = ""
+    valid: bool = False
+    generated_tokens: int = 0
 
 
 def experience(run_dir: Path) -> Iterator[Call]:
@@ -58,7 +65,7 @@ def experience(run_dir: Path) -> Iterator[Call]:
     Raises:
         SwarmError: the folder holds no run, or one that the worlds of this installation do not follow.
     """
-    retelling = Retelling(run_dir)
+    retelling = Retelling.of_run(run_dir)
     calls: dict[int, list[Call]] = {}
     for record in read_records(run_dir / JOURNAL_NAME):
         if record["kind"] == "tick":
@@ -73,25 +80,32 @@ class Retelling:
     """The episodes of a run as they were before its next record.
 
     Args:
-        run_dir: the run folder.
-
-    Raises:
-        SwarmError: the folder holds no run, or its experiment is not that of its journal.
+        config: of the run.
+        base_dir: the folder of its experiment.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        header = read_header(run_dir / JOURNAL_NAME)
-        self.config = read_experiment(run_dir, ExperimentConfig)
-        if header is not None:
-            refuse_other(run_dir, header["config"], logical_settings(self.config))
-        self.base_dir = base_dir_of(run_dir)
+    def __init__(self, config: ExperimentConfig, base_dir: Path) -> None:
+        self.config, self.base_dir = config, base_dir
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
-        with needing_base(run_dir, self.base_dir):
-            agents = self._world().possible_agents
-            self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
+        agents = world_of(config, base_dir).possible_agents
+        self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
         known = load_playbook(self.config.world.id) is not None
         self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
+
+    @classmethod
+    def of_run(cls, run_dir: Path) -> Self:
+        """Return that of a run folder, before its first record.
+
+        Raises:
+            SwarmError: the folder holds no run, or its experiment is not that of its journal.
+        """
+        header = read_header(run_dir / JOURNAL_NAME)
+        config, base_dir = read_experiment(run_dir, ExperimentConfig), base_dir_of(run_dir)
+        if header is not None:
+            refuse_other(run_dir, header["config"], logical_settings(config))
+        with needing_base(run_dir, base_dir):
+            return cls(config, base_dir)
 
     def take(self, record: Record) -> None:
         """Go on by one record.
@@ -99,13 +113,12 @@ class Retelling:
         Raises:
             SwarmError: the world goes another way than recorded.
         """
-        follow(record, self.live, lambda index, *level: Episode(index, self.config, self._world(), *level))
+        follow(record, self.live, self._begin)
         for memory in self.memories:
             memory.fold(record)
 
-    def _world(self) -> World:
-        world, limit_s = self.config.world, self.config.faults.call_timeout_s
-        return open_world(world.id, self.config.agents.count, world.options, self.base_dir, limit_s, world.contained_mb)
+    def _begin(self, index: int, *level: Any) -> Episode:
+        return Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir), *level)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""
@@ -128,6 +141,9 @@ class Retelling:
                 entry["reward"],
                 versions=versions,
                 fault=entry.get("fault"),
+                observation=episode.observations[agent],
+                valid=entry["valid"],
+                generated_tokens=entry["generated_tokens"],
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:

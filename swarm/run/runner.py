@@ -4,6 +4,7 @@ Owns the life cycle of a run and what is in its folder. Everything that can be w
 before the folder exists.
 """
 
+import pkgutil
 import platform
 import sys
 from collections.abc import Callable
@@ -30,21 +31,24 @@ from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.files import make_folder, sync
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
+from swarm.process.machine import cpu_model
 from swarm.prompt import agent_system
 from swarm.record.folder import base_dir_of, move_base, needing_base, read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records
 from swarm.record.records import FORMAT
 from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
-from swarm.run.episode import open_world
+from swarm.run.episode import world_of
 from swarm.run.remote import start_remote
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
-from worlds.protocol import World
 from worlds.results import WorldFaultError
 
 Announce = Callable[[Path], None]
+LEARNER = "swarm.learn.learner:Learner"
+"""Takes part in a run as one more memory, which changes at the barrier after a round; named, for it is above us."""
+
 _OURS = ("lock", STEERING_NAME)
 """What a run folder may hold before there is a journal: a killed start, and what people already left for the run."""
 
@@ -73,7 +77,7 @@ class RunOutcome:
     @property
     def failure(self) -> str | None:
         """Why the run counts as failed, None where it does not."""
-        if self.reason not in ("finished", "wall_time"):
+        if self.reason not in ("finished", "wall_time", "budget: run_tokens"):
             return "too many faults ended the run"
         return self.tally.failure
 
@@ -177,13 +181,16 @@ def _play(
     run_dir = journal.path.parent
     with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
         agents = world_of(config, base_dir).possible_agents
+        memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
+        if config.learning is not None:
+            memories.append(pkgutil.resolve_name(LEARNER)(config, base_dir, run_dir / MEMORY_FOLDER))
         runtime = Runtime(
             config,
-            lambda: world_of(config, base_dir),
+            lambda episode: world_of(config.of_episode(episode), base_dir),
             neighbours(config.topology, agents, config.seed, base_dir),
             journal,
             telemetry,
-            make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability)),
+            memories,
             Mailbox(run_dir / STEERING_NAME),
             operator,
             kept.clear,
@@ -247,6 +254,7 @@ def _begin(
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "versions": _versions(),
         "checkpoints": models.hashes,
     }
@@ -286,12 +294,6 @@ def _make_pool(
     from swarm.actors.pool import RayPool
 
     return RayPool(spec, models.shared, telemetry.emit, make_remote)
-
-
-def world_of(config: ExperimentConfig, base_dir: Path) -> World:
-    """Return the world of an experiment, not reset yet."""
-    world, limit_s = config.world, config.faults.call_timeout_s
-    return open_world(world.id, config.agents.count, world.options, base_dir, limit_s, world.contained_mb)
 
 
 def _create_folder(config: ExperimentConfig, out: Path | None) -> Path:

@@ -7,7 +7,7 @@ arrival, so a run that was killed and resumed has the journal of an undisturbed 
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -44,7 +44,7 @@ class Runtime:
 
     Args:
         config: the experiment.
-        make_world: returns a fresh world per episode.
+        make_world: number of an episode -> a fresh world.
         heard_by: agent -> agents whose reports it reads.
         journal: where records go.
         telemetry: where wall-clock facts go.
@@ -52,6 +52,7 @@ class Runtime:
         mailbox: where people leave what they have to say to the run.
         operator: the person who takes part in it, None without one.
         on_commit: called whenever all that was asked is on record.
+        only: the episodes to play; None plays all.
 
     Attributes:
         tally: the calls so far.
@@ -61,7 +62,7 @@ class Runtime:
     def __init__(
         self,
         config: ExperimentConfig,
-        make_world: Callable[[], World],
+        make_world: Callable[[int], World],
         heard_by: dict[str, tuple[str, ...]],
         journal: JournalWriter,
         telemetry: TelemetryWriter,
@@ -69,11 +70,13 @@ class Runtime:
         mailbox: Mailbox,
         operator: Operator | None,
         on_commit: Callable[[], None],
+        only: Collection[int] | None = None,
     ) -> None:
         self.config = config
         self.mailbox = mailbox
         self.operator = operator
         self.on_commit = on_commit
+        self.only = only
         self.tally = Tally()
         self.memories = memories
         self.make_world = make_world
@@ -83,6 +86,7 @@ class Runtime:
         self.end: End = {"kind": "end", "reason": "", "episodes": 0, "solved": 0, "tokens": 0, "faults": 0}
         self.live: dict[int, Episode] = {}
         self.next_episode = 0
+        self.round = 0
         self._steered = 0
         self._resume_after = -1
         self._committed_at = time.monotonic()
@@ -109,12 +113,14 @@ class Runtime:
 
     def _open(self, index: int, level: int = 0, level_by: str = "default") -> Episode:
         try:
-            episode = Episode(index, self.config, self.make_world(), level, level_by)
+            episode = Episode(index, self.config, self.make_world(index), level, level_by)
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
         episode.steered = self._steered
         self.live[index] = episode
         self.next_episode = index + 1
+        while index >= self.config.round_end(self.round):
+            self.round += 1
         return episode
 
     def _take(self, record: Record) -> None:
@@ -129,6 +135,8 @@ class Runtime:
                 self.end["solved"] += record["solved"]
                 self.end["tokens"] += record["tokens"]
                 self.end["faults"] += record["reason"].startswith("world fault")
+            case "change":
+                self.end["tokens"] += record["cost"].get("tokens", 0)
             case "end":
                 self.end = record
         for memory in self.memories:
@@ -149,18 +157,43 @@ class Runtime:
             self._end_if_over(episode)
         while not self.end["reason"]:
             if self._resume_after < 0:
-                while self.next_episode < self.config.episodes and len(self.live) < self.config.at_once:
-                    self._write(self._open(self.next_episode).opening())
+                self._end_round()
+                last = self.config.round_end(self.round)
+                while self.next_episode < last and len(self.live) < self.config.at_once:
+                    if self.only is None or self.next_episode in self.only:
+                        self._write(self._open(self.next_episode).opening())
+                    else:
+                        self.next_episode += 1
             todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
             self._resume_after = -1
             if todo:
                 self._tick(todo, pool)
             if self.end["faults"] > self.config.faults.max_faults:
                 self._finish("faults")
-            elif not self.live and self.next_episode >= self.config.episodes:
+            elif self._over_budget():
+                self._finish("budget: run_tokens")
+            elif not self.live and self.next_episode >= self.config.all_episodes and self._round_ended:
                 self._finish("finished")
             elif limit is not None and time.monotonic() - started > limit:
                 self._finish("wall_time")
+
+    @property
+    def _round_ended(self) -> bool:
+        """Whether what follows the rounds that were played has happened, too."""
+        return self.round >= self.config.num_rounds
+
+    def _end_round(self) -> None:
+        """At the barrier after a round, let what agents keep change."""
+        if self._round_ended or self.live or self.next_episode < self.config.round_end(self.round):
+            return
+        for memory in self.memories:
+            for change in memory.after_round(self.round):
+                self._write(change.as_record())
+        self.round += 1
+
+    def _over_budget(self) -> bool:
+        limit = self.config.budget.run_tokens
+        return limit is not None and self.end["tokens"] + sum(e.spent.tokens for e in self.live.values()) >= limit
 
     def _finish(self, reason: str) -> None:
         unended = sum(episode.spent.tokens for episode in self.live.values())

@@ -93,7 +93,7 @@ def standing_in(pool: ScriptedPool, weights: str = "w1", world: Callable[..., Wo
     clock = SimpleNamespace(time=pool.clock.time, monotonic=pool.clock.monotonic)
     with (
         mock.patch.multiple(runner, load_models=load, _make_pool=make_pool),
-        mock.patch.object(runner, "open_world", world or runner.open_world),
+        mock.patch.object(runner, "world_of", world or runner.world_of),
         mock.patch("swarm.record.telemetry.time", clock),
         mock.patch("swarm.run.tick_loop.time", clock),
         mock.patch("swarm.record.journal._sync_data"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import ExpressionError, parse
-from worlds.numbers.world import check_tiles
+from worlds.numbers.puzzles import check_tiles
 
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _TARGETS = st.integers(min_value=0, max_value=10_000)

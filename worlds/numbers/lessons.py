@@ -11,7 +11,7 @@ from typing import ClassVar
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import ExpressionError, parse
-from worlds.numbers.world import Puzzle, is_held_out
+from worlds.numbers.puzzles import Puzzle, is_held_out
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
 

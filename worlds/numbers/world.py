@@ -1,206 +1,39 @@
 """`numbers-v0`: use every number once to hit a target, from generated puzzles or a file.
 
-Owns the puzzle (`Puzzle`), its hash split into training and held-out puzzles, the reading of puzzle files, what all
-number worlds share (`ExpressionWorld`), and the single-view world. The split-view world builds on it in
-`worlds.split_numbers.world`.
+Owns what all number worlds share (`ExpressionWorld`), and the world in which an agent sees all tiles. The split-view
+world builds on it in `worlds.split_numbers.world`.
 """
 
-import csv
-import hashlib
-import json
 import random
 import re
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
-
-from worlds.files import read_once
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import Expression, ExpressionError, parse
+from worlds.numbers.puzzles import (
+    NumbersOptions,
+    Puzzle,
+    PuzzleOptions,
+    check_tiles,
+    draw_puzzle,
+    is_held_out,
+    read_puzzles,
+)
 from worlds.ordered import OrderedWorld
 from worlds.protocol import Info, WorldError, WorldOptions, tool
+from worlds.seeds import derive_seed
 
-HELD_OUT_FRACTION = 10  # one canonical puzzle in ten is held out of training, by hash
-
-
-@dataclass(frozen=True, slots=True)
-class Puzzle:
-    """Tiles in ascending order and the target they must make."""
-
-    tiles: tuple[int, ...]
-    target: int
-
-    def text(self) -> str:
-        """Return the observation of an agent that sees everything."""
-        return f"tiles {' '.join(map(str, self.tiles))} target {self.target}"
+_SEEN = re.compile(r"tiles(?P<tiles>(?: [0-9]{1,7})+) target (?P<target>[0-9]{1,7})")
+_MADE = re.compile(r"= (?P<value>[0-9]{1,7})")
 
 
-def is_held_out(tiles: Sequence[int], target: int) -> bool:
-    """Return whether the canonical puzzle (all tiles sorted, target) belongs to evaluation, by its hash."""
-    canonical = f"{','.join(map(str, sorted(tiles)))}={target}"
-    return hashlib.sha256(canonical.encode()).digest()[0] % HELD_OUT_FRACTION == 0
-
-
-class PuzzleOptions(WorldOptions):
-    """Options of every number world."""
-
-    low: int = Field(1, ge=0)
-    """Smallest number."""
-
-    high: int = Field(13, ge=1, le=1000)
-    """Largest number."""
-
-    target_low: int = Field(10, ge=0)
-    """Smallest target that is drawn."""
-
-    target_high: int = Field(100, ge=0, le=100_000)
-    """Largest target that is drawn."""
-
-    split: Literal["held_out", "train", "any"] = "held_out"
-    """Draw only `held_out` puzzles, only those for training, or any."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        if self.low > self.high or self.target_low > self.target_high:
-            raise ValueError("low must not exceed high, nor target_low target_high")
-        return self
-
-
-class NumbersOptions(PuzzleOptions):
-    """Options of numbers-v0."""
-
-    count: int = Field(4, ge=1, le=8)
-    """Numbers of a puzzle."""
-
-    target: int | None = Field(None, ge=0)
-    """A fixed target, for which `split` is ignored; null draws one between `target_low` and `target_high`."""
-
-    file: Path | None = None
-    """CSV (with a header) or JSONL of puzzles, used in order; then all options above but `target` are unused. null
-    draws puzzles."""
-
-    numbers_column: str = "numbers"
-    """Column or key of the numbers: a list, or text parted by spaces or commas."""
-
-    target_column: str | None = None
-    """Column or key of the target; null takes `target`."""
-
-    @model_validator(mode="after")
-    def _file_has_targets(self) -> Self:
-        if self.file is not None and self.target is None and self.target_column is None:
-            raise ValueError("a puzzle file needs `target_column`, or a fixed `target`")
-        return self
-
-
-def _numbers(cell: Any) -> tuple[int, ...]:
-    parts = cell if isinstance(cell, list) else str(cell).replace(",", " ").split()
-    return tuple(sorted(_whole(part) for part in parts))
-
-
-def _whole(cell: Any) -> int:
-    if not re.fullmatch(r"[0-9]{1,7}", str(cell).strip()):
-        raise ValueError(f"{cell!r} is no whole number of at most 7 digits")
-    return int(str(cell))
-
-
-def read_puzzles(path: Path, numbers_column: str, target_column: str | None, target: int | None) -> tuple[Puzzle, ...]:
-    """Read every puzzle of a CSV or JSONL file and prove each solvable (up to 5 numbers).
-
-    Raises:
-        WorldError: the file cannot be read, a row is malformed or unsolvable; the message names the line.
-    """
-    return read_once(_parse_puzzles, path, numbers_column, target_column, target)
-
-
-def _parse_puzzles(
-    path: Path, text: str, numbers_column: str, target_column: str | None, target: int | None
-) -> tuple[Puzzle, ...]:
-    puzzles: list[Puzzle] = []
-    for place, row in _rows(path, text):
-        if not isinstance(row, dict):
-            raise WorldError(f"{place}: expected an object with key {numbers_column!r}")
-        for column in filter(None, (numbers_column, target_column)):
-            if row.get(column) is None:
-                raise WorldError(f"{place}: no column {column!r}; columns: {', '.join(map(str, row))}")
-        try:
-            tiles = _numbers(row[numbers_column])
-            goal = _whole(row[target_column]) if target_column else target
-            if goal is None or not tiles:
-                raise ValueError("numbers or target are missing")
-        except ValueError as error:
-            raise WorldError(f"{place}: malformed puzzle: {error}") from error
-        if len(tiles) <= solver.MAX_SEARCH_TILES and Fraction(goal) not in solver.reachable(tiles):
-            raise WorldError(f"{place}: {' '.join(map(str, tiles))} cannot make {goal}")
-        puzzles.append(Puzzle(tiles, goal))
-    if not puzzles:
-        raise WorldError(f"{path}: no puzzles in it")
-    return tuple(puzzles)
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """Yield the place of each row, for messages, and the row."""
-    if path.suffix in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                if line.strip():
-                    yield f"{path}:{number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise WorldError(f"{path}:{number}: not JSON: {error}") from error
-    else:
-        reader = csv.DictReader(text.splitlines())
-        try:
-            yield from ((f"{path}:{reader.line_num}", row) for row in reader)
-        except csv.Error as error:
-            raise WorldError(f"{path}:{reader.line_num}: not CSV: {error}") from error
-
-
-def check_tiles(expression: Expression, tiles: Sequence[int]) -> None:
-    """Refuse an expression that does not use every tile exactly once.
-
-    Raises:
-        ExpressionError: says which number is to blame.
-    """
-    have, used = Counter(tiles), Counter(expression.literals)
-    for number in expression.literals:
-        if used[number] > have[number]:
-            raise ExpressionError(f"tile {number} is used too often" if have[number] else f"{number} is not a tile")
-    for tile in tiles:
-        if used[tile] < have[tile]:
-            raise ExpressionError(f"tile {tile} is not used")
-
-
-def draw_puzzle(options: NumbersOptions, rng: random.Random) -> Puzzle:
-    """Draw a solvable puzzle of the asked split.
-
-    Raises:
-        WorldError: none was found in 10,000 draws (the ranges hold no such puzzle, or hardly any).
-    """
-    low, high = (options.target_low, options.target_high) if options.target is None else (options.target,) * 2
-    wanted = options.split if options.target is None else "any"
-    for _ in range(10_000):
-        tiles = tuple(sorted(rng.randint(options.low, options.high) for _ in range(options.count)))
-        if len(tiles) <= 4:
-            targets = [v for v in solver.whole_values(tiles) if low <= v <= high]
-            if not targets:
-                continue
-            target = rng.choice(targets)
-        else:  # too many tiles to search: take the value of a random expression
-            value = parse(solver.random_expression(tiles, rng)).value()
-            if value.denominator != 1 or not low <= value <= high:
-                continue
-            target = int(value)
-        if wanted == "any" or is_held_out(tiles, target) == (wanted == "held_out"):
-            return Puzzle(tiles, target)
-    raise WorldError(
-        f"numbers-v0: found no solvable puzzle with {options.count} numbers {options.low}..{options.high} and target "
-        f"{options.target if options.target is not None else f'{options.target_low}..{options.target_high}'}"
-    )
+def made(info: Info) -> int | None:
+    """Return the whole number from 0 on that the feedback says an expression came to, else None."""
+    match = _MADE.fullmatch(info.get("feedback", ""))
+    return int(match["value"]) if match and info.get("valid") else None
 
 
 class ExpressionWorld(OrderedWorld):
@@ -255,6 +88,27 @@ class ExpressionWorld(OrderedWorld):
         """Return options that draw no puzzle kept for evaluation."""
         return options.model_copy(update={"split": "train"})
 
+    @classmethod
+    def holds_out(cls, options: WorldOptions, observation: str) -> bool:
+        """Return whether a puzzle that shows all tiles is held out, by its hash."""
+        match = _SEEN.fullmatch(observation)
+        if match is None or not isinstance(options, PuzzleOptions):
+            return False
+        target = int(match["target"])
+        is_free = options.fold is None and target == getattr(options, "target", None)
+        return not is_free and is_held_out([int(tile) for tile in match["tiles"].split()], target, options.fold)
+
+    @staticmethod
+    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+        """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself.
+
+        The answer is the expression with its operands in order: of the many ways to write one idea, one is learned.
+        """
+        match, value = _SEEN.fullmatch(observation), made(info)
+        if match is None or value is None:
+            return []
+        return [(f"tiles{match['tiles']} target {value}", solver.canonical(action))]
+
     def goal(self) -> str:
         """Return the target."""
         return f"target {self.target}"
@@ -274,7 +128,9 @@ class NumbersWorld(ExpressionWorld):
 
     Observation: `tiles 1 3 4 6 target 24`. Action: an expression such as `6/(1-3/4)`. Feedback: what it evaluates
     to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
-    Arithmetic is exact.
+    With `own_tasks` every agent plays a puzzle of its own, drawn alike or by `regimes`: an agent that hits earns 1 and
+    is done, the others play on, and the episode is solved when all have hit. Of a file, the agents of one episode play
+    rows that follow each other. Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"
@@ -287,48 +143,96 @@ class NumbersWorld(ExpressionWorld):
         super().__init__(num_agents, options)
         o = self.options
         self._file = read_puzzles(o.file, o.numbers_column, o.target_column, o.target) if o.file is not None else ()
+        if self._file and o.fold is not None:
+            self._file = tuple(puzzle for puzzle in self._file if o.is_wanted(puzzle.tiles, puzzle.target))
+            if not self._file:
+                raise WorldError(f"{o.file}: no puzzle of split {o.split!r} with fold {list(o.fold)}")
+        self._drawn_from = [o.of_agent(index) for index in range(max(num_agents, len(o.regimes)))]
+
+    @property
+    def puzzle(self) -> Puzzle:
+        """The puzzle that all play; with `own_tasks` that of the first agent."""
+        return self.puzzles[self.possible_agents[0]]
 
     @property
     def target(self) -> int:
-        """What the tiles must make."""
+        """What the tiles must make; with `own_tasks` those of the first agent."""
         return self.puzzle.target
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
-        """Draw the puzzle of this seed, or take row `options["episode"]` of the file."""
+        """Draw the puzzles of this seed, or take row `options["episode"]` of the file, with `own_tasks` one each."""
         super().begin(seed, options)
-        self.puzzle = (
-            self._file[int(options.get("episode", seed)) % len(self._file)]
-            if self._file
-            else draw_puzzle(self.options, random.Random(seed))  # noqa: S311 - not for secrets
-        )
+        episode, own = int(options.get("episode", seed)), self.options.own_tasks
+        self.puzzles: dict[str, Puzzle] = {}
+        for index, agent in enumerate(self.possible_agents):
+            if index and not own:
+                self.puzzles[agent] = self.puzzle
+            elif self._file:
+                row = episode * len(self.possible_agents) + index if own else episode
+                self.puzzles[agent] = self._file[row % len(self._file)]
+            else:
+                place = derive_seed(seed, "own task", index) if own else seed
+                regime = (index + episode * self.options.rotate) % len(self._drawn_from)
+                self.puzzles[agent] = draw_puzzle(self._drawn_from[regime], random.Random(place))  # noqa: S311 - not for secrets
         self.best: dict[str, str] = {}
+        self.hits: dict[str, str] = {}
 
     def observe(self, agent: str) -> str:
-        """Return the puzzle, the same for all."""
-        return self.puzzle.text()
+        """Return the puzzle of an agent, the same for all without `own_tasks`."""
+        return self.puzzles[agent].text()
 
     def judge(self, agent: str, action: str, expression: Expression) -> tuple[Info, float]:
         """Evaluate an expression over all tiles."""
-        check_tiles(expression, self.puzzle.tiles)
+        puzzle = self.puzzles[agent]
+        check_tiles(expression, puzzle.tiles)
         value = expression.value()
         self.best[agent] = str(value)
-        return Info(feedback=f"= {value}", valid=True), float(self.solves(value, action))
+        info = Info(feedback=f"= {value}", valid=True)
+        if not self.options.own_tasks:
+            return info, float(self.solves(value, action))
+        if value != puzzle.target:
+            return info, 0.0
+        self.hits[agent] = action
+        self.solved, self.solution = len(self.hits) == len(self.possible_agents), action
+        return info, 1.0
+
+    def is_done(self, agent: str) -> bool:
+        """Return whether an agent has solved a puzzle of its own."""
+        return agent in self.hits
+
+    def goal(self) -> str:
+        """Return the target; with `own_tasks` that of each agent."""
+        if not self.options.own_tasks:
+            return super().goal()
+        return f"own targets {' '.join(f'{agent} {puzzle.target}' for agent, puzzle in self.puzzles.items())}"
 
     def state(self) -> dict[str, Any]:
-        """Return puzzle, attempts, last values and solution."""
+        """Return puzzle, attempts, last values and solution; with `own_tasks` puzzles and solutions of all."""
+        own: dict[str, Any] = {}
+        if self.options.own_tasks:
+            own["own"] = {
+                agent: [list(p.tiles), p.target, self.hits.get(agent, "")] for agent, p in self.puzzles.items()
+            }
         return {
             "tiles": list(self.puzzle.tiles),
             "target": self.puzzle.target,
             "attempts": self.attempts,
             "values": {a: self.best[a] for a in self.possible_agents if a in self.best},
             "solution": self.solution,
+            **own,
         }
 
     def render(self) -> str:
-        """Return puzzle and last values."""
+        """Return puzzle and last values; with `own_tasks` a line for each agent."""
+        if self.options.own_tasks:
+            lines = (
+                (a, p.text(), self.best.get(a, "no attempts yet"), self.hits.get(a, ""))
+                for a, p in self.puzzles.items()
+            )
+            return "\n".join(f"{a}: {text}: {value}{hit and f', solved: {hit}'}" for a, text, value, hit in lines)
         values = "  ".join(f"{a}: {self.best[a]}" for a in self.possible_agents if a in self.best)
         return f"{self.puzzle.text()}\n{values or 'no attempts yet'}\n{self.solution and 'solved: ' + self.solution}"
 
     def sample_action(self, agent: str, directive: str, rng: random.Random) -> str:
         """Return a random expression over all tiles."""
-        return solver.random_expression(self.puzzle.tiles, rng)
+        return solver.random_expression(self.puzzles[agent].tiles, rng)

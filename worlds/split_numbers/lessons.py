@@ -29,7 +29,7 @@ from worlds.numbers.lessons import (
     read_answer,
     shortest,
 )
-from worlds.numbers.world import Puzzle, is_held_out
+from worlds.numbers.puzzles import Puzzle, is_held_out
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
 from worlds.split_numbers.playbook import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu

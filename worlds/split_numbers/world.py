@@ -14,12 +14,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from worlds.numbers import solver
-from worlds.numbers.arithmetic import Expression, ExpressionError, Node, evaluate
-from worlds.numbers.world import ExpressionWorld, Puzzle, PuzzleOptions, check_tiles, is_held_out
+from worlds.numbers.arithmetic import Expression, ExpressionError, Node, evaluate, parse
+from worlds.numbers.puzzles import Puzzle, PuzzleOptions, check_tiles
+from worlds.numbers.world import ExpressionWorld, made
 from worlds.protocol import Info, StepResult, WorldError, WorldOptions
 
 DIRECTIVE = re.compile(r"(?P<before>\d{1,7}[-+*/])?\[(?P<own>\d{1,7})\](?P<after>[-/]\d{1,7})?")
 """A directive: the brackets mark the part that the agent makes from its own tiles."""
+
+_HALF = re.compile(r"half(?P<tiles>(?: [0-9]{1,7})+) target (?P<target>[0-9]{1,7})")
 
 
 class SplitNumbersOptions(PuzzleOptions):
@@ -52,7 +55,7 @@ def draw_split(options: SplitNumbersOptions, rng: random.Random) -> tuple[Puzzle
         targets = [
             target
             for target in range(options.target_low, options.target_high + 1)
-            if (options.split == "any" or is_held_out(left + right, target) == (options.split == "held_out"))
+            if options.is_wanted(left + right, target)
             and any(s in theirs for v in solver.whole_values(left) for _, s in solver.sub_targets(v, target))
         ]
         if targets:
@@ -146,6 +149,30 @@ class SplitNumbersWorld(ExpressionWorld):
             values.append(int(value))
             info["report"] = f"{self._own_name(agent)} made {value}"
 
+    @staticmethod
+    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+        """Return an assigned value that an attempt has made, under the directive that assigns it.
+
+        A free action that made 44 of a target of 154 would have completed a posted 110: it becomes `110+(2+9)*4` under
+        `110+[44]`. A composed action keeps its directive, and what it came to is the target. An agent that sees
+        all tiles is assigned nothing: its puzzle becomes the one that it solved, as in numbers-v0.
+        """
+        match, value = _HALF.fullmatch(observation), made(info)
+        if match is None or value is None:
+            return ExpressionWorld.relabel(observation, action, info)
+        action, target = action.strip(), int(match["target"])
+        expression = parse(action)
+        extra = list((Counter(expression.literals) - Counter(map(int, match["tiles"].split()))).elements())
+        if extra:
+            directive, target = _assigned(expression.root, extra[0]), value
+        else:
+            posted, form = abs(target - value), "{}+[{{}}]" if value < target else "[{{}}]-{}"
+            directive = form.format(posted).format(value) if value and posted else None
+            action = solver.complete(form.format(posted), action)
+        if directive is None or not target:
+            return []
+        return [(f"half{match['tiles']} target {target}\n{directive}", action)]
+
     @classmethod
     def full_view(cls, options: WorldOptions) -> WorldOptions:
         """Return options that show all tiles to every agent."""
@@ -184,3 +211,14 @@ def _beside(root: Node, number: int) -> Node | None:
         return None
     _, left, right = root
     return right if left == number else left if right == number else None
+
+
+def _assigned(root: Node, number: int) -> str | None:
+    """Return the directive that an expression follows which joins a number and an own part; None where it is none."""
+    own = _beside(root, number)
+    if own is None or isinstance(root, int):
+        return None
+    made = evaluate(own)
+    symbol, left, _ = root
+    text = f"{number}{symbol}[{made}]" if left == number else f"[{made}]{symbol}{number}"
+    return text if DIRECTIVE.fullmatch(text) and made else None

@@ -262,6 +262,7 @@ RULES = {
     "full_view returns neither options nor None": _with(full_view=classmethod(lambda cls, options: {"view": "all"})),
     "'relabel.0': input should be a valid array, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
     "'inline': input should be a valid string, got 21": _with(inline=staticmethod(lambda *_: 21)),
+    "holds_out raised KeyError": _with(holds_out=classmethod(lambda cls, options, observation: {}[observation])),
     "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
     "'goal': not one line of text, got": _with(goal=lambda self: "two\nlines"),
     "'render': input should be a valid string, got 3": _with(render=lambda self: 3),

@@ -9,7 +9,7 @@ import pytest
 from worlds import make
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import ExpressionError, parse
-from worlds.numbers.world import Puzzle, check_tiles, is_held_out, read_puzzles
+from worlds.numbers.puzzles import Puzzle, check_tiles, is_held_out, read_puzzles
 from worlds.protocol import WorldError
 
 # The feedback and the end of an episode

@@ -18,7 +18,7 @@ from worlds.numbers import lessons as numbers_lessons
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
 from worlds.numbers.lessons import FORBIDDEN_TARGET, NumbersLessons
-from worlds.numbers.world import is_held_out
+from worlds.numbers.puzzles import is_held_out
 from worlds.protocol import Example
 from worlds.split_numbers import lessons
 from worlds.split_numbers.lessons import LONG_MENU, MARKED, SHORT_MENU, SplitNumbersLessons

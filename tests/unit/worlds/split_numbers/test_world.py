@@ -10,9 +10,9 @@ import pytest
 from worlds import make
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import ExpressionError, parse
-from worlds.numbers.world import Puzzle, is_held_out
-from worlds.protocol import WorldError
-from worlds.split_numbers.world import DIRECTIVE
+from worlds.numbers.puzzles import Puzzle, is_held_out
+from worlds.protocol import Info, WorldError
+from worlds.split_numbers.world import DIRECTIVE, SplitNumbersWorld
 
 
 @pytest.fixture
@@ -296,3 +296,55 @@ def test_random_expressions_never_divide_by_zero():
             parse(text).value()
         except ExpressionError:
             pytest.fail(f"{text} divides by zero")
+
+
+# Hindsight
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "value", "under", "right"),
+    [
+        ("half 2 4 9 target 154", "(2+9)*4", 44, "target 154\n110+[44]", "110+(2+9)*4"),
+        ("half 2 4 9 target 14", "(2+9)*4", 44, "target 14\n[44]-30", "(2+9)*4-30"),
+        ("half 2 4 9 target 154", "110+(2+9)*4", 154, "target 154\n110+[44]", "110+(2+9)*4"),
+        ("half 2 4 9 target 154", "100-(2+9-4)", 93, "target 93\n100-[7]", "100-(2+9-4)"),
+        ("half 3 3 9 target 154", "3+(3+3+9)", 18, "target 18\n3+[15]", "3+(3+3+9)"),
+    ],
+)
+def test_an_attempt_is_right_under_the_directive_that_assigns_what_it_made(observation, action, value, under, right):
+    pairs = SplitNumbersWorld.relabel(observation, action, Info(feedback=f"= {value}", valid=True))
+    assert pairs == [(f"{observation.split(' target')[0]} {under}", right)]
+    directive = pairs[0][0].split("\n")[1]
+    assert DIRECTIVE.fullmatch(directive)
+    own = int(DIRECTIVE.fullmatch(directive)["own"])
+    assert parse(directive.replace("[", "").replace("]", "")).value() == parse(right).value()
+    assert str(own) not in right  # it is made, not copied
+
+
+@pytest.mark.parametrize(
+    ("action", "feedback", "valid"),
+    [
+        ("(2+9)*4+100", "= 144", True),  # directives put a posted summand first
+        ("2*9*(4+10)", "= 252", True),  # the posted number stands inside
+        ("2*4/9", "= 8/9", True),
+        ("2-4-9", "= -11", True),
+        ("101+(9+2)*4", "illegal: 101 was not posted by the other half", False),
+        ("", "passed", True),
+    ],
+)
+def test_an_attempt_that_follows_no_directive_teaches_nothing(action, feedback, valid):
+    assert SplitNumbersWorld.relabel("half 2 4 9 target 154", action, Info(feedback=feedback, valid=valid)) == []
+
+
+def test_who_sees_all_tiles_learns_the_puzzle_that_it_solved():
+    info = Info(feedback="= 15", valid=True)
+    assert SplitNumbersWorld.relabel("tiles 2 4 9 target 154", "2+4+9", info) == [("tiles 2 4 9 target 15", "2+4+9")]
+
+
+def test_a_hit_under_a_directive_gives_itself(world):
+    world.halves = (Puzzle((3, 7, 11), 142), Puzzle((2, 4, 9), 142))
+    _say(world, a0="(11+3)*7")
+    info = _say(world, a3="98+(9+2)*4").infos["a3"]
+    assert SplitNumbersWorld.relabel("half 2 4 9 target 142", "98+(9+2)*4", info) == [
+        ("half 2 4 9 target 142\n98+[44]", "98+(9+2)*4")
+    ]

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm import machine
 from swarm.errors import SwarmError
-from swarm.machine import OomWatch, cores, cpus, is_out_of_memory, memory_bytes, oom_kills, shortage, told_when_full
+from swarm.process import machine
+from swarm.process.machine import (
+    OomWatch,
+    cores,
+    cpus,
+    is_out_of_memory,
+    memory_bytes,
+    oom_kills,
+    shortage,
+    told_when_full,
+)
 
 MB = 10**6
 OWN = "system.slice/swarm.service"
@@ -178,3 +187,10 @@ def test_libraries_take_no_more_threads_than_may_run(
     monkeypatch.setattr(os, "environ", dict(os.environ))
     machine.limit_threads()
     assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Abacus  9000\nmodel name\t: another\n")
+    assert machine.cpu_model(tmp_path) == "Abacus 9000"
+    assert machine.cpu_model(tmp_path / "none")

@@ -1,0 +1,176 @@
+"""`learning`: how agents learn between rounds of episodes, and what a learning step must pass.
+
+Owns the settings; what they do is in `swarm.learn`. Without the section nobody learns.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from swarm.config.section import PHYSICAL, Section, refuse_where
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DeltaSettings(Section):
+    """How much of an agent can change: a delta beside the frozen weights that all share."""
+
+    rank: int = Field(8, ge=1, le=64)
+    """Rank of what is added to each linear layer (LoRA)."""
+
+    rows: int = Field(512, ge=0)
+    """Embeddings that may change: of so many tokens at most, those of the texts that it learns from; 0 for none."""
+
+
+class TestSettings(Section):
+    """What a learning step must pass on what it did not learn from; otherwise it is halved once, then rejected."""
+
+    on: bool = True
+    """false accepts every step; what the test would have said is on record all the same."""
+
+    probe: int = Field(200, ge=0, le=10_000)
+    """Held-out examples of what the base was taught, or where it has no lessons, prompts of earlier episodes with the
+    base's own greedy answers; 0 for none."""
+
+    kinds: list[str] = Field(default_factory=list)
+    """Kinds of the lessons' examples that the probe has; an empty list takes all in which puzzles are held out."""
+
+    drop: float = Field(0.02, ge=0, le=1)
+    """How far the share of right answers to the probe may fall below that of the base."""
+
+    kl: float = Field(2.0, gt=0)
+    """Largest KL(new, base) on the new task, in nats per token: how far a step may lead away from the base."""
+
+    tasks: Share = 0.1
+    """Share of a round's puzzles, by hash, that are kept out of learning; the old and the new delta play them, and
+    the new one may not be worse beyond a 95 % interval."""
+
+
+class ExploreSettings(Section):
+    """Random legal attempts (`World.sample_action`).
+
+    They know the rules, search for nothing, and cost world actions but no tokens. Those that are right, or were
+    relabelled, are learned from.
+    """
+
+    attempts: int = Field(ge=1)
+    """At each puzzle."""
+
+    puzzles: int = Field(0, ge=0)
+    """Puzzles after each round; 0 takes those of the round."""
+
+    rounds: int = Field(1, ge=1)
+    """Rounds that are followed by it: the first ones."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the world that differ, for other puzzles than those of the run."""
+
+    @model_validator(mode="after")
+    def _options_need_puzzles(self) -> ExploreSettings:
+        refuse_where((bool(self.options) and not self.puzzles, "`options` are for puzzles of its own; set `puzzles`"))
+        return self
+
+
+class ExamSettings(Section):
+    """Episodes after the last round, played with what was learned; nothing is learned from them."""
+
+    episodes: int = Field(ge=1)
+    """How many."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the world that differ, such as the puzzles that were held out."""
+
+    budget: dict[str, int | None] = Field(default_factory=dict)
+    """Limits of an episode that differ."""
+
+
+class LearningConfig(Section):
+    """How agents learn from what the world answers."""
+
+    method: Literal["expert_iteration", "grpo", "elite"] = "expert_iteration"
+    """`expert_iteration` imitates what was right (rare reward); `grpo` weighs each attempt against others at the same
+    puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores)."""
+
+    every: int = Field(ge=1)
+    """Episodes of a round; a learning step follows each round."""
+
+    group: int = Field(1, ge=1, le=64)
+    """Episodes of one puzzle, one after the other; `grpo` compares attempts within a group."""
+
+    learner: Literal["agent", "team"] = "agent"
+    """Whether each agent learns from its own attempts, or one delta from those of all."""
+
+    begin: Literal["base", "parent"] = "parent"
+    """Whether a step goes on from what was learned before, or begins anew at the base with all records so far."""
+
+    delta: DeltaSettings = DeltaSettings()
+    """What can change."""
+
+    steps: int = Field(100, ge=1)
+    """Optimizer steps of a learning step."""
+
+    batch: int = Field(64, ge=1)
+    """Examples of an optimizer step."""
+
+    lr: float = Field(3e-3, gt=0)
+    """Peak learning rate; it rises over a tenth of the steps and falls along a cosine."""
+
+    hindsight: Share = 0.0
+    """Share of examples that are attempts relabelled with what they would have been right for, in worlds that can."""
+
+    explore: ExploreSettings | None = None
+    """Random legal attempts that are learned from, too, as the agents' own; null for none."""
+
+    rehearse: Share = 0.0
+    """Share of examples that keep what the base could do: prompts of its lessons with its own greedy answers."""
+
+    predict: Share = 0.0
+    """Share of examples in which an agent predicts the world's answer to its own action."""
+
+    per_task: int = Field(3, ge=1)
+    """Distinct right answers that are kept for each prompt: the shortest, for one learns slowly when many are right."""
+
+    elite: int = Field(256, ge=1)
+    """Distinct answers that method `elite` keeps, of all rounds."""
+
+    team_reward: Share = 0.0
+    """Share of the team's mean reward in each agent's, for `grpo`."""
+
+    clip: float = Field(0.2, gt=0, le=1)
+    """How far `grpo` lets the ratio of new to old probabilities count."""
+
+    share: Literal["none", "data", "mean", "concat"] = "none"
+    """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
+    each round, as the mean or the sum of what they add to weights, cut back to `delta.rank`."""
+
+    control: Literal["none", "permuted"] = "none"
+    """Null control `permuted`: what attempts came to is permuted among them."""
+
+    test: TestSettings = TestSettings()
+    """What a step must pass."""
+
+    exam: ExamSettings | None = None
+    """What is played after the last round."""
+
+    workers: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
+    """Learning steps computed at once, each with one thread; null takes one for each core."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LearningConfig:
+        shares = self.hindsight + self.rehearse + self.predict
+        refuse_where(
+            (shares > 1, "hindsight, rehearse and predict are shares of one batch; their sum must not exceed 1"),
+            (self.every % self.group != 0, f"`every` must be a multiple of `group`, {self.group}"),
+            (self.method == "grpo" and self.group < 2, "grpo compares episodes of one puzzle; set `group`: 8 to 16"),
+            (
+                self.learner == "team" and self.share != "none",
+                "with learner: team all agents have one delta; leave `share` out",
+            ),
+            (
+                self.method == "grpo" and self.begin == "base",
+                "grpo weighs attempts of the current policy; set begin: parent",
+            ),
+        )
+        return self

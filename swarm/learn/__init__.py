@@ -1,0 +1,1 @@
+"""What happens between rounds of episodes: experience -> learning step -> delta -> acceptance test -> sharing."""

@@ -1,0 +1,167 @@
+"""A learning step and its acceptance test: nothing that was learned is taken on trust.
+
+The test has up to three parts: the probe of what the base could do, against the base's own score and not the last one;
+the distance from the base on the new task; and the reward on puzzles of the round that were kept out of learning. A
+step that fails is taken once more at half the length, then rejected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from swarm.agents.delta import delta_path
+from swarm.config.experiment import ExperimentConfig
+from swarm.config.learning import LearningConfig
+from swarm.files import make_folder, write_whole
+from swarm.learn.samples import Samples
+from swarm.learn.step import open_base, take_step
+from swarm.learn.taught import Taught, distance, first_score, rehearsal, score
+from swarm.learn.trial import play
+from swarm.record.records import TestEntry
+from ulm.checkpoint import Checkpoint
+from ulm.delta import Delta
+
+TRAINED_TOKEN = 3
+"""What a trained token costs, in generated ones: forward and backward."""
+
+
+@dataclass(frozen=True)
+class StepTask:
+    """All that a learning step and its test depend on.
+
+    Attributes:
+        config: the experiment. base_dir: its folder.
+        base: folder of the frozen weights. base_sha256: of their file.
+        memory: folder of the run's memories, where deltas are.
+        learner: whose delta changes.
+        parent: sha256 of the delta before, "" for none.
+        samples: what is learned. seed: of all randomness.
+        deltas: whose delta is which in the round that is over.
+        kept_out: episode of the round that was kept out -> reward under these deltas.
+    """
+
+    config: ExperimentConfig
+    base_dir: Path
+    base: Path
+    base_sha256: str
+    memory: Path
+    learner: str | None
+    parent: str
+    samples: Samples
+    seed: int
+    deltas: Mapping[str | None, str] = field(default_factory=dict)
+    kept_out: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> LearningConfig:
+        """How it learns."""
+        if self.config.learning is None:
+            raise AssertionError
+        return self.config.learning
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step and its test came to.
+
+    Attributes:
+        result: sha256 of the new delta, "" where there is none; its file is in the folder of deltas.
+        accepted: whether it holds.
+        size: how long the step was.
+        tests: parts of the test.
+        cost: `tokens` as they are charged, and what they were made of.
+        note: why it was rejected or nothing was learned; otherwise how the loss went.
+    """
+
+    result: str
+    accepted: bool
+    size: float
+    tests: tuple[TestEntry, ...]
+    cost: Mapping[str, int]
+    note: str
+
+
+def learn(task: StepTask, device: str = "cpu") -> Outcome:
+    """Take a step, test it, and take it at half the length if it fails.
+
+    It computes on the CPU with one thread, whatever else there is: the same bits everywhere.
+    """
+    torch.set_num_threads(1)
+    settings, checkpoint = task.settings, open_base(task.base, task.base_sha256)
+    parent = Delta.from_bytes(delta_path(task.memory, task.parent).read_bytes()) if task.parent else None
+    samples, taught = task.samples, Taught.of(checkpoint.meta)
+    trained = tested = 0
+    if settings.rehearse and taught is not None:
+        rehearsed, tested = rehearsal(checkpoint, taught)
+        samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
+    result, note, size, accepted = "", "", 1.0, False
+    tests: list[TestEntry] = []
+    for size in (1.0, 0.5):
+        learned = take_step(checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size)
+        trained += learned.trained_tokens
+        if learned.delta is None:
+            result, tests, note, accepted = "", [], learned.note, False
+            break
+        result = keep_delta(task.memory, learned.delta)
+        tests, tokens = _test(task, checkpoint, learned.delta, taught)
+        tested += tokens
+        failed = [entry["name"] for entry in tests if not entry["passed"]]
+        accepted = not failed or not settings.test.on
+        note = f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}"
+        note += f"; failed: {', '.join(failed)}" if failed else ""
+        if accepted:
+            break
+    cost = {"tokens": TRAINED_TOKEN * trained + tested, "trained_tokens": trained, "test_tokens": tested}
+    return Outcome(result, accepted, size, tuple(tests), cost, note)
+
+
+def keep_delta(memory: Path, delta: Delta) -> str:
+    """Write a delta to the run's folder, whole and durable; return its sha256."""
+    path = delta_path(memory, delta.sha256)
+    make_folder(path.parent)
+    write_whole(path, delta.to_bytes())
+    return delta.sha256
+
+
+def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught | None) -> tuple[list[TestEntry], int]:
+    """Return the parts of the test, and the tokens that they used."""
+    settings, tokens = task.settings.test, 0
+    found: list[TestEntry] = []
+    if taught is not None and settings.probe:
+        asked = taught, settings.probe, tuple(settings.kinds)
+        before, after = first_score(checkpoint, *asked), score(checkpoint, delta, *asked)
+        found.append(at_most_below("probe", before.share, after.share, settings.drop, len(after.right)))
+        tokens += before.tokens + after.tokens
+    kl, n = distance(checkpoint, delta, task.samples.kinds.get("own", ()))
+    found.append(_entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
+    if task.kept_out:
+        deltas = {**task.deltas, task.learner: delta.sha256}
+        rewards, used = play(task.config, task.base_dir, list(task.kept_out), deltas, task.memory)
+        tokens += used
+        found.append(not_worse("tasks", [(task.kept_out[index], reward) for index, reward in rewards.items()]))
+    return found, tokens
+
+
+def _entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:
+    before, after, limit = round(before, 4), round(after, 4), round(limit, 4)
+    return {"name": name, "before": before, "after": after, "limit": limit, "n": n, "passed": passed}
+
+
+def at_most_below(name: str, before: float, after: float, limit: float, n: int) -> TestEntry:
+    """Return a part that passes where a share fell by at most `limit`."""
+    return _entry(name, before, after, limit, n, after >= before - limit - 1e-9)
+
+
+def not_worse(name: str, pairs: Sequence[tuple[float, float]]) -> TestEntry:
+    """Return a part that passes unless the mean of paired rewards fell beyond its 95 % interval."""
+    n = len(pairs)
+    before, after = (sum(values) / n for values in zip(*pairs, strict=True))
+    mean = after - before
+    deviation = math.sqrt(sum((new - old - mean) ** 2 for old, new in pairs) / max(1, n - 1))
+    half = 1.96 * deviation / math.sqrt(n)
+    return _entry(name, before, after, half, n, mean + half >= 0)

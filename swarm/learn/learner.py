@@ -1,0 +1,186 @@
+"""Who learns what, and when: takes part in a run as a memory that changes at the barrier after each round.
+
+Everything it needs follows from the journal: it keeps the records of the round, has them told again as calls, and
+builds the learning steps from those. So a resumed run, and `swarm replay --check --learn`, build the same steps.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
+from swarm.agents.memory import AgentMemory, Place
+from swarm.config.experiment import ExperimentConfig
+from swarm.config.memory import MemorySection
+from swarm.errors import SwarmError
+from swarm.files import path_in
+from swarm.learn.accept import Outcome, StepTask, keep_delta
+from swarm.learn.gather import Gatherer, seed_of
+from swarm.learn.share import together
+from swarm.learn.workers import run_steps
+from swarm.process.progress import progress
+from swarm.record.change import Change
+from swarm.record.records import EvidenceEntry, Record
+from swarm.run.episode import world_of
+from swarm.run.experience import Call, Retelling
+from ulm.checkpoint import checkpoint_hash
+from ulm.delta import Delta
+
+
+class Learner(AgentMemory[MemorySection]):
+    """Builds, computes and shares what agents learn.
+
+    Args:
+        config: the experiment.
+        base_dir: its folder.
+        memory: the run's folder of memories.
+    """
+
+    kind = "learning"
+    Section = MemorySection
+
+    def __init__(self, config: ExperimentConfig, base_dir: Path, memory: Path) -> None:
+        super().__init__(MemorySection(kind=self.kind), Place(memory))
+        if config.learning is None:
+            raise AssertionError
+        self.config, self.learning, self.base_dir, self.memory = config, config.learning, base_dir, memory
+        self.agents = world_of(config, base_dir).possible_agents
+        self.deltas = Deltas(DeltaSection(), Place(memory))
+        self._round: list[Record] = []
+        self._retelling = Retelling(config, base_dir)
+        self._gatherer = Gatherer(config, base_dir, self.agents)
+        self._changed: set[tuple[str, str | None]] = set()
+        self._before: dict[str | None, str] = {}
+        self._learned: dict[str | None, str] = {}
+        self._gathered = -1
+        self._kept_out: dict[int, dict[str | None, float]] = {}
+        self._span = [0, 0]
+
+    @property
+    def learners(self) -> list[str | None]:
+        """Whose deltas change, in order; None is the team."""
+        return list(self._gatherer.pools)
+
+    def fold(self, record: Record) -> None:
+        """Keep a record for the end of its round."""
+        if record["kind"] == "change" and record["memory"] == KIND:
+            agent, cause = record["agent"], record["cause"]
+            if cause in ("learn", "share"):
+                self._gather(record["settings"]["round"])
+                self._changed.add((cause, agent))
+                if cause == "learn" and record["accepted"]:
+                    self._learned[agent] = record["result"]
+            elif cause == "undo":  # by a person, perhaps at a barrier that a kill left half done
+                self._learned[agent] = record["result"]
+                if ("learn", agent) not in self._changed:
+                    self._before[agent] = record["result"]
+        elif record["kind"] in ("episode", "tick", "episode_end"):
+            self._changed.clear()
+            self._round.append(record)
+        self.deltas.fold(record)
+
+    def after_round(self, number: int) -> Iterable[Change]:
+        """Yield what each has learned from a round, then what they share; files that nobody needs go at the end."""
+        self._gather(number)
+        todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
+        with progress(f"learning after round {number + 1}"):
+            outcomes = run_steps([self.task(number, learner) for learner in todo], self.learning.workers)
+        for learner, outcome in zip(todo, outcomes, strict=True):
+            yield self.change(number, learner, outcome)
+        yield from self._shared(number)
+        prune(self.memory, self.deltas.needed())
+
+    def _gather(self, number: int) -> None:
+        """Sort the records of a round into what is learned; once for each round."""
+        if number <= self._gathered:
+            return
+        self._gathered = number
+        self._before = {learner: self.deltas.of(learner) for learner in [None, *self.agents]}
+        self._learned = dict(self._before)
+        calls: dict[int, list[Call]] = {}
+        puzzles: dict[int, str] = {}
+        for record in self._round:
+            if record["kind"] == "episode":
+                puzzles[record["episode"]] = record["state"]
+                calls[record["episode"]] = []
+            elif record["kind"] == "tick":
+                calls[record["episode"]] += self._retelling.calls(record)
+            self._retelling.take(record)
+        seqs = [record["seq"] for record in self._round]
+        self._span = [seqs[0], seqs[-1]] if seqs else [0, 0]
+        self._round = []
+        self._gatherer.add_round(number, calls, puzzles)
+        self._kept_out = {
+            index: _rewards(some, self.agents)
+            for index, some in calls.items()
+            if self.learning.test.tasks and self._gatherer.is_kept_out(puzzles[index])
+        }
+
+    def task(self, number: int, learner: str | None) -> StepTask:
+        """Return the learning step of one learner after a round that was gathered."""
+        base, sha256 = self.base()
+        held = {who: self._before[who] for who in self._before if self._before[who]}
+        return StepTask(
+            config=self.config,
+            base_dir=self.base_dir,
+            base=base,
+            base_sha256=sha256,
+            memory=self.memory.absolute(),
+            learner=learner,
+            parent=self._before.get(learner, ""),
+            samples=self._gatherer.pools[learner].samples(),
+            seed=seed_of(self.config, number, learner),
+            deltas=held,
+            kept_out={index: rewards[None] for index, rewards in self._kept_out.items()},
+        )
+
+    def base(self) -> tuple[Path, str]:
+        """Return the folder of the agents' checkpoint, and its hash.
+
+        Raises:
+            SwarmError: it is not there, damaged, or none of ours.
+        """
+        engine: Any = self.config.agents.engine
+        base = path_in(self.base_dir, engine.model)
+        try:
+            return base, checkpoint_hash(base)
+        except ValueError as error:
+            raise SwarmError(f"learning needs a checkpoint of ours as agents.engine.model: {error}") from error
+
+    def change(self, number: int, learner: str | None, outcome: Outcome) -> Change:
+        """Return the record of a step."""
+        samples = self._gatherer.pools[learner].samples()
+        return Change(
+            KIND,
+            learner,
+            "learn",
+            self._before.get(learner, ""),
+            outcome.result,
+            EvidenceEntry(records=self._span, digest=samples.digest, counts=dict(samples.counts)),
+            {"round": number, "method": self.learning.method, "size": outcome.size},
+            seed_of(self.config, number, learner),
+            outcome.cost,
+            outcome.tests,
+            outcome.note,
+            outcome.accepted,
+        )
+
+    def _shared(self, number: int) -> Iterator[Change]:
+        """Yield what all have once deltas are put together."""
+        mode = self.learning.share
+        if mode not in ("mean", "concat"):
+            return
+        learned = [self._learned[agent] for agent in self.agents if self._learned[agent]]
+        todo = [agent for agent in self.agents if ("share", agent) not in self._changed]
+        if not learned or not todo:
+            return
+        found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned]
+        joined = keep_delta(self.memory, together(found, mode, self.learning.delta.rank))
+        for agent in todo:
+            settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": learned}
+            yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)
+
+
+def _rewards(calls: Iterable[Call], agents: list[str]) -> dict[str | None, float]:
+    """Return the mean reward of all agents in an episode, under None."""
+    return {None: sum(call.reward for call in calls if call.role == "agent") / len(agents)}

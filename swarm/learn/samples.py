@@ -1,0 +1,96 @@
+"""What a learning step learns from: texts, each with where it comes from and how much it counts.
+
+- A step draws its batches from several kinds of samples by their shares; within a kind all prompts are equally likely.
+- Whatever is drawn follows from the samples, the settings and a seed. Nothing here knows torch.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from swarm.config.learning import LearningConfig
+from worlds.seeds import DerivedRandom
+
+
+class Sample(NamedTuple):
+    """A text to learn from.
+
+    Attributes:
+        prompt: what was read.
+        completion: what is learned, the end of its line included.
+        weight: advantage of an attempt, for `grpo`; 1 for what is imitated.
+    """
+
+    prompt: str
+    completion: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """All that one learning step learns from.
+
+    Attributes:
+        kinds: `own` (attempts that were right, or weighed), `hindsight`, `predict`, `rehearse` -> samples, in order.
+        counts: how many attempts were looked at, kept, and dropped, and why.
+    """
+
+    kinds: Mapping[str, Sequence[Sample]]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of all samples."""
+        text = json.dumps([[kind, list(map(list, some))] for kind, some in sorted(self.kinds.items())])
+        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+    def texts(self) -> list[Sample]:
+        """Return all of them."""
+        return [sample for _, some in sorted(self.kinds.items()) for sample in some]
+
+
+def shares(samples: Samples, settings: LearningConfig) -> dict[str, float]:
+    """Return kind -> share of a batch: as the settings have it, spread over the kinds that are there."""
+    wanted = {name: getattr(settings, name) for name in ("hindsight", "predict", "rehearse")}
+    wanted["own"] = 1.0 - sum(wanted.values())
+    there = {kind: wanted[kind] for kind in sorted(wanted) if samples.kinds.get(kind) and wanted[kind] > 0}
+    total = sum(there.values())
+    return {kind: share / total for kind, share in there.items()} if total else {}
+
+
+def draw(samples: Samples, settings: LearningConfig, seed: int) -> list[list[Sample]]:
+    """Return the batches of a learning step.
+
+    What is imitated is drawn with replacement, kind by kind; attempts that are weighed come once each, in a shuffled
+    order, as often as the steps need them.
+    """
+    rng = DerivedRandom(seed, "batches")
+    parts = shares(samples, settings)
+    kinds, weights = list(parts), list(parts.values())
+    weighed = _passes(list(samples.kinds.get("own", ())), rng) if settings.method == "grpo" else None
+    prompts = {kind: _by_prompt(samples.kinds[kind]) for kind in kinds}
+    batches: list[list[Sample]] = []
+    for _ in range(settings.steps if parts else 0):
+        drawn = rng.choices(kinds, weights, k=settings.batch)
+        batches.append(
+            [next(weighed) if weighed and kind == "own" else rng.choice(rng.choice(prompts[kind])) for kind in drawn]
+        )
+    return batches
+
+
+def _by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the samples of each prompt: a prompt with many right answers is met no more often than others."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.prompt, []).append(sample)
+    return list(found.values())
+
+
+def _passes(samples: list[Sample], rng: random.Random) -> Iterator[Sample]:
+    """Yield samples for ever, each once per pass."""
+    while True:
+        rng.shuffle(samples)
+        yield from samples

@@ -1,0 +1,145 @@
+"""What a base could do before it learned in play: its probe, its rehearsal, and how far a delta leads away from it.
+
+The base's checkpoint says what it was taught: a task of a world's lessons. Their prompts are used, and their judge;
+the answers that are rehearsed are the base's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from swarm.errors import SwarmError
+from swarm.learn.samples import Sample
+from swarm.prompt import STOP
+from swarm.train import lessons
+from worlds.protocol import Example
+
+if TYPE_CHECKING:
+    from ulm.checkpoint import Checkpoint
+    from ulm.delta import Delta
+
+ANSWER_TOKENS = 48
+BATCH = 512
+KL_TEXTS = 64
+REHEARSED = 2048
+"""Prompts that are rehearsed."""
+
+_SEED = 20_231
+"""Of the probe, the same for all runs: a base has one first value."""
+
+
+class Taught(NamedTuple):
+    """The lessons that a base was trained on."""
+
+    world: str
+    task: str
+
+    @classmethod
+    def of(cls, meta: dict[str, Any]) -> Taught | None:
+        """Return what a checkpoint's `meta` says; None for a base without lessons, or for agents with memory."""
+        recipe = meta.get("recipe", {})
+        if recipe.get("kind") != "policy":
+            return None
+        try:
+            lessons.open_lessons(recipe["world"], recipe["task"])
+        except (SwarmError, KeyError):
+            return None
+        return cls(recipe["world"], recipe["task"])
+
+    def probe(self, count: int, wanted: Sequence[str] = ()) -> list[Example]:
+        """Return held-out examples, their kinds in turn: those that are wanted, or all in which puzzles are held out.
+
+        Raises:
+            SwarmError: there is no such kind.
+        """
+        open_lessons = lessons.open_lessons(*self)
+        kinds = [kind for kind in open_lessons.tasks[self.task] if kind not in open_lessons.practice]
+        if unknown := [kind for kind in wanted if kind not in kinds]:
+            raise SwarmError(
+                f"learning.test.kinds: {unknown[0]!r} is no kind of {self.task}; there are: {', '.join(kinds)}"
+            )
+        kinds = list(wanted) or kinds
+        return [
+            lessons.held_out_example(*self, kinds[number % len(kinds)], _SEED, number // len(kinds))
+            for number in range(count if kinds else 0)
+        ]
+
+    def prompts(self) -> list[str]:
+        """Return prompts to rehearse."""
+        return [lessons.pair(lessons.example(*self, _SEED, number))[1] for number in range(REHEARSED)]
+
+
+class Scored(NamedTuple):
+    """How a probe went: which answers were right, and the tokens that were read and written."""
+
+    right: tuple[bool, ...]
+    tokens: int
+
+    @property
+    def share(self) -> float:
+        """Share of right answers."""
+        return sum(self.right) / max(1, len(self.right))
+
+
+def score(
+    checkpoint: Checkpoint, delta: Delta | None, taught: Taught, count: int, kinds: tuple[str, ...] = ()
+) -> Scored:
+    """Return how a base with a delta does on its probe, greedily; arguments as of `Taught.probe`."""
+    examples = taught.probe(count, kinds)
+    said, tokens = answers(checkpoint, delta, [lessons.pair(example)[1] for example in examples])
+    judge = lessons.open_lessons(*taught).judge
+    return Scored(tuple(judge(example, text) for example, text in zip(examples, said, strict=True)), tokens)
+
+
+@lru_cache(maxsize=2)
+def first_score(checkpoint: Checkpoint, taught: Taught, count: int, kinds: tuple[str, ...] = ()) -> Scored:
+    """Return how the base does on its probe before it learned anything."""
+    return score(checkpoint, None, taught, count, kinds)
+
+
+@lru_cache(maxsize=2)
+def rehearsal(checkpoint: Checkpoint, taught: Taught) -> tuple[tuple[Sample, ...], int]:
+    """Return prompts that the base was taught with, with its own answers, and the tokens that it cost."""
+    prompts = taught.prompts()
+    said, tokens = answers(checkpoint, None, prompts)
+    return tuple(Sample(prompt, text + STOP) for prompt, text in zip(prompts, said, strict=True)), tokens
+
+
+def answers(checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str]) -> tuple[list[str], int]:
+    """Return greedy answers, and the tokens that were read and written."""
+    from ulm.decode.engine import Engine, GenerationRequest
+    from ulm.model import Decoder
+
+    model = checkpoint.model
+    if delta is not None:
+        model = Decoder(checkpoint.config)
+        model.load_state_dict(delta.merged(checkpoint.model))
+    engine = Engine(model, checkpoint.tokenizer, pack=False)
+    requests = [GenerationRequest(prompt, 0, ANSWER_TOKENS, 0.0, stop=(STOP,)) for prompt in prompts]
+    found = [result for at in range(0, len(requests), BATCH) for result in engine.generate(requests[at : at + BATCH])]
+    return [r.text for r in found], sum(r.prompt_tokens + r.generated_tokens for r in found)
+
+
+def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) -> tuple[float, int]:
+    """Return KL(new, base) on the new task, in nats per token of answers there, and over how many tokens.
+
+    Shenfeld et al. (arXiv:2509.04259) find that forgetting follows it.
+    """
+    import torch
+
+    from ulm.model import IGNORE
+    from ulm.train.delta import DeltaModel
+    from ulm.train.pairs import collate
+
+    texts = list(dict.fromkeys(sample[:2] for sample in samples))
+    some = texts[:: max(1, len(texts) // KL_TEXTS)][:KL_TEXTS]
+    if not some:
+        return 0.0, 0
+    tensors = collate(some, checkpoint.tokenizer)
+    wanted_BT = tensors["labels"] != IGNORE
+    with torch.no_grad():
+        new_NV = DeltaModel(checkpoint.model, delta)(tensors["ids"], wanted_BT).float().log_softmax(-1)
+        base_NV = checkpoint.model(tensors["ids"], wanted_BT).float().log_softmax(-1)
+        return float((new_NV.exp() * (new_NV - base_NV)).sum(-1).mean()), len(new_NV)

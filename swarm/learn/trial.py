@@ -1,0 +1,67 @@
+"""Episodes that decide whether a step is accepted: puzzles that were kept out of learning, played with its delta.
+
+They are played as in the run, with the same seeds, in the process of the learning step; what the old delta did with
+them is on record already.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from swarm.agents.delta import KIND
+from swarm.agents.memory import Place, make_memories
+from swarm.agents.models import LoadedModels, load_models
+from swarm.config.experiment import ExperimentConfig
+from swarm.record.change import Change
+from swarm.record.records import Record
+from swarm.run.unrecorded import play_unrecorded
+
+AT_ONCE = 64
+
+
+@lru_cache(maxsize=2)
+def _opened(settings: str, base_dir: Path) -> tuple[ExperimentConfig, LoadedModels]:
+    """Return the settings of a trial and its models, kept from step to step."""
+    config = ExperimentConfig.model_validate_json(settings)
+    return config, load_models(config, base_dir)
+
+
+def play(
+    config: ExperimentConfig,
+    base_dir: Path,
+    episodes: Sequence[int],
+    deltas: Mapping[str | None, str],
+    memory: Path,
+) -> tuple[dict[int, float], int]:
+    """Play episodes of a run again.
+
+    Args:
+        config: of the run.
+        base_dir: its folder.
+        episodes: their numbers.
+        deltas: whose delta is which, by sha256.
+        memory: the run's folder of memories, which has their files.
+
+    Returns:
+        Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
+    """
+    runtime = config.runtime.model_copy(update={"pool": "local", "device": "cpu"})
+    settings = config.model_copy(update={"runtime": runtime, "concurrency": AT_ONCE, "compare": None})
+    config, models = _opened(settings.model_dump_json(), base_dir)
+    memories = make_memories(config.agents.memory, Place(memory))
+    for agent, sha256 in deltas.items():
+        for kept in memories:
+            kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
+    rewards = dict.fromkeys(episodes, 0.0)
+
+    def take(record: Record) -> None:
+        if record["kind"] == "tick":
+            rewards[record["episode"]] += sum(entry["reward"] for entry in record["agents"]) / config.agents.count
+
+    learning = config.learning
+    if learning is None:
+        raise AssertionError
+    # One round without an exam: nothing is learned at its end, for no memory here learns.
+    whole = learning.model_copy(update={"every": config.episodes, "exam": None})
+    config = config.model_copy(update={"learning": whole})
+    return rewards, play_unrecorded(config, base_dir, models, memories, take, set(episodes)).end["tokens"]
