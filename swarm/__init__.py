@@ -13,10 +13,10 @@ Names are loaded on first use, so that importing the package costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from swarm.machine import limit_threads
+from swarm.process.machine import limit_threads
+from ulm.lazy import names_from
 
 if TYPE_CHECKING:
     from swarm.compare.runs import compare_arms
@@ -38,22 +38,17 @@ __all__ = [
     "train_policy",
 ]
 
-_HOMES = {
-    "compare_arms": "swarm.compare.runs",
-    "experience": "swarm.run.experience",
-    "load_experiment": "swarm.config.load",
-    "read_run": "swarm.record.outcomes",
-    "replay_run": "swarm.view.replay",
-    "resume_run": "swarm.run.runner",
-    "start_run": "swarm.run.runner",
-    "train_policy": "swarm.train.training",
-}
-
-
 limit_threads()  # libraries read it when they are loaded
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'swarm' has no attribute {name!r}")
+__getattr__ = names_from(
+    __name__,
+    {
+        "compare.runs": "compare_arms",
+        "config.load": "load_experiment",
+        "record.outcomes": "read_run",
+        "run.experience": "experience",
+        "run.runner": "resume_run start_run",
+        "train.training": "train_policy",
+        "view.replay": "replay_run",
+    },
+)

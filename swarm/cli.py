@@ -43,10 +43,10 @@ from swarm.commands import (
     watch,
     worlds,
 )
-from swarm.console import UnreadError, settle
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
-from swarm.machine import shortage
-from swarm.signals import stop_by_signals, stopped_by
+from swarm.process.console import UnreadError, settle
+from swarm.process.machine import shortage
+from swarm.process.signals import stop_by_signals, stopped_by
 from ulm.caches import settle_caches
 
 TRACEBACK_VARIABLE = "SWARM_TRACEBACK"

@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
 
-from swarm import machine
-from swarm.children import python_path
 from swarm.errors import SwarmError, first_line
+from swarm.process import machine
+from swarm.process.children import python_path
 from swarm.text import command
 
 _DISTRIBUTION = "ulm-swarm"

@@ -32,8 +32,9 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant by a word, None where none is near."""
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1)), None)
+    """Return the known name that was probably meant by a word, whatever their case; None where none is near."""
+    names = {name.lower(): name for name in known}
+    return next((names[near] for near in difflib.get_close_matches(word.lower(), names, n=1)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -18,6 +18,15 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread: products of narrow models differ by their number on some CPUs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of an untrained model: its actions are noise, but the same noise everywhere."""

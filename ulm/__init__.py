@@ -6,9 +6,10 @@ cost the import of torch. Knows no Ray, no worlds, no swarm. Import and export o
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ulm.lazy import names_from
 
 if TYPE_CHECKING:
     from ulm.checkpoint import (
@@ -54,13 +55,15 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_MODULES = ("config", "tokenizer", "model", "decode.constraint", "checkpoint", "decode.engine")
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module_name in _MODULES:
-            module = importlib.import_module(f"ulm.{module_name}")
-            if hasattr(module, name):
-                return getattr(module, name)
-    raise AttributeError(f"module 'ulm' has no attribute {name!r}")
+__getattr__ = names_from(
+    __name__,
+    {
+        "checkpoint": "Checkpoint CheckpointConfig CheckpointError build_model checkpoint_hash load_checkpoint "
+        "load_weights_numpy read_checkpoint_config save_checkpoint",
+        "config": "PRESETS ModelConfig preset",
+        "decode.constraint": "Constraint",
+        "decode.engine": "Engine GenerationRequest GenerationResult",
+        "model": "Decoder KVCache",
+        "tokenizer": "Tokenizer",
+    },
+)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ulm.model import Decoder
 
-_IDS, _ROWS = "embed.ids", "embed.rows"
-_BASE = "ulm-delta of base"
+_IDS, _ROWS, _BASE = "embed.ids", "embed.rows", "ulm-delta-of"
 
 
 class DeltaError(ValueError):
@@ -70,6 +69,11 @@ class Delta:
         """R, 0 for a delta of rows alone."""
         return max((a_RK.shape[0] for a_RK, _ in self.factors.values()), default=0)
 
+    @cached_property
+    def changes_nothing(self) -> bool:
+        """Whether every product of factors and every row is 0, as in a new delta."""
+        return not any(b_NR.any() for _, b_NR in self.factors.values()) and not self.rows_EC.any()
+
     def to_bytes(self) -> bytes:
         """Return it as safetensors; equal deltas give equal bytes."""
         return self._data or self._saved
@@ -80,7 +84,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {_BASE: self.base})  # one key: safetensors writes several in any order
+        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in any order
 
     @cached_property
     def sha256(self) -> str:

@@ -18,14 +18,14 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
 from swarm.actors.shared_memory import protect
-from swarm.actors.start import named, start_ray
+from swarm.actors.start import start_ray
 from swarm.agents.host import MEMORY_REMEDY, Host, HostSpec, SharedModel, TokenCounter
 from swarm.backends.protocol import TextModel
 from swarm.config.engine import TransformersEngine
 from swarm.errors import Outage, SwarmError, first_line, last_line
-from swarm.machine import OomWatch, memory_full
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
-from swarm.progress import counted
+from swarm.process.machine import OomWatch, memory_full
+from swarm.process.progress import counted
 
 _Fields = tuple[Any, ...]
 START_TIMEOUT_S = 120.0
@@ -165,9 +165,9 @@ class RayPool(TokenCounter):
         self._standby_wanted = runtime.standby if self.spec.needs_hosts else 0
         self._hosts = [self._start() for _ in range(count if self.spec.needs_hosts else 0)]
         try:
-            with named(f"{len(self._hosts)} agent hosts to load their models", self._start_limit_s):
-                for host in counted("starting agent hosts", self._hosts, count, "hosts"):
-                    host.wait_until_up(self._start_limit_s)
+            limit_s = self._start_limit_s
+            for host in counted("starting agent hosts", self._hosts, count, "hosts", limit_s=limit_s):
+                host.wait_until_up(limit_s)
         except RayError as error:
             if self._watch.is_full(error):
                 raise memory_full("no agent host came up: the first", MEMORY_REMEDY) from error

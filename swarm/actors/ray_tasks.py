@@ -10,7 +10,7 @@ from typing import Any
 
 from swarm.actors.start import start_ray
 from swarm.errors import SwarmError, last_line
-from swarm.machine import OomWatch, memory_full
+from swarm.process.machine import OomWatch, memory_full
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.actors.ray_tasks import ray_started
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.errors import SwarmError, last_line
-from swarm.machine import OomWatch, cores, memory_full
+from swarm.process.machine import OomWatch, cores, memory_full
 from worlds.protocol import WorldError
 
 if TYPE_CHECKING:

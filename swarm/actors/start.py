@@ -17,21 +17,18 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
 from socket import create_connection
-from threading import Timer
 from typing import Any
 
 from swarm.backends.daemon import DaemonThread
-from swarm.children import python_path
 from swarm.config.training import split_address
 from swarm.errors import SwarmError
-from swarm.machine import cores, is_out_of_memory, memory_bytes
-from swarm.progress import to_stderr
-from swarm.signals import kept
+from swarm.process.children import python_path
+from swarm.process.machine import cores, is_out_of_memory, memory_bytes
+from swarm.process.progress import progress
+from swarm.process.signals import kept
 
 LIMIT_S = 90.0
 CONNECT_S = 5.0
-NOTICE_S = 5.0
-"""After how long it is said what is waited for."""
 
 _SOCKET = "session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
@@ -101,7 +98,7 @@ def start_ray(address: str | None = None, setting: str = "", otherwise: str = ""
 
 
 def _wait(started: "Future[None]", what: str) -> None:
-    """Wait for a start, with a word after some seconds, up to the limit.
+    """Wait for a start, up to the limit.
 
     Raises:
         SwarmError: it takes too long.
@@ -109,28 +106,12 @@ def _wait(started: "Future[None]", what: str) -> None:
     import ray
 
     try:
-        with named(what, LIMIT_S):
+        with progress(f"waiting for {what}", limit_s=LIMIT_S):
             if not wait([started], LIMIT_S).done:
                 raise TimeoutError(f"no answer within {LIMIT_S:g} s")
     except BaseException:
         atexit.unregister(ray.shutdown)  # it would wait for the start, which may never return
         raise
-
-
-@contextlib.contextmanager
-def named(what: str, limit_s: float) -> Iterator[None]:
-    """Say on stderr what is waited for, where that takes more than some seconds."""
-
-    def say() -> None:
-        to_stderr(f"waiting for {what}, at most {limit_s:g} s")
-
-    timer = Timer(NOTICE_S, say)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _connect(address: str | None, setting: str) -> None:

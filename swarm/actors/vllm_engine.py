@@ -26,7 +26,6 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 
-from swarm.actors.start import named
 from swarm.backends.daemon import DaemonThread
 from swarm.backends.local import LocalModel
 from swarm.backends.models import ChatFormat, ModelFolder
@@ -34,8 +33,8 @@ from swarm.backends.protocol import Structure, TextRequest, TextResult
 from swarm.backends.vllm import LORA_RANKS, cpu_cache_gb, require_vllm
 from swarm.config.engine import VllmEngine
 from swarm.errors import Outage, SwarmError, first_line
-from swarm.machine import OomWatch, cores, memory_full
-from swarm.progress import progress
+from swarm.process.machine import OomWatch, cores, memory_full
+from swarm.process.progress import progress
 
 START_TIMEOUT_S = 900.0
 CPU_BATCH = 256
@@ -327,10 +326,7 @@ class VllmServer:
         actor = VllmActor.options(num_cpus=0, num_gpus=self.num_gpus)  # type: ignore[attr-defined]
         self._actor = actor.remote(self.folder, self._settings, self._adapters)
         try:
-            with (
-                named(f"vLLM to load {self.folder.name}", START_TIMEOUT_S),
-                progress(f"starting vLLM with {self.folder.name}"),
-            ):
+            with progress(f"starting vLLM with {self.folder.name}", limit_s=START_TIMEOUT_S):
                 self.pid, self.max_length = ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
         except BaseException as error:
             self.close()

@@ -31,8 +31,8 @@ from swarm.config.training import resolve_device
 from swarm.coordinator.kinds import make_coordinator
 from swarm.coordinator.protocol import Coordinator, checked_replies
 from swarm.errors import SwarmError
-from swarm.machine import is_out_of_memory, memory_full, told_when_full
 from swarm.messages import ActReply, ActRequest, CallKey, DirectReply, DirectRequest
+from swarm.process.machine import is_out_of_memory, memory_full, told_when_full
 from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.text import FENCE, one_line

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from swarm import machine
 from swarm.backends.vllm import cpu_cache_gb
 from swarm.config.engine import ModelEngine, TransformersEngine, UlmEngine, VllmEngine
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError, first_line
+from swarm.process import machine
 
 
 def num_weights(folder: Path) -> int:

@@ -32,7 +32,7 @@ from swarm.config.memory import find_memory
 from swarm.coordinator.kinds import book_for
 from swarm.errors import SwarmError
 from swarm.files import path_in, read_text
-from swarm.progress import progress, to_stderr
+from swarm.process.progress import progress, to_stderr
 from swarm.prompt import STOP
 
 PROBE_TOKENS = 32

@@ -1,6 +1,5 @@
 """What a person is told of an endpoint that does not answer: its own words, and the setting that helps."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from swarm.backends.completion import Judgement
 from swarm.backends.endpoint_body import named_field, remedy
 from swarm.backends.timed_http import Answer
 from swarm.config.engine import OpenAIEngine
+from swarm.errors import nearest
 from swarm.text import one_line
 
 
@@ -86,6 +86,6 @@ class Words:
     def _offer(self, names: Sequence[str]) -> str:
         if not names:
             return ""
-        close = difflib.get_close_matches(self._model, names[:1000], n=1)
+        close = nearest(self._model, names[:1000])
         offer = ", ".join(self.quote(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
-        return f"; it offers {offer}" + (f"; did you mean {self.quote(close[0])}?" if close else "")
+        return f"; it offers {offer}" + (f"; did you mean {self.quote(close)}?" if close else "")

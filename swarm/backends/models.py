@@ -16,11 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from swarm import machine
 from swarm.backends.thoughts import is_mark
 from swarm.errors import SwarmError, first_line
 from swarm.files import path_in, read_text
+from swarm.process import machine
 from swarm.text import without
+from ulm.files import sha256
 from ulm.tokenizer import Tokenizer
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -273,6 +274,5 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     names = {*_DECIDES, "adapter_config.json"} & {file.name for file in folder.iterdir()}
     for name in sorted(names | {file.name for file in folder.glob("*.safetensors")}):
-        with (folder / name).open("rb") as stream:
-            digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {sha256(folder / name)}\n".encode())
     return digest.hexdigest()

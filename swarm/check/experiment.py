@@ -23,7 +23,7 @@ from swarm.config.training import resolve_device
 from swarm.coordinator.kinds import book_for
 from swarm.doctor import recipe_for
 from swarm.errors import SwarmError
-from swarm.machine import cores, memory_bytes
+from swarm.process.machine import cores, memory_bytes
 from swarm.run.episode import world_of
 from swarm.run.topology import neighbours
 

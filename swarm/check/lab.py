@@ -19,7 +19,7 @@ from swarm.lab.engram.config import EngramEvalConfig
 from swarm.lab.facts.config import ExactMatchConfig
 from swarm.lab.ltm.config import LabConfig
 from swarm.lab.mqar.config import MqarConfig
-from swarm.machine import cores, memory_bytes
+from swarm.process.machine import cores, memory_bytes
 from swarm.train.progress import read_metrics
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, Windows

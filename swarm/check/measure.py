@@ -17,8 +17,8 @@ from swarm.agents.models import LoadedModels
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
-from swarm.machine import memory_bytes
-from swarm.progress import duration, progress
+from swarm.process.machine import memory_bytes
+from swarm.process.progress import duration, progress
 from swarm.record.journal import JOURNAL_NAME, read_header
 from swarm.record.outcomes import read_run
 from swarm.run.tick_loop import Runtime

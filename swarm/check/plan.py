@@ -10,7 +10,7 @@ from typing import Any
 from swarm.commands.settings import FILES, sections_of
 from swarm.config.document import read_document
 from swarm.errors import SwarmError
-from swarm.progress import duration
+from swarm.process.progress import duration
 from worlds.protocol import WorldError
 
 _CHECKS = {

@@ -12,7 +12,7 @@ from swarm.check.plan import Plan, about, size
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.doctor import recipe_for
 from swarm.identity import is_claimed
-from swarm.machine import cores, memory_bytes
+from swarm.process.machine import cores, memory_bytes
 from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe

@@ -22,7 +22,7 @@ def exact_match(
     """Make questions with one right answer: told, asked in the same and in other words, and never told."""
     from swarm.lab.facts.config import ExactMatchConfig
     from swarm.lab.facts.exact_match import write_exact_match
-    from swarm.progress import progress
+    from swarm.process.progress import progress
 
     file, config = named_file(file, ExactMatchConfig, overrides)
     folder = out or Path("runs") / f"data-{config.name}"

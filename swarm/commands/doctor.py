@@ -13,7 +13,7 @@ def doctor(
 ) -> None:
     """Check this machine: versions, device, extras, checkpoints, disk; exit code 1 if anything is broken."""
     from swarm.doctor import examine
-    from swarm.progress import progress
+    from swarm.process.progress import progress
 
     with progress("looking at this machine"):
         findings = list(examine(start_ray=ray))
@@ -21,7 +21,7 @@ def doctor(
         from rich.markup import escape
         from rich.table import Table
 
-        from swarm.console import stdout_console
+        from swarm.process.console import stdout_console
 
         colours = {"ok": "green", "missing": "yellow", "broken": "bold red"}
         table = Table("", "what", "found", "what to do", box=None, pad_edge=False)

@@ -64,7 +64,7 @@ def export(
         raise SwarmError(f"cannot export to {to!r}; available: hf")
     from transformers.utils import logging
 
-    from swarm.progress import progress
+    from swarm.process.progress import progress
     from ulm.hf.export import export_checkpoint
 
     logging.disable_progress_bar()
@@ -78,7 +78,7 @@ def export(
 
 def _export_learned(run_dir: Path, agent: str | None, out: Path) -> None:
     from swarm.learn.export import export_learned
-    from swarm.progress import progress
+    from swarm.process.progress import progress
     from swarm.text import command
 
     with progress(f"exporting what {agent or 'the team'} of {run_dir} learned"):

@@ -105,7 +105,7 @@ def prune(run_folder: RunFolder, kind: Kind = None) -> None:
     folder = existing_run(run_folder)
     _refuse_other(folder, kind, "pruned")
     with FolderLock(folder):
-        files, freed = remove(folder / MEMORY_FOLDER, held(folder).needed())
+        files, freed = remove(folder / MEMORY_FOLDER, held(folder).newest())
     typer.echo(f"pruned        {files:,} files, {freed / 1e6:.1f} MB")
 
 
@@ -176,7 +176,7 @@ def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Tex
     from rich.table import Column, Table
     from rich.text import Text
 
-    from swarm.console import stdout_console
+    from swarm.process.console import stdout_console
 
     headers = (Column(name.removeprefix("#"), justify="right" if name[0] == "#" else "left") for name in columns)
     table = Table(*headers, title=title, title_justify="left")

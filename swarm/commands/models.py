@@ -17,8 +17,8 @@ def fetch(name: Annotated[str, typer.Argument(help="Which model; `swarm models l
     from transformers.utils import logging
 
     from swarm.errors import SwarmError
-    from swarm.machine import memory_bytes
-    from swarm.progress import progress
+    from swarm.process.machine import memory_bytes
+    from swarm.process.progress import progress
     from ulm.hf.pretrained import KNOWN
     from ulm.hf.pretrained import fetch as fetch_model
 

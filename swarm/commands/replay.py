@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import RunFolder
+from swarm.commands.options import RunFolder, Trust
 
 EXAMPLE = "swarm replay runs/puzzle-s1 --check"
 
@@ -21,6 +21,7 @@ def replay(
         typer.Option("--learn", help="With --check: take every learning step again and compare what was learned."),
     ] = False,
     prompts: Annotated[bool, typer.Option("--prompts", help="Tell what agents and coordinator read, too.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Retell a run from its journal, no model loaded; with --check the last line is the journal's hash.
 
@@ -32,7 +33,7 @@ def replay(
 
     run_dir = existing_run(run_folder)
 
-    from swarm.console import end_unread
+    from swarm.process.console import end_unread
     from swarm.record.journal import JournalError
     from swarm.view.replay import ReplayError, transcript
 
@@ -48,7 +49,7 @@ def replay(
 
 
 def _check(run_dir: Path, learn: bool) -> None:
-    from swarm.progress import duration, progress
+    from swarm.process.progress import duration, progress
     from swarm.text import command
     from swarm.view.replay import replay_run
 
@@ -69,7 +70,7 @@ def _check(run_dir: Path, learn: bool) -> None:
 
 def _check_learning(run_dir: Path, changes: int) -> None:
     from swarm.learn.recompute import recompute
-    from swarm.progress import duration, progress
+    from swarm.process.progress import duration, progress
 
     began_s = time.monotonic()
     with progress(f"learning again what {run_dir} learned", total=changes, unit="changes") as work:

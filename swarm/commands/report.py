@@ -24,7 +24,7 @@ def report(
 
     run_dir = existing_run(run_folder)
 
-    from swarm.progress import progress
+    from swarm.process.progress import progress
     from swarm.view.report import write_report
 
     with progress(f"writing the report of {run_dir}"):

@@ -88,7 +88,11 @@ def page() -> str:
     for file in FILES:
         lines += ["", f"## {file.capitalize()}", *_markdown(describe(*sections_of(file)))]
     ours = [world for world in map(world_class, available()) if world.__module__.startswith("worlds.")]
-    options = [replace(section, name=world.id) for world in ours for section in describe(world.Options)]
+    options = [
+        replace(section, name=".".join(filter(None, (world.id, section.name))))
+        for world in ours
+        for section in describe(world.Options)
+    ]
     return "\n".join([*lines, "", "## World options", *_markdown(options)]) + "\n"
 
 
@@ -163,11 +167,8 @@ def setting_lines(told: Iterable[Setting]) -> Iterator[str]:
 
 
 def _unknown(name: str, known: list[str]) -> SwarmError:
-    import difflib
+    from swarm.errors import SwarmError, did_you_mean
 
-    from swarm.errors import SwarmError
-
-    near = difflib.get_close_matches(name.lower(), known, n=1)
     sections = ", ".join(dict.fromkeys(path for path in known if path and "." not in path and path not in FILES))
-    hint = f"did you mean '{near[0]}'?" if near else f"there are: {sections}; other files: {_OTHERS}"
-    return SwarmError(f"no settings of the name '{name}'; {hint}")
+    hint = did_you_mean(name, known, f"; there are: {sections}; other files: {_OTHERS}")
+    return SwarmError(f"no settings of the name '{name}'{hint}")

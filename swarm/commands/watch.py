@@ -33,7 +33,7 @@ def watch(
     if parent := os.environ.get(PARENT_VARIABLE):
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
 
-    from swarm.console import end_unread
+    from swarm.process.console import end_unread
     from swarm.view.dashboard import watch as show
 
     end_unread()

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarm.children import python_path
 from swarm.errors import Outage, SwarmError, WorkFailedError
-from swarm.progress import show_as
+from swarm.process.children import python_path
+from swarm.process.progress import show_as
 from swarm.text import command, printable
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def worlds(
 ) -> None:
     """List the worlds; with an ID show its card, tools, options and a rendered example."""
     from swarm.errors import SwarmError
-    from swarm.progress import progress
+    from swarm.process.progress import progress
     from worlds.check import check_world
     from worlds.checked import card
     from worlds.registry import available, world_class

@@ -4,7 +4,6 @@ Owns the overrides from one base experiment to every arm, all with the same puzz
 It refuses to run anything and to know how a result is measured (`swarm.compare.runs`, `swarm.compare.analysis`).
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine
 from swarm.config.experiment import ExperimentConfig, TopologyConfig
 from swarm.config.load import experiment_of
 from swarm.config.memory import MemorySection
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, did_you_mean
 from worlds.checked import other_options
 from worlds.protocol import WorldError, WorldOptions
 from worlds.registry import load_playbook, world_class
@@ -280,9 +279,7 @@ def chosen_arms(names: Sequence[str], arms: Mapping[str, Arm] = ARMS) -> list[st
     """
     for name in names:
         if name not in arms:
-            near = difflib.get_close_matches(name, arms, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"arms: {', '.join(arms)}"
-            raise SwarmError(f"unknown arm '{name}'; {hint}")
+            raise SwarmError(f"unknown arm '{name}'{did_you_mean(name, arms, '; arms: ' + ', '.join(arms))}")
     return [name for name in arms if not names or name in names]
 
 

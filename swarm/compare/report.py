@@ -26,7 +26,7 @@ from swarm.compare.analysis import MARKS, ArmRow, Comparison
 from swarm.compare.arms import ARMS
 from swarm.compare.plots import plot_coverage, plot_rates
 from swarm.figures import to_png
-from swarm.machine import cores
+from swarm.process.machine import cores
 from swarm.record.outcomes import RunOutcomes
 from swarm.stats import format_interval, format_rate
 from swarm.view.page import render, write

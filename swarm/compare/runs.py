@@ -19,7 +19,7 @@ from swarm.config.section import logical_settings
 from swarm.config.shipped import find_file
 from swarm.errors import SwarmError, WorkFailedError
 from swarm.identity import refuse_other, work_folder
-from swarm.progress import Work, duration, progress
+from swarm.process.progress import Work, duration, progress
 from swarm.record.journal import JOURNAL_NAME, JournalReader, read_header
 from swarm.record.outcomes import RunOutcomes, read_run
 

@@ -4,7 +4,6 @@ Owns safe loading (YAML 1.2 core scalars, so `no` stays text and `3e-4` is a num
 duplicate keys) and `--set` overrides. It refuses to know any schema: `swarm.config.load` validates.
 """
 
-import difflib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, nearest
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
@@ -190,9 +189,8 @@ def _nearest_file(path: Path) -> str:
     """Return a hint that names the YAML file which was probably meant, or an empty text."""
     folder = path.parent if path.parent.is_dir() else Path("experiments")
     files = {file.name: file for file in sorted(folder.glob("[!.]*.y*ml"))} if folder.is_dir() else {}
-    same_stem = [name for name in files if Path(name).stem == path.stem]
-    if near := difflib.get_close_matches(path.name, files, n=1) or same_stem:
-        return f"; did you mean {files[near[0]]}?"
+    if near := nearest(path.name, files) or next((name for name in files if Path(name).stem == path.stem), None):
+        return f"; did you mean {files[near]}?"
     return f"; {folder} has {', '.join(list(files)[:8])}" if files else ""
 
 

@@ -48,6 +48,31 @@ class TestSettings(Section):
     the new one may not be worse beyond a 95 % interval."""
 
 
+class ExploreSettings(Section):
+    """Random legal attempts (`World.sample_action`).
+
+    They know the rules, search for nothing, and cost world actions but no tokens. Those that are right, or were
+    relabelled, are learned from.
+    """
+
+    attempts: int = Field(ge=1)
+    """At each puzzle."""
+
+    puzzles: int = Field(0, ge=0)
+    """Puzzles after each round; 0 takes those of the round."""
+
+    rounds: int = Field(1, ge=1)
+    """Rounds that are followed by it: the first ones."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the world that differ, for other puzzles than those of the run."""
+
+    @model_validator(mode="after")
+    def _options_need_puzzles(self) -> ExploreSettings:
+        refuse_where((bool(self.options) and not self.puzzles, "`options` are for puzzles of its own; set `puzzles`"))
+        return self
+
+
 class ExamSettings(Section):
     """Episodes after the last round, played with what was learned; nothing is learned from them."""
 
@@ -95,9 +120,8 @@ class LearningConfig(Section):
     hindsight: Share = 0.0
     """Share of examples that are attempts relabelled with what they would have been right for, in worlds that can."""
 
-    explore: int = Field(0, ge=0)
-    """Random legal attempts at every puzzle of a round that are looked at, too, once: they cost world actions, no
-    tokens. Those that are right, or were relabelled, are learned from as the agents' own."""
+    explore: ExploreSettings | None = None
+    """Random legal attempts that are learned from, too, as the agents' own; null for none."""
 
     rehearse: Share = 0.0
     """Share of examples that keep what the base could do: prompts of its lessons with its own greedy answers."""
@@ -105,8 +129,8 @@ class LearningConfig(Section):
     predict: Share = 0.0
     """Share of examples in which an agent predicts the world's answer to its own action."""
 
-    per_task: int = Field(8, ge=1)
-    """Distinct right answers that are kept for each prompt."""
+    per_task: int = Field(3, ge=1)
+    """Distinct right answers that are kept for each prompt: the shortest, for one learns slowly when many are right."""
 
     elite: int = Field(256, ge=1)
     """Distinct answers that method `elite` keeps, of all rounds."""

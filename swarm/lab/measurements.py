@@ -16,7 +16,7 @@ from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.files import make_folder, write_whole
 from swarm.identity import refuse_other
-from swarm.progress import duration, progress
+from swarm.process.progress import duration, progress
 
 
 def write_json(path: Path, data: Any) -> None:

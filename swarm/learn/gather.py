@@ -7,16 +7,20 @@
 - `explore` lets the world's random policy try the puzzles of a round, too.
 """
 
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
+from swarm.errors import SwarmError
 from swarm.learn.samples import Sample, Samples
+from swarm.process.progress import counted
 from swarm.prompt import STOP, agent_prompt
-from swarm.run.episode import Episode, world_of
+from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.seeds import derive_seed
 from worlds.protocol import Info, World
@@ -63,7 +67,7 @@ class Pool:
         self.right: dict[str, list[str]] = {}
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
-        self.relabelled: dict[tuple[str, str], None] = {}
+        self.relabelled: dict[str, list[str]] = {}
         self.answered: dict[tuple[str, str], None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -73,13 +77,11 @@ class Pool:
 
     def add_right(self, prompt: str, answer: str) -> None:
         """Keep an answer that was right."""
-        found = self.right.setdefault(prompt, [])
-        if answer not in found and len(found) < self.settings.per_task:
-            found.append(answer)
+        _keep(self.right, prompt, answer, self.settings.per_task)
 
     def add_relabelled(self, prompt: str, answer: str) -> None:
         """Keep what an attempt would have been right for."""
-        self.relabelled[prompt, answer] = None
+        _keep(self.relabelled, prompt, answer, self.settings.per_task)
         _forget(self.relabelled)
 
     def add(self, attempts: Sequence[Attempt]) -> None:
@@ -88,9 +90,7 @@ class Pool:
         for attempt in attempts:
             self.counts["attempts"] += 1
             self.counts["legal"] += attempt.valid
-            if attempt.reward > 0:
-                self.counts["right"] += 1
-                self.add_right(attempt.prompt, attempt.answer)
+            self.counts["right"] += attempt.reward > 0
             if settings.method == "elite" and attempt.valid:
                 self.best[attempt.prompt, attempt.answer] = attempt.reward
             if settings.predict and attempt.feedback:
@@ -109,21 +109,31 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            own = [Sample(prompt, answer + STOP) for prompt, answers in self.right.items() for answer in answers]
+            own = _listed(self.right)
         kinds = {
             "own": own,
-            "hindsight": [Sample(prompt, answer + STOP) for prompt, answer in self.relabelled],
+            "hindsight": _listed(self.relabelled),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
-        counts = {
-            **self.counts,
-            "prompts_right": len(self.right),
-            **{kind: len(found) for kind, found in kinds.items()},
-        }
-        return Samples(kinds, {name: counts[name] for name in sorted(counts)})
+        counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
+        return Samples(kinds, dict(sorted(counts.items())))
 
 
-def _forget(kept: dict[tuple[str, str], None]) -> None:
+def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> None:
+    """Keep the shortest answers to a prompt."""
+    found = kept.setdefault(prompt, [])
+    if answer not in found:
+        found.append(answer)
+        if len(found) > most:
+            found.sort(key=lambda text: (len(text), text))
+            found.pop()
+
+
+def _listed(kept: Mapping[str, Sequence[str]]) -> list[Sample]:
+    return [Sample(prompt, answer + STOP) for prompt, answers in kept.items() for answer in answers]
+
+
+def _forget(kept: dict[Any, Any]) -> None:
     if len(kept) > MAX_KEPT:
         del kept[next(iter(kept))]
 
@@ -193,19 +203,14 @@ class Gatherer:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
                     by_learner[learner].append(attempt)
-        explored = list(self._explore(number, learned, puzzles)) if self.settings.explore else []
+        explored = list(self._explore(number, learned, puzzles))
         for learner, pool in self.pools.items():
             own = self._controlled(by_learner[learner], number, "own")
+            tried = [attempt for attempt in explored if learner in self._who_learns(attempt.agent)]
             pool.add(own)
-            tried = [a for a in explored if learner in self._who_learns(a.agent)]
-            for attempt in self._controlled(tried, number, "explore"):
-                pool.counts["explored"] += 1
-                if attempt.reward > 0 and self.settings.method == "expert_iteration":
-                    pool.counts["explored_right"] += 1
-                    pool.add_right(attempt.prompt, attempt.answer)
-                self._relabel(pool, attempt)
-            for attempt in own:
-                self._relabel(pool, attempt)
+            for attempt in (*own, *self._controlled(tried, number, "explore")):
+                self._imitate(pool, attempt)
+            pool.counts["explored"] = len(tried)
 
     def _who_learns(self, agent: str) -> Iterable[str | None]:
         if self.settings.learner == "team" or self.settings.share == "data":
@@ -256,45 +261,59 @@ class Gatherer:
             found[place] = replace(attempts[place], feedback=came.feedback, reward=came.reward, gain=came.gain)
         return found
 
-    def _relabel(self, pool: Pool, attempt: Attempt) -> None:
-        if not self.settings.hindsight or not attempt.valid:
-            return
-        info = Info(feedback=attempt.feedback, valid=attempt.valid)
-        for observation, answer in self.world.relabel(attempt.observation, attempt.answer, info):
+    def _imitate(self, pool: Pool, attempt: Attempt) -> None:
+        """Keep an attempt that was right, and what another one would have been right for."""
+        told: list[tuple[str, str]] = []
+        if attempt.valid and self.settings.hindsight:
+            info = Info(feedback=attempt.feedback, valid=True)
+            told = self.world.relabel(attempt.observation, attempt.answer, info)
+        for observation, answer in told:
             if observation in self.barred:
                 pool.counts["barred"] += 1
-            elif observation != attempt.observation or attempt.reward > 0:
+            elif observation != attempt.observation:
                 pool.add_relabelled(agent_prompt(observation), answer)
+        if attempt.reward > 0:
+            same = [answer for observation, answer in told if observation == attempt.observation]
+            pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
-        """Yield random legal attempts at the puzzles of a round, each puzzle once."""
-        seen: set[str] = set()
-        for index in episodes:
-            if puzzles[index] in seen:
-                continue
-            seen.add(puzzles[index])
-            rng = DerivedRandom(self.config.seed, "explore", number, index)
-            world: World | None = None
-            for _ in range(self.settings.explore):
-                if world is None or not world.agents:
-                    episode = Episode(index, self.config, world_of(self.config, self.base_dir))
-                    world, observations = episode.world, dict(episode.observations)
-                actions = {agent: world.sample_action(agent, "", rng) for agent in world.agents}
-                result = world.step(actions)
-                for agent, action in actions.items():
-                    info, reward = result.infos[agent], result.rewards[agent]
-                    yield Attempt(
-                        agent,
-                        (self.config.puzzle_of(index), agent, -1),
-                        agent_prompt(observations[agent]),
-                        observations[agent],
-                        action,
-                        info["feedback"],
-                        info["valid"],
-                        reward,
-                        reward,
-                    )
-                observations.update(result.observations)
+        """Yield random legal attempts after a round."""
+        explore = self.settings.explore
+        if explore is None or number >= explore.rounds:
+            return
+        config = self.config
+        places = list({puzzles[index]: start_of(config, index, 0) for index in episodes}.values())
+        if explore.puzzles:
+            options = {**config.world.options, **explore.options}
+            config = config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
+            seeds = (derive_seed(config.seed, "explore", number, index) for index in range(explore.puzzles))
+            places = [(seed, {"episode": index, "level": 0}) for index, seed in enumerate(seeds)]
+        for index, (seed, options) in enumerate(counted("exploring", places, len(places), "puzzles")):
+            rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
+            world = open_world(config.world, config.agents.count, self.base_dir, check=False)
+            try:
+                yield from _attempts_at(world, seed, options, explore.attempts, rng)
+            except Exception as error:  # it may be anybody's code
+                raise SwarmError(
+                    f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"
+                ) from error
+
+
+def _attempts_at(
+    world: World, seed: int, options: Mapping[str, Any], count: int, rng: random.Random
+) -> Iterator[Attempt]:
+    """Yield random legal attempts of all agents at one puzzle, which begins again whenever it is over."""
+    observations: dict[str, str] = {}
+    for _ in range(count):
+        if not world.agents:
+            observations = dict(world.reset(seed, options)[0])
+        actions = {agent: world.sample_action(agent, "", rng) for agent in world.agents}
+        result = world.step(actions)
+        for agent, action in actions.items():
+            seen, info, reward = observations[agent], result.infos[agent], result.rewards[agent]
+            prompt = agent_prompt(seen)
+            yield Attempt(agent, (0, agent, -1), prompt, seen, action, info["feedback"], info["valid"], reward, reward)
+        observations.update(result.observations)
 
 
 def seed_of(config: ExperimentConfig, number: int, learner: str | None) -> int:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
-from swarm.children import python_path
 from swarm.errors import SwarmError
 from swarm.learn.accept import Outcome, StepTask, learn
-from swarm.machine import cores
+from swarm.process.children import python_path
+from swarm.process.machine import cores
 
 _children: "list[_Child]" = []
 _lock = threading.Lock()

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 from swarm.errors import SwarmError
 from swarm.files import Closing, FolderLock, LineTail, sync
-from swarm.progress import progress
+from swarm.process.progress import progress
 from swarm.record.records import FORMAT, Header, Record, check_record
 from swarm.text import command
 

@@ -8,7 +8,7 @@ is below the worlds and knows none.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from swarm.agents.memory import Place, make_memories
 from swarm.config.experiment import ExperimentConfig
@@ -21,7 +21,7 @@ from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick
 from swarm.run.episode import Episode, follow, world_of
 from swarm.run.topology import neighbours
-from worlds.protocol import Briefing, World
+from worlds.protocol import Briefing
 from worlds.registry import load_playbook
 
 
@@ -88,7 +88,7 @@ class Retelling:
         self.config, self.base_dir = config, base_dir
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
-        agents = self._world(0).possible_agents
+        agents = world_of(config, base_dir).possible_agents
         self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
         known = load_playbook(self.config.world.id) is not None
         self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
@@ -113,12 +113,12 @@ class Retelling:
         Raises:
             SwarmError: the world goes another way than recorded.
         """
-        follow(record, self.live, lambda index, *level: Episode(index, self.config, self._world(index), *level))
+        follow(record, self.live, self._begin)
         for memory in self.memories:
             memory.fold(record)
 
-    def _world(self, episode: int) -> World:
-        return world_of(self.config.of_episode(episode), self.base_dir)
+    def _begin(self, index: int, *level: Any) -> Episode:
+        return Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir), *level)
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""

@@ -30,8 +30,8 @@ from swarm.coordinator.protocol import Terminal
 from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.files import make_folder, sync
 from swarm.identity import refuse_other
-from swarm.machine import cpu_model
 from swarm.messages import Operator, Pool
+from swarm.process.machine import cpu_model
 from swarm.prompt import agent_system
 from swarm.record.folder import base_dir_of, move_base, needing_base, read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records

@@ -13,7 +13,7 @@ from torch import nn
 
 from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
-from swarm.machine import is_out_of_memory
+from swarm.process.machine import is_out_of_memory
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, StepReport, learning_rate, train_step
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.files import LineTail
-from swarm.progress import duration, progress
+from swarm.process.progress import duration, progress
 
 Record = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from swarm.config.load import load_chosen_model
-from swarm.config.section import PHYSICAL, Name, Section, logical_settings
+from swarm.config.section import PHYSICAL, Name, Section, logical_settings, refuse_where
 from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
@@ -140,10 +140,10 @@ class LoraRecipe(Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.task == "runs") != bool(self.runs):
-            raise ValueError("`runs` names run folders for task 'runs', and only for it")
-        if self.optimizer.kind == "muon":
-            raise ValueError("optimizer.kind muon trains µLMs only; take adamw")
+        refuse_where(
+            ((self.task == "runs") != bool(self.runs), "`runs` names run folders for task 'runs', and only for it"),
+            (self.optimizer.kind == "muon", "optimizer.kind muon trains µLMs only; take adamw"),
+        )
         return self
 
 

@@ -18,8 +18,8 @@ from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.identity import claim, is_claimed, work_folder
-from swarm.machine import cores
-from swarm.progress import progress
+from swarm.process.machine import cores
+from swarm.process.progress import progress
 from swarm.train.loop import STATES, run_training
 from swarm.train.progress import totals, training_shown
 from swarm.train.recipe import Recipe, load_recipe

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from swarm.console import stdout_console
 from swarm.errors import SwarmError
 from swarm.files import LineTail, is_locked
+from swarm.process.console import stdout_console
 from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import swarm
-import ulm
-import worlds
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,11 +19,3 @@ def test_the_example_of_the_api_page_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert re.fullmatch(r"[0-2] of 2 solved", said[0])
     assert len(said) > 4
     assert len(code.strip().splitlines()) <= 16
-
-
-@pytest.mark.parametrize("package", [swarm, ulm, worlds])
-def test_every_name_that_is_exported_is_there(package: object) -> None:
-    names = package.__all__  # type: ignore[attr-defined]
-    assert all(getattr(package, name) is not None for name in names)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        package.nothing  # type: ignore[attr-defined] # noqa: B018

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,23 @@ from fakes.endpoint import Endpoint, Handler, busy, fails, hangs_up, lists, says
 
 pytestmark = pytest.mark.process
 
-EXPERIMENT = """
-name: far
-world: {id: numbers-v0}
-agents: {count: 3, engine: {kind: openai, model: tiny, url: "URL", connections: 1}, max_new_tokens: 8}
-budget: {ticks: 3}
-runtime: {pool: local}
-"""
+Ended = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def swarm(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "swarm.cli", *arguments]
-    found = {**os.environ, **environment}
-    return subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def swarm(start: Callable[..., subprocess.Popen[str]]) -> Ended:
+    """Return a function that starts a command as `start` does, and waits for its end."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        run = start(*arguments, **environment)
+        out, said = run.communicate(timeout=120)
+        return subprocess.CompletedProcess(run.args, run.returncode, out, said)
+
+    return call
 
 
 def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_one_that_nothing_disturbed(
-    endpoint: Endpoint, tmp_path: Path
+    endpoint: Endpoint, swarm: Ended, tmp_path: Path
 ) -> None:
     """Failed at e48e5b3: loading cost the first episode, cut connections were charged, and 402 ended the run for good.
 
@@ -40,9 +39,8 @@ def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_o
     def answer(handler: Handler) -> None:
         says(f"1+{handler.asked.payload['seed'] % 9}")(handler)
 
-    (tmp_path / "x.yaml").write_text(EXPERIMENT.replace("URL", endpoint.url))
     endpoint.reply, endpoint.models = answer, lists("*")
-    whole = swarm(tmp_path, "run", "x.yaml", "--out", "whole")
+    whole = swarm("run", "x.yaml", "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     assert "endpoint      14 tokens of trial requests at the start, not charged\n" in whole.stdout
 
@@ -57,7 +55,7 @@ def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_o
         fails(402, "Buy credits"),
     ]
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-    stopped = swarm(tmp_path, "run", "x.yaml", "--out", "run", **proxies, NO_PROXY="", no_proxy="")
+    stopped = swarm("run", "x.yaml", "--out", "run", **proxies, NO_PROXY="", no_proxy="")
     assert stopped.returncode == 1
     waits, error = stopped.stderr.splitlines()
     assert waits.startswith(f"waiting for the endpoint {endpoint.url}: HTTP 503: Loading")
@@ -65,7 +63,7 @@ def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_o
         r"error: the endpoint .* has no credit left .*Buy credits.*; continue with: swarm resume run$", error
     )
 
-    resumed = swarm(tmp_path, "resume", "run")
+    resumed = swarm("resume", "run")
     assert resumed.returncode == 0, resumed.stderr
     assert "tries got no answer: " in resumed.stdout
     journals = [(tmp_path / name / "journal.jsonl").read_bytes() for name in ("whole", "run")]
@@ -92,12 +90,11 @@ def test_a_run_that_outages_disturbed_and_a_refusal_stopped_has_the_journal_of_o
     ],
 )
 def test_what_an_endpoint_refuses_at_the_start_is_one_line_and_no_run(
-    endpoint: Endpoint, tmp_path: Path, reply: object, line: str
+    endpoint: Endpoint, swarm: Ended, tmp_path: Path, reply: object, line: str
 ) -> None:
     """Failed at e48e5b3: each call was a fault of the run."""
-    (tmp_path / "x.yaml").write_text(EXPERIMENT.replace("URL", endpoint.url))
     endpoint.reply, endpoint.models = reply, lists("tinny")  # type: ignore[assignment]
-    done = swarm(tmp_path, "run", "x.yaml")
+    done = swarm("run", "x.yaml")
     assert done.returncode == 2
     assert re.match(line, done.stderr)
     assert done.stderr.count("\n") == 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,21 +14,10 @@ from fakes.endpoint import Endpoint, Handler, hangs, says
 
 pytestmark = pytest.mark.process
 
-EXPERIMENT = """
-name: far
-world: {id: numbers-v0}
-agents: {count: 4, engine: {kind: openai, model: tiny, url: "URL", connections: 2}, max_new_tokens: 8}
-budget: {ticks: 3}
-runtime: {pool: local}
-"""
 
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "swarm.cli", *arguments, "--no-live"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def test_answers_of_a_tick_that_a_kill_cut_are_used_after_it(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_answers_of_a_tick_that_a_kill_cut_are_used_after_it(
+    endpoint: Endpoint, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
     """Failed at e48e5b3: the answers of the open tick were lost, and paid again."""
     answered: Counter[str] = Counter()
 
@@ -36,16 +25,15 @@ def test_answers_of_a_tick_that_a_kill_cut_are_used_after_it(endpoint: Endpoint,
         answered[str(handler.asked.payload)] += 1
         says(f"1+{handler.asked.payload['seed'] % 9}")(handler)
 
-    (tmp_path / "x.yaml").write_text(EXPERIMENT.replace("URL", endpoint.url))
     endpoint.reply = answer
-    assert start(tmp_path, "run", "x.yaml", "--out", "whole").wait(60) == 0
+    assert start("run", "x.yaml", "--out", "whole", "--no-live").wait(60) == 0
     trial = str(endpoint.asked[0 if endpoint.asked[0].payload else 1].payload)  # each start asks once for real
     paid = answered.copy()
     answered.clear()
 
     endpoint.reply = hangs
     endpoint.replies += [answer] * 7  # the trial, a tick, and a part of the next
-    run = start(tmp_path, "run", "x.yaml", "--out", "run")
+    run = start("run", "x.yaml", "--out", "run", "--no-live")
     kept, until_s = tmp_path / "run" / "open_tick.jsonl", time.monotonic() + 60
     while not (kept.is_file() and kept.read_bytes().count(b"\n") == 2) and time.monotonic() < until_s:
         time.sleep(0.05)
@@ -54,7 +42,7 @@ def test_answers_of_a_tick_that_a_kill_cut_are_used_after_it(endpoint: Endpoint,
     assert kept.read_bytes().count(b"\n") == 2
 
     endpoint.reply = answer
-    assert start(tmp_path, "resume", "run").wait(60) == 0
+    assert start("resume", "run", "--no-live").wait(60) == 0
     assert not kept.exists()
     assert answered - Counter([trial]) == paid
     journals = [(tmp_path / name / "journal.jsonl").read_bytes() for name in ("whole", "run")]

@@ -121,7 +121,6 @@ def test_process_managers_and_lost_terminals_end_a_run_as_ctrl_c_does(folder, nu
 @pytest.mark.ray
 def test_they_do_with_ray_too(folder):
     """Failed at a7f87d3: exit code 134, no resume line."""
-    assert stopped(folder, signal.SIGTERM, "--set", "runtime.pool=ray") == (
-        143,
-        "stopped; continue with: swarm resume run\n",
-    )
+    code, said = stopped(folder, signal.SIGTERM, "--set", "runtime.pool=ray")
+    lines = [line for line in said.splitlines() if not line.startswith("waiting for Ray")]  # a slow machine
+    assert (code, lines) == (143, ["stopped; continue with: swarm resume run"])

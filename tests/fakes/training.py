@@ -11,7 +11,30 @@ import torch
 from swarm.actors.ray_train import METRICS, appending
 from ulm.train.step import Objective, Worker
 
-__all__ = ["alone", "interrupt_after", "without_ray"]
+__all__ = ["alone", "interrupt_after", "tiny_recipe", "train_tokenizers_on_little", "without_ray"]
+
+
+def tiny_recipe(**changes: Any) -> dict[str, Any]:
+    """Return what the file of a small training says."""
+    return {
+        "kind": "policy",
+        "name": "tiny",
+        "world": "facts-v0",
+        "task": "facts-agent",
+        "model": {"preset": "tiny", "vocab_size": 300},
+        "place": {"device": "cpu"},
+        "save_every": 2,
+        "log_every": 1,
+        "score_examples": 2,
+        "out": "policy",
+        **changes,
+    }
+
+
+def train_tokenizers_on_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tokenizers see three lines in place of a world's corpus."""
+    lines = ["ask page key value next done 0 1 2 3"] * 3
+    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: lines)
 
 
 def alone(records: list[dict[str, Any]] | None = None) -> Worker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from ulm.hf import from_llama, to_llama, to_mistral
 from ulm.model import Decoder, KVCache
 from ulm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-4
@@ -25,14 +26,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "no gqa": {"n_kv_head": 4},
     "wide heads, other theta": {"head_size": 64, "rope_theta": 100_000.0, "norm_eps": 1e-6},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_decoder(**changes: Any) -> Decoder:

@@ -8,12 +8,11 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from fakes.ray_workers import workers
-from fakes.training import without_ray
+from fakes.training import tiny_recipe, train_tokenizers_on_little, without_ray
 from safetensors.torch import load_file
 
 from swarm.errors import SwarmError
@@ -23,26 +22,17 @@ from ulm.train.states import RollingStates
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
-RECIPE: dict[str, Any] = {
-    "kind": "policy",
-    "name": "tiny",
-    "world": "facts-v0",
-    "task": "facts-agent",
-    "model": {"preset": "tiny", "vocab_size": 300},
-    "optimizer": {"steps": 12, "batch_size": 8, "micro_batches": 2, "warmup": 4, "weight_decay": 0.05},
-    "place": {"device": "cpu", "threads": 1},
-    "save_every": 2,
-    "log_every": 1,
-    "score_examples": 2,
-    "out": "policy",
-}
+RECIPE = tiny_recipe(
+    optimizer={"steps": 12, "batch_size": 8, "micro_batches": 2, "warmup": 4, "weight_decay": 0.05},
+    place={"device": "cpu", "threads": 1},
+)
 
 
 @pytest.fixture(autouse=True)
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training file; the working folder is empty, and tokenizers are trained on little."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: ["ask page key value next done 0 1 2 3"] * 3)
+    train_tokenizers_on_little(monkeypatch)
     Path("train.yaml").write_text(json.dumps(RECIPE))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import re
 
+from fakes.constrained import accepts
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -28,15 +29,6 @@ patterns = st.recursive(
     ),
     max_leaves=7,
 )
-
-
-def accepts(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
-    matcher = constraint.matcher()
-    for token in tokenizer.encode(text):
-        if not matcher.allowed()[token]:
-            return False
-        matcher.advance(token)
-    return bool(matcher.allowed()[tokenizer.eot_id])
 
 
 @settings(deadline=None, max_examples=150)

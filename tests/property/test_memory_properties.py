@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,16 +18,10 @@ from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
 from ulm.streaming import StreamState, read_chunk, read_document
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB = 31
 SEGMENT = 8
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(**memory: object) -> Decoder:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,15 +8,9 @@ from hypothesis import strategies as st
 from ulm.config import ModelConfig
 from ulm.model import Decoder, KVCache
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB = 31
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(window: int, n_layer: int = 2) -> Decoder:

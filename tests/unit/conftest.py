@@ -1,4 +1,4 @@
-"""Fixtures of the tests of corpora: texts, a prepared corpus, and a hub that answers from here."""
+"""The command line in this process; and for corpora: texts, a prepared corpus, and a hub that answers from here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ from typing import Any
 import pytest
 from fakes.corpus_files import TEXTS, VOCAB, jsonl, source
 
+from swarm import cli
 from ulm.data.corpus import prepare_corpus
+
+
+@pytest.fixture
+def swarm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that runs a command line and returns its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["swarm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(str(ended.value.code or 0))
+
+    return call
 
 
 @pytest.fixture

@@ -11,16 +11,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ulm.decode.constraint import Constraint, Matcher, mask_logits
-from ulm.decode.prompts import read_prompts
+from ulm.decode.deltas import RowDeltas, padded_shape
+from ulm.decode.prompts import join_read, read_prompts
 from ulm.decode.stepper import LeanDecoder, Stepper
+from ulm.delta import Delta
 from ulm.memory.exact import ExactIndex, recall
+from ulm.memory.ltm import LTM
 from ulm.memory.ngrams import NOTHING
 from ulm.memory.state import LTMState
 from ulm.memory.stepping import MemoryStepper
@@ -51,6 +54,7 @@ class GenerationRequest:
         opening: so many ids at the beginning of `prompt` open other prompts, too: they are read once and kept. Only for
             prompts of ids, of which it must leave one; with a long-term memory, or where a prompt is longer than the
             window, all is read. As the prompt does, it decides the result to the last bit.
+        delta: what the writer of this text has learned beside the model; None reads and writes with the model alone.
     """
 
     prompt: str | tuple[int, ...]
@@ -63,6 +67,7 @@ class GenerationRequest:
     memory: LTMState | None = None
     facts: ExactIndex | None = None
     opening: int = 0
+    delta: Delta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class _Row:
     text: str = ""
     finish: Literal["stop", "end", "length"] | None = None
     memory: LTMState | None = None
+    delta: Delta | None = None
 
 
 def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -188,7 +194,19 @@ class Engine:
                 request.max_new_tokens, dtype=np.float32
             )
             matcher = request.constraint.matcher() if request.constraint else None
-            rows.append(_Row(request, ids or [self.tokenizer.eot_id], uniforms, [], matcher))
+            learned = any(padded_shape(request.delta))  # a delta that changes nothing is none
+            if learned and self._compiled is not None:
+                raise ValueError("decoding with a delta cannot be compiled; leave compile off")
+            rows.append(
+                _Row(
+                    request,
+                    ids or [self.tokenizer.eot_id],
+                    uniforms,
+                    [],
+                    matcher,
+                    delta=request.delta if learned else None,
+                )
+            )
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
             slots = FEWEST_SLOTS
@@ -197,6 +215,7 @@ class Engine:
             slots = min(slots, self.model.config.window)
             groups.setdefault((slots, row.request.temperature, row.request.top_p), []).append(row)
         for (slots, temperature, top_p), members in groups.items():
+            members.sort(key=lambda row: padded_shape(row.delta), reverse=True)  # in few runs, those without one last
             for start in range(0, len(members), self.max_batch):
                 self._decode(members[start : start + self.max_batch], slots, temperature, top_p, deadline_s)
         return [
@@ -207,8 +226,9 @@ class Engine:
     @torch.inference_mode()
     def _decode(self, rows: list[_Row], slots: int, temperature: float, top_p: float, deadline_s: float | None) -> None:
         live, cache, logits, memory = self._read_prompts(rows, slots)
+        deltas = self._lean.row_deltas([row.delta for row in live])
         steps = max(row.request.max_new_tokens for row in rows)
-        advance = self._advance(cache, steps, memory)
+        advance = self._advance(cache, steps, memory, deltas)
         uniforms = np.zeros((logits.shape[0], steps), dtype=np.float32)
         for i, row in enumerate(live):
             uniforms[i, : len(row.uniforms)] = row.uniforms
@@ -243,13 +263,17 @@ class Engine:
                 live = [live[i] for i in open_rows]
                 if memory is not None:
                     memory = memory.select(keep)
-                advance = self._advance(cache := cache.select(keep), steps - step, memory)
+                if deltas is not None:
+                    deltas = deltas.select(open_rows)
+                advance = self._advance(cache := cache.select(keep), steps - step, memory, deltas)
             logits = advance(chosen_B)
 
-    def _advance(self, cache: KVCache, steps: int, memory: MemoryStepper | None) -> Callable[[Tensor], Tensor]:
+    def _advance(
+        self, cache: KVCache, steps: int, memory: MemoryStepper | None, deltas: RowDeltas | None
+    ) -> Callable[[Tensor], Tensor]:
         """Return a function that reads one token per row into the cache and returns the logits after it."""
         if self._compiled is None:
-            return Stepper(self._lean, cache, steps, memory)
+            return Stepper(self._lean, cache, steps, memory, deltas)
         compiled = self._compiled
         return lambda chosen_B: compiled(chosen_B[:, None], cache)[0][:, 0]
 
@@ -261,21 +285,26 @@ class Engine:
             multiple of `ROW_MULTIPLE` rows with copies of the first. Last what reads and writes their memories.
         """
         if self.model.ltm is not None:
-            memories = [row.request.memory for row in rows]
-            cache, logits, memory = read_prompts(self.model, [row.ids for row in rows], memories, slots)
-            return rows, cache, logits, MemoryStepper(self.model.ltm, memory)
-        by_length: dict[int, list[_Row]] = {}  # 0 for those that fit, which come last
+            return self._read_with_memory(rows, slots)
+        by_length: dict[tuple[int, str], list[_Row]] = {}  # 0 for those that fit, which come last
         for row in sorted(rows, key=lambda row: len(row.ids) <= slots):
             fits = len(row.ids) <= slots
-            by_length.setdefault(0 if fits else round_up(len(row.ids), CHUNK_MULTIPLE), []).append(row)
+            # Those with a delta are read by a model of their own.
+            key = (0, "") if fits else (round_up(len(row.ids), CHUNK_MULTIPLE), row.delta.sha256 if row.delta else "")
+            by_length.setdefault(key, []).append(row)
         parts = [
             self._read_long(members, slots)
             if length
-            else self._lean.prefill([row.ids for row in members], slots, [row.request.opening for row in members])
-            for length, members in by_length.items()
+            else self._lean.prefill(
+                [row.ids for row in members],
+                slots,
+                [row.request.opening for row in members],
+                self._lean.row_deltas([row.delta for row in members]),
+            )
+            for (length, _), members in by_length.items()
         ]
         ordered = [row for members in by_length.values() for row in members]
-        if list(by_length) == [0]:
+        if list(by_length) == [(0, "")]:
             return ordered, *parts[0], None
         # Long parts come as they are, short ones padded: after all of them the first rows fill up.
         cache, logits = KVCache.join([cache for cache, _ in parts]), torch.cat([logits for _, logits in parts])
@@ -283,8 +312,39 @@ class Engine:
         index = torch.tensor(filled, device=self.model.device)
         return ordered, cache.select(index), logits[index], None
 
+    def _read_with_memory(
+        self, rows: list[_Row], slots: int
+    ) -> tuple[list[_Row], KVCache, Tensor, MemoryStepper | None]:
+        """Read the prompts with a long-term memory, those of each delta apart."""
+        by_delta: dict[str, list[_Row]] = {}
+        for row in rows:
+            by_delta.setdefault(row.delta.sha256 if row.delta else "", []).append(row)
+        parts = [
+            read_prompts(
+                self._with(members[0].delta),
+                [row.ids for row in members],
+                [row.request.memory for row in members],
+                slots,
+            )
+            for members in by_delta.values()
+        ]
+        ordered = [row for members in by_delta.values() for row in members]
+        cache, logits, memory = join_read(parts, [len(members) for members in by_delta.values()])
+        return ordered, cache, logits, MemoryStepper(cast("LTM", self.model.ltm), memory)
+
+    def _with(self, delta: Delta | None) -> Decoder:
+        """Return a model that has the delta in its weights; it reads what the inner loop cannot."""
+        if delta is None:
+            return self.model
+        delta.refuse_other(self.model)
+        with torch.device("meta"):
+            model = Decoder(self.model.config)
+        model.load_state_dict(delta.merged(self.model), assign=True)
+        return model.eval()
+
     def _read_long(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
         """Read prompts of about one length, more than the ring holds; return cache and logits of each row."""
+        model = self._with(rows[0].delta)
         device = self.model.device
         # Chunks are as long as the ring, whatever that is, so it is the rows that make the multiple.
         prompts = [row.ids for row in rows] + [rows[0].ids] * (-len(rows) % ROW_MULTIPLE)
@@ -295,7 +355,7 @@ class Engine:
         for start in range(0, ids_BT.shape[1], slots):
             chunk_BT = ids_BT[:, start : start + slots].to(device)
             here_B = (counts_B - start).clamp(min=0, max=chunk_BT.shape[1])
-            here_BV = self.model.extend(chunk_BT, cache, here_B, last_only=True)[0][:, 0]
+            here_BV = model.extend(chunk_BT, cache, here_B, last_only=True)[0][:, 0]
             logits_BV = torch.where((here_B > 0)[:, None], here_BV, logits_BV)
         cache = cache.select(torch.arange(len(rows), device=device))
         cache.kv_LBWED = cache.kv_LBWED.to(self._lean.dtype)

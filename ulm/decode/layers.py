@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ulm.decode.deltas import Deltas
 from ulm.model import Block, Decoder
 
 
@@ -16,9 +17,11 @@ class Plain:
 
     Args:
         weight_NK: output and input features.
+        name: of the matrix, by which a delta knows it.
     """
 
-    def __init__(self, weight_NK: Tensor) -> None:
+    def __init__(self, weight_NK: Tensor, name: str = "") -> None:
+        self.name = name
         self._weight_KN = weight_NK.t()
 
     def into(self, x_MK: Tensor, out_MN: Tensor) -> Tensor:
@@ -40,7 +43,8 @@ class Packed:
     bfloat16 only products and the SwiGLU are in half precision; norms, attention and totals stay in float32.
     """
 
-    def __init__(self, weight_NK: Tensor) -> None:
+    def __init__(self, weight_NK: Tensor, name: str = "") -> None:
+        self.name = name
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous())
         self._dtype = weight_NK.dtype
 
@@ -64,13 +68,16 @@ class Layer:
 
     Args:
         block: whose.
+        number: its place in the model.
         product: how its matrices are multiplied.
     """
 
-    def __init__(self, block: Block, product: type[Plain | Packed]) -> None:
+    def __init__(self, block: Block, number: int, product: type[Plain | Packed]) -> None:
         self.attn_norm, self.mlp_norm = block.attn_norm, block.mlp_norm
-        matrices = (block.qkv, block.out, block.gate_up, block.down)
-        self.qkv, self.out, self.gate_up, self.down = (product(matrix.weight) for matrix in matrices)
+        names = ("qkv", "out", "gate_up", "down")
+        self.qkv, self.out, self.gate_up, self.down = (
+            product(getattr(block, name).weight, f"blocks.{number}.{name}.weight") for name in names
+        )
 
 
 class Rows:
@@ -81,9 +88,12 @@ class Rows:
         head: its output matrix.
         dtype: of what comes out.
         rows: how many rows every call has.
+        deltas: what some of them add to the products.
     """
 
-    def __init__(self, model: Decoder, head: Plain | Packed, dtype: torch.dtype, rows: int) -> None:
+    def __init__(
+        self, model: Decoder, head: Plain | Packed, dtype: torch.dtype, rows: int, deltas: Deltas | None = None
+    ) -> None:
         def buffer(*shape: int) -> Tensor:
             return torch.empty(shape, device=model.device, dtype=dtype)
 
@@ -91,7 +101,7 @@ class Rows:
 
         N, Z, D, half = rows, c.n_head + 2 * c.n_kv_head, c.head_size, c.head_size // 2
         rotated = c.n_head + c.n_kv_head
-        self.model, self.head = model, head
+        self.model, self.head, self.deltas = model, head, deltas
         self._mean_C1 = torch.full((c.d_model, 1), 1.0 / c.d_model, device=model.device, dtype=dtype)
         self._eps_N1 = torch.full((N, 1), c.norm_eps, device=model.device, dtype=dtype)
         self._scale_N1 = buffer(N, 1)
@@ -127,7 +137,10 @@ class Rows:
 
     def project(self, x_NC: Tensor, layer: Layer) -> Tensor:
         """Return rotated and scaled queries, rotated keys, and values, (N, Z, D); valid until the next call."""
-        layer.qkv.into(self._norm(x_NC, layer.attn_norm), self._qkv_NX)
+        normed_NC = self._norm(x_NC, layer.attn_norm)
+        layer.qkv.into(normed_NC, self._qkv_NX)
+        if self.deltas is not None:
+            self.deltas.add(layer.qkv.name, normed_NC, self._qkv_NX)
         torch.mul(self._qkv_NX, self._cos_NX, out=self._rotated_NX)
         self._rotated_left.addcmul_(self._right, self._sin, value=-1)
         self._rotated_right.addcmul_(self._left, self._sin)
@@ -135,17 +148,30 @@ class Rows:
 
     def finish(self, x_NC: Tensor, heads_NX: Tensor, layer: Layer) -> Tensor:
         """Add the attention output and the SwiGLU to the residual stream, in place, and return it."""
+        deltas = self.deltas
         layer.out.onto(x_NC, heads_NX)
-        gate_up_NX = layer.gate_up.of(self._norm(x_NC, layer.mlp_norm), self._gate_up_NX)
+        if deltas is not None:
+            deltas.add(layer.out.name, heads_NX, x_NC)
+        normed_NC = self._norm(x_NC, layer.mlp_norm)
+        gate_up_NX = layer.gate_up.of(normed_NC, self._gate_up_NX)
+        if deltas is not None:
+            deltas.add(layer.gate_up.name, normed_NC, gate_up_NX)
         if gate_up_NX is self._gate_up_NX:
             hidden_NF = torch.ops.aten.silu.out(self._gate_NF, out=self._hidden_NF).mul_(self._up_NF)
         else:
             gate_NF, up_NF = gate_up_NX.chunk(2, -1)
             hidden_NF = F.silu(gate_NF).mul_(up_NF)
-        return layer.down.onto(x_NC, hidden_NF)
+        layer.down.onto(x_NC, hidden_NF)
+        if deltas is not None:
+            deltas.add(layer.down.name, hidden_NF, x_NC)
+        return x_NC
 
     def logits(self, x_NC: Tensor) -> Tensor:
         """Return (N, V) logits; valid until the next call."""
         if not self._logits_NV.shape[1]:
             self._logits_NV = x_NC.new_empty(x_NC.shape[0], self.model.config.vocab_size)
-        return self.head.into(self._norm(x_NC, self.model.norm), self._logits_NV)
+        normed_NC = self._norm(x_NC, self.model.norm)
+        self.head.into(normed_NC, self._logits_NV)
+        if self.deltas is not None and self.model.head is None:
+            self.deltas.logits(normed_NC, self._logits_NV)
+        return self._logits_NV

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,3 +90,36 @@ def read_prompts(
     window.lengths_B.copy_(state.seen_B)
     window.fresh = False
     return window, cache.logits_BV.to(model.dtype, copy=True), cache
+
+
+def join_read(
+    parts: Sequence[tuple[KVCache, Tensor, MemoryCache]], counts: Sequence[int]
+) -> tuple[KVCache, Tensor, MemoryCache]:
+    """Return what `read_prompts` would of several readings, each by a model of its own.
+
+    Args:
+        parts: the readings.
+        counts: how many prompts each has; what else its rows are fills them up.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(memory.offset_B) for _, _, memory in parts)])
+    own = [int(start) + row for start, count in zip(starts, counts, strict=False) for row in range(count)]
+    rows = torch.tensor([*own, *own[:1] * (-len(own) % ROW_MULTIPLE)], device=parts[0][1].device)
+    memories = [memory for _, _, memory in parts]
+
+    def joined(name: str, axis: int = 0) -> Tensor:
+        return torch.cat([getattr(memory, name) for memory in memories], axis).index_select(axis, rows)
+
+    memory = MemoryCache(
+        memory=LTMState.join([memory.memory for memory in memories]).select(rows),
+        hidden_LBSC=joined("hidden_LBSC", 1),
+        before_LBC=joined("before_LBC", 1),
+        nats_BS=joined("nats_BS"),
+        line_BS=joined("line_BS"),
+        offset_B=joined("offset_B"),
+        started_B=joined("started_B"),
+        logits_BV=joined("logits_BV"),
+    )
+    cache = KVCache.join([cache for cache, _, _ in parts]).select(rows)
+    return cache, torch.cat([logits for _, logits, _ in parts])[rows], memory

@@ -17,15 +17,18 @@ Axes as in `ulm.model`; A slots of a kept opening, S = A + T keys of a prompt af
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ulm.decode.deltas import DeltaStack, PromptDeltas, RowDeltas, padded_shape
 from ulm.decode.layers import Layer, Packed, Plain, Rows
+from ulm.delta import Delta
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import ROW_MULTIPLE, Block, Decoder, KVCache, round_up
 
@@ -53,6 +56,9 @@ SMALL_PRODUCT = 400
 MAX_OPENINGS = 4
 """Openings of prompts that are kept, those used last."""
 
+MAX_STACKS = 4
+"""Batches whose deltas are kept beside each other, those decoded last: agents of a host act together in every tick."""
+
 PACK_FROM = 2**26
 """Models with so many weights are packed: then reading the weights is most of a step. A process holds its own copy."""
 
@@ -62,6 +68,21 @@ def _product_type(model: Decoder) -> type[Plain | Packed]:
     large = sum(weight.numel() for weight in model.parameters()) >= PACK_FROM
     half = model.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return Packed if able and large and (half or model.dtype == torch.float32) else Plain
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def _kept(kept: dict[Key, Value], key: Key, make: Callable[[], Value], most: int) -> Value:
+    """Return what is kept under a key, made where it is not; of more than `most` those go that were used first."""
+    if key in kept:
+        kept[key] = kept.pop(key)
+    else:
+        kept[key] = make()
+        while len(kept) > most:
+            del kept[next(iter(kept))]
+    return kept[key]
 
 
 class LeanDecoder:
@@ -81,10 +102,11 @@ class LeanDecoder:
         self.dtype = torch.float32 if product is Packed else model.dtype
         at_once = PREFILL_TOKENS.get(model.device.type, MANY_TOKENS)
         self._prefill_tokens = PACKED_TOKENS if product is Packed else at_once
-        self.layers = [Layer(cast("Block", block), product) for block in model.blocks]
+        self.layers = [Layer(cast("Block", block), number, product) for number, block in enumerate(model.blocks)]
         self.head = product((model.embed if model.head is None else model.head).weight)
         self._tables = self._rotations(0)
-        self._opening = lru_cache(maxsize=MAX_OPENINGS)(self._read_opening)
+        self._openings: dict[tuple[tuple[int, ...], str], Tensor] = {}
+        self._stacks: dict[tuple[str, ...], DeltaStack] = {}
 
     def _rotations(self, positions: int) -> tuple[Tensor, Tensor]:
         """Return what rotates the heads at each position: cosines (P, Z * D) and sines (P, (H + G) * D / 2).
@@ -112,8 +134,31 @@ class LeanDecoder:
             self._tables = tables
         return tables
 
+    def row_deltas(self, deltas: Sequence[Delta | None]) -> RowDeltas | None:
+        """Return what the deltas of some rows add, None for nothing; those of the last batches are kept.
+
+        Raises:
+            DeltaError: one of them belongs to another model.
+        """
+        runs, first = [], 0
+        for shape, members in groupby(deltas, key=padded_shape):
+            there = list(members)
+            if any(shape):
+                chosen = cast("list[Delta]", there)
+                key = tuple(delta.sha256 for delta in chosen)
+                runs.append((first, _kept(self._stacks, key, partial(self._stack, chosen), MAX_STACKS)))
+            first += len(there)
+        return RowDeltas(runs) if runs else None
+
+    def _stack(self, deltas: Sequence[Delta]) -> DeltaStack:
+        return DeltaStack.of(deltas, self.model, self.dtype)
+
     def prefill(
-        self, prompts: Sequence[Sequence[int]], slots: int, openings: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        slots: int,
+        openings: Sequence[int] | None = None,
+        deltas: RowDeltas | None = None,
     ) -> tuple[KVCache, Tensor]:
         """Read whole prompts.
 
@@ -121,6 +166,7 @@ class LeanDecoder:
             prompts: token ids, each of 1 to `slots` tokens.
             slots: size of the rings, at most the window.
             openings: of each prompt, how many tokens at its beginning are read apart and kept; fewer than it has.
+            deltas: of the prompts.
 
         Returns:
             The cache and the (B, V) logits after each prompt, both padded to a multiple of `ROW_MULTIPLE` rows with
@@ -130,18 +176,21 @@ class LeanDecoder:
         filled = [*prompts, *[prompts[0]] * (-len(prompts) % ROW_MULTIPLE)]
         cache = KVCache.empty(model.config, len(filled), slots, device=model.device, dtype=self.dtype)
         logits_BV = torch.empty(len(filled), model.config.vocab_size, device=model.device, dtype=self.dtype)
-        by_opening: dict[tuple[int, ...], list[int]] = {}
+        alike: dict[tuple[tuple[int, ...], int], list[int]] = {}
         for row, ids in enumerate(prompts):
-            by_opening.setdefault(tuple(ids[: openings[row]]) if openings else (), []).append(row)
-        for opening, members in by_opening.items():
+            opening = tuple(ids[: openings[row]]) if openings else ()
+            alike.setdefault((opening, deltas.run(row) if deltas else -1), []).append(row)
+        for (opening, run), members in alike.items():
             rests = [prompts[row][len(opening) :] for row in members]
-            opening_LAED = self._opening(opening) if opening else None
             for width, chosen in _chunks(rests, self._prefill_tokens):
                 rows = [members[i] for i in chosen]
-                if opening_LAED is not None:
-                    cache.kv_LBWED[:, rows, : len(opening)] = opening_LAED[:, None, : len(opening)]
+                stack = deltas.stack(rows) if deltas and run >= 0 else None
+                opening_LBAED = None
+                if opening:
+                    opening_LBAED = self._read_openings(opening, stack, len(rows))
+                    cache.kv_LBWED[:, rows, : len(opening)] = opening_LBAED[:, :, : len(opening)]
                 logits_BV[rows] = self._prefill(
-                    [rests[i] for i in chosen], rows, width, cache.kv_LBWED, len(opening), opening_LAED
+                    [rests[i] for i in chosen], rows, width, cache.kv_LBWED, len(opening), opening_LBAED, stack
                 )
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
@@ -151,15 +200,26 @@ class LeanDecoder:
         cache.fresh = False
         return cache, logits_BV
 
-    def _read_opening(self, ids: tuple[int, ...]) -> Tensor:
+    def _read_openings(self, ids: tuple[int, ...], stack: DeltaStack | None, rows: int) -> Tensor:
+        """Return the keys and values of an opening as each of some rows reads it, (L, B, A, E, D)."""
+        if stack is None:
+            return self._read_opening(ids, None, MAX_OPENINGS)[:, None].expand(-1, rows, -1, -1, -1)
+        most = max(MAX_OPENINGS, rows)
+        return torch.stack([self._read_opening(ids, delta, most) for delta in stack.deltas], 1)
+
+    def _read_opening(self, ids: tuple[int, ...], delta: Delta | None, most: int) -> Tensor:
         """Return the keys and values of an opening (L, A, E, D); past its end, zeros.
 
         Attention over as many keys as there happen to be is not bit-stable on every CPU.
         """
-        A = round_up(len(ids), PADDED_MULTIPLE)
-        kept = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
-        self._prefill([ids], [0], A, kept.kv_LBWED)
-        return kept.kv_LBWED[:, 0]
+
+        def read() -> Tensor:
+            A = round_up(len(ids), PADDED_MULTIPLE)
+            kept = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
+            self._prefill([ids], [0], A, kept.kv_LBWED, 0, None, self._stack([delta]) if delta else None)
+            return kept.kv_LBWED[:, 0]
+
+        return _kept(self._openings, (ids, delta.sha256 if delta else ""), read, most)
 
     def _prefill(
         self,
@@ -168,7 +228,8 @@ class LeanDecoder:
         width: int,
         kv_LBWED: Tensor,
         before: int = 0,
-        opening_LAED: Tensor | None = None,
+        opening_LBAED: Tensor | None = None,
+        stack: DeltaStack | None = None,
     ) -> Tensor:
         """Read some prompts of at most `width` tokens, or what follows their opening, into their rows of the cache.
 
@@ -178,14 +239,15 @@ class LeanDecoder:
             width: their padded length.
             kv_LBWED: the cache, written in place.
             before: tokens of the opening.
-            opening_LAED: what was kept of it.
+            opening_LBAED: what was kept of it.
+            stack: their deltas.
 
         Returns:
             Their logits.
         """
         c, device = self.model.config, self.model.device
         B, T, W = len(prompts), width, kv_LBWED.shape[2]
-        A = 0 if opening_LAED is None else opening_LAED.shape[1]
+        A = 0 if opening_LBAED is None else opening_LBAED.shape[2]
         S = A + T
         H, G, D = c.n_head, c.n_kv_head, c.head_size
         R, Z = H // G, H + 2 * G
@@ -202,24 +264,28 @@ class LeanDecoder:
         last_B = (starts_B + counts_B - 1)[np.arange(round_up(B, ROW_MULTIPLE)) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
         padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
-        ids, position, slot, last, padded, packed = (
+        ids, position, slot, last, padded, packed, owner = (
             torch.from_numpy(x).to(device)
-            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N)
+            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N, row_N)
         )
         # A token sees the whole opening, not what pads it, and of its own prompt what comes before it.
         bias_TS = torch.full((T, S), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
         bias_TS[:, before:A] = float("-inf")
-        some, each = (Rows(self.model, self.head, self.dtype, rows) for rows in (N, len(last_B)))
+        beside, after = (PromptDeltas(stack, owner, padded, packed), RowDeltas([(0, stack)])) if stack else (None, None)
+        some = Rows(self.model, self.head, self.dtype, N, beside)
+        each = Rows(self.model, self.head, self.dtype, len(last_B), after)
         some.rotations(position, self.tables(before + T))
         x_NC = self.model.embed.weight[ids].to(self.dtype)
+        if beside is not None:
+            beside.embed(x_NC, ids)
         for number, (layer, ring_BWED) in enumerate(zip(self.layers, kv_LBWED, strict=True)):
             heads_NZD = some.project(x_NC, layer)
             ring_BWED.view(-1, 2 * G * D).index_copy_(0, slot, some.kv_NX[:tokens])
             heads_BTZD = heads_NZD.view(N, Z * D).index_select(0, padded).view(B, T, Z, D)
             queries = heads_BTZD[:, :, :H].view(B, T, G, R, D).permute(0, 2, 3, 1, 4).reshape(B * G, R * T, D)
             kv_BSED = heads_BTZD[:, :, H:]
-            if opening_LAED is not None:
-                kv_BSED = torch.cat((opening_LAED[number].expand(B, -1, -1, -1), kv_BSED), 1)
+            if opening_LBAED is not None:
+                kv_BSED = torch.cat((opening_LBAED[number], kv_BSED), 1)
             # Transposed last: of one prompt a reshape is a view, and another layout has other last bits.
             keys = kv_BSED[:, :, :G].transpose(1, 2).reshape(B * G, S, D).transpose(1, 2)
             values = kv_BSED[:, :, G:].transpose(1, 2).reshape(B * G, S, D)
@@ -257,16 +323,24 @@ class Stepper:
         cache: what the rows have read so far, a multiple of `ROW_MULTIPLE` rows; written in place.
         steps: at most so many calls will follow.
         memory: reads and writes the rows' long-term memories; None without one.
+        deltas: what the rows have learned; None without any.
     """
 
-    def __init__(self, lean: LeanDecoder, cache: KVCache, steps: int, memory: MemoryStepper | None = None) -> None:
+    def __init__(
+        self,
+        lean: LeanDecoder,
+        cache: KVCache,
+        steps: int,
+        memory: MemoryStepper | None = None,
+        deltas: RowDeltas | None = None,
+    ) -> None:
         c, device = lean.model.config, lean.model.device
         self.lean = lean
         self.cache = cache
         self._memory = memory
         cache.fresh = False
         B, W = cache.positions_BW.shape
-        self._rows = Rows(lean.model, lean.head, lean.dtype, B)
+        self._rows = Rows(lean.model, lean.head, lean.dtype, B, deltas)
         self._longest = int(cache.lengths_B.max())
         self._tables = lean.tables(self._longest + steps)
         self._first_slot_B = torch.arange(B, device=device) * W
@@ -311,6 +385,8 @@ class Stepper:
         torch.index_select(self.lean.model.embed.weight, 0, ids_B, out=self._embedded_BC)
         if x_BC is not self._embedded_BC:
             x_BC.copy_(self._embedded_BC)
+        if rows.deltas is not None:
+            rows.deltas.embed(x_BC, ids_B)
         mixed_BX = self._mixed_BGRD.flatten(1)
         if self._memory is not None:
             self._memory.begin(ids_B)

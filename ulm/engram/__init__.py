@@ -3,8 +3,9 @@
 Names are loaded on first use, and transformers with what needs it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ulm.lazy import names_from
 
 if TYPE_CHECKING:
     from ulm.engram.gated import GatedEngramAdapter, without_adapters
@@ -21,17 +22,12 @@ __all__ = [
     "without_adapters",
 ]
 
-_HOMES = {
-    "EngramConfig": "tables",
-    "EngramModel": "model",
-    "add_engram": "model",
-    "engram_optimizer": "optimizer",
-    "GatedEngramAdapter": "gated",
-    "without_adapters": "gated",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"ulm.engram.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'ulm.engram' has no attribute {name!r}")
+__getattr__ = names_from(
+    __name__,
+    {
+        "gated": "GatedEngramAdapter without_adapters",
+        "model": "EngramModel add_engram",
+        "optimizer": "engram_optimizer",
+        "tables": "EngramConfig",
+    },
+)

@@ -3,8 +3,9 @@
 Names are loaded on first use, and transformers with what needs it.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ulm.lazy import names_from
 
 if TYPE_CHECKING:
     from ulm.hf.export import export_checkpoint
@@ -21,18 +22,11 @@ __all__ = [
     "to_ulm",
 ]
 
-_HOMES = {
-    "UlmConfig": "ulm.hf.ulm_model",
-    "UlmForCausalLM": "ulm.hf.ulm_model",
-    "export_checkpoint": "ulm.hf.export",
-    "from_llama": "ulm.hf.llama",
-    "to_llama": "ulm.hf.llama",
-    "to_mistral": "ulm.hf.llama",
-    "to_ulm": "ulm.hf.ulm_model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ulm.hf' has no attribute {name!r}")
+__getattr__ = names_from(
+    __name__,
+    {
+        "export": "export_checkpoint",
+        "llama": "from_llama to_llama to_mistral",
+        "ulm_model": "UlmConfig UlmForCausalLM to_ulm",
+    },
+)

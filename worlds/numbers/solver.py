@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 
-from worlds.numbers.arithmetic import OPERATORS, parse
+from worlds.numbers.arithmetic import OPERATORS, ExpressionError, Node, parse
 
 MAX_SEARCH_TILES = 5
 
@@ -49,6 +49,27 @@ def _splits(tiles: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ..
         right = tuple(tiles[i] for i in range(n) if not mask >> i & 1)
         seen[left, right] = None
     return list(seen)
+
+
+def canonical(text: str) -> str:
+    """Return an expression of the same value with the larger operand of + and * first and the fewest parentheses.
+
+    Raises:
+        ExpressionError: the text is none.
+    """
+    return _ordered(parse(text).root)[1]
+
+
+def _ordered(node: Node) -> _Term:
+    if isinstance(node, int):
+        return Fraction(node), str(node), ""
+    operator, (a, b) = node[0], map(_ordered, node[1:])
+    if operator in "+*" and (a[0], a[1]) < (b[0], b[1]):
+        a, b = b, a
+    term = _join(operator, a, b)
+    if term is None:
+        raise ExpressionError("division by zero")
+    return term
 
 
 @lru_cache(maxsize=8192)

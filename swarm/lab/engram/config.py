@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Name, Section
+from swarm.config.section import Name, Section, refuse_where
 from swarm.config.training import Device, OptimizerSection
 from ulm.engram.tables import EngramConfig
 
@@ -77,12 +77,12 @@ class LearnSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not self.engram_config().layers:
-            raise ValueError("engram: `layers` must name the blocks that read the tables")
-        if self.engram_config().table == "disk":
-            raise ValueError("engram: a table on disk cannot be trained; leave `table` out")
-        if self.optimizer.kind == "muon":
-            raise ValueError("optimizer.kind muon trains µLMs only; take adamw")
+        tables = self.engram_config()
+        refuse_where(
+            (not tables.layers, "engram: `layers` must name the blocks that read the tables"),
+            (tables.table == "disk", "engram: a table on disk cannot be trained; leave `table` out"),
+            (self.optimizer.kind == "muon", "optimizer.kind muon trains µLMs only; take adamw"),
+        )
         return self
 
     def optimizer_of(self, arm: str) -> OptimizerSection:

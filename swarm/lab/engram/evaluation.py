@@ -8,7 +8,6 @@ Owns the order, what is done already, and the folder. A measurement is a Ray tas
       results.json          plots
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,6 +32,7 @@ from swarm.lab.engram.training import practice_rows, train_arm
 from swarm.lab.measurements import Measurement, measure_all, write_json
 from swarm.train.loop import STATES
 from swarm.train.progress import training_shown
+from ulm.files import sha256
 
 ALONE = ("speed", "cost")
 """Measurements of time, beside which nothing else may run; they come last."""
@@ -189,7 +189,7 @@ def _file_digest(file: Path, changed: int) -> str:
 
 def _sha256(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sha256(file)
     except OSError as error:
         raise SwarmError(f"cannot read {file}: {error.strerror or error}") from error
 

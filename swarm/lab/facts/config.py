@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import Name, Section
+from swarm.config.section import Name, Section, refuse_where
 
 
 class RelationConfig(Section):
@@ -93,12 +93,15 @@ class CategoryConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if sum(source is not None for source in (self.file, self.generate, self.questions)) != 1:
-            raise ValueError("a category has one of `file`, `generate` and `questions`")
-        if (self.questions is None) != bool(self.relations):
-            raise ValueError("`relations` say what is asked about the keys of a table; `questions` have none")
-        if self.generate is not None and self.count is None:
-            raise ValueError("`generate` needs a `count`")
+        num_sources = sum(source is not None for source in (self.file, self.generate, self.questions))
+        refuse_where(
+            (num_sources != 1, "a category has one of `file`, `generate` and `questions`"),
+            (
+                (self.questions is None) != bool(self.relations),
+                "`relations` say what is asked about the keys of a table; `questions` have none",
+            ),
+            (self.generate is not None and self.count is None, "`generate` needs a `count`"),
+        )
         if self.pattern is not None:
             try:
                 groups = set(re.compile(self.pattern).groupindex)
@@ -136,8 +139,8 @@ class ExactMatchConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         prompts = [self.prompt, *(c.prompt for c in self.categories.values() if c.prompt is not None)]
-        if any(prompt.count("{question}") != 1 for prompt in prompts):
-            raise ValueError("`prompt` holds {question} once")
-        if self.answer.count("{value}") != 1:
-            raise ValueError("`answer` holds {value} once")
+        refuse_where(
+            (any(prompt.count("{question}") != 1 for prompt in prompts), "`prompt` holds {question} once"),
+            (self.answer.count("{value}") != 1, "`answer` holds {value} once"),
+        )
         return self

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import NAME, PHYSICAL, Name, Section
+from swarm.config.section import NAME, PHYSICAL, Name, Section, refuse_where
 from swarm.config.training import TrainingFile
 from swarm.files import path_in
 from ulm.config import PAIRS, ModelConfig, preset
@@ -250,13 +250,17 @@ class LabConfig(TrainingFile):
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("`seeds` must be different whole numbers of at least 0")
         ltm: Any = self.model.config("with_ltm", 4096).ltm
-        if self.model.window % ltm.segment:
-            raise ValueError(f"model.ltm.segment {ltm.segment} must divide the window {self.model.window}")
-        if self.train.mode == "windows" and self.with_ltm and self.train.width <= ltm.segment:
-            raise ValueError(
+        refuse_where(
+            (
+                self.model.window % ltm.segment != 0,
+                f"model.ltm.segment {ltm.segment} must divide the window {self.model.window}",
+            ),
+            (
+                self.train.mode == "windows" and self.with_ltm and self.train.width <= ltm.segment,
                 f"windows of {self.train.width} tokens are one segment of {ltm.segment}, so a memory would never be "
-                "read; set train.mode: documents, or a wider train.width"
-            )
+                "read; set train.mode: documents, or a wider train.width",
+            ),
+        )
         for name, changes in self.eval.policies.items():
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
@@ -265,18 +269,24 @@ class LabConfig(TrainingFile):
             except ValueError as error:
                 raise ValueError(f"eval.policies.{name}: {error}") from error
         keys, values, tokenizer = self.recall.num_keys, self.recall.num_values, self.corpus.tokenizer
-        if isinstance(tokenizer, int) and tokenizer < keys + values + 3:
-            raise ValueError(
-                f"corpus.tokenizer {tokenizer} is too small for recall.num_keys {keys} and recall.num_values {values}; "
-                "raise it, or lower those"
-            )
-        if self.train.span % self.model.window:
-            raise ValueError(f"train.span {self.train.span} must be a multiple of the window {self.model.window}")
-        if self.train.mode == "documents" and self.recall.rows >= self.optimizer.batch_size:
-            raise ValueError(
-                f"recall.rows {self.recall.rows} leave no row of {self.optimizer.batch_size} for the corpus"
-            )
         rows, workers, parts = self.optimizer.batch_size, self.place.workers, self.optimizer.micro_batches
-        if rows % (workers * parts):
-            raise ValueError(f"batch_size {rows} cannot be shared evenly by {workers} workers x {parts} micro-batches")
+        refuse_where(
+            (
+                isinstance(tokenizer, int) and tokenizer < keys + values + 3,
+                f"corpus.tokenizer {tokenizer} is too small for recall.num_keys {keys} and recall.num_values {values}; "
+                "raise it, or lower those",
+            ),
+            (
+                self.train.span % self.model.window != 0,
+                f"train.span {self.train.span} must be a multiple of the window {self.model.window}",
+            ),
+            (
+                self.train.mode == "documents" and self.recall.rows >= rows,
+                f"recall.rows {self.recall.rows} leave no row of {rows} for the corpus",
+            ),
+            (
+                rows % (workers * parts) != 0,
+                f"batch_size {rows} cannot be shared evenly by {workers} workers x {parts} micro-batches",
+            ),
+        )
         return self

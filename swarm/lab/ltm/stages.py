@@ -21,8 +21,8 @@ from swarm.identity import refuse_other, work_folder
 from swarm.lab.ltm.config import ARMS, Arm, LabConfig
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.measurements import Measurement, measure_all, shown, write_json
-from swarm.machine import cores
-from swarm.progress import progress
+from swarm.process.machine import cores
+from swarm.process.progress import progress
 from swarm.train.progress import read_metrics, totals, training_shown
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus

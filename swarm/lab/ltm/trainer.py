@@ -16,7 +16,7 @@ from swarm.errors import SwarmError
 from swarm.files import make_folder
 from swarm.identity import claim, is_claimed
 from swarm.lab.ltm.config import Arm, LabConfig
-from swarm.machine import cores
+from swarm.process.machine import cores
 from swarm.seeds import derive_seed
 from swarm.train.loop import STATES, run_training, trained
 from ulm.checkpoint import save_checkpoint

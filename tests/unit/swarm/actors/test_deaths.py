@@ -10,7 +10,6 @@ import pytest
 from fakes.hosts import host_spec
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
 
-from swarm import machine
 from swarm.actors import pool as ray_pool
 from swarm.actors import vllm_engine
 from swarm.actors.pool import RayPool
@@ -20,6 +19,7 @@ from swarm.backends.protocol import TextRequest
 from swarm.config.experiment import AgentsConfig
 from swarm.errors import SwarmError
 from swarm.messages import ActRequest
+from swarm.process import machine
 
 NEVER_RAN = RayActorError(
     error_msg="The actor died unexpectedly before finishing this task.\n\tclass_name: HostActor\n"

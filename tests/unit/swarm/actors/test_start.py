@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -81,7 +82,7 @@ def test_no_address_is_a_ray_of_its_own_whatever_the_environment_says(ray: MakeR
 
 def test_ray_gets_half_a_cpu_as_one_and_a_store_that_the_container_holds(ray: MakeRay, monkeypatch: Any) -> None:
     """Failed at a7f87d3: Ray took .5 CPU for none, and no task that needs one ever ran."""
-    monkeypatch.setattr("swarm.machine.cpus", lambda root=None: 0.5)
+    monkeypatch.setattr("swarm.process.machine.cpus", lambda root=None: 0.5)
     monkeypatch.setattr(start, "memory_bytes", lambda: 700e6)
     seen = ray()
     start_ray()
@@ -163,7 +164,8 @@ def test_a_start_that_takes_long_is_named_then_given_up_and_not_tried_again(
     ray: MakeRay, monkeypatch: Any, capsys: pytest.CaptureFixture[str], listening: int
 ) -> None:
     """Failed at a7f87d3: Ray waited for a port that takes connections and says nothing, without a word."""
-    monkeypatch.setattr(start, "NOTICE_S", 0.05)
+    monkeypatch.setattr("swarm.process.progress.NOTICE_S", 0.05)
+    monkeypatch.setattr("swarm.process.progress._LOOK_S", 0.01)
     monkeypatch.setattr(start, "LIMIT_S", 0.2)
     released = threading.Event()
     ray(released.wait)
@@ -173,7 +175,8 @@ def test_a_start_that_takes_long_is_named_then_given_up_and_not_tried_again(
             SwarmError, match=r"Ray could not be started at .*: no answer within 0.2 s; is this the port"
         ):
             start_ray(address, "runtime.address")
-        assert capsys.readouterr().err == f"waiting for Ray at {address} (runtime.address), at most 0.2 s\n"
+        said = capsys.readouterr().err
+        assert re.fullmatch(rf"waiting for Ray at {address} \(runtime.address\): 0\.?\d? s, at most 0.2 s\n", said)
         with pytest.raises(SwarmError, match="still being started in this process"):
             start_ray(address, "runtime.address")
     finally:

@@ -167,10 +167,10 @@ def test_a_model_that_is_loaded_with_two_adapters_counts_twice(place: Path, monk
         },
         pool="local",
     )
-    monkeypatch.setattr("swarm.machine.memory_bytes", lambda: 7.0 * count)
+    monkeypatch.setattr("swarm.process.machine.memory_bytes", lambda: 7.0 * count)
     with pytest.raises(SwarmError, match=r"model needs .*; model needs "):
         check_sizes(both, {"model": place / "model"})
-    monkeypatch.setattr("swarm.machine.memory_bytes", lambda: 8.0 * count)
+    monkeypatch.setattr("swarm.process.machine.memory_bytes", lambda: 8.0 * count)
     check_sizes(both, {"model": place / "model"})
 
 
@@ -256,7 +256,7 @@ def test_a_gguf_file_that_memory_cannot_hold_is_refused_before_it_is_unpacked(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    monkeypatch.setattr("swarm.machine.memory_bytes", lambda: 1e6)
+    monkeypatch.setattr("swarm.process.machine.memory_bytes", lambda: 1e6)
     with pytest.raises(SwarmError, match=r"small.gguf needs 0.0 GB to be unpacked; this machine has 0.0 GB"):
         find_model("small.gguf", tmp_path)
 

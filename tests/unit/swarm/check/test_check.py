@@ -14,8 +14,8 @@ import yaml
 from fakes.endpoint import Endpoint, lists
 from fakes.tiny_lab import lab
 from fakes.toy_run import toy_config, write_toy_run
+from fakes.training import tiny_recipe, train_tokenizers_on_little
 
-from swarm import cli
 from swarm.check import Plan, check_file, kind_of
 from swarm.check import measure as measuring
 from swarm.config.document import read_document
@@ -161,22 +161,13 @@ def test_compare_says_how_many_runs_a_sweep_has() -> None:
     assert told(plan)["compare"].startswith("2 values of agents.count x 1 arms x 1 seeds x 3 episodes = 6")
 
 
-RECIPE: dict[str, Any] = {
-    "kind": "policy",
-    "name": "tiny",
-    "world": "facts-v0",
-    "task": "facts-agent",
-    "model": {"preset": "tiny", "vocab_size": 300},
-    "optimizer": {"steps": 600, "batch_size": 4},
-    "place": {"device": "cpu"},
-    "out": "policy",
-}
+RECIPE = tiny_recipe(optimizer={"steps": 600, "batch_size": 4})
 
 
 @pytest.fixture
 def little_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tokenizers be trained on little."""
-    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: ["ask page key value next done 0 1 2 3"] * 3)
+    train_tokenizers_on_little(monkeypatch)
 
 
 @pytest.mark.usefixtures("little_text")
@@ -265,17 +256,6 @@ def test_an_evaluation_lists_every_file_that_it_lacks(monkeypatch: pytest.Monkey
     plan = checked({**data, "faq": {"unanswerable": "odd.json"}}, "distraction.distances=[50]")
     for part in ("swarm models fetch", "facts.yaml", "text.txt", "odd.json"):
         assert [line for line in plan.missing if part in line], part
-
-
-@pytest.fixture
-def swarm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(str(caught.value.code or 0))
-
-    return call
 
 
 def test_the_command_ends_with_the_one_that_runs_the_file_or_with_2(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from swarm import cli
 from swarm.text import command
 
 EXPERIMENT = (
@@ -20,19 +19,13 @@ Swarm = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Swarm:
+def swarm(
+    swarm: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Swarm:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWARM_TRACEBACK", raising=False)
     (tmp_path / "x.yaml").write_text(EXPERIMENT)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["swarm", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        told = capsys.readouterr()
-        return int(caught.value.code or 0), " ".join((told.out + told.err).split())
-
-    return call
+    return lambda *arguments: (swarm(*arguments), " ".join("".join(capsys.readouterr()).split()))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import jsonschema
 import pytest
 
-from swarm import cli
 from swarm.commands.settings import FILES, page, sections_of
 from swarm.config.describe import SectionText, Setting, describe, json_schema
 from swarm.config.document import read_document
@@ -41,17 +39,9 @@ def all_sections(of: type[Section] = Section) -> Iterator[type[Section]]:
 
 
 @pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def printed(swarm: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Return a function that gives the command: its exit code and what it printed."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["swarm", "settings", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return int(str(ended.value.code)), told.out + told.err
-
-    return call
+    return lambda *arguments: (swarm("settings", *arguments), "".join(capsys.readouterr()))
 
 
 # What the sections say

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.cuts import resume_from_cuts
 from fakes.endpoint_model import HELLO
 from fakes.scripted_person import RANDOM, Steady, approve, records
 
@@ -141,12 +142,7 @@ def test_approvals_are_replayed_and_retold_and_resumed(experiment: Experiment, t
     assert "  a person replaced what the coordinator said" in story
     assert "  a person approved what the coordinator said" in story
     assert any(line.endswith("(not passed on)") for line in story)
-    journal = run_dir / "journal.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    for cut in range(1, len(lines), 3):
-        journal.write_bytes(b"".join(lines[:cut]))
-        resume_run(run_dir, terminal=Steady(answer).terminal())
-        assert journal.read_bytes() == b"".join(lines), f"cut after line {cut}"
+    resume_from_cuts(run_dir, lambda folder: resume_run(folder, terminal=Steady(answer).terminal()), first=1, step=3)
 
 
 def test_hints_last_for_the_rest_of_the_episode_and_survive_a_resume(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from fakes.endpoint_model import HELLO
 from fakes.records import rewrite
 from fakes.scripted_person import RANDOM
 
-from swarm import cli
 from swarm.agents.host import Host
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -255,17 +253,9 @@ def test_replay_names_what_was_never_said(
 
 
 @pytest.fixture
-def steer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def steer(swarm: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Return a function that gives the command: its exit code and what it printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["swarm", "steer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        said = capsys.readouterr()
-        return int(caught.value.code or 0), said.out + said.err
-
-    return call
+    return lambda *arguments: (swarm("steer", *arguments), "".join(capsys.readouterr()))
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarm import cli
 from swarm.config.shipped import maker_of
 from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, load_recipe
 
@@ -86,13 +85,15 @@ def test_where_a_training_runs_is_no_part_of_what_it_is() -> None:
     ],
 )  # fmt: skip
 def test_a_recipe_that_cannot_be_is_one_line_and_exit_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, arguments: list[str], message: str
+    swarm: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    arguments: list[str],
+    message: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["swarm", "train", f"{kind}.yaml", *arguments])
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert caught.value.code == 2
+    assert swarm("train", f"{kind}.yaml", *arguments) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.startswith("error: ")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from fakes.training import interrupt_after, without_ray
+from fakes.training import interrupt_after, tiny_recipe, train_tokenizers_on_little, without_ray
 from safetensors.torch import load_file
 
 from swarm.errors import SwarmError
@@ -19,19 +18,7 @@ from ulm.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.thorough
 
-RECIPE: dict[str, Any] = {
-    "kind": "policy",
-    "name": "tiny",
-    "world": "facts-v0",
-    "task": "facts-agent",
-    "model": {"preset": "tiny", "vocab_size": 300},
-    "optimizer": {"steps": 6, "batch_size": 4, "micro_batches": 2, "warmup": 2, "weight_decay": 0.05},
-    "place": {"device": "cpu"},
-    "save_every": 2,
-    "log_every": 1,
-    "score_examples": 2,
-    "out": "policy",
-}
+RECIPE = tiny_recipe(optimizer={"steps": 6, "batch_size": 4, "micro_batches": 2, "warmup": 2, "weight_decay": 0.05})
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +27,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     without_ray(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("swarm.train.lessons.corpus", lambda world, task: ["ask page key value next done 0 1 2 3"] * 3)
+    train_tokenizers_on_little(monkeypatch)
     Path("train.yaml").write_text(json.dumps(RECIPE))
     return Path("train.yaml")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from fakes.memory_policy import LTM as SMALL
 from fakes.memory_policy import write_policy
 
-from swarm import cli
 from swarm.agents.ltm_files import MemoryStore
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
@@ -183,14 +181,12 @@ def test_a_checkpoint_that_no_longer_fits_is_one_line(copied: Path, tmp_path: Pa
 
 
 @pytest.fixture
-def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def show(
+    swarm: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr(sys, "argv", ["swarm", "memory", "show", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
+        return swarm("memory", "show", *arguments), *capsys.readouterr()
 
     return call
 

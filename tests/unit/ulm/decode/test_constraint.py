@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.character_tokenizer import characters
+from fakes.constrained import accepts
 
 from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.tokenizer import Tokenizer
@@ -32,15 +33,6 @@ def after(constraint: Constraint, tokenizer: Tokenizer, text: str) -> Matcher:
 
 def texts(matcher: Matcher, tokenizer: Tokenizer) -> set[str]:
     return {tokenizer.decode([i]) for i in matcher.allowed().nonzero()[0].tolist() if i != tokenizer.eot_id}
-
-
-def accepts(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
-    matcher = constraint.matcher()
-    for token in tokenizer.encode(text):
-        if not matcher.allowed()[token]:
-            return False
-        matcher.advance(token)
-    return bool(matcher.allowed()[tokenizer.eot_id])
 
 
 def test_end_of_text_is_allowed_exactly_where_the_text_is_complete(byte_level: Tokenizer) -> None:

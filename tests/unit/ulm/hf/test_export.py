@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import ulm.hf.ulm_model
-from swarm import cli
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, save_checkpoint
 from ulm.config import preset
 from ulm.decode.engine import Engine, GenerationRequest
@@ -68,14 +66,9 @@ def memory_model(with_ltm: Path, tmp_path_factory: pytest.TempPathFactory) -> Ul
 
 
 @pytest.fixture
-def swarm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    def call(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["swarm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(caught.value.code or 0), capsys.readouterr().err
-
-    return call
+def told(swarm: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Return a function that runs a command line and returns its exit code and errors."""
+    return lambda *arguments: (swarm(*arguments), capsys.readouterr().err)
 
 
 def random_ids(rows: int, length: int, high: int = 259) -> torch.Tensor:
@@ -367,11 +360,11 @@ MISTAKES = ("missing", "damaged", "truncated", "not empty", "a file", "below a f
 
 @pytest.mark.parametrize("mistake", [*MISTAKES, "llama", "memory"])
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(
-    swarm: Callable[..., tuple[int, str]], checkpoint: Path, tmp_path: Path, mistake: str
+    told: Callable[..., tuple[int, str]], checkpoint: Path, tmp_path: Path, mistake: str
 ) -> None:
     arguments, said = bad_arguments(checkpoint, tmp_path)[mistake]
     before = sorted(tmp_path.rglob("*"))
-    code, err = swarm("export", *arguments)
+    code, err = told("export", *arguments)
     assert code == 2
     assert err.startswith("error: ")
     assert said in err
@@ -392,10 +385,10 @@ def test_a_failure_halfway_leaves_nothing_behind(
 
 
 def test_the_command_fills_an_empty_folder_and_says_where(
-    swarm: Callable[..., tuple[int, str]], checkpoint: Path, tmp_path: Path
+    told: Callable[..., tuple[int, str]], checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "hf").mkdir()
-    assert swarm("export", checkpoint, "--to", "hf", "--out", tmp_path / "hf") == (0, "")
+    assert told("export", checkpoint, "--to", "hf", "--out", tmp_path / "hf") == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == [
         "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
@@ -403,8 +396,6 @@ def test_the_command_fills_an_empty_folder_and_says_where(
     ]  # fmt: skip
 
 
-def test_help_ends_with_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["swarm", "export", "--help"])
-    with pytest.raises(SystemExit):
-        cli.main()
+def test_help_ends_with_an_example(swarm: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert swarm("export", "--help") == 0
     assert "Example: swarm export" in capsys.readouterr().out

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from ulm.config import PRESETS, ModelConfig, preset
 from ulm.model import Decoder, KVCache
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -23,14 +24,6 @@ SHAPE: dict[str, Any] = {
     "head_size": 8,
     "window": 6,
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(**changes: Any) -> Decoder:
@@ -273,12 +266,3 @@ def test_config_round_trips_and_names_unknown_and_missing_keys() -> None:
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown model preset '2m'; available: tiny, 1m"):
         preset("2m", vocab_size=10)
-
-
-def test_every_public_name_of_the_package_resolves() -> None:
-    import ulm
-
-    for name in ulm.__all__:
-        assert getattr(ulm, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        ulm.nothing  # noqa: B018

@@ -14,12 +14,9 @@ from ulm.train import pairs as training
 from ulm.train.pairs import PairObjective, collate, micro_batches
 from ulm.train.step import StepReport, Worker, learning_rate, make_optimizer, train_step
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = [("copy 7\n", "7\n"), ("copy 13 and 5\n", "13 5\n"), ("a\n", "b\n"), ("copy 2\n", "2 and some more words\n")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

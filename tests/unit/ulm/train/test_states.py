@@ -15,12 +15,9 @@ from ulm.model import Decoder
 from ulm.train.states import DamagedStateError, RollingStates, SavedState, StateError
 from ulm.train.step import make_optimizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB = 300
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def model_and_optimizer(

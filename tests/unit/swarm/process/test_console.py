@@ -1,6 +1,6 @@
 """Streams and sizes are usable whatever a process was given.
 
-All of these failed at a7f87d3: there was no `swarm.console`, and commands did as tests/e2e/test_terminal.py says.
+All of these failed at a7f87d3, where commands did as tests/e2e/test_terminal.py says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from rich.panel import Panel
 from rich.progress import Progress
 
-from swarm import console
+from swarm.process import console
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What people see while they wait: a bar with rate and remaining time on a terminal, a plain line every 15 s elsewhere.
 
+- A wait that is given up at a limit says so, in its first plain line after 5 s.
 - Nothing is shown of work that ends within two seconds, and nothing of this is ever on the standard output.
 - Rates and remaining times come from units that were finished since the work was opened, not from earlier tries.
 - Work may be opened inside other work, and beside it.
@@ -14,13 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from swarm.console import stderr_console
+from swarm.process.console import stderr_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 EVERY_S = 15.0
 """From one plain line about a piece of work to the next."""
+NOTICE_S = 5.0
+"""To the first plain line about a wait that has a limit."""
 PATIENCE_S = 2.0
 _LOOK_S = 0.5
 
@@ -40,6 +43,7 @@ class Work:
         poll: returns how much is done by now; None where `update` and `advance` say so.
         done: units that are done.
         note: what else is worth knowing, such as a loss.
+        limit_s: after how long it is given up, None where it is not.
     """
 
     title: str
@@ -50,10 +54,12 @@ class Work:
     done: float = 0
     note: str = ""
     before: float = 0
+    limit_s: float | None = None
     opened_s: float = field(default_factory=lambda: time.monotonic())
 
     def __post_init__(self) -> None:
-        self.began_s = self.told_s = self.opened_s
+        self.began_s = self.opened_s
+        self.told_s = self.opened_s - (0 if self.limit_s is None else EVERY_S - NOTICE_S)
 
     def advance(self, count: float = 1) -> None:
         """Count units that were finished just now."""
@@ -83,12 +89,13 @@ class Work:
     def pace(self) -> str:
         """Return what is done, at which rate, and what is left, in words."""
         passed, new, left_s = time.monotonic() - self.began_s, self.done - self.before, self.left_s()
+        most = "" if self.limit_s is None else f"at most {self.limit_s:g} s"
         if not self.unit:
-            return ", ".join(filter(None, (duration(passed), self.note)))
+            return ", ".join(filter(None, (duration(passed), self.note, most)))
         whole = "" if self.total is None else f" of {_number(self.total)}"
         rate = f"{new / passed:,.2f}/s" if new > 0 and passed > 0 else f"{duration(passed)} so far"
         left = f"about {duration(left_s)} left" if left_s else ""
-        return ", ".join(filter(None, (f"{_number(self.done)}{whole} {self.unit}", rate, left, self.note)))
+        return ", ".join(filter(None, (f"{_number(self.done)}{whole} {self.unit}", rate, left, self.note, most)))
 
 
 def _number(value: float) -> str:
@@ -223,9 +230,10 @@ def progress(
     done: float = 0,
     poll: Callable[[], float] | None = None,
     say: Callable[[str], None] | None = to_stderr,
+    limit_s: float | None = None,
 ) -> Iterator[Work]:
     """Show a piece of work for as long as the `with` block lasts; arguments as of `Work`, `done` before it began."""
-    work = Work(title, total, unit, say, poll, done, before=done)
+    work = Work(title, total, unit, say, poll, done, before=done, limit_s=limit_s)
     _display.begin(work)
     try:
         yield work

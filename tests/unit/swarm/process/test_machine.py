@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarm import machine
 from swarm.errors import SwarmError
-from swarm.machine import OomWatch, cores, cpus, is_out_of_memory, memory_bytes, oom_kills, shortage, told_when_full
+from swarm.process import machine
+from swarm.process.machine import (
+    OomWatch,
+    cores,
+    cpus,
+    is_out_of_memory,
+    memory_bytes,
+    oom_kills,
+    shortage,
+    told_when_full,
+)
 
 MB = 10**6
 OWN = "system.slice/swarm.service"

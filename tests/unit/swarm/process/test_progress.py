@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from swarm import progress as shown
-from swarm.progress import EVERY_S, counted, duration, progress, show_as
+from swarm.process import progress as shown
+from swarm.process.progress import EVERY_S, NOTICE_S, counted, duration, progress, show_as
 
 
 class Terminal(io.StringIO):
@@ -87,6 +87,25 @@ def test_work_that_has_no_units_says_how_long_it_takes(clock: Clock, capsys: pyt
         clock.go(EVERY_S)
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "starting Ray: 15 s\n")
+
+
+def test_a_wait_with_a_limit_says_so_after_5_s(clock: Clock) -> None:
+    lines: list[str] = []
+    with (
+        progress("waiting for Ray", limit_s=90, say=lines.append),
+        progress("starting", 2, "hosts", limit_s=600, say=lines.append),
+    ):
+        clock.go(NOTICE_S - 1)
+        assert lines == []
+        clock.go(1)
+        clock.go(EVERY_S - 1)
+        clock.go(1)
+    assert lines == [
+        "waiting for Ray: 5 s, at most 90 s",
+        "starting: 0 of 2 hosts, 5 s so far, at most 600 s",
+        "waiting for Ray: 20 s, at most 90 s",
+        "starting: 0 of 2 hosts, 20 s so far, at most 600 s",
+    ]
 
 
 def test_short_work_shows_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

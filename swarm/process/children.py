@@ -10,7 +10,7 @@ from pathlib import Path
 
 def python_path() -> str:
     """Return a PYTHONPATH by which a child finds our packages, also in a checkout that was never installed."""
-    ours = Path(__file__).parents[1]
+    ours = Path(__file__).parents[2]
     own = [] if ours.name in ("site-packages", "dist-packages") else [str(ours)]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys(filter(None, [*given, *own])))

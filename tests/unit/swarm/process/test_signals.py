@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from swarm import signals
-from swarm.signals import Stopped, kept, stop_by_signals, stopped_by
+from swarm.process import signals
+from swarm.process.signals import Stopped, kept, stop_by_signals, stopped_by
 
 BOTH = (signal.SIGTERM, signal.SIGHUP)
 

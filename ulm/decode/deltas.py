@@ -1,0 +1,301 @@
+"""Deltas of the rows of a batch: what is added to products that all rows share.
+
+- The base is multiplied once for all rows, then every row has two small products of its own: y += B (A x).
+- What a row gets depends on that row alone. Ranks are padded with zeros to fixed steps, never to what the batch has;
+  torch.bmm computes each of its products apart, with a kernel that follows from their shape.
+- Rows are cut into runs of equal shape; rows without a delta are in none, so they cost nothing and keep their bits.
+- Factors lie in one piece per matrix, all rows of a run after each other: decoding with deltas is reading them.
+
+Axes as in `ulm.delta` and `ulm.decode.stepper`; M rows of a product, T tokens of a padded prompt.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ulm.delta import Delta, linear_shapes
+from ulm.model import Decoder
+
+FEWEST = 4
+"""Ranks, and numbers of tokens with rows of their own, are padded to this, or twice, four, eight times as many."""
+
+HUGE_PAGE = 2**21
+"""Bytes."""
+
+FETCH_FROM = 2**14
+"""Numbers in a factor, from which on it is fetched before it is multiplied (see `_fetched`)."""
+
+Shape = tuple[int, int]
+"""Padded rank and padded number of tokens."""
+
+
+def padded_shape(delta: Delta | None) -> Shape:
+    """Return the shape to which a delta is padded; nothing is (0, 0), and so is a delta that changes nothing."""
+    if delta is None or delta.changes_nothing:
+        return 0, 0
+    return _step(delta.rank), _step(len(delta.ids_E))
+
+
+def _step(count: int) -> int:
+    return 0 if not count else max(FEWEST, 1 << (count - 1).bit_length())
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaStack:
+    """Deltas of one padded shape, one per row.
+
+    Attributes:
+        deltas: which ones.
+        factors: name of a weight -> the transpose of A (B, K, R), and that of B (B, R, N).
+        ids_BE: tokens whose embedding changes, -1 where there are fewer.
+        rows_BEC: what is added to their rows.
+    """
+
+    deltas: Sequence[Delta]
+    factors: dict[str, tuple[Tensor, Tensor]]
+    ids_BE: Tensor
+    rows_BEC: Tensor
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta], model: Decoder, dtype: torch.dtype) -> DeltaStack:
+        """Put deltas of one padded shape beside each other.
+
+        Raises:
+            DeltaError: one of them belongs to another model.
+        """
+        for delta in {id(delta): delta for delta in deltas}.values():
+            delta.refuse_other(model)
+        R, E = padded_shape(deltas[0])
+        shapes = linear_shapes(model) if R else {}
+        factors = _factors({name: (len(deltas), R, K, N) for name, (N, K) in shapes.items()}, model.device, dtype)
+        for name, (a_BKR, b_BRN) in factors.items():
+            nothing = torch.zeros(R, a_BKR.shape[1]), torch.zeros(b_BRN.shape[2], R)
+            pairs = [delta.factors.get(name, nothing) for delta in deltas]
+            a_BKR.copy_(torch.stack([F.pad(a_RK, (0, 0, 0, R - len(a_RK))) for a_RK, _ in pairs]).transpose(1, 2))
+            b_BRN.copy_(torch.stack([F.pad(b_NR, (0, R - b_NR.shape[1])) for _, b_NR in pairs]).transpose(1, 2))
+        ids_BE = torch.stack([F.pad(delta.ids_E, (0, E - len(delta.ids_E)), value=-1) for delta in deltas])
+        rows_BEC = torch.stack([F.pad(delta.rows_EC, (0, 0, 0, E - len(delta.ids_E))) for delta in deltas])
+        return cls(tuple(deltas), factors, ids_BE.to(model.device), rows_BEC.to(model.device, dtype))
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """Logits that change; what is added to the first one in the name of none is 0."""
+        return self.ids_BE.clamp(min=0)
+
+    def select(self, rows: Sequence[int]) -> DeltaStack:
+        """Return some of the rows, without a copy where they follow each other."""
+        deltas = [self.deltas[row] for row in rows]
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            part = slice(rows[0], rows[0] + len(rows))
+            factors = {name: (a_BKR[part], b_BRN[part]) for name, (a_BKR, b_BRN) in self.factors.items()}
+            return DeltaStack(deltas, factors, self.ids_BE[part], self.rows_BEC[part])
+        index = torch.tensor(rows, device=self.ids_BE.device)
+        shapes = {
+            name: (len(rows), b_BRN.shape[1], a_BKR.shape[1], b_BRN.shape[2])
+            for name, (a_BKR, b_BRN) in self.factors.items()
+        }
+        factors = _factors(shapes, self.rows_BEC.device, self.rows_BEC.dtype)
+        for name, (a_BKR, b_BRN) in factors.items():
+            old_BKR, old_BRN = self.factors[name]
+            torch.index_select(old_BKR.transpose(1, 2), 0, index, out=a_BKR.transpose(1, 2))
+            torch.index_select(old_BRN, 0, index, out=b_BRN)
+        return DeltaStack(deltas, factors, self.ids_BE[index], self.rows_BEC[index])
+
+    def embed(self, x_MC: Tensor, ids_M: Tensor, row_M: Tensor | None = None) -> None:
+        """Add the rows of embedded tokens, in place.
+
+        Args:
+            x_MC: the embedded tokens.
+            ids_M: which ones.
+            row_M: whose; None means one of each row.
+        """
+        ids_ME = self.ids_BE if row_M is None else self.ids_BE[row_M]
+        found_ME = ids_M[:, None] == ids_ME
+        if found_ME.any():
+            at, which = found_ME.nonzero(as_tuple=True)
+            x_MC.index_add_(0, at, self.rows_BEC[at if row_M is None else row_M[at], which])
+
+
+def _factors(
+    shapes: Mapping[str, tuple[int, int, int, int]], device: torch.device, dtype: torch.dtype
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return memory for factors, one after the other.
+
+    Args:
+        shapes: name of a weight -> B, R, K, N.
+        device: where.
+        dtype: of what type.
+    """
+    count = sum(B * R * (K + N) for B, R, K, N in shapes.values())
+    memory = _large(count, dtype) if device.type == "cpu" else torch.empty(count, device=device, dtype=dtype)
+    factors, start = {}, 0
+    for name, (B, R, K, N) in shapes.items():
+        middle, end = start + B * R * K, start + B * R * (K + N)
+        # A lies with its inputs last, whatever it is sliced to: another layout has other last bits.
+        factors[name] = memory[start:middle].view(B, R, K).transpose(1, 2), memory[middle:end].view(B, R, N)
+        start = end
+    return factors
+
+
+def _large(count: int, dtype: torch.dtype) -> Tensor:
+    """Return memory in huge pages where the system has such: in small ones their table costs as much as reading."""
+    size = count * dtype.itemsize
+    if size < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count, dtype=dtype)
+    memory = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count)
+
+
+class Deltas(Protocol):
+    """What deltas add to the rows of products; everything is written in place."""
+
+    def embed(self, x_MC: Tensor, ids_M: Tensor) -> None:
+        """Add to embedded tokens."""
+
+    def add(self, name: str, x_MK: Tensor, y_MN: Tensor) -> None:
+        """Add to the product of x with the weight of this name."""
+
+    def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
+        """Add to the product of x with the embedding."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Rows first, first + 1, ... have the deltas of a stack."""
+
+    first: int
+    stack: DeltaStack
+
+    def __len__(self) -> int:
+        return len(self.stack.ids_BE)
+
+    def of(self, x_MX: Tensor) -> Tensor:
+        """Return its rows of all; the whole is cheaper than a part."""
+        count = len(self)
+        return x_MX if len(x_MX) == count else x_MX[self.first : self.first + count]
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]]:
+        """Name of a weight -> A, B, memory for A x, and what is fetched before."""
+        found = {}
+        for name, (a_BKR, b_BRN) in self.stack.factors.items():
+            small_B1R = b_BRN.new_empty(len(self), 1, b_BRN.shape[1])
+            found[name] = a_BKR, b_BRN, small_B1R, _fetched(a_BKR, b_BRN)
+        return found
+
+
+class RowDeltas:
+    """Deltas of a batch that has one token per row.
+
+    Args:
+        runs: first row and stack of each run, in order.
+    """
+
+    def __init__(self, runs: Sequence[tuple[int, DeltaStack]]) -> None:
+        self._runs = [_Run(first, stack) for first, stack in runs]
+        self._with_rank = [run for run in self._runs if run.stack.factors]
+        self._with_tokens = [run for run in self._runs if run.stack.ids_BE.shape[1]]
+
+    @cached_property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        """Row -> its run, and its place there."""
+        return {run.first + at: (number, at) for number, run in enumerate(self._runs) for at in range(len(run))}
+
+    def run(self, row: int) -> int:
+        """Return the number of a row's run, -1 where it has no delta."""
+        return self._places.get(row, (-1, 0))[0]
+
+    def stack(self, rows: Sequence[int]) -> DeltaStack:
+        """Return the deltas of some rows of one run."""
+        number, _ = self._places[rows[0]]
+        return self._runs[number].stack.select([self._places[row][1] for row in rows])
+
+    def select(self, rows: Sequence[int]) -> RowDeltas:
+        """Return the deltas of some rows, in their order."""
+        runs, first = [], 0
+        for number, members in groupby(rows, key=self.run):
+            there = list(members)
+            if number >= 0:
+                runs.append((first, self.stack(there)))
+            first += len(there)
+        return RowDeltas(runs)
+
+    def embed(self, x_MC: Tensor, ids_M: Tensor) -> None:
+        """Add to embedded tokens."""
+        for run in self._with_tokens:
+            run.stack.embed(run.of(x_MC), run.of(ids_M))
+
+    def add(self, name: str, x_MK: Tensor, y_MN: Tensor) -> None:
+        """Add to the product of x with the weight of this name."""
+        for run in self._with_rank:
+            a_BKR, b_BRN, small_B1R, fetched = run.factors[name]
+            x_B1K, y_B1N = run.of(x_MK).unsqueeze(1), run.of(y_MN).unsqueeze(1)
+            for factor in fetched:
+                factor.sum()
+            torch.bmm(x_B1K if x_B1K.dtype == a_BKR.dtype else x_B1K.to(a_BKR.dtype), a_BKR, out=small_B1R)
+            if y_B1N.dtype == b_BRN.dtype:
+                y_B1N.baddbmm_(small_B1R, b_BRN)
+            else:
+                y_B1N.add_(torch.bmm(small_B1R, b_BRN))
+
+    def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
+        """Add to the product of x with the embedding."""
+        for run in self._with_tokens:
+            added_B1E = torch.bmm(run.of(x_MC).unsqueeze(1), run.stack.rows_BEC.transpose(1, 2))
+            run.of(logits_MV).scatter_add_(1, run.stack.columns, added_B1E[:, 0])
+
+
+def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
+    """Return what is read once before it is multiplied: factors so large that the cache will not hold them.
+
+    torch.bmm waits for the memory at each of its products; a pass over all of them reads ahead. On an EPYC core that
+    others shared, 64 deltas of rank 8 cost half as much with it and huge pages (2026-11-29).
+    """
+    if a_BKR.device.type != "cpu":
+        return ()
+    return [factor for factor in (a_BKR.transpose(1, 2), b_BRN) if factor.numel() >= FETCH_FROM]
+
+
+class PromptDeltas:
+    """Deltas of prompts that are read at once, their tokens one after the other.
+
+    Args:
+        stack: one delta per prompt.
+        row_N: prompt of each token.
+        padded: tokens of all prompts, each padded to T of them.
+        packed: place of each token among these.
+    """
+
+    def __init__(self, stack: DeltaStack, row_N: Tensor, padded: Tensor, packed: Tensor) -> None:
+        self._stack, self._row_N, self._padded, self._packed = stack, row_N, padded, packed
+        self._prompts = len(stack.ids_BE)
+
+    def embed(self, x_MC: Tensor, ids_M: Tensor) -> None:
+        """Add to embedded tokens."""
+        if self._stack.ids_BE.shape[1]:
+            self._stack.embed(x_MC, ids_M, self._row_N)
+
+    def add(self, name: str, x_MK: Tensor, y_MN: Tensor) -> None:
+        """Add to the product of x with the weight of this name."""
+        if self._stack.factors:
+            a_BKR, b_BRN = self._stack.factors[name]
+            for factor in _fetched(a_BKR, b_BRN):
+                factor.sum()
+            x_BTK = x_MK.index_select(0, self._padded).view(self._prompts, -1, x_MK.shape[1]).to(a_BKR.dtype)
+            # (A x^T)^T is quicker, but with two threads its bits depend on how many prompts there are.
+            added_BTN = torch.bmm(torch.bmm(x_BTK, a_BKR), b_BRN)
+            y_MN.add_(added_BTN.flatten(0, 1).index_select(0, self._packed))
+
+    def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
+        """Refuse: logits are only wanted after prompts, where `RowDeltas` adds to them."""
+        raise NotImplementedError
