@@ -179,6 +179,7 @@ class Gatherer:
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
         self._barred: set[str] | None = None
+        self._posed: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
         """Return whether a puzzle, by the hash of its first state, is kept for the acceptance test."""
@@ -206,6 +207,7 @@ class Gatherer:
             pool.begin_round()
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        self._posed.update(call.observation for index in learned for call in calls[index] if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
@@ -274,14 +276,20 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
+        same = attempt.answer
         for observation, answer in told:
-            if observation in self.barred:
+            if observation == attempt.observation:
+                same = answer
+            elif observation in self.barred:
                 pool.counts["barred"] += 1
-            elif observation != attempt.observation:
+            elif observation in self._posed:  # what the run itself asks for
+                pool.add_right(agent_prompt(observation), answer)
+            else:
                 pool.add_relabelled(agent_prompt(observation), answer)
-        if attempt.reward > 0:
-            same = [answer for observation, answer in told if observation == attempt.observation]
-            pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
+        if attempt.reward > 0 and attempt.observation in self._posed:
+            pool.add_right(attempt.prompt, same)
+        elif attempt.reward > 0 and attempt.observation not in self.barred:  # somebody else's puzzle, or practice
+            pool.add_relabelled(attempt.prompt, same)
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
