@@ -29,6 +29,7 @@ from swarm.commands import (
     evaluate,
     export,
     lab,
+    measure,
     memory,
     models,
     mqar,
@@ -135,7 +136,7 @@ def _explain(error: BaseException) -> int:
 
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Run": (run, check, resume, watch, steer, replay, report),
+    "Run": (run, check, resume, watch, steer, replay, report, measure),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),

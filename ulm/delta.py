@@ -154,6 +154,18 @@ class Delta:
             state["embed.weight"].index_add_(0, self.ids_E, self.rows_EC.to(state["embed.weight"]))
         return state
 
+    def applied(self, model: Decoder) -> Decoder:
+        """Return a model of its own with this delta in its weights.
+
+        Raises:
+            DeltaError: it belongs to another model.
+        """
+        self.refuse_other(model)
+        with torch.device("meta"):
+            other = Decoder(model.config)
+        other.load_state_dict(self.merged(model), assign=True)
+        return other.requires_grad_(False).eval()
+
     def norm(self) -> float:
         """Return the Frobenius norm of all that is added."""
         parts = [added.double().square().sum() for added in self.added().values()]

@@ -62,6 +62,10 @@ class AgentsConfig(Section):
     constrained: bool = False
     """Force actions into the world's action pattern, where it has one."""
 
+    inline: bool = False
+    """Let the world answer while an action is written (`World.inline`): the agent writes `3*7=`, reads `21`, goes on.
+    What it reads so is charged, and counts for `max_new_tokens`. It needs engine `ulm` on plain text."""
+
     history: int = Field(0, ge=0, le=64)
     """Number of its own last (action, feedback) pairs that an agent reads."""
 
@@ -87,6 +91,13 @@ class AgentsConfig(Section):
         kinds = [memory.kind for memory in self.memory]
         if "stm" not in kinds or len(set(kinds)) != len(kinds):
             raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
+        refuse_where(
+            (
+                self.inline and (not isinstance(self.engine, UlmEngine) or self.engine.chats),
+                "inline answers need engine 'ulm' with a model that reads plain text; leave `inline` out",
+            ),
+            (self.inline and self.constrained, "`inline` answers cannot be kept to a pattern; set constrained: false"),
+        )
         if not isinstance(self.engine, ModelEngine):
             return self
         self.engine.refuse_short(self.max_new_tokens)
@@ -323,6 +334,12 @@ class ExperimentConfig(Section):
             )
             if self.learning.exam is not None:
                 self._exam  # noqa: B018 - refuses a bad budget
+        return self
+
+    @model_validator(mode="after")
+    def _inline_is_imported(self) -> ExperimentConfig:
+        if self.agents.inline and self.world.contained:
+            raise ValueError("hosts import what answers inline, so that world is not contained; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,8 @@ class TestSettings(Section):
     base's own greedy answers; 0 for none."""
 
     kinds: list[str] = Field(default_factory=list)
-    """Kinds of the lessons' examples that the probe has; an empty list takes all in which puzzles are held out."""
+    """Kinds of the lessons' examples that the probe has and that are rehearsed; an empty list takes all in which puzzles
+    are held out, and rehearses as the base was taught."""
 
     drop: float = Field(0.02, ge=0, le=1)
     """How far the share of right answers to the probe may fall below that of the base."""
@@ -108,8 +109,8 @@ class LearningConfig(Section):
     delta: DeltaSettings = DeltaSettings()
     """What can change."""
 
-    steps: int = Field(100, ge=1)
-    """Optimizer steps of a learning step."""
+    steps: int = Field(100, ge=0)
+    """Optimizer steps of a learning step; with 0 nobody learns, the control of all comparisons."""
 
     batch: int = Field(64, ge=1)
     """Examples of an optimizer step."""

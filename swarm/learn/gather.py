@@ -8,7 +8,7 @@
 """
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ from worlds.protocol import Info, World
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
-MAX_KEPT = 1 << 17
-"""Relabelled attempts and predictions that are kept for each learner: the newest."""
+MAX_KEPT = 1 << 19
+"""Relabelled attempts and predictions that are learned from, of each learner: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Pool:
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
         self.relabelled: dict[str, list[str]] = {}
+        self.goals: deque[str] = deque(maxlen=MAX_KEPT)
         self.answered: dict[tuple[str, str], None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -80,9 +81,9 @@ class Pool:
         _keep(self.right, prompt, answer, self.settings.per_task)
 
     def add_relabelled(self, prompt: str, answer: str) -> None:
-        """Keep what an attempt would have been right for."""
+        """Keep what an attempt would have been right for; goals that come up often are met often."""
         _keep(self.relabelled, prompt, answer, self.settings.per_task)
-        _forget(self.relabelled)
+        self.goals.append(prompt)
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Take in the attempts of a round, all of a group at once."""
@@ -109,10 +110,11 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            own = _listed(self.right)
+            most = max(map(len, self.right.values()), default=0)  # each prompt is met as often, whatever it has
+            own = list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
         kinds = {
             "own": own,
-            "hindsight": _listed(self.relabelled),
+            "hindsight": list(_in_turn(self.goals, self.relabelled)),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
@@ -129,8 +131,13 @@ def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> No
             found.pop()
 
 
-def _listed(kept: Mapping[str, Sequence[str]]) -> list[Sample]:
-    return [Sample(prompt, answer + STOP) for prompt, answers in kept.items() for answer in answers]
+def _in_turn(prompts: Iterable[str], kept: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
+    """Yield an answer for each prompt, those that were kept for it in turn."""
+    met: Counter[str] = Counter()
+    for prompt in prompts:
+        answers = kept[prompt]
+        yield Sample(prompt, answers[met[prompt] % len(answers)] + STOP)
+        met[prompt] += 1
 
 
 def _forget(kept: dict[Any, Any]) -> None:
@@ -172,6 +179,7 @@ class Gatherer:
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
         self._barred: set[str] | None = None
+        self._posed: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
         """Return whether a puzzle, by the hash of its first state, is kept for the acceptance test."""
@@ -199,6 +207,7 @@ class Gatherer:
             pool.begin_round()
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        self._posed.update(call.observation for index in learned for call in calls[index] if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
@@ -267,14 +276,20 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
+        same = attempt.answer
         for observation, answer in told:
-            if observation in self.barred:
+            if observation == attempt.observation:
+                same = answer
+            elif observation in self.barred:
                 pool.counts["barred"] += 1
-            elif observation != attempt.observation:
+            elif observation in self._posed:  # what the run itself asks for
+                pool.add_right(agent_prompt(observation), answer)
+            else:
                 pool.add_relabelled(agent_prompt(observation), answer)
-        if attempt.reward > 0:
-            same = [answer for observation, answer in told if observation == attempt.observation]
-            pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
+        if attempt.reward > 0 and attempt.observation in self._posed:
+            pool.add_right(attempt.prompt, same)
+        elif attempt.reward > 0 and attempt.observation not in self.barred:  # somebody else's puzzle, or practice
+            pool.add_relabelled(attempt.prompt, same)
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""

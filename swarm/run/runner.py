@@ -109,7 +109,10 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         world.tools()
     except WorldFaultError as error:
         raise SwarmError(str(error)) from error
-    return load_models(config, base_dir)
+    try:
+        return load_models(config, base_dir)
+    except Outage as error:  # nothing has begun that could go on
+        raise SwarmError(str(error)) from error
 
 
 def start_run(

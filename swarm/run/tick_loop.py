@@ -312,6 +312,7 @@ class Runtime:
             agents.max_new_tokens,
             episode.world.action_pattern(turn.agent) if agents.constrained else None,
             tuple(handle for handle in handles if handle is not None),
+            "\n".join(filter(None, (episode.observations[turn.agent], turn.directive))) if agents.inline else None,
         )
 
     def _act_randomly(self, episode: Episode, turn: _Turn, pool: Pool) -> ActReply:
