@@ -153,7 +153,14 @@ for _panel, _modules in _PANELS.items():
 
 
 _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
-    "memory": ("Run", "Look into what agents remember.", {"show": (memory.show, memory.EXAMPLE)}),
+    "memory": (
+        "Run",
+        "Look into what agents remember and learned, and take it back.",
+        {
+            "show": (memory.show, memory.EXAMPLE),
+            **{name: (getattr(memory, name), example) for name, example in memory.EXAMPLES.items()},
+        },
+    ),
     "models": (
         "Train and export",
         "Pretrained models by short name.",
