@@ -47,7 +47,7 @@ def tell_learning(plan: Plan, config: ExperimentConfig, base_dir: Path) -> None:
     with plan.noting("learning: "):
         pace = step_pace(config, settings, base_dir)
         tokens = steps * settings.steps * pace.tokens
-        at_once = min(learners, settings.workers or cores())
+        at_once = min(learners, cores())
         seconds = config.num_rounds * -(-learners // at_once) * settings.steps * pace.seconds
         plan.tell("", f"about {tokens:,.0f} tokens are trained on, charged as {TRAINED_TOKEN * tokens:,.0f}")
         plan.tell("", about(seconds, "as a few steps on random attempts went; tests, and steps that fail, come on top"))

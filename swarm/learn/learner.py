@@ -85,7 +85,7 @@ class Learner(AgentMemory[MemorySection]):
         self._prune()
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
-            outcomes = run_steps([self.task(number, learner) for learner in todo], self.learning.workers)
+            outcomes = run_steps([self.task(number, learner) for learner in todo])
         for learner, outcome in zip(todo, outcomes, strict=True):
             yield self.change(number, learner, outcome)
         yield from self._shared(number)
