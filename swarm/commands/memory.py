@@ -155,16 +155,16 @@ def _print_change(record: ChangeRecord) -> None:
     rounds = f"round {record['settings']['round'] + 1}, " if "round" in record["settings"] else ""
     first, last = (record["evidence"]["records"] or [0, 0])[:2]
     told = changes.counts(record)
-    cost = ", ".join(
-        f"{tokens:,} {name.replace('_', ' ')}" for name, tokens in sorted(record["cost"].items()) if tokens
-    )
+    cost = record["cost"]
+    trained, tested = cost.get("trained_tokens", 0), cost.get("test_tokens", 0)
+    of_it = f"{trained:,} trained on, each charged as three, and {tested:,} in tests"
     lines = {
         f"{rounds}{changes.who(record)} {changes.verdict(record)}": "",
         "  version": f"{changes.short(record['parent'])} -> {changes.short(record['result'])}",
         "  from": f"{told}; records {first} to {last}, digest {record['evidence']['digest'][:12]}" if told else "",
         "  test": ", ".join(map(changes.of_test, record["tests"])),
         "  note": record["note"],
-        "  cost": cost,
+        "  cost": f"{cost['tokens']:,} tokens: {of_it}" if cost.get("tokens") else "",
     }
     for name, text in lines.items():
         if text or not name.startswith(" "):

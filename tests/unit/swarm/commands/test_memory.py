@@ -23,7 +23,14 @@ def test_show_tells_where_a_delta_comes_from(tmp_path: Path) -> None:
     assert "round 1, a0 learned" in done.output
     assert "round 2, a0 learned" in done.output
     assert "a1" not in done.output
-    for told in ("version  nothing -> ", "attempts, ", "digest ", "kl ", "trained tokens", "now        a0 has "):
+    for told in (
+        "version  nothing -> ",
+        "attempts, ",
+        "digest ",
+        "kl ",
+        "trained on, each charged as three",
+        "now        a0 has ",
+    ):
         assert told in done.output
 
 
