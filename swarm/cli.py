@@ -29,6 +29,7 @@ from swarm.commands import (
     evaluate,
     export,
     lab,
+    measure,
     memory,
     models,
     mqar,
@@ -135,7 +136,7 @@ def _explain(error: BaseException) -> int:
 
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Run": (run, check, resume, watch, steer, replay, report),
+    "Run": (run, check, resume, watch, steer, replay, report, measure),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),
@@ -152,7 +153,14 @@ for _panel, _modules in _PANELS.items():
 
 
 _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
-    "memory": ("Run", "Look into what agents remember.", {"show": (memory.show, memory.EXAMPLE)}),
+    "memory": (
+        "Run",
+        "Look into what agents remember and learned, and take it back.",
+        {
+            "show": (memory.show, memory.EXAMPLE),
+            **{name: (getattr(memory, name), example) for name, example in memory.EXAMPLES.items()},
+        },
+    ),
     "models": (
         "Train and export",
         "Pretrained models by short name.",

@@ -97,7 +97,7 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
     samples, taught = task.samples, Taught.of(checkpoint.meta)
     trained = tested = 0
     if settings.rehearse and taught is not None:
-        rehearsed, tested = rehearsal(checkpoint, taught)
+        rehearsed, tested = rehearsal(checkpoint, taught, tuple(settings.test.kinds))
         samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
     result, note, size, accepted = "", "", 1.0, False
     tests: list[TestEntry] = []

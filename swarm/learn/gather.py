@@ -8,7 +8,7 @@
 """
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,11 @@ from worlds.protocol import Info, World
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
-MAX_KEPT = 1 << 17
-"""Relabelled attempts and predictions that are kept for each learner: the newest."""
+ELITE = 256
+"""Distinct answers that method `elite` imitates, the best of all rounds."""
+
+MAX_KEPT = 1 << 19
+"""Relabelled attempts and predictions that are learned from, of each learner: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Pool:
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
         self.relabelled: dict[str, list[str]] = {}
+        self.goals: deque[str] = deque(maxlen=MAX_KEPT)
         self.answered: dict[tuple[str, str], None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -80,9 +84,9 @@ class Pool:
         _keep(self.right, prompt, answer, self.settings.per_task)
 
     def add_relabelled(self, prompt: str, answer: str) -> None:
-        """Keep what an attempt would have been right for."""
+        """Keep what an attempt would have been right for; goals that come up often are met often."""
         _keep(self.relabelled, prompt, answer, self.settings.per_task)
-        _forget(self.relabelled)
+        self.goals.append(prompt)
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Take in the attempts of a round, all of a group at once."""
@@ -98,7 +102,7 @@ class Pool:
                 _forget(self.answered)
         if settings.method == "elite":
             ranked = sorted(self.best.items(), key=lambda item: -item[1])  # stable: the first to say it stays
-            self.best = dict(ranked[: settings.elite])
+            self.best = dict(ranked[:ELITE])
         if settings.method == "grpo":
             self.weighed += weighed(attempts)
 
@@ -109,10 +113,11 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            own = _listed(self.right)
+            most = max(map(len, self.right.values()), default=0)  # each prompt is met as often, whatever it has
+            own = list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
         kinds = {
             "own": own,
-            "hindsight": _listed(self.relabelled),
+            "hindsight": list(_in_turn(self.goals, self.relabelled)),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
@@ -129,8 +134,13 @@ def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> No
             found.pop()
 
 
-def _listed(kept: Mapping[str, Sequence[str]]) -> list[Sample]:
-    return [Sample(prompt, answer + STOP) for prompt, answers in kept.items() for answer in answers]
+def _in_turn(prompts: Iterable[str], kept: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
+    """Yield an answer for each prompt, those that were kept for it in turn."""
+    met: Counter[str] = Counter()
+    for prompt in prompts:
+        answers = kept[prompt]
+        yield Sample(prompt, answers[met[prompt] % len(answers)] + STOP)
+        met[prompt] += 1
 
 
 def _forget(kept: dict[Any, Any]) -> None:
@@ -171,15 +181,21 @@ class Gatherer:
         self.world = world_class(config.world.id)
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
+        self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
+        self._posed: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
         """Return whether a puzzle, by the hash of its first state, is kept for the acceptance test."""
         return int(puzzle[:8], 16) < self.settings.test.tasks * 16**8
 
+    def is_barred(self, observation: str) -> bool:
+        """Return whether nothing may be learned about a puzzle: it is one of the exam, or held out by the world."""
+        return observation in self.barred or self.world.holds_out(self._options, observation)
+
     @property
     def barred(self) -> set[str]:
-        """Observations that nothing may be learned about: those of the exam."""
+        """The observations of the exam."""
         if self._barred is None:
             self._barred = set()
             for index in range(self.config.episodes, self.config.all_episodes):
@@ -199,6 +215,7 @@ class Gatherer:
             pool.begin_round()
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        self._posed.update(call.observation for index in learned for call in calls[index] if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
@@ -268,11 +285,13 @@ class Gatherer:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
         for observation, answer in told:
-            if observation in self.barred:
+            if self.is_barred(observation):
                 pool.counts["barred"] += 1
-            elif observation != attempt.observation:
+            elif observation in self._posed:  # what the run itself asks for
+                pool.add_right(agent_prompt(observation), answer)
+            else:
                 pool.add_relabelled(agent_prompt(observation), answer)
-        if attempt.reward > 0:
+        if attempt.reward > 0 and attempt.observation in self._posed:
             same = [answer for observation, answer in told if observation == attempt.observation]
             pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
 

@@ -62,6 +62,7 @@ class RunOutcome:
     Attributes:
         tally: calls that were made and answered, and what went wrong.
         played: False when the run had ended before, so that nothing was left to do.
+        exam_episodes, exam_solved: those of the exam after the last round; `episodes` and `solved` count them, too.
     """
 
     run_dir: Path
@@ -73,6 +74,8 @@ class RunOutcome:
     journal_hash: str
     played: bool = True
     tally: Tally = field(default_factory=Tally)
+    exam_episodes: int = 0
+    exam_solved: int = 0
 
     @property
     def failure(self) -> str | None:
@@ -106,7 +109,10 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         world.tools()
     except WorldFaultError as error:
         raise SwarmError(str(error)) from error
-    return load_models(config, base_dir)
+    try:
+        return load_models(config, base_dir)
+    except Outage as error:  # nothing has begun that could go on
+        raise SwarmError(str(error)) from error
 
 
 def start_run(
@@ -237,6 +243,7 @@ def _play(
             journal.last_hash,
             played,
             runtime.tally,
+            *runtime.exam,
         )
 
 

@@ -1,6 +1,7 @@
 """A change of what an agent keeps, in words: the same ones in transcripts, on the dashboard and in `swarm memory`."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from swarm.record.records import ChangeRecord, TestEntry
 
@@ -49,6 +50,48 @@ def of_test(entry: TestEntry) -> str:
     if entry["name"] == "kl":
         return f"kl {entry['after']:.2f} of {entry['limit']:g}{failed}"
     return f"{entry['name']} {figure(entry['before'])} -> {figure(entry['after'])}{failed}"
+
+
+def of_part(record: ChangeRecord, name: str) -> str:
+    """Return one part of its acceptance test without its name, "" where it had none."""
+    found = next((entry for entry in record["tests"] if entry["name"] == name), None)
+    return of_test(found).removeprefix(f"{name} ") if found else ""
+
+
+_COLUMNS = "{:>5}  {:<8} {:<15} {:<12}  {:>5} {:<10}  {:<16}  {:>8}"
+HEADING = _COLUMNS.format("round", "whose", "what came of it", "now", "probe", "", "kl", "tokens")
+
+
+def in_columns(record: ChangeRecord) -> str:
+    """Return the row of a change under `HEADING`; the bar is the probe's score."""
+    probe = next((entry["after"] for entry in record["tests"] if entry["name"] == "probe"), None)
+    return _COLUMNS.format(
+        str(record["settings"]["round"] + 1) if "round" in record["settings"] else "",
+        who(record),
+        verdict(record),
+        short(record["result"] if record["accepted"] else record["parent"]),
+        "" if probe is None else figure(probe),
+        "" if probe is None else "█" * round(10 * probe),
+        of_part(record, "kl"),
+        f"{record['cost'].get('tokens', 0):,}",
+    ).rstrip()
+
+
+def summary(records: Sequence[ChangeRecord]) -> str:
+    """Return how many changes were accepted and rejected, what the probe was at first, and what all cost."""
+    counted = Counter(map(verdict, records))
+    told = [
+        f"{len(records)} changes: {', '.join(f'{n} {word}' for word, n in counted.items())}"
+        if records
+        else "no changes"
+    ]
+    probe = next((e for record in records for e in record["tests"] if e["name"] == "probe"), None)
+    if probe is not None:
+        told.append(
+            f"probe of the base {figure(probe['before'])}, n = {probe['n']}, at most {probe['limit']:g} below it"
+        )
+    told.append(f"{sum(record['cost'].get('tokens', 0) for record in records):,} tokens")
+    return "; ".join(told)
 
 
 def figure(number: float) -> str:

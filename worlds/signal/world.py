@@ -10,13 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
+from statistics import fmean
 from typing import Any, ClassVar, Literal, Self
 
 import networkx as nx
 from pydantic import Field, model_validator
 
 from worlds.ordered import OrderedWorld
-from worlds.protocol import Info, StepResult, WorldError, WorldOptions, tool
+from worlds.protocol import Info, StepResult, Turn, WorldError, WorldOptions, tool
+from worlds.signal.language import entropy_bits, topographic_similarity
 
 HELD_OUT_FRACTION = 5  # one object in five is held out of training, by hash
 REACH = 2  # agents on either side, on the ring of agents, with whom an agent plays where `partners` is `met`
@@ -54,6 +56,9 @@ class SignalOptions(WorldOptions):
     channel: Literal["open", "cut", "shuffled"] = "open"
     """What reaches a receiver: its sender's message; nothing; or the message of another pair. The last two are null
     controls."""
+
+    reward: Literal["all", "attributes"] = "all"
+    """What pays: an object with `all` attributes right, or the share of `attributes` that are right."""
 
     @model_validator(mode="after")
     def _can_be_split(self) -> Self:
@@ -123,9 +128,11 @@ class SignalWorld(OrderedWorld):
                  channel is not the only way.
     feedback     in the end what the object was, to the receiver, and what the message was read as, to the sender.
     directive    none.
-    reward       1 to both of a pair whose object was rebuilt with all attributes; solved when all pairs' were.
+    reward       1 to both of a pair whose object was rebuilt with all attributes, or with `reward: attributes` the
+                 share that is right; solved when all pairs' objects were rebuilt.
     ends         terminated after two steps.
-    options      attributes (4), values (4), letters (26), length (4), split (held_out), partners (all), channel (open).
+    options      attributes (4), values (4), letters (26), length (4), split (held_out), partners (all), channel (open),
+                 reward (all).
     """
 
     id: ClassVar[str] = "signal-v0"
@@ -182,8 +189,8 @@ class SignalWorld(OrderedWorld):
         result = super().step(actions)
         for number, pair in enumerate(self.pairs if is_last else ()):
             for agent in pair:
-                if agent in acting and self._is_right(number):
-                    result.rewards[agent] = 1.0
+                if agent in acting:
+                    result.rewards[agent] = self._reward(number)
             sender = pair[0]
             if sender in acting and result.infos[sender]["valid"] and (built := self.built[number]):
                 verdict = "right" if self._is_right(number) else "wrong"
@@ -192,6 +199,12 @@ class SignalWorld(OrderedWorld):
 
     def _is_right(self, number: int) -> bool:
         return self.built[number] == self.objects[number]
+
+    def _reward(self, number: int) -> float:
+        if self.options.reward == "all":
+            return float(self._is_right(number))
+        pairs = zip(self.built[number].split(), self.objects[number].split(), strict=False)
+        return sum(one == other for one, other in pairs) / self.options.attributes
 
     def act(self, agent: str, action: str) -> tuple[Info, float]:
         """Take a message, an object, or `wait`."""
@@ -282,6 +295,32 @@ class SignalWorld(OrderedWorld):
         """Return whether a sender sees an object that is held out."""
         word, _, thing = observation.partition(" ")
         return word == "object" and is_held_out(thing)
+
+    @staticmethod
+    def measures(turns: Sequence[Turn]) -> dict[str, float]:
+        """Return how often agents were understood, and what their messages are like.
+
+        An agent's language is the last message that it had for each object; likeness and entropy are means over agents.
+        """
+        spoken: dict[str, dict[str, str]] = {}
+        heard: list[bool] = []
+        for turn in turns:
+            word, _, rest = turn.observation.partition(" ")
+            if word == "object" and turn.valid:
+                spoken.setdefault(turn.agent, {})[rest] = turn.action.strip()
+            elif word == "sent":
+                heard.append(turn.reward == 1.0)
+        languages = [
+            [(thing.split(), said.split()) for thing, said in own.items()] for _, own in sorted(spoken.items())
+        ]
+        if not heard or not languages:
+            return {}
+        return {
+            "understood": sum(heard) / len(heard),
+            "topographic similarity": fmean(map(topographic_similarity, languages)),
+            "entropy of messages (bits)": fmean(entropy_bits(said for _, said in own) for own in languages),
+            "objects per agent": fmean(map(len, languages)),
+        }
 
     @staticmethod
     def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from worlds import make, world_class
 from worlds.checked import holds_out
-from worlds.protocol import WorldError
+from worlds.protocol import Turn, WorldError
 from worlds.signal.world import REACH, draw_pairs, is_held_out, split_objects
 
 SIGNAL = world_class("signal-v0")
@@ -250,3 +250,61 @@ def test_a_small_game_has_small_signs():
     world, observations = _game(attributes=2, values=3, letters=5, length=1, split="any")
     assert world.action_pattern(_senders(world)[0]) == "[a-e]"
     assert len(observations[_senders(world)[0]].split()) == 3
+
+
+# Rewards by attributes, and what is measured
+
+
+def test_with_graded_rewards_each_right_attribute_pays():
+    world, _ = _game(reward="attributes")
+    thing = world.objects[0]
+    near = f"{(int(thing[0]) + 1) % 4}{thing[1:]}"
+    _speak(world, "k d a b")
+    assert set(_rebuild(world, near).rewards.values()) == {0.75}
+    assert not world.solved
+    world, _ = _game(reward="attributes")
+    _speak(world, "k d a b")
+    assert set(_rebuild(world, "nonsense").rewards.values()) == {0.0}
+
+
+def _turns(speak, listen, seeds=range(40)):
+    """Play games in which senders say `speak(object)` and receivers build `listen(message)`; return the turns."""
+    turns = []
+    for seed in seeds:
+        world, observations = _game(4, seed, split="any")
+        while world.agents:
+            actions = {}
+            for agent in world.agents:
+                word, _, rest = observations[agent].partition(" ")
+                actions[agent] = {"object": speak, "message": listen}.get(word, lambda _: "wait")(rest)
+            result = world.step(actions)
+            turns += [
+                Turn(seed, a, observations[a], actions[a], result.infos[a]["valid"], result.rewards[a]) for a in actions
+            ]
+            observations = result.observations
+    return turns
+
+
+def test_a_language_of_one_letter_per_value_is_understood_and_measured():
+    spelled = str.maketrans("0123", "abcd")
+    figures = SIGNAL.measures(
+        _turns(
+            lambda thing: thing.translate(spelled), lambda said: said.translate({97: "0", 98: "1", 99: "2", 100: "3"})
+        )
+    )
+    assert figures["understood"] == 1.0
+    assert figures["topographic similarity"] > 0.85
+    assert figures["objects per agent"] > 10
+    assert figures["entropy of messages (bits)"] > 3
+
+
+def test_one_message_for_all_objects_is_not_understood_and_says_nothing():
+    figures = SIGNAL.measures(_turns(lambda thing: "a a a a", lambda said: "0 0 0 0"))
+    assert figures["understood"] < 0.1
+    assert figures["topographic similarity"] == 0.0
+    assert figures["entropy of messages (bits)"] == 0.0
+
+
+def test_games_without_a_message_measure_nothing():
+    assert SIGNAL.measures(_turns(lambda thing: "nonsense", lambda said: "0 0 0 0")) == {}
+    assert SIGNAL.measures([]) == {}
