@@ -22,6 +22,7 @@ import typer
 
 from swarm.commands import (
     baseline,
+    chat,
     check,
     compare,
     data,
@@ -136,6 +137,7 @@ def _explain(error: BaseException) -> int:
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Run": (run, check, resume, watch, steer, replay, report),
+    "Talk": (chat,),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),
@@ -152,7 +154,10 @@ for _panel, _modules in _PANELS.items():
 
 
 _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
-    "memory": ("Run", "Look into what agents remember.", {"show": (memory.show, memory.EXAMPLE)}),
+    "memory": ("Run", "Look into what agents remember.", {
+            "show": (memory.show, memory.EXAMPLE),
+            "forget": (memory.forget, "swarm memory forget runs/chat-smollm2-135m 3"),
+        }),
     "models": (
         "Train and export",
         "Pretrained models by short name.",

@@ -1,4 +1,4 @@
-"""`swarm memory show RUN AGENT`: look into what an agent remembers."""
+"""`swarm memory`: look into what agents remember, and remove what was said in a chat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.commands.options import RunFolder
+from swarm.commands.options import RunFolder, a_path
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -44,6 +44,18 @@ def show(
                 _show_ltm(folder, agent, episode, sort, limit)
             case _:
                 _show_records(folder, each, episode, limit)
+
+
+def forget(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a chat.", parser=a_path)],
+    number: Annotated[int, typer.Argument(metavar="N", help="Which exchange; /history shows them.")],
+) -> None:
+    """Remove what was said in an exchange of a chat from all that is learned; the rest is learned anew."""
+    from swarm.chat.session import Chat, model_of
+    from swarm.chat.talk import forgotten
+
+    with Chat(model_of(folder), folder) as chat:
+        typer.echo(forgotten(chat.forget(number), number))
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
