@@ -47,8 +47,8 @@ MOST_STEPS = 90
 TESTED = 8
 """Of the answers that are learned, so many are read in the test: the newest."""
 
-REHEARSED = 64
-REHEARSED_TOKENS = 24
+REHEARSED = 32
+REHEARSED_TOKENS = 16
 """Ordinary requests whose answers are rehearsed, and how much of an answer."""
 
 MAX_RISE = 0.1
