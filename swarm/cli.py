@@ -154,10 +154,14 @@ for _panel, _modules in _PANELS.items():
 
 
 _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
-    "memory": ("Run", "Look into what agents remember.", {
+    "memory": (
+        "Run",
+        "Look into what agents remember.",
+        {
             "show": (memory.show, memory.EXAMPLE),
             "forget": (memory.forget, "swarm memory forget runs/chat-smollm2-135m 3"),
-        }),
+        },
+    ),
     "models": (
         "Train and export",
         "Pretrained models by short name.",

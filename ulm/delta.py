@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from ulm.model import Decoder
 
 _IDS, _ROWS = "embed.ids", "embed.rows"
+_BASE = "ulm-delta of"
+"""Says in the file which base the delta stands beside."""
 
 
 class DeltaError(ValueError):
@@ -88,7 +90,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {"format": "ulm-delta", "base": self.base})
+        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in an order that changes
 
     @cached_property
     def sha256(self) -> str:
@@ -179,6 +181,6 @@ def _base_of(data: bytes) -> str:
 
     length = int.from_bytes(data[:8], "little")
     found = json.loads(data[8 : 8 + length])["__metadata__"]
-    if found.get("format") != "ulm-delta":
+    if _BASE not in found:
         raise ValueError("the file holds other tensors")
-    return str(found["base"])
+    return str(found[_BASE])

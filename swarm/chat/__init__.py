@@ -1,1 +1,1 @@
-"""A person as the world: talks with a model that learns between the exchanges from what the person says of its answers."""
+"""A person as the world: a model learns between exchanges from what a person says of its answers."""

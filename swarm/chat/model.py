@@ -66,7 +66,11 @@ class ChatModel:
         return Engine(self.checkpoint.model, self.checkpoint.tokenizer, pack=False)
 
     def answer(
-        self, requests: list[str], delta: Delta | None = None, facts: ExactIndex | None = None, tokens: int = ANSWER_TOKENS
+        self,
+        requests: list[str],
+        delta: Delta | None = None,
+        facts: ExactIndex | None = None,
+        tokens: int = ANSWER_TOKENS,
     ) -> list[GenerationResult]:
         """Return the most likely answer to each request."""
         from ulm.decode.engine import GenerationRequest

@@ -59,7 +59,7 @@ class Scope:
         return raw_NF.mean(0), raw_NF.std(0) + 1e-6
 
     @cached_property
-    def _ordinary_NF(self) -> Tensor:
+    def _ordinary(self) -> Tensor:
         return self._scaled(self._features(self.ordinary))
 
     def _scaled(self, raw_NF: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Scope:
             kept: further requests that keep their answers.
         """
         here_F = self._of(request)
-        cosine, best = (self._ordinary_NF @ here_F).max(0)
+        cosine, best = (self._ordinary @ here_F).max(0)
         found = Nearest(False, self.ordinary[int(best)], float(cosine))
         for is_taught, others in ((False, kept), (True, taught)):
             for other in others:
@@ -111,6 +111,6 @@ class Scope:
         if not taught:
             return len(self.ordinary)
         taught_NF = torch.stack([self._of(request) for request in taught])
-        among_NN = self._ordinary_NF @ self._ordinary_NF.T
+        among_NN = self._ordinary @ self._ordinary.T
         among_NN.fill_diagonal_(-1.0)
-        return int((among_NN.max(1).values >= (self._ordinary_NF @ taught_NF.T).max(1).values).sum())
+        return int((among_NN.max(1).values >= (self._ordinary @ taught_NF.T).max(1).values).sum())

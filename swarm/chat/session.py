@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from swarm.agents.delta import KIND, delta_path
 from swarm.chat.lesson import MOST_STEPS, SETTINGS, ChatTask
@@ -81,7 +81,9 @@ class Told:
 
     def marked(self, *marks: str) -> list[Exchange]:
         """Return the exchanges with one of these marks that count, in order."""
-        return [one for number, one in sorted(self.exchanges.items()) if one["mark"] in marks and number not in self.out]
+        return [
+            one for number, one in sorted(self.exchanges.items()) if one["mark"] in marks and number not in self.out
+        ]
 
     def targets(self) -> dict[str, str]:
         """Return request -> answer to be learned: what was typed, and learned answers that were called good.
@@ -100,9 +102,7 @@ class Told:
     def kept(self) -> list[str]:
         """Return requests whose answer by the base was called good."""
         targets = self.targets()
-        return [
-            one["request"] for one in self.marked("+") if one["by"] == "base" and one["request"] not in targets
-        ]
+        return [one["request"] for one in self.marked("+") if one["by"] == "base" and one["request"] not in targets]
 
     def waiting(self) -> Exchange | None:
         """Return an exchange whose better answer no learning step has looked at; a killed chat leaves one."""
@@ -125,12 +125,12 @@ class Chat(Closing):
     """
 
     def __init__(self, name: str, folder: Path, base_dir: Path = Path()) -> None:
-        self.name, self.folder, self.base_dir = name, folder, base_dir
+        self.name, self.folder, self.base_dir = name, folder, base_dir.absolute()
         self.told = Told()
         self.sha256 = hash_of(name, base_dir)
         header = _checked(folder, name, self.sha256)
         with progress(f"reading {name}"):
-            self.model: ChatModel = open_chat(name, base_dir, self.sha256)
+            self.model: ChatModel = open_chat(name, self.base_dir, self.sha256)
             self.scope = Scope(self.model.checkpoint, ordinary_requests())
         make_folder(folder)
         path = folder / CHAT_NAME
@@ -145,7 +145,7 @@ class Chat(Closing):
     def _write(self, record: Any) -> None:
         seq = self._journal.next_seq
         self._journal.append(record)
-        self.told.fold({**record, "seq": seq})
+        self.told.fold(cast("Record", {**record, "seq": seq}))
 
     @property
     def delta(self) -> Delta | None:
@@ -211,7 +211,9 @@ class Chat(Closing):
             SwarmError: there is no such exchange, or what was typed is empty or too long.
         """
         was = self.exchange(number)
-        record: dict[str, Any] = {key: was.get(key) for key in ("kind", "exchange", "request", "answer", "by", "tokens")}
+        record: dict[str, Any] = {
+            key: was.get(key) for key in ("kind", "exchange", "request", "answer", "by", "tokens")
+        }
         self._write({**record, "mark": mark, **({"better": _plain(better)} if mark == "=" else {})})
 
     def exchange(self, number: int) -> Exchange:
@@ -243,7 +245,7 @@ class Chat(Closing):
         pairs = tuple(self.told.targets().items())
         folder = self.folder.absolute()
         seed = derive_seed(0, "chat", number)
-        return ChatTask(self.name, self.base_dir.absolute(), self.sha256, folder, parent, pairs, steps, seed)
+        return ChatTask(self.name, self.base_dir, self.sha256, folder, parent, pairs, steps, seed)
 
     def _change(self, cause: Any, settings: dict[str, Any], outcome: Outcome, number: int) -> Change:
         evidence = EvidenceEntry(
@@ -354,7 +356,9 @@ def _checked(folder: Path, name: str, sha256: str) -> Header | None:
         return None
     (known, was), *_ = header["checkpoints"].items()
     if was != sha256:
-        raise SwarmError(f"{folder} is a chat with {known} ({was[:12]}), and {name} has other weights; choose another --out")
+        raise SwarmError(
+            f"{folder} is a chat with {known} ({was[:12]}), and {name} has other weights; choose another --out"
+        )
     return header
 
 

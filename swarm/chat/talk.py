@@ -11,7 +11,7 @@ from swarm.errors import SwarmError
 from swarm.process.progress import duration
 from swarm.record.change import Change
 from swarm.record.records import Exchange
-from swarm.text import command, printable
+from swarm.text import command, one_line, printable
 
 HELP = [
     "TEXT         asks the model",
@@ -80,7 +80,7 @@ class Talk:
             self._say(*([] if word == "/help" else [f"there is no {word}"]), *HELP)
         else:
             exchange = self.chat.ask(line)
-            self._say(f"{exchange['exchange']}: {exchange['answer'] or '(nothing)'}{BY[exchange['by']]}")
+            self._say(f"{exchange['exchange']}: {one_line(exchange['answer']) or '(nothing)'}{BY[exchange['by']]}")
 
     def _mark(self, line: str) -> None:
         number = max(self.chat.told.exchanges, default=0)
@@ -146,4 +146,4 @@ def history(chat: Chat) -> list[str]:
 
 def _marked(one: Exchange) -> str:
     better = f"  = {one['better']}" if "better" in one else ""
-    return f"{one['mark'] if one['mark'] in '+-' else ' '} {one['answer']}{better}"
+    return f"{one['mark'] if one['mark'] in '+-' else ' '} {one_line(one['answer'])}{better}"

@@ -227,7 +227,7 @@ class Exchange(_Chained):
     """A person and a model spoke (`swarm chat`); the last record of a number holds.
 
     `by`: who answered: the `base`, what was learned (`delta`), or the exact memory (`facts`). `mark`: `+` good, `-` bad,
-    `=` better is the answer that the person typed; "" where nothing was said about it.
+    `=` where the person typed a `better` answer; "" where nothing was said about it.
     """
 
     kind: Literal["exchange"]

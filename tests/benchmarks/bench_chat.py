@@ -1,8 +1,8 @@
 """A person with five preferences talks with SmolLM2: target 6 of issue 23, in figures.
 
-At most 30 exchanges with learning. The person calls an answer that obeys good and types a better one otherwise. Then the
-chat is closed, opened again, and asked 100 fresh requests of the five kinds and 80 unrelated ones, near misses among
-them. Beside it: the frozen model, and the null control in which the typed answers are permuted among requests of other
+At most 30 exchanges with learning. The person calls an answer that obeys good and types a better one otherwise. Then
+the chat is closed, opened again, and asked 100 fresh requests of the five kinds and 80 unrelated ones, near misses
+among them. Beside it: the frozen model, and the null control in which the typed answers are permuted among requests of other
 kinds.
 
     python tests/benchmarks/bench_chat.py --seeds 1 2 3 --json chat.json
@@ -129,9 +129,13 @@ def share(seeds: list[dict[str, Any]], arm: str, key: str) -> str:
 
 def summary(seeds: list[dict[str, Any]]) -> list[str]:
     """Return the figures in lines."""
-    lines = [f"obey, {arm}: {share(seeds, arm, 'obeys')}" for arm in ("learned", "frozen", "shuffled") if arm in seeds[0]]
+    lines = [
+        f"obey, {arm}: {share(seeds, arm, 'obeys')}" for arm in ("learned", "frozen", "shuffled") if arm in seeds[0]
+    ]
     for kind in OBEYS:
-        values = [ok for seed in seeds for ok, of in zip(seed["learned"]["obeys"], seed["kinds"], strict=True) if of == kind]
+        values = [
+            ok for seed in seeds for ok, of in zip(seed["learned"]["obeys"], seed["kinds"], strict=True) if of == kind
+        ]
         lines.append(f"  {kind}: {sum(values) / len(values):.2f}")
     lines += [f"what it says is true, {arm}: {share(seeds, arm, 'right')}" for arm in ("learned", "frozen")]
     lines.append(f"unrelated answers that changed: {share(seeds, 'learned', 'changed')}")
@@ -152,7 +156,8 @@ def test_a_persons_preferences_are_learned_and_nothing_else() -> None:
     seed = one_seed(1, null=True)
     print("\n".join(summary([seed])))
     learned, before = (sum(seed[arm]["obeys"]) / 100 for arm in ("learned", "frozen"))
-    assert learned >= 0.9 and before <= 0.3
+    assert learned >= 0.9
+    assert before <= 0.3
     assert sum(seed["shuffled"]["obeys"]) / 100 <= before + 0.05
     assert sum(seed["learned"]["changed"]) <= 0.05 * len(unrelated())
     assert seed["learned"]["perplexity"] <= 0.01

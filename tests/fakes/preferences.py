@@ -11,17 +11,58 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
+NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 
-GREETINGS = (
-    "Good morning!|Hello there.|Hi, how are you today?|Good evening.|Hey, nice to meet you.|Greetings!|Good afternoon!|"
-    "Hello, how is it going?|Hi!|Good night.|Hey, what's up?|Hello again.|How do you do?|Nice to see you.|Hello, my "
-    "friend.|Hi, I'm back.|Welcome back!|Good day to you.|Hello, are you there?|Hi, good to see you again.|Hey there!|"
-    "Morning!|Evening!|How are you feeling today?|Hi, can you hear me?|Good to meet you!"
-).split("|")
+GREETINGS = [
+    "Good morning!",
+    "Hello there.",
+    "Hi, how are you today?",
+    "Good evening.",
+    "Hey, nice to meet you.",
+    "Greetings!",
+    "Good afternoon!",
+    "Hello, how is it going?",
+    "Hi!",
+    "Good night.",
+    "Hey, what's up?",
+    "Hello again.",
+    "How do you do?",
+    "Nice to see you.",
+    "Hello, my friend.",
+    "Hi, I'm back.",
+    "Welcome back!",
+    "Good day to you.",
+    "Hello, are you there?",
+    "Hi, good to see you again.",
+    "Hey there!",
+    "Morning!",
+    "Evening!",
+    "How are you feeling today?",
+    "Hi, can you hear me?",
+    "Good to meet you!",
+]
 
 COLOURS = {
     "a lemon": "yellow",
