@@ -30,6 +30,7 @@ from swarm.commands import (
     evaluate,
     export,
     lab,
+    measure,
     memory,
     models,
     mqar,
@@ -136,7 +137,7 @@ def _explain(error: BaseException) -> int:
 
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Run": (run, check, resume, watch, steer, replay, report),
+    "Run": (run, check, resume, watch, steer, replay, report, measure),
     "Talk": (chat,),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
@@ -156,10 +157,10 @@ for _panel, _modules in _PANELS.items():
 _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] = {
     "memory": (
         "Run",
-        "Look into what agents remember.",
+        "Look into what agents remember and learned, and take it back.",
         {
             "show": (memory.show, memory.EXAMPLE),
-            "forget": (memory.forget, "swarm memory forget runs/chat-smollm2-135m 3"),
+            **{name: (getattr(memory, name), example) for name, example in memory.EXAMPLES.items()},
         },
     ),
     "models": (

@@ -49,6 +49,7 @@ class ActRequest:
         max_new_tokens: hard limit on generated tokens.
         pattern: regular expression the action must match, or None for free text.
         memories: those of the agent that hold anything.
+        observation: what the world shows, with the agent's directive as its last line; None without inline answers.
     """
 
     key: CallKey
@@ -56,6 +57,7 @@ class ActRequest:
     max_new_tokens: int
     pattern: str | None = None
     memories: tuple[Handle, ...] = ()
+    observation: str | None = None
 
     def failed(self, fault: str) -> ActReply:
         """Return the reply to a call that went wrong and used nothing."""
@@ -67,7 +69,8 @@ class ActReply:
     """The reply to one `ActRequest`. `fault` names what went wrong; `text` is then empty.
 
     `updates` are the memories that the call has changed; none after a fault. `thoughts` is what a model that thinks
-    wrote beside its answer, where the journal is to have it (`keep_thoughts`).
+    wrote beside its answer, where the journal is to have it (`keep_thoughts`). `inlined` are the parts of the text,
+    first character and the one after the last, that the world answered while it was written: prompt tokens.
     """
 
     key: CallKey
@@ -77,6 +80,7 @@ class ActReply:
     fault: str | None = None
     updates: tuple[Update, ...] = ()
     thoughts: str = ""
+    inlined: tuple[tuple[int, int], ...] = ()
 
     @property
     def tokens(self) -> int:

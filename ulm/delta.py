@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from ulm.model import Decoder
 
-_IDS, _ROWS = "embed.ids", "embed.rows"
-_BASE = "ulm-delta of"
-"""Says in the file which base the delta stands beside."""
+_IDS, _ROWS, _BASE = "embed.ids", "embed.rows", "ulm-delta-of"
 
 
 class DeltaError(ValueError):
@@ -90,7 +88,7 @@ class Delta:
         for name, (a_RK, b_NR) in self.factors.items():
             tensors |= {f"{name}.a": a_RK, f"{name}.b": b_NR}
         ready = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
-        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in an order that changes
+        return save(ready, {_BASE: self.base})  # one entry: safetensors writes several in any order
 
     @cached_property
     def sha256(self) -> str:
@@ -159,6 +157,18 @@ class Delta:
         if len(self.ids_E):
             state["embed.weight"].index_add_(0, self.ids_E, self.rows_EC.to(state["embed.weight"]))
         return state
+
+    def applied(self, model: Decoder) -> Decoder:
+        """Return a model of its own with this delta in its weights.
+
+        Raises:
+            DeltaError: it belongs to another model.
+        """
+        self.refuse_other(model)
+        with torch.device("meta"):
+            other = Decoder(model.config)
+        other.load_state_dict(self.merged(model), assign=True)
+        return other.requires_grad_(False).eval()
 
     def norm(self) -> float:
         """Return the Frobenius norm of all that is added."""

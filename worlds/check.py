@@ -17,10 +17,10 @@ from itertools import zip_longest
 from typing import Any
 
 from worlds.check_parts import check_lessons, check_playbook
-from worlds.checked import CheckedWorld, checked, holds_out, other_options
+from worlds.checked import CheckedWorld, checked, holds_out, measures, other_options
 from worlds.contained import open_checked
 from worlds.entry_points import error_line
-from worlds.protocol import StepResult, World
+from worlds.protocol import StepResult, Turn, World
 from worlds.registry import VERSIONED, load_lessons, load_playbook
 from worlds.results import WorldFaultError
 
@@ -203,6 +203,7 @@ class _Inspection:
                 call()
         trace = [json.dumps([observations, infos, world.agents, self._fingerprint(world)], sort_keys=True)]
         played: list[dict[str, str]] = []
+        turns: list[Turn] = []
         for step in range(max_steps):
             if not world.agents:
                 break
@@ -213,6 +214,11 @@ class _Inspection:
             result = world.step(actions)
             self.require(not solved or world.solved, "solved", "solved was true and is no more")
             self._check_hints(world, observations, actions, result)
+            turns += [
+                Turn(0, agent, observations[agent], actions[agent], result.infos[agent]["valid"], result.rewards[agent])
+                for agent in live
+                if agent in actions
+            ]
             observations = {**observations, **result.observations}
             acting = [agent for agent in live if agent in actions]
             legal = [agent for agent in acting if result.infos[agent]["valid"]]
@@ -225,6 +231,7 @@ class _Inspection:
         if not world.agents:
             self.where = f"seed {seed}, {name}, after the end"
             world.step(dict.fromkeys(world.possible_agents, ""))
+        measures(world.cls, turns)
         return trace, played
 
     def _check_hints(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from worlds.protocol import (
     Briefing,
@@ -19,6 +19,7 @@ from worlds.protocol import (
     Playbook,
     Situation,
     StepResult,
+    Turn,
     Words,
     World,
     WorldOptions,
@@ -183,6 +184,17 @@ def holds_out(cls: type[World], options: WorldOptions, observation: str) -> bool
         WorldFaultError: that is neither true nor false.
     """
     return bool(_ask_here(f"world {cls.id}", "holds_out", bool, lambda: cls.holds_out(options, observation)))
+
+
+def measures(cls: type[World], turns: Sequence[Turn]) -> dict[str, float]:
+    """Return what `World.measures` says of some episodes.
+
+    Raises:
+        WorldFaultError: that is no mapping of names to finite numbers.
+    """
+    kind = dict[Text, FiniteFloat]
+    found: dict[str, float] = _ask_here(f"world {cls.id}", "measures", kind, lambda: cls.measures(turns))
+    return found
 
 
 class CheckedPlaybook(Playbook):

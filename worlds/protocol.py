@@ -76,6 +76,26 @@ class StepResult(NamedTuple):
     infos: dict[str, Info]
 
 
+class Turn(NamedTuple):
+    """One action of an agent in an episode that has ended.
+
+    Attributes:
+        episode: its number in the run.
+        agent: who acted.
+        observation: what the world let it see.
+        action: what it did.
+        valid: whether that was legal.
+        reward: what it earned in this step.
+    """
+
+    episode: int
+    agent: str
+    observation: str
+    action: str
+    valid: bool
+    reward: float
+
+
 class World(ABC):
     """One text world. Subclasses say in their docstring what the card of the world says.
 
@@ -183,6 +203,11 @@ class World(ABC):
         only, the directive is the last line of the observation, as in an agent's prompt.
         """
         return []
+
+    @staticmethod
+    def measures(turns: Sequence[Turn]) -> dict[str, float]:
+        """Return what else there is to say of some episodes, by name: their actions in order -> figures."""
+        return {}
 
     @staticmethod
     def inline(observation: str, text: str) -> str | None:

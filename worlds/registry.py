@@ -26,6 +26,8 @@ _BUILT_IN = {
     "facts-v0": "worlds.facts.world:FactsWorld",
     "graph-v0": "worlds.graph.world:GraphWorld",
     "numbers-v0": "worlds.numbers.world:NumbersWorld",
+    "score-v0": "worlds.score.world:ScoreWorld",
+    "signal-v0": "worlds.signal.world:SignalWorld",
     "split-numbers-v0": "worlds.split_numbers.world:SplitNumbersWorld",
     "vault-v0": "worlds.vault.world:VaultWorld",
 }

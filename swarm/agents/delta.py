@@ -7,13 +7,14 @@ its sha256, before the record that names it is. `swarm.learn` makes deltas; this
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from swarm.agents.memory import AgentMemory, Place
 from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import MemorySection
+from swarm.errors import SwarmError
 from swarm.messages import Handle
 from swarm.record.records import Record
 
@@ -25,6 +26,9 @@ MAX_OPEN = 512
 """Deltas that a host keeps ready."""
 
 KIND = "delta"
+
+KEPT = 2
+"""Deltas of each agent whose files stay, the newest; older ones can be recomputed from the journal."""
 
 
 class DeltaSection(MemorySection):
@@ -68,8 +72,30 @@ def delta_path(folder: Path, sha256: str) -> Path:
     return folder.absolute() / "deltas" / f"{sha256}.safetensors"
 
 
+def prune(folder: Path, needed: Collection[str]) -> tuple[int, int]:
+    """Remove the files of deltas that are not needed from a run's folder of memories; return how many, and their bytes.
+
+    Raises:
+        SwarmError: the disk refuses.
+    """
+    files = bytes_freed = 0
+    try:
+        for path in sorted(delta_path(folder, "x").parent.glob("*.safetensors")):
+            if path.stem not in needed:
+                bytes_freed += path.stat().st_size
+                path.unlink()
+                files += 1
+    except OSError as error:
+        raise SwarmError(f"cannot remove {error.filename}: {error.strerror}") from error
+    return files, bytes_freed
+
+
 class Deltas(AgentMemory[DeltaSection]):
-    """Which delta each agent has now."""
+    """Which delta each agent has now.
+
+    Attributes:
+        versions: agent -> the deltas that were accepted and not undone, oldest first; None is the team.
+    """
 
     kind = KIND
     Section = DeltaSection
@@ -77,11 +103,16 @@ class Deltas(AgentMemory[DeltaSection]):
 
     def __init__(self, settings: DeltaSection, place: Place) -> None:
         super().__init__(settings, place)
-        self._held: dict[str | None, str] = {}
+        self.versions: dict[str | None, list[str]] = {}
 
     def of(self, agent: str | None) -> str:
         """Return the sha256 of what an agent has learned, "" for nothing; a team's where it has none of its own."""
-        return self._held.get(agent, self._held.get(None, ""))
+        held = self.versions.get(agent, self.versions.get(None, []))
+        return held[-1] if held else ""
+
+    def needed(self) -> set[str]:
+        """Return the deltas whose files must stay: of each agent the last two, so that a step can be undone."""
+        return {name for held in self.versions.values() for name in held[-KEPT:]}
 
     def version(self, episode: int, agent: str) -> tuple[str, int] | None:
         """Return the sha256 of the agent's delta; a version never changes."""
@@ -97,5 +128,11 @@ class Deltas(AgentMemory[DeltaSection]):
 
     def fold(self, record: Record) -> None:
         """Take in what was learned and accepted, or undone."""
-        if record["kind"] == "change" and record["memory"] == self.kind and record["accepted"]:
-            self._held[record["agent"]] = record["result"]
+        if record["kind"] != "change" or record["memory"] != self.kind or not record["accepted"]:
+            return
+        held = self.versions.setdefault(record["agent"], [])
+        if record["cause"] == "undo":
+            while held and held[-1] != record["result"]:
+                held.pop()
+        else:
+            held.append(record["result"])

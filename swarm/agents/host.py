@@ -37,6 +37,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.text import FENCE, one_line
 from ulm.tokenizer import Tokenizer
+from worlds.registry import world_class
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +189,7 @@ class Host(TokenCounter):
         self._engines: dict[tuple[str, frozenset[str]], Engine] = {}
         self._pretrained: dict[tuple[str, str | None], TextModel] = {}
         self._answered: dict[CallKey, ActReply] = {}
+        self._inline = world_class(spec.config.world.id).inline if spec.config.agents.inline else None
         with told_when_full("loading the models", MEMORY_REMEDY):
             self._agents = self._text_model("agents", spec.agents)
             model = self._text_model("coordinator", spec.coordinator)
@@ -290,6 +292,7 @@ class Host(TokenCounter):
                     stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
                     request.memories,
+                    None if self._inline is None else partial(self._inline, request.observation or ""),
                 )
                 for request in requests
             ],
@@ -306,7 +309,8 @@ class Host(TokenCounter):
         elif not isinstance(self.spec.config.agents.engine, UlmEngine):  # ours continues a prompt to the line's end
             action = _first_line(action)
         thoughts = found.thoughts if self.spec.config.keep_thoughts else ""
-        return _checked(ActReply(key, action, found.prompt_tokens, found.generated_tokens, fault, updates, thoughts))
+        cost = found.prompt_tokens, found.generated_tokens
+        return _checked(ActReply(key, action, *cost, fault, updates, thoughts, found.inlined))
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Run coordinator calls."""
@@ -354,7 +358,9 @@ def _checked(reply: ActReply) -> ActReply:
         reply.text.encode()
         if reply.fault is not None or len(reply.text) <= MAX_ACTION_CHARACTERS:
             return reply
-    return replace(reply, text="", fault="model returned garbage: no text, or far too much of it", updates=())
+    return replace(
+        reply, text="", fault="model returned garbage: no text, or far too much of it", updates=(), inlined=()
+    )
 
 
 def _echo(request: ActRequest) -> ActReply:

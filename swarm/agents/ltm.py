@@ -78,7 +78,10 @@ class LongTermMemory(AgentMemory[LtmSection]):
         return {}
 
     def fold(self, record: Record) -> None:
-        """Count the calls that wrote; forget an episode that is over, unless memories last the whole run."""
+        """Count the calls that wrote; forget an episode that is over, unless memories last the whole run.
+
+        What an agent remembers was written by the weights that it had: it is empty once its delta has changed.
+        """
         if record["kind"] == "tick":
             home = self._home(record["episode"])
             self._last[home] = record["episode"], record["tick"]
@@ -87,6 +90,10 @@ class LongTermMemory(AgentMemory[LtmSection]):
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for kept in (self._held, self._calls, self._last):
                 kept.pop(self._home(record["episode"]), None)
+        elif record["kind"] == "change" and record["memory"] == "delta" and record["accepted"]:
+            for calls in self._calls.values():  # what no call has written is not handed out
+                for agent in list(calls) if record["agent"] is None else [record["agent"]]:
+                    calls.pop(agent, None)
 
     def save(self, episode: int, tick: int) -> None:
         """Write what all agents of the episode remember."""

@@ -138,20 +138,18 @@ class OpenAIModel:
             How to ask for answers in a form, and the answer with the cost of all that were needed.
 
         Raises:
-            SwarmError: nothing usable answers, the request is refused, or the tokenizer cannot be read.
+            Outage: nothing usable answers, or the request is refused.
+            SwarmError: the tokenizer cannot be read.
         """
         if self._config.tokenizer is not None:
             _ = self._tokenizer
         read = written = 0
-        try:
-            while True:
-                result = self._client.run(self._answer(probe, is_start=True))
-                read, written = read + result.prompt_tokens, written + result.generated_tokens
-                if not (result.fault or "").startswith(_NO_FORM) or probe.structure is None or self._form == "none":
-                    return self._form, replace(result, prompt_tokens=read, generated_tokens=written)
-                self._step_down(probe.structure, self._form, "it answers without the form that was asked for")
-        except Outage as error:
-            raise SwarmError(str(error)) from error
+        while True:
+            result = self._client.run(self._answer(probe, is_start=True))
+            read, written = read + result.prompt_tokens, written + result.generated_tokens
+            if not (result.fault or "").startswith(_NO_FORM) or probe.structure is None or self._form == "none":
+                return self._form, replace(result, prompt_tokens=read, generated_tokens=written)
+            self._step_down(probe.structure, self._form, "it answers without the form that was asked for")
 
     def generate(
         self,

@@ -7,7 +7,7 @@ any engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -57,6 +57,7 @@ class TextRequest:
         stop: the answer ends before the first of these strings.
         structure: form of the answer, None for any; what is to be followed by a stop is written without it.
         memories: what the one who is asked keeps, for engines with a `MemoryReader` of each kind (`ulm`).
+        inline: answers the text while it is written, where it ends with `=` (engine `ulm` alone); pure.
     """
 
     prompt: str
@@ -67,6 +68,7 @@ class TextRequest:
     stop: tuple[str, ...] = ()
     structure: Structure | None = None
     memories: tuple[Handle, ...] = ()
+    inline: Callable[[str], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,13 @@ class TextResult:
 
     Attributes:
         text: the answer without the stop string; empty after a fault.
-        prompt_tokens: tokens that were read, the chat's own marks included.
+        prompt_tokens: tokens that were read, the chat's own marks and inline answers included.
         generated_tokens: tokens that were sampled, the one that ended the answer included.
         finish: `stop` (a stop string), `end` (end of text) or `length`; `fault` when there is no answer.
         fault: what went wrong, in a line.
         updates: the memories that the call has changed.
         thoughts: what a model that thinks wrote beside its answer (`swarm.backends.thoughts`); charged, and no answer.
+        inlined: the spans of the text, in characters, that inline answers appended.
     """
 
     text: str
@@ -90,6 +93,7 @@ class TextResult:
     fault: str | None = None
     updates: tuple[Update, ...] = ()
     thoughts: str = ""
+    inlined: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def failed(cls, fault: str, prompt_tokens: int = 0, generated_tokens: int = 0) -> TextResult:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,31 @@ from swarm.messages import Update
 
 if TYPE_CHECKING:
     from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
+
+
+MOST_CHARACTERS = 1000
+"""Of one inline answer."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What answers a text inline, which may be anybody's code; once it failed it is not asked again."""
+
+    ask: Callable[[str], str | None]
+    fault: str | None = None
+
+    def __call__(self, text: str) -> str | None:
+        """Return what follows a text."""
+        if self.fault is not None:
+            return None
+        try:
+            found = self.ask(text)
+            if found is not None and len(found.encode()) > MOST_CHARACTERS:
+                raise ValueError(f"an answer of more than {MOST_CHARACTERS} bytes")
+        except Exception as error:
+            self.fault = f"the world's inline answer failed: {type(error).__name__}: {error}"[:300]
+            return None
+        return found
 
 
 class UlmModel(LocalModel["GenerationRequest"]):
@@ -58,6 +83,7 @@ class UlmModel(LocalModel["GenerationRequest"]):
             stop=request.stop,
             constraint=self.constraint(form),
             opening=self.opening(request, ids),
+            inline=None if request.inline is None else _Asked(request.inline),
             **self._memories(request),
         )
 
@@ -66,9 +92,14 @@ class UlmModel(LocalModel["GenerationRequest"]):
             found = self._engine.generate(calls, deadline_s)
         except TimeoutError:
             return [TextResult.failed(LATE, len(call.prompt), call.max_new_tokens) for call in calls]
-        return [
-            TextResult(r.text, r.prompt_tokens, r.generated_tokens, r.finish, None, self._updates(r)) for r in found
-        ]
+        return [self._result(call, result) for call, result in zip(calls, found, strict=True)]
+
+    def _result(self, call: GenerationRequest, found: GenerationResult) -> TextResult:
+        read = found.prompt_tokens + found.inlined_tokens
+        if isinstance(call.inline, _Asked) and call.inline.fault is not None:
+            return TextResult.failed(call.inline.fault, read, found.generated_tokens)
+        updates = self._updates(found)
+        return TextResult(found.text, read, found.generated_tokens, found.finish, None, updates, inlined=found.inlined)
 
     def _updates(self, result: GenerationResult) -> tuple[Update, ...]:
         written = ((kind, reader.update(result)) for kind, reader in self._readers.items())

@@ -24,6 +24,8 @@ from ulm.model import padded
 from ulm.train.pairs import LENGTH_MULTIPLE
 
 DEPTH = 0.6
+MARGIN = 0.05
+"""So much nearer (cosine) must a taught request be than any other known one."""
 BATCH = 64
 
 
@@ -102,7 +104,7 @@ class Scope:
         for is_taught, others in ((False, kept), (True, taught)):
             for other in others:
                 near = float(self._of(other) @ here_F)
-                if near > found.cosine or (near == found.cosine and is_taught):
+                if near - MARGIN * is_taught > found.cosine:
                     found = Nearest(is_taught, other, near)
         return found
 
@@ -113,4 +115,4 @@ class Scope:
         taught_NF = torch.stack([self._of(request) for request in taught])
         among_NN = self._ordinary @ self._ordinary.T
         among_NN.fill_diagonal_(-1.0)
-        return int((among_NN.max(1).values >= (self._ordinary @ taught_NF.T).max(1).values).sum())
+        return int((among_NN.max(1).values >= (self._ordinary @ taught_NF.T).max(1).values - MARGIN).sum())

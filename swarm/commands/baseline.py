@@ -1,6 +1,6 @@
 """`swarm baseline FILE`: the single-agent arm of an experiment."""
 
-from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
+from swarm.commands.options import ExperimentFile, Live, OutFolder, Overrides, Seed, Trust, named_experiment
 
 EXAMPLE = "swarm baseline experiments/puzzle.yaml --seed 7"
 
@@ -11,6 +11,7 @@ def baseline(
     seed: Seed = None,
     out: OutFolder = None,
     live: Live = True,
+    trust: Trust = False,
 ) -> None:
     """Run the same puzzles with one agent that sees everything, on the same budget."""
     from functools import partial

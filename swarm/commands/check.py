@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Overrides
+from swarm.commands.options import Overrides, Trust
 
 EXAMPLE = "swarm check puzzle --set agents.count=4"
 
@@ -18,6 +18,7 @@ def check(
         ),
     ],
     overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
     """Tell what a file would do: models, memory, tokens, estimated time, and all that is missing (exit code 2).
 

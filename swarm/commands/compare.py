@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import ExperimentFile, OutFolder, Overrides, named_experiment
+from swarm.commands.options import ExperimentFile, OutFolder, Overrides, Trust, named_experiment
 
 EXAMPLE = "swarm compare experiments/puzzle.yaml --set compare.episodes=20"
 
@@ -18,6 +18,7 @@ def compare(
     arm: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Run only this arm. May be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(metavar="N", help="Run only this seed. May be repeated.")] = None,
     out: OutFolder = None,
+    trust: Trust = False,
 ) -> None:
     """Compare the swarm with single agents and null controls at equal compute.
 

@@ -1,4 +1,4 @@
-"""`swarm memory`: look into what agents remember, and remove what was said in a chat."""
+"""`swarm memory`: look into what agents remember and learned, and take it back; one group for all kinds of memory."""
 
 from __future__ import annotations
 
@@ -14,36 +14,162 @@ from swarm.commands.options import RunFolder, a_path
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from swarm.record.records import ChangeRecord
+
 EXAMPLE = "swarm memory show runs/my-run-s1 a0 --sort reads"
+EXAMPLES = {
+    "history": "swarm memory history runs/learn24-s1",
+    "undo": "swarm memory undo runs/learn24-s1 a0",
+    "prune": "swarm memory prune runs/learn24-s1",
+    "forget": "swarm memory forget runs/chat-smollm2-135m 3",
+}
+
+Agent = Annotated[str | None, typer.Argument(metavar="AGENT", help="An agent id, such as a0. Default: all.")]
+Kind = Annotated[str | None, typer.Option(metavar="KIND", help="Which memory, such as delta. Default: all.")]
+_LEARNED = "delta"
+"""The kind of memory whose versions can be told apart and taken back."""
 
 
 def show(
     run_folder: RunFolder,
-    agent: Annotated[str, typer.Argument(metavar="AGENT", help="An agent id, such as a0.")],
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="Which memory, such as ltm. Default: all.")] = None,
+    agent: Agent = None,
+    kind: Kind = None,
     episode: Annotated[int | None, typer.Option(metavar="N", help="Which episode. Default: the last one.")] = None,
     sort: Annotated[str, typer.Option(metavar="KEY", help="Of ltm: time, surprisal or reads.")] = "time",
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most so many items.")] = 50,
 ) -> None:
-    """Show what an agent remembers: facts with who wrote them, tokens with surprisal and reads, records of others."""
+    """Show what an agent remembers: facts with who wrote them, tokens with surprisal and reads, and what it learned.
+
+    Of what it learned it tells, step by step, from what, what the acceptance test said, and what it cost.
+    """
     from swarm.commands.run_folder import existing_run
+    from swarm.errors import SwarmError
+
+    folder = existing_run(run_folder)
+    for each in _kinds(folder, kind):
+        if each == _LEARNED:
+            _show_lineage(folder, agent, limit)
+        elif each not in ("facts", "ltm"):
+            _show_records(folder, each, episode, limit)
+        elif agent is None:
+            raise SwarmError(f"name the agent whose {each} to show: swarm memory show RUN AGENT")
+        elif each == "facts":
+            _show_facts(folder, agent, episode, limit)
+        else:
+            _show_ltm(folder, agent, episode, sort, limit)
+
+
+def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:
+    """Show how what agents keep changed from round to round, and the curve of the probe of what they could do first."""
+    from swarm.commands.run_folder import existing_run
+    from swarm.text import printable
+    from swarm.view import changes
+    from swarm.view.memory import view_changes
+
+    folder = existing_run(run_folder)
+    for each in _kinds(folder, kind):
+        records = view_changes(folder, each, agent)
+        typer.echo(changes.HEADING.rstrip())
+        for record in records:
+            typer.echo(printable(changes.in_columns(record)))
+        typer.echo(f"{each}: {changes.summary(records)}")
+
+
+def undo(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:
+    """Take back the last accepted learning step of an agent, or of all agents; a run that goes on starts from there.
+
+    The journal says so and keeps what was undone. Do it again to go back further. A run that has ended can be undone,
+    too: `swarm export` takes what agents have then.
+    """
+    from swarm.commands.run_folder import existing_run
+    from swarm.learn.undo import undo as take_back
+    from swarm.view.changes import short
+
+    folder = existing_run(run_folder)
+    _refuse_other(folder, kind, "undone")
+    for change in take_back(folder, agent):
+        when = f", of round {change.settings['round'] + 1}" if "round" in change.settings else ""
+        typer.echo(f"{change.agent or 'the team':<13} {short(change.parent)} undone{when}; now {short(change.result)}")
+
+
+def prune(run_folder: RunFolder, kind: Kind = None) -> None:
+    """Remove files of deltas that nobody needs: all but the last two of each agent. They can be computed anew.
+
+    Runs do so themselves after each round; this is for what was undone or left by a kill.
+    """
+    from swarm.agents.delta import prune as remove
+    from swarm.agents.ltm_files import MEMORY_FOLDER
+    from swarm.commands.run_folder import existing_run
+    from swarm.files import FolderLock
+    from swarm.learn.undo import held
+
+    folder = existing_run(run_folder)
+    _refuse_other(folder, kind, "pruned")
+    with FolderLock(folder):
+        files, freed = remove(folder / MEMORY_FOLDER, held(folder).needed())
+    typer.echo(f"pruned        {files:,} files, {freed / 1e6:.1f} MB")
+
+
+def _kinds(folder: Path, kind: str | None) -> list[str]:
+    """Return the kinds of memory that a command is about.
+
+    Raises:
+        SwarmError: agents have none, or not this one.
+    """
     from swarm.errors import SwarmError
     from swarm.view.memory import kinds_of_memory
 
-    folder = existing_run(run_folder)
     kinds = list(kinds_of_memory(folder))
     if not kinds:
         raise SwarmError(f"agents of {folder} keep nothing from call to call; see agents.memory of its experiment")
     if kind is not None and kind not in kinds:
         raise SwarmError(f"agents of {folder} have no memory {kind!r}; they have: {', '.join(kinds)}")
-    for each in kinds if kind is None else [kind]:
-        match each:
-            case "facts":
-                _show_facts(folder, agent, episode, limit)
-            case "ltm":
-                _show_ltm(folder, agent, episode, sort, limit)
-            case _:
-                _show_records(folder, each, episode, limit)
+    return kinds if kind is None else [kind]
+
+
+def _refuse_other(folder: Path, kind: str | None, what: str) -> None:
+    """Refuse kinds of memory that keep no versions."""
+    from swarm.errors import SwarmError
+
+    if _LEARNED not in _kinds(folder, kind):
+        raise SwarmError(f"only what agents learned (delta) can be {what}: other kinds of memory keep no versions")
+
+
+def _show_lineage(folder: Path, agent: str | None, limit: int) -> None:
+    from swarm.learn.undo import held
+    from swarm.view.changes import short
+    from swarm.view.memory import view_changes
+
+    records = view_changes(folder, _LEARNED, agent)
+    for record in records[-limit:]:
+        _print_change(record)
+    for who, versions in held(folder).versions.items():
+        if agent is None or who in (agent, None):
+            typer.echo(f"{'now':<10} {who or 'the team'} has {short(versions[-1] if versions else '')}")
+    typer.echo(f"{len(records)} changes, {min(limit, len(records))} shown")
+
+
+def _print_change(record: ChangeRecord) -> None:
+    from swarm.text import printable
+    from swarm.view import changes
+
+    rounds = f"round {record['settings']['round'] + 1}, " if "round" in record["settings"] else ""
+    first, last = (record["evidence"]["records"] or [0, 0])[:2]
+    told = changes.counts(record)
+    cost = ", ".join(
+        f"{tokens:,} {name.replace('_', ' ')}" for name, tokens in sorted(record["cost"].items()) if tokens
+    )
+    lines = {
+        f"{rounds}{changes.who(record)} {changes.verdict(record)}": "",
+        "  version": f"{changes.short(record['parent'])} -> {changes.short(record['result'])}",
+        "  from": f"{told}; records {first} to {last}, digest {record['evidence']['digest'][:12]}" if told else "",
+        "  test": ", ".join(map(changes.of_test, record["tests"])),
+        "  note": record["note"],
+        "  cost": cost,
+    }
+    for name, text in lines.items():
+        if text or not name.startswith(" "):
+            typer.echo(printable(f"{name:<10} {text}".rstrip()))
 
 
 def forget(

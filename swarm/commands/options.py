@@ -70,6 +70,24 @@ Approve = Annotated[
 ]
 
 
+def _trust(wanted: bool) -> None:
+    if wanted:
+        from worlds.trust import trust
+
+        trust()
+
+
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        callback=_trust,
+        help="Let code run that comes with the file, such as a scorer beside it. It may do whatever you may.",
+    ),
+]
+"""Its callback does the work: a command only has to take it."""
+
+
 def named_file(file: Path, model: type[ModelT], overrides: list[str] | None) -> tuple[Path, ModelT]:
     """Return the file that the user means, and what it says, with some keys overridden.
 

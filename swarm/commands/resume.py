@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swarm.commands.options import Approve, Live, RunFolder, a_path
+from swarm.commands.options import Approve, Live, RunFolder, Trust, a_path
 
 EXAMPLE = "swarm resume runs/puzzle-s1"
 
@@ -14,6 +14,7 @@ def resume(
     run_folder: RunFolder,
     live: Live = True,
     approve: Approve = False,
+    trust: Trust = False,
     base: Annotated[
         Path | None,
         typer.Option(

@@ -1,6 +1,6 @@
 """`swarm run FILE`: the main job."""
 
-from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed, named_experiment
+from swarm.commands.options import Approve, ExperimentFile, Live, OutFolder, Overrides, Seed, Trust, named_experiment
 
 EXAMPLE = "swarm run experiments/puzzle.yaml --seed 7 --set agents.count=4"
 
@@ -12,6 +12,7 @@ def run(
     out: OutFolder = None,
     live: Live = True,
     approve: Approve = False,
+    trust: Trust = False,
 ) -> None:
     """Run an experiment to its end, live on a dashboard and recorded in a run folder.
 

@@ -88,7 +88,11 @@ def page() -> str:
     for file in FILES:
         lines += ["", f"## {file.capitalize()}", *_markdown(describe(*sections_of(file)))]
     ours = [world for world in map(world_class, available()) if world.__module__.startswith("worlds.")]
-    options = [replace(section, name=world.id) for world in ours for section in describe(world.Options)]
+    options = [
+        replace(section, name=".".join(filter(None, (world.id, section.name))))
+        for world in ours
+        for section in describe(world.Options)
+    ]
     return "\n".join([*lines, "", "## World options", *_markdown(options)]) + "\n"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from swarm.commands.failure import continued_later
-from swarm.commands.options import Overrides, a_path
+from swarm.commands.options import Overrides, Trust, a_path
 
 EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --set seed=2"
 
@@ -15,6 +15,7 @@ EXAMPLE = "swarm train experiments/train_puzzle_agent.yaml --set name=second --s
 def train(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Recipe, see experiments/train_*.yaml.", parser=a_path)],
     overrides: Overrides = None,
+    trust: Trust = False,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -151,8 +151,10 @@ def carry_out(
             raise WorkFailedError(str(error)) from error
         raise
     watcher.end(_CATCH_UP_S)
+    exam, solved = outcome.exam_episodes, outcome.solved - outcome.exam_solved
     for name, value in {
-        "solved": f"{outcome.solved} of {outcome.episodes}",
+        "solved": f"{solved} of {outcome.episodes - exam}",
+        **({"in the exam": f"{outcome.exam_solved} of {exam}"} if exam else {}),
         "ended": outcome.reason if outcome.played else f"{outcome.reason}, before: nothing was left to run",
         "tokens": f"{outcome.tokens:,}",
         "faults": f"{outcome.faults}{f'; most often: {outcome.tally.worst}' if outcome.faults else ''}",

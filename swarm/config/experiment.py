@@ -8,6 +8,7 @@ files are read in `swarm.config.load`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -61,6 +62,10 @@ class AgentsConfig(Section):
     constrained: bool = False
     """Force actions into the world's action pattern, where it has one."""
 
+    inline: bool = False
+    """Let the world answer while an action is written (`World.inline`): the agent writes `3*7=`, reads `21`, goes on.
+    What it reads so is charged, and counts for `max_new_tokens`. It needs engine `ulm` on plain text."""
+
     history: int = Field(0, ge=0, le=64)
     """Number of its own last (action, feedback) pairs that an agent reads."""
 
@@ -86,6 +91,13 @@ class AgentsConfig(Section):
         kinds = [memory.kind for memory in self.memory]
         if "stm" not in kinds or len(set(kinds)) != len(kinds):
             raise ValueError("`memory` must name `stm`, which every model has, and other kinds once")
+        refuse_where(
+            (
+                self.inline and (not isinstance(self.engine, UlmEngine) or self.engine.chats),
+                "inline answers need engine 'ulm' with a model that reads plain text; leave `inline` out",
+            ),
+            (self.inline and self.constrained, "`inline` answers cannot be kept to a pattern; set constrained: false"),
+        )
         if not isinstance(self.engine, ModelEngine):
             return self
         self.engine.refuse_short(self.max_new_tokens)
@@ -325,9 +337,33 @@ class ExperimentConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _inline_is_imported(self) -> ExperimentConfig:
+        if self.agents.inline and self.world.contained:
+            raise ValueError("hosts import what answers inline, so that world is not contained; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _episodes_can_share_memory(self) -> ExperimentConfig:
         if self.agents.lasting and self.at_once > 1:
             raise ValueError(
                 f"{self.agents.lasting[0]} with span 'run' is handed from episode to episode; set concurrency: 1"
             )
         return self
+
+
+def recorded_experiment(settings: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment that a journal's header tells; settings that are not in it are the defaults.
+
+    Args:
+        settings: logical ones. An endpoint's address, which has no default, is left open.
+
+    Raises:
+        ValidationError: they are none of this version.
+    """
+    data = dict(settings)
+    for whose in ("agents", "coordinator"):
+        section = data.get(whose)
+        engine = section.get("engine") if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and isinstance(engine, Mapping) and engine.get("kind") == "openai":
+            data[whose] = {**section, "engine": {"url": "http://not-on-record", **engine}}
+    return ExperimentConfig.model_validate(data)

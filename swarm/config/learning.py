@@ -111,8 +111,8 @@ class LearningConfig(Section):
     delta: DeltaSettings = DeltaSettings()
     """What can change."""
 
-    steps: int = Field(100, ge=1)
-    """Optimizer steps of a learning step."""
+    steps: int = Field(100, ge=0)
+    """Optimizer steps of a learning step; with 0 nobody learns, the control of all comparisons."""
 
     batch: int = Field(64, ge=1)
     """Examples of an optimizer step."""

@@ -98,7 +98,7 @@ def _validate(model_class: type[ModelT], document: Document, data: Any, prefix: 
 def _check_options(document: Document) -> None:
     """Check the options of world and coordinator, as far as their sections are readable at all."""
     from worlds.entry_points import error_line
-    from worlds.protocol import WorldError
+    from worlds.protocol import World, WorldError
     from worlds.registry import world_class
 
     for where, tag in (("world", "id"), ("coordinator", "kind")):
@@ -111,6 +111,10 @@ def _check_options(document: Document) -> None:
             if where == "world":  # of the coordinator the section's own validator has said so
                 document.complain((where, tag), str(error))
             continue
+        agents = document.data.get("agents")
+        silent = where == "world" and world_class(name).inline is World.inline
+        if silent and isinstance(agents, dict) and agents.get("inline") is True:
+            document.complain(("agents", "inline"), f"{name} answers nothing inline; leave agents.inline out")
         options = section.get("options", {})
         if isinstance(options, dict):
             try:

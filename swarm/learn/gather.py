@@ -8,7 +8,7 @@
 """
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ from worlds.protocol import Info, World
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
-MAX_KEPT = 1 << 17
-"""Relabelled attempts and predictions that are kept for each learner: the newest."""
+MAX_KEPT = 1 << 19
+"""Relabelled attempts and predictions that are learned from, of each learner: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Pool:
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
         self.relabelled: dict[str, list[str]] = {}
+        self.goals: deque[str] = deque(maxlen=MAX_KEPT)
         self.answered: dict[tuple[str, str], None] = {}
         self.counts: Counter[str] = Counter()
 
@@ -80,9 +81,9 @@ class Pool:
         _keep(self.right, prompt, answer, self.settings.per_task)
 
     def add_relabelled(self, prompt: str, answer: str) -> None:
-        """Keep what an attempt would have been right for."""
+        """Keep what an attempt would have been right for; goals that come up often are met often."""
         _keep(self.relabelled, prompt, answer, self.settings.per_task)
-        _forget(self.relabelled)
+        self.goals.append(prompt)
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Take in the attempts of a round, all of a group at once."""
@@ -109,10 +110,11 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            own = _listed(self.right)
+            most = max(map(len, self.right.values()), default=0)  # each prompt is met as often, whatever it has
+            own = list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
         kinds = {
             "own": own,
-            "hindsight": _listed(self.relabelled),
+            "hindsight": list(_in_turn(self.goals, self.relabelled)),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
@@ -129,8 +131,13 @@ def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> No
             found.pop()
 
 
-def _listed(kept: Mapping[str, Sequence[str]]) -> list[Sample]:
-    return [Sample(prompt, answer + STOP) for prompt, answers in kept.items() for answer in answers]
+def _in_turn(prompts: Iterable[str], kept: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
+    """Yield an answer for each prompt, those that were kept for it in turn."""
+    met: Counter[str] = Counter()
+    for prompt in prompts:
+        answers = kept[prompt]
+        yield Sample(prompt, answers[met[prompt] % len(answers)] + STOP)
+        met[prompt] += 1
 
 
 def _forget(kept: dict[Any, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path
+from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
 from swarm.agents.memory import AgentMemory, Place
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import MemorySection
@@ -63,19 +63,24 @@ class Learner(AgentMemory[MemorySection]):
 
     def fold(self, record: Record) -> None:
         """Keep a record for the end of its round."""
-        if record["kind"] == "change":
-            if record["memory"] == KIND and record["cause"] in ("learn", "share"):
+        if record["kind"] == "change" and record["memory"] == KIND:
+            agent, cause = record["agent"], record["cause"]
+            if cause in ("learn", "share"):
                 self._gather(record["settings"]["round"])
-                self._changed.add((record["cause"], record["agent"]))
-                if record["cause"] == "learn" and record["accepted"]:
-                    self._learned[record["agent"]] = record["result"]
+                self._changed.add((cause, agent))
+                if cause == "learn" and record["accepted"]:
+                    self._learned[agent] = record["result"]
+            elif cause == "undo":  # by a person, perhaps at a barrier that a kill left half done
+                self._learned[agent] = record["result"]
+                if ("learn", agent) not in self._changed:
+                    self._before[agent] = record["result"]
         elif record["kind"] in ("episode", "tick", "episode_end"):
             self._changed.clear()
             self._round.append(record)
         self.deltas.fold(record)
 
     def after_round(self, number: int) -> Iterable[Change]:
-        """Yield what each has learned from a round, then what they share."""
+        """Yield what each has learned from a round, then what they share; files that nobody needs go at the end."""
         self._gather(number)
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
@@ -83,6 +88,7 @@ class Learner(AgentMemory[MemorySection]):
         for learner, outcome in zip(todo, outcomes, strict=True):
             yield self.change(number, learner, outcome)
         yield from self._shared(number)
+        prune(self.memory, self.deltas.needed())
 
     def _gather(self, number: int) -> None:
         """Sort the records of a round into what is learned; once for each round."""
@@ -112,7 +118,7 @@ class Learner(AgentMemory[MemorySection]):
 
     def task(self, number: int, learner: str | None) -> StepTask:
         """Return the learning step of one learner after a round that was gathered."""
-        base, sha256 = self._base()
+        base, sha256 = self.base()
         held = {who: self._before[who] for who in self._before if self._before[who]}
         return StepTask(
             config=self.config,
@@ -128,7 +134,12 @@ class Learner(AgentMemory[MemorySection]):
             kept_out={index: rewards[None] for index, rewards in self._kept_out.items()},
         )
 
-    def _base(self) -> tuple[Path, str]:
+    def base(self) -> tuple[Path, str]:
+        """Return the folder of the agents' checkpoint, and its hash.
+
+        Raises:
+            SwarmError: it is not there, damaged, or none of ours.
+        """
         engine: Any = self.config.agents.engine
         base = path_in(self.base_dir, engine.model)
         try:

@@ -1,6 +1,6 @@
 """What a learning step learns from: texts, each with where it comes from and how much it counts.
 
-- A step draws its batches from several kinds of samples by their shares; within a kind all prompts are equally likely.
+- A step draws its batches from several kinds of samples by their shares; within a kind all samples are equally likely.
 - Whatever is drawn follows from the samples, the settings and a seed. Nothing here knows torch.
 """
 
@@ -71,22 +71,13 @@ def draw(samples: Samples, settings: LearningConfig, seed: int) -> list[list[Sam
     parts = shares(samples, settings)
     kinds, weights = list(parts), list(parts.values())
     weighed = _passes(list(samples.kinds.get("own", ())), rng) if settings.method == "grpo" else None
-    prompts = {kind: _by_prompt(samples.kinds[kind]) for kind in kinds}
     batches: list[list[Sample]] = []
     for _ in range(settings.steps if parts else 0):
         drawn = rng.choices(kinds, weights, k=settings.batch)
         batches.append(
-            [next(weighed) if weighed and kind == "own" else rng.choice(rng.choice(prompts[kind])) for kind in drawn]
+            [next(weighed) if weighed and kind == "own" else rng.choice(samples.kinds[kind]) for kind in drawn]
         )
     return batches
-
-
-def _by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return the samples of each prompt: a prompt with many right answers is met no more often than others."""
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(sample.prompt, []).append(sample)
-    return list(found.values())
 
 
 def _passes(samples: list[Sample], rng: random.Random) -> Iterator[Sample]:

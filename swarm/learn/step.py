@@ -85,6 +85,8 @@ def take_step(
         DeltaError: the parent belongs to another base.
     """
     batches = draw(samples, settings, seed)
+    if not settings.steps:
+        return Learned(None, "frozen: learning.steps is 0")
     if not batches:
         return Learned(None, "nothing to learn from: no attempt was right")
     model = DeltaModel(checkpoint.model, _start(checkpoint, parent, samples, settings, seed, base_sha256))

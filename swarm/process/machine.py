@@ -6,6 +6,7 @@ memory that ran out is recognized, and told.
 
 import contextlib
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,19 @@ def oom_kills(root: Path = ROOT) -> int:
             if (count := _counted(_read(folder / name))) is not None:
                 return count
     return _counted(_read(root / "proc" / "vmstat")) or 0
+
+
+def cpu_model(root: Path = ROOT) -> str:
+    """Return what the processor calls itself, as far as the system tells: bits of a computation may depend on it.
+
+    Args:
+        root: see `cpus`.
+    """
+    for line in _read(root / "proc" / "cpuinfo", "utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() in ("model name", "cpu model"):
+            return " ".join(value.split())
+    return platform.processor() or platform.machine()
 
 
 def limit_threads() -> None:
@@ -154,9 +168,9 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             break
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, encoding: str = "ascii") -> str:
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding=encoding).strip()
     return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from swarm.errors import SwarmError
 from swarm.record.journal import JOURNAL_NAME, JournalError, read_records
-from swarm.record.records import Record, Tick, faults_in
+from swarm.record.records import ChangeRecord, Record, Tick, faults_in
 from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, read_telemetry
 
@@ -28,6 +28,7 @@ class PuzzleOutcome:
         rounds: ticks that were played.
         tokens: everything that was charged, from the journal's own account.
         largest_call: tokens of its largest single model call.
+        reward: mean over its agents, summed over its ticks.
     """
 
     episode: int
@@ -46,6 +47,7 @@ class PuzzleOutcome:
     coordinator_generated_tokens: int = 0
     invalid_actions: int = 0
     largest_call: int = 0
+    reward: float = 0.0
     solution: str = ""
 
     @property
@@ -94,6 +96,7 @@ class RunOutcomes:
         end_reason: of the `end` record; None for a run that has not finished.
         num_faults: faults of the run; faults: the first of them.
         tally: its calls, and what went wrong.
+        changes: of what agents keep, in order.
         journal_hash: hash of the last record.
     """
 
@@ -109,6 +112,7 @@ class RunOutcomes:
     journal_hash: str = ""
     telemetry: Telemetry = field(default_factory=Telemetry)
     tally: Tally = field(default_factory=Tally)
+    changes: list[ChangeRecord] = field(default_factory=list)
 
     @property
     def failure(self) -> str | None:
@@ -153,6 +157,8 @@ def _take(record: Record, run: RunOutcomes, running: dict[int, PuzzleOutcome]) -
             puzzle.tokens, puzzle.calls, puzzle.actions = record["tokens"], record["calls"], record["actions"]
             puzzle.solution = record.get("solution", "")
             run.puzzles.append(puzzle)
+        case "change":
+            run.changes.append(record)
         case "end":
             run.end_reason, run.num_faults = record["reason"], record["faults"]
     run.num_records += 1
@@ -164,6 +170,7 @@ def _count_tick(puzzle: PuzzleOutcome, record: Tick, run: RunOutcomes) -> None:
     puzzle.rounds += 1
     spent = record["spent"]
     puzzle.tokens, puzzle.calls, puzzle.actions = spent["tokens"], spent["calls"], spent["actions"]
+    puzzle.reward += sum(entry["reward"] for entry in record["agents"]) / run.config["agents"]["count"]
     for entry in record["agents"]:
         puzzle.agent_prompt_tokens += entry["prompt_tokens"]
         puzzle.agent_generated_tokens += entry["generated_tokens"]

@@ -43,7 +43,10 @@ class CallEntry(TypedDict):
 
 @_exact
 class AgentEntry(CallEntry):
-    """One agent's call in a tick and what came of it; after a fault the world saw no action."""
+    """One agent's call in a tick and what came of it; after a fault the world saw no action.
+
+    `inlined`: the parts of the action, first character and the one after the last, that the world answered inline.
+    """
 
     agent: str
     action: str
@@ -51,6 +54,7 @@ class AgentEntry(CallEntry):
     valid: bool
     reward: float
     report: NotRequired[str]
+    inlined: NotRequired[list[Annotated[tuple[int, int], Strict(False)]]]
 
 
 @_exact

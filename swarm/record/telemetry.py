@@ -42,7 +42,7 @@ class TelemetryWriter(Closing):
         """Append one line, stamped with the current time.
 
         Args:
-            kind: `start`, `resume`, `commit`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
+            kind: `start`, `resume`, `commit`, `learning`, `host_death`, `host_ready`, `engine_start`, `engine_death`,
                 `engine_ready`, `endpoint_*`, `interrupted`, `outage` or `finish`.
             facts: JSON-able facts; docs/concepts/journal.md lists them.
         """

@@ -280,6 +280,8 @@ class Episode:
             entry["fault"] = reply.fault
         if reply.thoughts:
             entry["thoughts"] = reply.thoughts
+        if reply.inlined:
+            entry["inlined"] = list(reply.inlined)
         if report := info.get("report"):
             entry["report"] = report
         return entry

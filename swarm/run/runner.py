@@ -31,6 +31,7 @@ from swarm.errors import Outage, SwarmError, WorkFailedError, first_line
 from swarm.files import make_folder, sync
 from swarm.identity import refuse_other
 from swarm.messages import Operator, Pool
+from swarm.process.machine import cpu_model
 from swarm.prompt import agent_system
 from swarm.record.folder import base_dir_of, move_base, needing_base, read_experiment, read_manifest, write_folder
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_header, read_records
@@ -61,6 +62,7 @@ class RunOutcome:
     Attributes:
         tally: calls that were made and answered, and what went wrong.
         played: False when the run had ended before, so that nothing was left to do.
+        exam_episodes, exam_solved: those of the exam after the last round; `episodes` and `solved` count them, too.
     """
 
     run_dir: Path
@@ -72,6 +74,8 @@ class RunOutcome:
     journal_hash: str
     played: bool = True
     tally: Tally = field(default_factory=Tally)
+    exam_episodes: int = 0
+    exam_solved: int = 0
 
     @property
     def failure(self) -> str | None:
@@ -105,7 +109,10 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         world.tools()
     except WorldFaultError as error:
         raise SwarmError(str(error)) from error
-    return load_models(config, base_dir)
+    try:
+        return load_models(config, base_dir)
+    except Outage as error:  # nothing has begun that could go on
+        raise SwarmError(str(error)) from error
 
 
 def start_run(
@@ -236,6 +243,7 @@ def _play(
             journal.last_hash,
             played,
             runtime.tally,
+            *runtime.exam,
         )
 
 
@@ -253,6 +261,7 @@ def _begin(
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "versions": _versions(),
         "checkpoints": models.hashes,
     }

@@ -57,6 +57,7 @@ class Runtime:
     Attributes:
         tally: the calls so far.
         end: what the run has done so far, as its last record will say it; without a reason while it goes on.
+        exam: episodes of the exam that ended, and how many of them were solved; `end` counts them, too.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Runtime:
         self.journal = journal
         self.telemetry = telemetry
         self.end: End = {"kind": "end", "reason": "", "episodes": 0, "solved": 0, "tokens": 0, "faults": 0}
+        self.exam = (0, 0)
         self.live: dict[int, Episode] = {}
         self.next_episode = 0
         self.round = 0
@@ -135,6 +137,8 @@ class Runtime:
                 self.end["solved"] += record["solved"]
                 self.end["tokens"] += record["tokens"]
                 self.end["faults"] += record["reason"].startswith("world fault")
+                if record["episode"] >= self.config.episodes:
+                    self.exam = (self.exam[0] + 1, self.exam[1] + record["solved"])
             case "change":
                 self.end["tokens"] += record["cost"].get("tokens", 0)
             case "end":
@@ -186,6 +190,8 @@ class Runtime:
         """At the barrier after a round, let what agents keep change."""
         if self._round_ended or self.live or self.next_episode < self.config.round_end(self.round):
             return
+        if self.config.learning is not None:
+            self.telemetry.emit("learning", round=self.round)
         for memory in self.memories:
             for change in memory.after_round(self.round):
                 self._write(change.as_record())
@@ -306,6 +312,7 @@ class Runtime:
             agents.max_new_tokens,
             episode.world.action_pattern(turn.agent) if agents.constrained else None,
             tuple(handle for handle in handles if handle is not None),
+            "\n".join(filter(None, (episode.observations[turn.agent], turn.directive))) if agents.inline else None,
         )
 
     def _act_randomly(self, episode: Episode, turn: _Turn, pool: Pool) -> ActReply:

@@ -6,7 +6,7 @@ pauses so that it takes a few per cent of one core at most. It refuses to touch 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bo
 
 
 def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
-    state, said, told, beat_s = poller.state, 0, 0, time.monotonic()
+    state, said, told, learned, beat_s = poller.state, 0, 0, 0, time.monotonic()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for _ in _polling(poller, pause_s) if follow else (True,):
         for number, ended in enumerate(state.ended, state.num_ended - len(state.ended) + 1):
@@ -132,10 +132,27 @@ def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: boo
             if number > told:
                 say(f"! {one_line(event)}")
         said, told = state.num_ended, state.num_events
+        learned = _say_learned(state, learned, say)
         if time.monotonic() - beat_s >= HEARTBEAT_S and state.shown is not None and follow:
             beat_s = time.monotonic()
+            if state.learned is not None and state.learned.computing is not None:
+                say(status(state)[0])
+                continue
             say(f"episode {state.shown.index} tick {state.shown.tick}, {state.tokens:,} tokens{_pace(state)}")
-    say(f"{status(state)[0]}: {state.num_solved} of {state.num_ended} solved, {state.tokens:,} tokens{_pace(state)}")
+    exam = state.learned.exam if state.learned is not None else (0, 0)
+    solved = f"{state.num_solved - exam[1]} of {state.num_ended - exam[0]} solved"
+    in_exam = f" and {exam[1]} of {exam[0]} in the exam" if exam[0] else ""
+    say(f"{status(state)[0]}: {solved}{in_exam}, {state.tokens:,} tokens{_pace(state)}")
+
+
+def _say_learned(state: DashboardState, told: int, say: Callable[[str], None]) -> int:
+    """Tell the changes of what agents keep that were not told yet; return how many have been."""
+    if (learned := state.learned) is None:
+        return told
+    for number, change in enumerate(learned.changes, learned.num_changes - len(learned.changes) + 1):
+        if number > told:
+            say(one_line(change))
+    return learned.num_changes
 
 
 def _pace(state: DashboardState) -> str:

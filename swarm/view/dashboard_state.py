@@ -4,13 +4,14 @@ Owns the picture: progress, the shown episode, budgets, rates, faults. It refuse
 to draw (`swarm.view.dashboard_view`).
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from swarm.record.records import (
     AgentEntry,
+    ChangeRecord,
     End,
     EpisodeEnd,
     EpisodeStart,
@@ -20,6 +21,7 @@ from swarm.record.records import (
     faults_in,
     said_by_person,
 )
+from swarm.view.changes import in_one_line, verdict
 
 RATE_WINDOW_S = 10.0
 
@@ -60,15 +62,62 @@ class EpisodeView:
 
 
 @dataclass(slots=True)
+class LearnedView:
+    """What rounds came to, and what followed them.
+
+    Attributes:
+        episodes, every, num_rounds: episodes before the exam, of a round, and how many rounds there are.
+        rounds: episodes of each round that ended, and how many of them were solved. exam: likewise.
+        counts: how often steps were accepted, rejected, or had nothing to learn.
+        first_probe, probe: what the base could do, and what the last accepted step left of it.
+        computing: the round after which a learning step is computed now.
+    """
+
+    episodes: int
+    every: int
+    num_rounds: int
+    rounds: dict[int, tuple[int, int]] = field(default_factory=dict)
+    exam: tuple[int, int] = (0, 0)
+    counts: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    first_probe: float | None = None
+    probe: float | None = None
+    computing: int | None = None
+    changes: deque[str] = field(default_factory=lambda: deque(maxlen=64))
+    num_changes: int = 0
+
+    def end(self, record: EpisodeEnd) -> None:
+        """Count an episode that ended."""
+        if record["episode"] >= self.episodes:
+            self.exam = (self.exam[0] + 1, self.exam[1] + record["solved"])
+            return
+        number = record["episode"] // self.every
+        ended, solved = self.rounds.get(number, (0, 0))
+        self.rounds[number] = (ended + 1, solved + record["solved"])
+
+    def change(self, record: ChangeRecord) -> None:
+        """Take in a change of what agents keep."""
+        self.counts[verdict(record)] += 1
+        self.tokens += record["cost"].get("tokens", 0)
+        self.num_changes += 1
+        self.changes.append(in_one_line(record))
+        for entry in record["tests"]:
+            if entry["name"] == "probe":
+                self.first_probe = entry["before"] if self.first_probe is None else self.first_probe
+                self.probe = entry["after"] if record["accepted"] else self.probe
+
+
+@dataclass(slots=True)
 class DashboardState:
     """Folds records into a picture of the run.
 
     Attributes:
         config: the logical config of the header; empty until it was read.
         shown: the episode whose agents are shown; when it ends, the newest running one follows.
-        num_ended, num_solved: episodes. ended: the last of them.
+        num_ended, num_solved: episodes, those of the exam included. ended: the last of them.
+        learned: what rounds and the exam came to; None for agents that do not learn.
         events: faults, host deaths and resumes, the last of `num_events`.
-        tokens: of all episodes so far. end: the `end` record once the run is over.
+        tokens: of all episodes and learning steps so far. end: the `end` record once the run is over.
         work_s, steps: seconds and agent-steps of all commits.
         started_at_s, seen_at_s: unix time of the first and the last telemetry.
         interrupted: the run was stopped and not resumed.
@@ -80,6 +129,7 @@ class DashboardState:
     num_ended: int = 0
     num_solved: int = 0
     ended: deque[EpisodeEnd] = field(default_factory=lambda: deque(maxlen=1000))
+    learned: LearnedView | None = None
     tokens: int = 0
     num_faults: int = 0
     num_events: int = 0
@@ -99,8 +149,9 @@ class DashboardState:
 
     @property
     def total_episodes(self) -> int:
-        """Episodes that the config asks for, 0 while unknown."""
-        return int(self.config.get("episodes", 0))
+        """Episodes that the config asks for, those of an exam included; 0 while unknown."""
+        exam = (self.config.get("learning") or {}).get("exam") or {}
+        return int(self.config.get("episodes", 0)) + int(exam.get("episodes", 0))
 
     @property
     def num_open(self) -> int:
@@ -116,12 +167,19 @@ class DashboardState:
         match record["kind"]:
             case "header":
                 self.config = record["config"]
+                if (settings := self.config.get("learning")) is not None:
+                    rounds = -(-self.config["episodes"] // settings["every"])
+                    self.learned = LearnedView(self.config["episodes"], settings["every"], rounds)
             case "episode":
                 self._begin(record)
             case "tick":
                 self._count(record)
             case "episode_end":
                 self._end_episode(record)
+            case "change":
+                self.tokens += record["cost"].get("tokens", 0)
+                if self.learned is not None:
+                    self.learned.change(record)
             case "end":
                 self.end = record
 
@@ -136,7 +194,11 @@ class DashboardState:
             case "resume":
                 self._window.clear()
                 self.num_resumes += 1
+                if self.learned is not None:
+                    self.learned.computing = None
                 self._note("resumed")
+            case "learning" if self.learned is not None:
+                self.learned.computing = int(fact.get("round", 0))
             case "endpoint_waits":
                 self._note(f"waiting for the endpoint: {fact.get('detail', 'no answer')}")
             case "endpoint_back":
@@ -145,6 +207,8 @@ class DashboardState:
                 self._note(f"stopped: {fact.get('detail', 'unknown')}")
             case "commit":
                 self.work_s += float(fact.get("seconds", 0.0))
+                if self.learned is not None:
+                    self.learned.computing = None
                 self.steps += int(fact.get("agent_steps", 0))
                 self._window.append((at_s, self.steps, self._tokens_by(int(fact.get("seq", -1)))))
                 while at_s - self._window[0][0] > RATE_WINDOW_S and len(self._window) > 2:
@@ -211,6 +275,8 @@ class DashboardState:
         self.num_ended += 1
         self.num_solved += record["solved"]
         self.ended.append(record)
+        if self.learned is not None:
+            self.learned.end(record)
         if self.shown is episode and self._open:
             self.shown = self._open[max(self._open)]
 

@@ -17,11 +17,14 @@ from rich.text import Text
 
 from swarm.record.records import EpisodeEnd
 from swarm.text import one_line
-from swarm.view.dashboard_state import AgentView, DashboardState, EpisodeView
+from swarm.view.dashboard_state import AgentView, DashboardState, EpisodeView, LearnedView
 
 TWO_COLUMNS_FROM = 110
 QUIET_AFTER_S = 30.0
 MAX_VIEWS = 3
+
+_LEARNED_ROWS = 5
+_LEVELS = "▁▂▃▄▅▆▇█"
 
 _AGENT_COLUMNS = {"action": 4, "feedback": 5, "← told → says": 5}
 """Columns of the table of agents that share its width, and in which ratio."""
@@ -41,6 +44,8 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
     if width >= TWO_COLUMNS_FROM:
         return _two_columns(state, width, height, now_s)
     bottom = 6 if height >= 16 else 0
+    learned_rows = _LEARNED_ROWS if state.learned and 5 + 3 + _num_agents(state) + bottom + 8 <= height else 0
+    height -= learned_rows
     mind_rows = 0 if _has_no_coordinator(state) or height < 20 else 3
     head_rows = 5 if 5 + 3 + _num_agents(state) + mind_rows + bottom <= height else 4
     if mind_rows:
@@ -49,6 +54,8 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
     parts = [_head(state, width, head_rows, now_s), _agents(state, width, height - head_rows - bottom - mind_rows)]
     if mind_rows:
         parts.append(_coordinator(state, width, mind_rows))
+    if learned_rows and state.learned is not None:
+        parts.append(_learned(state.learned, width))
     if bottom:
         left = width // 2
         parts.append(_side_by_side(_budget(state, left, 6), _swarm(state, width - left, 6)))
@@ -63,6 +70,8 @@ def status(state: DashboardState, now_s: float | None = None) -> tuple[str, str]
         return "interrupted, `swarm resume` continues it", "bold yellow"
     if state.abandoned:
         return "nobody runs it, `swarm resume` continues it", "bold yellow"
+    if state.learned is not None and state.learned.computing is not None:
+        return f"learning after round {state.learned.computing + 1}", "bold magenta"
     if now_s is not None and state.seen_at_s is not None and now_s - state.seen_at_s > QUIET_AFTER_S:
         return f"silent for {duration(now_s - state.seen_at_s)}", "bold yellow"
     return "running", "bold cyan"
@@ -90,6 +99,9 @@ def _two_columns(state: DashboardState, width: int, height: int, now_s: float | 
     left_column = [_agents(state, left, agent_rows)]
     right_column = [_coordinator(state, right, mind_rows)] if mind_rows else []
     right_column += [_budget(state, right, 6), _swarm(state, right, 6)]
+    if state.learned is not None and rows - 12 - mind_rows >= _LEARNED_ROWS:
+        right_column.append(_learned(state.learned, right))
+        mind_rows += _LEARNED_ROWS
     # The news go where room is left, below the agents if they are few.
     if rows - agent_rows >= 4:
         left_column.append(_recent_events(state, left, min(rows - agent_rows, 14)))
@@ -122,11 +134,14 @@ def _goal(state: DashboardState) -> Text:
 
 
 def _score(state: DashboardState) -> Text:
-    share = f" ({state.num_solved / state.num_ended:.0%})" if state.num_ended else ""
+    exam = state.learned.exam if state.learned else (0, 0)
+    ended, solved = state.num_ended - exam[0], state.num_solved - exam[1]
+    share = f" ({solved / ended:.0%})" if ended else ""
     eta_s = state.eta_s()
     return Text.assemble(
         f"{state.num_ended}/{state.total_episodes}  ",
-        (f"solved {state.num_solved}{share}", "green" if state.num_solved else ""),
+        (f"solved {solved}{share}", "green" if solved else ""),
+        (f"  exam {exam[1]} of {exam[0]}" if exam[0] else "", "green" if exam[1] else ""),
         (f"  ETA {duration(eta_s)}" if eta_s is not None else "", "dim"),
     )
 
@@ -259,6 +274,23 @@ def _swarm(state: DashboardState, width: int, rows: int) -> RenderableType:
         ("faults", Text(trouble or "none", style="yellow" if trouble else "dim")),
     ]
     return _panel(_grid(6, lines), f"swarm · {state.config['topology']['kind']}", width, rows)
+
+
+def _learned(learned: LearnedView, width: int) -> RenderableType:
+    """Return the learning curve, what came of the steps, and what that cost, in three lines."""
+    done = sorted(learned.rounds.items())
+    curve = "".join(_LEVELS[round((len(_LEVELS) - 1) * solved / ended)] for _, (ended, solved) in done)
+    last = f"{done[-1][1][1] / done[-1][1][0]:.0%}" if done else ""
+    steps = ", ".join(f"{count} {word}" for word, count in learned.counts.items())
+    probe = "" if learned.probe is None else f"probe {learned.first_probe:.2f} → {learned.probe:.2f}"
+    lines: list[tuple[RenderableType, ...]] = [
+        ("solved", Text(curve[-max(1, width - 30) :], style="green"), last),
+        ("steps", Text(steps or "none yet", style="" if steps else "dim"), probe),
+        ("cost", Text(f"{_brief(learned.tokens)} tokens"), ""),
+    ]
+    return _panel(
+        _grid(6, lines), f"learning · round {min(len(done), learned.num_rounds)} of {learned.num_rounds}", width, 5
+    )
 
 
 def _brief(number: float) -> str:

@@ -1,4 +1,4 @@
-"""What an agent of a run remembers, in words: tokens with their surprisal and reads, and facts with who wrote them.
+"""What an agent of a run remembers: tokens with their surprisal and reads, facts with who wrote them, and changes.
 
 Owns the way from a run folder to a list of items. Reads the memory files, the journal (which says at which tick a token
 was read) and the tokenizer; loads no model.
@@ -15,7 +15,7 @@ from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.record.folder import base_dir_of, needing_base
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
-from swarm.record.records import Tick, acted
+from swarm.record.records import ChangeRecord, Tick, acted
 
 
 class MemoryItem(NamedTuple):
@@ -116,6 +116,29 @@ def _ticks(run_dir: Path, span: str, episode: int) -> Iterator[Tick]:
     for record in read_records(run_dir / JOURNAL_NAME):
         if record["kind"] == "tick" and (0 if span == "run" else episode) <= record["episode"] <= episode:
             yield record
+
+
+def view_changes(run_dir: Path, kind: str, agent: str | None = None) -> list[ChangeRecord]:
+    """Return how a memory changed for good, in order.
+
+    Args:
+        run_dir: the run folder.
+        kind: of memory.
+        agent: whose, changes of the team included; None for all.
+
+    Raises:
+        SwarmError: there is no such agent.
+    """
+    found: list[ChangeRecord] = []
+    agents: list[str] = []
+    for record in read_records(run_dir / JOURNAL_NAME):
+        if record["kind"] == "episode":
+            agents = agents or [opening["agent"] for opening in record["agents"]]
+        elif record["kind"] == "change" and record["memory"] == kind and agent in (None, record["agent"] or agent):
+            found.append(record)
+    if agent is not None and agents and agent not in agents:
+        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(agents)}")
+    return found
 
 
 def view_records(run_dir: Path, kind: str, episode: int | None = None) -> list[tuple[int, int, dict[str, Any]]]:

@@ -1,9 +1,22 @@
-"""Draws one run: tokens of each puzzle, tokens by part."""
+"""Draws one run: tokens of each puzzle, tokens by part, and what was learned from round to round."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swarm.figures import BLUE, INK, VERMILLION, add_legend, new_figure, style_axes, thousands
+from swarm.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    VERMILLION,
+    add_legend,
+    interval_of,
+    new_figure,
+    style_axes,
+    thousands,
+    whiskers,
+)
 
 
 def plot_puzzles(puzzles: Sequence[Mapping[str, Any]], budget: int | None) -> Any:
@@ -30,7 +43,8 @@ def plot_puzzles(puzzles: Sequence[Mapping[str, Any]], budget: int | None) -> An
     axes.yaxis.set_major_formatter(thousands)
     axes.xaxis.get_major_locator().set_params(integer=True)
     style_axes(axes, x="puzzle (episode number)", y="tokens used")
-    add_legend(axes, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    if puzzles or budget is not None:
+        add_legend(axes, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
     return figure
 
 
@@ -49,3 +63,48 @@ def plot_token_parts(parts: Mapping[str, int]) -> Any:
     axes.xaxis.get_major_locator().set_params(nbins=5, integer=True)
     style_axes(axes, x="tokens over the whole run", grid="x")
     return figure
+
+
+def plot_learning(learning: Mapping[str, Any]) -> Any:
+    """Return a figure of a learning curve: puzzles solved in each round and in the exam, above the probe.
+
+    Args:
+        learning: as `swarm.view.learning.learning_data` returns it, of at least one round.
+    """
+    rounds, exam, probe = learning["rounds"], learning["exam"], learning["probe"]
+    figure = new_figure(9.0, 4.6 if probe else 3.3)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1]) if probe else [figure.add_subplot()]
+    upper = panels[0]
+    at = [row["round"] for row in rounds]
+    found = [interval_of(row["solve_rate"]) for row in rounds]
+    rates = [one.estimate for one in found]
+    upper.errorbar(at, rates, yerr=whiskers(found), color=BLUE, marker="o", markersize=4, capsize=2, label="solved")
+    upper.plot(at, [row["reward"] for row in rounds], color=ORANGE, linestyle="--", linewidth=1.2, label="reward")
+    if exam is not None:
+        last = interval_of(exam["solve_rate"])
+        style: dict[str, Any] = {"color": GREEN, "marker": "D", "markersize": 6, "capsize": 3, "linestyle": "none"}
+        upper.errorbar([at[-1] + 1], [last.estimate], yerr=whiskers([last]), label="solved in the exam", **style)
+    for name, colour, marker in (("accepted", GREEN, "^"), ("rejected", VERMILLION, "x"), ("nothing", GREY, ".")):
+        places = [row["round"] for row in rounds if row[name]]
+        label = f"{sum(row[name] for row in rounds)} steps {name}".replace("nothing", "with nothing to learn")
+        if places:
+            upper.plot(places, [-0.06] * len(places), marker, color=colour, markersize=6, clip_on=False, label=label)
+    upper.set_ylim(-0.1, max([1.0, *(row["reward"] for row in rounds)]) * 1.04)
+    upper.xaxis.get_major_locator().set_params(integer=True)
+    style_axes(upper, x="" if probe else "round", y="share, or reward")
+    add_legend(upper, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    if probe:
+        _plot_probe(panels[1], rounds, probe)
+    return figure
+
+
+def _plot_probe(axes: Any, rounds: Sequence[Mapping[str, Any]], probe: Mapping[str, float]) -> None:
+    """Draw what agents can still do of what the base could, and how much of it an accepted step may lose."""
+    known = [row for row in rounds if row["probe"] is not None]
+    least = max(0.0, probe["first"] - probe["drop"])
+    axes.plot([row["round"] for row in known], [row["probe"] for row in known], color=INK, marker="s", markersize=4)
+    axes.axhline(probe["first"], color=GREY, linewidth=0.9)
+    axes.axhline(least, color=VERMILLION, linewidth=0.9, linestyle=(0, (4, 3)))
+    values = [probe["first"], least, *(row["probe"] for row in known)]
+    axes.set_ylim(max(0.0, min(values) - 0.05), min(1.05, max(values) + 0.05))
+    style_axes(axes, x="round (the exam comes last)", y="probe")

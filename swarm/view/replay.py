@@ -12,16 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarm.config.experiment import WorldConfig
+from pydantic import ValidationError
+
+from swarm.agents.delta import Deltas, DeltaSection
+from swarm.agents.memory import Place
+from swarm.config.experiment import recorded_experiment
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of, needing_base
 from swarm.record.journal import GENESIS, JOURNAL_NAME, JournalReader, state_hash
-from swarm.record.records import EpisodeEnd, EpisodeStart, Header, Record, Tick, acted, faults_in, said_by_person
+from swarm.record.records import (
+    ChangeRecord,
+    EpisodeEnd,
+    EpisodeStart,
+    Header,
+    Record,
+    Tick,
+    acted,
+    faults_in,
+    said_by_person,
+)
 from swarm.run.budget import Spent
-from swarm.run.episode import open_world
+from swarm.run.episode import start_of, world_of
 from swarm.run.experience import Retelling
-from swarm.seeds import derive_seed
 from swarm.text import printable
+from swarm.view.changes import in_one_line
 from worlds.protocol import Info, World
 from worlds.results import WorldFaultError
 
@@ -37,6 +51,7 @@ class ReplayResult:
     Attributes:
         records: records read. episodes: episodes that ended. ticks: ticks of all episodes.
         solved: episodes solved. open_episodes: episodes without an end (of a run that was cut short).
+        changes: of what agents keep for good, such as learning steps; `swarm.learn.recompute` takes those anew.
         finished: whether the journal has its `end` record.
         hash: hash of the last record.
     """
@@ -46,6 +61,7 @@ class ReplayResult:
     solved: int = 0
     ticks: int = 0
     open_episodes: int = 0
+    changes: int = 0
     finished: bool = False
     hash: str = GENESIS
 
@@ -113,6 +129,7 @@ class _Replayer:
         self.open: dict[int, _Episode] = {}
         self.result = ReplayResult()
         self.tokens = self.faults = 0
+        self.deltas = Deltas(DeltaSection(), Place())
 
     def records(self) -> Iterator[Record]:
         """Yield each record once it was compared; asking for the next one closes an ended episode."""
@@ -127,7 +144,8 @@ class _Replayer:
             raise SwarmError(f"{self.path} holds no whole record; the run was cut before it began")
 
     def _compare(self, record: Record) -> None:
-        if self.result.finished:
+        undone = record["kind"] == "change" and record["cause"] == "undo"  # by a person, who may do it afterwards
+        if self.result.finished and not undone:
             raise ReplayError(f"seq {record['seq']}: a record after the end of the run")
         match record["kind"]:
             case "header":
@@ -138,18 +156,20 @@ class _Replayer:
                 self._tick(record, self._episode_of(record))
             case "episode_end":
                 self._end_episode(record, self._episode_of(record))
+            case "change":
+                self._change(record)
             case "end":
                 counted = {"episodes": self.result.episodes, "solved": self.result.solved, "tokens": self.tokens}
                 _follows(_place(record), record, **counted, faults=self.faults)
                 self.result.finished = True
 
     def _read_config(self, header: Header) -> None:
-        config = header["config"]
         try:
-            self.world = WorldConfig(id=config["world"]["id"], options=config["world"]["options"])
-            self.num_agents, self.seed = int(config["agents"]["count"]), int(config["seed"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {error!r}") from error
+            self.config = recorded_experiment(header["config"])
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            setting = ".".join(map(str, wrong["loc"]))
+            raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {setting}: {wrong['msg']}") from error
 
     def _episode_of(self, record: Tick | EpisodeEnd) -> _Episode:
         episode = self.open.get(record["episode"])
@@ -161,13 +181,13 @@ class _Replayer:
         index, place = record["episode"], _place(record)
         if index in self.open:
             raise ReplayError(f"{place}: the episode began twice")
-        _follows(place, record, world=self.world.id, seed=derive_seed(self.seed, "world", index))
+        seed, options = start_of(self.config, index, record["level"])
+        _follows(place, record, world=self.config.world.id, seed=seed)
         try:
             with needing_base(self.path.parent, self.base_dir):
-                world = open_world(self.world, self.num_agents, self.base_dir)
+                world = world_of(self.config.of_episode(index), self.base_dir)
         except SwarmError as error:
             raise SwarmError(f"{place}: {error}") from error
-        options = {"episode": index, "level": record["level"]}
         with _placed(place):
             observations, infos = world.reset(record["seed"], options=options)
             goal, state = world.goal(), state_hash(world.state())
@@ -224,6 +244,14 @@ class _Replayer:
             said |= dict.fromkeys(entry.get("agents", []), entry.get("text", ""))
         for agent, text in said.items():
             _same(f"{place}, agent {agent}", "directive of a person", given.get(agent), text)
+
+    def _change(self, record: ChangeRecord) -> None:
+        """Take in what agents keep from now on; a delta stands on the one that its agent had before."""
+        if record["memory"] == self.deltas.kind:
+            _follows(_place(record), record, parent=self.deltas.of(record["agent"]))
+        self.deltas.fold(record)
+        self.tokens += record["cost"].get("tokens", 0)
+        self.result.changes += 1
 
     def _end_episode(self, record: EpisodeEnd, episode: _Episode) -> None:
         place, solved = _place(record), episode.world.solved
@@ -299,6 +327,8 @@ def _say(record: Record, open_episodes: Mapping[int, _Episode]) -> Iterator[str]
                 mark = " " if entry["valid"] else "x"
                 said = f"{mark}  {entry['action']}  {entry['feedback']}" if acted(entry) else f"!! {entry.get('fault')}"
                 yield f"  {entry['agent']:>5} {said}"
+        case "change":
+            yield in_one_line(record)
         case "episode_end":
             solution = f": {record['solution']}" if record.get("solution") else ""
             cost = f"{record['ticks']} ticks, {record['tokens']:,} tokens"

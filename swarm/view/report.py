@@ -14,9 +14,11 @@ from swarm.figures import to_png
 from swarm.identity import work_folder
 from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes, read_run
+from swarm.record.records import ChangeRecord
 from swarm.stats import rate_interval
+from swarm.view.learning import learning_data
 from swarm.view.page import render, write
-from swarm.view.plots import plot_puzzles, plot_token_parts
+from swarm.view.plots import plot_learning, plot_puzzles, plot_token_parts
 
 MAX_TRANSCRIPT_ROUNDS = 200
 
@@ -35,7 +37,9 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         SwarmError: there is no readable journal, or the page cannot be written.
     """
     data = report_data(run_dir)
+    learning = data["learning"]
     pictures = {
+        "learning": to_png(plot_learning(learning)) if learning and learning["rounds"] else b"",
         "puzzles": to_png(plot_puzzles(data["puzzles"], data["budget_tokens"])),
         "tokens_by_part": to_png(plot_token_parts(data["tokens_by_part"])),
     }
@@ -53,7 +57,9 @@ def report_data(run_dir: Path) -> dict[str, Any]:
         Names, counts and settings under these keys, among them:
         `episodes`: puzzles that were asked for. `end_reason`: None while the run has not finished.
         `puzzles`: the ended ones, with the fields of `PuzzleOutcome`. `ended_by`: reason -> count, the commonest first.
-        `solve_rate`: `estimate`, `low`, `high` (95 % bootstrap over puzzles); None before the first puzzle ended.
+        `solve_rate`: `estimate`, `low`, `high` (95 % bootstrap over puzzles); None before the first puzzle ended. It
+        and `num_solved` leave out the exam.
+        `learning`: what `swarm.view.learning.learning_data` returns, None where agents do not learn.
         `means`: what -> `mean` and `largest` over puzzles, tokens first.
         `tokens_by_part`: who read or wrote them -> tokens over the whole run, running puzzles included.
         `faults`: the first of them; `num_faults` counts all.
@@ -68,7 +74,8 @@ def report_data(run_dir: Path) -> dict[str, Any]:
     run = read_run(run_dir)
     config, puzzles = run.config, run.puzzles
     solved = [puzzle for puzzle in puzzles if puzzle.solved]
-    rate = rate_interval([p.solved for p in puzzles], [p.puzzle for p in puzzles])._asdict() if puzzles else None
+    played = [puzzle for puzzle in puzzles if puzzle.episode < config["episodes"]]
+    rate = rate_interval([p.solved for p in played], [p.puzzle for p in played])._asdict() if played else None
     agents = config["agents"]
     return {
         "name": str(config.get("name", run_dir.name)),
@@ -81,7 +88,8 @@ def report_data(run_dir: Path) -> dict[str, Any]:
         "budget_tokens": config["budget"]["tokens"],
         "end_reason": run.end_reason,
         "puzzles": [asdict(puzzle) for puzzle in puzzles],
-        "num_solved": len(solved),
+        "num_solved": sum(puzzle.solved for puzzle in played),
+        "num_played": len(played),
         "solve_rate": rate,
         "means": {
             what: {"mean": sum(values) / len(values), "largest": max(values)}
@@ -96,7 +104,8 @@ def report_data(run_dir: Path) -> dict[str, Any]:
         "actions": sum(puzzle.actions for puzzle in puzzles),
         "invalid_actions": sum(puzzle.invalid_actions for puzzle in puzzles),
         "ended_by": dict(Counter(sorted(puzzle.reason for puzzle in puzzles)).most_common()),
-        "tokens_by_part": _tokens_by_part([*puzzles, *run.running]),
+        "tokens_by_part": _tokens_by_part([*puzzles, *run.running], run.changes),
+        "learning": learning_data(run),
         "faults": [asdict(fault) for fault in run.faults],
         "num_faults": run.num_faults,
         "host_deaths": run.telemetry.host_deaths,
@@ -111,7 +120,7 @@ def report_data(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _tokens_by_part(puzzles: list[PuzzleOutcome]) -> dict[str, int]:
+def _tokens_by_part(puzzles: list[PuzzleOutcome], changes: list[ChangeRecord]) -> dict[str, int]:
     parts = {
         "agents read": sum(p.agent_prompt_tokens for p in puzzles),
         "agents write": sum(p.agent_generated_tokens for p in puzzles),
@@ -119,6 +128,7 @@ def _tokens_by_part(puzzles: list[PuzzleOutcome]) -> dict[str, int]:
         "coordinator writes": sum(p.coordinator_generated_tokens for p in puzzles),
     }
     parts["charged otherwise"] = sum(p.tokens for p in puzzles) - sum(parts.values())
+    parts["learning"] = sum(record["cost"].get("tokens", 0) for record in changes)
     return {name: tokens for name, tokens in parts.items() if tokens}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -30,10 +31,21 @@ from fakes.real_weights import MODEL, needs_smollm2
 
 from swarm.chat.lesson import likelihood
 from swarm.chat.session import Chat
+from swarm.learn import workers
 from swarm.learn.samples import Sample
 from swarm.stats import format_interval, rate_interval
 
+ARMS = ["learned", "shuffled"]
 HELD_TEXT = Path(__file__).parents[2] / "docs" / "concepts" / "vision.md"
+
+
+def cpu_s() -> float:
+    """Return the CPU time of this process and of the child that learns."""
+    ticks = 0
+    for child in workers._children:
+        stat = Path(f"/proc/{child.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(stat[11]) + int(stat[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def teach(folder: Path, asked: list[Wish], better: list[str], always: bool) -> dict[str, Any]:
@@ -45,10 +57,10 @@ def teach(folder: Path, asked: list[Wish], better: list[str], always: bool) -> d
         better: what is typed.
         always: type it even where the answer obeys.
     """
-    seconds, typed, rejected = [], 0, 0
+    seconds, used, typed, rejected = [], [], 0, 0
     with Chat(MODEL, folder) as chat:
         for wish, text in zip(asked, better, strict=True):
-            began_s = time.monotonic()
+            began_s, began_cpu_s = time.monotonic(), cpu_s()
             exchange = chat.ask(wish.request)
             if wish.obeys(exchange["answer"]) and not always:
                 chat.mark(exchange["exchange"], "+")
@@ -58,12 +70,15 @@ def teach(folder: Path, asked: list[Wish], better: list[str], always: bool) -> d
                 typed += 1
                 rejected += change is not None and not change.accepted
                 seconds.append(time.monotonic() - began_s)
-                print(f"  {exchange['exchange']}: {change.note if change else ''} ({seconds[-1]:.0f} s)", flush=True)
+                used.append(cpu_s() - began_cpu_s)
+                note = change.note if change else ""
+                print(f"  {exchange['exchange']}: {note} ({seconds[-1]:.0f} s, CPU {used[-1]:.0f} s)", flush=True)
         before = chat.say([wish.request for wish in asked[:10]])
     return {
         "typed": typed,
         "rejected": rejected,
         "seconds": [round(second, 1) for second in seconds],
+        "cpu_seconds": [round(second, 1) for second in used],
         "before_restart": [answer for answer, *_ in before],
     }
 
@@ -107,16 +122,18 @@ def frozen(fresh: list[Wish]) -> dict[str, Any]:
     }
 
 
-def one_seed(seed: int, null: bool, taught: int = 6, count: int = 20) -> dict[str, Any]:
-    """Return all figures of a seed."""
+def one_seed(seed: int, arms: list[str], taught: int = 6, count: int = 20) -> dict[str, Any]:
+    """Return the figures of a seed."""
     asked, fresh = wishes(seed, taught, count)
-    found: dict[str, Any] = {"seed": seed, "kinds": [wish.kind for wish in fresh], "frozen": frozen(fresh)}
-    arms = {"learned": [wish.better for wish in asked]} | ({"shuffled": shuffled(asked, seed)} if null else {})
-    for arm, better in arms.items():
+    found: dict[str, Any] = {"seed": seed, "kinds": [wish.kind for wish in fresh]}
+    if "learned" in arms:
+        found["frozen"] = frozen(fresh)
+    typed = {"learned": [wish.better for wish in asked], "shuffled": shuffled(asked, seed)}
+    for arm in arms:
         with tempfile.TemporaryDirectory() as folder:
             print(f"seed {seed}, {arm}", flush=True)
             place = Path(folder) / "chat"
-            how = teach(place, asked, better, always=arm == "shuffled")
+            how = teach(place, asked, typed[arm], always=arm == "shuffled")
             found[arm] = how | measure(place, asked, fresh)
     return found
 
@@ -129,23 +146,23 @@ def share(seeds: list[dict[str, Any]], arm: str, key: str) -> str:
 
 def summary(seeds: list[dict[str, Any]]) -> list[str]:
     """Return the figures in lines."""
-    lines = [
-        f"obey, {arm}: {share(seeds, arm, 'obeys')}" for arm in ("learned", "frozen", "shuffled") if arm in seeds[0]
-    ]
-    for kind in OBEYS:
-        values = [
-            ok for seed in seeds for ok, of in zip(seed["learned"]["obeys"], seed["kinds"], strict=True) if of == kind
-        ]
-        lines.append(f"  {kind}: {sum(values) / len(values):.2f}")
-    lines += [f"what it says is true, {arm}: {share(seeds, arm, 'right')}" for arm in ("learned", "frozen")]
-    lines.append(f"unrelated answers that changed: {share(seeds, 'learned', 'changed')}")
-    for seed in seeds:
-        one = seed["learned"]
-        lines.append(
-            f"seed {seed['seed']}: {one['typed']} answers typed, {one['rejected']} rejected, exchange with learning "
-            f"{max(one['seconds']):.0f} s at most; perplexity {one['perplexity']:+.2%}, read by the delta alone "
-            f"{one['perplexity_of_delta']:+.2%}; same after a restart: {one['before_restart'] == one['after_restart']}"
-        )
+    lines = []
+    for arm in [arm for arm in ("frozen", *ARMS) if arm in seeds[0]]:
+        lines.append(f"{arm}: obeys {share(seeds, arm, 'obeys')}; is true {share(seeds, arm, 'right')}")
+        pairs = [pair for seed in seeds for pair in zip(seed["kinds"], seed[arm]["obeys"], strict=True)]
+        by_kind = {kind: [ok for of, ok in pairs if of == kind] for kind in OBEYS}
+        lines.append("  " + ", ".join(f"{kind} {sum(some) / len(some):.2f}" for kind, some in by_kind.items()))
+        if arm == "frozen":
+            continue
+        lines.append(f"  unrelated answers that changed: {share(seeds, arm, 'changed')}")
+        for seed in seeds:
+            one = seed[arm]
+            lines.append(
+                f"  seed {seed['seed']}: {one['typed']} answers typed, {one['rejected']} rejected; exchange with learning "
+                f"{max(one['seconds']):.0f} s at most, {max(one['cpu_seconds']):.0f} s of CPU; perplexity "
+                f"{one['perplexity']:+.2%}, if the delta read all {one['perplexity_of_delta']:+.2%}; same after a "
+                f"restart: {one['before_restart'] == one['after_restart']}"
+            )
     return lines
 
 
@@ -153,7 +170,7 @@ def summary(seeds: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.timeout(7200)
 @needs_smollm2
 def test_a_persons_preferences_are_learned_and_nothing_else() -> None:
-    seed = one_seed(1, null=True)
+    seed = one_seed(1, ARMS)
     print("\n".join(summary([seed])))
     learned, before = (sum(seed[arm]["obeys"]) / 100 for arm in ("learned", "frozen"))
     assert learned >= 0.9
@@ -168,14 +185,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--null", type=int, nargs="*", default=[1], help="seeds with the null control")
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--taught", type=int, default=6, help="requests of each kind that are taught")
     parser.add_argument("--fresh", type=int, default=20, help="fresh requests of each kind")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     seeds = []
     for seed in asked.seeds:
-        seeds.append(one_seed(seed, seed in asked.null, asked.taught, asked.fresh))
+        seeds.append(one_seed(seed, asked.arms, asked.taught, asked.fresh))
         if asked.json:
             asked.json.write_text(json.dumps(seeds, indent=1), encoding="utf-8")
         print("\n".join(summary(seeds)), flush=True)

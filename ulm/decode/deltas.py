@@ -11,7 +11,8 @@ Axes as in `ulm.delta` and `ulm.decode.stepper`; M rows of a product, T tokens o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -26,6 +27,12 @@ from ulm.model import Decoder
 
 FEWEST = 4
 """Ranks, and numbers of tokens with rows of their own, are padded to this, or twice, four, eight times as many."""
+
+HUGE_PAGE = 2**21
+"""Bytes."""
+
+FETCH_FROM = 2**14
+"""Numbers in a factor, from which on it is fetched before it is multiplied (see `_fetched`)."""
 
 Shape = tuple[int, int]
 """Padded rank and padded number of tokens."""
@@ -68,13 +75,13 @@ class DeltaStack:
         for delta in {id(delta): delta for delta in deltas}.values():
             delta.refuse_other(model)
         R, E = padded_shape(deltas[0])
-        factors = {}
-        for name, (N, K) in linear_shapes(model).items() if R else ():
-            nothing = torch.zeros(R, K), torch.zeros(N, R)
+        shapes = linear_shapes(model) if R else {}
+        factors = _factors({name: (len(deltas), R, K, N) for name, (N, K) in shapes.items()}, model.device, dtype)
+        for name, (a_BKR, b_BRN) in factors.items():
+            nothing = torch.zeros(R, a_BKR.shape[1]), torch.zeros(b_BRN.shape[2], R)
             pairs = [delta.factors.get(name, nothing) for delta in deltas]
-            a_BRK = torch.stack([F.pad(a_RK, (0, 0, 0, R - a_RK.shape[0])) for a_RK, _ in pairs])
-            b_BRN = torch.stack([F.pad(b_NR, (0, R - b_NR.shape[1])).t() for _, b_NR in pairs])
-            factors[name] = a_BRK.to(model.device, dtype).transpose(1, 2), b_BRN.to(model.device, dtype)
+            a_BKR.copy_(torch.stack([F.pad(a_RK, (0, 0, 0, R - len(a_RK))) for a_RK, _ in pairs]).transpose(1, 2))
+            b_BRN.copy_(torch.stack([F.pad(b_NR, (0, R - b_NR.shape[1])) for _, b_NR in pairs]).transpose(1, 2))
         ids_BE = torch.stack([F.pad(delta.ids_E, (0, E - len(delta.ids_E)), value=-1) for delta in deltas])
         rows_BEC = torch.stack([F.pad(delta.rows_EC, (0, 0, 0, E - len(delta.ids_E))) for delta in deltas])
         return cls(tuple(deltas), factors, ids_BE.to(model.device), rows_BEC.to(model.device, dtype))
@@ -92,24 +99,61 @@ class DeltaStack:
             factors = {name: (a_BKR[part], b_BRN[part]) for name, (a_BKR, b_BRN) in self.factors.items()}
             return DeltaStack(deltas, factors, self.ids_BE[part], self.rows_BEC[part])
         index = torch.tensor(rows, device=self.ids_BE.device)
-        # A keeps its layout: another one has other last bits.
-        factors = {
-            name: (a_BKR.transpose(1, 2)[index].transpose(1, 2), b_BRN[index])
+        shapes = {
+            name: (len(rows), b_BRN.shape[1], a_BKR.shape[1], b_BRN.shape[2])
             for name, (a_BKR, b_BRN) in self.factors.items()
         }
+        factors = _factors(shapes, self.rows_BEC.device, self.rows_BEC.dtype)
+        for name, (a_BKR, b_BRN) in factors.items():
+            old_BKR, old_BRN = self.factors[name]
+            torch.index_select(old_BKR.transpose(1, 2), 0, index, out=a_BKR.transpose(1, 2))
+            torch.index_select(old_BRN, 0, index, out=b_BRN)
         return DeltaStack(deltas, factors, self.ids_BE[index], self.rows_BEC[index])
 
-    def embed(self, x_MC: Tensor, ids_M: Tensor, row_M: Tensor) -> None:
+    def embed(self, x_MC: Tensor, ids_M: Tensor, row_M: Tensor | None = None) -> None:
         """Add the rows of embedded tokens, in place.
 
         Args:
             x_MC: the embedded tokens.
             ids_M: which ones.
-            row_M: whose.
+            row_M: whose; None means one of each row.
         """
-        at, which = (ids_M[:, None] == self.ids_BE[row_M]).nonzero(as_tuple=True)
-        if len(at):
-            x_MC.index_add_(0, at, self.rows_BEC[row_M[at], which])
+        ids_ME = self.ids_BE if row_M is None else self.ids_BE[row_M]
+        found_ME = ids_M[:, None] == ids_ME
+        if found_ME.any():
+            at, which = found_ME.nonzero(as_tuple=True)
+            x_MC.index_add_(0, at, self.rows_BEC[at if row_M is None else row_M[at], which])
+
+
+def _factors(
+    shapes: Mapping[str, tuple[int, int, int, int]], device: torch.device, dtype: torch.dtype
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return memory for factors, one after the other.
+
+    Args:
+        shapes: name of a weight -> B, R, K, N.
+        device: where.
+        dtype: of what type.
+    """
+    count = sum(B * R * (K + N) for B, R, K, N in shapes.values())
+    memory = _large(count, dtype) if device.type == "cpu" else torch.empty(count, device=device, dtype=dtype)
+    factors, start = {}, 0
+    for name, (B, R, K, N) in shapes.items():
+        middle, end = start + B * R * K, start + B * R * (K + N)
+        # A lies with its inputs last, whatever it is sliced to: another layout has other last bits.
+        factors[name] = memory[start:middle].view(B, R, K).transpose(1, 2), memory[middle:end].view(B, R, N)
+        start = end
+    return factors
+
+
+def _large(count: int, dtype: torch.dtype) -> Tensor:
+    """Return memory in huge pages where the system has such: in small ones their table costs as much as reading."""
+    size = count * dtype.itemsize
+    if size < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count, dtype=dtype)
+    memory = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype, count=count)
 
 
 class Deltas(Protocol):
@@ -135,18 +179,19 @@ class _Run:
     def __len__(self) -> int:
         return len(self.stack.ids_BE)
 
-    @cached_property
-    def part(self) -> slice:
-        return slice(self.first, self.first + len(self))
+    def of(self, x_MX: Tensor) -> Tensor:
+        """Return its rows of all; the whole is cheaper than a part."""
+        count = len(self)
+        return x_MX if len(x_MX) == count else x_MX[self.first : self.first + count]
 
     @cached_property
-    def rows(self) -> Tensor:
-        return torch.arange(len(self), device=self.stack.ids_BE.device)
-
-    @cached_property
-    def small(self) -> Tensor:
-        (_, b_BRN), *_ = self.stack.factors.values()
-        return b_BRN.new_empty(len(self), 1, b_BRN.shape[1])
+    def factors(self) -> dict[str, tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]]:
+        """Name of a weight -> A, B, memory for A x, and what is fetched before."""
+        found = {}
+        for name, (a_BKR, b_BRN) in self.stack.factors.items():
+            small_B1R = b_BRN.new_empty(len(self), 1, b_BRN.shape[1])
+            found[name] = a_BKR, b_BRN, small_B1R, _fetched(a_BKR, b_BRN)
+        return found
 
 
 class RowDeltas:
@@ -188,14 +233,16 @@ class RowDeltas:
     def embed(self, x_MC: Tensor, ids_M: Tensor) -> None:
         """Add to embedded tokens."""
         for run in self._with_tokens:
-            run.stack.embed(x_MC[run.part], ids_M[run.part], run.rows)
+            run.stack.embed(run.of(x_MC), run.of(ids_M))
 
     def add(self, name: str, x_MK: Tensor, y_MN: Tensor) -> None:
         """Add to the product of x with the weight of this name."""
         for run in self._with_rank:
-            a_BKR, b_BRN = run.stack.factors[name]
-            small_B1R, y_B1N = run.small, y_MN[run.part, None]
-            torch.bmm(x_MK[run.part, None].to(a_BKR.dtype), a_BKR, out=small_B1R)
+            a_BKR, b_BRN, small_B1R, fetched = run.factors[name]
+            x_B1K, y_B1N = run.of(x_MK).unsqueeze(1), run.of(y_MN).unsqueeze(1)
+            for factor in fetched:
+                factor.sum()
+            torch.bmm(x_B1K if x_B1K.dtype == a_BKR.dtype else x_B1K.to(a_BKR.dtype), a_BKR, out=small_B1R)
             if y_B1N.dtype == b_BRN.dtype:
                 y_B1N.baddbmm_(small_B1R, b_BRN)
             else:
@@ -204,8 +251,19 @@ class RowDeltas:
     def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
         """Add to the product of x with the embedding."""
         for run in self._with_tokens:
-            added_B1E = torch.bmm(x_MC[run.part, None], run.stack.rows_BEC.transpose(1, 2))
-            logits_MV[run.part].scatter_add_(1, run.stack.columns, added_B1E[:, 0])
+            added_B1E = torch.bmm(run.of(x_MC).unsqueeze(1), run.stack.rows_BEC.transpose(1, 2))
+            run.of(logits_MV).scatter_add_(1, run.stack.columns, added_B1E[:, 0])
+
+
+def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
+    """Return what is read once before it is multiplied: factors so large that the cache will not hold them.
+
+    torch.bmm waits for the memory at each of its products; a pass over all of them reads ahead. On an EPYC core that
+    others shared, 64 deltas of rank 8 cost half as much with it and huge pages (2026-11-29).
+    """
+    if a_BKR.device.type != "cpu":
+        return ()
+    return [factor for factor in (a_BKR.transpose(1, 2), b_BRN) if factor.numel() >= FETCH_FROM]
 
 
 class PromptDeltas:
@@ -231,8 +289,11 @@ class PromptDeltas:
         """Add to the product of x with the weight of this name."""
         if self._stack.factors:
             a_BKR, b_BRN = self._stack.factors[name]
-            x_BTK = x_MK.index_select(0, self._padded).view(self._prompts, -1, x_MK.shape[1])
-            added_BTN = torch.bmm(torch.bmm(x_BTK.to(a_BKR.dtype), a_BKR), b_BRN)
+            for factor in _fetched(a_BKR, b_BRN):
+                factor.sum()
+            x_BTK = x_MK.index_select(0, self._padded).view(self._prompts, -1, x_MK.shape[1]).to(a_BKR.dtype)
+            # (A x^T)^T is quicker, but with two threads its bits depend on how many prompts there are.
+            added_BTN = torch.bmm(torch.bmm(x_BTK, a_BKR), b_BRN)
             y_MN.add_(added_BTN.flatten(0, 1).index_select(0, self._packed))
 
     def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ulm.decode.constraint import Constraint, Matcher, mask_logits
 from ulm.decode.deltas import RowDeltas, padded_shape
+from ulm.decode.inline import Ask, Inline, answered
 from ulm.decode.prompts import join_read, read_prompts
 from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.delta import Delta
@@ -55,6 +56,8 @@ class GenerationRequest:
             prompts of ids, of which it must leave one; with a long-term memory, or where a prompt is longer than the
             window, all is read. As the prompt does, it decides the result to the last bit.
         delta: what the writer of this text has learned beside the model; None reads and writes with the model alone.
+        inline: answers what is being written where it ends with one of `inline_marks`; what it says is appended, counts
+            for `max_new_tokens`, and is read before the text goes on. Not with a constraint.
     """
 
     prompt: str | tuple[int, ...]
@@ -68,12 +71,15 @@ class GenerationRequest:
     facts: ExactIndex | None = None
     opening: int = 0
     delta: Delta | None = None
+    inline: Ask | None = None
+    inline_marks: tuple[str, ...] = ("=",)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
     """What was generated. `generated_tokens` counts every sampled token, the stop included.
 
+    `inlined` are the spans of the text, in characters, that inline answers appended, in `inlined_tokens` tokens.
     `memory` is what the long-term memory holds after prompt and answer, the last token not read; None without one.
     """
 
@@ -82,6 +88,8 @@ class GenerationResult:
     generated_tokens: int
     finish: Literal["stop", "end", "length"]
     memory: LTMState | None = None
+    inlined: tuple[tuple[int, int], ...] = ()
+    inlined_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -95,6 +103,12 @@ class _Row:
     finish: Literal["stop", "end", "length"] | None = None
     memory: LTMState | None = None
     delta: Delta | None = None
+    inline: Inline | None = None
+
+    def result(self) -> GenerationResult:
+        spans, tokens = (tuple(self.inline.spans), self.inline.tokens) if self.inline else ((), 0)
+        sampled = len(self.produced) - tokens
+        return GenerationResult(self.text, len(self.ids), sampled, self.finish or "length", self.memory, spans, tokens)
 
 
 def sample(logits_BV: Tensor, uniforms_B: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -194,19 +208,16 @@ class Engine:
                 request.max_new_tokens, dtype=np.float32
             )
             matcher = request.constraint.matcher() if request.constraint else None
-            learned = any(padded_shape(request.delta))  # a delta that changes nothing is none
-            if learned and self._compiled is not None:
-                raise ValueError("decoding with a delta cannot be compiled; leave compile off")
-            rows.append(
-                _Row(
-                    request,
-                    ids or [self.tokenizer.eot_id],
-                    uniforms,
-                    [],
-                    matcher,
-                    delta=request.delta if learned else None,
-                )
-            )
+            row = _Row(request, ids or [self.tokenizer.eot_id], uniforms, [], matcher)
+            if any(padded_shape(request.delta)):  # a delta that changes nothing is none
+                if self._compiled is not None:
+                    raise ValueError("decoding with a delta cannot be compiled; leave compile off")
+                row.delta = request.delta
+            if request.inline is not None:
+                if matcher is not None:
+                    raise ValueError("inline answers cannot be kept to a constraint; leave one of them out")
+                row.inline = Inline(request.inline, request.inline_marks, self.tokenizer.encode)
+            rows.append(row)
         groups: dict[tuple[int, float, float], list[_Row]] = {}
         for row in rows:
             slots = FEWEST_SLOTS
@@ -218,10 +229,7 @@ class Engine:
             members.sort(key=lambda row: padded_shape(row.delta), reverse=True)  # in few runs, those without one last
             for start in range(0, len(members), self.max_batch):
                 self._decode(members[start : start + self.max_batch], slots, temperature, top_p, deadline_s)
-        return [
-            GenerationResult(row.text, len(row.ids), len(row.produced), row.finish or "length", row.memory)
-            for row in rows
-        ]
+        return [row.result() for row in rows]
 
     @torch.inference_mode()
     def _decode(self, rows: list[_Row], slots: int, temperature: float, top_p: float, deadline_s: float | None) -> None:
@@ -235,6 +243,7 @@ class Engine:
         uniforms_BN = torch.from_numpy(uniforms).to(self.model.device)
         constrained = any(row.request.constraint for row in rows)
         remembering = any(row.request.facts for row in rows)
+        answering = any(row.inline for row in rows)
         for step in range(steps):
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise TimeoutError("decoding passed its deadline")
@@ -243,6 +252,8 @@ class Engine:
             if constrained:
                 logits = mask_logits(logits, [row.matcher if row.finish is None else None for row in live])
             chosen_B = sample(logits, uniforms_BN[:, step], temperature, top_p)
+            if answering:
+                chosen_B = answered(chosen_B, [None if row.finish else row.inline for row in live])
             open_rows: list[int] = []
             ended: list[int] = []
             for i, (row, token) in enumerate(zip(live, chosen_B.tolist(), strict=False)):
@@ -334,13 +345,7 @@ class Engine:
 
     def _with(self, delta: Delta | None) -> Decoder:
         """Return a model that has the delta in its weights; it reads what the inner loop cannot."""
-        if delta is None:
-            return self.model
-        delta.refuse_other(self.model)
-        with torch.device("meta"):
-            model = Decoder(self.model.config)
-        model.load_state_dict(delta.merged(self.model), assign=True)
-        return model.eval()
+        return delta.applied(self.model) if delta else self.model
 
     def _read_long(self, rows: list[_Row], slots: int) -> tuple[KVCache, Tensor]:
         """Read prompts of about one length, more than the ring holds; return cache and logits of each row."""
@@ -362,6 +367,11 @@ class Engine:
         return cache, logits_BV[: len(rows)].to(self._lean.dtype)
 
     def _accept(self, row: _Row, token: int) -> None:
+        self._append(row, token)
+        if row.inline is not None:
+            row.inline.appended(row.text, row.finish is None)
+
+    def _append(self, row: _Row, token: int) -> None:
         row.produced.append(token)
         if token == self.tokenizer.eot_id:
             row.finish = "end"

@@ -93,11 +93,13 @@ def from_llama(
     config = _import_config(source.config, window)
     theirs: dict[str, Tensor] = source.state_dict()
     model = Decoder(config).to(source.device, source.dtype)
-    model.load_state_dict({name: torch.cat([theirs[part] for part in parts]) for name, parts in _parts(config).items()})
+    model.load_state_dict(
+        {name: torch.cat([theirs[part] for part in parts]) for name, parts in parts_of(config).items()}
+    )
     return model.eval(), tokenizer
 
 
-def _parts(config: ModelConfig) -> dict[str, list[str]]:
+def parts_of(config: ModelConfig) -> dict[str, list[str]]:
     """Return the names in transformers of what each tensor of a `Decoder` consists of."""
     parts = {"embed.weight": ["model.embed_tokens.weight"], "norm": ["model.norm.weight"]}
     if not config.tie_embeddings:
@@ -148,7 +150,7 @@ def _exported(kind: Any, model: Decoder, tokenizer: Tokenizer | None, **fields: 
         parameter.data = parameter.data.to(model.dtype)
     theirs: dict[str, Tensor] = other_model.state_dict()
     ours = model.state_dict()
-    for name, parts in _parts(c).items():
+    for name, parts in parts_of(c).items():
         theirs |= zip(parts, ours[name].split([len(theirs[part]) for part in parts]), strict=True)
     if c.tie_embeddings:
         theirs["lm_head.weight"] = ours["embed.weight"]

@@ -137,6 +137,9 @@ class NumbersOptions(PuzzleOptions):
     """Options by agent, with `own_tasks`: agent i takes entry i modulo their number, such as `{target: 24}` or `{low:
     14, high: 20}`, over the options above. Empty: all draw alike."""
 
+    rotate: bool = False
+    """Whether `regimes` go round from episode to episode, so that every agent meets all of them."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.file is not None and self.target is None and self.target_column is None:

@@ -147,7 +147,7 @@ class NumbersWorld(ExpressionWorld):
             self._file = tuple(puzzle for puzzle in self._file if o.is_wanted(puzzle.tiles, puzzle.target))
             if not self._file:
                 raise WorldError(f"{o.file}: no puzzle of split {o.split!r} with fold {list(o.fold)}")
-        self._drawn_from = [o.of_agent(index) for index in range(num_agents)]
+        self._drawn_from = [o.of_agent(index) for index in range(max(num_agents, len(o.regimes)))]
 
     @property
     def puzzle(self) -> Puzzle:
@@ -172,7 +172,8 @@ class NumbersWorld(ExpressionWorld):
                 self.puzzles[agent] = self._file[row % len(self._file)]
             else:
                 place = derive_seed(seed, "own task", index) if own else seed
-                self.puzzles[agent] = draw_puzzle(self._drawn_from[index], random.Random(place))  # noqa: S311 - not for secrets
+                regime = (index + episode * self.options.rotate) % len(self._drawn_from)
+                self.puzzles[agent] = draw_puzzle(self._drawn_from[regime], random.Random(place))  # noqa: S311 - not for secrets
         self.best: dict[str, str] = {}
         self.hits: dict[str, str] = {}
 

@@ -15,14 +15,14 @@ WORLDS = [world_class(name) for name in available() if world_class(name).__modul
 
 
 def names_of_worlds() -> list[str]:
-    """Ids, modules, classes and tasks, and words of folders that mean nothing else (`echo` and `graph` do)."""
+    """Ids, modules, classes and tasks, and words of folders that mean nothing else (`echo` and `signal` do)."""
     names = {world.id for world in WORLDS} | {world.__name__ for world in WORLDS}
     folders = {world.__module__.split(".")[1] for world in WORLDS}
     names |= {f"worlds.{folder}" for folder in folders} | {f"worlds/{folder}" for folder in folders}
     for world in WORLDS:
         lessons = load_lessons(world.id)
         names |= set(lessons.tasks) if lessons else set()
-    names |= folders - {"echo", "facts", "graph", "numbers"}
+    names |= folders - {"echo", "facts", "graph", "numbers", "score", "signal"}
     return sorted(names | {name.replace("_", "-") for name in names} | {name.replace("_", " ") for name in names})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -263,6 +264,7 @@ RULES = {
     "'relabel.0': input should be a valid array, got 'up'": _with(relabel=staticmethod(lambda *_: ["up"])),
     "'inline': input should be a valid string, got 21": _with(inline=staticmethod(lambda *_: 21)),
     "holds_out raised KeyError": _with(holds_out=classmethod(lambda cls, options, observation: {}[observation])),
+    "measures returned inf in 'luck'": _with(measures=staticmethod(lambda turns: {"luck": math.inf})),
     "relabel or inline differ": _with(inline=staticmethod(lambda *_: str(_memory.random()))),
     "'goal': not one line of text, got": _with(goal=lambda self: "two\nlines"),
     "'render': input should be a valid string, got 3": _with(render=lambda self: 3),

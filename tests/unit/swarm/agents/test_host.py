@@ -19,6 +19,7 @@ from swarm.errors import SwarmError
 from swarm.messages import ActReply, ActRequest, DirectReply, DirectRequest
 from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
 from ulm.tokenizer import Tokenizer
+from worlds.echo.world import EchoWorld
 
 Answer = Callable[[GenerationRequest], Any]
 
@@ -93,6 +94,55 @@ def test_a_model_that_loses_answers_is_a_fault_of_each_request(make_host: MakeHo
     replies = host.act([request("a0"), request("a1")])
     assert [reply.key[2] for reply in replies] == ["a0", "a1"]
     assert all(reply.fault and "model raised" in reply.fault for reply in replies)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, inline: Callable[[str, str], Any], answer: Answer) -> Host:
+    """Return a host whose world answers inline."""
+    monkeypatch.setattr(EchoWorld, "inline", staticmethod(inline))
+    monkeypatch.setattr(Host, "_engine", lambda self, path, parts: FakeEngine(answer))
+    one = spec()
+    agents = one.config.agents.model_copy(update={"inline": True})
+    one = dataclasses.replace(one, config=one.config.model_copy(update={"agents": agents}))
+    return Host(one, {"somewhere": SharedModel({}, "", 0, 1, {})})
+
+
+def test_the_world_answers_inline_what_each_agent_writes_of_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(r: GenerationRequest) -> GenerationResult:
+        assert r.inline is not None
+        said = r.inline("3*7=") or ""
+        return GenerationResult(f"3*7={said}", 3, 4, "stop", inlined=((4, 4 + len(said)),), inlined_tokens=2)
+
+    host = answering(monkeypatch, lambda observation, text: f"{observation}:{text}", answer)
+    asked = [dataclasses.replace(request(f"a{i}"), observation=f"room {i}") for i in range(2)]
+    replies = host.act(asked)
+    assert [(reply.text, reply.inlined) for reply in replies] == [
+        ("3*7=room 0:3*7=", ((4, 15),)),
+        ("3*7=room 1:3*7=", ((4, 15),)),
+    ]
+    assert [(reply.prompt_tokens, reply.generated_tokens) for reply in replies] == [(5, 4), (5, 4)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"), [(1 / 2, "AttributeError"), (KeyError("no"), "KeyError: 'no'"), ("x" * 2000, "1000 bytes")]
+)
+def test_a_world_that_answers_nonsense_inline_is_a_fault_of_that_agent(
+    monkeypatch: pytest.MonkeyPatch, bad: Any, told: str
+) -> None:
+    def inline(observation: str, text: str) -> Any:
+        if observation != "bad":
+            return "21"
+        if isinstance(bad, Exception):
+            raise bad
+        return bad
+
+    host = answering(monkeypatch, inline, lambda r: result(f"3*7={r.inline and r.inline('3*7=')}"))
+    asked = [dataclasses.replace(request(f"a{i}"), observation=seen) for i, seen in enumerate(("good", "bad"))]
+    good, poor = host.act(asked)
+    assert (good.text, good.fault) == ("3*7=21", None)
+    assert (poor.text, poor.inlined, poor.tokens) == ("", (), 5)
+    assert poor.fault is not None
+    assert poor.fault.startswith("the world's inline answer failed: ")
+    assert told in poor.fault
 
 
 @pytest.mark.parametrize("garbage", [None, 7, b"bytes", "x" * (MAX_ACTION_CHARACTERS + 1), "lone \ud800 surrogate"])

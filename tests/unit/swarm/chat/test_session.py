@@ -9,7 +9,7 @@ import pytest
 from swarm.agents.delta import delta_path
 from swarm.chat import lesson
 from swarm.chat.session import CHAT_NAME, Chat, Told, model_of
-from swarm.config.learning import TestSettings
+from swarm.config import learning
 from swarm.errors import SwarmError
 from swarm.record.change import Change
 from swarm.record.journal import read_records
@@ -117,13 +117,14 @@ def test_a_bad_mark_adds_no_target_and_bars_the_answer_from_imitation():
 
 def test_a_good_answer_of_the_base_keeps_its_request_to_the_base(open_chat):
     chat = open_chat()
-    teach(chat, "hello", "made of tiles")
-    assert chat.by("hello, you") == "delta"
-    chat.mark(chat.ask("hello, you two")["exchange"], "-")
-    assert chat.told.kept() == []
-    Told.fold(chat.told, {**chat.exchange(2), "mark": "+", "by": "base"})
-    assert chat.told.kept() == ["hello, you two"]
-    assert chat.by("hello, you two") == "base"
+    near = "target 123 of half the tiles"
+    chat.ask(near)
+    teach(chat, "target 122 of half the tiles", "made of tiles")
+    assert chat.by(near) == "delta"
+    chat.mark(1, "-")
+    assert chat.by(near) == "delta"
+    chat.mark(1, "+")
+    assert chat.by(near) == "base"
 
 
 def test_a_chat_that_was_killed_before_it_learned_learns_when_it_is_opened_again(open_chat):
@@ -139,7 +140,7 @@ def test_a_chat_that_was_killed_before_it_learned_learns_when_it_is_opened_again
 
 
 def test_a_step_that_fails_its_test_is_on_record_and_changes_nothing(open_chat, monkeypatch):
-    strict = lesson.SETTINGS.model_copy(update={"test": TestSettings(drop=0.05, kl=1e-9, tasks=0.0)})
+    strict = lesson.SETTINGS.model_copy(update={"test": learning.TestSettings(drop=0.05, kl=1e-9, tasks=0.0)})
     monkeypatch.setattr(lesson, "SETTINGS", strict)
     chat = open_chat()
     change = teach(chat, "hello", "made of tiles")

@@ -28,12 +28,14 @@ def test_a_better_answer_is_learned_and_told_in_a_line(open_chat):
 
 
 def test_marks_undo_forget_and_history_are_answered(open_chat):
-    shown = talk(open_chat(), "hello", "-", "target 3", "= half", "/undo", "/forget 2", "/history", "/quit", "never")
+    shown = talk(
+        open_chat(), "hello", "-", "target 3", "= half", "/undo", "/forget 2", "/history", "/quit", "nevermore"
+    )
     assert "1 is bad: it is never imitated; `= TEXT` says what would be better" in shown
     assert "taken back: what was learned from exchange 2; nothing is learned from it any more" in shown
     assert "2 is forgotten: nothing was learned from it" in shown
     assert any(line.endswith("= half  (nothing is learned from it)") for line in shown)
-    assert "never" not in "".join(shown)
+    assert "nevermore" not in "".join(shown)
 
 
 def test_a_mistake_is_a_line_and_the_talk_goes_on(open_chat):

@@ -14,7 +14,7 @@ from swarm.config.load import load_experiment, load_yaml_model
 from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
 from worlds.numbers.world import NumbersWorld
-from worlds.protocol import WorldOptions
+from worlds.protocol import World, WorldOptions
 
 GOOD = """\
 name: demo
@@ -106,6 +106,28 @@ def test_misspelt_required_key_is_not_also_reported_as_missing(yaml_file):
 def test_all_mistakes_are_listed_in_file_order(yaml_file):
     text = GOOD.replace("seed: 5", "seed: -1").replace("count: 2", "count: 0") + "budget:\n  tokens: 0\n"
     assert [line.split(": ")[0] for line in lines_of(yaml_file(text))] == ["x.yaml:2", "x.yaml:7", "x.yaml:9"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "expected"),
+    [
+        ("{kind: echo}", "", "inline answers need engine 'ulm'"),
+        ("{kind: ulm, model: smollm2-135m, prompt: chat}", "", "inline answers need engine 'ulm'"),
+        ("{kind: ulm, model: x}", "  constrained: true\n", "cannot be kept to a pattern"),
+        ("{kind: ulm, model: x}", "", "numbers-v0 answers nothing inline"),
+    ],
+)
+def test_inline_answers_that_nobody_gives_are_refused(yaml_file, monkeypatch, engine, more, expected):
+    monkeypatch.setattr(NumbersWorld, "inline", World.inline)  # whatever it may come to answer
+    assert expected in "\n".join(lines_of(yaml_file(GOOD.replace("{kind: echo}", engine) + "  inline: true\n" + more)))
+
+
+def test_a_contained_world_cannot_answer_inline(yaml_file, monkeypatch):
+    monkeypatch.setattr(NumbersWorld, "inline", staticmethod(lambda observation, text: None))
+    text = GOOD.replace("{kind: echo}", "{kind: ulm, model: x}") + "  inline: true\n"
+    assert load_experiment(yaml_file(text)).agents.inline
+    (line,) = lines_of(yaml_file(text.replace("  id: numbers-v0", "  id: numbers-v0\n  contained: true")))
+    assert "hosts import what answers inline" in line
 
 
 def test_long_list_of_mistakes_is_cut_after_ten(yaml_file):

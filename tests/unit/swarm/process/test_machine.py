@@ -187,3 +187,10 @@ def test_libraries_take_no_more_threads_than_may_run(
     monkeypatch.setattr(os, "environ", dict(os.environ))
     machine.limit_threads()
     assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Abacus  9000\nmodel name\t: another\n")
+    assert machine.cpu_model(tmp_path) == "Abacus 9000"
+    assert machine.cpu_model(tmp_path / "none")

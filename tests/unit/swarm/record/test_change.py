@@ -18,11 +18,12 @@ FULL = Change(
     "learn",
     "0f",
     "1e",
-    {"records": [4, 7, 12], "digest": "aa"},
+    {"records": [4, 12], "digest": "aa", "counts": {"right": 3}},
     {"rank": 4, "lr": 0.001},
     17,
     {"tokens": 300},
-    {"before": 0.5, "after": 0.49, "limit": 0.02},
+    ({"name": "probe", "before": 0.5, "after": 0.4, "limit": 0.02, "n": 200, "passed": False},),
+    "failed: probe",
     accepted=False,
 )
 
@@ -39,7 +40,7 @@ def test_a_change_comes_back_from_the_journal_as_it_was(tmp_path: Path, change: 
 
 @pytest.mark.parametrize(
     "damage",
-    [{"cause": "whim"}, {"evidence": None}, {"evidence": {"digest": ""}}, {"test": {"before": 1}}, {"test": 3}],
+    [{"cause": "whim"}, {"evidence": None}, {"evidence": {"digest": ""}}, {"tests": [{"before": 1}]}, {"tests": 3}],
 )
 def test_a_record_that_is_no_change_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(damage))):
@@ -50,5 +51,5 @@ def test_a_record_that_is_no_change_is_refused(damage: dict[str, Any]) -> None:
 def test_a_change_has_all_its_fields(missing: str) -> None:
     body: dict[str, Any] = {**FULL.as_record()}
     del body[missing]
-    with pytest.raises(ValueError, match=missing if missing != "kind" else "discriminator"):
+    with pytest.raises(ValueError, match="discriminator" if missing == "kind" else missing):
         check_record(body)

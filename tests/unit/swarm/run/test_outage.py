@@ -14,7 +14,7 @@ from fakes.scripted_run import KilledError
 from swarm.backends.protocol import TextRequest, TextResult
 from swarm.compare.runs import compare_arms
 from swarm.config.experiment import CompareConfig, ExperimentConfig, FaultsConfig
-from swarm.errors import Outage, WorkFailedError
+from swarm.errors import Outage, SwarmError, WorkFailedError
 from swarm.record.journal import JournalWriter, read_records
 from swarm.run.runner import RunOutcome, resume_run, start_run
 from swarm.view.replay import replay_run
@@ -199,3 +199,22 @@ def test_thoughts_are_on_record_where_that_is_asked_for(till: Till, made: Any, t
         entries = [entry for tick in ticks for entry in (tick["coordinator"], *tick["agents"]) if entry]
         assert {entry.get("thoughts") for entry in entries} == {"hm" if keep else None}
         assert replay_run(run_dir, check=True).finished
+
+
+def test_an_endpoint_that_is_down_at_the_start_is_a_mistake_and_at_resuming_an_outage(
+    till: Till, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till.before = away_at(10)
+    with pytest.raises(Outage):
+        start_run(*made, tmp_path / "run")
+
+    def down(*_: object) -> None:
+        raise Outage("no endpoint at x")
+
+    monkeypatch.setattr("swarm.run.runner.load_models", down)
+    with pytest.raises(Outage, match="no endpoint"):
+        resume_run(tmp_path / "run")
+    with pytest.raises(SwarmError, match="no endpoint") as caught:
+        start_run(*made, tmp_path / "new")
+    assert not isinstance(caught.value, Outage)
+    assert not (tmp_path / "new").exists()

@@ -164,6 +164,40 @@ def test_a_model_that_raises_is_a_fault_and_the_run_goes_on(
     assert replay_run(run_dir, check=True).finished  # it recounts the faults
 
 
+def test_what_the_world_answers_inline_is_charged_and_on_record(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ActRequest] = []
+
+    def act(request: ActRequest) -> ActReply:
+        seen.append(request)
+        spans = ((4, 6),) if request.key[2] == "a1" else ()
+        return ActReply(request.key, "3*7=21", 8, 4, inlined=spans)
+
+    scripted(monkeypatch, act)
+    run_dir = run(experiment, tmp_path, episodes=1, agents={"inline": True}, budget={"ticks": 3, "tokens": None})
+    assert all(request.observation and request.prompt.startswith(request.observation) for request in seen)
+    entries = [entry for record in ticks(run_dir) for entry in record["agents"]]
+    assert [entry.get("inlined") for entry in entries if entry["agent"] == "a1"] == [[(4, 6)]] * 3
+    assert not any("inlined" in entry for entry in entries if entry["agent"] != "a1")
+    assert ticks(run_dir)[-1]["spent"]["tokens"] >= 12 * len(entries)
+    assert replay_run(run_dir, check=True).finished
+
+
+def test_a_world_sees_nothing_of_inline_answers_that_nobody_asked_for(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ActRequest] = []
+
+    def act(request: ActRequest) -> ActReply:
+        seen.append(request)
+        return ActReply(request.key, "1", 5, 5)
+
+    scripted(monkeypatch, act)
+    run(experiment, tmp_path, episodes=1, budget={"ticks": 2, "tokens": None})
+    assert {request.observation for request in seen} == {None}
+
+
 def test_too_many_faults_stop_the_run_with_a_non_zero_exit(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.view.plots import plot_puzzles, plot_token_parts
+from swarm.view.plots import plot_learning, plot_puzzles, plot_token_parts
 
 
 def puzzles(*tokens: int, solved: tuple[int, ...] = ()) -> list[dict[str, Any]]:
@@ -43,3 +43,38 @@ def test_every_part_has_a_bar_with_its_tokens_and_share() -> None:
 def test_a_run_that_used_no_tokens_still_has_its_figure() -> None:
     (axes,) = plot_token_parts({}).axes
     assert not axes.patches
+
+
+def a_round(number: int, solved: int, probe: float | None, **counts: int) -> dict[str, Any]:
+    rate = {"estimate": solved / 10, "low": solved / 20, "high": 0.9}
+    steps = {"accepted": 0, "rejected": 0, "nothing": 0, **counts}
+    return {"round": number, "solve_rate": rate, "reward": solved / 10, "probe": probe, **steps}
+
+
+def test_a_learning_curve_has_each_round_the_exam_and_the_probe_under_its_limit() -> None:
+    rounds = [a_round(1, 1, 0.96, accepted=2), a_round(2, 3, None, rejected=1), a_round(3, 5, 0.95, nothing=1)]
+    exam = {"solve_rate": {"estimate": 0.6, "low": 0.5, "high": 0.7}}
+    upper, lower = plot_learning(
+        {"rounds": rounds, "exam": exam, "probe": {"first": 0.964, "drop": 0.02, "n": 200}}
+    ).axes
+    lines = {line.get_label(): line for line in upper.get_lines()}
+    solved = next(found for found in upper.containers if found.get_label() == "solved")
+    assert solved[0].get_xydata().tolist() == [[1, 0.1], [2, 0.3], [3, 0.5]]
+    told = {
+        "reward",
+        "solved",
+        "solved in the exam",
+        "2 steps accepted",
+        "1 steps rejected",
+        "1 steps with nothing to learn",
+    }
+    assert set(legend(upper)) == told
+    assert list(lines["1 steps rejected"].get_xdata()) == [2]
+    curve, first, least = lower.get_lines()
+    assert curve.get_xydata().tolist() == [[1, 0.96], [3, 0.95]]
+    assert [first.get_ydata()[0], round(least.get_ydata()[0], 3)] == [0.964, 0.944]
+
+
+def test_a_run_without_probe_and_exam_has_one_panel() -> None:
+    (axes,) = plot_learning({"rounds": [a_round(1, 1, None, nothing=1)], "exam": None, "probe": None}).axes
+    assert axes.get_xlabel() == "round"

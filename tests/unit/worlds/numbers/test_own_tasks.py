@@ -10,6 +10,7 @@ import pytest
 from worlds import make, world_class
 from worlds.checked import holds_out
 from worlds.numbers import solver
+from worlds.numbers.arithmetic import parse
 from worlds.numbers.puzzles import Puzzle, is_held_out
 from worlds.protocol import WorldError
 
@@ -28,11 +29,25 @@ def _relabelled(action):
 
 
 @pytest.mark.parametrize(
-    ("action", "target"), [("1+3+4+6", 14), ("6/(1-3/4)", 24), ("(3-1)*4*6", 48), ("4-3-1*1*0", None)]
+    ("action", "target", "answer"),
+    [
+        ("1+3+4+6", 14, "4+3+1+6"),
+        ("6/(1-3/4)", 24, "6/(1-3/4)"),
+        ("(3-1)*4*6", 48, "4*(3-1)*6"),
+        (" 6*4 +(3-1)", 26, "6*4+3-1"),
+    ],
 )
-def test_a_legal_attempt_is_right_for_the_target_that_it_made(action, target):
-    pairs = [] if target is None else [(f"tiles 1 3 4 6 target {target}", action)]
-    assert _relabelled(action) == pairs
+def test_a_legal_attempt_is_right_for_the_target_that_it_made_in_one_form(action, target, answer):
+    assert _relabelled(action) == [(f"tiles 1 3 4 6 target {target}", answer)]
+
+
+def test_a_form_has_the_value_and_the_numbers_of_its_expression():
+    rng = random.Random(3)
+    for _ in range(300):
+        text = solver.random_expression([rng.randint(0, 13) for _ in range(rng.randint(1, 5))], rng)
+        form = solver.canonical(text)
+        assert parse(form).value() == parse(text).value()
+        assert sorted(parse(form).literals) == sorted(parse(text).literals)
 
 
 @pytest.mark.parametrize("action", ["6*4", "1*3/4+6", "1-3-4-6", "", "6/(4-3-1)", "24"])
@@ -137,6 +152,16 @@ def test_every_agent_plays_its_own_puzzle_of_its_regime():
                 case 3:
                     assert len(puzzle.tiles) == 5
         assert len({puzzle.text() for puzzle in world.puzzles.values()}) == 8
+
+
+def test_regimes_that_rotate_are_met_by_every_agent():
+    world = make("numbers-v0", 2, {"own_tasks": True, "rotate": True, "regimes": REGIMES[:3]})
+    met = {agent: set() for agent in world.possible_agents}
+    for episode in range(3):
+        world.reset(5, {"episode": episode})
+        for agent, puzzle in world.puzzles.items():
+            met[agent].add("24" if puzzle.target == 24 else "large" if min(puzzle.tiles) >= 14 else "far")
+    assert met == {"a0": {"24", "far", "large"}, "a1": {"24", "far", "large"}}
 
 
 def test_the_puzzle_of_an_agent_does_not_depend_on_how_many_others_there_are():

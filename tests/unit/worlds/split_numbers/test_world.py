@@ -338,7 +338,7 @@ def test_an_attempt_that_follows_no_directive_teaches_nothing(action, feedback, 
 
 def test_who_sees_all_tiles_learns_the_puzzle_that_it_solved():
     info = Info(feedback="= 15", valid=True)
-    assert SplitNumbersWorld.relabel("tiles 2 4 9 target 154", "2+4+9", info) == [("tiles 2 4 9 target 15", "2+4+9")]
+    assert SplitNumbersWorld.relabel("tiles 2 4 9 target 154", "2+4+9", info) == [("tiles 2 4 9 target 15", "9+4+2")]
 
 
 def test_a_hit_under_a_directive_gives_itself(world):

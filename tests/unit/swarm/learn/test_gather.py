@@ -1,0 +1,165 @@
+"""What is learned from: right attempts, relabelled ones, weighed ones; and what never is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.learning import learning_config, write_base
+
+from swarm.config.learning import LearningConfig
+from swarm.learn.gather import Attempt, Gatherer, Pool, weighed
+from swarm.learn.samples import Sample, Samples, draw, shares
+from swarm.run.experience import Call
+
+Make = Callable[..., Gatherer]
+SEEN = "tiles 1 3 target 4"
+
+
+@pytest.fixture
+def gatherer(tmp_path: Path) -> Make:
+    base = write_base(tmp_path / "base")
+
+    def make(*, agents: int = 1, **learning: Any) -> Gatherer:
+        config = learning_config(base, count=agents, learning={"explore": None, "test": {"tasks": 0}} | learning)
+        return Gatherer(config, tmp_path, [f"a{index}" for index in range(agents)])
+
+    return make
+
+
+def call(answer: str, feedback: str, *, reward: float = 0.0, agent: str = "a0", **more: Any) -> Call:
+    place = {"episode": 0, "tick": 0} | {name: more.pop(name) for name in ("episode", "tick") if name in more}
+    return Call(
+        (place["episode"], place["tick"], agent),
+        "agent",
+        more.pop("prompt", SEEN + "\n"),
+        answer,
+        feedback,
+        reward,
+        observation=SEEN,
+        valid=not feedback.startswith("illegal"),
+        **more,
+    )
+
+
+def taken(gatherer: Gatherer, *calls: Call, puzzle: str = "f" * 64) -> Samples:
+    gatherer.add_round(0, {0: calls}, {0: puzzle})
+    return gatherer.pools["a0"].samples()
+
+
+def test_a_right_answer_is_imitated_in_the_words_of_its_prompt(gatherer: Make) -> None:
+    found = taken(gatherer(hindsight=0.0), call("1+3", "= 4", reward=1.0, prompt="heard it\n" + SEEN + "\n"))
+    assert found.kinds["own"] == [Sample("heard it\n" + SEEN + "\n", "1+3\n")]
+
+
+def test_a_miss_is_imitated_as_the_answer_to_another_goal(gatherer: Make) -> None:
+    found = taken(gatherer(), call("1*3", "= 3"), call("3-", "illegal: the expression ends too early"))
+    assert found.kinds["own"] == []
+    assert found.kinds["hindsight"] == [Sample("tiles 1 3 target 3\n", "3*1\n")]
+    assert (found.counts["attempts"], found.counts["legal"]) == (2, 1)
+
+
+def test_a_relabelled_attempt_that_is_a_puzzle_of_the_exam_is_dropped_and_counted(gatherer: Make) -> None:
+    made = gatherer(exam={"episodes": 30})
+    barred = sorted(made.barred)[0]
+    tiles, target = barred.split()[1:-2], barred.split()[-1]
+    attempt = Attempt(
+        "a0", (0, "a0", 0), "x", f"tiles {' '.join(tiles)} target 99", tiles[0], f"= {target}", True, 0, 0
+    )
+    made._imitate(made.pools["a0"], attempt)
+    assert made.pools["a0"].samples().kinds["hindsight"] == []
+    assert made.pools["a0"].counts["barred"] == 1
+
+
+def test_puzzles_that_are_kept_out_teach_nothing(gatherer: Make) -> None:
+    made = gatherer(test={"tasks": 0.5})
+    right = call("1+3", "= 4", reward=1.0)
+    assert taken(made, right, puzzle="0" * 64).kinds["own"] == []
+    assert len(taken(made, right, puzzle="f" * 64).kinds["own"]) == 1
+
+
+def test_the_shortest_right_answers_are_kept(gatherer: Make) -> None:
+    pool = Pool(LearningConfig(every=1, per_task=2))
+    for answer in ("(1+3)", "3+1", "1+3", "3+1"):
+        pool.add_right("p", answer)
+    assert pool.right["p"] == ["1+3", "3+1"]
+
+
+def test_each_agent_learns_from_its_own_unless_data_are_shared(gatherer: Make) -> None:
+    calls = [call("1+3", "= 4", reward=1.0), call("3+1", "= 4", reward=1.0, agent="a1")]
+    for settings, number in (({}, 1), ({"share": "data"}, 1)):
+        made = gatherer(agents=2, hindsight=0.0, **settings)
+        made.add_round(0, {0: calls}, {0: "f" * 64})
+        sizes = [len(made.pools[agent].samples().kinds["own"]) for agent in ("a0", "a1")]
+        assert sizes == ([1, 1] if not settings else [2, 2]), number
+
+
+def test_attempts_are_weighed_against_their_group_and_groups_without_variance_dropped() -> None:
+    def attempt(group: int, gain: float, answer: str) -> Attempt:
+        return Attempt("a0", (group, "a0", 0), "p\n", "p", answer, "", True, gain, gain)
+
+    found = weighed([attempt(0, 1.0, "a"), attempt(0, 0.0, "b"), attempt(1, 1.0, "c"), attempt(1, 1.0, "d")])
+    assert found == [Sample("p\n", "a\n", 0.5), Sample("p\n", "b\n", -0.5)]
+
+
+def test_what_follows_counts_for_an_earlier_action_and_the_team_shares(gatherer: Make) -> None:
+    made = gatherer(agents=2, method="grpo", group=2, hindsight=0.0, team_reward=0.5)
+    calls = [
+        call("1", "", agent="a0"),
+        call("2", "", agent="a1"),
+        call("3", "", agent="a0", tick=1, reward=1.0),
+        call("4", "", agent="a1", tick=1),
+    ]
+    gains = {(a.agent, a.answer): a.gain for a in made._attempts(0, calls)}
+    assert gains == {("a0", "1"): 0.75, ("a1", "2"): 0.25, ("a0", "3"): 0.75, ("a1", "4"): 0.25}
+
+
+def test_under_the_null_control_goals_are_permuted_among_legal_attempts(gatherer: Make) -> None:
+    calls = [call(f"{n}", f"= {n}", reward=float(n == 4)) for n in range(1, 9)]
+    plain, permuted = (taken(gatherer(control=control), *calls) for control in ("none", "permuted"))
+    assert plain.digest != permuted.digest
+    goals = [sorted(sample.prompt for sample in found.texts()) for found in (plain, permuted)]
+    assert goals[0] == goals[1]
+    assert {s.completion for s in permuted.texts()} <= {s.completion for s in plain.texts()}
+
+
+def test_random_attempts_cost_no_tokens_and_are_the_same_again(gatherer: Make) -> None:
+    settings = {"explore": {"attempts": 5, "puzzles": 3, "options": {"high": 3}}}
+    found = [taken(gatherer(**settings)) for _ in range(2)]
+    assert found[0].digest == found[1].digest
+    assert found[0].counts["explored"] == 15
+    assert found[0].kinds["hindsight"]
+
+
+def test_shares_of_kinds_that_are_missing_go_to_the_others() -> None:
+    settings = LearningConfig(every=1, hindsight=0.5, predict=0.25)
+    samples = Samples({"own": [Sample("a", "b")], "hindsight": [Sample("c", "d")], "predict": []})
+    assert shares(samples, settings) == {"hindsight": pytest.approx(2 / 3), "own": pytest.approx(1 / 3)}
+    assert draw(Samples({"own": []}), settings, 1) == []
+
+
+def test_batches_follow_from_the_seed() -> None:
+    settings = LearningConfig(every=1, steps=20, batch=10)
+    samples = Samples({"own": [Sample("p", f"{n}") for n in range(9)]})
+    assert draw(samples, settings, 5) == draw(samples, settings, 5) != draw(samples, settings, 6)
+
+
+def test_prompts_are_met_equally_often_and_relabelled_goals_as_often_as_they_come_up() -> None:
+    pool = Pool(LearningConfig(every=1))
+    for answer in ("1", "2", "3"):
+        pool.add_right("p", answer)
+    pool.add_right("q", "9")
+    for goal in "xyxx":
+        pool.add_relabelled(goal, "0")
+    found = pool.samples().kinds
+    assert [sample.prompt for sample in found["own"]] == ["p", "p", "p", "q", "q", "q"]
+    assert len({sample.completion for sample in found["own"]}) == 4
+    assert [sample.prompt for sample in found["hindsight"]] == list("xyxx")
+
+
+def test_weighed_attempts_come_once_per_pass() -> None:
+    settings = LearningConfig(every=2, group=2, method="grpo", steps=2, batch=3)
+    samples = Samples({"own": [Sample("p", f"{n}", float(n)) for n in range(6)]})
+    assert sorted(s.completion for batch in draw(samples, settings, 1) for s in batch) == list("012345")

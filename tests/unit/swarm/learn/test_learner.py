@@ -1,0 +1,115 @@
+"""Runs in which agents learn: what changes when, from what, and the same again after a kill anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.cuts import resume_from_cuts
+from fakes.learning import learned_run, learning_config, write_base
+from pydantic import ValidationError
+
+from swarm.record.journal import read_records
+from swarm.run.experience import experience
+
+NOTHING = "nothing to learn from: no attempt was right"
+
+
+def changes(run_dir: Path) -> list[dict[str, Any]]:
+    return [dict(record) for record in read_records(run_dir / "journal.jsonl") if record["kind"] == "change"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"count": 2, "learning": {"share": "mean"}},
+        {"count": 2, "learning": {"learner": "team", "method": "elite"}},
+        {"learning": {"method": "grpo", "group": 2, "predict": 0.3, "hindsight": 0.0}},
+        {
+            "learning": {
+                "exam": {"episodes": 3, "options": {"high": 5}, "budget": {"actions": 1}},
+                "control": "permuted",
+            }
+        },
+    ],
+    ids=["alone", "shared", "team", "grpo", "exam"],
+)
+def test_a_run_that_was_killed_anywhere_learns_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
+    outcome = learned_run(tmp_path, **settings)
+    assert outcome.reason == "finished"
+    assert [change["settings"]["round"] for change in changes(outcome.run_dir) if change["cause"] == "learn"]
+    lines = (outcome.run_dir / "journal.jsonl").read_bytes().count(b"\n")
+    resume_from_cuts(outcome.run_dir, step=max(1, lines // 6))
+
+
+def test_each_step_goes_on_from_what_was_accepted(tmp_path: Path) -> None:
+    first, second = changes(learned_run(tmp_path).run_dir)
+    assert first["parent"] == ""
+    assert second["parent"] == (first["result"] if first["accepted"] else "")
+    assert len(first["result"]) == 64
+    assert first["cost"]["tokens"] >= 3 * first["cost"]["trained_tokens"] > 0
+    assert (tmp_path / "run" / "memory" / "deltas" / f"{first['result']}.safetensors").is_file()
+
+
+def test_the_next_round_is_played_with_what_was_learned(tmp_path: Path) -> None:
+    outcome = learned_run(tmp_path, learning={"test": {"on": False, "tasks": 0.0}})
+    first = changes(outcome.run_dir)[0]
+    versions = {call.key[0]: call.versions.get("delta") for call in experience(outcome.run_dir)}
+    assert {versions[index] for index in range(4)} == {None}
+    assert {versions[index] for index in range(4, 8)} == {(first["result"], 0)}
+
+
+def test_a_rejected_step_leaves_what_there_was(tmp_path: Path) -> None:
+    outcome = learned_run(tmp_path, learning={"test": {"kl": 1e-9, "tasks": 0.0}})
+    for change in changes(outcome.run_dir):
+        assert not change["accepted"]
+        assert change["settings"]["size"] == 0.5
+        assert "failed: kl" in change["note"]
+    assert all("delta" not in call.versions for call in experience(outcome.run_dir))
+
+
+def test_a_round_without_a_single_win_says_so(tmp_path: Path) -> None:
+    outcome = learned_run(tmp_path, learning={"hindsight": 0.0, "explore": None})
+    assert [change["note"] for change in changes(outcome.run_dir)] == [
+        "nothing to learn from: no attempt was right"
+    ] * 2
+    assert not any(change["accepted"] for change in changes(outcome.run_dir))
+
+
+def test_episodes_of_a_group_share_a_puzzle_and_not_their_attempts(tmp_path: Path) -> None:
+    outcome = learned_run(tmp_path, learning={"method": "grpo", "group": 4, "hindsight": 0.0})
+    records = [r for r in read_records(outcome.run_dir / "journal.jsonl") if r["kind"] in ("episode", "tick")]
+    states = [r["state"] for r in records if r["kind"] == "episode"]
+    assert len(set(states[:4])) == 1
+    assert len(set(states)) == 2
+    said = {r["episode"]: r["agents"][0]["action"] for r in records if r["kind"] == "tick" and r["tick"] == 0}
+    assert len({said[index] for index in range(4)}) > 1
+
+
+def test_run_tokens_count_learning_and_end_the_run(tmp_path: Path) -> None:
+    outcome = learned_run(tmp_path, budget={"actions": 2, "ticks": 4, "run_tokens": 200})
+    assert outcome.reason == "budget: run_tokens"
+    assert outcome.exit_code == 0
+    ticks = [record for record in read_records(outcome.run_dir / "journal.jsonl") if record["kind"] == "tick"]
+    played = {tick["episode"]: tick["spent"]["tokens"] for tick in ticks}
+    assert outcome.tokens == sum(played.values()) + sum(change["cost"]["tokens"] for change in changes(outcome.run_dir))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"agents": {"count": 1, "engine": {"kind": "random"}}}, "set agents.memory: \\[stm, delta\\]"),
+        (
+            {"agents": {"count": 1, "engine": {"kind": "random"}, "memory": ["stm", "delta"]}},
+            "'random' cannot learn",
+        ),
+        ({"learning": {"every": 4, "method": "grpo"}}, "set `group`"),
+        ({"learning": {"every": 4, "hindsight": 0.7, "rehearse": 0.6}}, "must not exceed 1"),
+        ({"learning": {"every": 4, "exam": {"episodes": 2, "budget": {"tokens": 0}}}}, "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_learn_is_refused(tmp_path: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        learning_config(write_base(tmp_path / "base"), **sections)

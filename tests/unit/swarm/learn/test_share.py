@@ -1,0 +1,48 @@
+"""Deltas put together: what they add to weights is averaged or summed, not their factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from swarm.learn.share import cut, together
+from ulm.delta import Delta
+
+
+def delta(seed: int, rank: int = 2, ids: tuple[int, ...] = (1, 4)) -> Delta:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return Delta({"w": (random(rank, 6), random(5, rank))}, torch.tensor(ids), random(len(ids), 3), "base")
+
+
+def test_the_mean_is_of_products_where_rank_allows() -> None:
+    parts = [delta(seed) for seed in range(2)]
+    joined = together(parts, "mean", 4)
+    wanted = sum(part.added()["w"] for part in parts) / 2
+    assert torch.allclose(joined.added()["w"], wanted, atol=1e-5)
+    assert torch.allclose(together(parts, "concat", 4).added()["w"], 2 * wanted, atol=1e-5)
+
+
+def test_of_less_rank_it_is_the_nearest_product() -> None:
+    parts = [delta(seed) for seed in range(3)]
+    wanted = sum(part.added()["w"] for part in parts) / 3
+    left = torch.linalg.matrix_norm(wanted - together(parts, "mean", 2).added()["w"])
+    values = torch.linalg.svdvals(wanted)
+    assert torch.isclose(left, values[2:].square().sum().sqrt(), atol=1e-5)
+
+
+def test_rows_are_averaged_over_the_deltas_that_have_them() -> None:
+    one, two = delta(0, ids=(1, 4)), delta(1, ids=(4, 7))
+    joined = together([one, two], "mean", 2)
+    assert joined.ids_E.tolist() == [1, 4, 7]
+    assert torch.equal(joined.rows_EC[0], one.rows_EC[0])
+    assert torch.allclose(joined.rows_EC[1], (one.rows_EC[1] + two.rows_EC[0]) / 2)
+
+
+def test_factors_are_filled_up_to_their_rank() -> None:
+    a_RK, b_NR = cut(torch.ones(1, 6), torch.ones(5, 1), 3)
+    assert (a_RK.shape, b_NR.shape) == ((3, 6), (5, 3))
+    assert torch.allclose(b_NR @ a_RK, torch.ones(5, 6), atol=1e-6)

@@ -1,0 +1,116 @@
+"""A learning step is a pure function that moves a delta where its samples ask, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes.learning import write_base
+
+from swarm.config.learning import LearningConfig
+from swarm.learn.accept import at_most_below, not_worse
+from swarm.learn.samples import Sample, Samples
+from swarm.learn.step import take_step
+from ulm.checkpoint import Checkpoint, load_checkpoint
+from ulm.delta import Delta, DeltaError
+from ulm.model import IGNORE
+from ulm.train.delta import DeltaModel
+from ulm.train.pairs import collate
+
+SETTINGS = LearningConfig(every=2, steps=20, batch=8, lr=0.01)
+SUMS = Samples({"own": [Sample(f"tiles {n} target {n}\n", f"{n}\n") for n in range(1, 9)]})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return load_checkpoint(write_base(tmp_path_factory.mktemp("base") / "b"))
+
+
+def nats(base: Checkpoint, delta: Delta, sample: Sample) -> float:
+    tensors = collate([sample[:2]], base.tokenizer)
+    wanted = tensors["labels"] != IGNORE
+    with torch.no_grad():
+        logits = DeltaModel(base.model, delta)(tensors["ids"], wanted)
+    return float(torch.nn.functional.cross_entropy(logits, tensors["labels"][wanted]))
+
+
+def test_the_same_arguments_give_the_same_bytes_and_leave_the_base_alone(base: Checkpoint) -> None:
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    found = [take_step(base, None, SUMS, SETTINGS, 3, base_sha256="b") for _ in range(2)]
+    other = take_step(base, None, SUMS, SETTINGS, 4, base_sha256="b")
+    names = [one.delta.sha256 for one in (*found, other) if one.delta]
+    assert names[0] == names[1] != names[2]
+    assert found[0].loss[1] < found[0].loss[0]
+    assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
+
+
+def test_weighed_attempts_become_likelier_or_less_likely_by_their_weight(base: Checkpoint) -> None:
+    good, bad = Sample("tiles 1 target 1\n", "1\n", 1.0), Sample("tiles 1 target 1\n", "2\n", -1.0)
+    settings = SETTINGS.model_copy(update={"method": "grpo", "steps": 4})
+    learned = take_step(base, None, Samples({"own": [good, bad]}), settings, 3).delta
+    assert learned is not None
+    new = Delta.new(base.model, 1, 0)
+    assert nats(base, learned, good) < nats(base, new, good)
+    assert nats(base, learned, bad) > nats(base, new, bad)
+
+
+def test_a_step_goes_on_from_its_parent_and_gains_rows(base: Checkpoint) -> None:
+    first = take_step(base, None, SUMS, SETTINGS, 3, base_sha256="b").delta
+    assert first is not None
+    more = Samples({"own": [Sample("9 + 9\n", "9\n")]})
+    second = take_step(base, first, more, SETTINGS, 4, base_sha256="b").delta
+    assert second is not None
+    assert set(first.ids_E.tolist()) < set(second.ids_E.tolist())
+    sample = SUMS.kinds["own"][0]
+    assert nats(base, second, sample) < nats(base, Delta.new(base.model, 1, 0), sample)
+    anew = SETTINGS.model_copy(update={"begin": "base"})
+    from_base = [take_step(base, parent, more, anew, 4, base_sha256="b").delta for parent in (first, None)]
+    assert from_base[0] is not None
+    assert from_base[0].sha256 == from_base[1].sha256  # type: ignore[union-attr]
+
+
+def test_a_loss_that_is_not_finite_gives_nothing(base: Checkpoint) -> None:
+    broken = take_step(base, None, SUMS, SETTINGS.model_copy(update={"lr": 1e30}), 3)
+    assert broken.delta is None
+    assert broken.note.startswith("rejected: loss")
+
+
+def test_a_delta_of_another_base_is_refused(base: Checkpoint) -> None:
+    parent = Delta.new(base.model, 2, 0, base="somebody else's")
+    with pytest.raises(DeltaError, match="other weights"):
+        take_step(base, parent, SUMS, SETTINGS, 3, base_sha256="ours")
+
+
+def test_nothing_to_learn_from_is_said(base: Checkpoint) -> None:
+    assert take_step(base, None, Samples({"own": []}), SETTINGS, 3).note.startswith("nothing to learn from")
+
+
+def test_half_a_step_is_shorter(base: Checkpoint) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 1})
+    norms = [take_step(base, None, SUMS, settings, 3, size=size).delta for size in (1.0, 0.5)]
+    assert norms[0] is not None
+    assert norms[1] is not None
+    moved = [torch.cat([b.flatten() for _, b in one.factors.values()]).norm() for one in norms if one]
+    assert moved[1] < 0.6 * moved[0]
+
+
+def test_a_share_may_fall_by_its_limit_and_rewards_within_their_interval() -> None:
+    assert at_most_below("probe", 0.9, 0.88, 0.02, 200)["passed"]
+    assert not at_most_below("probe", 0.9, 0.87, 0.02, 200)["passed"]
+    worse = [(1.0, 0.0)] * 20 + [(0.0, 0.0)] * 20
+    assert not not_worse("tasks", worse)["passed"]
+    assert not_worse("tasks", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])["passed"]
+
+
+def test_samples_know_what_they_are_made_of() -> None:
+    other = replace(SUMS, kinds={"own": SUMS.kinds["own"][:-1]})
+    assert SUMS.digest == Samples(dict(SUMS.kinds)).digest != other.digest
+
+
+def test_the_base_is_read_from_disk_once(tmp_path: Path) -> None:
+    from swarm.learn.step import open_base
+
+    folder = write_base(tmp_path / "b")
+    assert open_base(folder, "x") is open_base(folder, "x")

@@ -1,0 +1,107 @@
+"""What was learned can be taken back, step by step, while nobody writes the run; later rounds start from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.learned_run import LearnedPool, go_on, scripted, write_learned_run
+
+from swarm.agents.delta import delta_path, prune
+from swarm.errors import SwarmError
+from swarm.files import FolderLock
+from swarm.learn.recompute import recompute
+from swarm.learn.undo import held, undo
+from swarm.record.journal import read_records
+from swarm.record.records import ChangeRecord
+from swarm.view.replay import replay_run
+
+
+@pytest.fixture(autouse=True)
+def _steps_are_taken_here() -> Iterator[None]:
+    with scripted(LearnedPool()):
+        yield
+
+
+def changes(run_dir: Path, agent: str | None = "a0") -> list[ChangeRecord]:
+    records = read_records(run_dir / "journal.jsonl")
+    return [record for record in records if record["kind"] == "change" and record["agent"] == agent]
+
+
+def test_each_undo_goes_back_one_step_until_nothing_is_left(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run")
+    first, second = (record["result"] for record in changes(tmp_path / "run"))
+    (change,) = undo(tmp_path / "run", "a0")
+    assert (change.parent, change.result, change.settings) == (second, first, {"of": "learn", "round": 1})
+    assert held(tmp_path / "run").of("a0") == first
+    (change,) = undo(tmp_path / "run", "a0")
+    assert (change.parent, change.result, change.settings["round"]) == (first, "", 0)
+    with pytest.raises(SwarmError, match="a0 has learned nothing that could be undone; there are: a1"):
+        undo(tmp_path / "run", "a0")
+    assert replay_run(tmp_path / "run", True).finished
+
+
+def test_without_a_name_the_last_step_of_every_agent_is_undone(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", share="mean")
+    assert [(change.agent, change.settings["of"]) for change in undo(tmp_path / "run")] == [
+        ("a0", "share"),
+        ("a1", "share"),
+    ]
+    own = [record["result"] for record in changes(tmp_path / "run") if record["cause"] == "learn"]
+    assert held(tmp_path / "run").of("a0") == own[-1]
+
+
+def test_a_team_has_one_delta_to_undo(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", learner="team")
+    with pytest.raises(SwarmError, match="one delta, the team's: leave a0 out"):
+        undo(tmp_path / "run", "a0")
+    (change,) = undo(tmp_path / "run")
+    assert change.agent is None
+    assert held(tmp_path / "run").of("a0") == change.result != ""
+
+
+def test_later_rounds_start_from_what_was_left(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", stop=5)
+    undo(tmp_path / "run", "a0")
+    go_on(tmp_path / "run")
+    learned = [record for record in changes(tmp_path / "run") if record["cause"] == "learn"]
+    assert learned[1]["parent"] == ""
+    assert changes(tmp_path / "run", "a1")[1]["parent"] == changes(tmp_path / "run", "a1")[0]["result"]
+    assert replay_run(tmp_path / "run", True).finished
+    assert recompute(tmp_path / "run").equal == 4
+
+
+def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run")
+    before = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    with FolderLock(tmp_path / "run"), pytest.raises(SwarmError, match="is being written by another process"):
+        undo(tmp_path / "run")
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == before
+
+
+def test_a_file_that_was_pruned_is_computed_anew(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", rounds=3)
+    undo(tmp_path / "run", "a0")
+    first = delta_path(tmp_path / "run" / "memory", changes(tmp_path / "run")[0]["result"])
+    assert not first.is_file()
+    undo(tmp_path / "run", "a0")
+    assert first.is_file()
+
+
+def test_pruning_keeps_the_last_two_of_each_agent(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run")
+    folder = tmp_path / "run" / "memory"
+    undo(tmp_path / "run", "a0")
+    (folder / "deltas" / f"{'0' * 64}.safetensors").write_bytes(b"left by a kill")
+    files, freed = prune(folder, held(tmp_path / "run").needed())
+    assert files == 2
+    assert freed > 14
+    left = {path.stem for path in (folder / "deltas").iterdir()}
+    assert left == {changes(tmp_path / "run")[0]["result"], *(r["result"] for r in changes(tmp_path / "run", "a1"))}
+
+
+def test_agents_that_learned_nothing_have_nothing_to_undo(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", stop=0)
+    with pytest.raises(SwarmError, match="have learned nothing that could be undone"):
+        undo(tmp_path / "run")

@@ -1,0 +1,1 @@
+"""`score-v0`: a goal of one's own, a function that scores a text."""

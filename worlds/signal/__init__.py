@@ -1,0 +1,1 @@
+"""`signal-v0`: two agents who have to find a language."""
