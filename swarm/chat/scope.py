@@ -24,7 +24,7 @@ from ulm.model import padded
 from ulm.train.pairs import LENGTH_MULTIPLE
 
 DEPTH = 0.6
-MARGIN = 0.05
+MARGIN = 0.02
 """So much nearer (cosine) must a taught request be than any other known one."""
 BATCH = 64
 

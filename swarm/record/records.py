@@ -230,8 +230,8 @@ class ChangeRecord(_Chained):
 class Exchange(_Chained):
     """A person and a model spoke (`swarm chat`); the last record of a number holds.
 
-    `by`: who answered: the `base`, what was learned (`delta`), or the exact memory (`facts`). `mark`: `+` good, `-` bad,
-    `=` where the person typed a `better` answer; "" where nothing was said about it.
+    `by`: who answered: the `base`, what was learned (`delta`), or the exact memory (`facts`). `mark`: `+` good, `-`
+    bad, `=` where the person typed a `better` answer; "" where nothing was said about it.
     """
 
     kind: Literal["exchange"]

@@ -2,8 +2,8 @@
 
 At most 30 exchanges with learning. The person calls an answer that obeys good and types a better one otherwise. Then
 the chat is closed, opened again, and asked 100 fresh requests of the five kinds and 80 unrelated ones, near misses
-among them. Beside it: the frozen model, and the null control in which the typed answers are permuted among requests of other
-kinds.
+among them. Beside it: the frozen model, and the null control in which the typed answers are permuted among requests
+of other kinds.
 
     python tests/benchmarks/bench_chat.py --seeds 1 2 3 --json chat.json
 
@@ -158,7 +158,7 @@ def summary(seeds: list[dict[str, Any]]) -> list[str]:
         for seed in seeds:
             one = seed[arm]
             lines.append(
-                f"  seed {seed['seed']}: {one['typed']} answers typed, {one['rejected']} rejected; exchange with learning "
+                f"  seed {seed['seed']}: {one['typed']} answers typed, {one['rejected']} rejected; with learning "
                 f"{max(one['seconds']):.0f} s at most, {max(one['cpu_seconds']):.0f} s of CPU; perplexity "
                 f"{one['perplexity']:+.2%}, if the delta read all {one['perplexity_of_delta']:+.2%}; same after a "
                 f"restart: {one['before_restart'] == one['after_restart']}"
