@@ -28,7 +28,7 @@ MAX_OPEN = 512
 KIND = "delta"
 
 KEPT = 2
-"""Deltas of each agent whose files stay, the newest; older ones can be recomputed from the journal."""
+"""Newest deltas of each agent whose files stay between rounds; older ones can be computed anew from the journal."""
 
 
 class DeltaSection(MemorySection):
@@ -110,9 +110,9 @@ class Deltas(AgentMemory[DeltaSection]):
         held = self.versions.get(agent, self.versions.get(None, []))
         return held[-1] if held else ""
 
-    def needed(self) -> set[str]:
-        """Return the deltas whose files must stay: of each agent the last two, so that a step can be undone."""
-        return {name for held in self.versions.values() for name in held[-KEPT:]}
+    def newest(self, count: int = KEPT) -> set[str]:
+        """Return the last deltas of each agent: their files stay, so that a step can be undone."""
+        return {name for held in self.versions.values() for name in held[-count:]}
 
     def version(self, episode: int, agent: str) -> tuple[str, int] | None:
         """Return the sha256 of the agent's delta; a version never changes."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from swarm.agents.model_sizes import check_sizes, memory_needs
 from swarm.agents.models import LoadedModels, names_checkpoint, resolve_model
 from swarm.backends.vllm import require_vllm
+from swarm.check.learning import tell_learning
 from swarm.check.measure import Pace, earlier, played
 from swarm.check.models import look_for
 from swarm.check.plan import Plan, about, size
@@ -51,6 +52,7 @@ def check_experiment(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             setattr(found, role, resolve_model(found, role, config, base_dir))
     _runtime(plan, config, base_dir, folders)
     _budget(plan, config)
+    tell_learning(plan, config, base_dir)
     pace = earlier(config, Path("runs"))
     if pace is None and not plan.missing and unready:
         pace = Pace("a model has to be fetched or unpacked first")
@@ -167,9 +169,11 @@ def _budget(plan: Plan, config: ExperimentConfig) -> None:
         "actions": _least(budget.actions, budget.calls, ticks and ticks * acting),
         "ticks": ticks,
     }
-    for what, times in {"an episode": 1, "the run": config.episodes}.items():
+    for what, times in {"an episode": 1, "the run": config.all_episodes}.items():
         told = ", ".join(f"{times * most:,} {name}" for name, most in limits.items() if most is not None)
         plan.tell("at most", f"{what}: {told}")
+    if budget.run_tokens is not None:
+        plan.tell("at most", f"the run: {budget.run_tokens:,} tokens, learning included")
     if budget.wall_time_s is not None:
         plan.tell("at most", f"the run: {budget.wall_time_s:g} s")
 
@@ -182,15 +186,15 @@ def _estimates(plan: Plan, config: ExperimentConfig, pace: Pace) -> None:
     """Tell time, tokens and disk."""
     runs = Path("runs") if Path("runs").is_dir() else Path()
     free = shutil.disk_usage(runs).free
-    seconds = None if pace.seconds is None else pace.seconds * config.episodes
+    seconds = None if pace.seconds is None else pace.seconds * config.all_episodes
     plan.tell("time", about(seconds, pace.rests_on))
     if not os.access(runs, os.W_OK):
         plan.lack(f"cannot write in {runs.absolute()}; change its permissions, or use --out")
     if pace.seconds is None:
         plan.tell("disk", "unknown", f"{size(free)} are free")
         return
-    plan.tell("tokens", f"about {pace.tokens:,.0f} an episode, {pace.tokens * config.episodes:,.0f} in all")
-    disk = pace.disk_bytes * config.episodes
+    plan.tell("tokens", f"about {pace.tokens:,.0f} an episode, {pace.tokens * config.all_episodes:,.0f} in all")
+    disk = pace.disk_bytes * config.all_episodes
     plan.tell("disk", f"about {size(disk)} for the run folder", f"{size(free)} are free")
     if disk > free:
         plan.lack(f"the run folder takes about {size(disk)}, and {size(free)} are free; free some space, or use --out")

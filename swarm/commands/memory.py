@@ -106,7 +106,7 @@ def prune(run_folder: RunFolder, kind: Kind = None) -> None:
     folder = existing_run(run_folder)
     _refuse_other(folder, kind, "pruned")
     with FolderLock(folder):
-        files, freed = remove(folder / MEMORY_FOLDER, held(folder).needed())
+        files, freed = remove(folder / MEMORY_FOLDER, held(folder).newest())
     typer.echo(f"pruned        {files:,} files, {freed / 1e6:.1f} MB")
 
 

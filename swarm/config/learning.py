@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from swarm.config.section import PHYSICAL, Section, refuse_where
+from swarm.config.section import Section, refuse_where
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +38,8 @@ class TestSettings(Section):
     base's own greedy answers; 0 for none."""
 
     kinds: list[str] = Field(default_factory=list)
-    """Kinds of the lessons' examples that the probe has; an empty list takes all in which puzzles are held out."""
+    """Kinds of the lessons' examples that the probe has and that are rehearsed; an empty list takes all in which
+    puzzles are held out, and rehearses as the base was taught."""
 
     drop: float = Field(0.02, ge=0, le=1)
     """How far the share of right answers to the probe may fall below that of the base."""
@@ -135,14 +136,8 @@ class LearningConfig(Section):
     per_task: int = Field(3, ge=1)
     """Distinct right answers that are kept for each prompt: the shortest, for one learns slowly when many are right."""
 
-    elite: int = Field(256, ge=1)
-    """Distinct answers that method `elite` keeps, of all rounds."""
-
     team_reward: Share = 0.0
     """Share of the team's mean reward in each agent's, for `grpo`."""
-
-    clip: float = Field(0.2, gt=0, le=1)
-    """How far `grpo` lets the ratio of new to old probabilities count."""
 
     share: Literal["none", "data", "mean", "concat"] = "none"
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
@@ -156,9 +151,6 @@ class LearningConfig(Section):
 
     exam: ExamSettings | None = None
     """What is played after the last round."""
-
-    workers: Annotated[int | None, PHYSICAL] = Field(None, ge=1)
-    """Learning steps computed at once, each with one thread; null takes one for each core."""
 
     @model_validator(mode="after")
     def _fits(self) -> LearningConfig:

@@ -104,7 +104,7 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
     settings, checkpoint = task.settings, open_base(task.base, task.base_sha256)
     parent, samples, taught, read = held_delta(task.memory, task.parent), task.samples, Taught.of(checkpoint.meta), 0
     if settings.rehearse and taught is not None:
-        rehearsed, read = rehearsal(checkpoint, taught)
+        rehearsed, read = rehearsal(checkpoint, taught, tuple(settings.test.kinds))
         samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
     return tried(
         lambda size: take_step(

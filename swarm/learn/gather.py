@@ -27,6 +27,9 @@ from worlds.protocol import Info, World
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
+ELITE = 256
+"""Distinct answers that method `elite` imitates, the best of all rounds."""
+
 MAX_KEPT = 1 << 19
 """Relabelled attempts and predictions that are learned from, of each learner: the newest."""
 
@@ -99,7 +102,7 @@ class Pool:
                 _forget(self.answered)
         if settings.method == "elite":
             ranked = sorted(self.best.items(), key=lambda item: -item[1])  # stable: the first to say it stays
-            self.best = dict(ranked[: settings.elite])
+            self.best = dict(ranked[:ELITE])
         if settings.method == "grpo":
             self.weighed += weighed(attempts)
 
@@ -178,15 +181,21 @@ class Gatherer:
         self.world = world_class(config.world.id)
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
+        self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
+        self._posed: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
         """Return whether a puzzle, by the hash of its first state, is kept for the acceptance test."""
         return int(puzzle[:8], 16) < self.settings.test.tasks * 16**8
 
+    def is_barred(self, observation: str) -> bool:
+        """Return whether nothing may be learned about a puzzle: it is one of the exam, or held out by the world."""
+        return observation in self.barred or self.world.holds_out(self._options, observation)
+
     @property
     def barred(self) -> set[str]:
-        """Observations that nothing may be learned about: those of the exam."""
+        """The observations of the exam."""
         if self._barred is None:
             self._barred = set()
             for index in range(self.config.episodes, self.config.all_episodes):
@@ -206,6 +215,7 @@ class Gatherer:
             pool.begin_round()
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        self._posed.update(call.observation for index in learned for call in calls[index] if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
@@ -275,11 +285,13 @@ class Gatherer:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
         for observation, answer in told:
-            if observation in self.barred:
+            if self.is_barred(observation):
                 pool.counts["barred"] += 1
-            elif observation != attempt.observation:
+            elif observation in self._posed:  # what the run itself asks for
+                pool.add_right(agent_prompt(observation), answer)
+            else:
                 pool.add_relabelled(agent_prompt(observation), answer)
-        if attempt.reward > 0:
+        if attempt.reward > 0 and attempt.observation in self._posed:
             same = [answer for observation, answer in told if observation == attempt.observation]
             pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
 

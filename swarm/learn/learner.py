@@ -80,15 +80,39 @@ class Learner(AgentMemory[MemorySection]):
         self.deltas.fold(record)
 
     def after_round(self, number: int) -> Iterable[Change]:
-        """Yield what each has learned from a round, then what they share; files that nobody needs go at the end."""
+        """Yield what each has learned from a round, then what they share."""
         self._gather(number)
+        self._prune()
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
-            outcomes = run_steps([self.task(number, learner) for learner in todo], self.learning.workers)
+            outcomes = run_steps([self.task(number, learner) for learner in todo])
         for learner, outcome in zip(todo, outcomes, strict=True):
             yield self.change(number, learner, outcome)
         yield from self._shared(number)
-        prune(self.memory, self.deltas.needed())
+
+    def _needed(self) -> set[str]:
+        """Return the deltas without which the run cannot go on; at a barrier that is half done those before it, too."""
+        half_done = {*self._before.values(), *self._learned.values()} - {""} if self._changed else set()
+        return self.deltas.newest(1) | half_done
+
+    def _prune(self) -> None:
+        """Remove files of older rounds.
+
+        Only now, before there are new ones: all that is on record has had a round to become durable, so even a power
+        cut leaves no journal whose last delta is gone.
+        """
+        prune(self.memory, self._needed())
+
+    def load(self) -> None:
+        """Compute files anew that are needed and gone.
+
+        Raises:
+            SwarmError: another machine made them, and cannot be asked.
+        """
+        if missing := {name for name in self._needed() if not delta_path(self.memory, name).is_file()}:
+            from swarm.learn.recompute import restore  # it has a learner of its own
+
+            restore(self.memory.parent, missing)
 
     def _gather(self, number: int) -> None:
         """Sort the records of a round into what is learned; once for each round."""

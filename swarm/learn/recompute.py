@@ -23,6 +23,7 @@ from swarm.errors import SwarmError, WorkFailedError
 from swarm.files import make_folder
 from swarm.learn.learner import Learner
 from swarm.process.machine import cpu_model
+from swarm.process.progress import progress
 from swarm.record.change import Change
 from swarm.record.folder import base_dir_of, needing_base, read_experiment, read_manifest
 from swarm.record.journal import JOURNAL_NAME, read_records
@@ -94,13 +95,29 @@ def recompute(
                     else:
                         comparison.compare(record, next(changes, None))
                         for name in {record["result"]} & set(keep):
-                            comparison.restore(name)
+                            comparison.keep(name)
                     on_change(record)
             elif changes is not None:
                 next(changes, None)  # so that it ends: files that are not needed any more go
                 changes = None
             learner.fold(record)
     return found
+
+
+def restore(run_dir: Path, missing: Collection[str]) -> None:
+    """Compute the files of deltas anew that were pruned or lost.
+
+    Raises:
+        WorkFailedError: a change does not follow from the records before it.
+        SwarmError: only the machine that made them can compute them to the bit.
+    """
+    with progress(f"computing {len(missing)} deltas anew"):
+        recompute(run_dir, keep=missing)
+    for name in sorted(missing):
+        if not delta_path(run_dir / MEMORY_FOLDER, name).is_file():
+            raise SwarmError(
+                f"the file of delta {name[:12]} is gone, and only the machine that made it can compute it anew"
+            )
 
 
 def _other_machine(run_dir: Path) -> str:
@@ -169,7 +186,7 @@ class _Comparison:
         self.found.near += 1
         shutil.copyfile(old, delta_path(self.fresh, record["result"]))
 
-    def restore(self, name: str) -> None:
+    def keep(self, name: str) -> None:
         """Put the file of a delta that was recomputed into the run's folder."""
         target = delta_path(self.recorded, name)
         if not target.is_file():

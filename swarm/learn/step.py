@@ -30,6 +30,9 @@ from ulm.train.pairs import collate
 from ulm.train.step import learning_rate
 
 CLIP_GRADIENT = 1.0
+CLIP_RATIO = 0.2
+"""How far the ratio of new to old probabilities counts."""
+
 BATCH = 256
 """Texts that are read at once where nothing is learned."""
 
@@ -185,8 +188,8 @@ class _Loss:
         imitated_N = torch.tensor([found is None for found in old])[row_N]
         lengths = wanted_BT.sum(1).tolist()
         old_N = torch.cat([torch.zeros(n) if found is None else found for n, found in zip(lengths, old, strict=True)])
-        ratio_N, clip = (-nats_N - old_N).exp(), self.settings.clip
-        gained_N = torch.minimum(ratio_N * weight_N, ratio_N.clamp(1 - clip, 1 + clip) * weight_N)
+        ratio_N = (-nats_N - old_N).exp()
+        gained_N = torch.minimum(ratio_N * weight_N, ratio_N.clamp(1 - CLIP_RATIO, 1 + CLIP_RATIO) * weight_N)
         return torch.where(imitated_N, nats_N, -gained_N).sum()
 
     def _nats(self, tensors: dict[str, Tensor], wanted_BT: Tensor) -> Tensor:

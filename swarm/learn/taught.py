@@ -15,6 +15,7 @@ from swarm.learn.samples import Sample
 from swarm.prompt import STOP
 from swarm.train import lessons
 from worlds.protocol import Example
+from worlds.seeds import DerivedRandom
 
 if TYPE_CHECKING:
     from ulm.checkpoint import Checkpoint
@@ -66,9 +67,14 @@ class Taught(NamedTuple):
             for number in range(count if kinds else 0)
         ]
 
-    def prompts(self) -> list[str]:
-        """Return prompts to rehearse."""
-        return [lessons.pair(lessons.example(*self, _SEED, number))[1] for number in range(REHEARSED)]
+    def prompts(self, wanted: Sequence[str] = ()) -> list[str]:
+        """Return prompts to rehearse: of the kinds that are wanted in turn, or of all as they were taught."""
+        found = []
+        for number in range(REHEARSED):
+            kind = wanted[number % len(wanted)] if wanted else None
+            rng = DerivedRandom(_SEED, "rehearsal", self.task, number)
+            found += lessons.open_lessons(*self).example(self.task, rng, False, kind)
+        return [lessons.pair(example)[1] for example in found]
 
 
 class Scored(NamedTuple):
@@ -100,9 +106,9 @@ def first_score(checkpoint: Checkpoint, taught: Taught, count: int, kinds: tuple
 
 
 @lru_cache(maxsize=2)
-def rehearsal(checkpoint: Checkpoint, taught: Taught) -> tuple[tuple[Sample, ...], int]:
+def rehearsal(checkpoint: Checkpoint, taught: Taught, kinds: tuple[str, ...] = ()) -> tuple[tuple[Sample, ...], int]:
     """Return prompts that the base was taught with, with its own answers, and the tokens that it cost."""
-    prompts = taught.prompts()
+    prompts = taught.prompts(kinds)
     said, tokens = answers(checkpoint, None, prompts)
     return tuple(Sample(prompt, text + STOP) for prompt, text in zip(prompts, said, strict=True)), tokens
 

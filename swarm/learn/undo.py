@@ -7,7 +7,7 @@ from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path
 from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.agents.memory import Place
 from swarm.errors import SwarmError
-from swarm.learn.recompute import recompute
+from swarm.learn.recompute import restore
 from swarm.record.change import Change
 from swarm.record.journal import JOURNAL_NAME, JournalWriter, read_records
 from swarm.record.records import ChangeRecord
@@ -31,7 +31,7 @@ def undo(run_dir: Path, agent: str | None = None) -> list[Change]:
     with JournalWriter.resume(run_dir / JOURNAL_NAME) as journal:
         deltas, newest = _read(run_dir)
         changes = [_undone(deltas, newest, who) for who in _whose(deltas, agent, run_dir)]
-        _refuse_missing(run_dir, changes)
+        _restore(run_dir, changes)
         for change in changes:
             journal.append(change.as_record())
     return changes
@@ -78,13 +78,8 @@ def _undone(deltas: Deltas, newest: Mapping[tuple[str | None, str], ChangeRecord
     return Change(KIND, who, "undo", versions[-1], versions[-2] if len(versions) > 1 else "", settings=settings)
 
 
-def _refuse_missing(run_dir: Path, changes: list[Change]) -> None:
-    """Compute files anew that are needed and were pruned."""
+def _restore(run_dir: Path, changes: list[Change]) -> None:
+    """Compute files anew that were pruned."""
     folder = run_dir / MEMORY_FOLDER
-    if not (missing := {c.result for c in changes if c.result and not delta_path(folder, c.result).is_file()}):
-        return
-    recompute(run_dir, keep=missing)
-    if gone := next((name for name in sorted(missing) if not delta_path(folder, name).is_file()), None):
-        raise SwarmError(
-            f"the file of delta {gone[:12]} was pruned, and only the machine that made it can compute it anew"
-        )
+    if missing := {c.result for c in changes if c.result and not delta_path(folder, c.result).is_file()}:
+        restore(run_dir, missing)

@@ -34,7 +34,7 @@ _children: "list[_Child]" = []
 _lock = threading.Lock()
 
 
-def run_steps(tasks: Sequence[StepTask], workers: int | None = None) -> list[Outcome]:
+def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
     """Compute learning steps, several at a time; what each gives depends on it alone.
 
     Raises:
@@ -49,7 +49,7 @@ def run_steps(tasks: Sequence[StepTask], workers: int | None = None) -> list[Out
         titles = [task.title for task in tasks]
         run_tasks(learn, [(task,) for task in tasks], found.__setitem__, titles=titles, device="cpu")
         return [found[index] for index in range(len(tasks))]
-    count = min(len(tasks), workers or cores())
+    count = min(len(tasks), cores())
     if count == 1 and len(tasks) == 1:
         return [_child(0).ask(tasks[0])]
     with ThreadPoolExecutor(count) as threads:

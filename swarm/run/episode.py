@@ -38,7 +38,7 @@ def open_world(
         num_agents: how many agents act in it.
         base_dir: the folder of the experiment.
         limit_s: seconds that one answer may take.
-        check: whether its answers are checked; without, it answers some three times as fast (measured on numbers-v0),
+        check: whether its answers are checked; without, it answers some three times as fast (measured with numbers),
             and raises whatever it raises. One that is contained is checked all the same.
 
     Raises:

@@ -24,6 +24,8 @@ class Outcome:
     journal_hash: str = "c0ffee"
     played: bool = True
     tally: Tally = field(default_factory=Tally)
+    exam_episodes: int = 0
+    exam_solved: int = 0
 
 
 class FakeProcess:

@@ -75,6 +75,9 @@ class PuzzleOptions(WorldOptions):
     """`[k, n]` holds out fold k of n by hash, 0 being the first, of a fixed target and of a file, too; null holds out
     one puzzle in ten, none with a fixed target and none of a file."""
 
+    think: bool = False
+    """Whether thoughts may stand before an expression: steps such as `3*7=21`, the last one followed by a colon."""
+
     @model_validator(mode="after")
     def _ranges(self) -> Self:
         if self.low > self.high or self.target_low > self.target_high:

@@ -22,6 +22,7 @@ from worlds.numbers.puzzles import (
     is_held_out,
     read_puzzles,
 )
+from worlds.numbers.thoughts import END, PATTERN, expression_of, result, without_failures
 from worlds.ordered import OrderedWorld
 from worlds.protocol import Info, WorldError, WorldOptions, tool
 from worlds.seeds import derive_seed
@@ -61,8 +62,10 @@ class ExpressionWorld(OrderedWorld):
         self.attempts, self.solution = 0, ""
 
     def act(self, agent: str, action: str) -> tuple[Info, float]:
-        """Evaluate an expression; a hit earns 1."""
+        """Evaluate an expression, behind thoughts if the options allow them; a hit earns 1."""
         self.attempts += 1
+        if self.options.think:
+            action = expression_of(action)
         try:
             return self.judge(agent, action, parse(action))
         except ExpressionError as error:
@@ -102,12 +105,19 @@ class ExpressionWorld(OrderedWorld):
     def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself.
 
-        The answer is the expression with its operands in order: of the many ways to write one idea, one is learned.
+        The answer is the expression with its operands in order: of the many ways to write one idea, one is learned. Of
+        thoughts the tries that failed are left out.
         """
         match, value = _SEEN.fullmatch(observation), made(info)
         if match is None or value is None:
             return []
-        return [(f"tiles{match['tiles']} target {value}", solver.canonical(action))]
+        answer = without_failures(action) if END in action else solver.canonical(action)
+        return [(f"tiles{match['tiles']} target {value}", answer)]
+
+    @staticmethod
+    def inline(observation: str, text: str) -> str | None:
+        """Return the result of a step of thought: `21` behind `3*7=`."""
+        return result(text)
 
     def goal(self) -> str:
         """Return the target."""
@@ -119,8 +129,9 @@ class ExpressionWorld(OrderedWorld):
         return [tool("expression", f"Try {self.asks}.", "{expression}", expression=infix)]
 
     def action_pattern(self, agent: str) -> str | None:
-        """Return the characters an expression may have."""
-        return r"[0-9()+\-*/]{1,60}"
+        """Return the characters an expression may have, and thoughts where they are allowed."""
+        expression = r"[0-9()+\-*/]{1,60}"
+        return rf"(?:|{PATTERN}){expression}" if self.options.think else expression
 
 
 class NumbersWorld(ExpressionWorld):
@@ -130,7 +141,8 @@ class NumbersWorld(ExpressionWorld):
     to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
     With `own_tasks` every agent plays a puzzle of its own, drawn alike or by `regimes`: an agent that hits earns 1 and
     is done, the others play on, and the episode is solved when all have hit. Of a file, the agents of one episode play
-    rows that follow each other. Arithmetic is exact.
+    rows that follow each other. With `think` steps such as `3*7=21 21+3=24:` may stand before the expression; only what
+    is behind the colon counts. Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"

@@ -30,9 +30,11 @@ from worlds.numbers.lessons import (
     shortest,
 )
 from worlds.numbers.puzzles import Puzzle, is_held_out
+from worlds.numbers.thoughts import expression_of
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
 from worlds.split_numbers.playbook import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
+from worlds.split_numbers.thinking import trace
 
 TARGET_LOW, TARGET_HIGH = 100, 199
 VALUES_PER_LIST = 10
@@ -135,6 +137,13 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
         fits = value.denominator == 1 and TARGET_LOW <= value <= TARGET_HIGH
         if fits and is_held_out(tiles, int(value)) == held_out:
             return Example("six", "agent", Puzzle(tiles, int(value)).text(), "", text)
+
+
+def think(rng: random.Random, held_out: bool) -> Example:
+    """All six tiles again, and a search for the answer is written down before it."""
+    while (found := trace(six_tiles(rng, held_out), rng)) is None:
+        pass
+    return found
 
 
 def _compose_both(form: str, theirs: str, own: str) -> str:
@@ -247,6 +256,7 @@ class SplitNumbersLessons(MixedLessons):
             "marks": (partial(marks, most=SHORT_MENU), 0.3),
             "practice marks": (partial(practice_marks, most=LONG_MENU), 0.7),
         },
+        "puzzle-thinker": {"think": (think, 1.0)},
         "puzzle-agent-play": {
             "directed": (directed, 0.24),
             "post": (post, 0.34),
@@ -272,8 +282,8 @@ class SplitNumbersLessons(MixedLessons):
             return (answer.split() or [""])[0] in example.answer.split()
         if example.kind in self.practice | MARKED:
             return super().judge(example, answer)
-        if example.kind in ("four", "six"):
-            return hits_target(example, answer)
+        if example.kind in ("four", "six", "think"):
+            return hits_target(example, expression_of(answer))
         value, used, tiles, target = read_answer(example, answer)
         if example.kind in ("free", "post"):
             return used == tiles and (example.kind == "free" or value in posting_values(tuple(tiles), target))

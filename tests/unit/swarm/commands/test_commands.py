@@ -40,6 +40,15 @@ def test_run_hands_over_config_file_and_folder_and_prints_a_summary(swarm, provi
         assert part in shown
 
 
+def test_the_summary_keeps_what_was_solved_in_the_exam_apart(swarm, provide, capsys):
+    outcome = Outcome(episodes=14, solved=9, exam_episodes=4, exam_solved=3)
+    provide("swarm.run.runner", start_run=lambda *_: outcome)
+    assert swarm("run", "x.yaml") == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["solved", "6 of 10"] in lines
+    assert ["in", "the exam   3 of 4"] in lines
+
+
 def test_baseline_runs_the_solo_config(swarm, provide):
     seen = []
     provide("swarm.compare.arms", solo_config=lambda config: ("solo", config.seed))
@@ -118,7 +127,11 @@ def test_replay_check_of_a_broken_journal_is_exit_1(swarm, capsys):
 def test_replay_check_prints_the_hash_last(swarm, capsys):
     folder = Path("runs/demo-s0")
     folder.mkdir(parents=True)
-    config = {"seed": 0, "world": {"id": "numbers-v0", "options": {}}, "agents": {"count": 1}}
+    config = {
+        "seed": 0,
+        "world": {"id": "numbers-v0", "options": {}},
+        "agents": {"count": 1, "engine": {"kind": "echo"}},
+    }
     with JournalWriter(folder / "journal.jsonl") as journal:
         journal.append(header(**config))
         last = journal.append({**end(), "episodes": 0, "solved": 0, "tokens": 0})

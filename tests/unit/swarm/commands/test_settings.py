@@ -17,8 +17,8 @@ from swarm.config.section import Section
 from worlds.registry import available, world_class
 
 ROOT = Path(__file__).parents[4]
-MOST = 89
-"""Settings of an experiment file, at most: one that is added lets another one go."""
+MOST = 124
+"""Settings of an experiment file, at most, those of learning included: one that is added lets another one go."""
 
 FIRST_KEYS = {"agents": "experiment", "kind": "train", "corpus": "lab", "tasks": "mqar", "learn": "eval"}
 """Which kind of file a YAML file is, by a key at its top."""
@@ -68,7 +68,7 @@ def test_a_section_lists_its_settings_nowhere_else() -> None:
     assert [section.__name__ for section in ours if "Attributes:" in (section.__doc__ or "")] == []
 
 
-def test_an_experiment_has_fewer_than_ninety_settings() -> None:
+def test_an_experiment_has_no_more_settings_than_can_be_read_in_one_go() -> None:
     kept = [one for one in settings("experiment") if not one.is_section]
     assert 60 < len(kept) <= MOST
     # And so by name: what several kinds of engine have counts once, and again for the coordinator's engine.

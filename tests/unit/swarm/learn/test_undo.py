@@ -94,7 +94,7 @@ def test_pruning_keeps_the_last_two_of_each_agent(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "memory"
     undo(tmp_path / "run", "a0")
     (folder / "deltas" / f"{'0' * 64}.safetensors").write_bytes(b"left by a kill")
-    files, freed = prune(folder, held(tmp_path / "run").needed())
+    files, freed = prune(folder, held(tmp_path / "run").newest())
     assert files == 2
     assert freed > 14
     left = {path.stem for path in (folder / "deltas").iterdir()}
@@ -105,3 +105,13 @@ def test_agents_that_learned_nothing_have_nothing_to_undo(tmp_path: Path) -> Non
     write_learned_run(tmp_path / "run", stop=0)
     with pytest.raises(SwarmError, match="have learned nothing that could be undone"):
         undo(tmp_path / "run")
+
+
+def test_a_run_goes_on_where_files_that_it_needs_are_gone(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "whole", rounds=3)
+    write_learned_run(tmp_path / "run", rounds=3, stop=9)
+    for path in (tmp_path / "run" / "memory" / "deltas").iterdir():
+        path.unlink()
+    go_on(tmp_path / "run")
+    whole, again = (list(read_records(tmp_path / name / "journal.jsonl")) for name in ("whole", "run"))
+    assert again == whole

@@ -19,6 +19,7 @@ from worlds.numbers import solver
 from worlds.numbers.arithmetic import parse
 from worlds.numbers.lessons import FORBIDDEN_TARGET, NumbersLessons
 from worlds.numbers.puzzles import is_held_out
+from worlds.numbers.thoughts import expression_of
 from worlds.protocol import Example
 from worlds.split_numbers import lessons
 from worlds.split_numbers.lessons import LONG_MENU, MARKED, SHORT_MENU, SplitNumbersLessons
@@ -96,7 +97,7 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
     if kind == "operation":
         assert parse(prompt.removeprefix("value ").replace(" ", "").strip()).value() == int(answer)
         return
-    expression = parse(answer)
+    expression = parse(expression_of(answer))
     if kind == "evaluate":
         asked = parse(prompt.removeprefix("value "))
         assert expression.literals == (int(answer),)
