@@ -24,7 +24,7 @@ from swarm.record.change import Change
 from swarm.record.journal import JournalReader, JournalWriter, read_header, read_records
 from swarm.record.records import FORMAT, EvidenceEntry, Exchange, Header, Record
 from swarm.seeds import derive_seed
-from swarm.text import MAX_CHARACTERS
+from swarm.text import checked_text
 from ulm.delta import Delta
 from ulm.memory.exact import ExactIndex
 
@@ -190,12 +190,13 @@ class Chat(Closing):
         Raises:
             SwarmError: it is empty or too long.
         """
-        ((answer, by, tokens),) = self.say([_plain(request)])
+        request = checked_text(request, "type a request")
+        ((answer, by, tokens),) = self.say([request])
         number = max(self.told.exchanges, default=0) + 1
         exchange: Exchange = {
             "kind": "exchange",
             "exchange": number,
-            "request": _plain(request),
+            "request": request,
             "answer": answer,
             "by": by,
             "tokens": tokens,
@@ -214,7 +215,13 @@ class Chat(Closing):
         record: dict[str, Any] = {
             key: was.get(key) for key in ("kind", "exchange", "request", "answer", "by", "tokens")
         }
-        self._write({**record, "mark": mark, **({"better": _plain(better)} if mark == "=" else {})})
+        self._write(
+            {
+                **record,
+                "mark": mark,
+                **({"better": checked_text(better, "type the better answer after =")} if mark == "=" else {}),
+            }
+        )
 
     def exchange(self, number: int) -> Exchange:
         """Return an exchange.
@@ -322,17 +329,6 @@ class Chat(Closing):
         """End learning and close the journal."""
         close_children()
         self._journal.close()
-
-
-def _plain(text: str) -> str:
-    plain = " ".join(text.split())
-    if not plain:
-        raise SwarmError("there is no text; type a request")
-    if not plain.isprintable():
-        raise SwarmError("the text holds characters that cannot be printed; leave them out")
-    if len(plain) > MAX_CHARACTERS:
-        raise SwarmError(f"the text has {len(plain)} characters, {MAX_CHARACTERS} are the most; shorten it")
-    return plain
 
 
 def _header(name: str, sha256: str) -> Header:

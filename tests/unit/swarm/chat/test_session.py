@@ -168,7 +168,7 @@ def test_a_folder_of_something_else_or_of_another_model_is_refused(open_chat, tm
 
 def test_what_cannot_be_read_or_printed_is_refused(open_chat):
     chat = open_chat()
-    for text, why in (("  ", "no text"), ("a\x00b", "cannot be printed"), ("x" * 501, "501 characters")):
+    for text, why in (("  ", "type a request"), ("a\x00b", "cannot be printed"), ("x" * 501, "501 characters")):
         with pytest.raises(SwarmError, match=why):
             chat.ask(text)
     assert chat.told.exchanges == {}

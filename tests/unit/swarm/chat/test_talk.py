@@ -46,10 +46,10 @@ def test_a_mistake_is_a_line_and_the_talk_goes_on(open_chat):
         "there is no exchange 3; there are none yet",
         "nothing was learned since the beginning",
         "there is no /dance",
-        "there is no text",
+        "type the better answer after =",
     ):
         assert any(part in line for line in shown), part
-    assert shown[-1] == "there is no text; type a request"
+    assert shown[-1] == "the text is empty; type the better answer after ="
 
 
 def test_what_a_killed_chat_left_is_learned_at_once(open_chat):
