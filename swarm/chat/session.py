@@ -215,13 +215,9 @@ class Chat(Closing):
         record: dict[str, Any] = {
             key: was.get(key) for key in ("kind", "exchange", "request", "answer", "by", "tokens")
         }
-        self._write(
-            {
-                **record,
-                "mark": mark,
-                **({"better": checked_text(better, "type the better answer after =")} if mark == "=" else {}),
-            }
-        )
+        if mark == "=":
+            record["better"] = checked_text(better, "type the better answer after =")
+        self._write({**record, "mark": mark})
 
     def exchange(self, number: int) -> Exchange:
         """Return an exchange.

@@ -114,10 +114,10 @@ def learned(change: Change) -> str:
     tests = {test["name"]: test for test in change.tests}
     if "typed" not in tests:
         return f"nothing was learned: {change.note}"
-    typed, kept, text = tests["typed"], tests["kept"], tests["text"]
+    typed, kept = tests["typed"], tests["kept"]
     what = (
         f"what you typed: {-typed['before']:.2f} to {-typed['after']:.2f} nats per token; {kept['after']:.1%} of "
-        f"{kept['n']} other requests keep their answer; a plain text {text['after']:+.1%} perplexity"
+        f"{kept['n']} other requests keep their answer"
     )
     failed = [name for name, test in tests.items() if not test["passed"]]
     verdict = "learned" if change.accepted else f"rejected, for the test of {', '.join(failed)} failed"

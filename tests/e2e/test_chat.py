@@ -58,14 +58,8 @@ def test_a_chat_that_was_killed_while_it_learned_learns_then_remembers_and_forge
     assert "learned; what you typed" in chat(tmp_path, "/quit")
     again = chat(tmp_path, "good morning", "/history")
     assert "aye aye  (as you typed it)" in again
-    forgotten = subprocess.run(
-        [*SWARM, "memory", "forget", "chat", "1"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command = [*SWARM, "memory", "forget", "chat", "1"]
+    forgotten = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert forgotten.returncode == 0, forgotten.stderr
     assert "1 is forgotten" in forgotten.stdout
     assert "as you typed it" not in chat(tmp_path, "good morning").splitlines()[-1]

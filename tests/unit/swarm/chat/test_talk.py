@@ -22,7 +22,7 @@ def test_the_place_of_the_file_is_told_first(open_chat):
 def test_a_better_answer_is_learned_and_told_in_a_line(open_chat):
     *_, learned, again, good = talk(open_chat(), "hello", "= made of tiles", "hello", "+")
     assert learned.startswith("learned; what you typed: ")
-    assert "201 other requests keep their answer" in learned
+    assert "261 other requests keep their answer" in learned
     assert again == "2: made of tiles  (as you typed it)"
     assert good == "2 is good: it stays"
 
