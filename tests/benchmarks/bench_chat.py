@@ -7,7 +7,7 @@ of other kinds.
 
     python tests/benchmarks/bench_chat.py --seeds 1 2 3 --json chat.json
 
-Needs: make smollm2. A seed takes a quarter of an hour of one core, its null control as long again.
+Needs: make smollm2. A seed takes about ten minutes of one core, its null control as long again.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def summary(seeds: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 @pytest.mark.timeout(7200)
 @needs_smollm2
 def test_a_persons_preferences_are_learned_and_nothing_else() -> None:
