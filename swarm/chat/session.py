@@ -6,7 +6,6 @@ whatever was killed, a learning step included, goes on with the same command.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -141,6 +140,7 @@ class Chat(Closing):
         else:
             for record in read_records(path):
                 self.told.fold(record)
+            self._prune()  # what a chat that was killed left
 
     def _write(self, record: Any) -> None:
         seq = self._journal.next_seq
@@ -283,6 +283,7 @@ class Chat(Closing):
         parent = self.told.deltas[-2][0] if len(self.told.deltas) > 1 else ""
         change = Change(KIND, None, "undo", self.told.delta, parent, settings={"exchange": number})
         self._write(change.as_record())
+        self._prune()
         return change
 
     def forget(self, number: int) -> Change:
@@ -311,14 +312,14 @@ class Chat(Closing):
             if not was_out:
                 self.told.out.discard(number)
         self._write(change.as_record())
-        self._remove_but(change.result)
+        self._prune()
         return change
 
-    def _remove_but(self, sha256: str) -> None:
-        """Remove all deltas but one: others were learned from what is forgotten."""
-        keep = delta_path(self.folder, sha256) if sha256 else None
+    def _prune(self) -> None:
+        """Remove deltas that neither hold nor can hold again: rejected, undone, or learned from what is forgotten."""
+        held = {sha256 for sha256, _ in self.told.deltas}
         for path in delta_path(self.folder, "x").parent.glob("*.safetensors"):
-            if path != keep:
+            if path.stem not in held:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -364,8 +365,3 @@ def model_of(folder: Path) -> str:
     if header is None:
         raise SwarmError(f"{folder} holds no chat; name the folder that `swarm chat` printed")
     return str(header["config"]["chat"]["model"])
-
-
-def records_of(folder: Path) -> Iterable[Record]:
-    """Return the records of a chat."""
-    return read_records(folder / CHAT_NAME)

@@ -97,7 +97,17 @@ def test_what_was_forgotten_without_being_learned_changes_no_delta(open_chat):
     first = teach(chat, "hello", "made of tiles")
     chat.ask("target 3")
     assert chat.forget(2).result == first.result
+    assert chat.by("target 3 of tiles") in ("base", "delta")
+    assert chat.delta is not None
     assert chat.undo().result == ""  # the step before is still the last one
+
+
+def test_no_file_is_left_of_what_was_undone(open_chat):
+    chat = open_chat()
+    first = teach(chat, "hello", "made of tiles")
+    teach(chat, "target 3", "half")
+    chat.undo()
+    assert [path.stem for path in delta_path(chat.folder, "x").parent.iterdir()] == [first.result]
 
 
 def test_a_bad_mark_adds_no_target_and_bars_the_answer_from_imitation():
