@@ -180,7 +180,7 @@ class Chat(Closing):
         """Return the exact memory: what is to be learned, word by word, for the same requests."""
         index, encode = ExactIndex(), self.model.checkpoint.tokenizer.encode
         for request, answer in self.told.targets().items():
-            prompt, completion, _ = self.model.sample(request, answer)
+            prompt, completion = self.model.sample(request, answer)[:2]
             index.add(encode(prompt), encode(completion))
         return index
 
