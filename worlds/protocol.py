@@ -213,7 +213,8 @@ class World(ABC):
     def inline(observation: str, text: str) -> str | None:
         """Return what follows a text that an agent is in the middle of writing, such as `21` for `3*7=`.
 
-        A pure function that any process may import; None lets the agent go on by itself.
+        A pure function that any process may import; None lets the agent go on by itself. It is asked where the text
+        ends with `=`, for agents with `agents.inline`; a directive is the last line of the observation.
         """
         return None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,14 @@ from typing import Any
 
 import pytest
 import torch
-from bench_decode import CHECKPOINT, NEW_TOKENS, TEMPERATURE, prompts
 
 from ulm.checkpoint import load_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
 from ulm.delta import Delta
 from ulm.model import Decoder
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench_decode import CHECKPOINT, NEW_TOKENS, TEMPERATURE, prompts
 
 AGENTS = 64
 WANTED = {4: 1.3, 8: 1.4}

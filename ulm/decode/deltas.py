@@ -72,7 +72,9 @@ class DeltaStack:
         Raises:
             DeltaError: one of them belongs to another model.
         """
-        for delta in {id(delta): delta for delta in deltas}.values():
+        if len(deltas) > 1 and len({delta.sha256 for delta in deltas}) == 1:
+            return cls.of(deltas[:1], model, dtype).select([0] * len(deltas))
+        for delta in deltas:
             delta.refuse_other(model)
         R, E = padded_shape(deltas[0])
         shapes = linear_shapes(model) if R else {}
@@ -91,9 +93,23 @@ class DeltaStack:
         """Logits that change; what is added to the first one in the name of none is 0."""
         return self.ids_BE.clamp(min=0)
 
+    @cached_property
+    def is_one(self) -> bool:
+        """Whether all rows have the same delta, which then lies there once."""
+        return len(self.deltas) > 1 and self.rows_BEC.stride(0) == 0
+
     def select(self, rows: Sequence[int]) -> DeltaStack:
-        """Return some of the rows, without a copy where they follow each other."""
+        """Return some of the rows, without a copy where they follow each other or are all the same."""
         deltas = [self.deltas[row] for row in rows]
+        if len(set(rows)) == 1 < len(rows) or (self.is_one and len(rows) > 1):
+            one, count = slice(rows[0], rows[0] + 1), len(rows)
+            factors = {
+                name: (a_BKR[one].expand(count, -1, -1), b_BRN[one].expand(count, -1, -1))
+                for name, (a_BKR, b_BRN) in self.factors.items()
+            }
+            return DeltaStack(
+                deltas, factors, self.ids_BE[one].expand(count, -1), self.rows_BEC[one].expand(count, -1, -1)
+            )
         if list(rows) == list(range(rows[0], rows[0] + len(rows))):
             part = slice(rows[0], rows[0] + len(rows))
             factors = {name: (a_BKR[part], b_BRN[part]) for name, (a_BKR, b_BRN) in self.factors.items()}
@@ -263,7 +279,7 @@ def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
     """
     if a_BKR.device.type != "cpu":
         return ()
-    return [factor for factor in (a_BKR.transpose(1, 2), b_BRN) if factor.numel() >= FETCH_FROM]
+    return [x for x in (a_BKR.transpose(1, 2), b_BRN) if x.numel() >= FETCH_FROM and x.stride(0)]
 
 
 class PromptDeltas:

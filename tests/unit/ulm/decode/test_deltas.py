@@ -194,6 +194,19 @@ def test_deltas_of_a_batch_are_put_beside_each_other_once(engine: Engine, monkey
     assert made == [6]
 
 
+def test_a_delta_that_all_rows_have_lies_there_once_and_gives_the_same_bits(engine: Engine) -> None:
+    mine, other = learned(engine.model, 8, 1), learned(engine.model, 8, 2)
+    batch = [replace(request, delta=mine) for request in requests(engine.model, 5)]
+    together = engine.generate(batch)
+    assert together == [engine.generate([request])[0] for request in batch]
+    mixed = engine.generate([batch[0], *(replace(request, delta=other) for request in batch[1:])])
+    assert mixed[0] == together[0]
+    stacks = [DeltaStack.of([mine] * rows, engine.model, torch.float32) for rows in (16, 1)]
+    stacks.append(stacks[0].select([3, 9, 1]))
+    sizes = [sum(x.untyped_storage().nbytes() for x, _ in stack.factors.values()) for stack in stacks]
+    assert len(set(sizes)) == 1
+
+
 def test_a_delta_of_another_model_is_refused(engine: Engine) -> None:
     other = learned(decoder(config(d_model=64, n_head=2)), 4, 1)
     with pytest.raises(DeltaError, match="another shape"):
