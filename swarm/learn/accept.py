@@ -112,7 +112,7 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
         tested += tokens
         failed = [entry["name"] for entry in tests if not entry["passed"]]
         accepted = not failed or not settings.test.on
-        note = f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}"
+        note = f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}" + (f"; {learned.note}" if learned.note else "")
         note += f"; failed: {', '.join(failed)}" if failed else ""
         if accepted:
             break

@@ -45,6 +45,7 @@ class Attempt:
         feedback, valid: the world's answer.
         reward: the agent's own, of the action itself.
         gain: what it and all that followed in its episode brought, with the team's share.
+        tokens: that were generated, the end of the line included.
     """
 
     agent: str
@@ -56,6 +57,7 @@ class Attempt:
     valid: bool
     reward: float
     gain: float
+    tokens: int = 0
 
 
 class Pool:
@@ -157,7 +159,7 @@ def weighed(attempts: Iterable[Attempt]) -> list[Sample]:
     for group in groups.values():
         mean = sum(attempt.gain for attempt in group) / len(group)
         if any(attempt.gain != group[0].gain for attempt in group):
-            found += [Sample(one.prompt, one.answer + STOP, one.gain - mean) for one in group]
+            found += [Sample(one.prompt, one.answer + STOP, one.gain - mean, one.tokens) for one in group]
     return found
 
 
@@ -167,7 +169,6 @@ class Gatherer:
     Args:
         config: the experiment.
         base_dir: its folder.
-        count_tokens: of texts, under the agents' tokenizer.
         agents: all agents.
 
     Attributes:
@@ -184,14 +185,16 @@ class Gatherer:
         self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
         self._posed: set[str] = set()
+        self._kept_out: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
         """Return whether a puzzle, by the hash of its first state, is kept for the acceptance test."""
         return int(puzzle[:8], 16) < self.settings.test.tasks * 16**8
 
     def is_barred(self, observation: str) -> bool:
-        """Return whether nothing may be learned about a puzzle: it is one of the exam, or held out by the world."""
-        return observation in self.barred or self.world.holds_out(self._options, observation)
+        """Return whether nothing may be learned about a puzzle: it is for the exam or the test, or held out."""
+        kept_out = observation in self.barred or observation in self._kept_out
+        return kept_out or self.world.holds_out(self._options, observation)
 
     @property
     def barred(self) -> set[str]:
@@ -215,7 +218,9 @@ class Gatherer:
             pool.begin_round()
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
-        self._posed.update(call.observation for index in learned for call in calls[index] if call.role == "agent")
+        for index, some in calls.items():
+            of = self._kept_out if self.is_kept_out(puzzles[index]) else self._posed
+            of.update(call.observation for call in some if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
                 for learner in self._who_learns(attempt.agent):
@@ -263,6 +268,7 @@ class Gatherer:
                     call.valid,
                     call.reward,
                     later[tick, agent],
+                    call.generated_tokens,
                 )
 
     def _controlled(self, attempts: list[Attempt], number: int, what: str) -> list[Attempt]:

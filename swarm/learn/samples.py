@@ -22,11 +22,13 @@ class Sample(NamedTuple):
         prompt: what was read.
         completion: what is learned, the end of its line included.
         weight: advantage of an attempt, for `grpo`; 1 for what is imitated.
+        tokens: that were generated when the completion was an attempt; 0 where nobody counted.
     """
 
     prompt: str
     completion: str
     weight: float = 1.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Learned:
 
     Attributes:
         delta: the new delta; None where there was nothing to learn from, or a loss was not finite.
-        note: why there is none.
+        note: why there is none, or what was left out.
         trained_tokens: learned, over all steps.
         loss: mean nats per learned token of the first and the last tenth of the steps.
     """
@@ -87,6 +87,7 @@ def take_step(
     Raises:
         DeltaError: the parent belongs to another base.
     """
+    samples, dropped = as_generated(checkpoint, samples, settings)
     batches = draw(samples, settings, seed)
     if not settings.steps:
         return Learned(None, "frozen: learning.steps is 0")
@@ -112,7 +113,21 @@ def take_step(
         losses.append(mean)
         tokens += count
     tenth = -(-len(losses) // 10)
-    return Learned(model.delta(), "", tokens, (sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth))
+    note = f"{dropped} attempts left out, which encode to other tokens than were generated" if dropped else ""
+    return Learned(model.delta(), note, tokens, (sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth))
+
+
+def as_generated(checkpoint: Checkpoint, samples: Samples, settings: LearningConfig) -> tuple[Samples, int]:
+    """Return the samples without attempts to be weighed whose text encodes to other tokens than were generated.
+
+    Their probabilities would be those of another text. The second value is how many those were.
+    """
+    own = samples.kinds.get("own", ())
+    if settings.method != "grpo" or not own:
+        return samples, 0
+    lengths = [len(ids) for ids in checkpoint.tokenizer.encode_batch([sample.completion for sample in own])]
+    kept = [sample for sample, n in zip(own, lengths, strict=True) if sample.tokens in (0, n)]
+    return Samples({**samples.kinds, "own": kept}, samples.counts), len(own) - len(kept)
 
 
 def _start(

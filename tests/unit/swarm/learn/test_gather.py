@@ -80,6 +80,12 @@ def test_puzzles_that_are_kept_out_teach_nothing(gatherer: Make) -> None:
     assert len(taken(made, right, puzzle="f" * 64).kinds["own"]) == 1
 
 
+def test_no_attempt_is_relabelled_into_a_puzzle_that_is_kept_out(gatherer: Make) -> None:
+    made = gatherer(test={"tasks": 0.5})
+    made.add_round(0, {0: [call("1*3", "= 3")], 1: [call("1+3", "= 4", episode=1)]}, {0: "0" * 64, 1: "f" * 64})
+    assert made.pools["a0"].samples().counts["barred"] == 1
+
+
 def test_the_shortest_right_answers_are_kept(gatherer: Make) -> None:
     pool = Pool(LearningConfig(every=1, per_task=2))
     for answer in ("(1+3)", "3+1", "1+3", "3+1"):

@@ -12,7 +12,7 @@ from fakes.learning import write_base
 from swarm.config.learning import LearningConfig
 from swarm.learn.accept import at_most_below, not_worse
 from swarm.learn.samples import Sample, Samples
-from swarm.learn.step import take_step
+from swarm.learn.step import as_generated, take_step
 from ulm.checkpoint import Checkpoint, load_checkpoint
 from ulm.delta import Delta, DeltaError
 from ulm.model import IGNORE
@@ -54,6 +54,13 @@ def test_weighed_attempts_become_likelier_or_less_likely_by_their_weight(base: C
     new = Delta.new(base.model, 1, 0)
     assert nats(base, learned, good) < nats(base, new, good)
     assert nats(base, learned, bad) > nats(base, new, bad)
+
+
+def test_attempts_that_encode_otherwise_than_they_were_generated_are_left_out(base: Checkpoint) -> None:
+    tokens = len(base.tokenizer.encode("1\n"))
+    own = [Sample("p\n", "1\n", 0.5, tokens), Sample("p\n", "2\n", -0.5, tokens + 3), Sample("q\n", "1\n", 0.1, 0)]
+    kept, dropped = as_generated(base, Samples({"own": own}), SETTINGS.model_copy(update={"method": "grpo"}))
+    assert (kept.kinds["own"], dropped) == ([own[0], own[2]], 1)
 
 
 def test_a_step_goes_on_from_its_parent_and_gains_rows(base: Checkpoint) -> None:
