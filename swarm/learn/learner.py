@@ -86,13 +86,13 @@ class Learner(AgentMemory[MemorySection]):
     def after_round(self, number: int) -> Iterable[Change]:
         """Yield what each has learned from a round, then what they share."""
         self._gather(number)
-        self._prune()
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
             outcomes = run_steps([self.task(number, learner) for learner in todo])
         for learner, outcome in zip(todo, outcomes, strict=True):
             yield self.change(number, learner, outcome)
         yield from self._shared(number)
+        self._prune()
 
     def _needed(self) -> set[str]:
         """Return the deltas without which the run cannot go on; at a barrier that is half done those before it, too."""
@@ -100,10 +100,9 @@ class Learner(AgentMemory[MemorySection]):
         return self.deltas.newest(1) | half_done
 
     def _prune(self) -> None:
-        """Remove files of older rounds.
+        """Remove files of steps that failed, and of rounds before the last one.
 
-        Only now, before there are new ones: all that is on record has had a round to become durable, so even a power
-        cut leaves no journal whose last delta is gone.
+        What agents had before this barrier stays: a power cut may lose the records that were just written.
         """
         prune(self.memory, self._needed() | self.keep)
 
