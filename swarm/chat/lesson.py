@@ -37,7 +37,7 @@ SETTINGS = LearningConfig(
     batch=8,
     lr=1e-3,
     rehearse=0.25,
-    test=TestSettings(drop=0.08, kl=8.0, tasks=0.0),
+    test=TestSettings(drop=0.05, kl=8.0, tasks=0.0),
 )
 """How a model learns from an exchange; measured in experiments/LOG.md, 2026-11-29."""
 

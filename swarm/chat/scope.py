@@ -24,6 +24,9 @@ from ulm.model import padded
 from ulm.train.pairs import LENGTH_MULTIPLE
 
 DEPTH = 0.6
+LEAST = 0.4
+"""So near must a taught request be at least: other texts, such as whole paragraphs, are near to nothing."""
+
 MARGIN = 0.02
 """So much nearer (cosine) must a taught request be than any other known one."""
 BATCH = 64
@@ -104,7 +107,7 @@ class Scope:
         for is_taught, others in ((False, kept), (True, taught)):
             for other in others:
                 near = float(self._of(other) @ here_F)
-                if near - MARGIN * is_taught > found.cosine:
+                if near - MARGIN * is_taught > max(found.cosine, LEAST * is_taught):
                     found = Nearest(is_taught, other, near)
         return found
 
@@ -115,4 +118,5 @@ class Scope:
         taught_NF = torch.stack([self._of(request) for request in taught])
         among_NN = self._ordinary @ self._ordinary.T
         among_NN.fill_diagonal_(-1.0)
-        return int((among_NN.max(1).values >= (self._ordinary @ taught_NF.T).max(1).values - MARGIN).sum())
+        near_N = (self._ordinary @ taught_NF.T).max(1).values - MARGIN
+        return int((near_N <= among_NN.max(1).values.clamp(min=LEAST)).sum())

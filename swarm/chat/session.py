@@ -180,8 +180,8 @@ class Chat(Closing):
         """Return the exact memory: what is to be learned, word by word, for the same requests."""
         index, encode = ExactIndex(), self.model.checkpoint.tokenizer.encode
         for request, answer in self.told.targets().items():
-            prompt, completion = self.model.sample(request, answer)[:2]
-            index.add(encode(prompt), encode(completion))
+            sample = self.model.sample(request, answer)
+            index.add(encode(sample.prompt), encode(sample.completion))
         return index
 
     def ask(self, request: str) -> Exchange:

@@ -1,7 +1,7 @@
 """A person with five preferences talks with SmolLM2: target 6 of issue 23, in figures.
 
-At most 30 exchanges with learning. The person calls an answer that obeys good and types a better one otherwise. Then
-the chat is closed, opened again, and asked 100 fresh requests of the five kinds and 80 unrelated ones, near misses
+In 30 exchanges the person calls an answer good that obeys and is true, and types a better one otherwise. Then the
+chat is closed, opened again, and asked 100 fresh requests of the five kinds and 80 unrelated ones, near misses
 among them. Beside it: the frozen model, and the null control in which the typed answers are permuted among requests
 of other kinds.
 
@@ -36,7 +36,7 @@ from swarm.learn.samples import Sample
 from swarm.stats import format_interval, rate_interval
 
 ARMS = ["learned", "shuffled"]
-HELD_TEXT = Path(__file__).parents[2] / "docs" / "concepts" / "vision.md"
+HELD_TEXT = Path(__file__).parents[2] / "docs" / "concepts" / "budgets.md"
 
 
 def cpu_s() -> float:
@@ -55,14 +55,14 @@ def teach(folder: Path, asked: list[Wish], better: list[str], always: bool) -> d
         folder: of the chat.
         asked: what is asked.
         better: what is typed.
-        always: type it even where the answer obeys.
+        always: type it even where the answer is good.
     """
     seconds, used, typed, rejected = [], [], 0, 0
     with Chat(MODEL, folder) as chat:
         for wish, text in zip(asked, better, strict=True):
             began_s, began_cpu_s = time.monotonic(), cpu_s()
             exchange = chat.ask(wish.request)
-            if wish.obeys(exchange["answer"]) and not always:
+            if wish.obeys(exchange["answer"]) and wish.is_right(exchange["answer"]) and not always:
                 chat.mark(exchange["exchange"], "+")
             else:
                 chat.mark(exchange["exchange"], "=", text)

@@ -42,3 +42,11 @@ def test_a_taught_request_beside_ordinary_ones_takes_some_of_them(scope):
 def test_ordinary_requests_are_many_and_none_twice():
     found = ordinary_requests()
     assert len(set(found)) == len(found) >= 200
+
+
+def test_a_text_that_is_near_to_nothing_is_left_to_the_base(scope, monkeypatch):
+    taught, request = ["tiles 1 2 3 target 3"], "tiles 1 2 3 target 2"
+    assert scope.nearest(request, taught).is_taught
+    monkeypatch.setattr("swarm.chat.scope.LEAST", 1.01)
+    assert not scope.nearest(request, taught).is_taught
+    assert scope.num_kept(scope.ordinary[:6]) == len(scope.ordinary)
