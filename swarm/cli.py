@@ -22,6 +22,7 @@ import typer
 
 from swarm.commands import (
     baseline,
+    chat,
     check,
     compare,
     data,
@@ -137,6 +138,7 @@ def _explain(error: BaseException) -> int:
 
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Run": (run, check, resume, watch, steer, replay, report, measure),
+    "Talk": (chat,),
     "Compare": (compare, baseline),
     "Train and export": (train, export),
     "Lab: memories measured": (lab, mqar, evaluate),

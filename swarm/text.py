@@ -41,15 +41,15 @@ def without(text: str, marks: re.Pattern[str]) -> str:
     return text
 
 
-def checked_text(text: str) -> str:
-    """Return what a person wrote with its white space made plain.
+def checked_text(text: str, hint: str = "say what agents or coordinator shall know") -> str:
+    """Return what a person wrote with its white space made plain; the hint says what to write where there is nothing.
 
     Raises:
         SwarmError: it is empty, too long, or cannot be printed.
     """
     plain = " ".join(text.split())
     if not plain:
-        raise SwarmError("the text is empty; say what agents or coordinator shall know")
+        raise SwarmError(f"the text is empty; {hint}")
     if not plain.isprintable():
         raise SwarmError("the text holds characters that cannot be printed; leave them out")
     if len(plain) > MAX_CHARACTERS:

@@ -46,7 +46,9 @@ class Delta:
     _data: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def new(cls, model: Decoder, rank: int, seed: int, ids: Sequence[int] = (), base: str = "") -> "Delta":
+    def new(
+        cls, model: Decoder, rank: int, seed: int, ids: Sequence[int] = (), base: str = "", layers: int | None = None
+    ) -> "Delta":
         """Return a delta that changes nothing yet.
 
         Args:
@@ -55,10 +57,12 @@ class Delta:
             seed: of A; normal, variance 1 / K.
             ids: tokens whose rows may change.
             base: sha256 of the base's weights.
+            layers: how many of the last blocks change; None for all. Training then goes no further back.
         """
+        first = 0 if layers is None else max(0, model.config.n_layer - layers)
         generator = torch.Generator().manual_seed(seed)
         factors = {}
-        for name, (N, K) in linear_shapes(model).items():
+        for name, (N, K) in linear_shapes(model, first).items():
             a_RK = torch.randn(rank, K, generator=generator) / math.sqrt(K)
             factors[name] = (a_RK, torch.zeros(N, rank))
         chosen = torch.tensor(sorted(set(ids)), dtype=torch.int64)
@@ -172,12 +176,12 @@ class Delta:
         return math.sqrt(float(sum(parts, self.rows_EC.double().square().sum())))
 
 
-def linear_shapes(model: Decoder) -> dict[str, tuple[int, int]]:
-    """Return name of its weight -> (outputs, inputs) of every linear layer of the blocks."""
+def linear_shapes(model: Decoder, first: int = 0) -> dict[str, tuple[int, int]]:
+    """Return name of its weight -> (outputs, inputs) of every linear layer of the blocks from the first one on."""
     return {
         f"blocks.{name}.weight": (layer.out_features, layer.in_features)
         for name, layer in model.blocks.named_modules()
-        if isinstance(layer, nn.Linear)
+        if isinstance(layer, nn.Linear) and int(name.partition(".")[0]) >= first
     }
 
 

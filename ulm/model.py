@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -243,6 +244,11 @@ class Decoder(nn.Module):
             (B, T, V) logits; position t has seen tokens max(0, t - window + 1) .. t. With `wanted_BT` (N, V), its N
             positions in row-major order.
         """
+        x = self.hidden(ids_BT)
+        return self.logits(x if wanted_BT is None else x[wanted_BT])
+
+    def hidden(self, ids_BT: Tensor, layers: int | None = None) -> Tensor:
+        """Return the residual stream (B, T, C) of whole sequences after the first blocks, None for all of them."""
         c = self.config
         self._refuse_memory()
         T = ids_BT.shape[1]
@@ -253,10 +259,10 @@ class Decoder(nn.Module):
             distance = positions[:, None] - positions[None]
             mask = (distance >= 0) & (distance < c.window)
         x = self.embed(ids_BT)
-        for block in self.blocks:
+        for block in islice(self.blocks, layers):
             q, k, v = block.project(x, cos, sin)  # type: ignore[operator]
             x = block.finish(x, attend_quickly(q, k, v, mask))  # type: ignore[operator]
-        return self.logits(x if wanted_BT is None else x[wanted_BT])
+        return cast("Tensor", x)
 
     def _refuse_memory(self) -> None:
         if self.ltm is not None:

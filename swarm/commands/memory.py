@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.commands.options import RunFolder, Trust
+from swarm.commands.options import RunFolder, Trust, a_path
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,6 +21,7 @@ EXAMPLES = {
     "history": "swarm memory history runs/learn24-s1",
     "undo": "swarm memory undo runs/learn24-s1 a0",
     "prune": "swarm memory prune runs/learn24-s1",
+    "forget": "swarm memory forget runs/chat-smollm2-135m 3",
 }
 
 Agent = Annotated[str | None, typer.Argument(metavar="AGENT", help="An agent id, such as a0. Default: all.")]
@@ -169,6 +170,18 @@ def _print_change(record: ChangeRecord) -> None:
     for name, text in lines.items():
         if text or not name.startswith(" "):
             typer.echo(printable(f"{name:<10} {text}".rstrip()))
+
+
+def forget(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a chat.", parser=a_path)],
+    number: Annotated[int, typer.Argument(metavar="N", help="Which exchange; /history shows them.")],
+) -> None:
+    """Remove what was said in an exchange of a chat from all that is learned; the rest is learned anew."""
+    from swarm.chat.session import Chat, model_of
+    from swarm.chat.talk import forgotten
+
+    with Chat(model_of(folder), folder) as chat:
+        typer.echo(forgotten(chat.forget(number), number))
 
 
 def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:

@@ -20,6 +20,9 @@ class DeltaSettings(Section):
     rank: int = Field(8, ge=1, le=64)
     """Rank of what is added to each linear layer (LoRA)."""
 
+    layers: int | None = Field(None, ge=1)
+    """How many of the last blocks change; null for all. Fewer learn faster: training goes no further back."""
+
     rows: int = Field(512, ge=0)
     """Embeddings that may change: of so many tokens at most, those of the texts that it learns from; 0 for none."""
 

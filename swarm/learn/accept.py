@@ -8,7 +8,7 @@ step that fails is taken once more at half the length, then rejected.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
 from swarm.files import make_folder, write_whole
 from swarm.learn.samples import Samples
-from swarm.learn.step import open_base, take_step
+from swarm.learn.step import Learned, open_base, take_step
 from swarm.learn.taught import Taught, distance, first_score, rehearsal, score
 from swarm.learn.trial import play
 from swarm.record.records import TestEntry
@@ -58,6 +58,15 @@ class StepTask:
     kept_out: Mapping[int, float] = field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"learning step of {self.learner or 'the team'}"
+
+    def compute(self) -> Outcome:
+        """Do it."""
+        return learn(self)
+
+    @property
     def settings(self) -> LearningConfig:
         """How it learns."""
         if self.config.learning is None:
@@ -87,37 +96,67 @@ class Outcome:
 
 
 def learn(task: StepTask, device: str = "cpu") -> Outcome:
-    """Take a step, test it, and take it at half the length if it fails.
+    """Take a step and test it.
 
     It computes on the CPU with one thread, whatever else there is: the same bits everywhere.
     """
     torch.set_num_threads(1)
     settings, checkpoint = task.settings, open_base(task.base, task.base_sha256)
-    parent = Delta.from_bytes(delta_path(task.memory, task.parent).read_bytes()) if task.parent else None
-    samples, taught = task.samples, Taught.of(checkpoint.meta)
-    trained = tested = 0
+    parent, samples, taught, read = held_delta(task.memory, task.parent), task.samples, Taught.of(checkpoint.meta), 0
     if settings.rehearse and taught is not None:
-        rehearsed, tested = rehearsal(checkpoint, taught, tuple(settings.test.kinds))
+        rehearsed, read = rehearsal(checkpoint, taught, tuple(settings.test.kinds))
         samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
-    result, note, size, accepted = "", "", 1.0, False
+    return tried(
+        lambda size: take_step(
+            checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size
+        ),
+        lambda delta: _test(task, checkpoint, delta, taught),
+        task.memory,
+        settings.test.on,
+        read,
+    )
+
+
+def tried(
+    take: Callable[[float], Learned],
+    test: Callable[[Delta], tuple[list[TestEntry], int]],
+    memory: Path,
+    is_on: bool = True,
+    read: int = 0,
+) -> Outcome:
+    """Take a step and test it; at half the length where it fails, and no more after that.
+
+    Args:
+        take: takes a step of a length.
+        test: returns the parts of its test, and the tokens that they used.
+        memory: folder of memories, for the delta.
+        is_on: whether what fails is rejected.
+        read: tokens that were used before.
+    """
+    result, note, size, accepted, trained, tested = "", "", 1.0, False, 0, read
     tests: list[TestEntry] = []
     for size in (1.0, 0.5):
-        learned = take_step(checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size)
+        learned = take(size)
         trained += learned.trained_tokens
         if learned.delta is None:
             result, tests, note, accepted = "", [], learned.note, False
             break
-        result = keep_delta(task.memory, learned.delta)
-        tests, tokens = _test(task, checkpoint, learned.delta, taught)
+        result = keep_delta(memory, learned.delta)
+        tests, tokens = test(learned.delta)
         tested += tokens
-        failed = [entry["name"] for entry in tests if not entry["passed"]]
-        accepted = not failed or not settings.test.on
+        failed = [part["name"] for part in tests if not part["passed"]]
+        accepted = not failed or not is_on
         note = f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}" + (f"; {learned.note}" if learned.note else "")
         note += f"; failed: {', '.join(failed)}" if failed else ""
         if accepted:
             break
     cost = {"tokens": TRAINED_TOKEN * trained + tested, "trained_tokens": trained, "test_tokens": tested}
     return Outcome(result, accepted, size, tuple(tests), cost, note)
+
+
+def held_delta(memory: Path, sha256: str) -> Delta | None:
+    """Return a delta of a folder of memories, None for ""."""
+    return Delta.from_bytes(delta_path(memory, sha256).read_bytes()) if sha256 else None
 
 
 def keep_delta(memory: Path, delta: Delta) -> str:
@@ -138,7 +177,7 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
         found.append(at_most_below("probe", before.share, after.share, settings.drop, len(after.right)))
         tokens += before.tokens + after.tokens
     kl, n = distance(checkpoint, delta, task.samples.kinds.get("own", ()))
-    found.append(_entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
+    found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
     if task.kept_out:
         deltas = {**task.deltas, task.learner: delta.sha256}
         rewards, used = play(task.config, task.base_dir, list(task.kept_out), deltas, task.memory)
@@ -147,14 +186,15 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
     return found, tokens
 
 
-def _entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:
+def entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:
+    """Return a part of a test; figures to four places."""
     before, after, limit = round(before, 4), round(after, 4), round(limit, 4)
     return {"name": name, "before": before, "after": after, "limit": limit, "n": n, "passed": passed}
 
 
 def at_most_below(name: str, before: float, after: float, limit: float, n: int) -> TestEntry:
     """Return a part that passes where a share fell by at most `limit`."""
-    return _entry(name, before, after, limit, n, after >= before - limit - 1e-9)
+    return entry(name, before, after, limit, n, after >= before - limit - 1e-9)
 
 
 def not_worse(name: str, pairs: Sequence[tuple[float, float]]) -> TestEntry:
@@ -164,4 +204,4 @@ def not_worse(name: str, pairs: Sequence[tuple[float, float]]) -> TestEntry:
     mean = after - before
     deviation = math.sqrt(sum((new - old - mean) ** 2 for old, new in pairs) / max(1, n - 1))
     half = 1.96 * deviation / math.sqrt(n)
-    return _entry(name, before, after, half, n, mean + half >= 0)
+    return entry(name, before, after, half, n, mean + half >= 0)

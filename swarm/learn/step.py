@@ -141,7 +141,8 @@ def _start(
     """Return where learning starts: the parent, with rows for tokens that are new; or a new delta."""
     ids = _touched(samples.texts(), checkpoint, settings.delta.rows)
     if parent is None or settings.begin == "base":
-        return Delta.new(checkpoint.model, settings.delta.rank, derive_seed(seed, "delta"), ids, base_sha256)
+        found = settings.delta
+        return Delta.new(checkpoint.model, found.rank, derive_seed(seed, "delta"), ids, base_sha256, found.layers)
     parent.refuse_other(checkpoint.model, base_sha256)
     return parent.with_rows(ids)
 

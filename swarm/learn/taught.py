@@ -116,12 +116,8 @@ def rehearsal(checkpoint: Checkpoint, taught: Taught, kinds: tuple[str, ...] = (
 def answers(checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str]) -> tuple[list[str], int]:
     """Return greedy answers, and the tokens that were read and written."""
     from ulm.decode.engine import Engine, GenerationRequest
-    from ulm.model import Decoder
 
-    model = checkpoint.model
-    if delta is not None:
-        model = Decoder(checkpoint.config)
-        model.load_state_dict(delta.merged(checkpoint.model))
+    model = checkpoint.model if delta is None else delta.applied(checkpoint.model)
     engine = Engine(model, checkpoint.tokenizer, pack=False)
     requests = [GenerationRequest(prompt, 0, ANSWER_TOKENS, 0.0, stop=(STOP,)) for prompt in prompts]
     found = [result for at in range(0, len(requests), BATCH) for result in engine.generate(requests[at : at + BATCH])]

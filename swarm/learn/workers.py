@@ -11,12 +11,24 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from swarm.errors import SwarmError
 from swarm.learn.accept import Outcome, StepTask, learn
 from swarm.process.children import python_path
 from swarm.process.machine import cores
+
+
+class Task(Protocol):
+    """Something to learn that can be sent to another process."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+
+    def compute(self) -> Outcome:
+        """Do it; what it gives depends on the task alone."""
+
 
 _children: "list[_Child]" = []
 _lock = threading.Lock()
@@ -34,7 +46,7 @@ def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
         from swarm.actors.ray_tasks import run_tasks
 
         found: dict[int, Outcome] = {}
-        titles = [f"learning step of {task.learner or 'the team'}" for task in tasks]
+        titles = [task.title for task in tasks]
         run_tasks(learn, [(task,) for task in tasks], found.__setitem__, titles=titles, device="cpu")
         return [found[index] for index in range(len(tasks))]
     count = min(len(tasks), cores())
@@ -44,6 +56,15 @@ def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
         parts = [tasks[index::count] for index in range(count)]
         done = list(threads.map(lambda index: [_child(index).ask(task) for task in parts[index]], range(count)))
     return [done[index % count][index // count] for index in range(len(tasks))]
+
+
+def run_alone(task: Task) -> Outcome:
+    """Compute one task in a child, whatever else there is.
+
+    Raises:
+        SwarmError: it failed, and would again.
+    """
+    return _child(0).ask(task)
 
 
 def _child(index: int) -> "_Child":
@@ -74,7 +95,7 @@ class _Child:
             start_new_session=True,
         )
 
-    def ask(self, task: StepTask) -> Outcome:
+    def ask(self, task: Task) -> Outcome:
         """Return what a step came to.
 
         Raises:
@@ -89,12 +110,12 @@ class _Child:
             answer = pickle.load(stdout)  # noqa: S301 - written by `main` below
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             code = self.process.wait()
-            raise SwarmError(f"the learning step of {task.learner or 'the team'} died (exit {code})") from error
+            raise SwarmError(f"the {task.title} died (exit {code})") from error
         except BaseException:
             self.close()
             raise
         if isinstance(answer, str):
-            raise SwarmError(f"the learning step of {task.learner or 'the team'} failed: {answer}")
+            raise SwarmError(f"the {task.title} failed: {answer}")
         found: Outcome = answer
         return found
 
@@ -113,7 +134,7 @@ def main(source: BinaryIO, sink: BinaryIO) -> None:
             return
         answer: Any
         try:
-            answer = learn(task)
+            answer = task.compute()
         except Exception as error:  # told to the run, which ends with it
             answer = f"{type(error).__name__}: {error}"
         pickle.dump(answer, sink)

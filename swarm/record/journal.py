@@ -35,7 +35,7 @@ _OPENING, _CLOSING = b'{"hash":"', b'",'
 _HASHED = len(_OPENING) + len(GENESIS) + len(_CLOSING)
 """Where the hashed bytes of a line begin."""
 
-_COMMIT_KINDS = frozenset({"tick", "episode_end", "end"})
+_COMMIT_KINDS = frozenset({"tick", "episode_end", "exchange", "change", "end"})
 """Made durable at once under `tick` durability; `header` and `episode` ride with the next of these."""
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -180,7 +180,7 @@ class JournalWriter(Closing):
     """Appends records to a new journal and holds the lock on its folder until `close`.
 
     Each record is one `os.write` to a descriptor opened with O_APPEND, so killing the process leaves whole
-    lines plus at most one torn last line. Under `tick` durability records of kind tick, episode_end and end
+    lines plus at most one torn last line. Under `tick` durability all records but header and episode
     are on disk when `append` returns. Under `group` a background thread syncs every GROUP_S: a power cut
     loses at most that much (plus the sync in flight), a killed process loses nothing.
 
@@ -188,6 +188,7 @@ class JournalWriter(Closing):
         path: the journal file; its folder exists, the file does not or is empty.
         durability: `tick` or `group`.
         before: reads the records that are there, where the journal goes on; see `resume`.
+        owner: the command whose folder it is.
 
     Attributes:
         next_seq: number of the next record.
@@ -198,12 +199,16 @@ class JournalWriter(Closing):
     """
 
     def __init__(
-        self, path: Path, durability: Literal["tick", "group"] = "tick", before: JournalReader | None = None
+        self,
+        path: Path,
+        durability: Literal["tick", "group"] = "tick",
+        before: JournalReader | None = None,
+        owner: str = "run",
     ) -> None:
         self.path = path
         self.next_seq, self.last_hash, self._size = 0, GENESIS, 0
         with ExitStack() as opened:
-            opened.enter_context(FolderLock(path.parent))
+            opened.enter_context(FolderLock(path.parent, owner))
             if before is not None:
                 collections.deque(before.poll(), maxlen=0)
                 self.next_seq, self.last_hash, self._size = before.tail.num_lines, before.last_hash, before.tail.offset

@@ -226,7 +226,25 @@ class ChangeRecord(_Chained):
     accepted: bool
 
 
-Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | ChangeRecord | End
+@_exact
+class Exchange(_Chained):
+    """A person and a model spoke (`swarm chat`); the last record of a number holds.
+
+    `by`: who answered: the `base`, what was learned (`delta`), or the exact memory (`facts`). `mark`: `+` good, `-`
+    bad, `=` where the person typed a `better` answer; "" where nothing was said about it.
+    """
+
+    kind: Literal["exchange"]
+    exchange: int
+    request: str
+    answer: str
+    by: Literal["base", "delta", "facts"]
+    tokens: int
+    mark: Literal["", "+", "-", "="]
+    better: NotRequired[str]
+
+
+Record: TypeAlias = Header | EpisodeStart | Tick | EpisodeEnd | ChangeRecord | Exchange | End
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 

@@ -1,9 +1,10 @@
 """What it costs that every agent has learned something of its own: 64 agents with 64 deltas, or with a shared policy.
 
 The shipped puzzle agent (1.5 M weights, float32) writes 24 tokens after each of 64 prompts of split-numbers-v0, on one
-thread. Sides take turns within a round; a ratio is the median over rounds of seconds with deltas to seconds without.
+thread. Sides take turns within a round; a ratio is the median over rounds of seconds per token with deltas to those
+without. In the load `play` rows end with their line, so that batches become small.
 
-    python tests/benchmarks/bench_deltas.py --rounds 40 --json deltas.json
+    python tests/benchmarks/bench_deltas.py --rounds 40 --load play --json deltas.json
 
 Needs: experiments/policies/puzzle-agent.
 """
@@ -22,13 +23,14 @@ from typing import Any
 import pytest
 import torch
 
+from swarm.prompt import STOP
 from ulm.checkpoint import load_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
 from ulm.delta import Delta
 from ulm.model import Decoder
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_decode import CHECKPOINT, NEW_TOKENS, TEMPERATURE, prompts
+from bench_decode import CHECKPOINT, LOADS, NEW_TOKENS, TEMPERATURE, prompts
 
 AGENTS = 64
 WANTED = {4: 1.3, 8: 1.4}
@@ -51,11 +53,13 @@ def learned(model: Decoder, rank: int, seed: int) -> Delta:
     return replace(new, factors=factors, rows_EC=torch.randn(new.rows_EC.shape, generator=generator) * 1e-3)
 
 
-def main(rounds: int, json_file: Path | None = None) -> dict[str, Any]:
-    """Measure everything, print it, and return it: side -> seconds of each round, and the bytes of deltas."""
+def main(rounds: int, load: str = "fixed", json_file: Path | None = None) -> dict[str, Any]:
+    """Measure everything, print it, and return it: side -> seconds per token of each round, and the bytes of deltas."""
     checkpoint = load_checkpoint(CHECKPOINT)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    tokenizer.eot_id = -1  # no token ends a row: all sides write equally much
+    if load == "fixed":
+        tokenizer.eot_id = -1  # no token ends a row: all sides write equally much
+    stop = (STOP,) if load == "play" else ()
     engine = Engine(model, tokenizer)
     deltas: dict[int, list[Delta | None]] = {0: [None] * AGENTS}
     deltas |= {rank: [learned(model, rank, seed) for seed in range(AGENTS)] for rank in WANTED}
@@ -65,23 +69,23 @@ def main(rounds: int, json_file: Path | None = None) -> dict[str, Any]:
         order = list(deltas)
         for rank in order[turn % 3 :] + order[: turn % 3]:
             batch = [
-                GenerationRequest(text, AGENTS * turn + i, NEW_TOKENS, TEMPERATURE, delta=deltas[rank][i])
+                GenerationRequest(text, AGENTS * turn + i, NEW_TOKENS, TEMPERATURE, stop=stop, delta=deltas[rank][i])
                 for i, text in enumerate(texts)
             ]
             began_s = time.perf_counter()
-            results = engine.generate(batch)
+            made = sum(result.generated_tokens for result in engine.generate(batch))
             if turn:  # the first is to warm up
-                seconds[rank].append(time.perf_counter() - began_s)
-            if sum(result.generated_tokens for result in results) != AGENTS * NEW_TOKENS:
+                seconds[rank].append((time.perf_counter() - began_s) / made)
+            if load == "fixed" and made != AGENTS * NEW_TOKENS:
                 raise RuntimeError("a row stopped early")
-    found: dict[str, Any] = {"seconds": seconds, "ratio": {}, "bytes": {}}
+    found: dict[str, Any] = {"seconds_per_token": seconds, "ratio": {}, "bytes": {}}
     print(f"{'rank':>4}{'tokens/s':>10}{'ratio':>8}{'quartiles':>16}{'bytes of a delta':>18}")
     for rank, taken in seconds.items():
         ratios = [mine / shared for mine, shared in zip(taken, seconds[0], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if rank else (1.0, 1.0, 1.0)
         first = deltas[rank][0]
         found["ratio"][rank], found["bytes"][rank] = middle, len(first.to_bytes()) if first else 0
-        rate = AGENTS * NEW_TOKENS / statistics.median(taken)
+        rate = 1 / statistics.median(taken)
         spread = f"{low:.2f} to {high:.2f}"
         print(f"{rank or 'none':>4}{rate:>10,.0f}{middle:>7.2f}x{spread:>16}{found['bytes'][rank]:>18,}", flush=True)
     if json_file is not None:
@@ -104,7 +108,8 @@ def test_deltas_of_their_own_cost_agents_little() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--load", choices=LOADS, default="fixed")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    main(arguments.rounds, arguments.json)
+    main(arguments.rounds, arguments.load, arguments.json)

@@ -115,7 +115,9 @@ def test_stepping_stores_what_reading_stores(kind: str, text: list[int]) -> None
         stepper(torch.full((4,), token))
     whole = read_document(model, torch.tensor([text])).state.memory
     assert whole is not None
-    assert items(staged.memory) == items(whole)
+    stored, expected = items(staged.memory), items(whole)
+    assert [item[::2] for item in stored] == [item[::2] for item in expected]
+    assert [bits for _, bits, _ in stored] == pytest.approx([bits for _, bits, _ in expected], abs=0.02)
     assert staged.memory.tokens_BMN[0].tolist() == whole.tokens_BMN[0].tolist()
 
 

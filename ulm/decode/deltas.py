@@ -98,10 +98,18 @@ class DeltaStack:
         """Whether all rows have the same delta, which then lies there once."""
         return len(self.deltas) > 1 and self.rows_BEC.stride(0) == 0
 
+    def place(self, rows: Sequence[int]) -> slice | Tensor:
+        """Return where some rows are found; a slice, which copies nothing, where they follow each other."""
+        if self.is_one:
+            return slice(0, len(rows))
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0], rows[0] + len(rows))
+        return torch.tensor(rows, device=self.ids_BE.device)
+
     def select(self, rows: Sequence[int]) -> DeltaStack:
         """Return some of the rows, without a copy where they follow each other or are all the same."""
         deltas = [self.deltas[row] for row in rows]
-        if len(set(rows)) == 1 < len(rows) or (self.is_one and len(rows) > 1):
+        if len(rows) > 1 and (self.is_one or len(set(rows)) == 1):
             one, count = slice(rows[0], rows[0] + 1), len(rows)
             factors = {
                 name: (a_BKR[one].expand(count, -1, -1), b_BRN[one].expand(count, -1, -1))
@@ -110,11 +118,10 @@ class DeltaStack:
             return DeltaStack(
                 deltas, factors, self.ids_BE[one].expand(count, -1), self.rows_BEC[one].expand(count, -1, -1)
             )
-        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
-            part = slice(rows[0], rows[0] + len(rows))
-            factors = {name: (a_BKR[part], b_BRN[part]) for name, (a_BKR, b_BRN) in self.factors.items()}
-            return DeltaStack(deltas, factors, self.ids_BE[part], self.rows_BEC[part])
-        index = torch.tensor(rows, device=self.ids_BE.device)
+        place = self.place(rows)
+        if isinstance(place, slice):
+            factors = {name: (a_BKR[place], b_BRN[place]) for name, (a_BKR, b_BRN) in self.factors.items()}
+            return DeltaStack(deltas, factors, self.ids_BE[place], self.rows_BEC[place])
         shapes = {
             name: (len(rows), b_BRN.shape[1], a_BKR.shape[1], b_BRN.shape[2])
             for name, (a_BKR, b_BRN) in self.factors.items()
@@ -122,9 +129,9 @@ class DeltaStack:
         factors = _factors(shapes, self.rows_BEC.device, self.rows_BEC.dtype)
         for name, (a_BKR, b_BRN) in factors.items():
             old_BKR, old_BRN = self.factors[name]
-            torch.index_select(old_BKR.transpose(1, 2), 0, index, out=a_BKR.transpose(1, 2))
-            torch.index_select(old_BRN, 0, index, out=b_BRN)
-        return DeltaStack(deltas, factors, self.ids_BE[index], self.rows_BEC[index])
+            torch.index_select(old_BKR.transpose(1, 2), 0, place, out=a_BKR.transpose(1, 2))
+            torch.index_select(old_BRN, 0, place, out=b_BRN)
+        return DeltaStack(deltas, factors, self.ids_BE[place], self.rows_BEC[place])
 
     def embed(self, x_MC: Tensor, ids_M: Tensor, row_M: Tensor | None = None) -> None:
         """Add the rows of embedded tokens, in place.
@@ -231,10 +238,10 @@ class RowDeltas:
         """Return the number of a row's run, -1 where it has no delta."""
         return self._places.get(row, (-1, 0))[0]
 
-    def stack(self, rows: Sequence[int]) -> DeltaStack:
-        """Return the deltas of some rows of one run."""
+    def stack(self, rows: Sequence[int]) -> tuple[DeltaStack, list[int]]:
+        """Return the stack that has the deltas of some rows of one run, and which ones of it they are."""
         number, _ = self._places[rows[0]]
-        return self._runs[number].stack.select([self._places[row][1] for row in rows])
+        return self._runs[number].stack, [self._places[row][1] for row in rows]
 
     def select(self, rows: Sequence[int]) -> RowDeltas:
         """Return the deltas of some rows, in their order."""
@@ -242,7 +249,8 @@ class RowDeltas:
         for number, members in groupby(rows, key=self.run):
             there = list(members)
             if number >= 0:
-                runs.append((first, self.stack(there)))
+                stack, places = self.stack(there)
+                runs.append((first, stack.select(places)))
             first += len(there)
         return RowDeltas(runs)
 
@@ -285,33 +293,59 @@ def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
 class PromptDeltas:
     """Deltas of prompts that are read at once, their tokens one after the other.
 
+    Prompts of one length that follow each other are multiplied together. A product that is alone is made twice: with
+    several threads torch.bmm parts it otherwise than those of a batch, with other last bits.
+
     Args:
-        stack: one delta per prompt.
-        row_N: prompt of each token.
-        padded: tokens of all prompts, each padded to T of them.
-        packed: place of each token among these.
+        stack: has their deltas.
+        rows: which of these, of each prompt.
+        counts: tokens of each prompt.
     """
 
-    def __init__(self, stack: DeltaStack, row_N: Tensor, padded: Tensor, packed: Tensor) -> None:
-        self._stack, self._row_N, self._padded, self._packed = stack, row_N, padded, packed
-        self._prompts = len(stack.ids_BE)
+    def __init__(self, stack: DeltaStack, rows: Sequence[int], counts: Sequence[int]) -> None:
+        self._stack = stack
+        self._runs: list[tuple[slice, int, slice | Tensor]] = []
+        first = start = 0
+        for count, alike in groupby(counts):
+            number = len(list(alike))
+            end = start + number * count
+            self._runs.append((slice(start, end), count, stack.place(rows[first : first + number])))
+            first, start = first + number, end
+        self._tokens = start
+        self._row_N = torch.tensor(rows).repeat_interleave(torch.tensor(counts)).to(stack.ids_BE.device)
 
     def embed(self, x_MC: Tensor, ids_M: Tensor) -> None:
         """Add to embedded tokens."""
         if self._stack.ids_BE.shape[1]:
-            self._stack.embed(x_MC, ids_M, self._row_N)
+            self._stack.embed(x_MC[: self._tokens], ids_M[: self._tokens], self._row_N)
 
     def add(self, name: str, x_MK: Tensor, y_MN: Tensor) -> None:
         """Add to the product of x with the weight of this name."""
-        if self._stack.factors:
-            a_BKR, b_BRN = self._stack.factors[name]
-            for factor in _fetched(a_BKR, b_BRN):
-                factor.sum()
-            x_BTK = x_MK.index_select(0, self._padded).view(self._prompts, -1, x_MK.shape[1]).to(a_BKR.dtype)
-            # (A x^T)^T is quicker, but with two threads its bits depend on how many prompts there are.
-            added_BTN = torch.bmm(torch.bmm(x_BTK, a_BKR), b_BRN)
-            y_MN.add_(added_BTN.flatten(0, 1).index_select(0, self._packed))
+        if not self._stack.factors:
+            return
+        a_BKR, b_BRN = self._stack.factors[name]
+        a_BRK, dtype = a_BKR.transpose(1, 2), b_BRN.dtype
+        for part, count, place in self._runs:
+            x_BTK = x_MK[part].view(-1, count, x_MK.shape[1]).to(dtype)
+            y_BTN = y_MN[part].view(-1, count, y_MN.shape[1])
+            own_BRK, own_BRN = _at(a_BRK, place), _at(b_BRN, place)
+            if len(x_BTK) > 1 and y_BTN.dtype == dtype:
+                small_BRT = torch.bmm(own_BRK, x_BTK.transpose(1, 2))
+                y_BTN.baddbmm_(small_BRT.transpose(1, 2), own_BRN)
+                continue
+            twice = (x.expand(max(2, len(x)), -1, -1) for x in (x_BTK, y_BTN.to(dtype), own_BRK, own_BRN))
+            x2_BTK, y2_BTN, a2_BRK, b2_BRN = twice
+            small_BRT = torch.bmm(a2_BRK, x2_BTK.transpose(1, 2))
+            y_BTN.copy_(torch.baddbmm(y2_BTN, small_BRT.transpose(1, 2), b2_BRN)[: len(x_BTK)])
 
     def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
-        """Refuse: logits are only wanted after prompts, where `RowDeltas` adds to them."""
-        raise NotImplementedError
+        """Add to the product of x with the embedding."""
+        if self._stack.ids_BE.shape[1]:
+            rows = self._row_N
+            added_B1E = torch.bmm(x_MC[: self._tokens, None], self._stack.rows_BEC[rows].transpose(1, 2))
+            logits_MV[: self._tokens].scatter_add_(1, self._stack.columns[rows], added_B1E[:, 0])
+
+
+def _at(factor: Tensor, place: slice | Tensor) -> Tensor:
+    """Return some rows of a factor; what is copied is read ahead, as `_fetched` would."""
+    return factor[place] if isinstance(place, slice) else factor.index_select(0, place)

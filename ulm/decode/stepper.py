@@ -183,14 +183,17 @@ class LeanDecoder:
         for (opening, run), members in alike.items():
             rests = [prompts[row][len(opening) :] for row in members]
             for width, chosen in _chunks(rests, self._prefill_tokens):
+                if run >= 0:
+                    chosen.sort(key=lambda i: len(rests[i]))  # those of one length are multiplied together
                 rows = [members[i] for i in chosen]
-                stack = deltas.stack(rows) if deltas and run >= 0 else None
+                stack, places = deltas.stack(rows) if deltas and run >= 0 else (None, [])
                 opening_LBAED = None
                 if opening:
-                    opening_LBAED = self._read_openings(opening, stack, len(rows))
+                    owners = [stack.deltas[place] for place in places] if stack else []
+                    opening_LBAED = self._read_openings(opening, owners, len(rows))
                     cache.kv_LBWED[:, rows, : len(opening)] = opening_LBAED[:, :, : len(opening)]
                 logits_BV[rows] = self._prefill(
-                    [rests[i] for i in chosen], rows, width, cache.kv_LBWED, len(opening), opening_LBAED, stack
+                    [rests[i] for i in chosen], rows, width, cache.kv_LBWED, len(opening), opening_LBAED, stack, places
                 )
         logits_BV[len(prompts) :] = logits_BV[0]
         cache.kv_LBWED[:, len(prompts) :] = cache.kv_LBWED[:, :1]
@@ -200,12 +203,12 @@ class LeanDecoder:
         cache.fresh = False
         return cache, logits_BV
 
-    def _read_openings(self, ids: tuple[int, ...], stack: DeltaStack | None, rows: int) -> Tensor:
+    def _read_openings(self, ids: tuple[int, ...], owners: Sequence[Delta], rows: int) -> Tensor:
         """Return the keys and values of an opening as each of some rows reads it, (L, B, A, E, D)."""
-        if stack is None:
+        if not owners:
             return self._read_opening(ids, None, MAX_OPENINGS)[:, None].expand(-1, rows, -1, -1, -1)
         most = max(MAX_OPENINGS, rows)
-        return torch.stack([self._read_opening(ids, delta, most) for delta in stack.deltas], 1)
+        return torch.stack([self._read_opening(ids, delta, most) for delta in owners], 1)
 
     def _read_opening(self, ids: tuple[int, ...], delta: Delta | None, most: int) -> Tensor:
         """Return the keys and values of an opening (L, A, E, D); past its end, zeros.
@@ -216,7 +219,7 @@ class LeanDecoder:
         def read() -> Tensor:
             A = round_up(len(ids), PADDED_MULTIPLE)
             kept = KVCache.empty(self.model.config, 1, A, device=self.model.device, dtype=self.dtype)
-            self._prefill([ids], [0], A, kept.kv_LBWED, 0, None, self._stack([delta]) if delta else None)
+            self._prefill([ids], [0], A, kept.kv_LBWED, 0, None, self._stack([delta]) if delta else None, [0])
             return kept.kv_LBWED[:, 0]
 
         return _kept(self._openings, (ids, delta.sha256 if delta else ""), read, most)
@@ -230,6 +233,7 @@ class LeanDecoder:
         before: int = 0,
         opening_LBAED: Tensor | None = None,
         stack: DeltaStack | None = None,
+        places: Sequence[int] = (),
     ) -> Tensor:
         """Read some prompts of at most `width` tokens, or what follows their opening, into their rows of the cache.
 
@@ -240,7 +244,8 @@ class LeanDecoder:
             kv_LBWED: the cache, written in place.
             before: tokens of the opening.
             opening_LBAED: what was kept of it.
-            stack: their deltas.
+            stack: has their deltas.
+            places: which ones these are.
 
         Returns:
             Their logits.
@@ -264,14 +269,16 @@ class LeanDecoder:
         last_B = (starts_B + counts_B - 1)[np.arange(round_up(B, ROW_MULTIPLE)) % B]
         # Past its end a prompt repeats its last token; what looks there is itself past the end, and nobody reads it.
         padded_BT = starts_B[:, None] + np.minimum(np.arange(T), counts_B[:, None] - 1)
-        ids, position, slot, last, padded, packed, owner = (
+        ids, position, slot, last, padded, packed = (
             torch.from_numpy(x).to(device)
-            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N, row_N)
+            for x in (ids_N, position_N, slot_N[:tokens], last_B, padded_BT.reshape(-1), row_N * T + place_N)
         )
         # A token sees the whole opening, not what pads it, and of its own prompt what comes before it.
         bias_TS = torch.full((T, S), float("-inf"), device=device, dtype=self.dtype).triu_(A + 1)
         bias_TS[:, before:A] = float("-inf")
-        beside, after = (PromptDeltas(stack, owner, padded, packed), RowDeltas([(0, stack)])) if stack else (None, None)
+        beside, after = (
+            PromptDeltas(stack, places, counts) if stack else None for counts in (counts_B.tolist(), [1] * B)
+        )
         some = Rows(self.model, self.head, self.dtype, N, beside)
         each = Rows(self.model, self.head, self.dtype, len(last_B), after)
         some.rotations(position, self.tables(before + T))

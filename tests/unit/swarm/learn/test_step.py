@@ -121,3 +121,18 @@ def test_the_base_is_read_from_disk_once(tmp_path: Path) -> None:
 
     folder = write_base(tmp_path / "b")
     assert open_base(folder, "x") is open_base(folder, "x")
+
+
+def test_only_the_last_layers_change_where_so_many_are_wanted(base: Checkpoint) -> None:
+    last = base.model.config.n_layer - 1
+    settings = LearningConfig.model_validate({**SETTINGS.model_dump(), "delta": {"layers": 1, "rows": 0, "rank": 4}})
+    learned = take_step(base, None, SUMS, settings, 3)
+    assert learned.delta is not None
+    assert {name.split(".")[1] for name in learned.delta.factors} == {str(last)}
+    assert learned.loss[1] < learned.loss[0]
+    ids = torch.tensor([base.tokenizer.encode("tiles 1 target 1")])
+    with torch.no_grad():
+        before, after = base.model, learned.delta.applied(base.model)
+        assert torch.equal(before.hidden(ids, last), after.hidden(ids, last))
+        assert not torch.equal(before.hidden(ids), after.hidden(ids))
+        assert torch.equal(before.logits(before.hidden(ids)), before(ids))

@@ -1,0 +1,164 @@
+"""A learning step between two exchanges, and its acceptance test; computed in a child process (`swarm.learn.workers`).
+
+The test: of ordinary requests nearly all must keep the base's answer; what the person typed must have become likelier;
+the delta may not lead too far from the base on it, and a plain text must stay about as likely under the delta, though
+the delta never reads one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from swarm.chat.model import ChatModel, open_chat
+from swarm.chat.scope import Scope, ordinary_requests
+from swarm.config.learning import DeltaSettings, LearningConfig, TestSettings
+from swarm.learn.accept import Outcome, at_most_below, entry, held_delta, tried
+from swarm.learn.samples import Sample, Samples
+from swarm.learn.step import take_step
+from swarm.learn.taught import distance
+from swarm.record.records import TestEntry
+from ulm.delta import Delta
+from ulm.model import IGNORE
+from ulm.train.delta import DeltaModel
+from ulm.train.pairs import collate
+
+SETTINGS = LearningConfig(
+    every=1,
+    delta=DeltaSettings(rank=8, rows=0, layers=10),
+    steps=6,
+    batch=8,
+    lr=1e-3,
+    rehearse=0.25,
+    test=TestSettings(drop=0.08, kl=8.0, tasks=0.0),
+)
+"""How a model learns from an exchange; measured in experiments/LOG.md, 2026-11-29."""
+
+MOST_STEPS = 90
+"""Of a step that begins anew at the base, after something was forgotten."""
+
+TESTED = 4
+"""Of the answers that are learned, so many are read in the test: the newest."""
+
+REHEARSED = 32
+REHEARSED_TOKENS = 16
+"""Ordinary requests whose answers are rehearsed, and how much of an answer."""
+
+MAX_RISE = 1.0
+"""How far the perplexity of a plain text may rise, as a share, if a delta read one: more, and it is broken."""
+
+TEXT = (
+    "The lighthouse stood at the end of a long wall of stones. Every evening an old woman climbed its stairs, cleaned "
+    "the glass and lit the lamp. Ships passed far out, and she never learned their names, but she kept a list of their "
+    "lights: two white and one green, one red alone, three in a row. In winter, when the sea came over the wall, she "
+    "stayed in the tower for a week with bread, tea and a book about the stars. When the harbour got electric light, "
+    "the town asked her to come down and live in a house with a garden. She thanked them, planted beans, and went on "
+    "counting ships from her kitchen window, because a list, she said, is only finished when nobody adds to it."
+)
+"""A plain text that nobody learns."""
+
+
+@dataclass(frozen=True)
+class ChatTask:
+    """All that a learning step of a chat depends on.
+
+    Attributes:
+        name, base_dir, sha256: of the model.
+        memory: folder of what was learned.
+        parent: sha256 of the delta before, "" for none.
+        pairs: (request, answer) that are learned.
+        steps: optimizer steps.
+        seed: of all randomness.
+    """
+
+    name: str
+    base_dir: Path
+    sha256: str
+    memory: Path
+    parent: str
+    pairs: tuple[tuple[str, str], ...]
+    steps: int
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return "learning step"
+
+    @property
+    def samples(self) -> Samples:
+        """What is learned, without what is rehearsed."""
+        model = open_chat(self.name, self.base_dir, self.sha256)
+        return Samples({"own": tuple(model.sample(*pair) for pair in self.pairs)}, {"own": len(self.pairs)})
+
+    def compute(self) -> Outcome:
+        """Take the step and test it, with one thread: the same bits whatever else the machine does."""
+        torch.set_num_threads(1)
+        model, own = open_chat(self.name, self.base_dir, self.sha256), self.samples
+        samples = Samples({**own.kinds, "rehearse": _rehearsed(model)}, own.counts)
+        parent = held_delta(self.memory, self.parent)
+        settings = SETTINGS.model_copy(update={"steps": self.steps})
+        return tried(
+            lambda size: take_step(
+                model.checkpoint, parent, samples, settings, self.seed, base_sha256=self.sha256, size=size
+            ),
+            lambda delta: self._test(model, parent, delta, own.kinds["own"][-TESTED:]),
+            self.memory,
+        )
+
+    def _test(
+        self, model: ChatModel, parent: Delta | None, delta: Delta, newest: Sequence[Sample]
+    ) -> tuple[list[TestEntry], int]:
+        scope, limits = _scope(model), SETTINGS.test
+        count = len(scope.ordinary)
+        kept = scope.num_kept([request for request, _ in self.pairs]) / count
+        before, n = likelihood(model, parent, newest)
+        after, _ = likelihood(model, delta, newest)
+        kl, _ = distance(model.checkpoint, delta, newest)
+        plain = Sample("The", TEXT.removeprefix("The"))
+        first, length = likelihood(model, None, [plain])
+        rise = math.exp(first - likelihood(model, delta, [plain])[0]) - 1
+        found = [
+            at_most_below("kept", 1.0, kept, limits.drop, count),
+            at_most_below("typed", before, after, 0.0, n),
+            entry("kl", 0.0, kl, limits.kl, n, kl <= limits.kl),
+            entry("text", 0.0, rise, MAX_RISE, length, rise <= MAX_RISE),
+        ]
+        return found, 4 * n + 2 * length
+
+
+@lru_cache(maxsize=1)
+def _scope(model: ChatModel) -> Scope:
+    return Scope(model.checkpoint, ordinary_requests())
+
+
+@lru_cache(maxsize=1)
+def _rehearsed(model: ChatModel) -> tuple[Sample, ...]:
+    """Return ordinary requests with the base's own answers."""
+    requests = ordinary_requests()[:: max(1, len(ordinary_requests()) // REHEARSED)][:REHEARSED]
+    found = model.answer(requests, tokens=REHEARSED_TOKENS)
+    samples = [model.sample(request, result.text) for request, result in zip(requests, found, strict=True)]
+    # An answer that was cut does not end there.
+    return tuple(
+        sample._replace(completion=result.text) if result.finish == "length" else sample
+        for sample, result in zip(samples, found, strict=True)
+        if result.text
+    )
+
+
+def likelihood(model: ChatModel, delta: Delta | None, samples: Sequence[Sample]) -> tuple[float, int]:
+    """Return the mean log-probability (nats) of a token of these answers, and how many there are."""
+    tensors = collate([sample[:2] for sample in samples], model.checkpoint.tokenizer)
+    wanted_BT = tensors["labels"] != IGNORE
+    reader: Any = model.checkpoint.model if delta is None else DeltaModel(model.checkpoint.model, delta)
+    with torch.no_grad():
+        logits_NV = reader(tensors["ids"], wanted_BT).float()
+        nats = F.cross_entropy(logits_NV, tensors["labels"][wanted_BT])
+    return -float(nats), len(logits_NV)
