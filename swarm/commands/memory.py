@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.commands.options import RunFolder, a_path
+from swarm.commands.options import RunFolder, Trust, a_path
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -75,7 +75,7 @@ def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> No
         typer.echo(f"{each}: {changes.summary(records)}")
 
 
-def undo(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:
+def undo(run_folder: RunFolder, agent: Agent = None, kind: Kind = None, trust: Trust = False) -> None:
     """Take back the last accepted learning step of an agent, or of all agents; a run that goes on starts from there.
 
     The journal says so and keeps what was undone. Do it again to go back further. A run that has ended can be undone,

@@ -4,7 +4,7 @@ Everything it needs follows from the journal: it keeps the records of the round,
 builds the learning steps from those. So a resumed run, and `swarm replay --check --learn`, build the same steps.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,21 @@ class Learner(AgentMemory[MemorySection]):
         config: the experiment.
         base_dir: its folder.
         memory: the run's folder of memories.
+        keep: deltas whose files stay, however old they are.
     """
 
     kind = "learning"
     Section = MemorySection
 
-    def __init__(self, config: ExperimentConfig, base_dir: Path, memory: Path) -> None:
+    def __init__(
+        self, config: ExperimentConfig, base_dir: Path, memory: Path, keep: Collection[str] = frozenset()
+    ) -> None:
         super().__init__(MemorySection(kind=self.kind), Place(memory))
         if config.learning is None:
             raise AssertionError
         self.config, self.learning, self.base_dir, self.memory = config, config.learning, base_dir, memory
         self.agents = world_of(config, base_dir).possible_agents
+        self.keep = frozenset(keep)
         self.deltas = Deltas(DeltaSection(), Place(memory))
         self._round: list[Record] = []
         self._retelling = Retelling(config, base_dir)
@@ -82,13 +86,13 @@ class Learner(AgentMemory[MemorySection]):
     def after_round(self, number: int) -> Iterable[Change]:
         """Yield what each has learned from a round, then what they share."""
         self._gather(number)
-        self._prune()
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
             outcomes = run_steps([self.task(number, learner) for learner in todo])
         for learner, outcome in zip(todo, outcomes, strict=True):
             yield self.change(number, learner, outcome)
         yield from self._shared(number)
+        self._prune()
 
     def _needed(self) -> set[str]:
         """Return the deltas without which the run cannot go on; at a barrier that is half done those before it, too."""
@@ -96,12 +100,11 @@ class Learner(AgentMemory[MemorySection]):
         return self.deltas.newest(1) | half_done
 
     def _prune(self) -> None:
-        """Remove files of older rounds.
+        """Remove files of steps that failed, and of rounds before the last one.
 
-        Only now, before there are new ones: all that is on record has had a round to become durable, so even a power
-        cut leaves no journal whose last delta is gone.
+        What agents had before this barrier stays: a power cut may lose the records that were just written.
         """
-        prune(self.memory, self._needed())
+        prune(self.memory, self._needed() | self.keep)
 
     def load(self) -> None:
         """Compute files anew that are needed and gone.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from swarm.agents.delta import KIND, Deltas, delta_path
 from swarm.agents.ltm_files import MEMORY_FOLDER
@@ -80,7 +80,8 @@ def recompute(
     found = Recomputed(machine=_other_machine(run_dir))
     with tempfile.TemporaryDirectory(prefix="swarm-") as folder, needing_base(run_dir, base_dir):
         comparison = _Comparison(run_dir / MEMORY_FOLDER, Path(folder), found)
-        learner, changes = Learner(config, base_dir, Path(folder)), cast("Iterator[Change] | None", None)
+        learner = Learner(config, base_dir, Path(folder), _undone_to(run_dir))
+        changes: Iterator[Change] | None = None
         for record in read_records(run_dir / JOURNAL_NAME):
             if record["kind"] == "header":
                 _refuse_other_base(record["checkpoints"], learner)
@@ -102,6 +103,12 @@ def recompute(
                 changes = None
             learner.fold(record)
     return found
+
+
+def _undone_to(run_dir: Path) -> set[str]:
+    """Return the deltas that people went back to, perhaps rounds later."""
+    records = read_records(run_dir / JOURNAL_NAME)
+    return {record["result"] for record in records if record["kind"] == "change" and record["cause"] == "undo"}
 
 
 def restore(run_dir: Path, missing: Collection[str]) -> None:

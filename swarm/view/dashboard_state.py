@@ -150,8 +150,16 @@ class DashboardState:
     @property
     def total_episodes(self) -> int:
         """Episodes that the config asks for, those of an exam included; 0 while unknown."""
-        exam = (self.config.get("learning") or {}).get("exam") or {}
-        return int(self.config.get("episodes", 0)) + int(exam.get("episodes", 0))
+        return int(self.config.get("episodes", 0)) + int(self._exam.get("episodes", 0))
+
+    @property
+    def _exam(self) -> dict[str, Any]:
+        return (self.config.get("learning") or {}).get("exam") or {}
+
+    def limits(self, episode: int) -> dict[str, Any]:
+        """Return the budget of an episode, which may differ in the exam."""
+        differing = self._exam.get("budget", {}) if episode >= self.config["episodes"] else {}
+        return {**self.config["budget"], **differing}
 
     @property
     def num_open(self) -> int:

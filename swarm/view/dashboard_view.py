@@ -251,9 +251,10 @@ def _coordinator(state: DashboardState, width: int, rows: int) -> RenderableType
 def _budget(state: DashboardState, width: int, rows: int) -> RenderableType:
     shown = state.shown or EpisodeView(0, "")
     spent: dict[str, Any] = {**shown.spent, "ticks": shown.tick}
+    limits = state.limits(shown.index)
     lines: list[tuple[RenderableType, ...]] = []
     for name in ("tokens", "calls", "actions", "ticks"):
-        used, limit = spent[name], state.config["budget"].get(name)
+        used, limit = spent[name], limits.get(name)
         if limit is None:
             lines.append((name, Text("no limit", style="dim"), f"{used:,}"))
         else:

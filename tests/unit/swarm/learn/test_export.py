@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fakes.learned_run import LearnedPool, scripted, write_learned_run
+from fakes.hf_models import tiny_model, tiny_tokenizer
+from fakes.learned_run import LearnedPool, learned_config, scripted, write_learned_run
 
 from swarm.agents.delta import delta_path
+from swarm.backends.models import folder_hash
+from swarm.config.section import logical_settings
 from swarm.errors import SwarmError
+from swarm.learn.accept import keep_delta
 from swarm.learn.export import export_learned
 from swarm.learn.undo import held, undo
-from swarm.record.journal import read_records
+from swarm.record.change import Change
+from swarm.record.folder import write_folder
+from swarm.record.journal import JournalWriter, read_records
+from swarm.record.records import FORMAT
 from ulm.checkpoint import checkpoint_hash, load_checkpoint
 from ulm.delta import Delta
+from ulm.hf.llama import from_llama
 from ulm.train.delta import DeltaModel
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 5]])
@@ -75,3 +85,29 @@ def test_another_base_and_a_damaged_delta_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SwarmError, match="model policy is not here as it was when the run began"):
         export_learned(tmp_path / "run", "a0", tmp_path / "out", "")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pretrained_base_gives_an_adapter_and_stays_where_it_is(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "llama")
+    tiny_tokenizer().save_pretrained(tmp_path / "llama")
+    base, _ = from_llama(tmp_path / "llama")
+    delta = Delta.new(base, 2, 1, [5])
+    delta = replace(delta, rows_EC=torch.ones(1, base.config.d_model))
+    config = learned_config()
+    agents = config.agents.model_copy(update={"engine": config.agents.engine.model_copy(update={"model": "llama"})})
+    config = config.model_copy(update={"agents": agents})
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    manifest = {"base_dir": str(tmp_path), "source": str(tmp_path / "x.yaml")}
+    write_folder(run_dir, config.model_dump(mode="json"), manifest)
+    keep_delta(run_dir / "memory", delta)
+    with JournalWriter(run_dir / "journal.jsonl", "group") as journal:
+        hashes = {"llama": folder_hash(tmp_path / "llama")}
+        journal.append({"kind": "header", "format": FORMAT, "config": logical_settings(config), "checkpoints": hashes})
+        journal.append(Change("delta", "a0", "learn", "", delta.sha256, settings={"round": 0}).as_record())
+    assert export_learned(run_dir, "a0", tmp_path / "out", "the command") == "adapter"
+    learned = json.loads((tmp_path / "out" / "learned.json").read_text())
+    assert (learned["base"], learned["base_sha256"], learned["delta"]) == ("llama", hashes["llama"], delta.sha256)
+    adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "llama")
+    assert adapter["trainable_token_indices"] == {"embed_tokens": [5]}

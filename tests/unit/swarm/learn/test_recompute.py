@@ -152,3 +152,18 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path / "run", change)
     with pytest.raises(SwarmError, match="checkpoint changed since the run began"):
         recompute(tmp_path / "run")
+
+
+def test_steps_that_failed_leave_no_file_and_are_recomputed_too(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", test={"probe": 0, "tasks": 0, "kl": 1e-9})
+    told = changes(tmp_path / "run")
+    assert [(record["accepted"], record["settings"]["size"]) for record in told] == [(False, 0.5)] * 4
+    assert files(tmp_path / "run") == set()
+    assert recompute(tmp_path / "run").equal == 4
+
+
+def test_a_kill_after_a_barrier_leaves_the_same_files(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "whole", rounds=3, share="mean")
+    write_learned_run(tmp_path / "run", rounds=3, share="mean", stop=12)
+    go_on(tmp_path / "run")
+    assert files(tmp_path / "run") == files(tmp_path / "whole")

@@ -115,3 +115,30 @@ def test_a_run_goes_on_where_files_that_it_needs_are_gone(tmp_path: Path) -> Non
     go_on(tmp_path / "run")
     whole, again = (list(read_records(tmp_path / name / "journal.jsonl")) for name in ("whole", "run"))
     assert again == whole
+
+
+@pytest.mark.parametrize("agent", ["a0", "a1"])
+def test_an_undo_at_a_barrier_that_a_kill_left_half_done_counts(tmp_path: Path, agent: str) -> None:
+    """a0 has learned from the second round, a1 has not: of a0 that step is undone, of a1 what was shared before."""
+    run_dir = tmp_path / "run"
+    write_learned_run(run_dir, share="mean", rounds=3)
+    journal = run_dir / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = list(read_records(journal))
+    at = next(n for n, r in enumerate(whole) if r["kind"] == "change" and r["settings"]["round"] == 1)
+    journal.write_bytes(b"".join(lines[: at + 1]))
+    undo(run_dir, agent)
+    go_on(run_dir)
+    own = [
+        record for record in changes(run_dir, agent) if record["cause"] == "undo" or record["settings"]["round"] == 1
+    ]
+    learned = {record["cause"]: record for record in own}
+    if agent == "a0":
+        assert [record["cause"] for record in own] == ["learn", "undo", "share"]
+        assert learned["share"]["parent"] == learned["undo"]["result"] == learned["learn"]["parent"]
+    else:
+        assert [record["cause"] for record in own] == ["undo", "learn", "share"]
+        assert learned["learn"]["parent"] == learned["undo"]["result"] != learned["undo"]["parent"]
+    assert replay_run(run_dir, True).finished
+    found = recompute(run_dir)
+    assert (found.equal, found.skipped) == (3 * 2 * 2, 0)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from fakes.learned_run import write_learned_run
+from fakes.toy_run import write_toy_run
 from rich.console import Console
 
 from swarm.record.journal import read_records
 from swarm.record.outcomes import read_run
 from swarm.view.dashboard import RunPoller, watch
-from swarm.view.dashboard_state import DashboardState
+from swarm.view.dashboard_state import DashboardState, LearnedView
 from swarm.view.dashboard_view import render, status
 from swarm.view.report import report_data, write_report
 
@@ -125,3 +126,25 @@ def test_plain_lines_tell_each_change_and_keep_the_exam_apart(tmp_path: Path) ->
     assert sum(" learned after round " in line for line in lines) == 4
     assert " of 8 solved and " in lines[-1]
     assert " of 2 in the exam, " in lines[-1]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 24), (140, 40), (60, 15), (200, 60)])
+@pytest.mark.parametrize("agents", [1, 8, 64])
+def test_the_panel_leaves_the_others_whole(tmp_path: Path, size: tuple[int, int], agents: int) -> None:
+    write_toy_run(tmp_path, agents=agents, finish=False)
+    state = polled(tmp_path)
+    state.learned = LearnedView(40, 4, 10, {number: (4, number % 5) for number in range(9)}, tokens=123_456_789)
+    lines = drawn(state, *size).splitlines()
+    assert len(lines) <= size[1]
+    assert max(map(len, lines)) <= size[0]
+    corners = [sum(line.count(corner) for line in lines) for corner in "╭╮╰╯"]
+    assert len(set(corners)) == 1
+    if size[1] >= 40:
+        assert any("▁▃▅▆█▁▃▅▆" in line and "75%" in line for line in lines)
+
+
+def test_the_budget_that_is_shown_is_that_of_the_exam(tmp_path: Path) -> None:
+    write_learned_run(tmp_path / "run", exam={"episodes": 2, "budget": {"ticks": 5}})
+    state = polled(tmp_path / "run")
+    assert [state.limits(episode)["ticks"] for episode in (0, 7, 8)] == [2, 2, 5]
+    assert "/5 " in drawn(state, 120, 40)
