@@ -15,7 +15,7 @@ from swarm.identity import is_claimed
 from swarm.process.machine import cores, memory_bytes
 from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
-from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
+from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, RewardRecipe, TaughtRecipe, load_recipe
 from swarm.train.training import open_training, result_folder, work_folder_of
 from ulm.train.step import Objective, Worker
 
@@ -28,7 +28,16 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     recipe = load_recipe(file, overrides)
     steps, batch = recipe.optimizer.steps, recipe.optimizer.batch_size
     plan.tell("training", f"{recipe.name}, kind {recipe.kind}: {steps:,} steps of {batch} = {steps * batch:,} examples")
-    if recipe.task != "runs":
+    if isinstance(recipe, RewardRecipe):
+        each = f"{recipe.explore:,} random attempts at each"
+        each += f", {recipe.attempts:,} own ones where none was right" if recipe.attempts else ""
+        rounds = -(-steps // recipe.every)
+        plan.tell(
+            "rounds",
+            f"{rounds:,} rounds of {recipe.puzzles:,} puzzles of {recipe.world}, {each}",
+            f"seed {recipe.seed}",
+        )
+    elif isinstance(recipe, TaughtRecipe) and recipe.task != "runs":
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
             plan.tell("lessons", f"task {recipe.task} of {recipe.world}", f"seed {recipe.seed}")
@@ -93,7 +102,7 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
     """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
     needed, is_here = 0.0, True
-    if isinstance(recipe, PolicyRecipe | MemoryRecipe):
+    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")
