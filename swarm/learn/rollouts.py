@@ -68,17 +68,20 @@ class Rollouts:
         return open_world(world, 1, beside, check=False)
 
     @cached_property
-    def scored(self) -> dict[str, None]:
-        """The observations that the result is scored on."""
-        return dict.fromkeys(self.observed(self._scoring(number)) for number in range(self.recipe.score_examples))
+    def scoring(self) -> list[str]:
+        """What is seen of the puzzles that the result is scored on."""
+        return [self.observed(place) for place in self._scored_places()]
 
-    @staticmethod
-    def _scoring(number: int) -> Place:
-        return Place("score", number)
+    @cached_property
+    def _never(self) -> frozenset[str]:
+        return frozenset(self.scoring)
+
+    def _scored_places(self) -> list[Place]:
+        return [Place("score", number) for number in range(self.recipe.score_examples)]
 
     def is_barred(self, observation: str) -> bool:
         """Return whether nothing may be learned about a puzzle."""
-        return observation in self.scored or self._cls.holds_out(self._options, observation)
+        return observation in self._never or self._cls.holds_out(self._options, observation)
 
     def observed(self, place: Place) -> str:
         """Return what the agent sees of a puzzle."""
@@ -105,8 +108,7 @@ class Rollouts:
 
     def solved(self, engine: Engine, count: int, temperature: float) -> list[bool]:
         """Return for each puzzle that is scored whether one of so many attempts at it earned something."""
-        places = [self._scoring(number) for number in range(self.recipe.score_examples)]
-        found = self.tried(engine, places, count, temperature)
+        found = self.tried(engine, self._scored_places(), count, temperature)
         return [any(one.right for one in some) for some in found]
 
     def texts(self) -> Iterator[str]:

@@ -108,13 +108,13 @@ def test_no_text_holds_a_puzzle_that_is_held_out_or_scored_and_those_that_came_u
     for text in texts:
         tiles, _, target = text.removeprefix("tiles ").partition(" target ")
         assert not is_held_out(list(map(int, tiles.split())), int(target)), text
-    assert made.rollouts.scored.keys().isdisjoint(texts)
+    assert set(made.rollouts.scoring).isdisjoint(texts)
 
 
 def test_a_world_that_holds_nothing_out_is_learned_without_the_puzzles_of_its_score() -> None:
     given = recipe("options.target=7", "options.split=any")
     rollouts = Rollouts(given, Path())
-    assert all(rollouts.is_barred(observation) for observation in rollouts.scored)
+    assert all(rollouts.is_barred(observation) for observation in rollouts.scoring)
 
 
 def test_own_attempts_are_made_from_the_second_round_on_where_nobody_was_right() -> None:
