@@ -79,7 +79,7 @@ class RewardObjective(PairObjective):
     def batch(self, step: int) -> tuple[list[dict[str, Tensor]], int]:
         """Return this worker's micro-batches of a step, after the attempts of a round that begins with it."""
         if step // self.recipe.every >= self.rounds:
-            self._gather(self.rounds)
+            self.gather(self.rounds)
             self.rounds += 1
             self._kinds = {}
         if not self._kinds:
@@ -90,7 +90,7 @@ class RewardObjective(PairObjective):
         shares = {"own": 1 - self.recipe.hindsight, "hindsight": self.recipe.hindsight}
         return choose(self._kinds, shares, DerivedRandom(self.recipe.seed, "example", number))[:2]
 
-    def _gather(self, number: int) -> None:
+    def gather(self, number: int) -> None:
         """Make the attempts of a round."""
         recipe, rollouts = self.recipe, self.rollouts
         places = [Place("puzzle", number * recipe.puzzles + index) for index in range(recipe.puzzles)]
@@ -102,7 +102,7 @@ class RewardObjective(PairObjective):
         self._take(
             "explored", [one for place in self._mine(places) for one in rollouts.explored(place, recipe.explore)]
         )
-        if number and recipe.attempts:
+        if recipe.attempts and (number or recipe.init is not None):  # random weights would only write noise
             open_places = [
                 place
                 for place, observation in zip(places, seen, strict=True)

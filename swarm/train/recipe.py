@@ -130,8 +130,8 @@ class RewardRecipe(Recipe):
     """A µLM that learns from a world's reward alone: no solver, no lessons.
 
     Training goes in rounds of `every` steps. Each begins with attempts at new puzzles, random legal ones
-    (`World.sample_action`) and, from the second round on, own ones where nobody was right. What was right is imitated,
-    and what would have been right for another goal (`World.relabel`).
+    (`World.sample_action`) and own ones where nobody was right; random weights try nothing in the first round. What was
+    right is imitated, and what would have been right for another goal (`World.relabel`).
     """
 
     kind: Literal["reward"]
