@@ -23,6 +23,10 @@ BYTES_PER_WEIGHT = 16
 """Memory that a trained weight takes: itself, its gradient and two moments, in float32."""
 
 
+FEW = 20
+"""Puzzles of a round that is made so that steps can be timed."""
+
+
 def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     """Tell what `swarm train` would do with a file."""
     recipe = load_recipe(file, overrides)
@@ -69,12 +73,16 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             basis = JUST_NOW if not recipe.place.compile else f"{JUST_NOW}, not compiled"
         if plan.missing:
             return
-    plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); scoring and Ray's start come on top"))
+    more = "attempts, scoring and Ray's start" if isinstance(recipe, RewardRecipe) else "scoring and Ray's start"
+    plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); {more} come on top"))
 
 
 def _measured(recipe: Recipe, file: Path, device: str) -> float:
     """Return how long a step takes, without the minutes that torch.compile needs first."""
-    plain = recipe.model_copy(update={"place": recipe.place.model_copy(update={"compile": False})})
+    changes: dict[str, Any] = {"place": recipe.place.model_copy(update={"compile": False})}
+    if isinstance(recipe, RewardRecipe):
+        changes |= {"puzzles": min(recipe.puzzles, FEW), "score_examples": min(recipe.score_examples, FEW)}
+    plain = recipe.model_copy(update=changes)
     training = open_training(plain, file.parent)
 
     def make(folder: Path, worker: Worker) -> Objective:
