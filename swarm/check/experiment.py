@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,12 +214,14 @@ def _compare(plan: Plan, config: ExperimentConfig, file: Path, pace: Pace | None
 
 def _compared(plan: Plan, problems: Plan, config: ExperimentConfig, file: Path, pace: Pace | None) -> None:
     arms, compare = arms_of(config), config.compare or CompareConfig()
+    each: dict[str, int] = {}
     names = [arm for arm in chosen_arms(compare.arms, arms) if not_applicable(arm, config) is None]
     if not names:
         raise SwarmError("no arm applies to this experiment")
     for arm in names:
         with problems.noting("compare: "):
             of_arm = equal_terms(config, arm, compare.seeds[0], compare.episodes)
+            each[arm] = of_arm.all_episodes
             if config.compare is not None and arm in config.compare.rivals:
                 _models(replace(problems, lines=[]), of_arm, file.resolve().parent)
     values = 1
@@ -230,14 +232,21 @@ def _compared(plan: Plan, problems: Plan, config: ExperimentConfig, file: Path, 
                 with_settings(config, {key: value}, "compare.sweep")
     if problems.missing:
         return
-    episodes = values * len(names) * len(compare.seeds) * compare.episodes
+    episodes = values * len(compare.seeds) * sum(each.values())
     swept = f"{values} values of {next(iter(compare.sweep))} x " if compare.sweep else ""
-    tokens = "" if config.budget.tokens is None else f"at most {episodes * config.budget.tokens:,} tokens"
+    limit = None if config.learning is not None else config.budget.tokens
+    tokens = "" if limit is None else f"at most {episodes * limit:,} tokens"
     plan.tell(
         "compare",
-        f"{swept}{len(names)} arms x {len(compare.seeds)} seeds x {compare.episodes:,} episodes = {episodes:,}",
+        f"{swept}{len(names)} arms x {len(compare.seeds)} seeds x {_range(each.values())} episodes = {episodes:,}",
         tokens,
     )
     plan.tell("", ", ".join(names))
     if pace is not None and pace.seconds is not None:
         plan.tell("", f"{about(pace.seconds * episodes, 'if all went at the pace above')}; they share batches, so less")
+
+
+def _range(numbers: Collection[int]) -> str:
+    """Return the least and the most of some numbers, in words."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -15,7 +15,7 @@ from swarm.identity import is_claimed
 from swarm.process.machine import cores, memory_bytes
 from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
-from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, load_recipe
+from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, RewardRecipe, TaughtRecipe, load_recipe
 from swarm.train.training import open_training, result_folder, work_folder_of
 from ulm.train.step import Objective, Worker
 
@@ -23,12 +23,25 @@ BYTES_PER_WEIGHT = 16
 """Memory that a trained weight takes: itself, its gradient and two moments, in float32."""
 
 
+FEW = 20
+"""Puzzles of a round that is made so that steps can be timed."""
+
+
 def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     """Tell what `swarm train` would do with a file."""
     recipe = load_recipe(file, overrides)
     steps, batch = recipe.optimizer.steps, recipe.optimizer.batch_size
     plan.tell("training", f"{recipe.name}, kind {recipe.kind}: {steps:,} steps of {batch} = {steps * batch:,} examples")
-    if recipe.task != "runs":
+    if isinstance(recipe, RewardRecipe):
+        each = f"{recipe.explore:,} random attempts at each"
+        each += f", {recipe.attempts:,} own ones where none was right" if recipe.attempts else ""
+        rounds = -(-steps // recipe.every)
+        plan.tell(
+            "rounds",
+            f"{rounds:,} rounds of {recipe.puzzles:,} puzzles of {recipe.world}, {each}",
+            f"seed {recipe.seed}",
+        )
+    elif isinstance(recipe, TaughtRecipe) and recipe.task != "runs":
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
             plan.tell("lessons", f"task {recipe.task} of {recipe.world}", f"seed {recipe.seed}")
@@ -60,12 +73,16 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             basis = JUST_NOW if not recipe.place.compile else f"{JUST_NOW}, not compiled"
         if plan.missing:
             return
-    plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); scoring and Ray's start come on top"))
+    more = "attempts, scoring and Ray's start" if isinstance(recipe, RewardRecipe) else "scoring and Ray's start"
+    plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); {more} come on top"))
 
 
 def _measured(recipe: Recipe, file: Path, device: str) -> float:
     """Return how long a step takes, without the minutes that torch.compile needs first."""
-    plain = recipe.model_copy(update={"place": recipe.place.model_copy(update={"compile": False})})
+    changes: dict[str, Any] = {"place": recipe.place.model_copy(update={"compile": False})}
+    if isinstance(recipe, RewardRecipe):
+        changes |= {"puzzles": min(recipe.puzzles, FEW), "score_examples": min(recipe.score_examples, FEW)}
+    plain = recipe.model_copy(update=changes)
     training = open_training(plain, file.parent)
 
     def make(folder: Path, worker: Worker) -> Objective:
@@ -93,7 +110,7 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
     """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
     needed, is_here = 0.0, True
-    if isinstance(recipe, PolicyRecipe | MemoryRecipe):
+    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")

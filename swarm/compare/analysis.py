@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swarm.compare.arms import ARMS, Arm
+from swarm.compare.arm import Arm
+from swarm.compare.arms import ARMS, BUILT_IN
+from swarm.compare.learned import break_even
 from swarm.record.outcomes import PuzzleOutcome, RunOutcomes
 from swarm.stats import (
     Interval,
@@ -97,6 +99,9 @@ class Comparison:
         skipped: arm -> why it does not apply to this world.
         setbacks: every mark at which the reference does not beat an arm, as sentences.
         not_worse: whether the swarm is not worse than rules and than each rival, by arm.
+        learns: whether puzzles are those of an exam, their tokens with a share of what learning took.
+        break_even: arm -> tokens a puzzle from which on the reference has solved more, None where it ends no higher;
+            empty where nobody learns.
     """
 
     name: str
@@ -111,6 +116,8 @@ class Comparison:
     setbacks: list[str]
     skipped: dict[str, str]
     not_worse: dict[str, NonInferiority]
+    learns: bool = False
+    break_even: dict[str, int | None] = field(default_factory=dict)
 
 
 def analyse(
@@ -136,17 +143,18 @@ def analyse(
         resamples: bootstrap resamples.
         skipped: arm -> why it does not apply.
         parameters: checkpoint path as the config names it -> parameter count, None if unknown.
-        arms: every arm by name; what is not among `ARMS` is a rival.
+        arms: every arm by name; what is not among `BUILT_IN` is a rival.
     """
     reference = "swarm" if "swarm" in runs else next(iter(runs))
+    learns = runs[reference][0].config.get("learning") is not None
     outcomes = {arm: _by_key(arm_runs, seeds) for arm, arm_runs in runs.items()}
-    flags = _flags(runs, outcomes, reference, budget, len(seeds) * episodes)
+    flags = _flags(runs, outcomes, reference, None if learns else budget, len(seeds) * episodes)
     base = outcomes[reference]
     rows = [
         _row(arm, arms[arm], puzzles, base, runs[arm], budget, resamples, parameters, flags[arm])
         for arm, puzzles in outcomes.items()
     ]
-    bounded = [arm for arm in outcomes if reference == "swarm" and (arm == "rules" or arm not in ARMS)]
+    bounded = [arm for arm in outcomes if reference == "swarm" and (arm == "rules" or arm not in BUILT_IN)]
     pairs = {arm: _pairs(base, outcomes[arm], budget) for arm in bounded}
     not_worse = {
         arm: non_inferiority(*found, margin=MARGIN, resamples=resamples) for arm, found in pairs.items() if found[0]
@@ -164,6 +172,8 @@ def analyse(
         setbacks=_setbacks(reference, rows),
         skipped=dict(skipped),
         not_worse=not_worse,
+        learns=learns,
+        break_even=break_even({row.arm: row.coverage for row in rows}, reference) if learns else {},
     )
 
 
@@ -270,7 +280,7 @@ def _flags(
     runs: Mapping[str, Sequence[RunOutcomes]],
     outcomes: Mapping[str, Mapping[Key, PuzzleOutcome]],
     reference: str,
-    budget: int,
+    budget: int | None,
     wanted: int,
 ) -> dict[str, list[str]]:
     """Return for every arm where it departs from equal terms; empty lists mean a fair comparison."""
@@ -294,7 +304,7 @@ def _flags(
         if len(puzzles) < wanted:
             ends = sorted({str(run.end_reason) for run in runs[arm] if run.end_reason != "finished"})
             found.append(f"only {len(puzzles)} of {wanted} puzzles ended (run ended by {', '.join(ends) or '?'})")
-        found += _budget_flags(list(puzzles.values()), budget)
+        found += [] if budget is None else _budget_flags(list(puzzles.values()), budget)
         if faults := sum(run.num_faults for run in runs[arm]):
             found.append(f"{faults} faults were recorded")
         changed = {

@@ -5,11 +5,11 @@ It refuses to run anything and to know how a result is measured (`swarm.compare.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
 
+from swarm.compare.arm import Arm, changed
+from swarm.compare.learned import LEARNING_ARMS, exam_of
 from swarm.config.coordinator import CoordinatorConfig
 from swarm.config.document import Document, set_key
 from swarm.config.engine import ModelEngine, OpenAIEngine, RandomEngine
@@ -28,36 +28,12 @@ RIVALS_MAY_CHANGE = ("agents", "coordinator", "topology", "world")
 """Sections of an experiment in which a rival may differ."""
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One arm of a comparison.
-
-    Attributes:
-        title: a few words for tables and plots.
-        question: what the swarm's difference to this arm answers.
-        overrides: the base experiment -> this arm's experiment.
-        won: what it means when the swarm beats this arm.
-        not_won: what it means when it ties with this arm or loses to it.
-        needs: what the arm cannot exist without: a world whose views can be widened (`World.full_view`) or with a
-            playbook, somebody who directs, agents with a memory beside their window, or one with this setting.
-    """
-
-    title: str
-    question: str
-    overrides: Callable[[ExperimentConfig], ExperimentConfig]
-    won: str
-    not_won: str
-    needs: Literal["view", "playbook", "coordinator", "memory", "shared", "control"] | None = None
-
-
-def _with(config: ExperimentConfig, section: str, **changes: object) -> ExperimentConfig:
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
-
-
 def _seeing_all(config: ExperimentConfig) -> ExperimentConfig:
     """Show every agent everything, where the world can; other worlds stay as they are."""
     wide = _full_view(config)
-    return config if wide is None else _with(config, "world", options=wide.model_dump(mode="json", exclude_unset=True))
+    return (
+        config if wide is None else changed(config, "world", options=wide.model_dump(mode="json", exclude_unset=True))
+    )
 
 
 def _silent(config: ExperimentConfig) -> ExperimentConfig:
@@ -65,7 +41,7 @@ def _silent(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _rules(config: ExperimentConfig) -> ExperimentConfig:
-    return _with(
+    return changed(
         config,
         "coordinator",
         kind="rules",
@@ -79,17 +55,17 @@ def _rules(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _solo(config: ExperimentConfig) -> ExperimentConfig:
-    return _seeing_all(_silent(_with(config, "agents", count=1, turns="parallel")))
+    return _seeing_all(_silent(changed(config, "agents", count=1, turns="parallel")))
 
 
 def _memory_off(config: ExperimentConfig) -> ExperimentConfig:
-    return _with(config, "agents", memory=tuple(memory for memory in config.agents.memory if memory.kind == "stm"))
+    return changed(config, "agents", memory=tuple(memory for memory in config.agents.memory if memory.kind == "stm"))
 
 
 def _with_memories(config: ExperimentConfig, setting: str, value: object) -> ExperimentConfig:
     """Change a setting of all memories that have it."""
     memories = (m.model_copy(update={setting: value}) if _has(m, setting) else m for m in config.agents.memory)
-    return _with(config, "agents", memory=tuple(memories))
+    return changed(config, "agents", memory=tuple(memories))
 
 
 def _has(memory: MemorySection, setting: str) -> bool:
@@ -109,11 +85,11 @@ def _random(config: ExperimentConfig) -> ExperimentConfig:
             prompt="chat" if engine.chats else "plain",
             chat_template_kwargs=engine.chat_template_kwargs,
         )
-    return _with(config, "agents", engine=random)
+    return changed(config, "agents", engine=random)
 
 
 def _solo_split(config: ExperimentConfig) -> ExperimentConfig:
-    told = _rules(_with(config, "agents", count=2, turns="one_at_a_time"))
+    told = _rules(changed(config, "agents", count=2, turns="one_at_a_time"))
     return told.model_copy(update={"topology": TopologyConfig(kind="star")})
 
 
@@ -136,7 +112,7 @@ ARMS: dict[str, Arm] = {
     "time_slice": Arm(
         "one worker in turns",
         "Does it beat one worker that plays all of its agents in turn?",
-        lambda config: _with(config, "agents", turns="one_at_a_time"),
+        lambda config: changed(config, "agents", turns="one_at_a_time"),
         "acting at the same time solves more, not only sooner",
         "acting at the same time is not shown to solve more; what it buys is fewer rounds",
     ),
@@ -173,7 +149,7 @@ ARMS: dict[str, Arm] = {
     "shuffled": Arm(
         "shuffled coordinator",
         "Does it matter who gets which directive (null control)?",
-        lambda config: _with(config, "coordinator", shuffled=True),
+        lambda config: changed(config, "coordinator", shuffled=True),
         "it matters who gets which directive",
         "a gain that survives the shuffled coordinator is not caused by its directives",
         needs="coordinator",
@@ -226,23 +202,29 @@ ARMS: dict[str, Arm] = {
         "a gain that survives random actions is not caused by the trained agents",
     ),
 }
-"""Every arm by name, in the order of tables; `swarm` is the base experiment itself."""
+"""Every arm of experiments that do not learn, in the order of tables; `swarm` is the base experiment itself."""
+
+BUILT_IN = {**LEARNING_ARMS, **ARMS}
+"""Every arm that no file has to name."""
 
 
 def arms_of(config: ExperimentConfig) -> dict[str, Arm]:
-    """Return every arm that an experiment can be compared with: `ARMS`, then the rivals that its file names.
+    """Return every arm that an experiment can be compared with, then the rivals that its file names.
+
+    Those are `LEARNING_ARMS` where agents learn, else `ARMS`.
 
     Raises:
         SwarmError: a rival has the name of another arm, or its settings are none of the experiment's.
     """
-    arms = dict(ARMS)
+    arms = dict(ARMS if config.learning is None else LEARNING_ARMS)
+    may_change = (*RIVALS_MAY_CHANGE, *([] if config.learning is None else ["learning"]))
     for name, settings in (config.compare.rivals if config.compare is not None else {}).items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in ARMS:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in BUILT_IN:
             raise SwarmError(f"compare.rivals: {name!r} is no new name of letters, digits, - and _; choose another")
-        if fixed := [key for key in settings if key.partition(".")[0] not in RIVALS_MAY_CHANGE]:
+        if fixed := [key for key in settings if key.partition(".")[0] not in may_change]:
             raise SwarmError(
                 f"compare.rivals.{name}: {fixed[0]} cannot differ, for all arms play the same puzzles at the same "
-                f"budget; settings of {', '.join(RIVALS_MAY_CHANGE)} can"
+                f"budget; settings of {', '.join(may_change)} can"
             )
         if not settings:
             raise SwarmError(f"compare.rivals.{name} changes nothing; name settings, such as coordinator.kind: rules")
@@ -295,8 +277,14 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
             return "not applicable: it has no coordinator (coordinator.kind)"
         case "memory" if [memory.kind for memory in memories] == ["stm"]:
             return "not applicable: its agents have no memory beside their window (agents.memory)"
+        case "learners" if config.learning is not None and (
+            config.agents.count == 1 or config.learning.learner == "team"
+        ):
+            return "not applicable: one learns alone (agents.count, learning.learner)"
         case "shared" | "control" as setting if not any(_has(memory, setting) for memory in memories):
             return f"not applicable: its agents have no memory with the setting `{setting}`, such as facts"
+    if config.learning is not None and arm != "swarm" and arms_of(config)[arm].overrides(config) == config:
+        return "not applicable: it is what the file states"
     return None
 
 
@@ -304,26 +292,29 @@ def equal_terms(config: ExperimentConfig, arm: str, seed: int, episodes: int) ->
     """Return the experiment of one arm and seed, on terms that are equal for all arms.
 
     The limit on ticks is lifted: a tick is one call for one worker and N calls for N agents, so it would
-    cut the single-worker arms short of the tokens that they are owed.
+    cut the single-worker arms short of the tokens that they are owed. Where agents learn, an arm plays its rounds and
+    its exam, whose limits are those of the file.
 
     Raises:
-        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, its
-            coordinator is a person, for whom a comparison cannot wait, or the seed is not possible.
+        SwarmError: the experiment has no token budget, so arms could not be compared at equal compute, it learns and
+            has no exam, its coordinator is a person, for whom a comparison cannot wait, or the seed is not possible.
     """
-    if config.budget.tokens is None:
+    if config.learning is not None:
+        exam_of(config)
+    elif config.budget.tokens is None:
         raise SwarmError("a comparison at equal compute needs `budget.tokens`: set it in the file or with --set")
     config = with_settings(config, {"seed": seed}, "--seed")
-    changed = arms_of(config)[arm].overrides(_without_tick_limit(config))
-    if config.coordinator.traits.needs_terminal or changed.coordinator.traits.needs_terminal:
+    of_arm = arms_of(config)[arm].overrides(config if config.learning is not None else _without_tick_limit(config))
+    if config.coordinator.traits.needs_terminal or of_arm.coordinator.traits.needs_terminal:
         raise SwarmError(
             "a comparison cannot wait for a person: set coordinator.kind to something else than human, "
             "such as --set coordinator.kind=rules"
         )
-    return changed.model_copy(
+    return of_arm.model_copy(
         update={
             "name": f"{config.name}-{arm}",
-            "episodes": episodes,
-            "concurrency": config.concurrency or (1 if changed.agents.lasting else AT_ONCE),
+            "episodes": episodes if config.learning is None else of_arm.episodes,
+            "concurrency": config.concurrency or (1 if of_arm.agents.lasting else AT_ONCE),
             "compare": None,
         }
     )
@@ -336,7 +327,7 @@ def solo_config(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _without_tick_limit(config: ExperimentConfig) -> ExperimentConfig:
-    return config if config.budget.tokens is None else _with(config, "budget", ticks=None)
+    return config if config.budget.tokens is None else changed(config, "budget", ticks=None)
 
 
 def _full_view(config: ExperimentConfig) -> WorldOptions | None:

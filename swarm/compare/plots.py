@@ -41,12 +41,16 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "shuffled_memory": (PURPLE, ":"),
     "capacity_1": (ORANGE, ":"),
 }
-_RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499")
+_RIVALS = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#44AA99")
 """Colours of arms that a file names, in their order."""
 
 
 def plot_coverage(
-    curves: Mapping[str, Sequence[int | None]], budget: int, reference: str, marks: Sequence[float]
+    curves: Mapping[str, Sequence[int | None]],
+    budget: int,
+    reference: str,
+    marks: Sequence[float],
+    learns: bool = False,
 ) -> Any:
     """Return a figure of the share of puzzles solved against tokens used, one curve per arm.
 
@@ -55,6 +59,7 @@ def plot_coverage(
         budget: tokens per puzzle, the right end of the axis.
         reference: the arm drawn boldest.
         marks: shares of the budget that get a vertical line and a dot on each curve.
+        learns: whether the tokens include a share of what learning took.
     """
     figure = new_figure(9.0, 5.4, layout=None)
     room = 0.008 * max(len(f"{name}  0.00") for name in ["swarm", *curves])  # for the labels at the right
@@ -109,7 +114,9 @@ def plot_coverage(
     style_axes(
         axes,
         "Solve rate against tokens used",
-        "tokens used per puzzle: prompts, actions, messages and coordinator",
+        "tokens per puzzle of the exam, rounds and learning included"
+        if learns
+        else "tokens used per puzzle: prompts, actions, messages and coordinator",
         "share of puzzles solved",
         pad=34,
     )

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from swarm.compare.analysis import MARKS, ArmRow, Comparison
-from swarm.compare.arms import ARMS
+from swarm.compare.arms import BUILT_IN
 from swarm.compare.plots import plot_coverage, plot_rates
 from swarm.figures import to_png
 from swarm.process.machine import cores
@@ -66,7 +66,7 @@ def write_comparison(
     curves = {row.arm: row.coverage for row in comparison.rows}
     pictures = {
         "solve_rate": to_png(plot_rates([row for row in comparison.rows if row.rates], comparison.reference)),
-        "coverage": to_png(plot_coverage(curves, comparison.budget, comparison.reference, MARKS)),
+        "coverage": to_png(plot_coverage(curves, comparison.budget, comparison.reference, MARKS, comparison.learns)),
     }
     for name, picture in pictures.items():
         write(out / f"{name}.png", picture)
@@ -95,6 +95,7 @@ def table_text(comparison: Comparison) -> str:
     for heading, lines in (
         ("Verdicts", [verdict.text for verdict in comparison.verdicts]),
         (f"Where {comparison.reference} ties or loses", comparison.setbacks or ["nowhere"]),
+        ("Break-even", _break_even(comparison)),
         ("! Departures from equal terms", [f"{row.arm}: {flag}" for row in comparison.rows for flag in row.flags]),
         ("Not run", [f"{arm}: {reason}" for arm, reason in comparison.skipped.items()]),
     ):
@@ -108,10 +109,22 @@ def table_text(comparison: Comparison) -> str:
 
 def _setting(comparison: Comparison) -> str:
     seeds = ", ".join(map(str, comparison.seeds))
+    per = "tokens per puzzle at most, learning included" if comparison.learns else "tokens per puzzle"
+    puzzles = f"{comparison.episodes} {'exam ' * comparison.learns}puzzles"
     return (
-        f"{comparison.name} on {comparison.world}: {comparison.episodes} puzzles x seeds {seeds}, "
-        f"{comparison.budget:,} tokens per puzzle, {comparison.resamples:,} resamples"
+        f"{comparison.name} on {comparison.world}: {puzzles} x seeds {seeds}, "
+        f"{comparison.budget:,} {per}, {comparison.resamples:,} resamples"
     )
+
+
+def _break_even(comparison: Comparison) -> list[str]:
+    """Return in words from when on learning was worth it."""
+    return [
+        f"{comparison.reference} never gets ahead of {arm} for good"
+        if tokens is None
+        else f"{comparison.reference} is ahead of {arm} from {tokens:,} tokens per puzzle on, learning included"
+        for arm, tokens in comparison.break_even.items()
+    ]
 
 
 def _label(row: ArmRow) -> str:
@@ -197,7 +210,7 @@ def comparison_data(
     for row in data["rows"]:
         del row["coverage"]  # the outcomes below say the same and more
     asked = [(row.arm, row.title, row.question, "") for row in comparison.rows]
-    asked += [(arm, ARMS[arm].title, ARMS[arm].question, reason) for arm, reason in comparison.skipped.items()]
+    asked += [(arm, BUILT_IN[arm].title, BUILT_IN[arm].question, reason) for arm, reason in comparison.skipped.items()]
     answers = {verdict.arm: {"question": verdict.question, "answer": verdict.text} for verdict in comparison.verdicts}
     base = _flat(runs[comparison.reference][0].config)
     return {
@@ -205,6 +218,7 @@ def comparison_data(
         **data,
         "headline": _headline(comparison),
         "setting": _setting(comparison),
+        "break_even_lines": _break_even(comparison),
         "questions": [
             {"arm": arm, "title": title, "question": question, "answer": reason, **answers.get(arm, {})}
             for arm, title, question, reason in asked

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from swarm.compare.analysis import Comparison, analyse
-from swarm.compare.arms import ARMS, arms_of, chosen_arms, equal_terms, not_applicable
+from swarm.compare.arms import BUILT_IN, arms_of, chosen_arms, equal_terms, not_applicable
+from swarm.compare.learned import MORE_ATTEMPTS, exam_of, exam_outcomes, with_exam_tokens
 from swarm.compare.report import provenance, table_text, write_comparison
 from swarm.config.experiment import CompareConfig, ExperimentConfig
 from swarm.config.section import logical_settings
@@ -57,37 +58,50 @@ def compare_arms(
     if not names:
         raise SwarmError(f"no arm is left to run: {'; '.join(f'{arm} is {why}' for arm, why in skipped.items())}")
     planned = [(arm, seed, equal_terms(config, arm, seed, plan.episodes)) for arm in names for seed in seeds]
+    learns = config.learning is not None
+    episodes = exam_of(config).episodes if learns else plan.episodes
+    if learns and MORE_ATTEMPTS in names and "swarm" not in names:
+        raise SwarmError(f"{MORE_ATTEMPTS} spends what the arm swarm has spent; run both")
     for arm, reason in skipped.items():
         echo(f"{arm}: {reason}")
-    _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in ARMS and seed == seeds[0]], source)
+    _check_rivals([arm_config for arm, seed, arm_config in planned if arm not in BUILT_IN and seed == seeds[0]], source)
     runs: dict[str, list[RunOutcomes]] = {arm: [] for arm in names}
     began_s, num_kept = time.monotonic(), 0
     with work_folder(out, "compare"):
-        with progress(f"comparing {config.name}", len(planned) * plan.episodes, "puzzles", say=None) as whole:
+        total = sum(arm_config.all_episodes for _, _, arm_config in planned)
+        with progress(f"comparing {config.name}", total, "puzzles", say=None) as whole:
+            before = 0
             for number, (arm, seed, arm_config) in enumerate(planned, start=1):
                 label = f"[{number}/{len(planned)}] {arm} seed {seed}"
                 run_began_s = time.monotonic()
+                if arm == MORE_ATTEMPTS and learns:
+                    arm_config = with_exam_tokens(arm_config, runs["swarm"][seeds.index(seed)])
                 run, reused = _finished_run(arm_config, source, out / f"{arm}-s{seed}", label, echo, whole)
                 runs[arm].append(run)
+                before += arm_config.all_episodes
                 took = " (kept from before)"
                 if reused:
                     num_kept += 1
-                    whole.skip(plan.episodes)
+                    whole.skip(arm_config.all_episodes)
                 else:
-                    whole.update(number * plan.episodes)
+                    whole.update(before)
                     left_s = whole.left_s()
                     eta = f"; about {duration(left_s)} left" if left_s else ""
                     took = f" in {duration(time.monotonic() - run_began_s)}{eta}"
-                echo(f"{label}: solved {sum(puzzle.solved for puzzle in run.puzzles)} of {len(run.puzzles)}{took}")
+                shown = exam_outcomes(run).puzzles if learns else run.puzzles
+                echo(f"{label}: solved {sum(puzzle.solved for puzzle in shown)} of {len(shown)}{took}")
         from swarm.agents.models import num_parameters
 
+        if learns:
+            runs = {arm: [exam_outcomes(run) for run in arm_runs] for arm, arm_runs in runs.items()}
+        spent = [puzzle.tokens for arm_runs in runs.values() for run in arm_runs for puzzle in run.puzzles]
         with progress("analysing the runs"):
             comparison = analyse(
                 config.name,
                 runs,
-                budget=config.budget.tokens or 0,
+                budget=max(spent, default=0) if learns else config.budget.tokens or 0,
                 seeds=seeds,
-                episodes=plan.episodes,
+                episodes=episodes,
                 skipped=skipped,
                 parameters=lambda model: num_parameters(model, source.resolve().parent),
                 arms=known,
@@ -134,10 +148,10 @@ def _finished_run(
         return before, True
     done = 0 if before is None else len(before.puzzles)
     if journal.exists():
-        echo(f"{label}: resuming after {done} of {config.episodes} puzzles")
+        echo(f"{label}: resuming after {done} of {config.all_episodes} puzzles")
     whole.skip(done)
     ended = partial(_ended, JournalReader(journal, verify=False), [0], whole, whole.done - done)
-    with progress(label, config.episodes, "puzzles", done=done, poll=ended, say=echo) as work:
+    with progress(label, config.all_episodes, "puzzles", done=done, poll=ended, say=echo) as work:
         outcome = start_run(config, source, run_dir, lambda run_dir: work.restart(done))
     run = _read_own(config, run_dir)
     if run.end_reason is None:

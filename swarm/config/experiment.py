@@ -9,7 +9,6 @@ files are read in `swarm.config.load`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -306,7 +305,7 @@ class ExperimentConfig(Section):
             return self
         return self._exam
 
-    @cached_property
+    @property
     def _exam(self) -> ExperimentConfig:
         exam = self.learning.exam if self.learning else None
         if exam is None:

@@ -118,6 +118,9 @@ class LearningConfig(Section):
     batch: int = Field(64, ge=1)
     """Examples of an optimizer step."""
 
+    epochs: float = Field(4.0, gt=0)
+    """How often a sample is met in a learning step, on average, at most; where samples are few, steps are fewer."""
+
     lr: float = Field(3e-3, gt=0)
     """Peak learning rate; it rises over a tenth of the steps and falls along a cosine."""
 

@@ -7,60 +7,32 @@
 - `explore` lets the world's random policy try the puzzles of a round, too.
 """
 
-import random
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
 from swarm.errors import SwarmError
+from swarm.learn.attempts import Attempt, random_attempts
+from swarm.learn.imitated import MAX_KEPT, Imitated, Judged
 from swarm.learn.samples import Sample, Samples
 from swarm.process.progress import counted
-from swarm.prompt import STOP, agent_prompt
+from swarm.prompt import STOP
 from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.seeds import derive_seed
-from worlds.protocol import Info, World
+from worlds.protocol import Info
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
 ELITE = 256
 """Distinct answers that method `elite` imitates, the best of all rounds."""
 
-MAX_KEPT = 1 << 19
-"""Relabelled attempts and predictions that are learned from, of each learner: the newest."""
 
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One action, and what came of it.
-
-    Attributes:
-        agent: whose.
-        group: what it is compared with: puzzle, agent and turn.
-        prompt, observation, answer: what was read, the world's part of it, and what was done.
-        feedback, valid: the world's answer.
-        reward: the agent's own, of the action itself.
-        gain: what it and all that followed in its episode brought, with the team's share.
-        tokens: that were generated, the end of the line included.
-    """
-
-    agent: str
-    group: tuple[int, str, int]
-    prompt: str
-    observation: str
-    answer: str
-    feedback: str
-    valid: bool
-    reward: float
-    gain: float
-    tokens: int = 0
-
-
-class Pool:
+class Pool(Imitated):
     """What one learner has to learn from.
 
     Args:
@@ -68,27 +40,16 @@ class Pool:
     """
 
     def __init__(self, settings: LearningConfig) -> None:
+        super().__init__(settings.per_task)
         self.settings = settings
-        self.right: dict[str, list[str]] = {}
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
-        self.relabelled: dict[str, list[str]] = {}
-        self.goals: deque[str] = deque(maxlen=MAX_KEPT)
         self.answered: dict[tuple[str, str], None] = {}
         self.counts: Counter[str] = Counter()
 
     def begin_round(self) -> None:
         """Forget what counts for one round alone."""
         self.weighed, self.counts = [], Counter()
-
-    def add_right(self, prompt: str, answer: str) -> None:
-        """Keep an answer that was right."""
-        _keep(self.right, prompt, answer, self.settings.per_task)
-
-    def add_relabelled(self, prompt: str, answer: str) -> None:
-        """Keep what an attempt would have been right for; goals that come up often are met often."""
-        _keep(self.relabelled, prompt, answer, self.settings.per_task)
-        self.goals.append(prompt)
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Take in the attempts of a round, all of a group at once."""
@@ -115,34 +76,14 @@ class Pool:
         elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
-            most = max(map(len, self.right.values()), default=0)  # each prompt is met as often, whatever it has
-            own = list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
+            own = self.own()
         kinds = {
             "own": own,
-            "hindsight": list(_in_turn(self.goals, self.relabelled)),
+            "hindsight": self.hindsight(),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
         return Samples(kinds, dict(sorted(counts.items())))
-
-
-def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> None:
-    """Keep the shortest answers to a prompt."""
-    found = kept.setdefault(prompt, [])
-    if answer not in found:
-        found.append(answer)
-        if len(found) > most:
-            found.sort(key=lambda text: (len(text), text))
-            found.pop()
-
-
-def _in_turn(prompts: Iterable[str], kept: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
-    """Yield an answer for each prompt, those that were kept for it in turn."""
-    met: Counter[str] = Counter()
-    for prompt in prompts:
-        answers = kept[prompt]
-        yield Sample(prompt, answers[met[prompt] % len(answers)] + STOP)
-        met[prompt] += 1
 
 
 def _forget(kept: dict[Any, Any]) -> None:
@@ -290,16 +231,9 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
-        for observation, answer in told:
-            if self.is_barred(observation):
-                pool.counts["barred"] += 1
-            elif observation in self._posed:  # what the run itself asks for
-                pool.add_right(agent_prompt(observation), answer)
-            else:
-                pool.add_relabelled(agent_prompt(observation), answer)
-        if attempt.reward > 0 and attempt.observation in self._posed:
-            same = [answer for observation, answer in told if observation == attempt.observation]
-            pool.add_right(attempt.prompt, (same or [attempt.answer])[0])
+        judged = Judged(attempt.prompt, attempt.observation, attempt.answer, attempt.reward > 0, told)
+        if barred := pool.take(judged, self._posed, self.is_barred):
+            pool.counts["barred"] += barred
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
@@ -317,28 +251,11 @@ class Gatherer:
             rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
             world = open_world(config.world, config.agents.count, self.base_dir, check=False)
             try:
-                yield from _attempts_at(world, seed, options, explore.attempts, rng)
+                yield from random_attempts(world, seed, options, explore.attempts, rng)
             except Exception as error:  # it may be anybody's code
                 raise SwarmError(
                     f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"
                 ) from error
-
-
-def _attempts_at(
-    world: World, seed: int, options: Mapping[str, Any], count: int, rng: random.Random
-) -> Iterator[Attempt]:
-    """Yield random legal attempts of all agents at one puzzle, which begins again whenever it is over."""
-    observations: dict[str, str] = {}
-    for _ in range(count):
-        if not world.agents:
-            observations = dict(world.reset(seed, options)[0])
-        actions = {agent: world.sample_action(agent, "", rng) for agent in world.agents}
-        result = world.step(actions)
-        for agent, action in actions.items():
-            seen, info, reward = observations[agent], result.infos[agent], result.rewards[agent]
-            prompt = agent_prompt(seen)
-            yield Attempt(agent, (0, agent, -1), prompt, seen, action, info["feedback"], info["valid"], reward, reward)
-        observations.update(result.observations)
 
 
 def seed_of(config: ExperimentConfig, number: int, learner: str | None) -> int:

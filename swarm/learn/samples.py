@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,26 +56,33 @@ class Samples:
 
 
 def shares(samples: Samples, settings: LearningConfig) -> dict[str, float]:
-    """Return kind -> share of a batch: as the settings have it, spread over the kinds that are there."""
+    """Return kind -> how many samples of it are drawn: by the settings' shares, spread over the kinds that are there.
+
+    None is met more than `epochs` times on average: small samples are learned by heart, and then little else is.
+    """
     wanted = {name: getattr(settings, name) for name in ("hindsight", "predict", "rehearse")}
     wanted["own"] = 1.0 - sum(wanted.values())
     there = {kind: wanted[kind] for kind in sorted(wanted) if samples.kinds.get(kind) and wanted[kind] > 0}
-    total = sum(there.values())
-    return {kind: share / total for kind, share in there.items()} if total else {}
+    all_drawn, total = settings.steps * settings.batch, sum(there.values())
+    found, left = {}, float(all_drawn)
+    for kind in sorted(there, key=lambda kind: len(samples.kinds[kind]) / there[kind]):  # the scarcest first
+        found[kind] = min(left * there[kind] / total, settings.epochs * len(samples.kinds[kind]))
+        left, total = left - found[kind], total - there[kind]
+    return found
 
 
 def draw(samples: Samples, settings: LearningConfig, seed: int) -> list[list[Sample]]:
-    """Return the batches of a learning step.
+    """Return the batches of a learning step, fewer than `steps` where there is little to learn from.
 
     What is imitated is drawn with replacement, kind by kind; attempts that are weighed come once each, in a shuffled
     order, as often as the steps need them.
     """
     rng = DerivedRandom(seed, "batches")
-    parts = shares(samples, settings)
+    parts = dict(sorted(shares(samples, settings).items()))
     kinds, weights = list(parts), list(parts.values())
     weighed = _passes(list(samples.kinds.get("own", ())), rng) if settings.method == "grpo" else None
     batches: list[list[Sample]] = []
-    for _ in range(settings.steps if parts else 0):
+    for _ in range(math.ceil(sum(weights) / settings.batch)):
         drawn = rng.choices(kinds, weights, k=settings.batch)
         batches.append(
             [next(weighed) if weighed and kind == "own" else rng.choice(samples.kinds[kind]) for kind in drawn]

@@ -101,7 +101,7 @@ def take_step(
     losses: list[float] = []
     tokens = 0
     for step, batch in enumerate(batches):
-        rate = learning_rate(step, peak=settings.lr, warmup=-(-settings.steps // 10), steps=settings.steps)
+        rate = learning_rate(step, peak=settings.lr, warmup=-(-len(batches) // 10), steps=len(batches))
         for group in optimizer.param_groups:
             group["lr"] = rate * size * group.get("lr_factor", 1.0)
         optimizer.zero_grad(set_to_none=True)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 48
 BATCH = 512
 KL_TEXTS = 64
-REHEARSED = 2048
-"""Prompts that are rehearsed."""
+REHEARSED = 8192
+"""Prompts that are rehearsed; 2,048 were learned by heart, and the probe fell all the same."""
 
 _SEED = 20_231
 """Of the probe, the same for all runs: a base has one first value."""

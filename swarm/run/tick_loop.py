@@ -272,7 +272,7 @@ class Runtime:
         ]
         # Already in flight: the coordinator's share counts before the agents'.
         spent = episode.spent + Spent(orders.tokens, orders.calls)
-        admitted = spent.admit(self.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
+        admitted = spent.admit(episode.config.budget, [turn.prompt_tokens + agents.max_new_tokens for turn in turns])
         return turns[:admitted]
 
     def _active(self, episode: Episode, acting: list[str], directives: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,11 @@
 """Recipes of kind `policy`: a µLM learns from a world's lessons, and is scored on puzzles that no training text holds.
 
-Examples follow from (seed, number) alone, so the cursor of a training is its step.
+`UlmTraining` is what all trainings of a µLM share. Examples of lessons follow from (seed, number) alone, so the cursor
+of a training is its step.
 """
 
+from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import lessons
 from swarm.train.loop import trained
-from swarm.train.recipe import MemoryRecipe, PolicyRecipe
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
@@ -26,12 +29,12 @@ BATCH = 512
 """Held-out examples that are answered at once."""
 
 
-class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
+class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
     """A µLM and the tokenizer that it is trained with."""
 
     def inputs(self) -> dict[str, Any]:
         """Return the hashes of the checkpoint that the training starts from."""
-        self.check_task()
+        self.check_world()
         if self.init is None:
             return {}
         try:
@@ -46,18 +49,24 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
             )
         return {"init_sha256": parent.sha256}
 
-    def check_task(self) -> None:
-        """Refuse a task without lessons, or with whole episodes."""
-        lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
+    @abstractmethod
+    def check_world(self) -> None:
+        """Refuse a world that cannot be learned so."""
+
+    @abstractmethod
+    def texts(self) -> Iterable[str]:
+        """Return the texts that a new tokenizer is trained on."""
+
+    @abstractmethod
+    def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
+        """Score the finished policy on what it has not seen."""
 
     def prepare(self, folder: Path) -> None:
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
-        recipe, model = self.recipe, self.recipe.model
+        model = self.recipe.model
         try:
             found = (
-                load_checkpoint(self.init).tokenizer
-                if self.init
-                else Tokenizer.train(lessons.corpus(recipe.world, recipe.task), model.vocab_size)
+                load_checkpoint(self.init).tokenizer if self.init else Tokenizer.train(self.texts(), model.vocab_size)
             )
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:
@@ -70,20 +79,6 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
             model.load_state_dict(load_checkpoint(self.init).model.state_dict())
         optimizer = self.recipe.optimizer
         return model, make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind)
-
-    def objective(self, folder: Path, worker: Worker) -> Objective:
-        """Return what a worker trains."""
-        recipe, tokenizer = self.recipe, Tokenizer.load(folder / "tokenizer.json")
-        return PairObjective(
-            *self.model(tokenizer, worker.device, recipe.seed),
-            worker,
-            tokenizer,
-            lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))[1:],
-            batch_size=recipe.optimizer.batch_size,
-            parts=recipe.optimizer.micro_batches,
-            dtype=recipe.place.compute_dtype,
-            compile=recipe.place.compile,
-        )
 
     def ship(self, folder: Path, out: Path, device: str) -> Scores:
         """Write the checkpoint; scores belong to the weights that ship, so those are rounded to bfloat16 before."""
@@ -101,6 +96,34 @@ class PolicyTraining(Training[PolicyRecipe | MemoryRecipe]):
         except ValueError as error:
             raise SwarmError(str(error)) from error
         return scores
+
+
+class PolicyTraining(UlmTraining):
+    """A µLM that learns a world's lessons."""
+
+    recipe: PolicyRecipe | MemoryRecipe
+
+    def check_world(self) -> None:
+        """Refuse a task without lessons, or with whole episodes."""
+        lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
+
+    def texts(self) -> Iterable[str]:
+        """Return the texts of the lessons that a tokenizer is trained on."""
+        return lessons.corpus(self.recipe.world, self.recipe.task)
+
+    def objective(self, folder: Path, worker: Worker) -> Objective:
+        """Return what a worker trains."""
+        recipe, tokenizer = self.recipe, Tokenizer.load(folder / "tokenizer.json")
+        return PairObjective(
+            *self.model(tokenizer, worker.device, recipe.seed),
+            worker,
+            tokenizer,
+            lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))[1:],
+            batch_size=recipe.optimizer.batch_size,
+            parts=recipe.optimizer.micro_batches,
+            dtype=recipe.place.compute_dtype,
+            compile=recipe.place.compile,
+        )
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Score the finished policy on held-out puzzles, kind by kind.

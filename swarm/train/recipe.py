@@ -2,6 +2,7 @@
 
 - `policy`: a µLM on a solver's pairs of prompt and completion.
 - `memory`: a µLM with a long-term memory on whole episodes, call by call.
+- `reward`: a µLM on its own attempts and random ones, judged by the world alone.
 - `lora`: an adapter of a pretrained language model on coordination texts.
 """
 
@@ -21,17 +22,14 @@ from ulm.config import ModelConfig, preset
 class Recipe(TrainingFile):
     """What every training file says."""
 
-    kind: Literal["policy", "memory", "lora"]
+    kind: Literal["policy", "memory", "reward", "lora"]
     """What is trained."""
 
     name: Annotated[Name, PHYSICAL]
     """Names the work folder, runs/train-NAME."""
 
     world: str
-    """World whose lessons are learned."""
-
-    task: str
-    """Which of its lessons."""
+    """World that is learned."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of weights and examples."""
@@ -56,6 +54,13 @@ class Recipe(TrainingFile):
         found = logical_settings(self)
         del found["optimizer"]["steps"]
         return found
+
+
+class TaughtRecipe(Recipe):
+    """What learns from a world's lessons."""
+
+    task: str
+    """Which of its lessons."""
 
 
 class ModelSection(Section):
@@ -85,7 +90,7 @@ class ModelSection(Section):
         return preset(self.preset, vocab_size, window=self.window, **({"ltm": self.ltm} if self.ltm else {}))
 
 
-class PolicyRecipe(Recipe):
+class PolicyRecipe(TaughtRecipe):
     """A µLM that learns completions."""
 
     kind: Literal["policy"]
@@ -100,7 +105,7 @@ class PolicyRecipe(Recipe):
         return self
 
 
-class MemoryRecipe(Recipe):
+class MemoryRecipe(TaughtRecipe):
     """A µLM that learns from whole episodes, its memory carried through each."""
 
     kind: Literal["memory"]
@@ -121,7 +126,63 @@ class MemoryRecipe(Recipe):
         return self
 
 
-class LoraRecipe(Recipe):
+class RewardRecipe(Recipe):
+    """A µLM that learns from a world's reward alone: no solver, no lessons.
+
+    Training goes in rounds of `every` steps. Each begins with attempts at new puzzles, random legal ones
+    (`World.sample_action`) and own ones where nobody was right; random weights try nothing in the first round. What was
+    right is imitated, and what would have been right for another goal (`World.relabel`).
+    """
+
+    kind: Literal["reward"]
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the world; puzzles are those that may be learned from (`World.for_training`), scored on the others."""
+
+    model: ModelSection = ModelSection()
+    """What is trained. A new tokenizer is trained on texts of random attempts."""
+
+    every: int = Field(200, ge=1)
+    """Steps of a round."""
+
+    puzzles: int = Field(1000, ge=1)
+    """New puzzles of each round."""
+
+    explore: int = Field(100, ge=0)
+    """Random legal attempts at each of them; they cost no tokens."""
+
+    attempts: int = Field(0, ge=0)
+    """Own attempts at each puzzle of a round to which no right answer is known yet; 0 for none."""
+
+    temperature: float = Field(1.0, gt=0, le=5)
+    """Of own attempts."""
+
+    max_new_tokens: int = Field(32, ge=1, le=4096)
+    """Longest answer."""
+
+    hindsight: float = Field(0.5, ge=0, le=1)
+    """Share of examples that are answers to relabelled goals; the others answer puzzles that the world has posed."""
+
+    per_task: int = Field(3, ge=1)
+    """Distinct right answers that are kept for each prompt: the shortest."""
+
+    score_examples: int = Field(500, ge=1)
+    """Held-out puzzles that the result is scored on; nothing is learned about them."""
+
+    @model_validator(mode="after")
+    def _can_start(self) -> Self:
+        refuse_where(
+            (
+                self.model.config(self.model.vocab_size).ltm is not None,
+                f"model.preset {self.model.preset} has a long-term memory, which `reward` does not train",
+            ),
+            (not self.explore and self.init is None, "random weights need random attempts; set `explore`, or `init`"),
+            (not self.explore and not self.attempts, "nobody would try anything; set `explore` or `attempts`"),
+        )
+        return self
+
+
+class LoraRecipe(TaughtRecipe):
     """An adapter (LoRA; Hu et al., arXiv:2106.09685) on every linear layer of a language model that stays as it is."""
 
     kind: Literal["lora"]
@@ -147,7 +208,12 @@ class LoraRecipe(Recipe):
         return self
 
 
-RECIPES: dict[str, type[Recipe]] = {"policy": PolicyRecipe, "memory": MemoryRecipe, "lora": LoraRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "policy": PolicyRecipe,
+    "memory": MemoryRecipe,
+    "reward": RewardRecipe,
+    "lora": LoraRecipe,
+}
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), workers: int | None = None) -> Recipe:

@@ -34,6 +34,7 @@ Scores = dict[str, dict[str, Any]]
 _KINDS = {
     "policy": "swarm.train.policy:PolicyTraining",
     "memory": "swarm.train.memory:MemoryTraining",
+    "reward": "swarm.learn.reward:RewardTraining",
     "lora": "swarm.train.lora:LoraTraining",
 }
 

@@ -105,6 +105,25 @@ def test_workers_one_of_which_is_killed_learn_what_this_process_learns(monkeypat
             torch.testing.assert_close(state("two")[name], value, atol=1e-4, rtol=0)
 
 
+def test_workers_share_the_attempts_of_a_reward_training_and_all_learn_from_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes = {"puzzles": 12, "explore": 6, "attempts": 1, "every": 3, "max_new_tokens": 6, "score_examples": 4}
+    options = {"count": 2, "high": 6, "target_low": 0, "target_high": 36}
+    recipe = {**RECIPE, **changes, "kind": "reward", "world": "numbers-v0", "options": options}
+    recipe = {name: value for name, value in recipe.items() if name != "task"}
+    Path("train.yaml").write_text(json.dumps({**recipe, "optimizer": {"steps": 5, "batch_size": 8, "warmup": 2}}))
+    with monkeypatch.context() as here:
+        without_ray(here)
+        train("name=here")
+    train("name=two", workers=2)
+    there, here_too = state("two"), state("here")
+    assert torch.equal(there["extra.pool"], here_too["extra.pool"])
+    for name, value in here_too.items():
+        if name.startswith("weight."):
+            torch.testing.assert_close(there[name], value, atol=1e-4, rtol=0)
+
+
 def test_more_workers_than_processors_are_refused_instead_of_waiting_for_ever() -> None:
     with pytest.raises(SwarmError, match="lower `workers`"):
         train(workers=8)

@@ -67,6 +67,16 @@ class Worker:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def gathered_bytes(self, data: bytes) -> list[bytes]:
+        """Return what each worker brings, in order of rank; lengths may differ."""
+        if self.size == 1:
+            return [data]
+        lengths = self.gathered(torch.tensor([len(data)], device=self.device)).tolist()
+        row = torch.zeros(1, max(lengths), dtype=torch.uint8, device=self.device)
+        row[0, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        rows = self.gathered(row).cpu().numpy()
+        return [rows[rank, :length].tobytes() for rank, length in enumerate(lengths)]
+
 
 class Objective:
     """What is trained, as this worker sees it.

@@ -23,13 +23,14 @@ from swarm.config.experiment import ExperimentConfig
 
 ROOT = Path(__file__).parents[4]
 SHIPPED = {
+    "learn_scratch": "train",
     "engram": "eval",
     "exact_match": "exact-match",
     "memory": "lab",
     "memory_hub": "lab",
     "mqar": "mqar",
 }
-"""Shipped files that are neither experiments nor trainings, and their kind."""
+"""Shipped files whose name does not tell their kind."""
 
 
 @pytest.fixture(autouse=True)

@@ -140,10 +140,18 @@ def test_random_attempts_cost_no_tokens_and_are_the_same_again(gatherer: Make) -
 
 
 def test_shares_of_kinds_that_are_missing_go_to_the_others() -> None:
-    settings = LearningConfig(every=1, hindsight=0.5, predict=0.25)
+    settings = LearningConfig(every=1, hindsight=0.5, predict=0.25, steps=1, batch=3)
     samples = Samples({"own": [Sample("a", "b")], "hindsight": [Sample("c", "d")], "predict": []})
-    assert shares(samples, settings) == {"hindsight": pytest.approx(2 / 3), "own": pytest.approx(1 / 3)}
+    assert shares(samples, settings) == {"hindsight": pytest.approx(2), "own": pytest.approx(1)}
     assert draw(Samples({"own": []}), settings, 1) == []
+
+
+def test_few_samples_are_not_learned_by_heart() -> None:
+    settings = LearningConfig(every=1, hindsight=0.5, steps=100, batch=10, epochs=2)
+    samples = Samples({"own": [Sample("p", "x")] * 5, "hindsight": [Sample("q", "y")] * 2000})
+    assert shares(samples, settings) == {"own": pytest.approx(10), "hindsight": pytest.approx(990)}
+    few = Samples({"own": [Sample("p", "x")] * 5})
+    assert len(draw(few, settings, 1)) == 1
 
 
 def test_batches_follow_from_the_seed() -> None:

@@ -97,6 +97,15 @@ def test_run_tokens_count_learning_and_end_the_run(tmp_path: Path) -> None:
     assert outcome.tokens == sum(played.values()) + sum(change["cost"]["tokens"] for change in changes(outcome.run_dir))
 
 
+def test_an_exam_has_limits_of_its_own_above_those_of_rounds(tmp_path: Path) -> None:
+    """Failed at 949e03a: agents passed once they had acted as often as a round allows, whatever the exam allowed."""
+    exam = {"exam": {"episodes": 2, "budget": {"actions": 7, "ticks": 9}}, "steps": 0, "explore": None}
+    outcome = learned_run(tmp_path, learning=exam)
+    ends = [record for record in read_records(outcome.run_dir / "journal.jsonl") if record["kind"] == "episode_end"]
+    assert {end["actions"] for end in ends if end["episode"] < 8 and not end["solved"]} == {2}
+    assert {end["actions"] for end in ends if end["episode"] >= 8 and not end["solved"]} == {7}
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
