@@ -35,7 +35,7 @@ SETTINGS = LearningConfig(
     delta=DeltaSettings(rank=8, rows=0, layers=10),
     steps=6,
     batch=8,
-    lr=2e-3,
+    lr=1e-3,
     rehearse=0.25,
     test=TestSettings(drop=0.05, kl=8.0, tasks=0.0),
 )
