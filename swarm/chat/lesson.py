@@ -35,6 +35,7 @@ SETTINGS = LearningConfig(
     delta=DeltaSettings(rank=8, rows=0, layers=10),
     steps=6,
     batch=8,
+    epochs=1000.0,  # a person says a thing once, and it is to be learned
     lr=1e-3,
     rehearse=0.25,
     test=TestSettings(drop=0.05, kl=8.0, tasks=0.0),
