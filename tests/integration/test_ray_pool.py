@@ -22,6 +22,7 @@ from swarm.actors.shared_memory import protect
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.telemetry import read_telemetry
+from swarm.messages import ActRequest
 from swarm.run.runner import start_run
 from ulm.checkpoint import build_model, load_weights_numpy, read_checkpoint_config
 
@@ -87,7 +88,8 @@ def test_agents_remember_the_same_on_any_number_of_hosts_and_machines(
     real = ray_pool.RayPool._run
 
     def run(self: Any, method: str, requests: Any) -> Any:
-        contents.update(handle.kind + type(handle.content).__name__ for *_, held in requests for handle in held)
+        held = (handle for fields in requests for handle in ActRequest(*fields).memories)
+        contents.update(handle.kind + type(handle.content).__name__ for handle in held)
         return real(self, method, requests)
 
     monkeypatch.setattr(ray_pool.RayPool, "_run", run)
