@@ -21,8 +21,8 @@ from swarm.actors import pool as ray_pool
 from swarm.actors.shared_memory import protect
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.record.telemetry import read_telemetry
 from swarm.messages import ActRequest
+from swarm.record.telemetry import read_telemetry
 from swarm.run.runner import start_run
 from ulm.checkpoint import build_model, load_weights_numpy, read_checkpoint_config
 
