@@ -5,6 +5,7 @@ SIGHUP, Ctrl-C and SIGTERM. It refuses to know what commands do (`swarm.commands
 heavy, so that `swarm --help` is fast.
 """
 
+import signal
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` searches the current folder first
@@ -197,6 +198,8 @@ def main() -> None:
         sys.exit(128 + number if code and (number := stopped_by()) else code)
     except typer.Abort:
         sys.exit(1)
+    except KeyboardInterrupt:  # before there was a command that it could end
+        sys.exit(128 + (stopped_by() or signal.SIGINT))
     except Exception as error:  # beside the commands: a wrong option, help that cannot be written
         sys.exit(_explain(error))
 
