@@ -5,7 +5,6 @@ SIGHUP, Ctrl-C and SIGTERM. It refuses to know what commands do (`swarm.commands
 heavy, so that `swarm --help` is fast.
 """
 
-import signal
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:  # `python -m` searches the current folder first
