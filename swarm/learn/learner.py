@@ -57,7 +57,7 @@ class Learner(AgentMemory[MemorySection]):
         self._before: dict[str | None, str] = {}
         self._learned: dict[str | None, str] = {}
         self._gathered = -1
-        self._kept_out: dict[int, dict[str | None, float]] = {}
+        self._kept_out: dict[int, float] = {}
         self._span = [0, 0]
 
     @property
@@ -88,9 +88,10 @@ class Learner(AgentMemory[MemorySection]):
         self._gather(number)
         todo = [learner for learner in self.learners if ("learn", learner) not in self._changed]
         with progress(f"learning after round {number + 1}"):
-            outcomes = run_steps([self.task(number, learner) for learner in todo])
-        for learner, outcome in zip(todo, outcomes, strict=True):
-            yield self.change(number, learner, outcome)
+            tasks = [self.task(number, learner) for learner in todo]
+            outcomes = run_steps(tasks)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            yield self.change(number, task, outcome)
         yield from self._shared(number)
         self._prune()
 
@@ -138,7 +139,7 @@ class Learner(AgentMemory[MemorySection]):
         self._round = []
         self._gatherer.add_round(number, calls, puzzles)
         self._kept_out = {
-            index: _rewards(some, self.agents)
+            index: sum(call.reward for call in some if call.role == "agent") / len(self.agents)
             for index, some in calls.items()
             if self.learning.test.tasks and self._gatherer.is_kept_out(puzzles[index])
         }
@@ -158,7 +159,7 @@ class Learner(AgentMemory[MemorySection]):
             samples=self._gatherer.pools[learner].samples(),
             seed=seed_of(self.config, number, learner),
             deltas=held,
-            kept_out={index: rewards[None] for index, rewards in self._kept_out.items()},
+            kept_out=self._kept_out,
         )
 
     def base(self) -> tuple[Path, str]:
@@ -174,18 +175,18 @@ class Learner(AgentMemory[MemorySection]):
         except ValueError as error:
             raise SwarmError(f"learning needs a checkpoint of ours as agents.engine.model: {error}") from error
 
-    def change(self, number: int, learner: str | None, outcome: Outcome) -> Change:
+    def change(self, number: int, task: StepTask, outcome: Outcome) -> Change:
         """Return the record of a step."""
-        samples = self._gatherer.pools[learner].samples()
+        samples = task.samples
         return Change(
             KIND,
-            learner,
+            task.learner,
             "learn",
-            self._before.get(learner, ""),
+            task.parent,
             outcome.result,
             EvidenceEntry(records=self._span, digest=samples.digest, counts=dict(samples.counts)),
             {"round": number, "method": self.learning.method, "size": outcome.size},
-            seed_of(self.config, number, learner),
+            task.seed,
             outcome.cost,
             outcome.tests,
             outcome.note,
@@ -206,8 +207,3 @@ class Learner(AgentMemory[MemorySection]):
         for agent in todo:
             settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": learned}
             yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)
-
-
-def _rewards(calls: Iterable[Call], agents: list[str]) -> dict[str | None, float]:
-    """Return the mean reward of all agents in an episode, under None."""
-    return {None: sum(call.reward for call in calls if call.role == "agent") / len(agents)}
