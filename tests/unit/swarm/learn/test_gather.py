@@ -68,7 +68,7 @@ def test_a_relabelled_attempt_that_is_a_puzzle_of_the_exam_is_dropped_and_counte
     attempt = Attempt(
         "a0", (0, "a0", 0), "x", f"tiles {' '.join(tiles)} target 99", tiles[0], f"= {target}", True, 0, 0
     )
-    made._imitate(made.pools["a0"], attempt)
+    made._imitate(made.pools["a0"], attempt, made._options)
     assert made.pools["a0"].samples().kinds["hindsight"] == []
     assert made.pools["a0"].counts["barred"] == 1
 
