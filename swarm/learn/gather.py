@@ -4,7 +4,7 @@
   and `grpo` weighs all attempts of a group.
 - Never learned from: puzzles that are kept out for the acceptance test, those of the exam, and probes. A prompt is
   known by its text, so a relabelled attempt that is a puzzle of the exam is dropped, and counted.
-- `explore` lets the world's random policy try the puzzles of a round, too.
+- `explore` lets the world's random policy try the puzzles of a round, or others; what is right there is imitated, too.
 """
 
 from collections import Counter, defaultdict
@@ -172,6 +172,8 @@ class Gatherer:
                 for learner in self._who_learns(attempt.agent):
                     by_learner[learner].append(attempt)
         explored = list(self._explore(number, learned, puzzles))
+        asked = dict.fromkeys(attempt.observation for attempt in explored)
+        self._posed.update(observation for observation in asked if not self.is_barred(observation))
         for learner, pool in self.pools.items():
             own = self._controlled(by_learner[learner], number, "own")
             tried = [attempt for attempt in explored if learner in self._who_learns(attempt.agent)]
