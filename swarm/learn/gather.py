@@ -11,13 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
 from swarm.errors import SwarmError
 from swarm.learn.attempts import Attempt, random_attempts
-from swarm.learn.imitated import MAX_KEPT, Imitated, Judged
+from swarm.learn.imitated import Imitated, Judged, forget
 from swarm.learn.samples import Sample, Samples
 from swarm.process.progress import counted
 from swarm.prompt import STOP
@@ -62,7 +61,7 @@ class Pool(Imitated):
                 self.best[attempt.prompt, attempt.answer] = attempt.reward
             if settings.predict and attempt.feedback:
                 self.answered[attempt.prompt + attempt.answer + STOP, attempt.feedback] = None
-                _forget(self.answered)
+                forget(self.answered)
         if settings.method == "elite":
             ranked = sorted(self.best.items(), key=lambda item: -item[1])  # stable: the first to say it stays
             self.best = dict(ranked[:ELITE])
@@ -84,11 +83,6 @@ class Pool(Imitated):
         }
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
         return Samples(kinds, dict(sorted(counts.items())))
-
-
-def _forget(kept: dict[Any, Any]) -> None:
-    if len(kept) > MAX_KEPT:
-        del kept[next(iter(kept))]
 
 
 def weighed(attempts: Iterable[Attempt]) -> list[Sample]:

@@ -4,15 +4,14 @@ Owns which answers are kept for a prompt, how often each prompt is met, and what
 """
 
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from swarm.learn.samples import Sample
 from swarm.prompt import STOP, agent_prompt
 
 MAX_KEPT = 1 << 19
-"""Relabelled attempts and predictions that are learned from, of each learner: the newest."""
+"""Other goals and predictions that are learned from, of each learner: the newest."""
 
 
 class Judged(NamedTuple):
@@ -40,23 +39,21 @@ class Imitated:
     Attributes:
         right: prompts that were posed -> answers.
         relabelled: other prompts -> answers.
-        goals: those prompts as often as they came up, the newest.
     """
 
     def __init__(self, per_task: int) -> None:
         self.per_task = per_task
         self.right: dict[str, list[str]] = {}
         self.relabelled: dict[str, list[str]] = {}
-        self.goals: deque[str] = deque(maxlen=MAX_KEPT)
 
     def add_right(self, prompt: str, answer: str) -> None:
         """Keep an answer that was right."""
         _keep(self.right, prompt, answer, self.per_task)
 
     def add_relabelled(self, prompt: str, answer: str) -> None:
-        """Keep what an attempt would have been right for; goals that come up often are met often."""
+        """Keep what an attempt would have been right for."""
         _keep(self.relabelled, prompt, answer, self.per_task)
-        self.goals.append(prompt)
+        forget(self.relabelled)
 
     def take(self, attempt: Judged, posed: Container[str], is_barred: Callable[[str], bool]) -> int:
         """Keep an attempt that was right, and what another one would have been right for.
@@ -95,23 +92,21 @@ class Imitated:
     def own(self) -> list[Sample]:
         """Return right answers; each prompt is met as often, whatever it has."""
         most = max(map(len, self.right.values()), default=0)
-        return list(_in_turn([prompt for prompt in self.right for _ in range(most)], self.right))
+        return [
+            Sample(prompt, some[turn % len(some)] + STOP) for prompt, some in self.right.items() for turn in range(most)
+        ]
 
     def hindsight(self) -> list[Sample]:
-        """Return relabelled attempts; a prompt is met as often as it came up."""
-        return list(_in_turn(self.goals, self.relabelled))
+        """Return relabelled attempts, each once: what random attempts seldom come to is met as often as the rest."""
+        return [Sample(prompt, answer + STOP) for prompt, some in self.relabelled.items() for answer in some]
 
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON data."""
-        places = {prompt: place for place, prompt in enumerate(self.relabelled)}
-        goals = [places[prompt] for prompt in self.goals]
-        return {"right": self.right, "relabelled": self.relabelled, "goals": goals}
+        return {"right": self.right, "relabelled": self.relabelled}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a `state`."""
-        prompts = list(state["relabelled"])
         self.right, self.relabelled = dict(state["right"]), dict(state["relabelled"])
-        self.goals = deque((prompts[place] for place in state["goals"]), maxlen=MAX_KEPT)
 
 
 def choose(kinds: Mapping[str, Sequence[Sample]], shares: Mapping[str, float], rng: random.Random) -> Sample:
@@ -131,10 +126,7 @@ def _keep(kept: dict[str, list[str]], prompt: str, answer: str, most: int) -> No
             found.pop()
 
 
-def _in_turn(prompts: Iterable[str], kept: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
-    """Yield an answer for each prompt, those that were kept for it in turn."""
-    met: Counter[str] = Counter()
-    for prompt in prompts:
-        answers = kept[prompt]
-        yield Sample(prompt, answers[met[prompt] % len(answers)] + STOP)
-        met[prompt] += 1
+def forget(kept: dict[Any, Any]) -> None:
+    """Drop the oldest entry where there are more than `MAX_KEPT`."""
+    if len(kept) > MAX_KEPT:
+        del kept[next(iter(kept))]

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 
-from worlds.numbers.arithmetic import OPERATORS, ExpressionError, Node, evaluate, parse
+from worlds.numbers.arithmetic import OPERATORS, ExpressionError, Node, Ratio, joined, parse
 
 MAX_SEARCH_TILES = 5
 
@@ -148,24 +148,16 @@ def expressions(tiles: tuple[int, ...], most: int = 8) -> dict[int, tuple[str, .
 def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
     """Return a random expression that uses every tile once and divides by zero nowhere."""
     while True:
-        nodes: list[Node] = list(tiles)
-        rng.shuffle(nodes)
-        while len(nodes) > 1:
-            a, b = (nodes.pop(rng.randrange(len(nodes))) for _ in range(2))
-            nodes.append((rng.choice("+-*/"), a, b))
+        terms: list[tuple[Ratio, str, str]] = [((tile, 1), str(tile), "") for tile in tiles]
+        rng.shuffle(terms)
         try:
-            evaluate(nodes[0])
+            while len(terms) > 1:
+                a, b = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
+                operator = rng.choice("+-*/")
+                terms.append((joined(operator, a[0], b[0]), _infix(operator, a[1:], b[1:]), operator))
         except ExpressionError:  # a division by zero
             continue
-        return _written(nodes[0])[0]
-
-
-def _written(node: Node) -> tuple[str, str]:
-    """Return a tree as text with the fewest parentheses that keep its value, and the operator at its top."""
-    if isinstance(node, int):
-        return str(node), ""
-    operator, left, right = node
-    return _infix(operator, _written(left), _written(right)), operator
+        return terms[0][1]
 
 
 def _infix(operator: str, left: tuple[str, str], right: tuple[str, str]) -> str:

@@ -173,17 +173,17 @@ def test_batches_follow_from_the_seed() -> None:
     assert draw(samples, settings, 5) == draw(samples, settings, 5) != draw(samples, settings, 6)
 
 
-def test_prompts_are_met_equally_often_and_relabelled_goals_as_often_as_they_come_up() -> None:
+def test_prompts_are_met_equally_often_and_relabelled_answers_once() -> None:
     pool = Pool(LearningConfig(every=1))
     for answer in ("1", "2", "3"):
         pool.add_right("p", answer)
     pool.add_right("q", "9")
-    for goal in "xyxx":
-        pool.add_relabelled(goal, "0")
+    for goal, answer in ("x0", "y0", "x0", "x1"):
+        pool.add_relabelled(goal, answer)
     found = pool.samples().kinds
     assert [sample.prompt for sample in found["own"]] == ["p", "p", "p", "q", "q", "q"]
     assert len({sample.completion for sample in found["own"]}) == 4
-    assert [sample.prompt for sample in found["hindsight"]] == list("xyxx")
+    assert [sample[:2] for sample in found["hindsight"]] == [("x", "0\n"), ("x", "1\n"), ("y", "0\n")]
 
 
 def test_weighed_attempts_come_once_per_pass() -> None:
