@@ -140,7 +140,12 @@ class LearningConfig(Section):
     """Distinct right answers that are kept for each prompt: the shortest, for one learns slowly when many are right."""
 
     team_reward: Share = 0.0
-    """Share of the team's mean reward in each agent's, for `grpo`."""
+    """Share of the team's mean reward in each agent's. Above 0 an attempt counts for all that came in its episode from
+    it on: a message is right if it was understood later. `grpo` always counts what came later."""
+
+    teach: bool = False
+    """Whether answers that were right under a coordinator's directive are imitated without it, too: agents come to do
+    by themselves what they were told to do."""
 
     share: Literal["none", "data", "mean", "concat"] = "none"
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
@@ -165,6 +170,10 @@ class LearningConfig(Section):
             (
                 self.learner == "team" and self.share != "none",
                 "with learner: team all agents have one delta; leave `share` out",
+            ),
+            (
+                self.method == "grpo" and self.teach,
+                "grpo weighs answers to the prompts that agents read; `teach` needs another method",
             ),
             (
                 self.method == "grpo" and self.begin == "base",

@@ -1,7 +1,10 @@
 """From what agents did to what they learn from, round by round; it follows from the journal and the settings alone.
 
 - An attempt that was right (a reward above 0) is imitated, relabelled ones are imitated as answers to another prompt,
-  and `grpo` weighs all attempts of a group.
+  and `grpo` weighs all attempts of a group. With `team_reward` an attempt is as good as all that came in its episode
+  from it on, with the team's share: who speaks is right if it was understood later.
+- With `teach` what was right under a directive is imitated as an answer without it, too (context distillation,
+  Askell et al., arXiv:2112.00861).
 - Never learned from: puzzles that are kept out for the acceptance test, those of the exam, and probes. A prompt is
   known by its text, so a relabelled attempt that is a puzzle of the exam is dropped, and counted.
 - `explore` lets the world's random policy try the puzzles of a round, too.
@@ -10,6 +13,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +55,27 @@ class Pool(Imitated):
         """Forget what counts for one round alone."""
         self.weighed, self.counts = [], Counter()
 
-    def add(self, attempts: Sequence[Attempt]) -> None:
-        """Take in the attempts of a round, all of a group at once."""
+    def add(self, attempts: Sequence[Attempt], explored: Sequence[Attempt] = ()) -> None:
+        """Take in the attempts of a round, all of a group at once.
+
+        Args:
+            attempts: of agents.
+            explored: random ones at the puzzles that were posed, which have scores, too.
+        """
         settings = self.settings
         for attempt in attempts:
             self.counts["attempts"] += 1
             self.counts["legal"] += attempt.valid
             self.counts["right"] += attempt.reward > 0
-            if settings.method == "elite" and attempt.valid:
-                self.best[attempt.prompt, attempt.answer] = attempt.reward
+            if attempt.reward > 0 and attempt.undirected:
+                self.counts["taught"] += 1
             if settings.predict and attempt.feedback:
                 self.answered[attempt.prompt + attempt.answer + STOP, attempt.feedback] = None
                 _forget(self.answered)
         if settings.method == "elite":
+            for attempt in (*attempts, *explored):
+                for prompt in attempt.prompts if attempt.valid else ():
+                    self.best[prompt, attempt.answer] = attempt.reward
             ranked = sorted(self.best.items(), key=lambda item: -item[1])  # stable: the first to say it stays
             self.best = dict(ranked[:ELITE])
         if settings.method == "grpo":
@@ -155,62 +167,54 @@ class Gatherer:
             calls: episode -> its calls, in order.
             puzzles: episode -> hash of its world's first state.
         """
-        for pool in self.pools.values():
-            pool.begin_round()
-        learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
-        by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        kept_out = {index for index in calls if self.is_kept_out(puzzles[index])}
         for index, some in calls.items():
-            of = self._kept_out if self.is_kept_out(puzzles[index]) else self._posed
+            of = self._kept_out if index in kept_out else self._posed
             of.update(call.observation for call in some if call.role == "agent")
-        for index in learned:
-            for attempt in self._attempts(index, calls[index]):
-                for learner in self._who_learns(attempt.agent):
-                    by_learner[learner].append(attempt)
+        learned = sorted(calls.keys() - kept_out)
+        attempts = [attempt for index in learned for attempt in self._attempts(index, calls[index])]
         explored = list(self._explore(number, learned, puzzles))
         for learner, pool in self.pools.items():
-            own = self._controlled(by_learner[learner], number, "own")
-            tried = [attempt for attempt in explored if learner in self._who_learns(attempt.agent)]
-            pool.add(own)
-            for attempt in (*own, *self._controlled(tried, number, "explore")):
+            pool.begin_round()
+            own = self._controlled(self._of(learner, attempts), number, "own")
+            tried = self._controlled(self._of(learner, explored), number, "explore")
+            pool.add(own, [attempt for attempt in tried if attempt.observation in self._posed])
+            for attempt in (*own, *tried):
                 self._imitate(pool, attempt)
             pool.counts["explored"] = len(tried)
 
-    def _who_learns(self, agent: str) -> Iterable[str | None]:
-        if self.settings.learner == "team" or self.settings.share == "data":
-            return self.pools
-        return (agent,)
+    def _of(self, learner: str | None, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Return the attempts that a learner learns from."""
+        everybody = learner is None or self.settings.share == "data"
+        return [attempt for attempt in attempts if everybody or attempt.agent == learner]
 
-    def _attempts(self, index: int, calls: Sequence[Call]) -> Iterator[Attempt]:
-        """Yield the attempts of an episode's agents that count."""
+    def _attempts(self, index: int, calls: Sequence[Call]) -> list[Attempt]:
+        """Return the attempts of an episode's agents that count, in order."""
         mine = [call for call in calls if call.role == "agent"]
-        by_tick: dict[int, list[Call]] = defaultdict(list)
-        for call in mine:
-            by_tick[call.key[1]].append(call)
-        mixed, team = {}, self.settings.team_reward
-        for tick, some in by_tick.items():
-            mean = sum(call.reward for call in some) / len(some)
-            for call in some:
-                mixed[tick, call.key[2]] = (1 - team) * call.reward + team * mean
-        gains: dict[str, float] = defaultdict(float)
-        later: dict[tuple[int, str], float] = {}
+        team = self.settings.team_reward
+        rewards = {tick: [call.reward for call in some] for tick, some in groupby(mine, lambda call: call.key[1])}
+        gains: dict[str, float] = defaultdict(float)  # agent -> what is still to come
+        found = []
         for call in reversed(mine):
-            gains[call.key[2]] += mixed[call.key[1], call.key[2]]
-            later[call.key[1], call.key[2]] = gains[call.key[2]]
-        for call in mine:
+            _, tick, agent = call.key
+            gains[agent] += (1 - team) * call.reward + team * (sum(rewards[tick]) / len(rewards[tick]))
             if call.fault is None:
-                _, tick, agent = call.key
-                yield Attempt(
-                    agent,
-                    (self.config.puzzle_of(index), agent, tick),
-                    call.prompt,
-                    call.observation,
-                    call.answer,
-                    call.feedback,
-                    call.valid,
-                    call.reward,
-                    later[tick, agent],
-                    call.generated_tokens,
+                found.append(
+                    Attempt(
+                        agent,
+                        (self.config.puzzle_of(index), agent, tick),
+                        call.prompt,
+                        call.observation,
+                        call.answer,
+                        call.feedback,
+                        call.valid,
+                        gains[agent] if team else call.reward,
+                        gains[agent],
+                        call.generated_tokens,
+                        call.undirected if self.settings.teach else "",
+                    )
                 )
+        return found[::-1]
 
     def _controlled(self, attempts: list[Attempt], number: int, what: str) -> list[Attempt]:
         """Return the attempts, under the null control with what came of them permuted among the legal ones."""
@@ -231,7 +235,8 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
-        judged = Judged(attempt.prompt, attempt.observation, attempt.answer, attempt.reward > 0, told)
+        what = attempt.prompt, attempt.observation, attempt.answer
+        judged = Judged(*what, attempt.reward > 0, told, attempt.undirected)
         if barred := pool.take(judged, self._posed, self.is_barred):
             pool.counts["barred"] += barred
 

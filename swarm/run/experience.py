@@ -43,6 +43,7 @@ class Call:
         observation: what the world let the agent see; part of its prompt.
         valid: whether the action was legal.
         generated_tokens: of the answer, its end included.
+        undirected: the prompt without the directive that it has; "" where there was none.
     """
 
     key: CallKey
@@ -57,6 +58,7 @@ class Call:
     observation: str = ""
     valid: bool = False
     generated_tokens: int = 0
+    undirected: str = ""
 
 
 def experience(run_dir: Path) -> Iterator[Call]:
@@ -129,13 +131,13 @@ class Retelling:
         else:
             yield from self._briefed(episode, record, told)
         for entry in record["agents"]:
-            agent = entry["agent"]
+            agent, heard = entry["agent"], self._sources[entry["agent"]]
             found = ((memory.kind, memory.version(episode.index, agent)) for memory in self.memories)
             versions = {kind: version for kind, version in found if version is not None}
             yield Call(
                 (episode.index, episode.ticks, agent),
                 "agent",
-                episode.prompt(agent, told, self._sources[agent], self.memories),
+                episode.prompt(agent, told, heard, self.memories),
                 entry["action"],
                 entry["feedback"],
                 entry["reward"],
@@ -144,6 +146,7 @@ class Retelling:
                 observation=episode.observations[agent],
                 valid=entry["valid"],
                 generated_tokens=entry["generated_tokens"],
+                undirected=episode.prompt(agent, {}, heard, self.memories) if told.get(agent) else "",
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:

@@ -9,6 +9,7 @@ _COUNTED = {
     "attempts": "attempts",
     "legal": "legal",
     "right": "right",
+    "taught": "of them under a directive",
     "explored": "random",
     "explored_right": "of them right",
     "hindsight": "relabelled",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fakes.learning import learning_config, write_base
+from pydantic import ValidationError
 
 from swarm.config.learning import LearningConfig
 from swarm.learn.gather import Attempt, Gatherer, Pool, weighed
@@ -120,6 +121,46 @@ def test_what_follows_counts_for_an_earlier_action_and_the_team_shares(gatherer:
     ]
     gains = {(a.agent, a.answer): a.gain for a in made._attempts(0, calls)}
     assert gains == {("a0", "1"): 0.75, ("a1", "2"): 0.25, ("a0", "3"): 0.75, ("a1", "4"): 0.25}
+
+
+@pytest.mark.parametrize(("team_reward", "right"), [(0.0, ["-"]), (0.5, ["-", "k"])])
+def test_with_the_teams_share_a_message_is_right_if_it_was_understood_later(
+    gatherer: Make, team_reward: float, right: list[str]
+) -> None:
+    made = gatherer(agents=2, hindsight=0.0, team_reward=team_reward)
+    calls = [
+        call("k", "sent"),
+        call("-", "waited", agent="a1"),
+        call("-", "right", tick=1, reward=1.0),
+        call("4", "right", tick=1, reward=1.0, agent="a1"),
+    ]
+    samples = taken(made, *calls)
+    assert sorted(sample.completion for sample in samples.kinds["own"]) == [f"{text}\n" for text in right]
+    assert samples.counts["right"] == len(right)
+
+
+def test_an_answer_that_was_right_under_a_directive_is_taught_without_it(gatherer: Make) -> None:
+    told = call("1+3", "= 4", reward=1.0, prompt=SEEN + "\nmake [4]\n", undirected=SEEN + "\n")
+    missed = call("1*3", "= 3", prompt=SEEN + "\nmake [3]\n", undirected=SEEN + "\n")
+    directed = [Sample(told.prompt, "1+3\n")]
+    plain = taken(gatherer(hindsight=0.0), told, missed)
+    assert (plain.kinds["own"], plain.counts.get("taught")) == (directed, None)
+    for method in ("expert_iteration", "elite"):
+        found = taken(gatherer(hindsight=0.0, teach=True, method=method), told, missed)
+        assert found.counts["taught"] == 1
+        assert found.kinds["own"][:2] == [*directed, Sample(SEEN + "\n", "1+3\n")]
+    with pytest.raises(ValidationError, match="`teach` needs another method"):
+        gatherer(method="grpo", group=2, teach=True)
+
+
+def test_random_attempts_at_the_puzzles_of_a_round_have_scores_too(gatherer: Make) -> None:
+    made = gatherer(method="elite", hindsight=0.0, explore={"attempts": 40}, control="none")
+    seen = "tiles 1 2 target 3"
+    made._explore = lambda *_: iter(  # type: ignore[method-assign]
+        Attempt("a0", (0, "a0", -1), f"{one}\n", one, "1+2", "= 3", True, 1.0, 1.0) for one in (SEEN, seen)
+    )
+    own = taken(made, call("1*3", "= 3")).kinds["own"]
+    assert own == [Sample(SEEN + "\n", "1+2\n"), Sample(SEEN + "\n", "1*3\n")]  # the best first; no other puzzles
 
 
 def test_under_the_null_control_goals_are_permuted_among_legal_attempts(gatherer: Make) -> None:
