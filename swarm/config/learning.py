@@ -93,6 +93,10 @@ class ExamSettings(Section):
 class LearningConfig(Section):
     """How agents learn from what the world answers."""
 
+    levels: Literal["easiest", "fitting"] = "easiest"
+    """At which level of difficulty puzzles are played, in worlds that have several: at the `easiest`, or at the hardest
+    of which agents solved between .1 and .9 lately, or that is nearest to that (`fitting`; the exam is the hardest)."""
+
     method: Literal["expert_iteration", "grpo", "elite"] = "expert_iteration"
     """`expert_iteration` imitates what was right (rare reward); `grpo` weighs each attempt against others at the same
     puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores)."""

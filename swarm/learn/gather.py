@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
@@ -27,6 +27,7 @@ from swarm.process.progress import counted
 from swarm.prompt import STOP
 from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
+from swarm.run.skills import Skills
 from swarm.seeds import derive_seed
 from worlds.protocol import Info
 from worlds.registry import world_class
@@ -34,6 +35,13 @@ from worlds.seeds import DerivedRandom
 
 ELITE = 256
 """Distinct answers that method `elite` imitates, the best of all rounds."""
+
+
+class Puzzle(NamedTuple):
+    """The puzzle of an episode: hash of its world's first state, and its level of difficulty."""
+
+    state: str
+    level: int = 0
 
 
 class Pool(Imitated):
@@ -155,23 +163,27 @@ class Gatherer:
         if self._barred is None:
             self._barred = set()
             for index in range(self.config.episodes, self.config.all_episodes):
-                episode = Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir))
+                world = world_of(self.config.of_episode(index), self.base_dir)
+                episode = Episode(index, self.config, world, *Skills(self.config, world).level(index))
                 self._barred |= set(episode.observations.values())
         return self._barred
 
-    def add_round(self, number: int, calls: Mapping[int, Sequence[Call]], puzzles: Mapping[int, str]) -> None:
+    def add_round(self, number: int, calls: Mapping[int, Sequence[Call]], puzzles: Mapping[int, Puzzle]) -> list[int]:
         """Take in a round.
 
         Args:
             number: of the round.
             calls: episode -> its calls, in order.
-            puzzles: episode -> hash of its world's first state.
+            puzzles: episode -> what was played.
+
+        Returns:
+            The episodes that are kept out of learning, for the acceptance test.
         """
-        kept_out = {index for index in calls if self.is_kept_out(puzzles[index])}
+        kept_out = sorted(index for index in calls if self.is_kept_out(puzzles[index].state))
         for index, some in calls.items():
             of = self._kept_out if index in kept_out else self._posed
             of.update(call.observation for call in some if call.role == "agent")
-        learned = sorted(calls.keys() - kept_out)
+        learned = sorted(calls.keys() - set(kept_out))
         attempts = [attempt for index in learned for attempt in self._attempts(index, calls[index])]
         explored = list(self._explore(number, learned, puzzles))
         for learner, pool in self.pools.items():
@@ -182,6 +194,7 @@ class Gatherer:
             for attempt in (*own, *tried):
                 self._imitate(pool, attempt)
             pool.counts["explored"] = len(tried)
+        return kept_out
 
     def _of(self, learner: str | None, attempts: Iterable[Attempt]) -> list[Attempt]:
         """Return the attempts that a learner learns from."""
@@ -240,13 +253,13 @@ class Gatherer:
         if barred := pool.take(judged, self._posed, self.is_barred):
             pool.counts["barred"] += barred
 
-    def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
+    def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, Puzzle]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
         explore = self.settings.explore
         if explore is None or number >= explore.rounds:
             return
         config = self.config
-        places = list({puzzles[index]: start_of(config, index, 0) for index in episodes}.values())
+        places = list({puzzles[i].state: start_of(config, i, puzzles[i].level) for i in episodes}.values())
         if explore.puzzles:
             options = {**config.world.options, **explore.options}
             config = config.model_copy(update={"world": config.world.model_copy(update={"options": options})})

@@ -15,7 +15,7 @@ from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.learn.accept import Outcome, StepTask, keep_delta
-from swarm.learn.gather import Gatherer, seed_of
+from swarm.learn.gather import Gatherer, Puzzle, seed_of
 from swarm.learn.share import together
 from swarm.learn.workers import run_steps
 from swarm.process.progress import progress
@@ -57,7 +57,7 @@ class Learner(AgentMemory[MemorySection]):
         self._before: dict[str | None, str] = {}
         self._learned: dict[str | None, str] = {}
         self._gathered = -1
-        self._kept_out: dict[int, float] = {}
+        self._kept_out: dict[int, tuple[int, float]] = {}
         self._span = [0, 0]
 
     @property
@@ -126,10 +126,10 @@ class Learner(AgentMemory[MemorySection]):
         self._before = {learner: self.deltas.of(learner) for learner in [None, *self.agents]}
         self._learned = dict(self._before)
         calls: dict[int, list[Call]] = {}
-        puzzles: dict[int, str] = {}
+        puzzles: dict[int, Puzzle] = {}
         for record in self._round:
             if record["kind"] == "episode":
-                puzzles[record["episode"]] = record["state"]
+                puzzles[record["episode"]] = Puzzle(record["state"], record["level"])
                 calls[record["episode"]] = []
             elif record["kind"] == "tick":
                 calls[record["episode"]] += self._retelling.calls(record)
@@ -137,12 +137,10 @@ class Learner(AgentMemory[MemorySection]):
         seqs = [record["seq"] for record in self._round]
         self._span = [seqs[0], seqs[-1]] if seqs else [0, 0]
         self._round = []
-        self._gatherer.add_round(number, calls, puzzles)
-        self._kept_out = {
-            index: sum(call.reward for call in some if call.role == "agent") / len(self.agents)
-            for index, some in calls.items()
-            if self.learning.test.tasks and self._gatherer.is_kept_out(puzzles[index])
-        }
+        self._kept_out = {}
+        for index in self._gatherer.add_round(number, calls, puzzles):
+            reward = sum(call.reward for call in calls[index] if call.role == "agent") / len(self.agents)
+            self._kept_out[index] = puzzles[index].level, reward
 
     def task(self, number: int, learner: str | None) -> StepTask:
         """Return the learning step of one learner after a round that was gathered."""
@@ -160,6 +158,7 @@ class Learner(AgentMemory[MemorySection]):
             seed=seed_of(self.config, number, learner),
             deltas=held,
             kept_out=self._kept_out,
+            skills=self._retelling.skills.scores,
         )
 
     def base(self) -> tuple[Path, str]:

@@ -4,7 +4,7 @@ They are played as in the run, with the same seeds, in the process of the learni
 them is on record already.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from swarm.agents.models import LoadedModels, load_models
 from swarm.config.experiment import ExperimentConfig
 from swarm.record.change import Change
 from swarm.record.records import Record
+from swarm.run.skills import Scores
 from swarm.run.unrecorded import play_unrecorded
 
 AT_ONCE = 64
@@ -29,18 +30,20 @@ def _opened(settings: str, base_dir: Path) -> tuple[ExperimentConfig, LoadedMode
 def play(
     config: ExperimentConfig,
     base_dir: Path,
-    episodes: Sequence[int],
+    episodes: Mapping[int, int],
     deltas: Mapping[str | None, str],
     memory: Path,
+    skills: Scores,
 ) -> tuple[dict[int, float], int]:
     """Play episodes of a run again.
 
     Args:
         config: of the run.
         base_dir: its folder.
-        episodes: their numbers.
+        episodes: their numbers, each with its level.
         deltas: whose delta is which, by sha256.
         memory: the run's folder of memories, which has their files.
+        skills: what agents could do as their round began.
 
     Returns:
         Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
@@ -64,4 +67,5 @@ def play(
     # One round without an exam: nothing is learned at its end, for no memory here learns.
     whole = learning.model_copy(update={"every": config.episodes, "exam": None})
     config = config.model_copy(update={"learning": whole})
-    return rewards, play_unrecorded(config, base_dir, models, memories, take, set(episodes)).end["tokens"]
+    played = play_unrecorded(config, base_dir, models, memories, take, episodes, skills)
+    return rewards, played.end["tokens"]

@@ -11,7 +11,7 @@ from fakes.learning import learning_config, write_base
 from pydantic import ValidationError
 
 from swarm.config.learning import LearningConfig
-from swarm.learn.gather import Attempt, Gatherer, Pool, weighed
+from swarm.learn.gather import Attempt, Gatherer, Pool, Puzzle, weighed
 from swarm.learn.samples import Sample, Samples, draw, shares
 from swarm.run.experience import Call
 
@@ -46,7 +46,7 @@ def call(answer: str, feedback: str, *, reward: float = 0.0, agent: str = "a0", 
 
 
 def taken(gatherer: Gatherer, *calls: Call, puzzle: str = "f" * 64) -> Samples:
-    gatherer.add_round(0, {0: calls}, {0: puzzle})
+    gatherer.add_round(0, {0: calls}, {0: Puzzle(puzzle)})
     return gatherer.pools["a0"].samples()
 
 
@@ -83,7 +83,8 @@ def test_puzzles_that_are_kept_out_teach_nothing(gatherer: Make) -> None:
 
 def test_no_attempt_is_relabelled_into_a_puzzle_that_is_kept_out(gatherer: Make) -> None:
     made = gatherer(test={"tasks": 0.5})
-    made.add_round(0, {0: [call("1*3", "= 3")], 1: [call("1+3", "= 4", episode=1)]}, {0: "0" * 64, 1: "f" * 64})
+    calls = {0: [call("1*3", "= 3")], 1: [call("1+3", "= 4", episode=1)]}
+    assert made.add_round(0, calls, {0: Puzzle("0" * 64), 1: Puzzle("f" * 64)}) == [0]
     assert made.pools["a0"].samples().counts["barred"] == 1
 
 
@@ -98,7 +99,7 @@ def test_each_agent_learns_from_its_own_unless_data_are_shared(gatherer: Make) -
     calls = [call("1+3", "= 4", reward=1.0), call("3+1", "= 4", reward=1.0, agent="a1")]
     for settings, number in (({}, 1), ({"share": "data"}, 1)):
         made = gatherer(agents=2, hindsight=0.0, **settings)
-        made.add_round(0, {0: calls}, {0: "f" * 64})
+        made.add_round(0, {0: calls}, {0: Puzzle("f" * 64)})
         sizes = [len(made.pools[agent].samples().kinds["own"]) for agent in ("a0", "a1")]
         assert sizes == ([1, 1] if not settings else [2, 2]), number
 
