@@ -155,14 +155,20 @@ class LearningConfig(Section):
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
     each round, as the mean or the sum of what they add to weights, cut back to `delta.rank`."""
 
-    control: Literal["none", "permuted"] = "none"
-    """Null control `permuted`: what attempts came to is permuted among them."""
+    control: Literal["none", "permuted", "swapped", "random"] = "none"
+    """Null controls. `permuted`: what attempts came to is permuted among them. In the exam, `swapped`: each agent has
+    what the next one learned; `random`: a random delta of equal norm."""
 
     test: TestSettings = TestSettings()
     """What a step must pass."""
 
     exam: ExamSettings | None = None
     """What is played after the last round."""
+
+    @property
+    def has_own_deltas(self) -> bool:
+        """Whether what an agent has learned may differ from what others have."""
+        return self.learner == "agent" and self.share in ("none", "data")
 
     @model_validator(mode="after")
     def _fits(self) -> LearningConfig:
@@ -174,6 +180,14 @@ class LearningConfig(Section):
             (
                 self.learner == "team" and self.share != "none",
                 "with learner: team all agents have one delta; leave `share` out",
+            ),
+            (
+                self.control in ("swapped", "random") and self.exam is None,
+                f"control: {self.control} changes what agents play the exam with; set `exam`",
+            ),
+            (
+                self.control == "swapped" and not self.has_own_deltas,
+                "control: swapped needs agents that have deltas of their own; leave `learner` and `share` out",
             ),
             (
                 self.method == "grpo" and self.teach,

@@ -317,6 +317,8 @@ class Runtime:
 
     def _request(self, episode: Episode, turn: _Turn) -> ActRequest:
         agents = self.config.agents
+        for memory in self.memories:
+            memory.asked(episode.index, turn.agent, turn.prompt)
         handles = (memory.handle(episode.index, turn.agent) for memory in self.memories)
         return ActRequest(
             (episode.index, episode.ticks, turn.agent),
