@@ -107,7 +107,7 @@ class World(ABC):
         id: versioned name such as ``numbers-v0``; a change that alters results gets a new version.
         playbook: how it is steered, a `Playbook` as ``"package.module:Class"``; None where nobody wrote one.
         lessons: what can be learned before play, a `Lessons` likewise; None where there is no solver.
-        levels: how many levels of difficulty `reset` knows, 0 being the easiest.
+        levels: how many levels of difficulty `reset` knows, 0 being the easiest; options may decide.
         states_facts: whether `Info` holds `facts` at times; without, agents cannot have a memory of facts.
         possible_agents: all agent ids in their fixed order, ``a0`` .. ``a{n-1}``.
         agents: the ids still live, in the same order; empty once the episode is over.
@@ -118,7 +118,7 @@ class World(ABC):
     Options: ClassVar[type[WorldOptions]] = WorldOptions
     playbook: ClassVar[str | None] = None
     lessons: ClassVar[str | None] = None
-    levels: ClassVar[int] = 1
+    levels: int = 1
     states_facts: ClassVar[bool] = False
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
@@ -267,7 +267,8 @@ class Situation:
             choose, in commit order.
         hints: what a person said to the coordinator in this episode, in order.
         seed: seeds whatever is drawn.
-        skills: agent -> skill -> score of it, for agents that learn.
+        skills: agent -> skill, such as `level 2` -> in which share of its last episodes it earned something there, for
+            agents that learn; the same for a whole round.
         lookup: answers a question from what the swarm keeps, None where nothing is known; None without such a memory.
     """
 

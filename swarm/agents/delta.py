@@ -112,7 +112,7 @@ class Deltas(AgentMemory[DeltaSection]):
 
     def newest(self, count: int = KEPT) -> set[str]:
         """Return the last deltas of each agent: their files stay, so that a step can be undone."""
-        return {name for held in self.versions.values() for name in held[-count:]}
+        return {name for held in self.versions.values() for name in held[-count:] if name}
 
     def version(self, episode: int, agent: str) -> tuple[str, int] | None:
         """Return the sha256 of the agent's delta; a version never changes."""

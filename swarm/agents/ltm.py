@@ -1,21 +1,32 @@
 """`ltm`: the long-term memory of a model that was trained with one, each agent's own.
 
 Its state is what the model wrote, so the journal cannot give it back: the bytes of all agents are on disk before the
-record of their tick is (`swarm.agents.ltm_files`).
+record of their tick is (`swarm.agents.ltm_files`). Where it is to be written anew once its agent has learned, the texts
+that it was written from stand beside it.
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from swarm.agents.ltm_files import MemoryStore
 from swarm.agents.memory import AgentMemory, Place
-from swarm.backends.protocol import MemoryReader
+from swarm.backends.protocol import MemoryReader, ReadAgain
 from swarm.config.memory import KeptSection
+from swarm.config.section import refuse_where
 from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick, acted
 from worlds.protocol import StepResult
+
+TEXTS = "/texts"
+"""Follows the name of an agent, or of its memory, where texts stand for what they are written as."""
+
+KEPT_TEXTS = 64
+"""Calls whose texts are kept for `re-embed`, the last ones."""
 
 
 class LtmSection(KeptSection):
@@ -23,6 +34,20 @@ class LtmSection(KeptSection):
 
     kind: Literal["ltm"] = "ltm"
     """Its name."""
+
+    on_change: Literal["empty", "re-embed"] = "empty"
+    """What becomes of it when its agent's delta changes: it is emptied, or what the agent read and said in its last 64
+    calls is read again by the new weights (`re-embed`); those tokens are charged to its next call."""
+
+    @model_validator(mode="after")
+    def _lasts(self) -> "LtmSection":
+        refuse_where(
+            (
+                self.on_change == "re-embed" and self.span == "episode",
+                "an episode ends before a delta changes, and its memory with it; `on_change: re-embed` needs span: run",
+            )
+        )
+        return self
 
 
 class LtmReader(MemoryReader):
@@ -32,6 +57,8 @@ class LtmReader(MemoryReader):
         """Return the state that the call begins with."""
         from ulm.memory import LTMState
 
+        if handle.version[0].endswith(TEXTS):
+            return {"memory": ReadAgain(tuple(json.loads(bytes(handle.packed().content))))}
         model = self.engine.model
         if model.config.ltm is None:
             raise ValueError("the model has no long-term memory")
@@ -56,6 +83,10 @@ class LongTermMemory(AgentMemory[LtmSection]):
         self._held: dict[str, dict[str, bytes]] = {}
         self._calls: dict[str, Counter[str]] = {}
         self._last: dict[str, tuple[int, int]] = {}
+        self._asked: dict[tuple[int, str], str] = {}
+        self._texts: dict[str, dict[str, list[str]]] = {}
+        self._outdated: set[str] = set()
+        """Memories that were written before their agent's delta changed."""
 
     def _home(self, episode: int) -> str:
         return "run" if self.settings.span == "run" else f"e{episode}"
@@ -63,47 +94,76 @@ class LongTermMemory(AgentMemory[LtmSection]):
     def version(self, episode: int, agent: str) -> tuple[str, int] | None:
         """Return the agent's memory and how many calls wrote it."""
         home = self._home(episode)
-        calls = self._calls.get(home, Counter())[agent]
-        return (f"{home}/{agent}", calls) if calls else None
+        name, calls = f"{home}/{agent}", self._calls.get(home, Counter())[agent]
+        return (name + TEXTS * (name in self._outdated), calls) if calls else None
 
     def handle(self, episode: int, agent: str) -> Handle | None:
-        """Return the agent's memory as bytes."""
-        data = self._held.get(self._home(episode), {}).get(agent)
-        version = self.version(episode, agent)
+        """Return the agent's memory as bytes, or the texts that it is written from anew."""
+        home, version = self._home(episode), self.version(episode, agent)
+        data = self._held.get(home, {}).get(agent)
+        if data is not None and version is not None and version[0].endswith(TEXTS):
+            data = self._packed_texts(home, agent)
         return None if data is None or version is None else Handle(self.kind, version, data)
+
+    def asked(self, episode: int, agent: str, prompt: str) -> None:
+        """Keep the prompt until its answer is there."""
+        if self.settings.on_change == "re-embed":
+            self._asked[episode, agent] = prompt
+
+    def _packed_texts(self, home: str, agent: str) -> bytes:
+        return json.dumps(self._texts.get(home, {}).get(agent, [])).encode()
 
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
         """Keep what the hosts wrote; the last bits of floats depend on the machine and stay out of the record."""
-        self._held.setdefault(self._home(record["episode"]), {}).update(updates)
+        home = self._home(record["episode"])
+        self._held.setdefault(home, {}).update(updates)
+        for entry in record["agents"]:
+            prompt = self._asked.pop((record["episode"], entry["agent"]), None)
+            if prompt is not None and entry["agent"] in updates:
+                texts = self._texts.setdefault(home, {}).setdefault(entry["agent"], [])
+                texts.append(prompt + entry["action"])
+                del texts[:-KEPT_TEXTS]
         return {}
 
     def fold(self, record: Record) -> None:
         """Count the calls that wrote; forget an episode that is over, unless memories last the whole run.
 
-        What an agent remembers was written by the weights that it had: it is empty once its delta has changed.
+        What an agent remembers was written by the weights that it had: once its delta has changed it is empty, or is
+        written anew before the next call.
         """
         if record["kind"] == "tick":
             home = self._home(record["episode"])
             self._last[home] = record["episode"], record["tick"]
             answered = [entry["agent"] for entry in record["agents"] if acted(entry)]
             self._calls.setdefault(home, Counter()).update(answered)
+            self._outdated -= {f"{home}/{agent}" for agent in answered}
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for kept in (self._held, self._calls, self._last):
                 kept.pop(self._home(record["episode"]), None)
         elif record["kind"] == "change" and record["memory"] == "delta" and record["accepted"]:
-            for calls in self._calls.values():  # what no call has written is not handed out
+            for home, calls in self._calls.items():
                 for agent in list(calls) if record["agent"] is None else [record["agent"]]:
-                    calls.pop(agent, None)
+                    if self.settings.on_change == "empty":
+                        calls.pop(agent, None)  # what no call has written is not handed out
+                    elif calls[agent]:
+                        calls[agent] += 1
+                        self._outdated.add(f"{home}/{agent}")
 
     def save(self, episode: int, tick: int) -> None:
         """Write what all agents of the episode remember."""
         if self._store is not None:
-            self._store.save(episode, tick, self._held.get(self._home(episode), {}))
+            home = self._home(episode)
+            texts = {agent + TEXTS: self._packed_texts(home, agent) for agent in self._texts.get(home, {})}
+            self._store.save(episode, tick, self._held.get(home, {}) | texts)
 
     def load(self) -> None:
         """Read what agents remembered after the last record."""
         if self._store is not None:
-            self._held = {home: self._store.load(*last) for home, last in self._last.items()}
+            for home, last in self._last.items():
+                found = self._store.load(*last)
+                names = {name: name.removesuffix(TEXTS) for name in found if name.endswith(TEXTS)}
+                self._texts[home] = {agent: json.loads(found[name]) for name, agent in names.items()}
+                self._held[home] = {name: data for name, data in found.items() if name not in names}
 
     def after_episode(self, ending: EpisodeEnd, live: Collection[int]) -> Iterable[Change]:
         """Remove files that nobody needs any more."""

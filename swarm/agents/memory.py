@@ -68,6 +68,9 @@ class AgentMemory(Generic[SectionT]):
         """Return the lines that the agent's next prompt has of it; they are charged as the rest of the prompt."""
         return ()
 
+    def asked(self, episode: int, agent: str, prompt: str) -> None:
+        """Take in what an agent is about to read; its tick may fail, or never come on record."""
+
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
         """Take in a tick that was played; return what stands in its record under `memory`, {} for nothing.
 

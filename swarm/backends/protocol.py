@@ -133,6 +133,17 @@ class TextModel(Protocol):
         """Give back what it holds; idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """A long-term memory that a model writes before a call, from texts, with what its agent has learned by then.
+
+    Attributes:
+        texts: prompts with their answers, oldest first.
+    """
+
+    texts: tuple[str, ...]
+
+
 class MemoryReader:
     """The host's half of a kind of memory, one for each engine; the driver's is `swarm.agents.memory.AgentMemory`.
 

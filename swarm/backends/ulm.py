@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.backends.local import LATE, LocalModel
 from swarm.backends.models import ChatFormat
-from swarm.backends.protocol import MemoryReader, TextRequest, TextResult
+from swarm.backends.protocol import MemoryReader, ReadAgain, TextRequest, TextResult
 from swarm.messages import Update
 
 if TYPE_CHECKING:
     from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
+    from ulm.delta import Delta
+    from ulm.memory.state import LTMState
 
 
 MOST_CHARACTERS = 1000
@@ -61,10 +63,11 @@ class UlmModel(LocalModel["GenerationRequest"]):
         super().__init__(engine.tokenizer, chat, max_length)
         self._engine, self._readers = engine, readers
         self._opened: dict[tuple[str, str], tuple[int, Mapping[str, Any]]] = {}
+        self._reread: dict[int, int] = {}  # id of a memory that was written anew -> tokens that were read for it
 
     def generate(self, requests: Sequence[TextRequest], deadline_s: float | None = None) -> list[TextResult]:
         """Answer every request; past the deadline all of them are faults, for they are decoded together."""
-        self._opened = {}  # memories that several of a batch read are opened once
+        self._opened, self._reread = {}, {}  # memories that several of a batch read are opened once
         return super().generate(requests, deadline_s)
 
     def _call(self, request: TextRequest, ids: list[int]) -> GenerationRequest:
@@ -95,7 +98,7 @@ class UlmModel(LocalModel["GenerationRequest"]):
         return [self._result(call, result) for call, result in zip(calls, found, strict=True)]
 
     def _result(self, call: GenerationRequest, found: GenerationResult) -> TextResult:
-        read = found.prompt_tokens + found.inlined_tokens
+        read = found.prompt_tokens + found.inlined_tokens + self._reread.get(id(call.memory), 0)
         if isinstance(call.inline, _Asked) and call.inline.fault is not None:
             return TextResult.failed(call.inline.fault, read, found.generated_tokens)
         updates = self._updates(found)
@@ -121,4 +124,17 @@ class UlmModel(LocalModel["GenerationRequest"]):
             if taken := sorted(found.keys() & fields.keys()):
                 raise ValueError(f"{handle.kind} and another memory both are the engine's `{taken[0]}`; leave one out")
             found |= fields
+        if isinstance(memory := found.get("memory"), ReadAgain):
+            found["memory"] = self._written_anew(memory.texts, found.get("delta"))
         return found
+
+    def _written_anew(self, texts: Sequence[str], delta: Delta | None) -> LTMState | None:
+        """Return a long-term memory that is written from texts, one after the other."""
+        from ulm.decode.engine import GenerationRequest
+
+        memory, tokens = None, 0
+        for text in texts:  # one token is generated, which is not read
+            (result,) = self._engine.generate([GenerationRequest(text, 0, 1, 0.0, memory=memory, delta=delta)])
+            memory, tokens = result.memory, tokens + result.prompt_tokens
+        self._reread[id(memory)] = tokens
+        return memory

@@ -19,7 +19,7 @@ class Arm:
         not_won: what it means when it ties with this arm or loses to it.
         needs: what the arm cannot exist without: a world whose views can be widened (`World.full_view`) or with a
             playbook, somebody who directs, agents with a memory beside their window, or one with this setting; several
-            learners.
+            learners, or several with deltas of their own.
     """
 
     title: str
@@ -27,7 +27,9 @@ class Arm:
     overrides: Callable[[ExperimentConfig], ExperimentConfig]
     won: str
     not_won: str
-    needs: Literal["view", "playbook", "coordinator", "memory", "shared", "control", "learners"] | None = None
+    needs: (
+        Literal["view", "playbook", "coordinator", "memory", "shared", "control", "learners", "own deltas"] | None
+    ) = None
 
 
 def changed(config: ExperimentConfig, section: str, **changes: object) -> ExperimentConfig:

@@ -281,6 +281,10 @@ def not_applicable(arm: str, config: ExperimentConfig) -> str | None:
             config.agents.count == 1 or config.learning.learner == "team"
         ):
             return "not applicable: one learns alone (agents.count, learning.learner)"
+        case "own deltas" if config.learning is not None and (
+            config.agents.count == 1 or not config.learning.has_own_deltas
+        ):
+            return "not applicable: agents have no deltas of their own (agents.count, learning.learner, learning.share)"
         case "shared" | "control" as setting if not any(_has(memory, setting) for memory in memories):
             return f"not applicable: its agents have no memory with the setting `{setting}`, such as facts"
     if config.learning is not None and arm != "swarm" and arms_of(config)[arm].overrides(config) == config:

@@ -71,6 +71,21 @@ LEARNING_ARMS: dict[str, Arm] = {
         "it matters what attempts came to",
         "a gain that survives permuted goals is not learned from what attempts came to",
     ),
+    "swapped": Arm(
+        "deltas swapped",
+        "Does it matter who has learned what (null control)?",
+        lambda config: changed(config, "learning", control="swapped"),
+        "what an agent has learned is its own",
+        "what an agent has learned serves the next one as well",
+        needs="own deltas",
+    ),
+    "random_delta": Arm(
+        "random deltas",
+        "Does it matter what was learned, and not only how far weights moved (null control)?",
+        lambda config: changed(config, "learning", control="random"),
+        "it matters what was learned",
+        "a gain that survives random deltas of equal norm is not learned",
+    ),
     "share_none": Arm(
         "nothing shared",
         "Does it need what others have learned?",

@@ -60,16 +60,16 @@ class ExploreSettings(Section):
     """
 
     attempts: int = Field(ge=1)
-    """At each puzzle."""
+    """At each puzzle of a round."""
 
     puzzles: int = Field(0, ge=0)
-    """Puzzles after each round; 0 takes those of the round."""
+    """Puzzles after each round, besides those of the round."""
 
     rounds: int = Field(1, ge=1)
     """Rounds that are followed by it: the first ones."""
 
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the world that differ, for other puzzles than those of the run."""
+    """Options of the world that differ for those besides."""
 
     @model_validator(mode="after")
     def _options_need_puzzles(self) -> ExploreSettings:
@@ -92,6 +92,10 @@ class ExamSettings(Section):
 
 class LearningConfig(Section):
     """How agents learn from what the world answers."""
+
+    levels: Literal["easiest", "fitting"] = "easiest"
+    """At which level of difficulty puzzles are played, in worlds that have several: at the `easiest`, or at the hardest
+    of which agents solved between .1 and .9 lately, or that is nearest to that (`fitting`; the exam is the hardest)."""
 
     method: Literal["expert_iteration", "grpo", "elite"] = "expert_iteration"
     """`expert_iteration` imitates what was right (rare reward); `grpo` weighs each attempt against others at the same
@@ -140,20 +144,31 @@ class LearningConfig(Section):
     """Distinct right answers that are kept for each prompt: the shortest, for one learns slowly when many are right."""
 
     team_reward: Share = 0.0
-    """Share of the team's mean reward in each agent's, for `grpo`."""
+    """Share of the team's mean reward in each agent's. Above 0 an attempt counts for all that came in its episode from
+    it on: a message is right if it was understood later. `grpo` always counts what came later."""
+
+    teach: bool = False
+    """Whether answers that were right under a coordinator's directive are imitated without it, too: agents come to do
+    by themselves what they were told to do."""
 
     share: Literal["none", "data", "mean", "concat"] = "none"
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
     each round, as the mean or the sum of what they add to weights, cut back to `delta.rank`."""
 
-    control: Literal["none", "permuted"] = "none"
-    """Null control `permuted`: what attempts came to is permuted among them."""
+    control: Literal["none", "permuted", "swapped", "random"] = "none"
+    """Null controls. `permuted`: what attempts came to is permuted among them. In the exam, `swapped`: each agent has
+    what the next one learned; `random`: a random delta of equal norm."""
 
     test: TestSettings = TestSettings()
     """What a step must pass."""
 
     exam: ExamSettings | None = None
     """What is played after the last round."""
+
+    @property
+    def has_own_deltas(self) -> bool:
+        """Whether what an agent has learned may differ from what others have."""
+        return self.learner == "agent" and self.share in ("none", "data")
 
     @model_validator(mode="after")
     def _fits(self) -> LearningConfig:
@@ -165,6 +180,18 @@ class LearningConfig(Section):
             (
                 self.learner == "team" and self.share != "none",
                 "with learner: team all agents have one delta; leave `share` out",
+            ),
+            (
+                self.control in ("swapped", "random") and self.exam is None,
+                f"control: {self.control} changes what agents play the exam with; set `exam`",
+            ),
+            (
+                self.control == "swapped" and not self.has_own_deltas,
+                "control: swapped needs agents that have deltas of their own; leave `learner` and `share` out",
+            ),
+            (
+                self.method == "grpo" and self.teach,
+                "grpo weighs answers to the prompts that agents read; `teach` needs another method",
             ),
             (
                 self.method == "grpo" and self.begin == "base",

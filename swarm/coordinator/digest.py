@@ -30,8 +30,8 @@ def opening(tools: Sequence[Mapping[str, Any]], book: Playbook | None, form: str
 def digest_lines(situation: Situation, briefings: Sequence[Briefing]) -> list[str]:
     """Return the lines of a digest, the most important first.
 
-    That is the goal, what a person said last and before, what is open, what agents said last, what came of the
-    directives, and what was said before.
+    That is the goal, what a person said last and before, what is open, what agents said last, what those that learn can
+    do by now, what came of the directives, and what was said before.
     """
     last = {report.agent: report for report in situation.reports}
     came_back = {(report.tick, report.agent): report.text for report in situation.reports}
@@ -47,6 +47,10 @@ def digest_lines(situation: Situation, briefings: Sequence[Briefing]) -> list[st
     silent = [agent for agent in situation.agents if agent not in last]
     if silent and situation.reports:
         lines.append(f"No word from {' '.join(silent)}")
+    lines += [
+        f"Lately {agent} was right at {', '.join(f'{skill} {score:.0%}' for skill, score in skills.items())}"
+        for agent, skills in situation.skills.items()
+    ]
     lines += [
         f"Told {agent} at tick {tick}: {text}; then {came_back.get((tick, agent)) or 'nothing was reported'}"
         for tick, agent, text in reversed(situation.directives)

@@ -23,6 +23,7 @@ from swarm.learn.step import Learned, open_base, take_step
 from swarm.learn.taught import Taught, distance, first_score, rehearsal, score
 from swarm.learn.trial import play
 from swarm.record.records import TestEntry
+from swarm.run.skills import Scores
 from ulm.checkpoint import Checkpoint
 from ulm.delta import Delta
 
@@ -42,7 +43,8 @@ class StepTask:
         parent: sha256 of the delta before, "" for none.
         samples: what is learned. seed: of all randomness.
         deltas: whose delta is which in the round that is over.
-        kept_out: episode of the round that was kept out -> reward under these deltas.
+        kept_out: episode of the round that was kept out -> its level, and the reward under these deltas.
+        skills: what agents could do as the round began.
     """
 
     config: ExperimentConfig
@@ -55,7 +57,8 @@ class StepTask:
     samples: Samples
     seed: int
     deltas: Mapping[str | None, str] = field(default_factory=dict)
-    kept_out: Mapping[int, float] = field(default_factory=dict)
+    kept_out: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    skills: Scores = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -180,9 +183,10 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
     found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
     if task.kept_out:
         deltas = {**task.deltas, task.learner: delta.sha256}
-        rewards, used = play(task.config, task.base_dir, list(task.kept_out), deltas, task.memory)
+        levels = {index: level for index, (level, _) in task.kept_out.items()}
+        rewards, used = play(task.config, task.base_dir, levels, deltas, task.memory, task.skills)
         tokens += used
-        found.append(not_worse("tasks", [(task.kept_out[index], reward) for index, reward in rewards.items()]))
+        found.append(not_worse("tasks", [(task.kept_out[index][1], reward) for index, reward in rewards.items()]))
     return found, tokens
 
 

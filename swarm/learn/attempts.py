@@ -18,9 +18,10 @@ class Attempt:
         group: what it is compared with: puzzle, agent and turn.
         prompt, observation, answer: what was read, the world's part of it, and what was done.
         feedback, valid: the world's answer.
-        reward: the agent's own, of the action itself.
+        reward: how good it was: the agent's own reward for the action itself; with `team_reward`, its gain.
         gain: what it and all that followed in its episode brought, with the team's share.
         tokens: that were generated, the end of the line included.
+        undirected: the prompt without the coordinator's directive, for what is taught; "" where there was none.
     """
 
     agent: str
@@ -33,6 +34,12 @@ class Attempt:
     reward: float
     gain: float
     tokens: int = 0
+    undirected: str = ""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts to which the answer is imitated."""
+        return (self.prompt, self.undirected) if self.undirected else (self.prompt,)
 
 
 def random_attempts(

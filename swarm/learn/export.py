@@ -73,7 +73,7 @@ def export_learned(run_dir: Path, agent: str | None, out: Path, command: str) ->
 def _chosen(run_dir: Path, agent: str | None) -> tuple[str | None, str]:
     """Return whose delta it is, None for the team's, and its sha256."""
     deltas = held(run_dir)
-    having = [who for who, versions in deltas.versions.items() if versions]
+    having = [who for who, versions in deltas.versions.items() if versions and versions[-1]]
     if not having:
         raise SwarmError(f"agents of {run_dir} have learned nothing, or all of it was undone")
     if agent is None and len(having) > 1:

@@ -1,16 +1,21 @@
 """From what agents did to what they learn from, round by round; it follows from the journal and the settings alone.
 
 - An attempt that was right (a reward above 0) is imitated, relabelled ones are imitated as answers to another prompt,
-  and `grpo` weighs all attempts of a group.
+  and `grpo` weighs all attempts of a group. With `team_reward` an attempt is as good as all that came in its episode
+  from it on, with the team's share: who speaks is right if it was understood later.
+- With `teach` what was right under a directive is imitated as an answer without it, too (context distillation,
+  Askell et al., arXiv:2112.00861).
 - Never learned from: puzzles that are kept out for the acceptance test, those of the exam, and probes. A prompt is
   known by its text, so a relabelled attempt that is a puzzle of the exam is dropped, and counted.
-- `explore` lets the world's random policy try the puzzles of a round, or others; what is right there is imitated, too.
+- `explore` lets the world's random policy try the puzzles of a round, and others; what is right there is imitated, too.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
@@ -22,13 +27,21 @@ from swarm.process.progress import counted
 from swarm.prompt import STOP
 from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
+from swarm.run.skills import Skills
 from swarm.seeds import derive_seed
-from worlds.protocol import Info, WorldOptions
+from worlds.protocol import Info
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
 ELITE = 256
 """Distinct answers that method `elite` imitates, the best of all rounds."""
+
+
+class Puzzle(NamedTuple):
+    """The puzzle of an episode: hash of its world's first state, and its level of difficulty."""
+
+    state: str
+    level: int = 0
 
 
 class Pool(Imitated):
@@ -50,19 +63,27 @@ class Pool(Imitated):
         """Forget what counts for one round alone."""
         self.weighed, self.counts = [], Counter()
 
-    def add(self, attempts: Sequence[Attempt]) -> None:
-        """Take in the attempts of a round, all of a group at once."""
+    def add(self, attempts: Sequence[Attempt], explored: Sequence[Attempt] = ()) -> None:
+        """Take in the attempts of a round, all of a group at once.
+
+        Args:
+            attempts: of agents.
+            explored: random ones at the puzzles that were posed, which have scores, too.
+        """
         settings = self.settings
         for attempt in attempts:
             self.counts["attempts"] += 1
             self.counts["legal"] += attempt.valid
             self.counts["right"] += attempt.reward > 0
-            if settings.method == "elite" and attempt.valid:
-                self.best[attempt.prompt, attempt.answer] = attempt.reward
+            if attempt.reward > 0 and attempt.undirected:
+                self.counts["taught"] += 1
             if settings.predict and attempt.feedback:
                 self.answered[attempt.prompt + attempt.answer + STOP, attempt.feedback] = None
                 forget(self.answered)
         if settings.method == "elite":
+            for attempt in (*attempts, *explored):
+                for prompt in attempt.prompts if attempt.valid else ():
+                    self.best[prompt, attempt.answer] = attempt.reward
             ranked = sorted(self.best.items(), key=lambda item: -item[1])  # stable: the first to say it stays
             self.best = dict(ranked[:ELITE])
         if settings.method == "grpo":
@@ -117,14 +138,10 @@ class Gatherer:
         self.world = world_class(config.world.id)
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
-        self._options = self._explored = world_of(config, base_dir).options
-        self._explores = config
-        if (explore := self.settings.explore) and explore.puzzles:
-            options = {**config.world.options, **explore.options}
-            self._explores = config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
-            self._explored = world_of(self._explores, base_dir).options
+        self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
         self._posed: set[str] = set()
+        self._asked: set[str] = set()  # explored ones, too
         self._kept_out: set[str] = set()
 
     def is_kept_out(self, puzzle: str) -> bool:
@@ -142,78 +159,73 @@ class Gatherer:
         if self._barred is None:
             self._barred = set()
             for index in range(self.config.episodes, self.config.all_episodes):
-                episode = Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir))
+                world = world_of(self.config.of_episode(index), self.base_dir)
+                episode = Episode(index, self.config, world, *Skills(self.config, world).level(index))
                 self._barred |= set(episode.observations.values())
         return self._barred
 
-    def add_round(self, number: int, calls: Mapping[int, Sequence[Call]], puzzles: Mapping[int, str]) -> None:
+    def add_round(self, number: int, calls: Mapping[int, Sequence[Call]], puzzles: Mapping[int, Puzzle]) -> list[int]:
         """Take in a round.
 
         Args:
             number: of the round.
             calls: episode -> its calls, in order.
-            puzzles: episode -> hash of its world's first state.
+            puzzles: episode -> what was played.
+
+        Returns:
+            The episodes that are kept out of learning, for the acceptance test.
         """
-        for pool in self.pools.values():
-            pool.begin_round()
-        learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
-        by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
+        kept_out = sorted(index for index in calls if self.is_kept_out(puzzles[index].state))
         for index, some in calls.items():
-            of = self._kept_out if self.is_kept_out(puzzles[index]) else self._posed
+            of = self._kept_out if index in kept_out else self._posed
             of.update(call.observation for call in some if call.role == "agent")
-        for index in learned:
-            for attempt in self._attempts(index, calls[index]):
-                for learner in self._who_learns(attempt.agent):
-                    by_learner[learner].append(attempt)
+        learned = sorted(calls.keys() - set(kept_out))
+        attempts = [attempt for index in learned for attempt in self._attempts(index, calls[index])]
         explored = list(self._explore(number, learned, puzzles))
-        asked = dict.fromkeys(attempt.observation for attempt in explored)
-        self._posed.update(observation for observation in asked if not self.is_barred(observation))
+        others = {attempt.observation for attempt in explored} - self._posed
+        self._asked |= self._posed | {observation for observation in others if not self.is_barred(observation)}
         for learner, pool in self.pools.items():
-            own = self._controlled(by_learner[learner], number, "own")
-            tried = [attempt for attempt in explored if learner in self._who_learns(attempt.agent)]
-            pool.add(own)
-            for attempt in own:
-                self._imitate(pool, attempt, self._options)
-            for attempt in self._controlled(tried, number, "explore"):
-                self._imitate(pool, attempt, self._explored)
+            pool.begin_round()
+            own = self._controlled(self._of(learner, attempts), number, "own")
+            tried = self._controlled(self._of(learner, explored), number, "explore")
+            pool.add(own, [attempt for attempt in tried if attempt.observation in self._posed])
+            for attempt in (*own, *tried):
+                self._imitate(pool, attempt)
             pool.counts["explored"] = len(tried)
+        return kept_out
 
-    def _who_learns(self, agent: str) -> Iterable[str | None]:
-        if self.settings.learner == "team" or self.settings.share == "data":
-            return self.pools
-        return (agent,)
+    def _of(self, learner: str | None, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Return the attempts that a learner learns from."""
+        everybody = learner is None or self.settings.share == "data"
+        return [attempt for attempt in attempts if everybody or attempt.agent == learner]
 
-    def _attempts(self, index: int, calls: Sequence[Call]) -> Iterator[Attempt]:
-        """Yield the attempts of an episode's agents that count."""
+    def _attempts(self, index: int, calls: Sequence[Call]) -> list[Attempt]:
+        """Return the attempts of an episode's agents that count, in order."""
         mine = [call for call in calls if call.role == "agent"]
-        by_tick: dict[int, list[Call]] = defaultdict(list)
-        for call in mine:
-            by_tick[call.key[1]].append(call)
-        mixed, team = {}, self.settings.team_reward
-        for tick, some in by_tick.items():
-            mean = sum(call.reward for call in some) / len(some)
-            for call in some:
-                mixed[tick, call.key[2]] = (1 - team) * call.reward + team * mean
-        gains: dict[str, float] = defaultdict(float)
-        later: dict[tuple[int, str], float] = {}
+        team = self.settings.team_reward
+        rewards = {tick: [call.reward for call in some] for tick, some in groupby(mine, lambda call: call.key[1])}
+        gains: dict[str, float] = defaultdict(float)  # agent -> what is still to come
+        found = []
         for call in reversed(mine):
-            gains[call.key[2]] += mixed[call.key[1], call.key[2]]
-            later[call.key[1], call.key[2]] = gains[call.key[2]]
-        for call in mine:
+            _, tick, agent = call.key
+            gains[agent] += (1 - team) * call.reward + team * (sum(rewards[tick]) / len(rewards[tick]))
             if call.fault is None:
-                _, tick, agent = call.key
-                yield Attempt(
-                    agent,
-                    (self.config.puzzle_of(index), agent, tick),
-                    call.prompt,
-                    call.observation,
-                    call.answer,
-                    call.feedback,
-                    call.valid,
-                    call.reward,
-                    later[tick, agent],
-                    call.generated_tokens,
+                found.append(
+                    Attempt(
+                        agent,
+                        (self.config.puzzle_of(index), agent, tick),
+                        call.prompt,
+                        call.observation,
+                        call.answer,
+                        call.feedback,
+                        call.valid,
+                        gains[agent] if team else call.reward,
+                        gains[agent],
+                        call.generated_tokens,
+                        call.undirected if self.settings.teach else "",
+                    )
                 )
+        return found[::-1]
 
     def _controlled(self, attempts: list[Attempt], number: int, what: str) -> list[Attempt]:
         """Return the attempts, under the null control with what came of them permuted among the legal ones."""
@@ -228,31 +240,35 @@ class Gatherer:
             found[place] = replace(attempts[place], feedback=came.feedback, reward=came.reward, gain=came.gain)
         return found
 
-    def _imitate(self, pool: Pool, attempt: Attempt, options: WorldOptions) -> None:
+    def _imitate(self, pool: Pool, attempt: Attempt) -> None:
         """Keep an attempt that was right, and what another one would have been right for."""
         told: list[tuple[str, str]] = []
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
-            told = self.world.relabel(options, attempt.observation, attempt.answer, info)
-        judged = Judged(attempt.prompt, attempt.observation, attempt.answer, attempt.reward > 0, told)
-        if barred := pool.take(judged, self._posed, self.is_barred):
+            told = self.world.relabel(self._options, attempt.observation, attempt.answer, info)
+        what = attempt.prompt, attempt.observation, attempt.answer
+        judged = Judged(*what, attempt.reward > 0, told, attempt.undirected)
+        if barred := pool.take(judged, self._asked, self.is_barred):
             pool.counts["barred"] += barred
 
-    def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
+    def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, Puzzle]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
         explore = self.settings.explore
         if explore is None or number >= explore.rounds:
             return
-        config = self._explores
-        places = list({puzzles[index]: start_of(config, index, 0) for index in episodes}.values())
+        config = self.config
+        starts = {puzzles[i].state: start_of(config, i, puzzles[i].level) for i in episodes}.values()
+        places = [(config.world, *start) for start in starts]
         if explore.puzzles:
+            options = {**config.world.options, **explore.options}
+            other = config.world.model_copy(update={"options": options})
             seeds = (derive_seed(config.seed, "explore", number, index) for index in range(explore.puzzles))
-            places = [(seed, {"episode": index, "level": 0}) for index, seed in enumerate(seeds)]
-        for index, (seed, options) in enumerate(counted("exploring", places, len(places), "puzzles")):
+            places += [(other, seed, {"episode": index, "level": 0}) for index, seed in enumerate(seeds)]
+        for index, (where, seed, start) in enumerate(counted("exploring", places, len(places), "puzzles")):
             rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
-            world = open_world(config.world, config.agents.count, self.base_dir, check=False)
+            world = open_world(where, config.agents.count, self.base_dir, check=False)
             try:
-                yield from random_attempts(world, seed, options, explore.attempts, rng)
+                yield from random_attempts(world, seed, start, explore.attempts, rng)
             except Exception as error:  # it may be anybody's code
                 raise SwarmError(
                     f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"

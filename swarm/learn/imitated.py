@@ -21,6 +21,7 @@ class Judged(NamedTuple):
         prompt, observation, answer: what was read, the world's part of it, and what was done.
         right: whether it earned something.
         told: what else it would have been right for (`World.relabel`): observations, each with its answer.
+        undirected: the prompt without its directive, where the answer is taught; otherwise "".
     """
 
     prompt: str
@@ -28,6 +29,7 @@ class Judged(NamedTuple):
     answer: str
     right: bool
     told: Sequence[tuple[str, str]] = ()
+    undirected: str = ""
 
 
 class Imitated:
@@ -76,7 +78,8 @@ class Imitated:
                 self.add_relabelled(agent_prompt(observation), answer)
         if attempt.right and attempt.observation in posed:
             same = [answer for observation, answer in attempt.told if observation == attempt.observation]
-            self.add_right(attempt.prompt, (same or [attempt.answer])[0])
+            for prompt in filter(None, (attempt.prompt, attempt.undirected)):
+                self.add_right(prompt, (same or [attempt.answer])[0])
         return barred
 
     def pose(self, observation: str) -> None:

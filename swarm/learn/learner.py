@@ -15,7 +15,8 @@ from swarm.config.memory import MemorySection
 from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.learn.accept import Outcome, StepTask, keep_delta
-from swarm.learn.gather import Gatherer, seed_of
+from swarm.learn.control import random_like
+from swarm.learn.gather import Gatherer, Puzzle, seed_of
 from swarm.learn.share import together
 from swarm.learn.workers import run_steps
 from swarm.process.progress import progress
@@ -23,6 +24,7 @@ from swarm.record.change import Change
 from swarm.record.records import EvidenceEntry, Record
 from swarm.run.episode import world_of
 from swarm.run.experience import Call, Retelling
+from swarm.seeds import derive_seed
 from ulm.checkpoint import checkpoint_hash
 from ulm.delta import Delta
 
@@ -57,7 +59,7 @@ class Learner(AgentMemory[MemorySection]):
         self._before: dict[str | None, str] = {}
         self._learned: dict[str | None, str] = {}
         self._gathered = -1
-        self._kept_out: dict[int, float] = {}
+        self._kept_out: dict[int, tuple[int, float]] = {}
         self._span = [0, 0]
 
     @property
@@ -71,7 +73,7 @@ class Learner(AgentMemory[MemorySection]):
             agent, cause = record["agent"], record["cause"]
             if cause in ("learn", "share"):
                 self._gather(record["settings"]["round"])
-                self._changed.add((cause, agent))
+                self._changed.add((record["settings"].get("mode", cause), agent))
                 if cause == "learn" and record["accepted"]:
                     self._learned[agent] = record["result"]
             elif cause == "undo":  # by a person, perhaps at a barrier that a kill left half done
@@ -93,6 +95,7 @@ class Learner(AgentMemory[MemorySection]):
         for task, outcome in zip(tasks, outcomes, strict=True):
             yield self.change(number, task, outcome)
         yield from self._shared(number)
+        yield from self._replaced(number)
         self._prune()
 
     def _needed(self) -> set[str]:
@@ -126,10 +129,10 @@ class Learner(AgentMemory[MemorySection]):
         self._before = {learner: self.deltas.of(learner) for learner in [None, *self.agents]}
         self._learned = dict(self._before)
         calls: dict[int, list[Call]] = {}
-        puzzles: dict[int, str] = {}
+        puzzles: dict[int, Puzzle] = {}
         for record in self._round:
             if record["kind"] == "episode":
-                puzzles[record["episode"]] = record["state"]
+                puzzles[record["episode"]] = Puzzle(record["state"], record["level"])
                 calls[record["episode"]] = []
             elif record["kind"] == "tick":
                 calls[record["episode"]] += self._retelling.calls(record)
@@ -137,12 +140,10 @@ class Learner(AgentMemory[MemorySection]):
         seqs = [record["seq"] for record in self._round]
         self._span = [seqs[0], seqs[-1]] if seqs else [0, 0]
         self._round = []
-        self._gatherer.add_round(number, calls, puzzles)
-        self._kept_out = {
-            index: sum(call.reward for call in some if call.role == "agent") / len(self.agents)
-            for index, some in calls.items()
-            if self.learning.test.tasks and self._gatherer.is_kept_out(puzzles[index])
-        }
+        self._kept_out = {}
+        for index in self._gatherer.add_round(number, calls, puzzles):
+            reward = sum(call.reward for call in calls[index] if call.role == "agent") / len(self.agents)
+            self._kept_out[index] = puzzles[index].level, reward
 
     def task(self, number: int, learner: str | None) -> StepTask:
         """Return the learning step of one learner after a round that was gathered."""
@@ -160,6 +161,7 @@ class Learner(AgentMemory[MemorySection]):
             seed=seed_of(self.config, number, learner),
             deltas=held,
             kept_out=self._kept_out,
+            skills=self._retelling.skills.scores,
         )
 
     def base(self) -> tuple[Path, str]:
@@ -199,7 +201,7 @@ class Learner(AgentMemory[MemorySection]):
         if mode not in ("mean", "concat"):
             return
         learned = [self._learned[agent] for agent in self.agents if self._learned[agent]]
-        todo = [agent for agent in self.agents if ("share", agent) not in self._changed]
+        todo = [agent for agent in self.agents if (mode, agent) not in self._changed]
         if not learned or not todo:
             return
         found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned]
@@ -207,3 +209,22 @@ class Learner(AgentMemory[MemorySection]):
         for agent in todo:
             settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": learned}
             yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)
+
+    def _replaced(self, number: int) -> Iterator[Change]:
+        """Yield what a null control has in the place of what was learned, after the last round."""
+        control = self.learning.control
+        if control not in ("swapped", "random") or number + 1 < self.config.num_rounds:
+            return
+        for place, learner in enumerate(self.learners):
+            own, following = self.deltas.of(learner), self.learners[(place + 1) % len(self.learners)]
+            if (control, learner) in self._changed or (control == "random" and not own):
+                continue
+            seed = 0
+            if control == "swapped":
+                other = self._learned[following]
+            else:
+                seed = derive_seed(self.config.seed, "random delta", learner or "team")
+                held = Delta.from_bytes(delta_path(self.memory, own).read_bytes())
+                other = keep_delta(self.memory, random_like(held, seed))
+            if other != own:
+                yield Change(KIND, learner, "share", own, other, settings={"round": number, "mode": control}, seed=seed)

@@ -152,7 +152,7 @@ class _Comparison:
 
     def provide(self, deltas: Deltas) -> bool:
         """Return whether the files of all deltas that agents have now are there; recorded ones are taken."""
-        for name in {held[-1] for held in deltas.versions.values() if held}:
+        for name in deltas.newest(1):
             old, new = delta_path(self.recorded, name), delta_path(self.fresh, name)
             if not new.is_file():
                 if not old.is_file():

@@ -4,7 +4,8 @@ They are played as in the run, with the same seeds, in the process of the learni
 them is on record already.
 """
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from swarm.agents.models import LoadedModels, load_models
 from swarm.config.experiment import ExperimentConfig
 from swarm.record.change import Change
 from swarm.record.records import Record
+from swarm.run.skills import Scores
 from swarm.run.unrecorded import play_unrecorded
 
 AT_ONCE = 64
@@ -29,29 +31,28 @@ def _opened(settings: str, base_dir: Path) -> tuple[ExperimentConfig, LoadedMode
 def play(
     config: ExperimentConfig,
     base_dir: Path,
-    episodes: Sequence[int],
+    episodes: Mapping[int, int],
     deltas: Mapping[str | None, str],
     memory: Path,
+    skills: Scores,
 ) -> tuple[dict[int, float], int]:
     """Play episodes of a run again.
 
     Args:
         config: of the run.
         base_dir: its folder.
-        episodes: their numbers.
+        episodes: their numbers, each with its level.
         deltas: whose delta is which, by sha256.
         memory: the run's folder of memories, which has their files.
+        skills: what agents could do as their round began.
 
     Returns:
         Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
     """
     runtime = config.runtime.model_copy(update={"pool": "local", "device": "cpu"})
-    settings = config.model_copy(update={"runtime": runtime, "concurrency": AT_ONCE, "compare": None})
+    at_once = 1 if config.agents.lasting else AT_ONCE
+    settings = config.model_copy(update={"runtime": runtime, "concurrency": at_once, "compare": None})
     config, models = _opened(settings.model_dump_json(), base_dir)
-    memories = make_memories(config.agents.memory, Place(memory))
-    for agent, sha256 in deltas.items():
-        for kept in memories:
-            kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
     rewards = dict.fromkeys(episodes, 0.0)
 
     def take(record: Record) -> None:
@@ -64,4 +65,16 @@ def play(
     # One round without an exam: nothing is learned at its end, for no memory here learns.
     whole = learning.model_copy(update={"every": config.episodes, "exam": None})
     config = config.model_copy(update={"learning": whole})
-    return rewards, play_unrecorded(config, base_dir, models, memories, take, set(episodes)).end["tokens"]
+    with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
+        # Of the run's folder deltas are read, and nothing is written there: other memories begin empty.
+        places = {KIND: Place(memory)}
+        memories = [
+            kept
+            for section in config.agents.memory
+            for kept in make_memories([section], places.get(section.kind, Place(Path(folder))))
+        ]
+        for agent, sha256 in deltas.items():
+            for kept in memories:
+                kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
+        played = play_unrecorded(config, base_dir, models, memories, take, episodes, skills)
+    return rewards, played.end["tokens"]

@@ -19,6 +19,7 @@ from swarm.record.records import AgentEntry, EpisodeEnd, EpisodeStart, Opening, 
 from swarm.run.budget import Spent
 from swarm.run.steering import Orders
 from swarm.seeds import derive_seed
+from worlds.checked import CheckedWorld
 from worlds.contained import open_checked
 from worlds.protocol import Info, Report, StepResult, World, WorldError
 from worlds.registry import make, world_class
@@ -64,9 +65,12 @@ def start_of(config: ExperimentConfig, index: int, level: int) -> tuple[int, dic
     return derive_seed(config.seed, kind, puzzle), {"episode": puzzle, "level": level}
 
 
-def world_of(config: ExperimentConfig, base_dir: Path) -> World:
+def world_of(config: ExperimentConfig, base_dir: Path) -> CheckedWorld:
     """Return the world of an experiment, not reset yet."""
-    return open_world(config.world, config.agents.count, base_dir, config.faults.call_timeout_s)
+    world = open_world(config.world, config.agents.count, base_dir, config.faults.call_timeout_s)
+    if not isinstance(world, CheckedWorld):
+        raise AssertionError
+    return world
 
 
 class Episode:
@@ -110,6 +114,8 @@ class Episode:
         self.observations = {agent: observations[agent] for agent in world.possible_agents}
         self.goal = world.goal()
         self.first_state = state_hash(world.state())
+        self.skills: Mapping[str, Mapping[str, float]] = {}
+        """What agents that learn could do as its round began."""
         self.fault: WorldFaultError | None = None
         """What the world did wrong since its last step, when it was asked for an action or its form."""
         for agent in world.possible_agents:
@@ -169,6 +175,7 @@ class Episode:
             tuple(self.declined),
             (*self.hints, *hints),
             derive_seed(self.config.seed, "direct", self.index, self.ticks),
+            self.skills,
             key=(self.index, self.ticks, "coordinator"),
             max_tokens=None if limit is None else max(0, limit - self.spent.tokens),
             unread=0 if cut_off else self.unread,

@@ -20,6 +20,7 @@ from swarm.record.folder import base_dir_of, needing_base, read_experiment
 from swarm.record.journal import JOURNAL_NAME, read_header, read_records
 from swarm.record.records import Record, Tick
 from swarm.run.episode import Episode, follow, world_of
+from swarm.run.skills import Skills
 from swarm.run.topology import neighbours
 from worlds.protocol import Briefing
 from worlds.registry import load_playbook
@@ -43,6 +44,7 @@ class Call:
         observation: what the world let the agent see; part of its prompt.
         valid: whether the action was legal.
         generated_tokens: of the answer, its end included.
+        undirected: the prompt without the directive that it has; "" where there was none.
     """
 
     key: CallKey
@@ -57,6 +59,7 @@ class Call:
     observation: str = ""
     valid: bool = False
     generated_tokens: int = 0
+    undirected: str = ""
 
 
 def experience(run_dir: Path) -> Iterator[Call]:
@@ -88,8 +91,9 @@ class Retelling:
         self.config, self.base_dir = config, base_dir
         self.live: dict[int, Episode] = {}
         self.memories = make_memories(self.config.agents.memory, Place())
-        agents = world_of(config, base_dir).possible_agents
-        self._sources = neighbours(self.config.topology, agents, self.config.seed, self.base_dir)
+        world = world_of(config, base_dir)
+        self.skills = Skills(config, world)
+        self._sources = neighbours(self.config.topology, world.possible_agents, self.config.seed, self.base_dir)
         known = load_playbook(self.config.world.id) is not None
         self._book = book_for(self.config.coordinator, self.config.world.id) if known else None
 
@@ -114,11 +118,14 @@ class Retelling:
             SwarmError: the world goes another way than recorded.
         """
         follow(record, self.live, self._begin)
+        self.skills.fold(record)
         for memory in self.memories:
             memory.fold(record)
 
     def _begin(self, index: int, *level: Any) -> Episode:
-        return Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir), *level)
+        episode = Episode(index, self.config, world_of(self.config.of_episode(index), self.base_dir), *level)
+        episode.skills = self.skills.before(index)
+        return episode
 
     def calls(self, record: Tick) -> Iterator[Call]:
         """Yield the calls of the tick that comes next: the coordinator's, then those of the agents."""
@@ -129,13 +136,13 @@ class Retelling:
         else:
             yield from self._briefed(episode, record, told)
         for entry in record["agents"]:
-            agent = entry["agent"]
+            agent, heard = entry["agent"], self._sources[entry["agent"]]
             found = ((memory.kind, memory.version(episode.index, agent)) for memory in self.memories)
             versions = {kind: version for kind, version in found if version is not None}
             yield Call(
                 (episode.index, episode.ticks, agent),
                 "agent",
-                episode.prompt(agent, told, self._sources[agent], self.memories),
+                episode.prompt(agent, told, heard, self.memories),
                 entry["action"],
                 entry["feedback"],
                 entry["reward"],
@@ -144,6 +151,7 @@ class Retelling:
                 observation=episode.observations[agent],
                 valid=entry["valid"],
                 generated_tokens=entry["generated_tokens"],
+                undirected=episode.prompt(agent, {}, heard, self.memories) if told.get(agent) else "",
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:

@@ -40,6 +40,7 @@ from swarm.record.tally import Tally
 from swarm.record.telemetry import TELEMETRY_NAME, TelemetryWriter
 from swarm.run.episode import world_of
 from swarm.run.remote import start_remote
+from swarm.run.skills import Skills
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
@@ -106,6 +107,11 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
                 f"`{needed} = True`; leave {memory.kind} out"
             )
     try:
+        if config.learning is not None and config.learning.levels == "fitting" and world.num_levels == 1:
+            raise SwarmError(
+                f"learning.levels: fitting chooses among levels of difficulty, and world {world.id} has one with these "
+                f"options; leave it out"
+            )
         world.tools()
     except WorldFaultError as error:
         raise SwarmError(str(error)) from error
@@ -186,20 +192,21 @@ def _play(
     """Play what the journal lacks, and close it."""
     run_dir = journal.path.parent
     with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
-        agents = world_of(config, base_dir).possible_agents
+        world = world_of(config, base_dir)
         memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
         if config.learning is not None:
             memories.append(pkgutil.resolve_name(LEARNER)(config, base_dir, run_dir / MEMORY_FOLDER))
         runtime = Runtime(
             config,
             lambda episode: world_of(config.of_episode(episode), base_dir),
-            neighbours(config.topology, agents, config.seed, base_dir),
+            neighbours(config.topology, world.possible_agents, config.seed, base_dir),
             journal,
             telemetry,
             memories,
             Mailbox(run_dir / STEERING_NAME),
             operator,
             kept.clear,
+            Skills(config, world),
         )
         if (header := read_header(journal.path)) is not None:
             refuse_other(run_dir, header["config"], logical_settings(config))

@@ -7,7 +7,7 @@ arrival, so a run that was killed and resumed has the journal of an undisturbed 
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -24,6 +24,7 @@ from swarm.record.tally import Tally
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.budget import Spent
 from swarm.run.episode import Episode, follow
+from swarm.run.skills import Skills
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
@@ -52,7 +53,8 @@ class Runtime:
         mailbox: where people leave what they have to say to the run.
         operator: the person who takes part in it, None without one.
         on_commit: called whenever all that was asked is on record.
-        only: the episodes to play; None plays all.
+        skills: what agents can do by now, and what is played therefore.
+        only: the episodes to play, each with its level; None plays all.
 
     Attributes:
         tally: the calls so far.
@@ -71,12 +73,14 @@ class Runtime:
         mailbox: Mailbox,
         operator: Operator | None,
         on_commit: Callable[[], None],
-        only: Collection[int] | None = None,
+        skills: Skills,
+        only: Mapping[int, int] | None = None,
     ) -> None:
         self.config = config
         self.mailbox = mailbox
         self.operator = operator
         self.on_commit = on_commit
+        self.skills = skills
         self.only = only
         self.tally = Tally()
         self.memories = memories
@@ -118,7 +122,7 @@ class Runtime:
             episode = Episode(index, self.config, self.make_world(index), level, level_by)
         except WorldFaultError as error:
             raise SwarmError(str(error)) from error
-        episode.steered = self._steered
+        episode.steered, episode.skills = self._steered, self.skills.before(index)
         self.live[index] = episode
         self.next_episode = index + 1
         while index >= self.config.round_end(self.round):
@@ -128,6 +132,7 @@ class Runtime:
     def _take(self, record: Record) -> None:
         """Take in what a record says of the run."""
         self.tally.take(record)
+        self.skills.fold(record)
         match record["kind"]:
             case "tick":
                 self._steered = max(self._steered, self.live[record["episode"]].steered)
@@ -164,10 +169,7 @@ class Runtime:
                 self._end_round()
                 last = self.config.round_end(self.round)
                 while self.next_episode < last and len(self.live) < self.config.at_once:
-                    if self.only is None or self.next_episode in self.only:
-                        self._write(self._open(self.next_episode).opening())
-                    else:
-                        self.next_episode += 1
+                    self._begin_next()
             todo = [episode for index, episode in sorted(self.live.items()) if index > self._resume_after]
             self._resume_after = -1
             if todo:
@@ -180,6 +182,16 @@ class Runtime:
                 self._finish("finished")
             elif limit is not None and time.monotonic() - started > limit:
                 self._finish("wall_time")
+
+    def _begin_next(self) -> None:
+        """Begin the next episode, or pass one that is not to be played."""
+        index = self.next_episode
+        if self.only is None:
+            self._write(self._open(index, *self.skills.level(index)).opening())
+        elif index in self.only:
+            self._write(self._open(index, self.only[index]).opening())
+        else:
+            self.next_episode += 1
 
     @property
     def _round_ended(self) -> bool:
@@ -305,6 +317,8 @@ class Runtime:
 
     def _request(self, episode: Episode, turn: _Turn) -> ActRequest:
         agents = self.config.agents
+        for memory in self.memories:
+            memory.asked(episode.index, turn.agent, turn.prompt)
         handles = (memory.handle(episode.index, turn.agent) for memory in self.memories)
         return ActRequest(
             (episode.index, episode.ticks, turn.agent),

@@ -1,9 +1,10 @@
 """Episodes that leave no run behind: played in this process, for an estimate or an acceptance test."""
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from swarm.agents.local_pool import LocalPool
@@ -15,6 +16,7 @@ from swarm.record.records import Record
 from swarm.record.telemetry import TelemetryWriter
 from swarm.run.episode import world_of
 from swarm.run.runner import host_spec
+from swarm.run.skills import Scores, Skills
 from swarm.run.steering import STEERING_NAME, Mailbox
 from swarm.run.tick_loop import Runtime
 from swarm.run.topology import neighbours
@@ -40,7 +42,8 @@ def play_unrecorded(
     models: LoadedModels,
     memories: Sequence[AgentMemory[Any]],
     on_record: Callable[[Record], None],
-    only: Collection[int] | None = None,
+    only: Mapping[int, int] | None = None,
+    skills: Scores = MappingProxyType({}),
     on_start: Callable[[], None] = lambda: None,
 ) -> Runtime:
     """Play a run that is written nowhere; return it as it was at its end.
@@ -51,24 +54,27 @@ def play_unrecorded(
         models: its models.
         memories: what agents keep.
         on_record: receives each record.
-        only: the episodes to play; None plays all.
+        only: the episodes to play, each with its level; None plays all.
+        skills: what agents can do before it.
         on_start: called once the models are ready.
 
     Raises:
         SwarmError: the pool gave up.
     """
     listener = _Listener(on_record)
+    world = world_of(config, base_dir)
     with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
         runtime = Runtime(
             config,
             lambda episode: world_of(config.of_episode(episode), base_dir),
-            neighbours(config.topology, world_of(config, base_dir).possible_agents, config.seed, base_dir),
+            neighbours(config.topology, world.possible_agents, config.seed, base_dir),
             cast(JournalWriter, listener),
             cast(TelemetryWriter, listener),
             memories,
             Mailbox(Path(folder) / STEERING_NAME),
             None,
             lambda: None,
+            Skills(config, world, skills),
             only,
         )
         with closing(LocalPool(host_spec(config, base_dir, models), models.shared)) as pool:

@@ -9,6 +9,7 @@ _COUNTED = {
     "attempts": "attempts",
     "legal": "legal",
     "right": "right",
+    "taught": "of them under a directive",
     "explored": "random",
     "explored_right": "of them right",
     "hindsight": "relabelled",
@@ -18,7 +19,7 @@ _COUNTED = {
 }
 """What a learning step was made from, in the order in which it is told."""
 
-_CAUSES = {"learn": "learned", "share": "shared", "undo": "undone"}
+_CAUSES = {"learn": "learned", "share": "shared", "undo": "undone", "swapped": "swapped", "random": "made random"}
 
 
 def short(version: str) -> str:
@@ -35,7 +36,8 @@ def verdict(record: ChangeRecord) -> str:
     """Return in a word what came of it."""
     if not record["accepted"]:
         return "rejected" if record["result"] else "nothing learned"
-    return _CAUSES.get(record["cause"], record["cause"])
+    mode, cause = record["settings"].get("mode", ""), record["cause"]  # null controls are told by their mode
+    return _CAUSES.get(mode, _CAUSES.get(cause, cause))
 
 
 def counts(record: ChangeRecord) -> str:

@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from swarm.agents.ltm import TEXTS
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
 from swarm.files import path_in
@@ -169,7 +170,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     if episode not in there:
         raise SwarmError(f"no memories of episode {episode} in {run_dir}; there are: {', '.join(map(str, there))}")
     tick = there[episode][-1]
-    memories = store.load(episode, tick)
+    memories = {name: data for name, data in store.load(episode, tick).items() if not name.endswith(TEXTS)}
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     name = _agents(run_dir)["engine"]["model"]

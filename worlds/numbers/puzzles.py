@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -96,7 +97,7 @@ class PuzzleOptions(WorldOptions):
 
 
 class Regime(WorldOptions):
-    """Options of numbers-v0 that differ for some agents; whatever is left out is as for all."""
+    """Options of numbers-v0 that differ for some agents, or at a level; whatever is left out is as for all."""
 
     count: int | None = None
     """Numbers of a puzzle."""
@@ -147,36 +148,52 @@ class NumbersOptions(PuzzleOptions):
     rotate: bool = False
     """Whether `regimes` go round from episode to episode, so that every agent meets all of them."""
 
+    levels: tuple[Regime, ...] = ()
+    """Options by level of difficulty, the easiest first, such as `{count: 3}` and `{count: 4}`, over the options above
+    and under those of `regimes`. Empty: there is one level."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.file is not None and self.target is None and self.target_column is None:
             raise ValueError("a puzzle file needs `target_column`, or a fixed `target`")
         if self.regimes and (not self.own_tasks or self.file is not None):
             raise ValueError("`regimes` need `own_tasks: true` and puzzles that are drawn, not those of a `file`")
-        for index in range(len(self.regimes)):
-            try:
-                self.of_agent(index)
-            except ValidationError as error:
-                raise ValueError(
-                    f"`regimes`, entry {index}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
-                ) from error
+        if self.levels and self.file is not None:
+            raise ValueError("`levels` need puzzles that are drawn, not those of a `file`")
+        for level in range(max(1, len(self.levels))):
+            for index in range(max(1, len(self.regimes))):
+                try:
+                    self.of_agent(index, level)
+                except ValidationError as error:
+                    places = [f"`levels`, entry {level}"] * bool(self.levels)
+                    places += [f"`regimes`, entry {index}"] * bool(self.regimes)
+                    reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"{', '.join(places)}: {reason}") from error
         return self
 
-    def may_ask(self, target: int) -> bool:
-        """Return whether a target is between `target_low` and `target_high`, here or in one of the `regimes`."""
-        drawn_from = [self.of_agent(index) for index in range(len(self.regimes))]
-        return super().may_ask(target) or any(PuzzleOptions.may_ask(regime, target) for regime in drawn_from)
+    @cached_property
+    def drawn_from(self) -> "tuple[NumbersOptions, ...]":
+        """All options that puzzles are drawn from: of each level and regime."""
+        levels, regimes = len(self.levels) or 1, len(self.regimes) or 1
+        return tuple(self.of_agent(index, level) for level in range(levels) for index in range(regimes))
 
-    def of_agent(self, index: int) -> "NumbersOptions":
+    def may_ask(self, target: int) -> bool:
+        """Return whether a target is between `target_low` and `target_high`, here, at a level or in a regime."""
+        return any(PuzzleOptions.may_ask(options, target) for options in (self, *self.drawn_from))
+
+    def of_agent(self, index: int, level: int = 0) -> "NumbersOptions":
         """Return the options from which the puzzles of an agent are drawn.
 
         Raises:
-            pydantic.ValidationError: its regime does not fit.
+            pydantic.ValidationError: its regime, or the level, does not fit.
         """
-        if not self.regimes:
+        changes = [some[number % len(some)] for some, number in ((self.levels, level), (self.regimes, index)) if some]
+        if not changes:
             return self
-        regime = self.regimes[index % len(self.regimes)].model_dump(exclude_unset=True)
-        return NumbersOptions.model_validate({**self.model_dump(exclude={"regimes"}), **regime})
+        whole = self.model_dump(exclude={"regimes", "levels"})
+        for change in changes:
+            whole |= change.model_dump(exclude_unset=True)
+        return NumbersOptions.model_validate(whole)
 
 
 def _numbers(cell: Any) -> tuple[int, ...]:

@@ -144,8 +144,8 @@ class NumbersWorld(ExpressionWorld):
     to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
     With `own_tasks` every agent plays a puzzle of its own, drawn alike or by `regimes`: an agent that hits earns 1 and
     is done, the others play on, and the episode is solved when all have hit. Of a file, the agents of one episode play
-    rows that follow each other. With `think` steps such as `3*7=21 21+3=24:` may stand before the expression; only what
-    is behind the colon counts. Arithmetic is exact.
+    rows that follow each other. `levels` has options by level of difficulty. With `think` steps such as
+    `3*7=21 21+3=24:` may stand before the expression; only what is behind the colon counts. Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"
@@ -162,7 +162,9 @@ class NumbersWorld(ExpressionWorld):
             self._file = tuple(puzzle for puzzle in self._file if o.is_wanted(puzzle.tiles, puzzle.target))
             if not self._file:
                 raise WorldError(f"{o.file}: no puzzle of split {o.split!r} with fold {list(o.fold)}")
-        self._drawn_from = [o.of_agent(index) for index in range(max(num_agents, len(o.regimes)))]
+        self.levels = max(1, len(o.levels))
+        places = range(max(num_agents, len(o.regimes)))
+        self._drawn_from = [[o.of_agent(index, level) for index in places] for level in range(self.levels)]
 
     @property
     def puzzle(self) -> Puzzle:
@@ -178,6 +180,7 @@ class NumbersWorld(ExpressionWorld):
         """Draw the puzzles of this seed, or take row `options["episode"]` of the file, with `own_tasks` one each."""
         super().begin(seed, options)
         episode, own = int(options.get("episode", seed)), self.options.own_tasks
+        drawn_from = self._drawn_from[int(options.get("level", 0))]
         self.puzzles: dict[str, Puzzle] = {}
         for index, agent in enumerate(self.possible_agents):
             if index and not own:
@@ -187,8 +190,8 @@ class NumbersWorld(ExpressionWorld):
                 self.puzzles[agent] = self._file[row % len(self._file)]
             else:
                 place = derive_seed(seed, "own task", index) if own else seed
-                regime = (index + episode * self.options.rotate) % len(self._drawn_from)
-                self.puzzles[agent] = draw_puzzle(self._drawn_from[regime], random.Random(place))  # noqa: S311 - not for secrets
+                regime = (index + episode * self.options.rotate) % len(drawn_from)
+                self.puzzles[agent] = draw_puzzle(drawn_from[regime], random.Random(place))  # noqa: S311 - not for secrets
         self.best: dict[str, str] = {}
         self.hits: dict[str, str] = {}
 

@@ -160,6 +160,10 @@ EXPERIMENT: dict[str, Any] = {"world": {"id": "echo-v0"}, "agents": {"engine": {
         ({"agents": {"memory": ["stm", "ltm", "ltm"]}}, "other kinds once"),
         ({"agents": {"memory": ["stm", {"kind": "ltm", "span": "run"}]}, "concurrency": 2}, "set concurrency: 1"),
         ({"agents": {"memory": ["stm", {"kind": "stm", "span": "run"}]}}, "span"),
+        (
+            {"agents": {"memory": ["stm", {"kind": "ltm", "on_change": "re-embed"}]}},
+            "needs span: run",
+        ),
         ({"agents": {"memory": ["stm", "engram"]}}, "hashed n-gram tables, .* write facts"),
         ({"agents": {"memory": ["stm", "dreams"]}}, "no memory 'dreams'; There are stm, ltm, facts"),
         ({"agents": {"memory": ["stm", "fact"]}}, "did you mean 'facts'?"),
@@ -180,7 +184,7 @@ def test_names_and_sections_mean_the_same_and_are_written_out_in_full() -> None:
         for memory in (["ltm", "stm"], [{"kind": "ltm", "span": "episode"}, {"kind": "stm"}])
     ]
     assert made[0] == made[1]
-    assert made[0]["agents"]["memory"] == [{"kind": "ltm", "span": "episode"}, {"kind": "stm"}]
+    assert made[0]["agents"]["memory"] == [{"kind": "ltm", "span": "episode", "on_change": "empty"}, {"kind": "stm"}]
     assert json.loads(json.dumps(made[0])) == made[0]
 
 

@@ -56,6 +56,8 @@ def test_each_arm_changes_what_it_asks_about() -> None:
         "frozen": (0, "none", "agent", "none"),
         "more_attempts": (0, "none", "agent", "none"),
         "permuted": (2, "mean", "agent", "permuted"),
+        "swapped": (2, "mean", "agent", "swapped"),
+        "random_delta": (2, "mean", "agent", "random"),
         "share_none": (2, "none", "agent", "none"),
         "share_data": (2, "data", "agent", "none"),
         "one_learner": (4, "none", "team", "none"),
@@ -67,6 +69,10 @@ def test_arms_that_make_no_sense_are_not_run_and_the_reason_is_told() -> None:
     assert "one learns alone" in str(not_applicable("one_learner", experiment(learner="team", share="none")))
     assert "it is what the file states" in str(not_applicable("share_none", experiment(share="none")))
     assert not_applicable("swarm", experiment()) is None
+    for learning in ({"share": "mean"}, {"learner": "team", "share": "none"}):
+        assert "no deltas of their own" in str(not_applicable("swapped", experiment(**learning)))
+    assert not_applicable("swapped", experiment(share="none")) is None
+    assert not_applicable("random_delta", experiment(learner="team", share="none")) is None
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes.cuts import resume_from_cuts
 from fakes.learning import learned_run, learning_config, write_base
 from pydantic import ValidationError
 
+from swarm.agents.delta import delta_path
+from swarm.learn.recompute import recompute
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
+from ulm.delta import Delta
 
+EXAM: dict[str, Any] = {"exam": {"episodes": 2}, "test": {"on": False, "probe": 0, "tasks": 0}}
 NOTHING = "nothing to learn from: no attempt was right"
 
 
@@ -33,8 +38,10 @@ def changes(run_dir: Path) -> list[dict[str, Any]]:
                 "control": "permuted",
             }
         },
+        {"count": 2, "learning": {"control": "swapped", **EXAM}},
+        {"count": 2, "learning": {"control": "random", "share": "concat", **EXAM}},
     ],
-    ids=["alone", "shared", "team", "grpo", "exam"],
+    ids=["alone", "shared", "team", "grpo", "exam", "swapped", "random"],
 )
 def test_a_run_that_was_killed_anywhere_learns_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
     outcome = learned_run(tmp_path, **settings)
@@ -59,6 +66,27 @@ def test_the_next_round_is_played_with_what_was_learned(tmp_path: Path) -> None:
     versions = {call.key[0]: call.versions.get("delta") for call in experience(outcome.run_dir)}
     assert {versions[index] for index in range(4)} == {None}
     assert {versions[index] for index in range(4, 8)} == {(first["result"], 0)}
+
+
+def test_the_exam_is_played_with_the_delta_of_the_next_agent_or_with_a_random_one(tmp_path: Path) -> None:
+    found: dict[str, dict[str, str]] = {}
+    for control in ("none", "swapped", "random"):
+        (tmp_path / control).mkdir()
+        run_dir = learned_run(tmp_path / control, count=3, learning={"control": control, **EXAM}).run_dir
+        found[control] = {c.key[2]: c.versions["delta"][0] for c in experience(run_dir) if c.key[0] >= 8}
+        assert recompute(run_dir).equal == len(changes(run_dir))
+    learned = found["none"]
+    assert len(set(learned.values())) == 3
+    assert found["swapped"] == {"a0": learned["a1"], "a1": learned["a2"], "a2": learned["a0"]}
+    for agent, name in found["random"].items():
+        own, other = (
+            Delta.from_bytes(delta_path(tmp_path / control / "run" / "memory", which).read_bytes())
+            for control, which in (("none", learned[agent]), ("random", name))
+        )
+        assert other.norm() == pytest.approx(own.norm(), rel=1e-5)
+        assert not torch.allclose(other.rows_EC, own.rows_EC)
+        for weight, added in own.added().items():
+            assert float(other.added()[weight].norm()) == pytest.approx(float(added.norm()), rel=1e-4)
 
 
 def test_a_rejected_step_leaves_what_there_was(tmp_path: Path) -> None:
@@ -116,6 +144,11 @@ def test_an_exam_has_limits_of_its_own_above_those_of_rounds(tmp_path: Path) -> 
         ),
         ({"learning": {"every": 4, "method": "grpo"}}, "set `group`"),
         ({"learning": {"every": 4, "hindsight": 0.7, "rehearse": 0.6}}, "must not exceed 1"),
+        ({"learning": {"every": 4, "control": "random"}}, "set `exam`"),
+        (
+            {"learning": {"every": 4, "control": "swapped", "share": "mean", "exam": {"episodes": 2}}},
+            "deltas of their own",
+        ),
         ({"learning": {"every": 4, "exam": {"episodes": 2, "budget": {"tokens": 0}}}}, "greater than or equal to 1"),
     ],
 )

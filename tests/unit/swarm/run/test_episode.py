@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from swarm.config.experiment import ExperimentConfig
 from swarm.record.journal import read_records
 from swarm.run.episode import Episode
 from swarm.run.runner import resume_run, start_run
-from swarm.run.tick_loop import Runtime
+from swarm.run.skills import Skills
 from swarm.view.replay import replay_run
 from worlds import Info, make, register, registry
 from worlds.echo.world import EchoWorld
@@ -22,7 +22,7 @@ class Ladder(EchoWorld):
     """A world of three levels, which says the level that it was reset to."""
 
     id = "ladder-v0"
-    levels: ClassVar[int] = 3
+    levels = 3
 
     def reset(self, seed: int, options: Mapping[str, Any] | None = None) -> tuple[dict[str, str], dict[str, Info]]:
         self.level = (options or {}).get("level")
@@ -54,13 +54,8 @@ def test_an_episode_starts_at_the_easiest_level_unless_somebody_chooses(config: 
 def test_level_and_who_chose_it_reach_world_and_journal_and_are_resumed_and_replayed(
     config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Runtime._open
-
-    def chosen(self: Runtime, index: int, level: int = 2, level_by: str = "curriculum") -> Episode:
-        return real(self, index, level, level_by)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Runtime, "_open", chosen)
+        patch.setattr(Skills, "level", lambda self, index: (2, "curriculum"))
         run_dir = start_run(config, tmp_path / "experiment.yaml", tmp_path / "run").run_dir
     journal = run_dir / "journal.jsonl"
     openings = [record for record in read_records(journal) if record["kind"] == "episode"]

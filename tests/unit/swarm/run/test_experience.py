@@ -111,6 +111,16 @@ def test_a_coordinators_briefings_and_answers_are_those_of_play(tmp_path: Path) 
     assert any(call.reward for call in calls)
 
 
+def test_a_directed_call_tells_its_prompt_without_the_directive(tmp_path: Path) -> None:
+    calls = [call for call in experience(write_run(tmp_path / "run", [True] * 6)) if call.role == "agent"]
+    directed = [call for call in calls if call.undirected]
+    assert 0 < len(directed) < len(calls)
+    for call in directed:
+        *others, directive = call.prompt.splitlines()
+        assert "[" in directive
+        assert call.undirected.splitlines() == others
+
+
 def test_a_world_that_goes_another_way_is_named_by_its_line(tmp_path: Path) -> None:
     play(tmp_path, toy_config(), GuessingPool())
 
