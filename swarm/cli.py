@@ -173,7 +173,11 @@ _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] 
         "Sets of questions for training and measuring memories.",
         {"exact-match": (data.exact_match, data.EXAMPLE)},
     ),
-    "new": ("Worlds and machine", "Start a package of your own.", {"world": (new.world, new.EXAMPLE)}),
+    "new": (
+        "Worlds and machine",
+        "Start a world or a policy of your own.",
+        {"world": (new.world, new.EXAMPLE), "policy": (new.policy, new.POLICY_EXAMPLE)},
+    ),
 }
 """Commands of the form `swarm NAME COMMAND`: panel, what they are about, and each with its function and example."""
 

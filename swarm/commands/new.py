@@ -1,13 +1,14 @@
-"""`swarm new world NAME`: a package with a world of one's own, complete and small, to start from."""
+"""`swarm new`: a package with a world of one's own, and a policy that knows nothing yet."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swarm.commands.options import a_path
+from swarm.commands.options import ExperimentFile, Overrides, Trust, a_path
 
 EXAMPLE = "swarm new world treasure-hunt"
+POLICY_EXAMPLE = "swarm new policy experiments/signal.yaml --preset tiny --out signal-agent"
 
 
 def world(
@@ -30,3 +31,40 @@ def world(
     typer.echo(f"  pip install -e {place}")
     typer.echo(f"  swarm worlds {name}-v0 --check")
     typer.echo(f"  cd {place} && swarm train train.yaml && swarm compare experiment.yaml")
+
+
+def policy(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    trust: Trust = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write it here. Default: where the file's agents.engine.model is.",
+            parser=a_path,
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="SIZE", help="tiny, 1m, 5m and so on.")] = "tiny",
+    window: Annotated[int, typer.Option(min=8, metavar="TOKENS", help="How far attention reaches back.")] = 128,
+    vocabulary: Annotated[int, typer.Option(min=259, metavar="N", help="Tokens at most.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights.")] = 1,
+) -> None:
+    """Write a policy with random weights for a file's agents, where they are to learn a world from its reward alone."""
+    from swarm.config.load import load_experiment
+    from swarm.config.shipped import find_file
+    from swarm.errors import SwarmError
+    from swarm.files import path_in
+    from swarm.train.recipe import ModelSection
+    from swarm.train.untrained import write_untrained
+
+    file = find_file(file)
+    config = load_experiment(file, overrides or [])
+    named = getattr(config.agents.engine, "model", None)
+    if out is None and named is None:
+        raise SwarmError(f"agents.engine of kind {config.agents.engine.kind} names no folder; say where with --out")
+    model = ModelSection(preset=preset, window=window, vocab_size=vocabulary)
+    folder = path_in(file.parent, named) if out is None else out
+    found = write_untrained(config, file.resolve().parent, model, seed, folder)
+    typer.echo(f"{folder}: {found.num_parameters():,} random weights, {found.config.vocab_size} tokens")
