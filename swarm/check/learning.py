@@ -68,8 +68,7 @@ def step_pace(config: ExperimentConfig, settings: LearningConfig, base_dir: Path
     """
     import torch
 
-    from swarm.learn.step import take_step
-    from ulm.checkpoint import load_checkpoint
+    from swarm.learn.step import open_base, take_step
 
     samples = Samples({"own": list(_attempts(config, base_dir))})
     plain = {"method": "expert_iteration", "hindsight": 0.0, "rehearse": 0.0, "predict": 0.0}
@@ -77,7 +76,7 @@ def step_pace(config: ExperimentConfig, settings: LearningConfig, base_dir: Path
     torch.set_num_threads(1)
     try:
         with progress("taking the first learning steps"):
-            checkpoint = load_checkpoint(path_in(base_dir, getattr(config.agents.engine, "model", "")))
+            checkpoint = open_base(path_in(base_dir, getattr(config.agents.engine, "model", "")), "")
             for steps in (1, STEPS):
                 began_s = time.monotonic()
                 learned = take_step(checkpoint, None, samples, settings.model_copy(update={**plain, "steps": steps}), 0)

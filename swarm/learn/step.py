@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from swarm.learn.samples import Sample, Samples, draw
 from swarm.seeds import derive_seed
 from ulm.checkpoint import Checkpoint, load_checkpoint
 from ulm.delta import Delta
-from ulm.model import IGNORE
+from ulm.model import IGNORE, Decoder
 from ulm.train.delta import DeltaModel, delta_optimizer
 from ulm.train.pairs import collate
 from ulm.train.step import learning_rate
@@ -59,8 +59,17 @@ class Learned:
 
 @lru_cache(maxsize=2)
 def open_base(folder: Path, sha256: str) -> Checkpoint:
-    """Return a checkpoint, kept from step to step; `sha256` tells versions of it apart."""
-    return load_checkpoint(folder)
+    """Return a checkpoint, kept from step to step; `sha256` tells versions of it apart.
+
+    A long-term memory is left out: a step learns from what stands in the prompt.
+    """
+    loaded = load_checkpoint(folder)
+    if loaded.model.ltm is None:
+        return loaded
+    bare = Decoder(replace(loaded.config, ltm=None))
+    state = loaded.model.state_dict()
+    bare.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("ltm.")})
+    return replace(loaded, model=bare.eval().requires_grad_(False), config=bare.config)
 
 
 def take_step(

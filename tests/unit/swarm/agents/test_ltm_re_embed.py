@@ -10,16 +10,21 @@ from typing import Any, cast
 import pytest
 import torch
 from fakes.hosts import host_spec
+from fakes.learned_run import steps_here
+from fakes.learning import learning_config
 from fakes.memory_policy import shared, write_policy
 
 from swarm.agents.delta import delta_path
 from swarm.agents.host import Host
+from swarm.agents.local_pool import LocalPool
 from swarm.agents.ltm import KEPT_TEXTS, LongTermMemory, LtmSection
 from swarm.agents.memory import Place
 from swarm.config.experiment import AgentsConfig
 from swarm.learn.accept import keep_delta
 from swarm.messages import ActReply, ActRequest, Handle
 from swarm.record.change import Change
+from swarm.record.journal import read_records
+from swarm.run.runner import resume_run, start_run
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest, GenerationResult
@@ -158,3 +163,46 @@ def test_the_last_texts_are_kept(tmp_path: Path) -> None:
         ltm.after_tick(record, cast("Any", None), {"a0": b"memory"})
     assert len(ltm._texts["run"]["a0"]) == KEPT_TEXTS
     assert ltm._texts["run"]["a0"][-1] == f"page {KEPT_TEXTS + 2}\ngo"
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing of the run is tidied up."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Let runs die in the model call that follows so many others."""
+    real, left = LocalPool.act, iter([True] * calls)
+
+    def act(pool: LocalPool, requests: Sequence[ActRequest]) -> list[ActReply]:
+        if not next(left, False):
+            raise KilledError
+        return real(pool, requests)
+
+    monkeypatch.setattr(LocalPool, "act", act)
+
+
+def test_a_run_that_learns_and_is_killed_reads_again_what_an_undisturbed_one_does(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = {
+        "count": 1,
+        "engine": {"kind": "ulm", "model": str(policy)},
+        "memory": ["stm", "delta", LASTING],
+        "temperature": 1.0,
+        "max_new_tokens": 4,
+    }
+    # What is imitated are relabelled random attempts; the acceptance test plays with a memory of its own.
+    learning = {"every": 4, "steps": 1, "test": {"on": False, "probe": 0, "tasks": 0.3}}
+    config = learning_config(policy, learning=learning, agents=agents, concurrency=1, budget={"ticks": 1})
+    monkeypatch.setattr("swarm.learn.learner.run_steps", steps_here)
+    whole = start_run(config, tmp_path / "x.yaml", tmp_path / "whole")
+    ticks = [r for r in read_records(whole.run_dir / "journal.jsonl") if r["kind"] == "tick"]
+    read = [tick["agents"][0]["prompt_tokens"] for tick in ticks]
+    assert read[4] > 2 * max(read[:4])  # the first call after the learning step reads all before it again
+    assert max(read[5:]) < read[4]
+    for calls in (4, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_after(patch, calls)
+            with pytest.raises(KilledError):
+                start_run(config, tmp_path / "x.yaml", tmp_path / f"killed-{calls}")
+        assert resume_run(tmp_path / f"killed-{calls}").journal_hash == whole.journal_hash
