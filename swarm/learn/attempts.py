@@ -21,6 +21,7 @@ class Attempt:
         reward: the agent's own, of the action itself.
         gain: what it and all that followed in its episode brought, with the team's share.
         tokens: that were generated, the end of the line included.
+        inlined: parts of the answer that the world appended inline.
     """
 
     agent: str
@@ -33,6 +34,7 @@ class Attempt:
     reward: float
     gain: float
     tokens: int = 0
+    inlined: tuple[tuple[int, int], ...] = ()
 
 
 def random_attempts(

@@ -10,6 +10,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from swarm.learn.attempts import Attempt, random_attempts
 from swarm.learn.imitated import MAX_KEPT, Imitated, Judged
 from swarm.learn.samples import Sample, Samples
 from swarm.process.progress import counted
-from swarm.prompt import STOP
+from swarm.prompt import STOP, agent_prompt
 from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.seeds import derive_seed
+from ulm.decode.inline import spans_in
 from worlds.protocol import Info
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
@@ -45,6 +47,7 @@ class Pool(Imitated):
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
         self.answered: dict[tuple[str, str], None] = {}
+        self.inlined: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {}
         self.counts: Counter[str] = Counter()
 
     def begin_round(self) -> None:
@@ -82,8 +85,14 @@ class Pool(Imitated):
             "hindsight": self.hindsight(),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
+        if self.inlined:
+            kinds = {kind: [self._masked(sample) for sample in some] for kind, some in kinds.items()}
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
         return Samples(kinds, dict(sorted(counts.items())))
+
+    def _masked(self, sample: Sample) -> Sample:
+        """Return a sample that knows what of its completion the world appended."""
+        return sample._replace(inlined=self.inlined.get((sample.prompt, sample.completion.removesuffix(STOP)), ()))
 
 
 def _forget(kept: dict[Any, Any]) -> None:
@@ -114,6 +123,7 @@ class Gatherer:
 
     Attributes:
         pools: learner -> what it has; None is the team.
+        probe: hash of a puzzle that is kept out of learning -> the first episode of it.
     """
 
     def __init__(self, config: ExperimentConfig, base_dir: Path, agents: Sequence[str]) -> None:
@@ -123,6 +133,7 @@ class Gatherer:
         self.world = world_class(config.world.id)
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
+        self.probe: dict[str, int] = {}
         self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
         self._posed: set[str] = set()
@@ -160,7 +171,10 @@ class Gatherer:
         learned = [index for index in sorted(calls) if not self.is_kept_out(puzzles[index])]
         by_learner: dict[str | None, list[Attempt]] = defaultdict(list)
         for index, some in calls.items():
-            of = self._kept_out if self.is_kept_out(puzzles[index]) else self._posed
+            of = self._posed
+            if self.is_kept_out(puzzles[index]):
+                of = self._kept_out
+                self.probe.setdefault(puzzles[index], index)
             of.update(call.observation for call in some if call.role == "agent")
         for index in learned:
             for attempt in self._attempts(index, calls[index]):
@@ -210,6 +224,7 @@ class Gatherer:
                     call.reward,
                     later[tick, agent],
                     call.generated_tokens,
+                    call.inlined,
                 )
 
     def _controlled(self, attempts: list[Attempt], number: int, what: str) -> list[Attempt]:
@@ -231,9 +246,18 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(attempt.observation, attempt.answer, info)
+        if self.config.agents.inline:
+            for seen, answer in told:
+                prompts = {agent_prompt(seen), attempt.prompt} if seen == attempt.observation else {agent_prompt(seen)}
+                pool.inlined |= dict.fromkeys(((prompt, answer) for prompt in prompts), self._inlined(seen, answer))
+            pool.inlined[attempt.prompt, attempt.answer] = attempt.inlined
         judged = Judged(attempt.prompt, attempt.observation, attempt.answer, attempt.reward > 0, told)
         if barred := pool.take(judged, self._posed, self.is_barred):
             pool.counts["barred"] += barred
+
+    def _inlined(self, observation: str, answer: str) -> tuple[tuple[int, int], ...]:
+        """Return what of an answer that nobody wrote in play the world would have appended."""
+        return spans_in(partial(self.world.inline, observation), answer) if self.config.agents.inline else ()
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, str]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
@@ -251,7 +275,8 @@ class Gatherer:
             rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
             world = open_world(config.world, config.agents.count, self.base_dir, check=False)
             try:
-                yield from random_attempts(world, seed, options, explore.attempts, rng)
+                for one in random_attempts(world, seed, options, explore.attempts, rng):
+                    yield replace(one, inlined=self._inlined(one.observation, one.answer))
             except Exception as error:  # it may be anybody's code
                 raise SwarmError(
                     f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"

@@ -135,11 +135,11 @@ def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) ->
     from ulm.train.delta import DeltaModel
     from ulm.train.pairs import collate
 
-    texts = list(dict.fromkeys(sample[:2] for sample in samples))
+    texts = list({sample[:2]: sample for sample in samples}.values())
     some = texts[:: max(1, len(texts) // KL_TEXTS)][:KL_TEXTS]
     if not some:
         return 0.0, 0
-    tensors = collate(some, checkpoint.tokenizer)
+    tensors = collate([sample[:2] for sample in some], checkpoint.tokenizer, [sample.inlined for sample in some])
     wanted_BT = tensors["labels"] != IGNORE
     with torch.no_grad():
         new_NV = DeltaModel(checkpoint.model, delta)(tensors["ids"], wanted_BT).float().log_softmax(-1)

@@ -1,12 +1,13 @@
 """Episodes that decide whether a step is accepted: puzzles that were kept out of learning, played with its delta.
 
 They are played as in the run, with the same seeds, in the process of the learning step; what the old delta did with
-them is on record already.
+them is on record already. A probe has the first answers to such puzzles alone, greedily.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from swarm.agents.delta import KIND
 from swarm.agents.memory import Place, make_memories
@@ -17,6 +18,13 @@ from swarm.record.records import Record
 from swarm.run.unrecorded import play_unrecorded
 
 AT_ONCE = 64
+
+
+class Worth(NamedTuple):
+    """What the world made of an answer; of two, the larger is better."""
+
+    valid: bool
+    reward: float
 
 
 @lru_cache(maxsize=2)
@@ -45,6 +53,47 @@ def play(
     Returns:
         Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
     """
+    rewards = dict.fromkeys(episodes, 0.0)
+
+    def take(record: Record) -> None:
+        if record["kind"] == "tick":
+            rewards[record["episode"]] += sum(entry["reward"] for entry in record["agents"]) / config.agents.count
+
+    return rewards, _played(config, base_dir, episodes, deltas, memory, take)
+
+
+def first_answers(
+    config: ExperimentConfig,
+    base_dir: Path,
+    episodes: Sequence[int],
+    deltas: Mapping[str | None, str],
+    memory: Path,
+) -> tuple[dict[tuple[int, str], Worth], int]:
+    """Have agents answer the first prompts of episodes greedily; arguments as of `play`.
+
+    Returns:
+        (episode, agent) -> what the world made of the answer; and the tokens that were used.
+    """
+    found: dict[tuple[int, str], Worth] = {}
+
+    def take(record: Record) -> None:
+        if record["kind"] == "tick":
+            for entry in record["agents"]:
+                found[record["episode"], entry["agent"]] = Worth(entry["valid"], entry["reward"])
+
+    return found, _played(config, base_dir, episodes, deltas, memory, take, is_first=True)
+
+
+def _played(
+    config: ExperimentConfig,
+    base_dir: Path,
+    episodes: Sequence[int],
+    deltas: Mapping[str | None, str],
+    memory: Path,
+    take: Callable[[Record], None],
+    is_first: bool = False,
+) -> int:
+    """Play episodes again, of `is_first` greedily and the first tick alone; return the tokens that were used."""
     runtime = config.runtime.model_copy(update={"pool": "local", "device": "cpu"})
     settings = config.model_copy(update={"runtime": runtime, "concurrency": AT_ONCE, "compare": None})
     config, models = _opened(settings.model_dump_json(), base_dir)
@@ -52,16 +101,16 @@ def play(
     for agent, sha256 in deltas.items():
         for kept in memories:
             kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
-    rewards = dict.fromkeys(episodes, 0.0)
-
-    def take(record: Record) -> None:
-        if record["kind"] == "tick":
-            rewards[record["episode"]] += sum(entry["reward"] for entry in record["agents"]) / config.agents.count
-
     learning = config.learning
     if learning is None:
         raise AssertionError
     # One round without an exam: nothing is learned at its end, for no memory here learns.
     whole = learning.model_copy(update={"every": config.episodes, "exam": None})
     config = config.model_copy(update={"learning": whole})
-    return rewards, play_unrecorded(config, base_dir, models, memories, take, set(episodes)).end["tokens"]
+    if is_first:
+        agents, budget = (
+            section.model_copy(update=changed)
+            for section, changed in ((config.agents, {"temperature": 0.0}), (config.budget, {"ticks": 1}))
+        )
+        config = config.model_copy(update={"agents": agents, "budget": budget})
+    return play_unrecorded(config, base_dir, models, memories, take, set(episodes)).end["tokens"]

@@ -43,6 +43,7 @@ class Call:
         observation: what the world let the agent see; part of its prompt.
         valid: whether the action was legal.
         generated_tokens: of the answer, its end included.
+        inlined: parts of the answer that the world appended inline, in characters.
     """
 
     key: CallKey
@@ -57,6 +58,7 @@ class Call:
     observation: str = ""
     valid: bool = False
     generated_tokens: int = 0
+    inlined: tuple[tuple[int, int], ...] = ()
 
 
 def experience(run_dir: Path) -> Iterator[Call]:
@@ -144,6 +146,7 @@ class Retelling:
                 observation=episode.observations[agent],
                 valid=entry["valid"],
                 generated_tokens=entry["generated_tokens"],
+                inlined=tuple(entry.get("inlined", ())),
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:
