@@ -137,8 +137,9 @@ def test_what_the_world_appended_is_known_of_every_sample(gatherer: Make, settin
     made = gatherer(**settings)
     made.config = made.config.model_copy(update={"agents": made.config.agents.model_copy(update={"inline": True})})
     tries = call("1*3=3;3|1+3=4:1+3", "= 4", reward=1.0, inlined=((4, 5), (12, 13)))
-    miss = call("3-1=2:3-1", "= 2", inlined=((4, 5),))
-    kinds = taken(made, tries, miss).kinds
+    miss = call("3-1=2:3-1", "= 2", episode=1, inlined=((4, 5),))
+    made.add_round(0, {0: [tries], 1: [miss]}, dict.fromkeys((0, 1), "f" * 64))
+    kinds = made.pools["a0"].samples().kinds
     for sample in (*kinds["own"], *kinds["hindsight"]):
         parts = [sample.completion[start:end] for start, end in sample.inlined]
         assert parts == re.findall(r"(?<==)[0-9]+", sample.completion)
