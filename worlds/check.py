@@ -240,7 +240,9 @@ class _Inspection:
         """Check the pure answers of a world on what agents read and did."""
         for agent in (agent for agent in actions if agent in result.infos):
             about = observations[agent], actions[agent]
-            one, two = ((world.relabel(*about, result.infos[agent]), world.inline(*about)) for _ in range(2))
+            one, two = (
+                (world.relabel(world.options, *about, result.infos[agent]), world.inline(*about)) for _ in range(2)
+            )
             self.require(one == two, "pure", "relabel or inline differ when they are asked again")
             for observation in (observations[agent], *(other for other, _ in one[0])):
                 holds_out(world.cls, world.options, observation)

@@ -131,9 +131,9 @@ class CheckedWorld(World):
         """How many levels the world has."""
         return int(self._get("levels"))
 
-    def relabel(self, observation: str, action: str, info: Info) -> list[tuple[str, str]]:  # type: ignore[override]
+    def relabel(self, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:  # type: ignore[override]
         """Return what an attempt would have been right for."""
-        found: list[tuple[str, str]] = self._get("relabel", observation, action, info)
+        found: list[tuple[str, str]] = self._get("relabel", options, observation, action, info)
         return found
 
     def inline(self, observation: str, text: str) -> str | None:  # type: ignore[override]

@@ -194,12 +194,13 @@ class World(ABC):
         """
         return False
 
-    @staticmethod
-    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+    @classmethod
+    def relabel(cls, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return what an attempt would have been right for: observations of other goals, each with its action.
 
         Hindsight (Andrychowicz et al., arXiv:1707.01495): who missed 24 and made 14 knows how to make 14. An attempt
-        that was right gives itself, one that was illegal gives nothing. Where an action is right under a directive
+        that was right gives itself, one that was illegal gives nothing. Goals that are of no use to who plays with
+        these options may be left out. Where an action is right under a directive
         only, the directive is the last line of the observation, as in an agent's prompt.
         """
         return []

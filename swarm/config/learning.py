@@ -179,10 +179,5 @@ class LearningConfig(Section):
                 self.explore and not self.hindsight and self.method != "expert_iteration",
                 f"{self.method} learns from random attempts by `hindsight` alone; set it, or leave `explore` out",
             ),
-            (
-                self.explore and self.explore.puzzles and not self.hindsight,
-                "without `hindsight` nothing can be learned from other puzzles than those of the run; set it, or leave "
-                "`explore.puzzles` out",
-            ),
         )
         return self

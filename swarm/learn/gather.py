@@ -4,7 +4,7 @@
   and `grpo` weighs all attempts of a group.
 - Never learned from: puzzles that are kept out for the acceptance test, those of the exam, and probes. A prompt is
   known by its text, so a relabelled attempt that is a puzzle of the exam is dropped, and counted.
-- `explore` lets the world's random policy try the puzzles of a round, too.
+- `explore` lets the world's random policy try the puzzles of a round, or others; what is right there is imitated, too.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.seeds import derive_seed
 from ulm.decode.inline import spans_in
-from worlds.protocol import Info
+from worlds.protocol import Info, WorldOptions
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
 
@@ -134,7 +134,12 @@ class Gatherer:
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
         self.probe: dict[str, int] = {}
-        self._options = world_of(config, base_dir).options
+        self._options = self._explored = world_of(config, base_dir).options
+        self._explores = config
+        if (explore := self.settings.explore) and explore.puzzles:
+            options = {**config.world.options, **explore.options}
+            self._explores = config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
+            self._explored = world_of(self._explores, base_dir).options
         self._barred: set[str] | None = None
         self._posed: set[str] = set()
         self._kept_out: set[str] = set()
@@ -181,12 +186,16 @@ class Gatherer:
                 for learner in self._who_learns(attempt.agent):
                     by_learner[learner].append(attempt)
         explored = list(self._explore(number, learned, puzzles))
+        asked = dict.fromkeys(attempt.observation for attempt in explored)
+        self._posed.update(observation for observation in asked if not self.is_barred(observation))
         for learner, pool in self.pools.items():
             own = self._controlled(by_learner[learner], number, "own")
             tried = [attempt for attempt in explored if learner in self._who_learns(attempt.agent)]
             pool.add(own)
-            for attempt in (*own, *self._controlled(tried, number, "explore")):
-                self._imitate(pool, attempt)
+            for attempt in own:
+                self._imitate(pool, attempt, self._options)
+            for attempt in self._controlled(tried, number, "explore"):
+                self._imitate(pool, attempt, self._explored)
             pool.counts["explored"] = len(tried)
 
     def _who_learns(self, agent: str) -> Iterable[str | None]:
@@ -240,12 +249,12 @@ class Gatherer:
             found[place] = replace(attempts[place], feedback=came.feedback, reward=came.reward, gain=came.gain)
         return found
 
-    def _imitate(self, pool: Pool, attempt: Attempt) -> None:
+    def _imitate(self, pool: Pool, attempt: Attempt, options: WorldOptions) -> None:
         """Keep an attempt that was right, and what another one would have been right for."""
         told: list[tuple[str, str]] = []
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
-            told = self.world.relabel(attempt.observation, attempt.answer, info)
+            told = self.world.relabel(options, attempt.observation, attempt.answer, info)
         if self.config.agents.inline:
             for seen, answer in told:
                 prompts = {agent_prompt(seen), attempt.prompt} if seen == attempt.observation else {agent_prompt(seen)}
@@ -264,11 +273,9 @@ class Gatherer:
         explore = self.settings.explore
         if explore is None or number >= explore.rounds:
             return
-        config = self.config
+        config = self._explores
         places = list({puzzles[index]: start_of(config, index, 0) for index in episodes}.values())
         if explore.puzzles:
-            options = {**config.world.options, **explore.options}
-            config = config.model_copy(update={"world": config.world.model_copy(update={"options": options})})
             seeds = (derive_seed(config.seed, "explore", number, index) for index in range(explore.puzzles))
             places = [(seed, {"episode": index, "level": 0}) for index, seed in enumerate(seeds)]
         for index, (seed, options) in enumerate(counted("exploring", places, len(places), "puzzles")):

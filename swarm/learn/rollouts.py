@@ -140,7 +140,7 @@ class Rollouts:
     def _judged(self, seen: str, action: str, reward: float, feedback: str, valid: bool) -> Judged:
         told: list[tuple[str, str]] = []
         if valid and self.recipe.hindsight:
-            told = self._cls.relabel(seen, action, Info(feedback=feedback, valid=True))
+            told = self._cls.relabel(self._trained.options, seen, action, Info(feedback=feedback, valid=True))
         return Judged(agent_prompt(seen), seen, action, reward > 0, told)
 
     def _written(self, engine: Engine, seen: Iterable[str], seeds: Sequence[int], temperature: float) -> list[str]:

@@ -86,6 +86,10 @@ class PuzzleOptions(WorldOptions):
             raise ValueError(f"fold [k, n] needs k below n, got {list(self.fold)}")
         return self
 
+    def may_ask(self, target: int) -> bool:
+        """Return whether a target is between `target_low` and `target_high`, whether puzzles are drawn or not."""
+        return self.target_low <= target <= self.target_high
+
     def is_wanted(self, tiles: Sequence[int], target: int) -> bool:
         """Return whether a puzzle is of the asked split."""
         return self.split == "any" or is_held_out(tiles, target, self.fold) == (self.split == "held_out")
@@ -157,6 +161,11 @@ class NumbersOptions(PuzzleOptions):
                     f"`regimes`, entry {index}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
                 ) from error
         return self
+
+    def may_ask(self, target: int) -> bool:
+        """Return whether a target is between `target_low` and `target_high`, here or in one of the `regimes`."""
+        drawn_from = [self.of_agent(index) for index in range(len(self.regimes))]
+        return super().may_ask(target) or any(PuzzleOptions.may_ask(regime, target) for regime in drawn_from)
 
     def of_agent(self, index: int) -> "NumbersOptions":
         """Return the options from which the puzzles of an agent are drawn.

@@ -101,15 +101,18 @@ class ExpressionWorld(OrderedWorld):
         is_free = options.fold is None and target == getattr(options, "target", None)
         return not is_free and is_held_out([int(tile) for tile in match["tiles"].split()], target, options.fold)
 
-    @staticmethod
-    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+    @classmethod
+    def relabel(cls, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself.
 
-        The answer is the expression with its operands in order: of the many ways to write one idea, one is learned. Of
-        thoughts the tries that failed are left out.
+        Targets that are neither asked for nor between `target_low` and `target_high` are left out. The answer is the
+        expression with its operands in order: of the many ways to write one idea, one is learned. Of thoughts the
+        tries that failed are left out.
         """
         match, value = _SEEN.fullmatch(observation), made(info)
-        if match is None or value is None:
+        if match is None or value is None or not isinstance(options, PuzzleOptions):
+            return []
+        if value != int(match["target"]) and not options.may_ask(value):
             return []
         answer = without_failures(action) if END in action else solver.canonical(action)
         return [(f"tiles{match['tiles']} target {value}", answer)]

@@ -322,8 +322,8 @@ class SignalWorld(OrderedWorld):
             "objects per agent": fmean(map(len, languages)),
         }
 
-    @staticmethod
-    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+    @classmethod
+    def relabel(cls, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return what a message was about, for its receiver; and for its sender the object that it was read as."""
         feedback = info.get("feedback", "") if info.get("valid") else ""
         if (sent := _SENT.fullmatch(observation)) and (read := _READ_AS.fullmatch(feedback)):

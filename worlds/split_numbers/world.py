@@ -149,8 +149,8 @@ class SplitNumbersWorld(ExpressionWorld):
             values.append(int(value))
             info["report"] = f"{self._own_name(agent)} made {value}"
 
-    @staticmethod
-    def relabel(observation: str, action: str, info: Info) -> list[tuple[str, str]]:
+    @classmethod
+    def relabel(cls, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:
         """Return an assigned value that an attempt has made, under the directive that assigns it.
 
         A free action that made 44 of a target of 154 would have completed a posted 110: it becomes `110+(2+9)*4` under
@@ -159,7 +159,7 @@ class SplitNumbersWorld(ExpressionWorld):
         """
         match, value = _HALF.fullmatch(observation), made(info)
         if match is None or value is None:
-            return ExpressionWorld.relabel(observation, action, info)
+            return super().relabel(options, observation, action, info)
         action, target = action.strip(), int(match["target"])
         expression = parse(action)
         extra = list((Counter(expression.literals) - Counter(map(int, match["tiles"].split()))).elements())

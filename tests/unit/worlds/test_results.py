@@ -155,7 +155,7 @@ ANSWERS = {
     "'sample_action': string should have at most 100000": ("sample_action", ("a0", "", _rng), "x" * 100_001),
     "'action_pattern': no regular expression": ("action_pattern", ("a0",), "("),
     "'inline': input should be a valid string, got 21": ("inline", ("", ""), np.int64(21)),
-    "'relabel.0.1': input should be a valid string, got 3": ("relabel", ("", "", Info()), [("x", 3)]),
+    "'relabel.0.1': input should be a valid string, got 3": ("relabel", (None, "", "", Info()), [("x", 3)]),
 }
 
 

@@ -69,7 +69,7 @@ def test_a_relabelled_attempt_that_is_a_puzzle_of_the_exam_is_dropped_and_counte
     attempt = Attempt(
         "a0", (0, "a0", 0), "x", f"tiles {' '.join(tiles)} target 99", tiles[0], f"= {target}", True, 0, 0
     )
-    made._imitate(made.pools["a0"], attempt)
+    made._imitate(made.pools["a0"], attempt, made._options)
     assert made.pools["a0"].samples().kinds["hindsight"] == []
     assert made.pools["a0"].counts["barred"] == 1
 
@@ -153,6 +153,19 @@ def test_random_attempts_cost_no_tokens_and_are_the_same_again(gatherer: Make) -
     assert found[0].digest == found[1].digest
     assert found[0].counts["explored"] == 15
     assert found[0].kinds["hindsight"]
+
+
+def test_random_attempts_that_are_right_at_puzzles_of_their_own_are_imitated_but_for_held_out_ones(
+    gatherer: Make,
+) -> None:
+    made = gatherer(explore={"attempts": 60, "puzzles": 20, "options": {"high": 3, "target": 3}}, hindsight=0.0)
+    learned = {sample.prompt for sample in taken(made).kinds["own"]}
+    assert learned
+    assert all(prompt.endswith(" target 3\n") for prompt in learned)
+    some = sorted(learned)[0].strip()
+    again = gatherer(explore=made.settings.explore.model_dump(), hindsight=0.0)
+    again._kept_out.add(some)
+    assert {sample.prompt for sample in taken(again).kinds["own"]} == learned - {some + "\n"}
 
 
 def test_shares_of_kinds_that_are_missing_go_to_the_others() -> None:

@@ -116,10 +116,6 @@ def test_an_exam_has_limits_of_its_own_above_those_of_rounds(tmp_path: Path) -> 
         ),
         ({"learning": {"every": 4, "method": "grpo"}}, "set `group`"),
         (
-            {"learning": {"every": 4, "explore": {"attempts": 2, "puzzles": 3}}},
-            "without `hindsight` nothing can be learned from other puzzles",
-        ),
-        (
             {"learning": {"every": 4, "method": "elite", "explore": {"attempts": 2}}},
             "elite learns from random attempts by `hindsight` alone",
         ),

@@ -20,12 +20,12 @@ SEEN = "tiles 1 3 4 6 target 24"
 # Hindsight
 
 
-def _relabelled(action):
+def _relabelled(action, **options):
     """Play an action on 1 3 4 6 -> 24 and relabel it as the world answered."""
     world = make("numbers-v0", 1, {"own_tasks": True})
     world.reset(0)
     world.puzzles["a0"] = Puzzle((1, 3, 4, 6), 24)
-    return NUMBERS.relabel(SEEN, action, world.step({"a0": action}).infos["a0"])
+    return NUMBERS.relabel(NUMBERS.Options(**options), SEEN, action, world.step({"a0": action}).infos["a0"])
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,31 @@ def test_an_illegal_attempt_or_one_that_is_no_whole_number_from_zero_on_teaches_
     assert _relabelled(action) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "is_taught"),
+    [
+        ({"target_high": 48}, True),
+        ({"target_high": 47}, False),
+        ({"target_low": 49}, False),
+        ({"own_tasks": True, "regimes": [{"target_low": 40, "target_high": 60}], "target_high": 20}, True),
+        ({"own_tasks": True, "regimes": [{"target": 24}, {"target_high": 47}], "target_high": 20}, False),
+    ],
+)
+def test_targets_that_are_out_of_range_teach_nothing(options, is_taught):
+    assert bool(_relabelled("(3-1)*4*6", **options)) == is_taught
+
+
+def test_what_was_asked_for_is_taught_whatever_the_range():
+    assert _relabelled("6/(1-3/4)", target_high=20)
+
+
 def test_relabelled_attempts_hit_in_the_puzzle_that_they_name():
     world, rng = make("numbers-v0", 1, {"split": "any"}), random.Random(2)
     observation = world.reset(4)[0]["a0"]
     hits = 0
     for _ in range(60):
         action = world.sample_action("a0", "", rng)
-        for other, again in NUMBERS.relabel(observation, action, world.step({"a0": action}).infos["a0"]):
+        for other, again in NUMBERS.relabel(world.options, observation, action, world.step({"a0": action}).infos["a0"]):
             there = make("numbers-v0", 1)
             there.reset(0)
             there.puzzles["a0"] = Puzzle(world.puzzle.tiles, int(other.split(" target ")[1]))

@@ -212,18 +212,25 @@ def test_a_receiver_learns_what_the_message_was_about_and_a_sender_what_it_was_r
     seen = _speak(world, "k d a b").observations
     built = "3 3 3 3" if world.objects[0] != "3 3 3 3" else "0 0 0 0"
     infos = _rebuild(world, built).infos
-    assert SIGNAL.relabel(seen[receiver], built, infos[receiver]) == [("message k d a b", world.objects[0])]
-    assert SIGNAL.relabel(seen[sender], "wait", infos[sender]) == [(f"object {built}", "k d a b")]
+    assert SIGNAL.relabel(SIGNAL.Options(), seen[receiver], built, infos[receiver]) == [
+        ("message k d a b", world.objects[0])
+    ]
+    assert SIGNAL.relabel(SIGNAL.Options(), seen[sender], "wait", infos[sender]) == [(f"object {built}", "k d a b")]
 
 
 def test_who_says_nothing_that_can_be_read_learns_nothing():
     world, observations = _game()
     sender, receiver = world.pairs[0]
     first = _speak(world, "nonsense")
-    assert SIGNAL.relabel(observations[sender], "nonsense", first.infos[sender]) == []
+    assert SIGNAL.relabel(SIGNAL.Options(), observations[sender], "nonsense", first.infos[sender]) == []
     last = _rebuild(world, "0 0 0 0")
-    assert SIGNAL.relabel(first.observations[sender], "wait", last.infos[sender]) == []
-    assert SIGNAL.relabel(first.observations[receiver], "nonsense", {"feedback": "no object", "valid": False}) == []
+    assert SIGNAL.relabel(SIGNAL.Options(), first.observations[sender], "wait", last.infos[sender]) == []
+    assert (
+        SIGNAL.relabel(
+            SIGNAL.Options(), first.observations[receiver], "nonsense", {"feedback": "no object", "valid": False}
+        )
+        == []
+    )
 
 
 # Options that make no game

@@ -312,7 +312,9 @@ def test_random_expressions_never_divide_by_zero():
     ],
 )
 def test_an_attempt_is_right_under_the_directive_that_assigns_what_it_made(observation, action, value, under, right):
-    pairs = SplitNumbersWorld.relabel(observation, action, Info(feedback=f"= {value}", valid=True))
+    pairs = SplitNumbersWorld.relabel(
+        SplitNumbersWorld.Options(), observation, action, Info(feedback=f"= {value}", valid=True)
+    )
     assert pairs == [(f"{observation.split(' target')[0]} {under}", right)]
     directive = pairs[0][0].split("\n")[1]
     assert DIRECTIVE.fullmatch(directive)
@@ -333,18 +335,25 @@ def test_an_attempt_is_right_under_the_directive_that_assigns_what_it_made(obser
     ],
 )
 def test_an_attempt_that_follows_no_directive_teaches_nothing(action, feedback, valid):
-    assert SplitNumbersWorld.relabel("half 2 4 9 target 154", action, Info(feedback=feedback, valid=valid)) == []
+    assert (
+        SplitNumbersWorld.relabel(
+            SplitNumbersWorld.Options(), "half 2 4 9 target 154", action, Info(feedback=feedback, valid=valid)
+        )
+        == []
+    )
 
 
 def test_who_sees_all_tiles_learns_the_puzzle_that_it_solved():
     info = Info(feedback="= 15", valid=True)
-    assert SplitNumbersWorld.relabel("tiles 2 4 9 target 154", "2+4+9", info) == [("tiles 2 4 9 target 15", "9+4+2")]
+    options = SplitNumbersWorld.Options(target_low=10, target_high=20)
+    pairs = SplitNumbersWorld.relabel(options, "tiles 2 4 9 target 154", "2+4+9", info)
+    assert pairs == [("tiles 2 4 9 target 15", "9+4+2")]
 
 
 def test_a_hit_under_a_directive_gives_itself(world):
     world.halves = (Puzzle((3, 7, 11), 142), Puzzle((2, 4, 9), 142))
     _say(world, a0="(11+3)*7")
     info = _say(world, a3="98+(9+2)*4").infos["a3"]
-    assert SplitNumbersWorld.relabel("half 2 4 9 target 142", "98+(9+2)*4", info) == [
+    assert SplitNumbersWorld.relabel(SplitNumbersWorld.Options(), "half 2 4 9 target 142", "98+(9+2)*4", info) == [
         ("half 2 4 9 target 142\n98+[44]", "98+(9+2)*4")
     ]
