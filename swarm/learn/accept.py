@@ -25,11 +25,14 @@ from swarm.learn.base import Base, agents_base, open_base
 from swarm.learn.ordinary import bits_per_byte
 from swarm.learn.samples import Sample, Samples
 from swarm.learn.step import Learned, take_step
-from swarm.learn.taught import Taught, distance, first_score, rehearsal, score
+from swarm.learn.taught import KL_TEXTS, Taught, distance, first_score, rehearsal, score
 from swarm.learn.trial import Worth, first_answers, play
 from swarm.record.records import TestEntry
 from ulm.checkpoint import Checkpoint
 from ulm.delta import Delta
+
+FEW_TEXTS = 16
+"""Texts that the distance of a pretrained model is measured on, for it is slow to read."""
 
 TRAINED_TOKEN = 3
 """What a trained token costs, in generated ones: forward and backward."""
@@ -194,7 +197,7 @@ def _test(task: StepTask, base: Base, delta: Delta, samples: Sequence[Sample]) -
     """Return the parts of the test, and the tokens that they used; `samples` are of the new task."""
     settings = task.settings.test
     found, tokens = _probe(task, base.checkpoint, delta)
-    kl, n = distance(base.checkpoint, delta, samples)
+    kl, n = distance(base.checkpoint, delta, samples, FEW_TEXTS if base.is_pretrained else KL_TEXTS)
     found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
     if base.is_pretrained:
         (before, n), (after, _) = bits_per_byte(base, None), bits_per_byte(base, delta)

@@ -124,10 +124,12 @@ def answers(checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str])
     return [r.text for r in found], sum(r.prompt_tokens + r.generated_tokens for r in found)
 
 
-def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) -> tuple[float, int]:
+def distance(
+    checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample], most: int = KL_TEXTS
+) -> tuple[float, int]:
     """Return KL(new, base) on the new task, in nats per token of answers there, and over how many tokens.
 
-    Shenfeld et al. (arXiv:2509.04259) find that forgetting follows it.
+    At most so many of the samples are read. Shenfeld et al. (arXiv:2509.04259) find that forgetting follows it.
     """
     import torch
 
@@ -136,7 +138,7 @@ def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) ->
     from ulm.train.pairs import collate
 
     texts = list({sample[:2]: sample for sample in samples}.values())
-    some = texts[:: max(1, len(texts) // KL_TEXTS)][:KL_TEXTS]
+    some = texts[:: max(1, len(texts) // most)][:most]
     if not some:
         return 0.0, 0
     tensors = collate([sample[:2] for sample in some], checkpoint.tokenizer, [sample.inlined for sample in some])
