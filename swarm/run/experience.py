@@ -146,7 +146,7 @@ class Retelling:
                 observation=episode.observations[agent],
                 valid=entry["valid"],
                 generated_tokens=entry["generated_tokens"],
-                inlined=tuple(entry.get("inlined", ())),
+                inlined=tuple((start, end) for start, end in entry.get("inlined", ())),
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:
