@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 
-from worlds.numbers.arithmetic import OPERATORS, ExpressionError, Node, parse
+from worlds.numbers.arithmetic import OPERATORS, ExpressionError, Node, evaluate, parse
 
 MAX_SEARCH_TILES = 5
 
@@ -31,8 +31,7 @@ def _join(operator: str, a: _Term, b: _Term) -> _Term | None:
     (x, left, left_top), (y, right, right_top) = a, b
     if operator == "/" and y == 0:
         return None
-    left, right = _wrap(left, left_top, _LOOSE_LEFT[operator]), _wrap(right, right_top, _LOOSE_RIGHT[operator])
-    return OPERATORS[operator](x, y), f"{left}{operator}{right}", operator
+    return OPERATORS[operator](x, y), _infix(operator, (left, left_top), (right, right_top)), operator
 
 
 def _term(text: str) -> _Term:
@@ -149,16 +148,29 @@ def expressions(tiles: tuple[int, ...], most: int = 8) -> dict[int, tuple[str, .
 def random_expression(tiles: Sequence[int], rng: random.Random) -> str:
     """Return a random expression that uses every tile once and divides by zero nowhere."""
     while True:
-        terms: list[_Term] = [(Fraction(tile), str(tile), "") for tile in tiles]
-        rng.shuffle(terms)
-        while len(terms) > 1:
-            a, b = (terms.pop(rng.randrange(len(terms))) for _ in range(2))
-            term = _join(rng.choice("+-*/"), a, b)
-            if term is None:
-                break
-            terms.append(term)
-        else:
-            return terms[0][1]
+        nodes: list[Node] = list(tiles)
+        rng.shuffle(nodes)
+        while len(nodes) > 1:
+            a, b = (nodes.pop(rng.randrange(len(nodes))) for _ in range(2))
+            nodes.append((rng.choice("+-*/"), a, b))
+        try:
+            evaluate(nodes[0])
+        except ExpressionError:  # a division by zero
+            continue
+        return _written(nodes[0])[0]
+
+
+def _written(node: Node) -> tuple[str, str]:
+    """Return a tree as text with the fewest parentheses that keep its value, and the operator at its top."""
+    if isinstance(node, int):
+        return str(node), ""
+    operator, left, right = node
+    return _infix(operator, _written(left), _written(right)), operator
+
+
+def _infix(operator: str, left: tuple[str, str], right: tuple[str, str]) -> str:
+    """Return `left operator right` with the fewest parentheses; each side is a text and the operator at its top."""
+    return f"{_wrap(*left, _LOOSE_LEFT[operator])}{operator}{_wrap(*right, _LOOSE_RIGHT[operator])}"
 
 
 def sub_targets(value: int, target: int) -> list[tuple[str, int]]:
