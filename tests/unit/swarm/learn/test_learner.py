@@ -116,7 +116,7 @@ def test_an_exam_has_limits_of_its_own_above_those_of_rounds(tmp_path: Path) -> 
         ),
         ({"learning": {"every": 4, "method": "grpo"}}, "set `group`"),
         (
-            {"learning": {"every": 4, "method": "elite", "explore": {"attempts": 2}}},
+            {"learning": {"every": 4, "method": "elite", "hindsight": 0.0, "explore": {"attempts": 2}}},
             "elite learns from random attempts by `hindsight` alone",
         ),
         ({"learning": {"every": 4, "hindsight": 0.7, "rehearse": 0.6}}, "must not exceed 1"),
