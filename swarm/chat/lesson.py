@@ -12,23 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from swarm.chat.model import ChatModel, open_chat
-from swarm.chat.scope import Scope, ordinary_requests
+from swarm.chat.model import open_chat, sample_of
+from swarm.chat.scope import Scope
 from swarm.config.learning import DeltaSettings, LearningConfig, TestSettings
 from swarm.learn.accept import Outcome, at_most_below, entry, held_delta, tried
+from swarm.learn.base import Base
+from swarm.learn.ordinary import PLAIN, likelihood, ordinary_requests, rehearsed
 from swarm.learn.samples import Sample, Samples
 from swarm.learn.step import take_step
 from swarm.learn.taught import distance
 from swarm.record.records import TestEntry
 from ulm.delta import Delta
-from ulm.model import IGNORE
-from ulm.train.delta import DeltaModel
-from ulm.train.pairs import collate
 
 SETTINGS = LearningConfig(
     every=1,
@@ -48,22 +45,8 @@ MOST_STEPS = 90
 TESTED = 4
 """Of the answers that are learned, so many are read in the test: the newest."""
 
-REHEARSED = 32
-REHEARSED_TOKENS = 16
-"""Ordinary requests whose answers are rehearsed, and how much of an answer."""
-
 MAX_RISE = 1.0
 """How far the perplexity of a plain text may rise, as a share, if a delta read one: more, and it is broken."""
-
-TEXT = (
-    "The lighthouse stood at the end of a long wall of stones. Every evening an old woman climbed its stairs, cleaned "
-    "the glass and lit the lamp. Ships passed far out, and she never learned their names, but she kept a list of their "
-    "lights: two white and one green, one red alone, three in a row. In winter, when the sea came over the wall, she "
-    "stayed in the tower for a week with bread, tea and a book about the stars. When the harbour got electric light, "
-    "the town asked her to come down and live in a house with a garden. She thanked them, planted beans, and went on "
-    "counting ships from her kitchen window, because a list, she said, is only finished when nobody adds to it."
-)
-"""A plain text that nobody learns."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +80,13 @@ class ChatTask:
     def samples(self) -> Samples:
         """What is learned, without what is rehearsed."""
         model = open_chat(self.name, self.base_dir, self.sha256)
-        return Samples({"own": tuple(model.sample(*pair) for pair in self.pairs)}, {"own": len(self.pairs)})
+        return Samples({"own": tuple(sample_of(model, *pair) for pair in self.pairs)}, {"own": len(self.pairs)})
 
     def compute(self) -> Outcome:
         """Take the step and test it, with one thread: the same bits whatever else the machine does."""
         torch.set_num_threads(1)
         model, own = open_chat(self.name, self.base_dir, self.sha256), self.samples
-        samples = Samples({**own.kinds, "rehearse": _rehearsed(model)}, own.counts)
+        samples = Samples({**own.kinds, "rehearse": rehearsed(model)[0]}, own.counts)
         parent = held_delta(self.memory, self.parent)
         settings = SETTINGS.model_copy(update={"steps": self.steps})
         return tried(
@@ -115,7 +98,7 @@ class ChatTask:
         )
 
     def _test(
-        self, model: ChatModel, parent: Delta | None, delta: Delta, newest: Sequence[Sample]
+        self, model: Base, parent: Delta | None, delta: Delta, newest: Sequence[Sample]
     ) -> tuple[list[TestEntry], int]:
         scope, limits = _scope(model), SETTINGS.test
         count = len(scope.ordinary)
@@ -123,9 +106,8 @@ class ChatTask:
         before, n = likelihood(model, parent, newest)
         after, _ = likelihood(model, delta, newest)
         kl, _ = distance(model.checkpoint, delta, newest)
-        plain = Sample("The", TEXT.removeprefix("The"))
-        first, length = likelihood(model, None, [plain])
-        rise = math.exp(first - likelihood(model, delta, [plain])[0]) - 1
+        first, length = likelihood(model, None, [PLAIN])
+        rise = math.exp(first - likelihood(model, delta, [PLAIN])[0]) - 1
         found = [
             at_most_below("kept", 1.0, kept, limits.drop, count),
             at_most_below("typed", before, after, 0.0, n),
@@ -136,30 +118,5 @@ class ChatTask:
 
 
 @lru_cache(maxsize=1)
-def _scope(model: ChatModel) -> Scope:
+def _scope(model: Base) -> Scope:
     return Scope(model.checkpoint, ordinary_requests())
-
-
-@lru_cache(maxsize=1)
-def _rehearsed(model: ChatModel) -> tuple[Sample, ...]:
-    """Return ordinary requests with the base's own answers."""
-    requests = ordinary_requests()[:: max(1, len(ordinary_requests()) // REHEARSED)][:REHEARSED]
-    found = model.answer(requests, tokens=REHEARSED_TOKENS)
-    samples = [model.sample(request, result.text) for request, result in zip(requests, found, strict=True)]
-    # An answer that was cut does not end there.
-    return tuple(
-        sample._replace(completion=result.text) if result.finish == "length" else sample
-        for sample, result in zip(samples, found, strict=True)
-        if result.text
-    )
-
-
-def likelihood(model: ChatModel, delta: Delta | None, samples: Sequence[Sample]) -> tuple[float, int]:
-    """Return the mean log-probability (nats) of a token of these answers, and how many there are."""
-    tensors = collate([sample[:2] for sample in samples], model.checkpoint.tokenizer)
-    wanted_BT = tensors["labels"] != IGNORE
-    reader: Any = model.checkpoint.model if delta is None else DeltaModel(model.checkpoint.model, delta)
-    with torch.no_grad():
-        logits_NV = reader(tensors["ids"], wanted_BT).float()
-        nats = F.cross_entropy(logits_NV, tensors["labels"][wanted_BT])
-    return -float(nats), len(logits_NV)

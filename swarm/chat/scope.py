@@ -4,7 +4,8 @@
   taught to, as in SERAC (Mitchell et al., arXiv:2206.06520), but nothing is trained: the nearest neighbour decides.
 - A request is known by what the base makes of it: the hidden state at three fifths of its layers, of the last token
   beside the mean of all, each coordinate scaled by what ordinary requests have there; nearness is the cosine.
-- The other known requests are `requests.txt`, and those whose answer by the base a person called good.
+- The other known requests are the ordinary ones (`swarm.learn.ordinary`), and those whose answer by the base a person
+  called good.
 
 Axes: N requests, T tokens, C width of the model, F = 2 C features.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import resources
 from typing import NamedTuple
 
 import torch
@@ -30,11 +30,6 @@ LEAST = 0.4
 MARGIN = 0.02
 """So much nearer (cosine) must a taught request be than any other known one."""
 BATCH = 64
-
-
-def ordinary_requests() -> list[str]:
-    """Return requests of all kinds; they must keep their answers."""
-    return resources.files("swarm.chat").joinpath("requests.txt").read_text(encoding="utf-8").splitlines()
 
 
 class Nearest(NamedTuple):

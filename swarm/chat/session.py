@@ -12,11 +12,13 @@ from typing import Any, Literal, cast
 
 from swarm.agents.delta import KIND, delta_path
 from swarm.chat.lesson import MOST_STEPS, SETTINGS, ChatTask
-from swarm.chat.model import SYSTEM, ChatModel, hash_of, open_chat
-from swarm.chat.scope import Scope, ordinary_requests
+from swarm.chat.model import open_chat, sample_of
+from swarm.chat.scope import Scope
 from swarm.errors import SwarmError
 from swarm.files import Closing, make_folder
 from swarm.learn.accept import Outcome, held_delta
+from swarm.learn.base import Base, hash_of
+from swarm.learn.ordinary import MANNER, ordinary_requests
 from swarm.learn.workers import close_children, run_alone
 from swarm.process.progress import progress
 from swarm.record.change import Change
@@ -28,6 +30,8 @@ from ulm.delta import Delta
 from ulm.memory.exact import ExactIndex
 
 CHAT_NAME = "chat.jsonl"
+
+ANSWER_TOKENS = 48
 
 By = Literal["base", "delta", "facts"]
 Mark = Literal["+", "-", "="]
@@ -129,7 +133,7 @@ class Chat(Closing):
         self.sha256 = hash_of(name, base_dir)
         header = _checked(folder, name, self.sha256)
         with progress(f"reading {name}"):
-            self.model: ChatModel = open_chat(name, self.base_dir, self.sha256)
+            self.model: Base = open_chat(name, self.base_dir, self.sha256)
             self.scope = Scope(self.model.checkpoint, ordinary_requests())
         make_folder(folder)
         path = folder / CHAT_NAME
@@ -168,7 +172,8 @@ class Chat(Closing):
         for by in dict.fromkeys(bys):
             some = [at for at, one in enumerate(bys) if one == by]
             results = self.model.answer(
-                [requests[at] for at in some],
+                [self.model.asked(requests[at]) for at in some],
+                ANSWER_TOKENS,
                 None if by == "base" else self.delta,
                 self.facts() if by == "facts" else None,
             )
@@ -180,7 +185,7 @@ class Chat(Closing):
         """Return the exact memory: what is to be learned, word by word, for the same requests."""
         index, encode = ExactIndex(), self.model.checkpoint.tokenizer.encode
         for request, answer in self.told.targets().items():
-            sample = self.model.sample(request, answer)
+            sample = sample_of(self.model, request, answer)
             index.add(encode(sample.prompt), encode(sample.completion))
         return index
 
@@ -329,7 +334,7 @@ class Chat(Closing):
 
 
 def _header(name: str, sha256: str) -> Header:
-    settings = {"model": name, "system": SYSTEM, "learning": SETTINGS.model_dump(mode="json")}
+    settings = {"model": name, "system": MANNER.system, "learning": SETTINGS.model_dump(mode="json")}
     return {"kind": "header", "format": FORMAT, "config": {"chat": settings}, "checkpoints": {name: sha256}}
 
 

@@ -9,7 +9,6 @@ from swarm.check.plan import Plan, about
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig, TestSettings
 from swarm.errors import SwarmError
-from swarm.files import path_in
 from swarm.learn.accept import TRAINED_TOKEN
 from swarm.learn.samples import Sample, Samples
 from swarm.process.machine import cores
@@ -68,21 +67,22 @@ def step_pace(config: ExperimentConfig, settings: LearningConfig, base_dir: Path
     """
     import torch
 
-    from swarm.learn.step import open_base, take_step
+    from swarm.learn.base import agents_base, agents_hash
+    from swarm.learn.step import take_step
 
-    samples = Samples({"own": list(_attempts(config, base_dir))})
     plain = {"method": "expert_iteration", "hindsight": 0.0, "rehearse": 0.0, "predict": 0.0}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with progress("taking the first learning steps"):
-            checkpoint = open_base(path_in(base_dir, getattr(config.agents.engine, "model", "")), "")
+            base = agents_base(config, base_dir, agents_hash(config, base_dir))
+            samples = base.samples(Samples({"own": list(_attempts(config, base_dir))}))
             for steps in (1, STEPS):
                 began_s = time.monotonic()
-                learned = take_step(checkpoint, None, samples, settings.model_copy(update={**plain, "steps": steps}), 0)
+                learned = take_step(
+                    base.checkpoint, None, samples, settings.model_copy(update={**plain, "steps": steps}), 0
+                )
                 took_s = time.monotonic() - began_s
-    except ValueError as error:
-        raise SwarmError(str(error)) from error
     finally:
         torch.set_num_threads(before)
     return StepPace(took_s / STEPS, learned.trained_tokens / STEPS)

@@ -61,8 +61,8 @@ def policy(
 
     file = find_file(file)
     config = load_experiment(file, overrides or [])
-    named = getattr(config.agents.engine, "model", None)
-    if out is None and named is None:
+    named: str = getattr(config.agents.engine, "model", None) or ""
+    if out is None and not named:
         raise SwarmError(f"agents.engine of kind {config.agents.engine.kind} names no folder; say where with --out")
     model = ModelSection(preset=preset, window=window, vocab_size=vocabulary)
     folder = path_in(file.parent, named) if out is None else out

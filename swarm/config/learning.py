@@ -34,18 +34,22 @@ class TestSettings(Section):
     """false accepts every step; what the test would have said is on record all the same."""
 
     probe: int = Field(200, ge=0, le=10_000)
-    """Held-out examples of what the base was taught, or where it has no lessons, prompts of earlier episodes with the
-    base's own greedy answers; 0 for none."""
+    """Held-out examples of what the base was taught; where it has no lessons, first prompts of earlier episodes that
+    `tasks` keeps out, as many as there are, with the base's own greedy answers; 0 for none."""
 
     kinds: list[str] = Field(default_factory=list)
     """Kinds of the lessons' examples that the probe has and that are rehearsed; an empty list takes all in which
     puzzles are held out, and rehearses as the base was taught."""
 
     drop: float = Field(0.02, ge=0, le=1)
-    """How far the share of right answers to the probe may fall below that of the base."""
+    """How far the share of right answers to the probe may fall below that of the base. Without lessons an answer is
+    right if the world makes as much of it as of the base's; those that are better make up for others."""
 
     kl: float = Field(2.0, gt=0)
     """Largest KL(new, base) on the new task, in nats per token: how far a step may lead away from the base."""
+
+    text: float = Field(0.05, ge=0)
+    """How far the bits per byte of a plain text may rise, as a share of those of the base; for pretrained models."""
 
     tasks: Share = 0.1
     """Share of a round's puzzles, by hash, that are kept out of learning; the old and the new delta play them, and
@@ -135,7 +139,8 @@ class LearningConfig(Section):
     """Random legal attempts that are learned from, too, as the agents' own; null for none."""
 
     rehearse: Share = 0.0
-    """Share of examples that keep what the base could do: prompts of its lessons with its own greedy answers."""
+    """Share of examples that keep what the base could do: prompts of its lessons, or for a pretrained model that chats
+    ordinary requests, with its own greedy answers."""
 
     predict: Share = 0.0
     """Share of examples in which an agent predicts the world's answer to its own action."""
@@ -196,6 +201,10 @@ class LearningConfig(Section):
             (
                 self.method == "grpo" and self.begin == "base",
                 "grpo weighs attempts of the current policy; set begin: parent",
+            ),
+            (
+                self.explore and not self.hindsight and self.method == "grpo",
+                "grpo learns from random attempts by `hindsight` alone; set it, or leave `explore` out",
             ),
         )
         return self

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,15 +18,22 @@ import torch
 from swarm.agents.delta import delta_path
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.learning import LearningConfig
+from swarm.errors import SwarmError
 from swarm.files import make_folder, write_whole
-from swarm.learn.samples import Samples
-from swarm.learn.step import Learned, open_base, take_step
-from swarm.learn.taught import Taught, distance, first_score, rehearsal, score
-from swarm.learn.trial import play
+from swarm.learn import ordinary
+from swarm.learn.base import Base, agents_base, open_base
+from swarm.learn.ordinary import bits_per_byte
+from swarm.learn.samples import Sample, Samples
+from swarm.learn.step import Learned, take_step
+from swarm.learn.taught import KL_TEXTS, Taught, distance, first_score, rehearsal, score
+from swarm.learn.trial import Worth, first_answers, play
 from swarm.record.records import TestEntry
 from swarm.run.skills import Scores
 from ulm.checkpoint import Checkpoint
 from ulm.delta import Delta
+
+FEW_TEXTS = 16
+"""Texts that the distance of a pretrained model is measured on, for it is slow to read."""
 
 TRAINED_TOKEN = 3
 """What a trained token costs, in generated ones: forward and backward."""
@@ -37,7 +45,7 @@ class StepTask:
 
     Attributes:
         config: the experiment. base_dir: its folder.
-        base: folder of the frozen weights. base_sha256: of their file.
+        base_sha256: of the frozen weights.
         memory: folder of the run's memories, where deltas are.
         learner: whose delta changes.
         parent: sha256 of the delta before, "" for none.
@@ -45,11 +53,11 @@ class StepTask:
         deltas: whose delta is which in the round that is over.
         kept_out: episode of the round that was kept out -> its level, and the reward under these deltas.
         skills: what agents could do as the round began.
+        probe: episodes so far of puzzles that are kept out -> level, for bases without lessons.
     """
 
     config: ExperimentConfig
     base_dir: Path
-    base: Path
     base_sha256: str
     memory: Path
     learner: str | None
@@ -59,6 +67,7 @@ class StepTask:
     deltas: Mapping[str | None, str] = field(default_factory=dict)
     kept_out: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     skills: Scores = field(default_factory=dict)
+    probe: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -104,20 +113,37 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
     It computes on the CPU with one thread, whatever else there is: the same bits everywhere.
     """
     torch.set_num_threads(1)
-    settings, checkpoint = task.settings, open_base(task.base, task.base_sha256)
-    parent, samples, taught, read = held_delta(task.memory, task.parent), task.samples, Taught.of(checkpoint.meta), 0
-    if settings.rehearse and taught is not None:
-        rehearsed, read = rehearsal(checkpoint, taught, tuple(settings.test.kinds))
+    settings, base = task.settings, agents_base(task.config, task.base_dir, task.base_sha256)
+    samples, parent = base.samples(task.samples), held_delta(task.memory, task.parent)
+    tested, read = samples.kinds.get("own") or samples.kinds.get("hindsight", ()), 0
+    if settings.rehearse:
+        rehearsed, read = _rehearsed(task, base)
         samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
     return tried(
         lambda size: take_step(
-            checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size
+            base.checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size
         ),
-        lambda delta: _test(task, checkpoint, delta, taught),
+        lambda delta: _test(task, base, delta, tested),
         task.memory,
         settings.test.on,
         read,
     )
+
+
+def _rehearsed(task: StepTask, base: Base) -> tuple[Sequence[Sample], int]:
+    """Return what is rehearsed, and the tokens that it cost.
+
+    Raises:
+        SwarmError: the base has no lessons, and cannot be asked anything else.
+    """
+    if (taught := Taught.of(base.checkpoint.meta)) is not None:
+        return rehearsal(base.checkpoint, taught, tuple(task.settings.test.kinds))
+    if base.chat is None:
+        raise SwarmError(
+            "learning.rehearse: the agents' model was taught no lessons and has no chat format; leave it out"
+        )
+    name: str = getattr(task.config.agents.engine, "model", "")
+    return ordinary.rehearsed(open_base(name, task.base_dir, task.base_sha256, ordinary.MANNER))
 
 
 def tried(
@@ -170,17 +196,16 @@ def keep_delta(memory: Path, delta: Delta) -> str:
     return delta.sha256
 
 
-def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught | None) -> tuple[list[TestEntry], int]:
-    """Return the parts of the test, and the tokens that they used."""
-    settings, tokens = task.settings.test, 0
-    found: list[TestEntry] = []
-    if taught is not None and settings.probe:
-        asked = taught, settings.probe, tuple(settings.kinds)
-        before, after = first_score(checkpoint, *asked), score(checkpoint, delta, *asked)
-        found.append(at_most_below("probe", before.share, after.share, settings.drop, len(after.right)))
-        tokens += before.tokens + after.tokens
-    kl, n = distance(checkpoint, delta, task.samples.kinds.get("own", ()))
+def _test(task: StepTask, base: Base, delta: Delta, samples: Sequence[Sample]) -> tuple[list[TestEntry], int]:
+    """Return the parts of the test, and the tokens that they used; `samples` are of the new task."""
+    settings = task.settings.test
+    found, tokens = _probe(task, base.checkpoint, delta)
+    kl, n = distance(base.checkpoint, delta, samples, FEW_TEXTS if base.is_pretrained else KL_TEXTS)
     found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
+    if base.is_pretrained:
+        (before, n), (after, _) = bits_per_byte(base, None), bits_per_byte(base, delta)
+        found.append(entry("text", before, after, settings.text, n, after <= before * (1 + settings.text)))
+        tokens += 2 * n
     if task.kept_out:
         deltas = {**task.deltas, task.learner: delta.sha256}
         levels = {index: level for index, (level, _) in task.kept_out.items()}
@@ -188,6 +213,39 @@ def _test(task: StepTask, checkpoint: Checkpoint, delta: Delta, taught: Taught |
         tokens += used
         found.append(not_worse("tasks", [(task.kept_out[index][1], reward) for index, reward in rewards.items()]))
     return found, tokens
+
+
+def _probe(task: StepTask, checkpoint: Checkpoint, delta: Delta) -> tuple[list[TestEntry], int]:
+    """Return the probe of what the base could do, if there is one, and the tokens that it used.
+
+    Without lessons it is the base's own greedy answers to first prompts of earlier episodes: 1 says that the world
+    makes as much of the new ones, each that it makes less of costs 1 / n, each that it makes more of brings that back.
+    """
+    settings, taught = task.settings.test, Taught.of(checkpoint.meta)
+    if not settings.probe:
+        return [], 0
+    if taught is not None:
+        asked = taught, settings.probe, tuple(settings.kinds)
+        before, after = first_score(checkpoint, *asked), score(checkpoint, delta, *asked)
+        part = at_most_below("probe", before.share, after.share, settings.drop, len(after.right))
+        return [part], before.tokens + after.tokens
+    if not task.probe:
+        return [], 0
+    old, read = _answers_of_base(task.config.model_dump_json(), task.base_dir, tuple(task.probe.items()), task.memory)
+    deltas = {task.learner: delta.sha256}
+    new, written = first_answers(task.config, task.base_dir, task.probe, deltas, task.memory)
+    pairs = [(old[key], new[key]) for key in old if key in new and task.learner in (None, key[1])]
+    n = len(pairs)
+    kept = 1.0 + sum((one < other) - (other < one) for one, other in pairs) / max(1, n)
+    return [at_most_below("probe", 1.0, min(1.0, kept), settings.drop, n)], read + written
+
+
+@lru_cache(maxsize=2)
+def _answers_of_base(
+    settings: str, base_dir: Path, episodes: tuple[tuple[int, int], ...], memory: Path
+) -> tuple[dict[tuple[int, str], Worth], int]:
+    """Return what the world makes of the base's answers, as `first_answers` does."""
+    return first_answers(ExperimentConfig.model_validate_json(settings), base_dir, dict(episodes), {}, memory)
 
 
 def entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:

@@ -22,6 +22,7 @@ class Attempt:
         gain: what it and all that followed in its episode brought, with the team's share.
         tokens: that were generated, the end of the line included.
         undirected: the prompt without the coordinator's directive, for what is taught; "" where there was none.
+        inlined: parts of the answer that the world appended inline.
     """
 
     agent: str
@@ -35,6 +36,7 @@ class Attempt:
     gain: float
     tokens: int = 0
     undirected: str = ""
+    inlined: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:

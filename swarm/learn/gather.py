@@ -13,6 +13,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +25,12 @@ from swarm.learn.attempts import Attempt, random_attempts
 from swarm.learn.imitated import Imitated, Judged, forget
 from swarm.learn.samples import Sample, Samples
 from swarm.process.progress import counted
-from swarm.prompt import STOP
+from swarm.prompt import STOP, agent_prompt
 from swarm.run.episode import Episode, open_world, start_of, world_of
 from swarm.run.experience import Call
 from swarm.run.skills import Skills
 from swarm.seeds import derive_seed
+from ulm.decode.inline import spans_in
 from worlds.protocol import Info
 from worlds.registry import world_class
 from worlds.seeds import DerivedRandom
@@ -57,6 +59,7 @@ class Pool(Imitated):
         self.best: dict[tuple[str, str], float] = {}
         self.weighed: list[Sample] = []
         self.answered: dict[tuple[str, str], None] = {}
+        self.inlined: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {}
         self.counts: Counter[str] = Counter()
 
     def begin_round(self) -> None:
@@ -102,8 +105,14 @@ class Pool(Imitated):
             "hindsight": self.hindsight(),
             "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
         }
+        if self.inlined:
+            kinds = {kind: [self._masked(sample) for sample in some] for kind, some in kinds.items()}
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
         return Samples(kinds, dict(sorted(counts.items())))
+
+    def _masked(self, sample: Sample) -> Sample:
+        """Return a sample that knows what of its completion the world appended."""
+        return sample._replace(inlined=self.inlined.get((sample.prompt, sample.completion.removesuffix(STOP)), ()))
 
 
 def weighed(attempts: Iterable[Attempt]) -> list[Sample]:
@@ -129,6 +138,7 @@ class Gatherer:
 
     Attributes:
         pools: learner -> what it has; None is the team.
+        probe: hash of a puzzle that is kept out of learning -> the first episode of it.
     """
 
     def __init__(self, config: ExperimentConfig, base_dir: Path, agents: Sequence[str]) -> None:
@@ -138,6 +148,7 @@ class Gatherer:
         self.world = world_class(config.world.id)
         learners: list[str | None] = [None] if self.settings.learner == "team" else list(agents)
         self.pools = {learner: Pool(self.settings) for learner in learners}
+        self.probe: dict[str, tuple[int, int]] = {}
         self._options = world_of(config, base_dir).options
         self._barred: set[str] | None = None
         self._posed: set[str] = set()
@@ -177,7 +188,10 @@ class Gatherer:
         """
         kept_out = sorted(index for index in calls if self.is_kept_out(puzzles[index].state))
         for index, some in calls.items():
-            of = self._kept_out if index in kept_out else self._posed
+            of = self._posed
+            if index in kept_out:
+                of = self._kept_out
+                self.probe.setdefault(puzzles[index].state, (index, puzzles[index].level))
             of.update(call.observation for call in some if call.role == "agent")
         learned = sorted(calls.keys() - set(kept_out))
         attempts = [attempt for index in learned for attempt in self._attempts(index, calls[index])]
@@ -223,6 +237,7 @@ class Gatherer:
                         gains[agent],
                         call.generated_tokens,
                         call.undirected if self.settings.teach else "",
+                        call.inlined,
                     )
                 )
         return found[::-1]
@@ -246,17 +261,26 @@ class Gatherer:
         if attempt.valid and self.settings.hindsight:
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(self._options, attempt.observation, attempt.answer, info)
+        if self.config.agents.inline:
+            for seen, answer in told:
+                prompts = {agent_prompt(seen), *(attempt.prompts if seen == attempt.observation else ())}
+                pool.inlined |= dict.fromkeys(((prompt, answer) for prompt in prompts), self._inlined(seen, answer))
+            pool.inlined |= {(prompt, attempt.answer): attempt.inlined for prompt in attempt.prompts}
         what = attempt.prompt, attempt.observation, attempt.answer
         judged = Judged(*what, attempt.reward > 0, told, attempt.undirected)
         if barred := pool.take(judged, self._asked, self.is_barred):
             pool.counts["barred"] += barred
+
+    def _inlined(self, observation: str, answer: str) -> tuple[tuple[int, int], ...]:
+        """Return what of an answer that nobody wrote in play the world would have appended."""
+        return spans_in(partial(self.world.inline, observation), answer) if self.config.agents.inline else ()
 
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, Puzzle]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
         explore = self.settings.explore
         if explore is None or number >= explore.rounds:
             return
-        config = self.config
+        config, inline = self.config, self.config.agents.inline
         starts = {puzzles[i].state: start_of(config, i, puzzles[i].level) for i in episodes}.values()
         places = [(config.world, *start) for start in starts]
         if explore.puzzles:
@@ -268,7 +292,8 @@ class Gatherer:
             rng = DerivedRandom(config.seed, "explore", number, index, "attempts")
             world = open_world(where, config.agents.count, self.base_dir, check=False)
             try:
-                yield from random_attempts(world, seed, start, explore.attempts, rng)
+                for one in random_attempts(world, seed, start, explore.attempts, rng):
+                    yield replace(one, inlined=self._inlined(one.observation, one.answer)) if inline else one
             except Exception as error:  # it may be anybody's code
                 raise SwarmError(
                     f"world {config.world.id} failed at a random attempt: {type(error).__name__}: {error}"

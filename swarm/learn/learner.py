@@ -5,6 +5,7 @@ builds the learning steps from those. So a resumed run, and `swarm replay --chec
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
 from swarm.agents.memory import AgentMemory, Place
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import MemorySection
-from swarm.errors import SwarmError
-from swarm.files import path_in
 from swarm.learn.accept import Outcome, StepTask, keep_delta
+from swarm.learn.base import agents_hash
 from swarm.learn.control import random_like
 from swarm.learn.gather import Gatherer, Puzzle, seed_of
 from swarm.learn.share import together
@@ -25,7 +25,6 @@ from swarm.record.records import EvidenceEntry, Record
 from swarm.run.episode import world_of
 from swarm.run.experience import Call, Retelling
 from swarm.seeds import derive_seed
-from ulm.checkpoint import checkpoint_hash
 from ulm.delta import Delta
 
 
@@ -147,13 +146,11 @@ class Learner(AgentMemory[MemorySection]):
 
     def task(self, number: int, learner: str | None) -> StepTask:
         """Return the learning step of one learner after a round that was gathered."""
-        base, sha256 = self.base()
         held = {who: self._before[who] for who in self._before if self._before[who]}
         return StepTask(
             config=self.config,
             base_dir=self.base_dir,
-            base=base,
-            base_sha256=sha256,
+            base_sha256=self.base_sha256,
             memory=self.memory.absolute(),
             learner=learner,
             parent=self._before.get(learner, ""),
@@ -162,20 +159,13 @@ class Learner(AgentMemory[MemorySection]):
             deltas=held,
             kept_out=self._kept_out,
             skills=self._retelling.skills.scores,
+            probe=dict(list(self._gatherer.probe.values())[: self.learning.test.probe]),
         )
 
-    def base(self) -> tuple[Path, str]:
-        """Return the folder of the agents' checkpoint, and its hash.
-
-        Raises:
-            SwarmError: it is not there, damaged, or none of ours.
-        """
-        engine: Any = self.config.agents.engine
-        base = path_in(self.base_dir, engine.model)
-        try:
-            return base, checkpoint_hash(base)
-        except ValueError as error:
-            raise SwarmError(f"learning needs a checkpoint of ours as agents.engine.model: {error}") from error
+    @cached_property
+    def base_sha256(self) -> str:
+        """What identifies the agents' model; a SwarmError where it is not there or damaged."""
+        return agents_hash(self.config, self.base_dir)
 
     def change(self, number: int, task: StepTask, outcome: Outcome) -> Change:
         """Return the record of a step."""

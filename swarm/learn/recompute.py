@@ -135,8 +135,7 @@ def _other_machine(run_dir: Path) -> str:
 
 
 def _refuse_other_base(checkpoints: dict[str, str], learner: Learner) -> None:
-    _, sha256 = learner.base()
-    if sha256 not in checkpoints.values():
+    if learner.base_sha256 not in checkpoints.values():
         raise SwarmError(
             "the agents' checkpoint changed since the run began; restore it to recompute what they learned"
         )

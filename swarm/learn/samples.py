@@ -24,12 +24,14 @@ class Sample(NamedTuple):
         completion: what is learned, the end of its line included.
         weight: advantage of an attempt, for `grpo`; 1 for what is imitated.
         tokens: that were generated when the completion was an attempt; 0 where nobody counted.
+        inlined: parts of the completion that the world appended inline: read, and not learned.
     """
 
     prompt: str
     completion: str
     weight: float = 1.0
     tokens: int = 0
+    inlined: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Samples:
     @property
     def digest(self) -> str:
         """Return a hash of all samples."""
-        text = json.dumps([[kind, list(map(list, some))] for kind, some in sorted(self.kinds.items())])
+        rows = {kind: [one if one.inlined else one[:4] for one in some] for kind, some in self.kinds.items()}
+        text = json.dumps(sorted(map(list, rows.items())))
         return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
     def texts(self) -> list[Sample]:

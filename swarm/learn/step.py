@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,11 +20,11 @@ from torch.nn import functional as F
 from swarm.config.learning import LearningConfig
 from swarm.learn.samples import Sample, Samples, draw
 from swarm.seeds import derive_seed
-from ulm.checkpoint import Checkpoint, load_checkpoint
+from ulm.checkpoint import Checkpoint
 from ulm.delta import Delta
-from ulm.model import IGNORE, Decoder
+from ulm.model import IGNORE
 from ulm.train.delta import DeltaModel, delta_optimizer
-from ulm.train.pairs import collate
+from ulm.train.pairs import collate, parted
 from ulm.train.step import learning_rate
 
 CLIP_GRADIENT = 1.0
@@ -55,21 +53,6 @@ class Learned:
     note: str = ""
     trained_tokens: int = 0
     loss: tuple[float, float] = (0.0, 0.0)
-
-
-@lru_cache(maxsize=2)
-def open_base(folder: Path, sha256: str) -> Checkpoint:
-    """Return a checkpoint, kept from step to step; `sha256` tells versions of it apart.
-
-    A long-term memory is left out: a step learns from what stands in the prompt.
-    """
-    loaded = load_checkpoint(folder)
-    if loaded.model.ltm is None:
-        return loaded
-    bare = Decoder(replace(loaded.config, ltm=None))
-    state = loaded.model.state_dict()
-    bare.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("ltm.")})
-    return replace(loaded, model=bare.eval().requires_grad_(False), config=bare.config)
 
 
 def take_step(
@@ -134,7 +117,8 @@ def as_generated(checkpoint: Checkpoint, samples: Samples, settings: LearningCon
     own = samples.kinds.get("own", ())
     if settings.method != "grpo" or not own:
         return samples, 0
-    lengths = [len(ids) for ids in checkpoint.tokenizer.encode_batch([sample.completion for sample in own])]
+    encode = checkpoint.tokenizer.encode_batch
+    lengths = [sum(map(len, encode(parted(sample.completion, sample.inlined)[::2]))) for sample in own]
     kept = [sample for sample, n in zip(own, lengths, strict=True) if sample.tokens in (0, n)]
     return Samples({**samples.kinds, "own": kept}, samples.counts), len(own) - len(kept)
 
@@ -199,7 +183,7 @@ class _Loss:
         return total, count
 
     def _collated(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        return collate([sample[:2] for sample in samples], self.tokenizer)
+        return collate([sample[:2] for sample in samples], self.tokenizer, [sample.inlined for sample in samples])
 
     def _sum(self, part: Sequence[Sample], tensors: dict[str, Tensor]) -> Tensor:
         wanted_BT = tensors["labels"] != IGNORE

@@ -124,10 +124,12 @@ def answers(checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str])
     return [r.text for r in found], sum(r.prompt_tokens + r.generated_tokens for r in found)
 
 
-def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) -> tuple[float, int]:
+def distance(
+    checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample], most: int = KL_TEXTS
+) -> tuple[float, int]:
     """Return KL(new, base) on the new task, in nats per token of answers there, and over how many tokens.
 
-    Shenfeld et al. (arXiv:2509.04259) find that forgetting follows it.
+    At most so many of the samples are read. Shenfeld et al. (arXiv:2509.04259) find that forgetting follows it.
     """
     import torch
 
@@ -135,11 +137,11 @@ def distance(checkpoint: Checkpoint, delta: Delta, samples: Sequence[Sample]) ->
     from ulm.train.delta import DeltaModel
     from ulm.train.pairs import collate
 
-    texts = list(dict.fromkeys(sample[:2] for sample in samples))
-    some = texts[:: max(1, len(texts) // KL_TEXTS)][:KL_TEXTS]
+    texts = list({sample[:2]: sample for sample in samples}.values())
+    some = texts[:: max(1, len(texts) // most)][:most]
     if not some:
         return 0.0, 0
-    tensors = collate(some, checkpoint.tokenizer)
+    tensors = collate([sample[:2] for sample in some], checkpoint.tokenizer, [sample.inlined for sample in some])
     wanted_BT = tensors["labels"] != IGNORE
     with torch.no_grad():
         new_NV = DeltaModel(checkpoint.model, delta)(tensors["ids"], wanted_BT).float().log_softmax(-1)

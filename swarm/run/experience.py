@@ -45,6 +45,7 @@ class Call:
         valid: whether the action was legal.
         generated_tokens: of the answer, its end included.
         undirected: the prompt without the directive that it has; "" where there was none.
+        inlined: parts of the answer that the world appended inline, in characters.
     """
 
     key: CallKey
@@ -60,6 +61,7 @@ class Call:
     valid: bool = False
     generated_tokens: int = 0
     undirected: str = ""
+    inlined: tuple[tuple[int, int], ...] = ()
 
 
 def experience(run_dir: Path) -> Iterator[Call]:
@@ -152,6 +154,7 @@ class Retelling:
                 valid=entry["valid"],
                 generated_tokens=entry["generated_tokens"],
                 undirected=episode.prompt(agent, {}, heard, self.memories) if told.get(agent) else "",
+                inlined=tuple((start, end) for start, end in entry.get("inlined", ())),
             )
 
     def _briefed(self, episode: Episode, record: Tick, told: Mapping[str, str]) -> Iterator[Call]:

@@ -29,9 +29,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 from fakes.preferences import OBEYS, Wish, shuffled, unrelated, wishes
 from fakes.real_weights import MODEL, needs_smollm2
 
-from swarm.chat.lesson import likelihood
-from swarm.chat.session import Chat
+from swarm.chat.session import ANSWER_TOKENS, Chat
 from swarm.learn import workers
+from swarm.learn.ordinary import likelihood
 from swarm.learn.samples import Sample
 from swarm.stats import format_interval, rate_interval
 
@@ -89,7 +89,8 @@ def measure(folder: Path, asked: list[Wish], fresh: list[Wish]) -> dict[str, Any
         after = [answer for answer, *_ in chat.say([wish.request for wish in asked[:10]])]
         said = chat.say([wish.request for wish in fresh])
         others = unrelated()
-        same = [result.text.strip() for result in chat.model.answer(others)]
+        prompts = list(map(chat.model.asked, others))
+        same = [result.text.strip() for result in chat.model.answer(prompts, ANSWER_TOKENS)]
         learned = chat.say(others)
         lines = [line for line in HELD_TEXT.read_text(encoding="utf-8").splitlines() if len(line) > 80][:12]
         parts = [Sample(line[:8], line[8:]) for line in lines]

@@ -19,14 +19,13 @@ from swarm.agents.delta import KIND
 from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.config.load import load_experiment
 from swarm.learn.accept import held_delta
-from swarm.learn.step import open_base
+from swarm.learn.base import Manner, hash_of, open_base
 from swarm.learn.taught import answers
 from swarm.prompt import agent_prompt
 from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.run.experience import experience
 from swarm.run.runner import start_run
 from swarm.stats import format_interval, rate_interval
-from ulm.checkpoint import checkpoint_hash
 from worlds.numbers.arithmetic import ExpressionError, parse
 from worlds.numbers.puzzles import Puzzle, is_held_out, read_puzzles
 from worlds.numbers.solver import random_expression
@@ -106,8 +105,8 @@ def measured(run: Run, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def greedy(puzzles: Sequence[Puzzle], memory: Path, delta: str) -> list[bool]:
     """Return which puzzles the most likely answer solves."""
-    base = open_base(POLICY, checkpoint_hash(POLICY))
-    said, _ = answers(base, held_delta(memory, delta), [agent_prompt(puzzle.text()) for puzzle in puzzles])
+    base = open_base(str(POLICY), Path(), hash_of(str(POLICY), Path()), Manner())
+    said, _ = answers(base.checkpoint, held_delta(memory, delta), [agent_prompt(puzzle.text()) for puzzle in puzzles])
     return [_hits(puzzle, text) for puzzle, text in zip(puzzles, said, strict=True)]
 
 

@@ -60,6 +60,17 @@ class Inline:
             self._pending.extend(self.encode(self.ask(text) or ""))
 
 
+def spans_in(ask: Ask, text: str, mark: str = "=") -> tuple[tuple[int, int], ...]:
+    """Return the parts of a text that `ask` would have appended if it had been written with inline answers."""
+    found, at = [], 0
+    while at := text.find(mark, at) + 1:
+        said = ask(text[:at])
+        if said and text.startswith(said, at):
+            found.append((at, at + len(said)))
+            at += len(said)
+    return tuple(found)
+
+
 def answered(chosen_B: Tensor, inlines: Sequence[Inline | None]) -> Tensor:
     """Return the tokens that come next: what was sampled, but for rows that have yet to read an answer.
 

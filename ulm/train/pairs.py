@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
@@ -19,17 +20,38 @@ from ulm.train.step import ExampleObjective, Worker
 LENGTH_MULTIPLE = 8
 
 
-def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> dict[str, Tensor]:
+Spans = Sequence[tuple[int, int]]
+"""Parts of a text, first character and the one after the last, in order."""
+
+
+def collate(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, inlined: Sequence[Spans] = ()) -> dict[str, Tensor]:
     """Return `ids` and next-token `labels` of (prompt, completion) pairs, (B, T), `IGNORE` but for completions.
 
     Prompt and completion are encoded apart, as they meet in play, where the prompt is read before anything is written.
+
+    Args:
+        pairs: the texts.
+        tokenizer: of the model.
+        inlined: of each completion, what was appended to it (`ulm.decode.inline`); it is read and not learned.
     """
     prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
-    completions = tokenizer.encode_batch([completion for _, completion in pairs])
-    texts = list(zip(prompts, completions, strict=True))
-    ids_BT = padded([(prompt + completion)[:-1] for prompt, completion in texts], tokenizer.pad_id, LENGTH_MULTIPLE)
-    labels = [[IGNORE] * (len(prompt) - 1) + completion for prompt, completion in texts]
+    parts = [parted(pair[1], spans) for pair, spans in zip(pairs, inlined or [()] * len(pairs), strict=True)]
+    encoded = iter(tokenizer.encode_batch([part for some in parts for part in some]))
+    texts, labels = [], []
+    for prompt, some in zip(prompts, parts, strict=True):
+        text, learned = list(prompt), [IGNORE] * (len(prompt) - 1)
+        for number, ids in enumerate(islice(encoded, len(some))):
+            text += ids
+            learned += [IGNORE] * len(ids) if number % 2 else ids
+        texts.append(text[:-1])
+        labels.append(learned)
+    ids_BT = padded(texts, tokenizer.pad_id, LENGTH_MULTIPLE)
     return {"ids": ids_BT, "labels": padded(labels, IGNORE, LENGTH_MULTIPLE)}
+
+
+def parted(text: str, inlined: Spans) -> list[str]:
+    """Return a text in parts, by turns written and appended; they are encoded apart, as they were in play."""
+    return [text[start:end] for start, end in pairwise([0, *(at for span in inlined for at in span), len(text)])]
 
 
 def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[dict[str, Tensor]]:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from swarm.chat import lesson, session
+from swarm.chat import session
 from swarm.chat.session import Chat
+from swarm.learn import ordinary
 
 
 @pytest.fixture
 def open_chat(tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Chat]]:
     """Return a function that opens the chat of a folder, `chat` where none is named; what was open is closed."""
     monkeypatch.setattr(session, "run_alone", lambda task: task.compute())
-    monkeypatch.setattr(lesson, "REHEARSED", 4)
+    monkeypatch.setattr(ordinary, "REHEARSED", 4)
     opened: list[Chat] = []
 
     def open_one(name: str = "chat") -> Chat:

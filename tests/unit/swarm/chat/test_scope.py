@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.chat.scope import Scope, ordinary_requests
+from swarm.chat.scope import Scope
+from swarm.learn.ordinary import ordinary_requests
 from ulm.checkpoint import load_checkpoint
 
 

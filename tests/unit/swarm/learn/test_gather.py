@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,21 @@ def test_under_the_null_control_goals_are_permuted_among_legal_attempts(gatherer
     goals = [sorted(sample.prompt for sample in found.texts()) for found in (plain, permuted)]
     assert goals[0] == goals[1]
     assert {s.completion for s in permuted.texts()} <= {c.answer + "\n" for c in calls}
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "elite"}, {"method": "grpo", "group": 2}], ids=lambda s: str(s))
+def test_what_the_world_appended_is_known_of_every_sample(gatherer: Make, settings: dict[str, Any]) -> None:
+    made = gatherer(**settings)
+    made.config = made.config.model_copy(update={"agents": made.config.agents.model_copy(update={"inline": True})})
+    tries = call("1*3=3;3|1+3=4:1+3", "= 4", reward=1.0, inlined=((4, 5), (12, 13)))
+    miss = call("3-1=2:3-1", "= 2", episode=1, inlined=((4, 5),))
+    made.add_round(0, {0: [tries], 1: [miss]}, dict.fromkeys((0, 1), Puzzle("f" * 64)))
+    kinds = made.pools["a0"].samples().kinds
+    for sample in (*kinds["own"], *kinds["hindsight"]):
+        parts = [sample.completion[start:end] for start, end in sample.inlined]
+        assert parts == re.findall(r"(?<==)[0-9]+", sample.completion)
+    assert any(sample.inlined for sample in kinds["own"])
+    assert any(sample.inlined for sample in kinds["hindsight"])
 
 
 def test_random_attempts_cost_no_tokens_and_are_the_same_again(gatherer: Make) -> None:

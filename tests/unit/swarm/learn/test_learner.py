@@ -31,7 +31,7 @@ def changes(run_dir: Path) -> list[dict[str, Any]]:
         {},
         {"count": 2, "learning": {"share": "mean"}},
         {"count": 2, "learning": {"learner": "team", "method": "elite"}},
-        {"learning": {"method": "grpo", "group": 2, "predict": 0.3, "hindsight": 0.0}},
+        {"learning": {"method": "grpo", "group": 2, "predict": 0.3, "hindsight": 0.0, "explore": None}},
         {
             "learning": {
                 "exam": {"episodes": 3, "options": {"high": 5}, "budget": {"actions": 1}},
@@ -107,7 +107,7 @@ def test_a_round_without_a_single_win_says_so(tmp_path: Path) -> None:
 
 
 def test_episodes_of_a_group_share_a_puzzle_and_not_their_attempts(tmp_path: Path) -> None:
-    outcome = learned_run(tmp_path, learning={"method": "grpo", "group": 4, "hindsight": 0.0})
+    outcome = learned_run(tmp_path, learning={"method": "grpo", "group": 4, "hindsight": 0.0, "explore": None})
     records = [r for r in read_records(outcome.run_dir / "journal.jsonl") if r["kind"] in ("episode", "tick")]
     states = [r["state"] for r in records if r["kind"] == "episode"]
     assert len(set(states[:4])) == 1
@@ -143,6 +143,10 @@ def test_an_exam_has_limits_of_its_own_above_those_of_rounds(tmp_path: Path) -> 
             "'random' cannot learn",
         ),
         ({"learning": {"every": 4, "method": "grpo"}}, "set `group`"),
+        (
+            {"learning": {"every": 4, "group": 2, "method": "grpo", "hindsight": 0.0, "explore": {"attempts": 2}}},
+            "grpo learns from random attempts by `hindsight` alone",
+        ),
         ({"learning": {"every": 4, "hindsight": 0.7, "rehearse": 0.6}}, "must not exceed 1"),
         ({"learning": {"every": 4, "control": "random"}}, "set `exam`"),
         (

@@ -12,7 +12,7 @@ from fakes.learning import write_base
 from swarm.config.learning import LearningConfig
 from swarm.learn.accept import at_most_below, not_worse
 from swarm.learn.samples import Sample, Samples
-from swarm.learn.step import as_generated, take_step
+from swarm.learn.step import Learned, as_generated, take_step
 from ulm.checkpoint import Checkpoint, load_checkpoint
 from ulm.delta import Delta, DeltaError
 from ulm.model import IGNORE
@@ -54,6 +54,26 @@ def test_weighed_attempts_become_likelier_or_less_likely_by_their_weight(base: C
     new = Delta.new(base.model, 1, 0)
     assert nats(base, learned, good) < nats(base, new, good)
     assert nats(base, learned, bad) > nats(base, new, bad)
+
+
+@pytest.mark.parametrize("method", ["expert_iteration", "grpo"])
+@pytest.mark.parametrize("kind", ["own", "hindsight"])
+def test_what_the_world_appended_is_in_no_loss(base: Checkpoint, method: str, kind: str) -> None:
+    def learned(answer: str, *spans: tuple[int, int]) -> Learned:
+        told = [Sample("tiles 3 7\n", f"3*7={answer}:3*7\n", weight, 0, spans) for weight in (0.5, -0.25)]
+        samples = Samples({kind: told})
+        changes = {"method": method, "steps": 3, "batch": 2, "hindsight": float(kind == "hindsight")}
+        return take_step(base, None, samples, SETTINGS.model_copy(update=changes), 3)
+
+    count = len(base.tokenizer.encode("3*7=")) + len(base.tokenizer.encode(":3*7\n"))
+    assert learned("21", (4, 6)).trained_tokens == 3 * 2 * count
+    assert learned("21").trained_tokens > 3 * 2 * count
+
+
+def test_tokens_that_were_appended_were_not_generated(base: Checkpoint) -> None:
+    count = len(base.tokenizer.encode("3*7=")) + len(base.tokenizer.encode(":3*7\n"))
+    own = [Sample("p\n", "3*7=21:3*7\n", 0.5, count, ((4, 6),))]
+    assert as_generated(base, Samples({"own": own}), SETTINGS.model_copy(update={"method": "grpo"}))[1] == 0
 
 
 def test_attempts_that_encode_otherwise_than_they_were_generated_are_left_out(base: Checkpoint) -> None:
@@ -117,10 +137,10 @@ def test_samples_know_what_they_are_made_of() -> None:
 
 
 def test_the_base_is_read_from_disk_once(tmp_path: Path) -> None:
-    from swarm.learn.step import open_base
+    from swarm.learn.base import Manner, open_base
 
     folder = write_base(tmp_path / "b")
-    assert open_base(folder, "x") is open_base(folder, "x")
+    assert open_base(str(folder), tmp_path, "x", Manner()) is open_base(str(folder), tmp_path, "x", Manner())
 
 
 def test_only_the_last_layers_change_where_so_many_are_wanted(base: Checkpoint) -> None:

@@ -16,7 +16,8 @@ TINY = ModelSection(preset="tiny", window=32, vocab_size=300)
 
 
 def _config(**world: object) -> ExperimentConfig:
-    return ExperimentConfig.model_validate({"world": {"id": "signal-v0"} | world, "agents": {"count": 2}})
+    agents = {"count": 2, "engine": {"kind": "ulm", "model": "agent"}}
+    return ExperimentConfig.model_validate({"world": {"id": "signal-v0"} | world, "agents": agents})
 
 
 def test_a_seed_gives_the_same_weights_and_a_tokenizer_that_knows_the_worlds_words(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from ulm.config import LTMConfig, preset
 from ulm.decode.constraint import Constraint
 from ulm.decode.engine import Engine, GenerationRequest
+from ulm.decode.inline import spans_in
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -142,3 +143,12 @@ def test_answers_and_a_constraint_are_refused(engine: Engine) -> None:
     choice = Constraint.from_choices(["yes"], TOKENIZER)
     with pytest.raises(ValueError, match="constraint"):
         engine.generate([replace(requests(2)[1], constraint=choice)])
+
+
+def test_what_was_appended_is_found_in_a_text_again() -> None:
+    def ask(text: str) -> str | None:
+        return {"2+3=": "5", "2+3=5 5=": "x=", "9=": "1"}.get(text)
+
+    text = "2+3=5 5=x=7 9=1"
+    assert [text[start:end] for start, end in spans_in(ask, text)] == ["5", "x="]
+    assert spans_in(ask, "2+3=6") == ()  # somebody else wrote that

@@ -90,6 +90,19 @@ def test_labels_are_the_next_tokens_of_the_completion_and_nothing_else(tokenizer
         assert learned.nonzero().flatten().tolist() == list(range(first, first + len(tokenizer.encode(completion))))
 
 
+def test_what_was_appended_is_read_and_not_learned(tokenizer: Tokenizer) -> None:
+    pairs = [("p\n", "3*7=21 21+3=24:x\n"), ("q\n", "9\n")]
+    batch = collate(pairs, tokenizer, [((4, 6), (12, 14)), ()])
+    for ids, labels, (prompt, completion), learned in zip(
+        batch["ids"], batch["labels"], pairs, ("3*7= 21+3=:x\n", "9\n"), strict=True
+    ):
+        text = tokenizer.encode(prompt + completion)
+        assert ids[: len(text) - 1].tolist() == text[:-1]
+        assert tokenizer.decode(labels[labels != IGNORE].tolist()) == learned
+        at = (labels != IGNORE).nonzero().flatten().tolist()
+        assert labels[at].tolist() == [text[place + 1] for place in at]
+
+
 def test_short_rows_are_padded_on_the_right_with_the_padding_id(tokenizer: Tokenizer) -> None:
     batch = collate(TEXTS, tokenizer)
     assert batch["ids"].shape == batch["labels"].shape
