@@ -161,7 +161,7 @@ def test_a_probe_without_lessons_counts_answers_that_are_worse_less_those_that_a
     monkeypatch.setattr(accept, "first_answers", answered)
     accept._answers_of_base.cache_clear()
     base = open_base(str(write_base(tmp_path / "base")), tmp_path, "x", Manner()).checkpoint
-    task = StepTask(config_of(), tmp_path, "x", tmp_path, "a0", "", None, 1, probe=(0, 1, 2, 3))  # type: ignore[arg-type]
+    task = StepTask(config_of(), tmp_path, "x", tmp_path, "a0", "", None, 1, probe=dict.fromkeys(range(4), 0))  # type: ignore[arg-type]
     delta = accept.Delta.new(base.model, 1, 0)
     ((part,), tokens) = accept._probe(task, base, delta)
     assert (part["before"], part["after"], part["n"], tokens) == (1.0, share, 4, 14)
