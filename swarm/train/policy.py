@@ -6,6 +6,7 @@ of a training is its step.
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
+from ulm.decode.inline import Ask, spans_in
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
-from ulm.train.pairs import PairObjective
+from ulm.train.pairs import PairObjective, Spans
 from ulm.train.step import Objective, Worker, make_optimizer
+from worlds.registry import world_class
 
 BATCH = 512
 """Held-out examples that are answered at once."""
@@ -121,9 +124,20 @@ class PolicyTraining(UlmTraining):
             lambda number: lessons.pair(lessons.example(recipe.world, recipe.task, recipe.seed, number))[1:],
             batch_size=recipe.optimizer.batch_size,
             parts=recipe.optimizer.micro_batches,
+            inlined=self._inlined,
             dtype=recipe.place.compute_dtype,
             compile=recipe.place.compile,
         )
+
+    def _asked(self, prompt: str) -> Ask | None:
+        """Return what the world appends to an answer to a prompt; None where it appends nothing."""
+        if not isinstance(self.recipe, PolicyRecipe) or not self.recipe.inline:
+            return None
+        return partial(world_class(self.recipe.world).inline, prompt.removesuffix("\n"))
+
+    def _inlined(self, prompt: str, completion: str) -> Spans:
+        ask = self._asked(prompt)
+        return () if ask is None else spans_in(ask, completion)
 
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Score the finished policy on held-out puzzles, kind by kind.
@@ -134,16 +148,23 @@ class PolicyTraining(UlmTraining):
         """
         world, task, seed, count = (getattr(self.recipe, name) for name in ("world", "task", "seed", "score_examples"))
         engine, taught = Engine(model, tokenizer), lessons.open_lessons(world, task)
+        longest = self.recipe.max_new_tokens if isinstance(self.recipe, PolicyRecipe) else 64
         scores: Scores = {}
         for kind in taught.tasks[task]:
             cases = [lessons.held_out_example(world, task, kind, seed, i) for i in range(count)]
             scores[kind] = {"n": count, "held_out": kind not in taught.practice}
+            prompts = [lessons.pair(case)[1] for case in cases]
             for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
                 requests = [
                     GenerationRequest(
-                        lessons.pair(case)[1], derive_seed(seed, "score", i), 64, temperature, stop=(STOP,)
+                        prompt,
+                        derive_seed(seed, "score", i),
+                        longest,
+                        temperature,
+                        stop=(STOP,),
+                        inline=self._asked(prompt),
                     )
-                    for i, case in enumerate(cases)
+                    for i, prompt in enumerate(prompts)
                 ]
                 batches = [requests[at : at + BATCH] for at in range(0, count, BATCH)]
                 answers = [result.text for batch in batches for result in engine.generate(batch)]

@@ -98,6 +98,13 @@ class PolicyRecipe(TaughtRecipe):
     model: ModelSection = ModelSection()
     """What is trained."""
 
+    inline: bool = False
+    """Whether the world answers while an answer is written (`World.inline`), as with `agents.inline`. What it says is
+    read and not learned, and it answers while the result is scored."""
+
+    max_new_tokens: Annotated[int, PHYSICAL] = Field(64, ge=1, le=4096)
+    """Longest answer while the result is scored."""
+
     @model_validator(mode="after")
     def _has_no_memory(self) -> Self:
         if self.model.config(self.model.vocab_size).ltm is not None:

@@ -54,14 +54,20 @@ def parted(text: str, inlined: Spans) -> list[str]:
     return [text[start:end] for start, end in pairwise([0, *(at for span in inlined for at in span), len(text)])]
 
 
-def micro_batches(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, parts: int) -> list[dict[str, Tensor]]:
+def micro_batches(
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: Tokenizer,
+    parts: int,
+    inlined: Callable[[str, str], Spans] = lambda prompt, completion: (),
+) -> list[dict[str, Tensor]]:
     """Collate pairs into `parts` batches of similar length each, so that little is spent on padding.
 
     The gradient is that of one batch; only the order of summation differs.
     """
     ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
     size = -(-len(ordered) // parts)
-    return [collate(ordered[i : i + size], tokenizer) for i in range(0, len(ordered), size)]
+    some = (ordered[i : i + size] for i in range(0, len(ordered), size))
+    return [collate(part, tokenizer, [inlined(*pair) for pair in part]) for part in some]
 
 
 class PairObjective(ExampleObjective):
@@ -75,6 +81,7 @@ class PairObjective(ExampleObjective):
         pair: number -> (prompt, completion); a step takes the next `batch_size` numbers.
         batch_size: pairs per step, over all workers.
         parts: micro-batches of similar length that a worker's share is computed in.
+        inlined: (prompt, completion) -> what of the completion was appended to it, and is not learned.
         dtype: compute type of matrix products, None for the weights' own.
         compile: run the model through torch.compile.
 
@@ -92,10 +99,11 @@ class PairObjective(ExampleObjective):
         *,
         batch_size: int,
         parts: int = 1,
+        inlined: Callable[[str, str], Spans] = lambda prompt, completion: (),
         dtype: torch.dtype | None = None,
         compile: bool = False,
     ) -> None:
-        collate = partial(micro_batches, tokenizer=tokenizer, parts=parts)
+        collate = partial(micro_batches, tokenizer=tokenizer, parts=parts, inlined=inlined)
         super().__init__(model, optimizer, worker, pair, collate, batch_size, dtype)
         if compile:
             self._run = torch.compile(self._run)
