@@ -329,10 +329,10 @@ def test_facts_outlive_an_episode_only_if_asked_for(facts_run: Callable[..., Any
         lengths: list[int] = []
         real = Runtime._open
 
-        def opened(self: Runtime, index: int, real: Any = real, lengths: list[int] = lengths) -> Any:
+        def opened(self: Runtime, index: int, *level: Any, real: Any = real, lengths: list[int] = lengths) -> Any:
             handles = (memory.handle(index, "a0") for memory in self.memories)
             lengths.append(sum(handle.version[1] for handle in handles if handle is not None))
-            return real(self, index)
+            return real(self, index, *level)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Runtime, "_open", opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_show_tells_where_a_delta_comes_from(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "round 1, a0 learned" in done.output
     assert "round 2, a0 learned" in done.output
-    assert "a1" not in done.output
+    assert not re.search(r"\ba1\b", done.output)  # a hash may hold the two letters
     for told in (
         "version  nothing -> ",
         "attempts, ",
