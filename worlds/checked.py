@@ -51,7 +51,8 @@ def answer(world: World, name: str, arguments: Sequence[Any]) -> Any:
     """Return what a world answers; with what it returns from `reset` and `step` comes what it then says of itself."""
     found = getattr(world, name)
     if callable(found):
-        found = found(*arguments)
+        options = [world.options] if name == "relabel" else []  # they need not travel to a child
+        found = found(*options, *arguments)
     if parts := _FIELDS.get(name):
         if not isinstance(found, tuple) or len(found) != len(parts):
             raise CallError(f"returned {type(found).__name__}, not a tuple of {', '.join(parts)}")
@@ -132,8 +133,8 @@ class CheckedWorld(World):
         return int(self._get("levels"))
 
     def relabel(self, options: WorldOptions, observation: str, action: str, info: Info) -> list[tuple[str, str]]:  # type: ignore[override]
-        """Return what an attempt would have been right for."""
-        found: list[tuple[str, str]] = self._get("relabel", options, observation, action, info)
+        """Return what an attempt would have been right for, to who plays with the options of this world."""
+        found: list[tuple[str, str]] = self._get("relabel", observation, action, info)
         return found
 
     def inline(self, observation: str, text: str) -> str | None:  # type: ignore[override]
