@@ -8,9 +8,11 @@ from pathlib import Path
 
 from swarm.agents.models import names_checkpoint
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.learn.base import Base, Manner, open_base
 from swarm.learn.ordinary import MANNER
 from swarm.learn.samples import Sample
+from ulm.checkpoint import read_checkpoint_config
 
 
 @lru_cache(maxsize=1)
@@ -20,10 +22,15 @@ def open_chat(name: str, base_dir: Path, sha256: str) -> Base:
     Raises:
         SwarmError: there is no such model, or none that can learn here.
     """
-    base = open_base(name, base_dir, sha256, Manner() if names_checkpoint(base_dir, name) else MANNER)
-    if base.checkpoint.config.ltm is not None:
+    if not names_checkpoint(base_dir, name):
+        return open_base(name, base_dir, sha256, MANNER)
+    try:
+        config = read_checkpoint_config(path_in(base_dir, name)).model
+    except ValueError as error:
+        raise SwarmError(str(error)) from error
+    if config.ltm is not None:  # a base that is opened to learn has none any more
         raise SwarmError(f"model {name} has a long-term memory, which `swarm chat` cannot use; take one without")
-    return base
+    return open_base(name, base_dir, sha256, Manner())
 
 
 def sample_of(base: Base, request: str, answer: str) -> Sample:

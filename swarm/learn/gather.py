@@ -138,7 +138,7 @@ class Gatherer:
 
     Attributes:
         pools: learner -> what it has; None is the team.
-        probe: hash of a puzzle that is kept out of learning -> the first episode of it.
+        probe: hash of a puzzle that is kept out of learning -> the first episode of it, and its level.
     """
 
     def __init__(self, config: ExperimentConfig, base_dir: Path, agents: Sequence[str]) -> None:
