@@ -158,7 +158,8 @@ class LearningConfig(Section):
 
     share: Literal["none", "data", "mean", "concat"] = "none"
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
-    each round, as the mean or the sum of what they add to weights, cut back to `delta.rank`."""
+    each round, as the mean of what they add to weights, or as what they were before and the sum of what each has added
+    since, cut back to `delta.rank`."""
 
     control: Literal["none", "permuted", "swapped", "random"] = "none"
     """Null controls. `permuted`: what attempts came to is permuted among them. In the exam, `swapped`: each agent has

@@ -26,7 +26,7 @@ from swarm.learn.ordinary import bits_per_byte
 from swarm.learn.samples import Sample, Samples
 from swarm.learn.step import Learned, take_step
 from swarm.learn.taught import KL_TEXTS, Taught, distance, first_score, rehearsal, score
-from swarm.learn.trial import Worth, first_answers, play
+from swarm.learn.trial import Trial, Worth
 from swarm.record.records import TestEntry
 from swarm.run.skills import Scores
 from ulm.checkpoint import Checkpoint
@@ -209,7 +209,7 @@ def _test(task: StepTask, base: Base, delta: Delta, samples: Sequence[Sample]) -
     if task.kept_out:
         deltas = {**task.deltas, task.learner: delta.sha256}
         levels = {index: level for index, (level, _) in task.kept_out.items()}
-        rewards, used = play(task.config, task.base_dir, levels, deltas, task.memory, task.skills)
+        rewards, used = Trial(task.config, task.base_dir, task.memory, deltas).play(levels, task.skills)
         tokens += used
         found.append(not_worse("tasks", [(task.kept_out[index][1], reward) for index, reward in rewards.items()]))
     return found, tokens
@@ -232,8 +232,8 @@ def _probe(task: StepTask, checkpoint: Checkpoint, delta: Delta) -> tuple[list[T
     if not task.probe:
         return [], 0
     old, read = _answers_of_base(task.config.model_dump_json(), task.base_dir, tuple(task.probe.items()), task.memory)
-    deltas = {task.learner: delta.sha256}
-    new, written = first_answers(task.config, task.base_dir, task.probe, deltas, task.memory)
+    trial = Trial(task.config, task.base_dir, task.memory, {task.learner: delta.sha256})
+    new, written = trial.first_answers(task.probe)
     pairs = [(old[key], new[key]) for key in old if key in new and task.learner in (None, key[1])]
     n = len(pairs)
     kept = 1.0 + sum((one < other) - (other < one) for one, other in pairs) / max(1, n)
@@ -244,8 +244,8 @@ def _probe(task: StepTask, checkpoint: Checkpoint, delta: Delta) -> tuple[list[T
 def _answers_of_base(
     settings: str, base_dir: Path, episodes: tuple[tuple[int, int], ...], memory: Path
 ) -> tuple[dict[tuple[int, str], Worth], int]:
-    """Return what the world makes of the base's answers, as `first_answers` does."""
-    return first_answers(ExperimentConfig.model_validate_json(settings), base_dir, dict(episodes), {}, memory)
+    """Return what the world makes of the base's answers, as `Trial.first_answers` does."""
+    return Trial(ExperimentConfig.model_validate_json(settings), base_dir, memory, {}).first_answers(dict(episodes))
 
 
 def entry(name: str, before: float, after: float, limit: float, n: int, passed: bool) -> TestEntry:

@@ -13,7 +13,7 @@ from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
 from swarm.agents.memory import AgentMemory, Place
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import MemorySection
-from swarm.learn.accept import Outcome, StepTask, keep_delta
+from swarm.learn.accept import Outcome, StepTask, held_delta, keep_delta
 from swarm.learn.base import agents_hash
 from swarm.learn.control import random_like
 from swarm.learn.gather import Gatherer, Puzzle, seed_of
@@ -190,14 +190,16 @@ class Learner(AgentMemory[MemorySection]):
         mode = self.learning.share
         if mode not in ("mean", "concat"):
             return
-        learned = [self._learned[agent] for agent in self.agents if self._learned[agent]]
+        learned = {agent: self._learned[agent] for agent in self.agents if self._learned[agent]}
         todo = [agent for agent in self.agents if (mode, agent) not in self._changed]
         if not learned or not todo:
             return
-        found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned]
-        joined = keep_delta(self.memory, together(found, mode, self.learning.delta.rank))
+        found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned.values()]
+        goes_on = self.learning.begin == "parent"
+        befores = [held_delta(self.memory, self._before[agent]) if goes_on else None for agent in learned]
+        joined = keep_delta(self.memory, together(found, befores, mode, self.learning.delta.rank))
         for agent in todo:
-            settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": learned}
+            settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": list(learned.values())}
             yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)
 
     def _replaced(self, number: int) -> Iterator[Change]:

@@ -13,31 +13,34 @@ from torch import Tensor
 from ulm.delta import Delta
 
 
-def together(deltas: Sequence[Delta], mode: str, rank: int) -> Delta:
+def together(deltas: Sequence[Delta], befores: Sequence[Delta | None], mode: str, rank: int) -> Delta:
     """Return one delta that stands for several.
 
     Args:
         deltas: of one base, in a fixed order.
-        mode: `mean` or `concat`, the sum, of what each adds to weights; rows of the embedding likewise, over the
-            deltas that have them.
+        befores: what each was before the round; None for an empty one.
+        mode: `mean` of what the deltas add to weights; or `concat`, the mean of what they were before, and to that the
+            sum of what all have added since. Rows of the embedding likewise, the mean over the deltas that have them.
         rank: of the result.
     """
-    share = 1.0 / len(deltas) if mode == "mean" else 1.0
-    names = sorted({name for delta in deltas for name in delta.factors})
+    if mode == "mean":
+        terms = [(delta, 1 / len(deltas)) for delta in deltas]
+    else:
+        was = [before for before in befores if before is not None]
+        terms = [(delta, 1.0) for delta in deltas] + [(before, 1 / len(deltas) - 1) for before in was]
+    names = sorted({name for delta, _ in terms for name in delta.factors})
     factors = {}
     for name in names:
-        pairs = [delta.factors[name] for delta in deltas if name in delta.factors]
-        a_RK = torch.cat([a for a, _ in pairs])
-        b_NR = torch.cat([b for _, b in pairs], 1) * share
-        factors[name] = cut(a_RK, b_NR, rank)
-    ids = sorted({int(token) for delta in deltas for token in delta.ids_E})
-    rows = {token: torch.zeros(deltas[0].rows_EC.shape[1]) for token in ids}
-    having = dict.fromkeys(ids, 0)
-    for delta in deltas:
+        pairs = [(*delta.factors[name], weight) for delta, weight in terms if name in delta.factors]
+        factors[name] = cut(torch.cat([a for a, _, _ in pairs]), torch.cat([w * b for _, b, w in pairs], 1), rank)
+    rows: dict[int, Tensor] = {}
+    weights: dict[int, float] = {}
+    for delta, weight in terms:
         for token, row_C in zip(delta.ids_E.tolist(), delta.rows_EC, strict=True):
-            rows[token] = rows[token] + row_C
-            having[token] += 1
-    scaled = [rows[token] / (having[token] if mode == "mean" else 1) for token in ids]
+            rows[token] = rows.get(token, torch.zeros_like(row_C)) + weight * row_C
+            weights[token] = weights.get(token, 0.0) + weight
+    ids = sorted(rows)
+    scaled = [rows[token] / (weights[token] if mode == "mean" else 1) for token in ids]
     rows_EC = torch.stack(scaled) if ids else deltas[0].rows_EC[:0]
     return Delta(factors, torch.tensor(ids, dtype=torch.int64), rows_EC, deltas[0].base)
 

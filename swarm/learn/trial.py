@@ -6,6 +6,7 @@ them is on record already. A probe has the first answers to such puzzles alone, 
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,94 +37,81 @@ def _opened(settings: str, base_dir: Path) -> tuple[ExperimentConfig, LoadedMode
     return config, load_models(config, base_dir)
 
 
-def play(
-    config: ExperimentConfig,
-    base_dir: Path,
-    episodes: Mapping[int, int],
-    deltas: Mapping[str | None, str],
-    memory: Path,
-    skills: Scores,
-) -> tuple[dict[int, float], int]:
-    """Play episodes of a run again.
+@dataclass(frozen=True)
+class Trial:
+    """A run's agents with certain deltas, outside the run.
 
-    Args:
-        config: of the run.
-        base_dir: its folder.
-        episodes: their numbers, each with its level.
+    Attributes:
+        config: of the run. base_dir: its folder.
+        memory: the run's folder of memories, which has the files of deltas.
         deltas: whose delta is which, by sha256.
-        memory: the run's folder of memories, which has their files.
-        skills: what agents could do as their round began.
-
-    Returns:
-        Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
     """
-    rewards = dict.fromkeys(episodes, 0.0)
 
-    def take(record: Record) -> None:
-        if record["kind"] == "tick":
-            rewards[record["episode"]] += sum(entry["reward"] for entry in record["agents"]) / config.agents.count
+    config: ExperimentConfig
+    base_dir: Path
+    memory: Path
+    deltas: Mapping[str | None, str]
 
-    return rewards, _played(config, base_dir, episodes, deltas, memory, skills, take)
+    def play(self, episodes: Mapping[int, int], skills: Scores) -> tuple[dict[int, float], int]:
+        """Play episodes of the run again.
 
+        Args:
+            episodes: their numbers, each with its level.
+            skills: what agents could do as their round began.
 
-def first_answers(
-    config: ExperimentConfig,
-    base_dir: Path,
-    episodes: Mapping[int, int],
-    deltas: Mapping[str | None, str],
-    memory: Path,
-) -> tuple[dict[tuple[int, str], Worth], int]:
-    """Have agents answer the first prompts of episodes greedily; arguments as of `play`.
+        Returns:
+            Episode -> mean reward of its agents, summed over its ticks; and the tokens that were used.
+        """
+        rewards = dict.fromkeys(episodes, 0.0)
 
-    Returns:
-        (episode, agent) -> what the world made of the answer; and the tokens that were used.
-    """
-    found: dict[tuple[int, str], Worth] = {}
+        def take(record: Record) -> None:
+            if record["kind"] == "tick":
+                gained = sum(entry["reward"] for entry in record["agents"])
+                rewards[record["episode"]] += gained / self.config.agents.count
 
-    def take(record: Record) -> None:
-        if record["kind"] == "tick":
-            for entry in record["agents"]:
-                found[record["episode"], entry["agent"]] = Worth(entry["valid"], entry["reward"])
+        return rewards, self._played(self.config, episodes, skills, take)
 
-    return found, _played(config, base_dir, episodes, deltas, memory, {}, take, is_first=True)
+    def first_answers(self, episodes: Mapping[int, int]) -> tuple[dict[tuple[int, str], Worth], int]:
+        """Have agents answer the first prompts of episodes greedily.
 
+        Returns:
+            (episode, agent) -> what the world made of the answer; and the tokens that were used.
+        """
+        found: dict[tuple[int, str], Worth] = {}
 
-def _played(
-    config: ExperimentConfig,
-    base_dir: Path,
-    episodes: Mapping[int, int],
-    deltas: Mapping[str | None, str],
-    memory: Path,
-    skills: Scores,
-    take: Callable[[Record], None],
-    is_first: bool = False,
-) -> int:
-    """Play episodes again, of `is_first` greedily and the first tick alone; return the tokens that were used."""
-    runtime = config.runtime.model_copy(update={"pool": "local", "device": "cpu"})
-    at_once = 1 if config.agents.lasting else AT_ONCE
-    settings = config.model_copy(update={"runtime": runtime, "concurrency": at_once, "compare": None})
-    config, models = _opened(settings.model_dump_json(), base_dir)
-    learning = config.learning
-    if learning is None:
-        raise AssertionError
-    # One round without an exam: nothing is learned at its end, for no memory here learns.
-    whole = learning.model_copy(update={"every": config.episodes, "exam": None})
-    config = config.model_copy(update={"learning": whole})
-    if is_first:
-        agents, budget = (
-            section.model_copy(update=changed)
-            for section, changed in ((config.agents, {"temperature": 0.0}), (config.budget, {"ticks": 1}))
-        )
-        config = config.model_copy(update={"agents": agents, "budget": budget})
-    with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
-        # Of the run's folder deltas are read, and nothing is written there: other memories begin empty.
-        places = {KIND: Place(memory)}
-        memories = [
-            kept
-            for section in config.agents.memory
-            for kept in make_memories([section], places.get(section.kind, Place(Path(folder))))
-        ]
-        for agent, sha256 in deltas.items():
-            for kept in memories:
-                kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
-        return play_unrecorded(config, base_dir, models, memories, take, episodes, skills).end["tokens"]
+        def take(record: Record) -> None:
+            if record["kind"] == "tick":
+                for entry in record["agents"]:
+                    found[record["episode"], entry["agent"]] = Worth(entry["valid"], entry["reward"])
+
+        agents = self.config.agents.model_copy(update={"temperature": 0.0})
+        budget = self.config.budget.model_copy(update={"ticks": 1})
+        config = self.config.model_copy(update={"agents": agents, "budget": budget})
+        return found, self._played(config, episodes, {}, take)
+
+    def _played(
+        self, config: ExperimentConfig, episodes: Mapping[int, int], skills: Scores, take: Callable[[Record], None]
+    ) -> int:
+        """Play episodes of an experiment; return the tokens that were used."""
+        if config.learning is None:
+            raise AssertionError
+        # One round without an exam: nothing is learned at its end, for no memory here learns.
+        changed = {
+            "runtime": config.runtime.model_copy(update={"pool": "local", "device": "cpu"}),
+            "concurrency": 1 if config.agents.lasting else AT_ONCE,
+            "compare": None,
+            "learning": config.learning.model_copy(update={"every": config.episodes, "exam": None}),
+        }
+        config, models = _opened(config.model_copy(update=changed).model_dump_json(), self.base_dir)
+        with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
+            # Of the run's folder deltas are read, and nothing is written there: other memories begin empty.
+            places = {KIND: Place(self.memory)}
+            memories = [
+                kept
+                for section in config.agents.memory
+                for kept in make_memories([section], places.get(section.kind, Place(Path(folder))))
+            ]
+            for agent, sha256 in self.deltas.items():
+                for kept in memories:
+                    kept.fold(Change(KIND, agent, "learn", "", sha256).as_record())
+            return play_unrecorded(config, self.base_dir, models, memories, take, episodes, skills).end["tokens"]

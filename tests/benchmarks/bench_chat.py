@@ -7,7 +7,8 @@ of other kinds.
 
     python tests/benchmarks/bench_chat.py --seeds 1 2 3 --json chat.json
 
-Needs: make smollm2. A seed takes about ten minutes of one core, its null control as long again.
+Needs: make smollm2. A seed takes about ten minutes of one core, its null control as long again; what is in the file
+already is not measured again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +125,18 @@ def frozen(fresh: list[Wish]) -> dict[str, Any]:
     }
 
 
-def one_seed(seed: int, arms: list[str], taught: int = 6, count: int = 20) -> dict[str, Any]:
-    """Return the figures of a seed."""
+def one_seed(
+    seed: int, arms: list[str], taught: int = 6, count: int = 20, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the figures of a seed; `known` ones are not measured again."""
     asked, fresh = wishes(seed, taught, count)
-    found: dict[str, Any] = {"seed": seed, "kinds": [wish.kind for wish in fresh]}
-    if "learned" in arms:
+    found: dict[str, Any] = {"seed": seed, "kinds": [wish.kind for wish in fresh]} | dict(known or {})
+    if "frozen" not in found:
         found["frozen"] = frozen(fresh)
     typed = {"learned": [wish.better for wish in asked], "shuffled": shuffled(asked, seed)}
     for arm in arms:
+        if arm in found:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             print(f"seed {seed}, {arm}", flush=True)
             place = Path(folder) / "chat"
@@ -148,15 +154,16 @@ def share(seeds: list[dict[str, Any]], arm: str, key: str) -> str:
 def summary(seeds: list[dict[str, Any]]) -> list[str]:
     """Return the figures in lines."""
     lines = []
-    for arm in [arm for arm in ("frozen", *ARMS) if arm in seeds[0]]:
+    for arm in [arm for arm in ("frozen", *ARMS) if any(arm in seed for seed in seeds)]:
+        seeds_with = [seed for seed in seeds if arm in seed]
         lines.append(f"{arm}: obeys {share(seeds, arm, 'obeys')}; is true {share(seeds, arm, 'right')}")
-        pairs = [pair for seed in seeds for pair in zip(seed["kinds"], seed[arm]["obeys"], strict=True)]
+        pairs = [pair for seed in seeds_with for pair in zip(seed["kinds"], seed[arm]["obeys"], strict=True)]
         by_kind = {kind: [ok for of, ok in pairs if of == kind] for kind in OBEYS}
         lines.append("  " + ", ".join(f"{kind} {sum(some) / len(some):.2f}" for kind, some in by_kind.items()))
         if arm == "frozen":
             continue
         lines.append(f"  unrelated answers that changed: {share(seeds, arm, 'changed')}")
-        for seed in seeds:
+        for seed in seeds_with:
             one = seed[arm]
             lines.append(
                 f"  seed {seed['seed']}: {one['typed']} answers typed, {one['rejected']} rejected; with learning "
@@ -191,12 +198,14 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=20, help="fresh requests of each kind")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    seeds = []
+    known = json.loads(asked.json.read_text(encoding="utf-8")) if asked.json and asked.json.is_file() else []
+    found = {one["seed"]: one for one in known}
     for seed in asked.seeds:
-        seeds.append(one_seed(seed, asked.arms, asked.taught, asked.fresh))
-        if asked.json:
-            asked.json.write_text(json.dumps(seeds, indent=1), encoding="utf-8")
-        print("\n".join(summary(seeds)), flush=True)
+        for arm in asked.arms:
+            found[seed] = one_seed(seed, [arm], asked.taught, asked.fresh, found.get(seed))
+            if asked.json:
+                asked.json.write_text(json.dumps(list(found.values()), indent=1), encoding="utf-8")
+    print("\n".join(summary(list(found.values()))), flush=True)
 
 
 if __name__ == "__main__":

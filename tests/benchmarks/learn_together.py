@@ -16,16 +16,15 @@ from swarm.run.experience import experience
 from swarm.run.runner import start_run
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "learn_together.yaml"
-STEPS = 120
-AGENTS = 8
 ARMS = {
     "frozen": ["learning.steps=0", "learning.share=none", "learning.explore=null"],
     "none": ["learning.share=none"],
     "mean": ["learning.share=mean"],
     "concat": ["learning.share=concat"],
     "data": ["learning.share=data"],
-    "team": ["learning.share=none", "learning.learner=team", f"learning.steps={STEPS * AGENTS}"],
+    "team": ["learning.share=none", "learning.learner=team"],
 }
+"""Name -> settings; `team` takes as many optimizer steps as all agents together take in the other arms."""
 
 
 def regime_of(observation: str) -> str:
@@ -60,7 +59,11 @@ def main() -> None:
     asked = parser.parse_args()
     for seed in asked.seeds:
         for arm in asked.arms:
-            config = load_experiment(EXPERIMENT, [*asked.overrides, *ARMS[arm], f"seed={seed}"])
+            changes = [*asked.overrides, *ARMS[arm], f"seed={seed}"]
+            config = load_experiment(EXPERIMENT, changes)
+            if arm == "team":
+                steps = config.learning.steps * config.agents.count
+                config = load_experiment(EXPERIMENT, [*changes, f"learning.steps={steps}"])
             outcome = start_run(config, EXPERIMENT, asked.out / f"{arm}-s{seed}")
             found = exam(outcome.run_dir, config.episodes)
             shown = "  ".join(f"{name} {share:.3f}" for name, share in found.items())

@@ -154,11 +154,11 @@ def test_a_probe_without_lessons_counts_answers_that_are_worse_less_those_that_a
 ) -> None:
     old = [W(True, 1.0), W(True, 0.0), W(False, 0.0), W(True, 0.0)]
 
-    def answered(config: object, base_dir: object, episodes: object, deltas: object, memory: object) -> Any:
-        found = {(episode, "a0"): worth for episode, worth in enumerate(new if deltas else old)}
-        return found | {(9, "a1"): W(not deltas, 0.0)}, 7  # another agent's
+    def answered(trial: accept.Trial, episodes: object) -> Any:
+        found = {(episode, "a0"): worth for episode, worth in enumerate(new if trial.deltas else old)}
+        return found | {(9, "a1"): W(not trial.deltas, 0.0)}, 7  # another agent's
 
-    monkeypatch.setattr(accept, "first_answers", answered)
+    monkeypatch.setattr(accept.Trial, "first_answers", answered)
     accept._answers_of_base.cache_clear()
     base = open_base(str(write_base(tmp_path / "base")), tmp_path, "x", Manner()).checkpoint
     task = StepTask(config_of(), tmp_path, "x", tmp_path, "a0", "", None, 1, probe=dict.fromkeys(range(4), 0))  # type: ignore[arg-type]

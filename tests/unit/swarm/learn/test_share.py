@@ -20,23 +20,33 @@ def delta(seed: int, rank: int = 2, ids: tuple[int, ...] = (1, 4)) -> Delta:
 
 def test_the_mean_is_of_products_where_rank_allows() -> None:
     parts = [delta(seed) for seed in range(2)]
-    joined = together(parts, "mean", 4)
+    joined = together(parts, [None, None], "mean", 4)
     wanted = sum(part.added()["w"] for part in parts) / 2
     assert torch.allclose(joined.added()["w"], wanted, atol=1e-5)
-    assert torch.allclose(together(parts, "concat", 4).added()["w"], 2 * wanted, atol=1e-5)
+    assert torch.allclose(together(parts, [None, None], "concat", 4).added()["w"], 2 * wanted, atol=1e-5)
+
+
+def test_the_sum_is_of_what_was_added_since() -> None:
+    before, parts = delta(7), [delta(seed) for seed in range(2)]
+    was, came = before.added()["w"], [part.added()["w"] for part in parts]
+    joined = together(parts, [before, before], "concat", 6)
+    assert torch.allclose(joined.added()["w"], was + sum(part - was for part in came), atol=1e-5)
+    assert torch.allclose(joined.rows_EC, sum(part.rows_EC for part in parts) - before.rows_EC, atol=1e-5)
+    same = together([before, before], [before, before], "concat", 2)
+    assert torch.allclose(same.added()["w"], was, atol=1e-5)
 
 
 def test_of_less_rank_it_is_the_nearest_product() -> None:
     parts = [delta(seed) for seed in range(3)]
     wanted = sum(part.added()["w"] for part in parts) / 3
-    left = torch.linalg.matrix_norm(wanted - together(parts, "mean", 2).added()["w"])
+    left = torch.linalg.matrix_norm(wanted - together(parts, [None] * 3, "mean", 2).added()["w"])
     values = torch.linalg.svdvals(wanted)
     assert torch.isclose(left, values[2:].square().sum().sqrt(), atol=1e-5)
 
 
 def test_rows_are_averaged_over_the_deltas_that_have_them() -> None:
     one, two = delta(0, ids=(1, 4)), delta(1, ids=(4, 7))
-    joined = together([one, two], "mean", 2)
+    joined = together([one, two], [None, None], "mean", 2)
     assert joined.ids_E.tolist() == [1, 4, 7]
     assert torch.equal(joined.rows_EC[0], one.rows_EC[0])
     assert torch.allclose(joined.rows_EC[1], (one.rows_EC[1] + two.rows_EC[0]) / 2)

@@ -12,7 +12,7 @@ from fakes.learning import learned_run, learning_config, write_base
 
 from swarm.coordinator.digest import digest_lines
 from swarm.errors import SwarmError
-from swarm.learn import trial
+from swarm.learn.trial import Trial
 from swarm.record.journal import read_records
 from swarm.run.experience import Retelling
 from swarm.run.runner import check_files
@@ -132,7 +132,7 @@ def test_levels_are_chosen_and_recorded_and_a_run_killed_anywhere_chooses_the_sa
     ends = [r for r in read_records(outcome.run_dir / "journal.jsonl") if r["kind"] == "episode_end"]
     config = learning_config(tmp_path / "base", learning=settings, world=world, episodes=12)
     levels = {index: told[index][0] for index in range(6)}
-    _, used = trial.play(config, tmp_path, levels, {}, outcome.run_dir / "memory", {})  # as the acceptance test does
+    _, used = Trial(config, tmp_path, outcome.run_dir / "memory", {}).play(levels, {})  # as the acceptance test does
     assert used == sum(end["tokens"] for end in ends if end["episode"] < 6)
     lines = (outcome.run_dir / "journal.jsonl").read_bytes().count(b"\n")
     resume_from_cuts(outcome.run_dir, step=max(1, lines // 8))
