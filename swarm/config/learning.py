@@ -57,7 +57,7 @@ class TestSettings(Section):
 
 
 class ExploreSettings(Section):
-    """Random legal attempts (`World.sample_action`).
+    """Random legal attempts (`World.sample_action`) after each round.
 
     They know the rules, search for nothing, and cost world actions but no tokens. Those that are right, or were
     relabelled, are learned from.
@@ -67,10 +67,7 @@ class ExploreSettings(Section):
     """At each puzzle of a round."""
 
     puzzles: int = Field(0, ge=0)
-    """Puzzles after each round, besides those of the round."""
-
-    rounds: int = Field(1, ge=1)
-    """Rounds that are followed by it: the first ones."""
+    """Puzzles besides those of the round."""
 
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the world that differ for those besides."""
@@ -158,8 +155,12 @@ class LearningConfig(Section):
 
     share: Literal["none", "data", "mean", "concat"] = "none"
     """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
-    each round, as the mean of what they add to weights, or as what they were before and the sum of what each has added
-    since, cut back to `delta.rank`."""
+    each round, as what they were before and to that the mean or the sum of what each has added since, cut back to
+    `delta.rank`."""
+
+    share_rate: float = Field(1.0, gt=0)
+    """Multiplies what was added where deltas are put together, up to the sum; with many agents the mean is a short step,
+    the sum of long rounds too long a one."""
 
     control: Literal["none", "permuted", "swapped", "random"] = "none"
     """Null controls. `permuted`: what attempts came to is permuted among them. In the exam, `swapped`: each agent has
@@ -186,6 +187,10 @@ class LearningConfig(Section):
             (
                 self.learner == "team" and self.share != "none",
                 "with learner: team all agents have one delta; leave `share` out",
+            ),
+            (
+                self.share_rate != 1.0 and self.share not in ("mean", "concat"),
+                "share_rate is for deltas that are put together; set share: mean, or concat",
             ),
             (
                 self.control in ("swapped", "random") and self.exam is None,

@@ -278,7 +278,7 @@ class Gatherer:
     def _explore(self, number: int, episodes: Sequence[int], puzzles: Mapping[int, Puzzle]) -> Iterator[Attempt]:
         """Yield random legal attempts after a round."""
         explore = self.settings.explore
-        if explore is None or number >= explore.rounds:
+        if explore is None:
             return
         config, inline = self.config, self.config.agents.inline
         starts = {puzzles[i].state: start_of(config, i, puzzles[i].level) for i in episodes}.values()

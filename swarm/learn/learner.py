@@ -197,7 +197,9 @@ class Learner(AgentMemory[MemorySection]):
         found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned.values()]
         goes_on = self.learning.begin == "parent"
         befores = [held_delta(self.memory, self._before[agent]) if goes_on else None for agent in learned]
-        joined = keep_delta(self.memory, together(found, befores, mode, self.learning.delta.rank))
+        joined = keep_delta(
+            self.memory, together(found, befores, mode, self.learning.delta.rank, self.learning.share_rate)
+        )
         for agent in todo:
             settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": list(learned.values())}
             yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)

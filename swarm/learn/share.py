@@ -13,36 +13,48 @@ from torch import Tensor
 from ulm.delta import Delta
 
 
-def together(deltas: Sequence[Delta], befores: Sequence[Delta | None], mode: str, rank: int) -> Delta:
-    """Return one delta that stands for several.
+def together(
+    deltas: Sequence[Delta], befores: Sequence[Delta | None], mode: str, rank: int, rate: float = 1.0
+) -> Delta:
+    """Return one delta that stands for several: what they were before, on average, and to that what all have added.
 
     Args:
         deltas: of one base, in a fixed order.
         befores: what each was before the round; None for an empty one.
-        mode: `mean` of what the deltas add to weights; or `concat`, the mean of what they were before, and to that the
-            sum of what all have added since. Rows of the embedding likewise, the mean over the deltas that have them.
+        mode: `mean` or `concat`, the sum, of what was added to weights. Rows of the embedding likewise, but the mean
+            is over the deltas that changed them.
         rank: of the result.
+        rate: multiplies what was added, up to the sum (the server's learning rate of Reddi et al., arXiv:2003.00295).
     """
-    if mode == "mean":
-        terms = [(delta, 1 / len(deltas)) for delta in deltas]
-    else:
-        was = [before for before in befores if before is not None]
-        terms = [(delta, 1.0) for delta in deltas] + [(before, 1 / len(deltas) - 1) for before in was]
-    names = sorted({name for delta, _ in terms for name in delta.factors})
+    count = len(deltas)
+    size = min(rate, count) / count if mode == "mean" else min(rate, 1.0)
+    terms = [(delta, size) for delta in deltas]
+    terms += [(before, 1 / count - size) for before in befores if before is not None and size * count != 1]
     factors = {}
-    for name in names:
+    for name in sorted({name for delta, _ in terms for name in delta.factors}):
         pairs = [(*delta.factors[name], weight) for delta, weight in terms if name in delta.factors]
         factors[name] = cut(torch.cat([a for a, _, _ in pairs]), torch.cat([w * b for _, b, w in pairs], 1), rank)
+    width = deltas[0].rows_EC.shape[1]
+    added: dict[int, list[Tensor]] = {}
     rows: dict[int, Tensor] = {}
-    weights: dict[int, float] = {}
-    for delta, weight in terms:
-        for token, row_C in zip(delta.ids_E.tolist(), delta.rows_EC, strict=True):
-            rows[token] = rows.get(token, torch.zeros_like(row_C)) + weight * row_C
-            weights[token] = weights.get(token, 0.0) + weight
+    for delta, before in zip(deltas, befores, strict=True):
+        was = _rows(before) if before is not None else {}
+        for token, row_C in _rows(delta).items():
+            old_C = was.get(token, torch.zeros(width))
+            rows[token] = rows.get(token, torch.zeros(width)) + old_C / count
+            if not torch.equal(row_C, old_C):
+                added.setdefault(token, []).append(row_C - old_C)
+    for token, some in added.items():
+        share = min(rate, len(some)) / len(some) if mode == "mean" else size
+        rows[token] = rows[token] + share * torch.stack(some).sum(0)
     ids = sorted(rows)
-    scaled = [rows[token] / (weights[token] if mode == "mean" else 1) for token in ids]
-    rows_EC = torch.stack(scaled) if ids else deltas[0].rows_EC[:0]
+    rows_EC = torch.stack([rows[token] for token in ids]) if ids else deltas[0].rows_EC[:0]
     return Delta(factors, torch.tensor(ids, dtype=torch.int64), rows_EC, deltas[0].base)
+
+
+def _rows(delta: Delta) -> dict[int, Tensor]:
+    """Return token -> what is added to its row."""
+    return dict(zip(delta.ids_E.tolist(), delta.rows_EC, strict=True))
 
 
 def cut(a_RK: Tensor, b_NR: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ of other kinds.
 
     python tests/benchmarks/bench_chat.py --seeds 1 2 3 --json chat.json
 
-Needs: make smollm2. A seed takes about ten minutes of one core, its null control as long again; what is in the file
-already is not measured again.
+Needs: make smollm2, then swarm models fetch smollm2-135m. A seed takes about ten minutes of one core, its null control
+as long again; what is in the file already is not measured again.
 """
 
 from __future__ import annotations

@@ -2,29 +2,77 @@
 
     python tests/benchmarks/learn_together.py --out runs/together --seeds 1 2 3
 
-Resumes by the same command. For each arm: the share of exam puzzles that were hit, by regime, on average over agents;
-`frozen` is the base. Gain is over `frozen`; that of `team` is one learner's with everybody's data.
+Resumes by the same command. For each arm: the share of exam puzzles that were hit within the exam's attempts, on
+average over regimes; then by regime, and where an agent met the regime that it had learned (`own`). The gain is over
+`frozen`, the base; `team` is one learner with everybody's data, `alone` are agents that share nothing, in `swapped`
+they have each other's deltas in the exam. Rounds to half are those after which agents hit half as many more of the
+puzzles that they play as in the last quarter of rounds.
+
+In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested` is
+the same with the acceptance test on, `row-first` ends after the first regime. Beside them: what is left of that.
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
+from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.run.experience import experience
 from swarm.run.runner import start_run
+from swarm.stats import format_interval, paired_difference, rate_interval
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "learn_together.yaml"
+REGIMES = ["target 24", "target 200-299", "tiles 14-20", "five tiles"]
+ALONE = ["learning.share=none", "learning.share_rate=1"]
 ARMS = {
-    "frozen": ["learning.steps=0", "learning.share=none", "learning.explore=null"],
-    "none": ["learning.share=none"],
-    "mean": ["learning.share=mean"],
-    "concat": ["learning.share=concat"],
-    "data": ["learning.share=data"],
-    "team": ["learning.share=none", "learning.learner=team"],
+    "frozen": [*ALONE, "learning.steps=0", "learning.explore=null", "learning.rehearse=0"],
+    "alone": ALONE,
+    "swapped": [*ALONE, "learning.control=swapped"],
+    "mean": [],
+    "concat": ["learning.share=concat", "learning.share_rate=0.25"],
+    "data": ["learning.share=data", "learning.share_rate=1"],
+    "team": [*ALONE, "learning.learner=team"],
+    "row-first": ALONE,
+    "row": ALONE,
+    "row-tested": [
+        *ALONE,
+        "learning.rehearse=0.3",
+        "learning.test={on: true, probe: 200, kinds: [directed], tasks: 0}",
+    ],
 }
-"""Name -> settings; `team` takes as many optimizer steps as all agents together take in the other arms."""
+"""Name -> settings; `team` and the rows take as many optimizer steps as all agents together take in the other arms."""
+
+
+class Hit(NamedTuple):
+    """A puzzle of an agent: which regime it is of, whether that is the agent's own, and whether it was hit."""
+
+    regime: str
+    is_own: bool
+    hit: bool
+
+
+def settings_of(arm: str, seed: int, overrides: Sequence[str]) -> ExperimentConfig:
+    """Return the settings of an arm."""
+    changes = [*overrides, *ARMS[arm], f"seed={seed}"]
+    config = load_experiment(EXPERIMENT, changes)
+    assert config.learning
+    assert config.learning.exam
+    everybody = config.agents.count
+    if arm == "team" or arm.startswith("row"):
+        changes.append(f"learning.steps={config.learning.steps * everybody}")
+    if arm.startswith("row"):
+        part = config.episodes // len(REGIMES)
+        exam = config.learning.exam.episodes * everybody
+        changes += ["agents.count=1", f"world.options.rotate={part}", f"learning.exam.episodes={exam}"]
+        changes += [f"episodes={part}"] if arm == "row-first" else []
+        changes += (
+            [f"learning.explore.attempts={8 * config.learning.explore.attempts}"] if config.learning.explore else []
+        )
+    return load_experiment(EXPERIMENT, changes)
 
 
 def regime_of(observation: str) -> str:
@@ -38,37 +86,72 @@ def regime_of(observation: str) -> str:
     return "target 24" if target == "24" else "target 200-299"
 
 
-def exam(run_dir: Path, first: int) -> Mapping[str, float]:
-    """Return the share of exam puzzles that were hit, by regime."""
-    hits: dict[str, dict[tuple[int, str], float]] = defaultdict(dict)
+def hits(run_dir: Path) -> Mapping[tuple[int, str], Hit]:
+    """Return (episode, agent) -> what became of its puzzle."""
+    found: dict[tuple[int, str], Hit] = {}
     for call in experience(run_dir):
         episode, _, agent = call.key
-        if episode >= first and call.role == "agent":
-            of = hits[regime_of(call.observation)]
-            of[episode, agent] = max(of.get((episode, agent), 0.0), call.reward)
-    return {name: sum(found.values()) / len(found) for name, found in sorted(hits.items())}
+        if call.role == "agent":
+            regime, before = regime_of(call.observation), found.get((episode, agent))
+            is_own = REGIMES[int(agent[1:]) % len(REGIMES)] == regime
+            found[episode, agent] = Hit(regime, is_own, call.reward > 0 or bool(before and before.hit))
+    return found
+
+
+def by_round(found: Mapping[tuple[int, str], Hit], config: ExperimentConfig) -> list[float]:
+    """Return the share of puzzles that were hit in each round of play."""
+    assert config.learning
+    rounds: dict[int, list[bool]] = defaultdict(list)
+    for (episode, _), one in found.items():
+        if episode < config.episodes:
+            rounds[episode // config.learning.every].append(one.hit)
+    return [sum(some) / len(some) for _, some in sorted(rounds.items())]
+
+
+def rounds_to_half(shares: Sequence[float], base: float) -> int:
+    """Return after how many rounds half of the gain of the last quarter of rounds was there."""
+    last = shares[-max(1, len(shares) // 4) :]
+    half = base + (sum(last) / len(last) - base) / 2
+    return next(number for number, share in enumerate(shares) if share >= half)
 
 
 def main() -> None:
     """Run all arms, or go on with them, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     asked = parser.parse_args()
+    exams: dict[str, dict[tuple[int, int, str], bool]] = defaultdict(dict)
     for seed in asked.seeds:
+        base: float | None = None
         for arm in asked.arms:
-            changes = [*asked.overrides, *ARMS[arm], f"seed={seed}"]
-            config = load_experiment(EXPERIMENT, changes)
-            if arm == "team":
-                steps = config.learning.steps * config.agents.count
-                config = load_experiment(EXPERIMENT, [*changes, f"learning.steps={steps}"])
+            config = settings_of(arm, seed, asked.overrides)
             outcome = start_run(config, EXPERIMENT, asked.out / f"{arm}-s{seed}")
-            found = exam(outcome.run_dir, config.episodes)
-            shown = "  ".join(f"{name} {share:.3f}" for name, share in found.items())
-            mean = sum(found.values()) / len(found)
-            print(f"seed {seed} {arm:>7}: mean {mean:.3f}  {shown}  tokens {outcome.tokens:,}", flush=True)
+            found = hits(outcome.run_dir)
+            shares, exam = by_round(found, config), {at: one for at, one in found.items() if at[0] >= config.episodes}
+            exams[arm] |= {(seed, at[0] - config.episodes, at[1]): one.hit for at, one in exam.items()}
+            base = sum(shares) / len(shares) if arm == "frozen" else base
+            changes = [r for r in read_records(outcome.run_dir / JOURNAL_NAME) if r["kind"] == "change"]
+            learned = [r for r in changes if r["cause"] == "learn"]
+            trained = sum(r["cost"].get("trained_tokens", 0) for r in learned)
+            columns = {
+                "all": [one.hit for one in exam.values()],
+                "own": [one.hit for one in exam.values() if one.is_own],
+            }
+            columns |= {regime: [one.hit for one in exam.values() if one.regime == regime] for regime in REGIMES}
+            told = [f"{name} {sum(some) / len(some):.3f}" for name, some in columns.items()]
+            if trained:
+                told.append(f"trained tokens {trained:,}, steps rejected {sum(not r['accepted'] for r in learned)}")
+            if trained and base is not None:
+                told.append(f"rounds to half {rounds_to_half(shares, base)}")
+            print(f"seed {seed} {arm:>10}: {'  '.join(told)}", flush=True)
+    for arm, of in exams.items():
+        print(f"{arm:>10}: {format_interval(rate_interval(list(of.values())))} (n = {len(of)})")
+        if "frozen" in exams and arm != "frozen" and of.keys() == exams["frozen"].keys():
+            pairs = [(float(of[at]), float(exams["frozen"][at])) for at in of]
+            print(f"{'':>10}  gain {format_interval(paired_difference(*map(list, zip(*pairs, strict=True))))}")
 
 
 if __name__ == "__main__":

@@ -145,8 +145,8 @@ class NumbersOptions(PuzzleOptions):
     """Options by agent, with `own_tasks`: agent i takes entry i modulo their number, such as `{target: 24}` or `{low:
     14, high: 20}`, over the options above. Empty: all draw alike."""
 
-    rotate: bool = False
-    """Whether `regimes` go round from episode to episode, so that every agent meets all of them."""
+    rotate: int = Field(0, ge=0)
+    """Episodes after which each agent goes on to the next of the `regimes`, so that it meets all of them; 0 for never."""
 
     levels: tuple[Regime, ...] = ()
     """Options by level of difficulty, the easiest first, such as `{count: 3}` and `{count: 4}`, over the options above

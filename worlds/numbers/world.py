@@ -190,7 +190,8 @@ class NumbersWorld(ExpressionWorld):
                 self.puzzles[agent] = self._file[row % len(self._file)]
             else:
                 place = derive_seed(seed, "own task", index) if own else seed
-                regime = (index + episode * self.options.rotate) % len(drawn_from)
+                turns = episode // self.options.rotate if self.options.rotate else 0
+                regime = (index + turns) % len(drawn_from)
                 self.puzzles[agent] = draw_puzzle(drawn_from[regime], random.Random(place))  # noqa: S311 - not for secrets
         self.best: dict[str, str] = {}
         self.hits: dict[str, str] = {}

@@ -36,6 +36,20 @@ def test_the_sum_is_of_what_was_added_since() -> None:
     assert torch.allclose(same.added()["w"], was, atol=1e-5)
 
 
+def test_a_rate_goes_further_than_the_mean_and_no_further_than_the_sum() -> None:
+    before, parts = delta(7), [delta(seed, ids=(1, 4 + seed)) for seed in range(2)]
+    befores: list[Delta | None] = [before, before]
+
+    def joined(mode: str, rate: float) -> Delta:
+        return together(parts, befores, mode, 6, rate)
+
+    was, mean = before.added()["w"], joined("mean", 1.0).added()["w"]
+    assert torch.allclose(joined("mean", 1.5).added()["w"], was + 1.5 * (mean - was), atol=1e-5)
+    for one, other in ((joined("mean", 9.0), joined("concat", 1.0)), (joined("concat", 2.0), joined("concat", 1.0))):
+        assert torch.allclose(one.added()["w"], other.added()["w"], atol=1e-5)
+        assert torch.allclose(one.rows_EC, other.rows_EC, atol=1e-5)
+
+
 def test_of_less_rank_it_is_the_nearest_product() -> None:
     parts = [delta(seed) for seed in range(3)]
     wanted = sum(part.added()["w"] for part in parts) / 3

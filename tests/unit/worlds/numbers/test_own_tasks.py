@@ -173,13 +173,22 @@ def test_every_agent_plays_its_own_puzzle_of_its_regime():
 
 
 def test_regimes_that_rotate_are_met_by_every_agent():
-    world = make("numbers-v0", 2, {"own_tasks": True, "rotate": True, "regimes": REGIMES[:3]})
+    world = make("numbers-v0", 2, {"own_tasks": True, "rotate": 1, "regimes": REGIMES[:3]})
     met = {agent: set() for agent in world.possible_agents}
     for episode in range(3):
         world.reset(5, {"episode": episode})
         for agent, puzzle in world.puzzles.items():
             met[agent].add("24" if puzzle.target == 24 else "large" if min(puzzle.tiles) >= 14 else "far")
     assert met == {"a0": {"24", "far", "large"}, "a1": {"24", "far", "large"}}
+
+
+def test_regimes_follow_each_other_in_a_row():
+    world = make("numbers-v0", 1, {"own_tasks": True, "rotate": 3, "regimes": [{"count": 2}, {"count": 3}]})
+    lengths = []
+    for episode in range(8):
+        world.reset(episode, {"episode": episode})
+        lengths.append(len(world.puzzle.tiles))
+    assert lengths == [2, 2, 2, 3, 3, 3, 2, 2]
 
 
 def test_the_puzzle_of_an_agent_does_not_depend_on_how_many_others_there_are():
