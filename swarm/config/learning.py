@@ -159,7 +159,7 @@ class LearningConfig(Section):
     `delta.rank`."""
 
     share_rate: float = Field(1.0, gt=0)
-    """Multiplies what was added where deltas are put together, up to the sum; with many agents the mean is a short step,
+    """Multiplies what was added where deltas are put together, up to the sum. The mean of many agents is a short step,
     the sum of long rounds too long a one."""
 
     control: Literal["none", "permuted", "swapped", "random"] = "none"

@@ -146,7 +146,7 @@ class NumbersOptions(PuzzleOptions):
     14, high: 20}`, over the options above. Empty: all draw alike."""
 
     rotate: int = Field(0, ge=0)
-    """Episodes after which each agent goes on to the next of the `regimes`, so that it meets all of them; 0 for never."""
+    """Episodes after which each agent goes on to the next of the `regimes`, and so meets all of them; 0 for never."""
 
     levels: tuple[Regime, ...] = ()
     """Options by level of difficulty, the easiest first, such as `{count: 3}` and `{count: 4}`, over the options above
