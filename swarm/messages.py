@@ -50,6 +50,7 @@ class ActRequest:
         pattern: regular expression the action must match, or None for free text.
         memories: those of the agent that hold anything.
         observation: what the world shows, with the agent's directive as its last line; None without inline answers.
+        greedy: whether the most likely answer is wanted, whatever the agents' temperature (`World.explores`).
     """
 
     key: CallKey
@@ -58,6 +59,7 @@ class ActRequest:
     pattern: str | None = None
     memories: tuple[Handle, ...] = ()
     observation: str | None = None
+    greedy: bool = False
 
     def failed(self, fault: str) -> ActReply:
         """Return the reply to a call that went wrong and used nothing."""

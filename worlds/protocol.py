@@ -219,6 +219,14 @@ class World(ABC):
         """
         return None
 
+    @staticmethod
+    def explores(observation: str) -> bool:
+        """Return whether answers to an observation are drawn at the agents' temperature.
+
+        Where not, agents say what they hold most likely: who reads a message learns nothing from guessing.
+        """
+        return True
+
     @classmethod
     def card(cls) -> str:
         """Return the card docstring."""

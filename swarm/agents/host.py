@@ -288,7 +288,7 @@ class Host(TokenCounter):
                     system,
                     derive_seed(self.spec.config.seed, "act", *request.key),
                     request.max_new_tokens,
-                    agents.temperature,
+                    0.0 if request.greedy else agents.temperature,
                     stop,
                     Structure(regex=request.pattern) if agents.constrained and request.pattern else None,
                     request.memories,

@@ -100,7 +100,8 @@ class LearningConfig(Section):
 
     method: Literal["expert_iteration", "grpo", "elite"] = "expert_iteration"
     """`expert_iteration` imitates what was right (rare reward); `grpo` weighs each attempt against others at the same
-    puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores)."""
+    puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores), or with `group` the
+    best of each group of this round."""
 
     every: int = Field(ge=1)
     """Episodes of a round; a learning step follows each round."""
@@ -171,6 +172,11 @@ class LearningConfig(Section):
 
     exam: ExamSettings | None = None
     """What is played after the last round."""
+
+    @property
+    def is_by_group(self) -> bool:
+        """Whether the best attempt of each group is imitated (RAFT, Dong et al., arXiv:2304.06767)."""
+        return self.method == "elite" and self.group > 1
 
     @property
     def has_own_deltas(self) -> bool:

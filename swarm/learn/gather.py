@@ -65,6 +65,9 @@ class Pool(Imitated):
     def begin_round(self) -> None:
         """Forget what counts for one round alone."""
         self.weighed, self.counts = [], Counter()
+        if self.settings.is_by_group:  # what agents of earlier rounds did is another policy's by now
+            self.right.clear()
+            self.relabelled.clear()
 
     def add(self, attempts: Sequence[Attempt], explored: Sequence[Attempt] = ()) -> None:
         """Take in the attempts of a round, all of a group at once.
@@ -83,7 +86,7 @@ class Pool(Imitated):
             if settings.predict and attempt.feedback:
                 self.answered[attempt.prompt + attempt.answer + STOP, attempt.feedback] = None
                 forget(self.answered)
-        if settings.method == "elite":
+        if settings.method == "elite" and not settings.is_by_group:
             for attempt in (*attempts, *explored):
                 for prompt in attempt.prompts if attempt.valid else ():
                     self.best[prompt, attempt.answer] = attempt.reward
@@ -96,7 +99,7 @@ class Pool(Imitated):
         """Return all that a step may draw from now."""
         if self.settings.method == "grpo":
             own = self.weighed
-        elif self.settings.method == "elite":
+        elif self.settings.method == "elite" and not self.settings.is_by_group:
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
             own = self.own()
@@ -115,13 +118,27 @@ class Pool(Imitated):
         return sample._replace(inlined=self.inlined.get((sample.prompt, sample.completion.removesuffix(STOP)), ()))
 
 
-def weighed(attempts: Iterable[Attempt]) -> list[Sample]:
-    """Return attempts with their advantage in their group, centred; groups without variance have none to give."""
+def _groups(attempts: Iterable[Attempt]) -> Iterable[list[Attempt]]:
+    """Return attempts by the puzzle, the agent and the turn."""
     groups: dict[tuple[int, str, int], list[Attempt]] = defaultdict(list)
     for attempt in attempts:
         groups[attempt.group].append(attempt)
+    return groups.values()
+
+
+def best_of_groups(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Return the best legal attempt of each group, of equals the first; none of a group that earned nothing."""
+    best = [
+        max((attempt for attempt in group if attempt.valid), key=lambda attempt: attempt.gain, default=None)
+        for group in _groups(attempts)
+    ]
+    return [attempt for attempt in best if attempt is not None and attempt.gain > 0]
+
+
+def weighed(attempts: Iterable[Attempt]) -> list[Sample]:
+    """Return attempts with their advantage in their group, centred; groups without variance have none to give."""
     found = []
-    for group in groups.values():
+    for group in _groups(attempts):
         mean = sum(attempt.gain for attempt in group) / len(group)
         if any(attempt.gain != group[0].gain for attempt in group):
             found += [Sample(one.prompt, one.answer + STOP, one.gain - mean, one.tokens) for one in group]
@@ -169,9 +186,10 @@ class Gatherer:
         """The observations of the exam."""
         if self._barred is None:
             self._barred = set()
+            world = world_of(self.config.of_episode(self.config.all_episodes - 1), self.base_dir)
+            skills = Skills(self.config, world)
             for index in range(self.config.episodes, self.config.all_episodes):
-                world = world_of(self.config.of_episode(index), self.base_dir)
-                episode = Episode(index, self.config, world, *Skills(self.config, world).level(index))
+                episode = Episode(index, self.config, world, *skills.level(index))
                 self._barred |= set(episode.observations.values())
         return self._barred
 
@@ -203,7 +221,7 @@ class Gatherer:
             own = self._controlled(self._of(learner, attempts), number, "own")
             tried = self._controlled(self._of(learner, explored), number, "explore")
             pool.add(own, [attempt for attempt in tried if attempt.observation in self._posed])
-            for attempt in (*own, *tried):
+            for attempt in best_of_groups(own) if self.settings.is_by_group else (*own, *tried):
                 self._imitate(pool, attempt)
             pool.counts["explored"] = len(tried)
         return kept_out

@@ -28,6 +28,7 @@ from swarm.run.skills import Skills
 from swarm.run.steering import Mailbox, Orders, Steer
 from swarm.seeds import derive_seed
 from worlds.protocol import StepResult, World
+from worlds.registry import world_class
 from worlds.results import WorldFaultError, plain_value
 
 
@@ -77,6 +78,7 @@ class Runtime:
         only: Mapping[int, int] | None = None,
     ) -> None:
         self.config = config
+        self._explores = world_class(config.world.id).explores
         self.mailbox = mailbox
         self.operator = operator
         self.on_commit = on_commit
@@ -327,6 +329,7 @@ class Runtime:
             episode.world.action_pattern(turn.agent) if agents.constrained else None,
             tuple(handle for handle in handles if handle is not None),
             "\n".join(filter(None, (episode.observations[turn.agent], turn.directive))) if agents.inline else None,
+            not self._explores(episode.observations[turn.agent]),
         )
 
     def _act_randomly(self, episode: Episode, turn: _Turn, pool: Pool) -> ActReply:

@@ -285,6 +285,11 @@ class SignalWorld(OrderedWorld):
             return self._message.pattern
         return self._object.pattern if self.steps == 1 and agent in self._receives else WAIT
 
+    @staticmethod
+    def explores(observation: str) -> bool:
+        """Return whether an agent speaks: a sender tries messages, a receiver says what it takes a message for."""
+        return not observation.startswith("message ")
+
     @classmethod
     def for_training(cls, options: WorldOptions) -> WorldOptions:
         """Return options that show no object kept for evaluation."""

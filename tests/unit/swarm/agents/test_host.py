@@ -88,6 +88,13 @@ def test_one_poisonous_request_does_not_take_its_neighbours_down(make_host: Make
     assert (replies[1].prompt_tokens, replies[1].generated_tokens) == (0, 0)
 
 
+def test_who_does_not_explore_says_what_is_most_likely(make_host: MakeHost) -> None:
+    host, _ = make_host(lambda r: result(f"at {r.temperature}"))
+    asked = [request("a0"), dataclasses.replace(request("a1"), greedy=True)]
+    assert [reply.text for reply in host.act(asked)] == [f"at {host.spec.config.agents.temperature}", "at 0.0"]
+    assert host.spec.config.agents.temperature > 0
+
+
 def test_a_model_that_loses_answers_is_a_fault_of_each_request(make_host: MakeHost) -> None:
     host, engine = make_host(lambda r: result("ok"))
     engine.generate = lambda requests, deadline_s=None: []  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from fakes.learning import learning_config, write_base
 from pydantic import ValidationError
 
 from swarm.config.learning import LearningConfig
-from swarm.learn.gather import Attempt, Gatherer, Pool, Puzzle, weighed
+from swarm.learn.gather import Attempt, Gatherer, Pool, Puzzle, best_of_groups, weighed
 from swarm.learn.samples import Sample, Samples, draw, shares
 from swarm.run.experience import Call
 
@@ -111,6 +111,28 @@ def test_attempts_are_weighed_against_their_group_and_groups_without_variance_dr
 
     found = weighed([attempt(0, 1.0, "a"), attempt(0, 0.0, "b"), attempt(1, 1.0, "c"), attempt(1, 1.0, "d")])
     assert found == [Sample("p\n", "a\n", 0.5), Sample("p\n", "b\n", -0.5)]
+
+
+def test_the_best_of_each_group_is_imitated_and_relabelled_for_one_round(gatherer: Make) -> None:
+    made = gatherer(method="elite", group=3, every=3, hindsight=0.1)
+    good, bad = call("1+3", "= 4", reward=0.5, episode=1), call("1*3", "= 3", reward=0.25)
+    rounds = [
+        [bad, good, call("3-1", "= 2", reward=0.25, episode=2)],
+        [call("3*1", "= 3"), call("3-1", "= 2", episode=1), call("3/1", "= 3", episode=2)],
+    ]
+    for number, calls in enumerate(rounds):
+        made.add_round(number, {n: [one] for n, one in enumerate(calls)}, {n: Puzzle("f" * 64) for n in range(3)})
+        kinds = made.pools["a0"].samples().kinds
+        assert kinds["own"] == ([Sample(SEEN + "\n", "3+1\n")] if number == 0 else [])
+        assert kinds["hindsight"] == []  # what was not best teaches nothing
+
+
+def test_of_equals_the_first_is_best_and_what_is_illegal_never_is() -> None:
+    def attempt(group: int, gain: float, answer: str, valid: bool = True) -> Attempt:
+        return Attempt("a0", (group, "a0", 0), "p\n", "p", answer, "", valid, gain, gain)
+
+    tried = [attempt(0, 0.5, "a"), attempt(0, 0.5, "b"), attempt(1, 0.9, "c", False), attempt(1, 0.1, "d")]
+    assert [one.answer for one in best_of_groups([*tried, attempt(2, 0.0, "e")])] == ["a", "d"]
 
 
 def test_what_follows_counts_for_an_earlier_action_and_the_team_shares(gatherer: Make) -> None:

@@ -49,6 +49,13 @@ def test_only_the_sender_sees_the_object_and_only_the_message_reaches_the_receiv
     assert result.rewards == {sender: 0.0, receiver: 0.0}
 
 
+def test_who_speaks_explores_and_who_reads_does_not():
+    world, observations = _game()
+    sender, receiver = world.pairs[0]
+    assert SIGNAL.explores(observations[sender])
+    assert not SIGNAL.explores(_speak(world, "k d a b").observations[receiver])
+
+
 def test_who_is_understood_and_who_understands_are_both_rewarded():
     world, _ = _game()
     sender, receiver = world.pairs[0]
