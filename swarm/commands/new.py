@@ -49,9 +49,12 @@ def policy(
     preset: Annotated[str, typer.Option(metavar="SIZE", help="tiny, 1m, 5m and so on.")] = "tiny",
     window: Annotated[int, typer.Option(min=8, metavar="TOKENS", help="How far attention reaches back.")] = 128,
     vocabulary: Annotated[int, typer.Option(min=259, metavar="N", help="Tokens at most.")] = 512,
+    steps: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Steps in which it learns to play at random; 0: random weights.")
+    ] = 600,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights.")] = 1,
 ) -> None:
-    """Write a policy with random weights for a file's agents, where they are to learn a world from its reward alone."""
+    """Write a policy that knows a world's rules and no more, for agents that are to learn from its reward alone."""
     from swarm.config.load import load_experiment
     from swarm.config.shipped import find_file
     from swarm.errors import SwarmError
@@ -66,5 +69,6 @@ def policy(
         raise SwarmError(f"agents.engine of kind {config.agents.engine.kind} names no folder; say where with --out")
     model = ModelSection(preset=preset, window=window, vocab_size=vocabulary)
     folder = path_in(file.parent, named) if out is None else out
-    found = write_untrained(config, file.resolve().parent, model, seed, folder)
-    typer.echo(f"{folder}: {found.num_parameters():,} random weights, {found.config.vocab_size} tokens")
+    found = write_untrained(config, file.resolve().parent, model, seed, folder, steps)
+    what = f"weights that play at random after {steps} steps" if steps else "random weights"
+    typer.echo(f"{folder}: {found.num_parameters():,} {what}, {found.config.vocab_size} tokens")

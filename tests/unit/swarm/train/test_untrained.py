@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from swarm.errors import SwarmError
 from swarm.train.recipe import ModelSection
 from swarm.train.untrained import write_untrained
 from ulm.checkpoint import checkpoint_hash, load_checkpoint
+from ulm.decode.engine import Engine, GenerationRequest
 
 TINY = ModelSection(preset="tiny", window=32, vocab_size=300)
 
@@ -27,6 +29,18 @@ def test_a_seed_gives_the_same_weights_and_a_tokenizer_that_knows_the_worlds_wor
     assert one == same != other
     tokens = load_checkpoint(tmp_path / "one").tokenizer.encode("object 2 0 3 1\n")
     assert len(tokens) <= 7
+
+
+def test_after_some_steps_it_says_what_is_legal_and_not_always_the_same(tmp_path: Path) -> None:
+    write_untrained(_config(), tmp_path, TINY, 1, tmp_path / "agent", steps=150)
+    read = load_checkpoint(tmp_path / "agent")
+    engine = Engine(read.model, read.tokenizer)
+    prompts = [f"message {a} {b} {a} {c}\n" for a in "bkx" for b in "cmz" for c in "aeo"]
+    found = engine.generate([GenerationRequest(prompt, 10, temperature=0.0, stop=("\n",)) for prompt in prompts])
+    said = [result.text for result in found]
+    legal = [text for text in said if re.fullmatch(r"[0-3]( [0-3]){3}", text)]
+    assert len(legal) >= 0.9 * len(said)
+    assert len(set(legal)) > 1
 
 
 @pytest.mark.parametrize(
