@@ -276,9 +276,12 @@ class Gatherer:
     def _imitate(self, pool: Pool, attempt: Attempt) -> None:
         """Keep an attempt that was right, and what another one would have been right for."""
         told: list[tuple[str, str]] = []
-        if attempt.valid and self.settings.hindsight:
+        settings = self.settings
+        if attempt.valid and (settings.hindsight or settings.is_by_group):
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(self._options, attempt.observation, attempt.answer, info)
+        if settings.is_by_group:  # imitated as what it was for, and where it missed as the world corrects it
+            told = [(seen, answer) for seen, answer in told if seen == attempt.observation]
         if self.config.agents.inline:
             for seen, answer in told:
                 prompts = {agent_prompt(seen), *(attempt.prompts if seen == attempt.observation else ())}

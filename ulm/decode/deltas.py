@@ -2,7 +2,9 @@
 
 - The base is multiplied once for all rows, then every row has two small products of its own: y += B (A x).
 - What a row gets depends on that row alone. Ranks are padded with zeros to fixed steps, never to what the batch has;
-  torch.bmm computes each of its products apart, with a kernel that follows from their shape.
+  torch.bmm computes each of its products apart, with a kernel that follows from their shape. A product that is alone
+  is made twice: torch.bmm hands it to another kernel, with other last bits (with several threads, or with MKL_CBWR on
+  a CPU with AVX-512).
 - Rows are cut into runs of equal shape; rows without a delta are in none, so they cost nothing and keep their bits.
 - Factors lie in one piece per matrix, all rows of a run after each other: decoding with deltas is reading them.
 
@@ -209,11 +211,12 @@ class _Run:
 
     @cached_property
     def factors(self) -> dict[str, tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]]:
-        """Name of a weight -> A, B, memory for A x, and what is fetched before."""
+        """Name of a weight -> A, B, memory for A x, and what is fetched before; of at least two rows."""
         found = {}
         for name, (a_BKR, b_BRN) in self.stack.factors.items():
-            small_B1R = b_BRN.new_empty(len(self), 1, b_BRN.shape[1])
-            found[name] = a_BKR, b_BRN, small_B1R, _fetched(a_BKR, b_BRN)
+            fetched = _fetched(a_BKR, b_BRN)
+            a_BKR, b_BRN = not_alone(a_BKR), not_alone(b_BRN)
+            found[name] = a_BKR, b_BRN, b_BRN.new_empty(len(b_BRN), 1, b_BRN.shape[1]), fetched
         return found
 
 
@@ -266,17 +269,29 @@ class RowDeltas:
             x_B1K, y_B1N = run.of(x_MK).unsqueeze(1), run.of(y_MN).unsqueeze(1)
             for factor in fetched:
                 factor.sum()
-            torch.bmm(x_B1K if x_B1K.dtype == a_BKR.dtype else x_B1K.to(a_BKR.dtype), a_BKR, out=small_B1R)
-            if y_B1N.dtype == b_BRN.dtype:
+            torch.bmm(not_alone(x_B1K if x_B1K.dtype == a_BKR.dtype else x_B1K.to(a_BKR.dtype)), a_BKR, out=small_B1R)
+            if y_B1N.dtype != b_BRN.dtype:
+                y_B1N.add_(torch.bmm(small_B1R, b_BRN)[: len(run)])
+            elif len(run) > 1:
                 y_B1N.baddbmm_(small_B1R, b_BRN)
             else:
-                y_B1N.add_(torch.bmm(small_B1R, b_BRN))
+                y_B1N.copy_(torch.baddbmm(not_alone(y_B1N), small_B1R, b_BRN)[:1])
 
     def logits(self, x_MC: Tensor, logits_MV: Tensor) -> None:
         """Add to the product of x with the embedding."""
         for run in self._with_tokens:
-            added_B1E = torch.bmm(run.of(x_MC).unsqueeze(1), run.stack.rows_BEC.transpose(1, 2))
-            run.of(logits_MV).scatter_add_(1, run.stack.columns, added_B1E[:, 0])
+            added_BE = _each(run.of(x_MC), run.stack.rows_BEC)
+            run.of(logits_MV).scatter_add_(1, run.stack.columns, added_BE)
+
+
+def not_alone(x_BXY: Tensor) -> Tensor:
+    """Return matrices that are multiplied one by one; one that is alone twice, for its bits would be others."""
+    return x_BXY.expand(max(2, len(x_BXY)), -1, -1)
+
+
+def _each(x_BC: Tensor, rows_BEC: Tensor) -> Tensor:
+    """Return each x times its own rows, (B, E)."""
+    return torch.bmm(not_alone(x_BC.unsqueeze(1)), not_alone(rows_BEC).transpose(1, 2))[: len(x_BC), 0]
 
 
 def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
@@ -293,8 +308,7 @@ def _fetched(a_BKR: Tensor, b_BRN: Tensor) -> Sequence[Tensor]:
 class PromptDeltas:
     """Deltas of prompts that are read at once, their tokens one after the other.
 
-    Prompts of one length that follow each other are multiplied together. A product that is alone is made twice: with
-    several threads torch.bmm parts it otherwise than those of a batch, with other last bits.
+    Prompts of one length that follow each other are multiplied together.
 
     Args:
         stack: has their deltas.
@@ -333,8 +347,7 @@ class PromptDeltas:
                 small_BRT = torch.bmm(own_BRK, x_BTK.transpose(1, 2))
                 y_BTN.baddbmm_(small_BRT.transpose(1, 2), own_BRN)
                 continue
-            twice = (x.expand(max(2, len(x)), -1, -1) for x in (x_BTK, y_BTN.to(dtype), own_BRK, own_BRN))
-            x2_BTK, y2_BTN, a2_BRK, b2_BRN = twice
+            x2_BTK, y2_BTN, a2_BRK, b2_BRN = map(not_alone, (x_BTK, y_BTN.to(dtype), own_BRK, own_BRN))
             small_BRT = torch.bmm(a2_BRK, x2_BTK.transpose(1, 2))
             y_BTN.copy_(torch.baddbmm(y2_BTN, small_BRT.transpose(1, 2), b2_BRN)[: len(x_BTK)])
 
@@ -342,8 +355,8 @@ class PromptDeltas:
         """Add to the product of x with the embedding."""
         if self._stack.ids_BE.shape[1]:
             rows = self._row_N
-            added_B1E = torch.bmm(x_MC[: self._tokens, None], self._stack.rows_BEC[rows].transpose(1, 2))
-            logits_MV[: self._tokens].scatter_add_(1, self._stack.columns[rows], added_B1E[:, 0])
+            added_BE = _each(x_MC[: self._tokens], self._stack.rows_BEC[rows])
+            logits_MV[: self._tokens].scatter_add_(1, self._stack.columns[rows], added_BE)
 
 
 def _at(factor: Tensor, place: slice | Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def test_attempts_are_weighed_against_their_group_and_groups_without_variance_dr
 
 
 def test_the_best_of_each_group_is_imitated_and_relabelled_for_one_round(gatherer: Make) -> None:
-    made = gatherer(method="elite", group=3, every=3, hindsight=0.1)
+    made = gatherer(method="elite", group=3, every=3, hindsight=0.0)
     good, bad = call("1+3", "= 4", reward=0.5, episode=1), call("1*3", "= 3", reward=0.25)
     rounds = [
         [bad, good, call("3-1", "= 2", reward=0.25, episode=2)],
