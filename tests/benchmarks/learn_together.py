@@ -9,7 +9,8 @@ they have each other's deltas in the exam. Rounds to half are those after which 
 puzzles that they play as in the last quarter of rounds.
 
 In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested` is
-the same with the acceptance test on, `row-first` ends after the first regime. Beside them: what is left of that.
+the same with the acceptance test on, `row-first` ends after the first regime: its column `target 24`, beside theirs,
+says what is left of that.
 """
 
 import argparse
@@ -41,7 +42,10 @@ ARMS = {
     "row-tested": [
         *ALONE,
         "learning.rehearse=0.3",
-        "learning.test={on: true, probe: 200, kinds: [directed], tasks: 0}",
+        "learning.test.on=true",
+        "learning.test.probe=200",
+        "learning.test.kl=20",
+        "learning.test.kinds=[directed]",
     ],
 }
 """Name -> settings; `team` and the rows take as many optimizer steps as all agents together take in the other arms."""
@@ -69,9 +73,8 @@ def settings_of(arm: str, seed: int, overrides: Sequence[str]) -> ExperimentConf
         exam = config.learning.exam.episodes * everybody
         changes += ["agents.count=1", f"world.options.rotate={part}", f"learning.exam.episodes={exam}"]
         changes += [f"episodes={part}"] if arm == "row-first" else []
-        changes += (
-            [f"learning.explore.attempts={8 * config.learning.explore.attempts}"] if config.learning.explore else []
-        )
+        if explore := config.learning.explore:
+            changes.append(f"learning.explore.attempts={explore.attempts * everybody}")
     return load_experiment(EXPERIMENT, changes)
 
 
@@ -150,8 +153,8 @@ def main() -> None:
     for arm, of in exams.items():
         print(f"{arm:>10}: {format_interval(rate_interval(list(of.values())))} (n = {len(of)})")
         if "frozen" in exams and arm != "frozen" and of.keys() == exams["frozen"].keys():
-            pairs = [(float(of[at]), float(exams["frozen"][at])) for at in of]
-            print(f"{'':>10}  gain {format_interval(paired_difference(*map(list, zip(*pairs, strict=True))))}")
+            gain = paired_difference(list(of.values()), [exams["frozen"][at] for at in of])
+            print(f"{'':>10}  gain {format_interval(gain, signed=True)}")
 
 
 if __name__ == "__main__":
