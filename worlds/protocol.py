@@ -360,6 +360,7 @@ class Example:
         observation: what is read first.
         directive: what the coordinator told the agent; empty for none.
         answer: one line, without its end.
+        given: how the line begins where the answer is only its rest: read, and not learned.
     """
 
     kind: str
@@ -367,6 +368,7 @@ class Example:
     observation: str
     directive: str
     answer: str
+    given: str = ""
 
 
 class Lessons(Protocol):

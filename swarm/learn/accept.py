@@ -107,7 +107,7 @@ class Outcome:
     note: str
 
 
-def learn(task: StepTask, device: str = "cpu") -> Outcome:
+def learn(task: StepTask) -> Outcome:
     """Take a step and test it.
 
     It computes on the CPU with one thread, whatever else there is: the same bits everywhere.
@@ -115,7 +115,7 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
     torch.set_num_threads(1)
     settings, base = task.settings, agents_base(task.config, task.base_dir, task.base_sha256)
     samples, parent = base.samples(task.samples), held_delta(task.memory, task.parent)
-    tested, read = samples.kinds.get("own") or samples.kinds.get("hindsight", ()), 0
+    read = 0
     if settings.rehearse:
         rehearsed, read = _rehearsed(task, base)
         samples = Samples({**samples.kinds, "rehearse": rehearsed}, samples.counts)
@@ -123,7 +123,7 @@ def learn(task: StepTask, device: str = "cpu") -> Outcome:
         lambda size: take_step(
             base.checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size
         ),
-        lambda delta: _test(task, base, delta, tested),
+        lambda delta: tested(task, base, delta),
         task.memory,
         settings.test.on,
         read,
@@ -196,9 +196,10 @@ def keep_delta(memory: Path, delta: Delta) -> str:
     return delta.sha256
 
 
-def _test(task: StepTask, base: Base, delta: Delta, samples: Sequence[Sample]) -> tuple[list[TestEntry], int]:
-    """Return the parts of the test, and the tokens that they used; `samples` are of the new task."""
-    settings = task.settings.test
+def tested(task: StepTask, base: Base, delta: Delta) -> tuple[list[TestEntry], int]:
+    """Return the parts of the test of a delta that the task's learner is to have, and the tokens that they used."""
+    settings, kinds = task.settings.test, base.samples(task.samples).kinds
+    samples = kinds.get("own") or kinds.get("hindsight", ())
     found, tokens = _probe(task, base.checkpoint, delta)
     kl, n = distance(base.checkpoint, delta, samples, FEW_TEXTS if base.is_pretrained else KL_TEXTS)
     found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))

@@ -5,6 +5,7 @@ builds the learning steps from those. So a resumed run, and `swarm replay --chec
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
 from swarm.agents.memory import AgentMemory, Place
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.memory import MemorySection
-from swarm.learn.accept import Outcome, StepTask, held_delta, keep_delta
+from swarm.learn.accept import Outcome, StepTask, keep_delta
 from swarm.learn.base import agents_hash
 from swarm.learn.control import random_like
 from swarm.learn.gather import Gatherer, Puzzle, seed_of
-from swarm.learn.share import together
+from swarm.learn.samples import all_of
+from swarm.learn.share import ShareTask
 from swarm.learn.workers import run_steps
 from swarm.process.progress import progress
 from swarm.record.change import Change
@@ -186,7 +188,7 @@ class Learner(AgentMemory[MemorySection]):
         )
 
     def _shared(self, number: int) -> Iterator[Change]:
-        """Yield what all have once deltas are put together."""
+        """Yield what all have once deltas are put together, if that passes the test."""
         mode = self.learning.share
         if mode not in ("mean", "concat"):
             return
@@ -194,15 +196,26 @@ class Learner(AgentMemory[MemorySection]):
         todo = [agent for agent in self.agents if (mode, agent) not in self._changed]
         if not learned or not todo:
             return
-        found = [Delta.from_bytes(delta_path(self.memory, name).read_bytes()) for name in learned.values()]
         goes_on = self.learning.begin == "parent"
-        befores = [held_delta(self.memory, self._before[agent]) if goes_on else None for agent in learned]
-        joined = keep_delta(
-            self.memory, together(found, befores, mode, self.learning.delta.rank, self.learning.share_rate)
-        )
+        befores = tuple(self._before[agent] if goes_on else "" for agent in learned)
+        samples = all_of([pool.samples() for pool in self._gatherer.pools.values()])
+        test = replace(self.task(number, self.learners[0]), learner=None, parent="", deltas={}, samples=samples)
+        with progress(f"sharing after round {number + 1}"):
+            (outcome,) = run_steps([ShareTask(test, tuple(learned.values()), befores)])
         for agent in todo:
             settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": list(learned.values())}
-            yield Change(KIND, agent, "share", self._learned[agent], joined, settings=settings)
+            yield Change(
+                KIND,
+                agent,
+                "share",
+                self._learned[agent],
+                outcome.result,
+                settings=settings,
+                cost=outcome.cost if agent == self.agents[0] else {},  # it was tested once, for all
+                tests=outcome.tests,
+                note=outcome.note,
+                accepted=outcome.accepted,
+            )
 
     def _replaced(self, number: int) -> Iterator[Change]:
         """Yield what a null control has in the place of what was learned, after the last round."""

@@ -58,6 +58,12 @@ class Samples:
         return [sample for _, some in sorted(self.kinds.items()) for sample in some]
 
 
+def all_of(some: Sequence[Samples]) -> Samples:
+    """Return the samples of several learners, kind by kind."""
+    names = sorted({name for one in some for name in one.kinds})
+    return Samples({name: [sample for one in some for sample in one.kinds.get(name, ())] for name in names})
+
+
 def shares(samples: Samples, settings: LearningConfig) -> dict[str, float]:
     """Return kind -> how many samples of it are drawn: by the settings' shares, spread over the kinds that are there.
 

@@ -2,15 +2,59 @@
 
 The mean of B A over agents is not the product of the mean of B and the mean of A (FedEx-LoRA, arXiv:2410.09432). So
 factors are stacked, which is exact, and cut back to the rank of one delta by a singular value decomposition of the
-stack (LoRA soups, arXiv:2410.13025, concatenate likewise).
+stack (LoRA soups, arXiv:2410.13025, concatenate likewise). What comes of it is tested as any step is, on all agents.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from swarm.agents.delta import delta_path
+from swarm.config.experiment import ExperimentConfig
+from swarm.learn.accept import Outcome, StepTask, held_delta, keep_delta, tested
+from swarm.learn.base import agents_base
 from ulm.delta import Delta
+
+
+@dataclass(frozen=True)
+class ShareTask:
+    """Deltas to be put together, and all that the test of the result depends on.
+
+    Attributes:
+        test: names what the result is tested on; its learner is the team, its samples are those of all agents.
+        learned: sha256 of what each agent has learned, in order.
+        befores: sha256 of what each had before the round, "" for none.
+    """
+
+    test: StepTask
+    learned: tuple[str, ...]
+    befores: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return "sharing of what agents learned"
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+        return self.test.config
+
+    def compute(self) -> Outcome:
+        """Put them together and test the result, on the CPU with one thread."""
+        torch.set_num_threads(1)
+        task, settings = self.test, self.test.settings
+        found = [Delta.from_bytes(delta_path(task.memory, name).read_bytes()) for name in self.learned]
+        befores = [held_delta(task.memory, name) for name in self.befores]
+        joined = together(found, befores, settings.share, settings.delta.rank, settings.share_rate)
+        result = keep_delta(task.memory, joined)
+        tests, tokens = tested(task, agents_base(task.config, task.base_dir, task.base_sha256), joined)
+        failed = [part["name"] for part in tests if not part["passed"]]
+        cost = {"tokens": tokens, "trained_tokens": 0, "test_tokens": tokens}
+        note = f"failed: {', '.join(failed)}" if failed else ""
+        return Outcome(result, not failed or not settings.test.on, 1.0, tuple(tests), cost, note)
 
 
 def together(

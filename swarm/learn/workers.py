@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Protocol
 
+from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.learn.accept import Outcome, StepTask, learn
+from swarm.learn.accept import Outcome
 from swarm.process.children import python_path
 from swarm.process.machine import cores
 
@@ -30,11 +31,19 @@ class Task(Protocol):
         """Do it; what it gives depends on the task alone."""
 
 
+class RunTask(Task, Protocol):
+    """One that belongs to a run, which says where it is computed."""
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment."""
+
+
 _children: "list[_Child]" = []
 _lock = threading.Lock()
 
 
-def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
+def run_steps(tasks: Sequence[RunTask]) -> list[Outcome]:
     """Compute learning steps, several at a time; what each gives depends on it alone.
 
     Raises:
@@ -47,7 +56,7 @@ def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
 
         found: dict[int, Outcome] = {}
         titles = [task.title for task in tasks]
-        run_tasks(learn, [(task,) for task in tasks], found.__setitem__, titles=titles, device="cpu")
+        run_tasks(_compute, [(task,) for task in tasks], found.__setitem__, titles=titles, device="cpu")
         return [found[index] for index in range(len(tasks))]
     count = min(len(tasks), cores())
     if count == 1 and len(tasks) == 1:
@@ -56,6 +65,11 @@ def run_steps(tasks: Sequence[StepTask]) -> list[Outcome]:
         parts = [tasks[index::count] for index in range(count)]
         done = list(threads.map(lambda index: [_child(index).ask(task) for task in parts[index]], range(count)))
     return [done[index % count][index // count] for index in range(len(tasks))]
+
+
+def _compute(task: Task, device: str) -> Outcome:
+    """Do a task; it computes on the CPU, wherever it is."""
+    return task.compute()
 
 
 def run_alone(task: Task) -> Outcome:

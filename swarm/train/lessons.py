@@ -50,7 +50,7 @@ def pair(example: Example) -> Text:
     The answer to a prompt that ends its line is a line. A prompt that does not is gone on with, and its form ends it.
     """
     prompt = agent_prompt(example.observation, example.directive) if example.role == "agent" else example.observation
-    return example.kind, prompt, example.answer + (STOP if prompt.endswith("\n") else "")
+    return example.kind, prompt + example.given, example.answer + (STOP if prompt.endswith("\n") else "")
 
 
 def example(world_id: str, task: str, seed: int, index: int) -> Example:

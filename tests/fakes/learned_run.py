@@ -15,7 +15,8 @@ from fakes.scripted_run import KilledError, ScriptedPool
 from fakes.toy_run import GuessWorld
 
 from swarm.config.experiment import ExperimentConfig
-from swarm.learn.accept import Outcome, StepTask, learn
+from swarm.learn.accept import Outcome
+from swarm.learn.workers import Task
 from swarm.messages import ActReply, ActRequest
 from swarm.run.runner import RunOutcome, resume_run, start_run
 from ulm.checkpoint import save_checkpoint
@@ -77,9 +78,9 @@ def write_policy(folder: Path) -> Path:
     return folder
 
 
-def steps_here(tasks: Sequence[StepTask], workers: int | None = None) -> list[Outcome]:
+def steps_here(tasks: Sequence[Task], workers: int | None = None) -> list[Outcome]:
     """Take learning steps in this process."""
-    return [learn(task) for task in tasks]
+    return [task.compute() for task in tasks]
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Thinking aloud in the number worlds: steps before an expression, whose results the world fills in.
 
 An action may be `13*9=117 7-4=3 2+8=10;117 3 10|117*3=351 351-10=341|117+10=127 127+3=130:13*9+2+8+7-4`: steps, the
-numbers that are left, tries that each begin with `|`, and behind the colon the expression that counts. Nothing before
-the colon is judged. What stands behind a `=` is not the agent's to know: decoding asks `result` for it.
+numbers that are left, tries that each begin with `|`, and behind the colon the expression that counts. Behind a `|`
+other first steps may stand, too. Nothing before the colon is judged. What stands behind a `=` is not the agent's to
+know: decoding asks `result` for it.
 """
 
 import re
@@ -44,5 +45,6 @@ def expression_of(action: str) -> str:
 def without_failures(action: str) -> str:
     """Return an action as if its last try had been its first."""
     thoughts, end, expression = action.strip().rpartition(END)
-    first, *tries = thoughts.split(RETRY)
-    return f"{RETRY.join([first, *tries[-1:]])}{end}{expression.strip()}"
+    *before, last = thoughts.split(RETRY)
+    begun = [part for part in before if LEFT in part][-1:]
+    return f"{RETRY.join([*begun, last])}{end}{expression.strip()}"

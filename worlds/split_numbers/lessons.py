@@ -140,8 +140,8 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
 
 
 def think(rng: random.Random, held_out: bool) -> Example:
-    """All six tiles again, and a search for the answer is written down before it."""
-    while (found := trace(six_tiles(rng, held_out), rng)) is None:
+    """All six tiles again, and a search for the answer is written down before it; in training it may have begun."""
+    while (found := trace(six_tiles(rng, held_out), rng, failing=not held_out)) is None:
         pass
     return found
 
@@ -256,6 +256,7 @@ class SplitNumbersLessons(MixedLessons):
             "marks": (partial(marks, most=SHORT_MENU), 0.3),
             "practice marks": (partial(practice_marks, most=LONG_MENU), 0.7),
         },
+        "puzzle-solo": {"six": (six_tiles, 1.0)},
         "puzzle-thinker": {"think": (think, 1.0)},
         "puzzle-agent-play": {
             "directed": (directed, 0.24),

@@ -1,8 +1,8 @@
 """Lessons in thinking: traces of a search for one that sees all six tiles, tried and written down as text.
 
-Three steps join tiles until three numbers are left, then completions that come near the target are tried until one
-makes it; the expression follows. An agent that fills in results by itself has to be right about them, one that is
-answered (`World.inline`) only has to choose.
+Three steps join tiles until three numbers are left, then a completion of those is tried; the expression follows where
+it makes the target. Where it does not, another completion is tried, or the search begins anew with other steps. What
+failed is read and not learned: an agent that imitated it would fail on purpose.
 """
 
 import random
@@ -13,8 +13,10 @@ from worlds.numbers.arithmetic import Node, parse
 from worlds.numbers.thoughts import END, LEFT, RETRY, value
 from worlds.protocol import Example
 
-MOST_FAILURES = 5  # completions that are tried in vain before the right one: about 100 tokens with it
-LIKELY = 12  # a try is one of so many completions that come nearest to the target
+DEAD_ENDS = (0, 0, 0, 1, 1, 2)  # first steps that lead nowhere, and each as often followed by so many vain tries
+FAILURES = (0, 0, 0, 1, 2)  # vain tries where the target can be made
+LIKELY = 12  # a vain try is one of so many completions that come nearest to the target
+LONGEST = 220  # characters of thoughts and expression, some 120 tokens
 
 Number = tuple[int, str]
 """A value and the expression that made it."""
@@ -23,30 +25,57 @@ Try = tuple[int, str, str]
 """What two steps come to, the steps as text, and the expression."""
 
 
-def trace(example: Example, rng: random.Random) -> Example | None:
+def trace(example: Example, rng: random.Random, failing: bool) -> Example | None:
     """Return a puzzle of all tiles with a search as its answer.
 
     Args:
         example: its answer is an expression that makes the target from six tiles.
-        rng: draws the order of the steps and the tries that fail.
+        rng: draws the order of the steps, and what fails.
+        failing: whether something may have failed before the answer begins.
 
     Returns:
-        The example of kind `think`; None where a step comes to no whole number from 0 on.
+        The example of kind `think`; None where a step comes to no whole number from 0 on, or it would be too long.
+    """
+    puzzle, _, asked = example.observation.removeprefix("tiles ").partition(" target ")
+    tiles, target = [int(tile) for tile in puzzle.split()], int(asked)
+    failed: list[str] = []
+    for _ in range(rng.choice(DEAD_ENDS) if failing else 0):
+        begun, hits, misses = _begin(solver.random_expression(tiles, rng), target, rng)
+        if begun and not hits:
+            failed += [begun, *_some(misses, rng.choice(FAILURES), rng)]
+    begun, hits, misses = _begin(example.answer, target, rng)
+    if not hits:
+        return None
+    _, steps, expression = rng.choice(hits)
+    found = [begun, steps]
+    if failing and (vain := _some(misses, rng.choice(FAILURES), rng)):
+        failed, found = [*failed, begun, *vain], [steps]
+    given = RETRY.join(failed)
+    answer = f"{RETRY if given else ''}{RETRY.join(found)}{END}{expression}"
+    if len(given) + len(answer) > LONGEST:
+        return None
+    return Example("think", "agent", example.observation, "", answer, given)
+
+
+def _some(tries: list[Try], count: int, rng: random.Random) -> list[str]:
+    """Return the texts of some tries."""
+    return [text for _, text, _ in rng.sample(tries, min(len(tries), count))]
+
+
+def _begin(expression: str, target: int, rng: random.Random) -> tuple[str, list[Try], list[Try]]:
+    """Carry out three steps of an expression; return them as text, and what may be tried then: hits, and misses.
+
+    The text is empty where a step comes to no whole number from 0 on. Misses are one try for each of the `LIKELY`
+    values that come nearest.
     """
     steps: list[str] = []
-    left = _reduce(parse(example.answer).root, 3, steps, rng)
+    left = _reduce(parse(expression).root, 3, steps, rng)
     if left is None:
-        return None
-    target = int(example.observation.rpartition(" ")[2])
-    completions = sorted(_completions(left), key=lambda one: (abs(one[0] - target), one[1]))
-    right = [one for one in completions if one[0] == target]
-    wrong = list({one[0]: one for one in completions if one[0] != target}.values())[:LIKELY]
-    if not right:
-        return None
-    tries = [*rng.sample(wrong, min(len(wrong), rng.randint(0, MOST_FAILURES))), rng.choice(right)]
-    begun = f"{' '.join(steps)}{LEFT}{' '.join(str(number) for number, _ in left)}"
-    thoughts = RETRY.join([begun, *(text for _, text, _ in tries)])
-    return Example("think", "agent", example.observation, "", f"{thoughts}{END}{tries[-1][2]}")
+        return "", [], []
+    tries = sorted(_completions(left), key=lambda one: (abs(one[0] - target), one[1]))
+    hits = [one for one in tries if one[0] == target]
+    misses = list({one[0]: one for one in tries if one[0] != target}.values())[:LIKELY]
+    return f"{' '.join(steps)}{LEFT}{' '.join(str(number) for number, _ in left)}", hits, misses
 
 
 def _reduce(root: Node, num_steps: int, steps: list[str], rng: random.Random) -> list[Number] | None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from fakes.cuts import resume_from_cuts
+from fakes.learned_run import steps_here
 from fakes.learning import learned_run, learning_config, write_base
 from pydantic import ValidationError
 
 from swarm.agents.delta import delta_path
+from swarm.learn import learner, share
 from swarm.learn.recompute import recompute
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
@@ -96,6 +98,34 @@ def test_a_rejected_step_leaves_what_there_was(tmp_path: Path) -> None:
         assert change["settings"]["size"] == 0.5
         assert "failed: kl" in change["note"]
     assert all("delta" not in call.versions for call in experience(outcome.run_dir))
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(0.5, True), (1e6, False)])
+def test_what_is_shared_is_tested_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: float, accepted: bool
+) -> None:
+    """Where deltas are right alone and wrong together, all keep their own."""
+
+    def together(deltas: list[Delta], *_: Any) -> Delta:
+        one = deltas[0]
+        factors = {name: (a_RK, size * b_NR) for name, (a_RK, b_NR) in one.factors.items()}
+        return Delta(factors, one.ids_E, size * one.rows_EC, one.base)
+
+    monkeypatch.setattr(share, "together", together)
+    monkeypatch.setattr(learner, "run_steps", steps_here)
+    run_dir = learned_run(tmp_path, count=2, learning={"share": "mean", "test": {"kl": 1.0, "tasks": 0.0}}).run_dir
+    first = [change for change in changes(run_dir) if change["settings"]["round"] == 0]
+    own = {change["agent"]: change["result"] for change in first if change["cause"] == "learn" and change["accepted"]}
+    shared = [change for change in first if change["cause"] == "share"]
+    assert len(own) == len(shared) == 2
+    for change in shared:
+        assert change["accepted"] == accepted
+        assert ("failed: kl" in change["note"]) != accepted
+        assert [part["name"] for part in change["tests"]] == ["kl"]
+        assert change["parent"] == own[change["agent"]]
+    assert [bool(change["cost"]) for change in shared] == [True, False]
+    later = {call.key[2]: call.versions["delta"][0] for call in experience(run_dir) if call.key[0] in range(4, 8)}
+    assert later == {agent: shared[0]["result"] if accepted else name for agent, name in own.items()}
 
 
 def test_a_round_without_a_single_win_says_so(tmp_path: Path) -> None:

@@ -79,4 +79,5 @@ def test_hindsight_keeps_the_thoughts_that_led_there_and_no_failure():
     pairs = NUMBERS.relabel(NUMBERS.Options(), "tiles 1 3 4 6 target 24", THOUGHT, Info(feedback="= 22", valid=True))
     assert pairs == [("tiles 1 3 4 6 target 22", "6*4=24;24 1 3|24+1=25 25-3=22:6*4+1-3")]
     assert without_failures("1+1=2:1+1") == "1+1=2:1+1"
+    assert without_failures("6*4=24;24 1 3|24+1=25|6-4=2;2 1 3|2+1=3|2*1=2:(6-4)*1") == "6-4=2;2 1 3|2*1=2:(6-4)*1"
     assert expression_of(pairs[0][1]) == "6*4+1-3"
