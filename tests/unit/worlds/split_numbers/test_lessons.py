@@ -69,7 +69,7 @@ def assert_true(kind: str, prompt: str, completion: str) -> None:
         for value, mark in re.findall(r"([0-9]+)([+-])", completion):
             assert (mark == "+") == (int(value) in makes)
         return
-    assert prompt.endswith("\n")
+    assert prompt.endswith("\n") or kind == "think"  # which may have begun its line
     assert completion.endswith(STOP)
     answer = completion[: -len(STOP)]
     assert STOP not in answer
@@ -164,7 +164,7 @@ def test_no_held_out_puzzle_is_trained_on_and_only_such_are_scored(training: lis
     scored = [is_held_out(*puzzle(prompt)) for kind, prompt, _ in held_out if kind in ("four", "six")]
     assert len(seen) > 100
     assert not any(seen)
-    assert len(scored) == 5 * NUM_PER_KIND  # two kinds in each of two tasks, one in a third
+    assert len(scored) == 6 * NUM_PER_KIND  # two kinds in each of two tasks, one in each of two
     assert all(scored)
 
 
