@@ -77,7 +77,7 @@ class PuzzleOptions(WorldOptions):
     one puzzle in ten, none with a fixed target and none of a file."""
 
     think: bool = False
-    """Whether thoughts may stand before an expression: steps such as `3*7=21`, the last one followed by a colon."""
+    """Whether an answer may be given in steps such as `3*7=21 21+3=24`, in the place of an expression."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

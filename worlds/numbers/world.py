@@ -22,7 +22,7 @@ from worlds.numbers.puzzles import (
     is_held_out,
     read_puzzles,
 )
-from worlds.numbers.thoughts import END, PATTERN, expression_of, result, without_failures
+from worlds.numbers.thoughts import PATTERN, expression_of, last_search, result
 from worlds.ordered import OrderedWorld
 from worlds.protocol import Info, WorldError, WorldOptions, tool
 from worlds.seeds import derive_seed
@@ -62,11 +62,11 @@ class ExpressionWorld(OrderedWorld):
         self.attempts, self.solution = 0, ""
 
     def act(self, agent: str, action: str) -> tuple[Info, float]:
-        """Evaluate an expression, behind thoughts if the options allow them; a hit earns 1."""
+        """Evaluate an expression, or steps if the options allow them; a hit earns 1."""
         self.attempts += 1
-        if self.options.think:
-            action = expression_of(action)
         try:
+            if self.options.think:
+                action = expression_of(action)
             return self.judge(agent, action, parse(action))
         except ExpressionError as error:
             return Info(feedback=f"illegal: {error}", valid=False), 0.0
@@ -106,15 +106,16 @@ class ExpressionWorld(OrderedWorld):
         """Return the puzzle whose target is what the tiles came to; a hit gives the puzzle itself.
 
         Targets that are neither asked for nor between `target_low` and `target_high` are left out. The answer is the
-        expression with its operands in order: of the many ways to write one idea, one is learned. Of thoughts the
-        tries that failed are left out.
+        expression with its operands in order: of the many ways to write one idea, one is learned. Of an answer in steps
+        what failed before is left out; its notes are about the target, so another puzzle cannot have it.
         """
         match, value = _SEEN.fullmatch(observation), made(info)
         if match is None or value is None or not isinstance(options, PuzzleOptions):
             return []
-        if value != int(match["target"]) and not options.may_ask(value):
+        is_hit, in_steps = value == int(match["target"]), "=" in action
+        if not is_hit and (in_steps or not options.may_ask(value)):
             return []
-        answer = without_failures(action) if END in action else solver.canonical(action)
+        answer = last_search(action) if in_steps else solver.canonical(action)
         return [(f"tiles{match['tiles']} target {value}", answer)]
 
     @staticmethod
@@ -132,9 +133,9 @@ class ExpressionWorld(OrderedWorld):
         return [tool("expression", f"Try {self.asks}.", "{expression}", expression=infix)]
 
     def action_pattern(self, agent: str) -> str | None:
-        """Return the characters an expression may have, and thoughts where they are allowed."""
+        """Return the characters an expression may have, or those of steps where they are allowed."""
         expression = r"[0-9()+\-*/]{1,60}"
-        return rf"(?:|{PATTERN}){expression}" if self.options.think else expression
+        return f"{PATTERN}|{expression}" if self.options.think else expression
 
 
 class NumbersWorld(ExpressionWorld):
@@ -144,8 +145,8 @@ class NumbersWorld(ExpressionWorld):
     to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
     With `own_tasks` every agent plays a puzzle of its own, drawn alike or by `regimes`: an agent that hits earns 1 and
     is done, the others play on, and the episode is solved when all have hit. Of a file, the agents of one episode play
-    rows that follow each other. `levels` has options by level of difficulty. With `think` steps such as
-    `3*7=21 21+3=24:` may stand before the expression; only what is behind the colon counts. Arithmetic is exact.
+    rows that follow each other. `levels` has options by level of difficulty. With `think` an answer
+    may be given in steps such as `3*7=21 21+3=24`. Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"

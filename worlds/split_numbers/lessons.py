@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.numbers import solver
-from worlds.numbers.arithmetic import parse
+from worlds.numbers.arithmetic import ExpressionError, parse
 from worlds.numbers.lessons import (
     CORPUS,
     FORBIDDEN_TARGET,
@@ -34,7 +34,7 @@ from worlds.numbers.thoughts import expression_of
 from worlds.protocol import Example
 from worlds.seeds import DerivedRandom
 from worlds.split_numbers.playbook import LARGEST, MENU, NOTHING, briefing_text, marking_text, menu
-from worlds.split_numbers.thinking import trace
+from worlds.split_numbers.thinking import Plan, trace
 
 TARGET_LOW, TARGET_HIGH = 100, 199
 VALUES_PER_LIST = 10
@@ -140,10 +140,11 @@ def six_tiles(rng: random.Random, held_out: bool) -> Example:
 
 
 def think(rng: random.Random, held_out: bool) -> Example:
-    """All six tiles again, and a search for the answer is written down before it; in training it may have begun."""
-    while (found := trace(six_tiles(rng, held_out), rng, failing=not held_out)) is None:
-        pass
-    return found
+    """All six tiles again, answered by a search; in training something may have failed before."""
+    while True:
+        own, other, target, v, form, s = _solved_split(rng, held_out)
+        if (found := trace(Plan(other, own, v, form, s), target, rng, failing=not held_out)) is not None:
+            return found
 
 
 def _compose_both(form: str, theirs: str, own: str) -> str:
@@ -228,6 +229,14 @@ def reach(rng: random.Random, held_out: bool) -> Example:
     return Example("reach", "coordinator", f"half {' '.join(map(str, tiles))} from {start}\n", "", listed)
 
 
+def _solves(example: Example, thoughts: str) -> bool:
+    """Return whether the steps of a search make the target."""
+    try:
+        return hits_target(example, expression_of(thoughts))
+    except ExpressionError:
+        return False
+
+
 MARKED = frozenset({"marks", "practice marks"})
 """Kinds whose answers go through a menu and mark each entry; nothing ends them but the end of the menu."""
 
@@ -283,8 +292,10 @@ class SplitNumbersLessons(MixedLessons):
             return (answer.split() or [""])[0] in example.answer.split()
         if example.kind in self.practice | MARKED:
             return super().judge(example, answer)
-        if example.kind in ("four", "six", "think"):
-            return hits_target(example, expression_of(answer))
+        if example.kind == "think":
+            return _solves(example, answer)
+        if example.kind in ("four", "six"):
+            return hits_target(example, answer)
         value, used, tiles, target = read_answer(example, answer)
         if example.kind in ("free", "post"):
             return used == tiles and (example.kind == "free" or value in posting_values(tuple(tiles), target))

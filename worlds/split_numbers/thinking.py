@@ -1,135 +1,114 @@
-"""Lessons in thinking: traces of a search for one that sees all six tiles, tried and written down as text.
+"""Lessons in thinking: what the agents of a swarm say to each other, said by one that sees all six tiles to itself.
 
-Three steps join tiles until three numbers are left, then a completion of those is tried; the expression follows where
-it makes the target. Where it does not, another completion is tried, or the search begins anew with other steps. What
-failed is read and not learned: an agent that imitated it would fail on purpose.
+A value of three tiles is made in two steps, and what the other three have to make then is noted. Where they can, they
+do, and the two join; where they cannot, or miss it, all begins anew with another value. What failed is read and not
+learned: an agent that imitated it would fail on purpose.
 """
 
 import random
-from itertools import permutations
+from typing import NamedTuple
 
 from worlds.numbers import solver
 from worlds.numbers.arithmetic import Node, parse
-from worlds.numbers.thoughts import END, LEFT, RETRY, value
+from worlds.numbers.lessons import FORBIDDEN_TARGET
+from worlds.numbers.puzzles import Puzzle
+from worlds.numbers.thoughts import ANEW, NOTE, value
 from worlds.protocol import Example
 
-DEAD_ENDS = (0, 0, 0, 1, 1, 2)  # first steps that lead nowhere, and each as often followed by so many vain tries
-FAILURES = (0, 0, 0, 1, 2)  # vain tries where the target can be made
-LIKELY = 12  # a vain try is one of so many completions that come nearest to the target
-LONGEST = 220  # characters of thoughts and expression, some 120 tokens
+FAILURES = (0, 0, 1, 1, 2, 3, 4)  # searches that failed before, each number as often
+MISSES = 0.2  # of those, searches that went on and missed what they noted; the others stopped in time
+NEAR = 6  # a miss is one of so many values that come nearest
+HIGHEST = 200  # what is noted in vain is no more
+LONGEST = 220  # characters of all searches, some 120 tokens
 
-Number = tuple[int, str]
-"""A value and the expression that made it."""
+_NOTES = {
+    ("+", True): "{t}-{v}",
+    ("-", True): "{v}-{t}",
+    ("*", True): "{t}/{v}",
+    ("/", True): "{v}/{t}",
+    ("-", False): "{t}+{v}",
+    ("/", False): "{t}*{v}",
+}
+"""How a value v and what completes it join, and whether v stands first -> what completes it to the target t."""
 
-Try = tuple[int, str, str]
-"""What two steps come to, the steps as text, and the expression."""
+
+class Plan(NamedTuple):
+    """A value `made` of half of the tiles, and what the other half has to make: `form`, as of `solver.sub_targets`."""
+
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+    made: int
+    form: str
+    sub_target: int
 
 
-def trace(example: Example, rng: random.Random, failing: bool) -> Example | None:
-    """Return a puzzle of all tiles with a search as its answer.
+def trace(plan: Plan, target: int, rng: random.Random, failing: bool) -> Example | None:
+    """Return a puzzle of all tiles, answered by a search.
 
     Args:
-        example: its answer is an expression that makes the target from six tiles.
-        rng: draws the order of the steps, and what fails.
-        failing: whether something may have failed before the answer begins.
+        plan: makes the target.
+        target: of the puzzle.
+        rng: draws expressions, and what failed before.
+        failing: whether something may have failed before.
 
     Returns:
         The example of kind `think`; None where a step comes to no whole number from 0 on, or it would be too long.
     """
-    puzzle, _, asked = example.observation.removeprefix("tiles ").partition(" target ")
-    tiles, target = [int(tile) for tile in puzzle.split()], int(asked)
-    failed: list[str] = []
-    for _ in range(rng.choice(DEAD_ENDS) if failing else 0):
-        begun, hits, misses = _begin(solver.random_expression(tiles, rng), target, rng)
-        if begun and not hits:
-            failed += [begun, *_some(misses, rng.choice(FAILURES), rng)]
-    begun, hits, misses = _begin(example.answer, target, rng)
-    if not hits:
+    tiles = tuple(sorted(plan.ours + plan.theirs))
+    vain = [_vain(tiles, target, rng) for _ in range(rng.choice(FAILURES) if failing else 0)]
+    given = ANEW.join(text for text in vain if text is not None)
+    begun, rest = _begun(plan, target, rng), _steps_to(plan.theirs, plan.sub_target, rng)
+    if begun is None or rest is None:
         return None
-    _, steps, expression = rng.choice(hits)
-    found = [begun, steps]
-    if failing and (vain := _some(misses, rng.choice(FAILURES), rng)):
-        failed, found = [*failed, begun, *vain], [steps]
-    given = RETRY.join(failed)
-    answer = f"{RETRY if given else ''}{RETRY.join(found)}{END}{expression}"
+    answer = f"{ANEW if given else ''}{begun} {rest} {_join(plan)}={target}"
     if len(given) + len(answer) > LONGEST:
         return None
-    return Example("think", "agent", example.observation, "", answer, given)
+    return Example("think", "agent", Puzzle(tiles, target).text(), "", answer, given)
 
 
-def _some(tries: list[Try], count: int, rng: random.Random) -> list[str]:
-    """Return the texts of some tries."""
-    return [text for _, text, _ in rng.sample(tries, min(len(tries), count))]
+def _vain(tiles: tuple[int, ...], target: int, rng: random.Random) -> str | None:
+    """Return a search that fails, if the first that is drawn does."""
+    shuffled = rng.sample(tiles, len(tiles))
+    ours, theirs = tuple(sorted(shuffled[:3])), tuple(sorted(shuffled[3:]))
+    made, makes = rng.choice(solver.whole_values(ours)), solver.whole_values(theirs)
+    ways = [(form, s) for form, s in solver.sub_targets(made, target) if s <= HIGHEST and s != FORBIDDEN_TARGET]
+    if not ways:
+        return None
+    plan = Plan(ours, theirs, made, *rng.choice(ways))
+    begun = _begun(plan, target, rng)
+    if begun is None or rng.random() >= MISSES:
+        return None if plan.sub_target in makes else begun
+    near = sorted((s for s in makes if s != plan.sub_target), key=lambda s: (abs(s - plan.sub_target), s))[:NEAR]
+    rest = _steps_to(theirs, rng.choice(near), rng) if near else None
+    return rest and f"{begun} {rest}"
 
 
-def _begin(expression: str, target: int, rng: random.Random) -> tuple[str, list[Try], list[Try]]:
-    """Carry out three steps of an expression; return them as text, and what may be tried then: hits, and misses.
+def _begun(plan: Plan, target: int, rng: random.Random) -> str | None:
+    """Return the steps to the value of one half, and the note of what the other has to make."""
+    steps = _steps_to(plan.ours, plan.made, rng)
+    before, after = plan.form.split("[{}]")
+    note = _NOTES[before[-1] if before else after[0], bool(before)].format(t=target, v=plan.made)
+    return steps and f"{steps}{NOTE}{note}={plan.sub_target}"
 
-    The text is empty where a step comes to no whole number from 0 on. Misses are one try for each of the `LIKELY`
-    values that come nearest.
-    """
+
+def _join(plan: Plan) -> str:
+    """Return how the two halves make the target."""
+    return plan.form.replace("[{}]", str(plan.sub_target))
+
+
+def _steps_to(tiles: tuple[int, ...], wanted: int, rng: random.Random) -> str | None:
+    """Return steps that make a value; None where one comes to no whole number from 0 on."""
     steps: list[str] = []
-    left = _reduce(parse(expression).root, 3, steps, rng)
-    if left is None:
-        return "", [], []
-    tries = sorted(_completions(left), key=lambda one: (abs(one[0] - target), one[1]))
-    hits = [one for one in tries if one[0] == target]
-    misses = list({one[0]: one for one in tries if one[0] != target}.values())[:LIKELY]
-    return f"{' '.join(steps)}{LEFT}{' '.join(str(number) for number, _ in left)}", hits, misses
+    made = _carried_out(parse(rng.choice(solver.expressions(tiles)[wanted])).root, steps)
+    return None if made is None else " ".join(steps)
 
 
-def _reduce(root: Node, num_steps: int, steps: list[str], rng: random.Random) -> list[Number] | None:
-    """Carry out so many steps of an expression, in any order that is possible; return the numbers that are left.
-
-    None where a step comes to no whole number from 0 on.
-    """
-    done: dict[int, Number] = {}  # by the identity of the part of the tree
-
-    def number(node: Node) -> Number | None:
-        return (node, str(node)) if isinstance(node, int) else done.get(id(node))
-
-    inner = _inner(root)
-    for _ in range(num_steps):
-        ready = [node for node in inner if id(node) not in done and number(node[1]) and number(node[2])]
-        operator, one, other = node = rng.choice(ready)
-        (a, left), (b, right) = number(one) or (0, ""), number(other) or (0, "")
-        result = value(operator, a, b)
-        if result is None:
-            return None
-        steps.append(f"{a}{operator}{b}={result}")
-        done[id(node)] = result, solver.combine(operator, left, right)
-    return [found for node in _tops(root, done) if (found := number(node))]
-
-
-def _inner(node: Node) -> list[tuple[str, Node, Node]]:
-    """Return the operations of a tree."""
-    return [] if isinstance(node, int) else [*_inner(node[1]), *_inner(node[2]), node]
-
-
-def _tops(node: Node, done: dict[int, Number]) -> list[Node]:
-    """Return the parts of a tree that are numbers by now."""
-    if isinstance(node, int) or id(node) in done:
-        return [node]
-    return [*_tops(node[1], done), *_tops(node[2], done)]
-
-
-def _completions(left: list[Number]) -> list[Try]:
-    """Return every way to make one number of three by two steps, once for each text."""
-    found: dict[str, Try] = {}
-    for one, other, third in permutations(left):
-        for first in _joined(one, other):
-            for pair in ((first[0], third), (third, first[0])):
-                for (last, text), step in _joined(*pair):
-                    found.setdefault(f"{first[1]} {step}", (last, f"{first[1]} {step}", text))
-    return list(found.values())
-
-
-def _joined(one: Number, other: Number) -> list[tuple[Number, str]]:
-    """Return what two numbers, in this order, can become by one step, and the step."""
-    (a, left), (b, right) = one, other
-    results = ((operator, value(operator, a, b)) for operator in "+-*/" if operator in "-/" or a >= b)
-    return [
-        ((found, solver.combine(operator, left, right)), f"{a}{operator}{b}={found}")
-        for operator, found in results
-        if found is not None
-    ]
+def _carried_out(node: Node, steps: list[str]) -> int | None:
+    """Return what an expression comes to, and append its steps."""
+    if isinstance(node, int):
+        return node
+    operator, one, other = node
+    left, right = _carried_out(one, steps), _carried_out(other, steps)
+    found = None if left is None or right is None else value(operator, left, right)
+    steps.append(f"{left}{operator}{right}={found}")
+    return found

@@ -1,4 +1,4 @@
-"""Thoughts before an expression: what is filled in, and that only the expression counts."""
+"""Answers in steps: what is filled in, and what counts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 
 from worlds import make, world_class
 from worlds.numbers.puzzles import Puzzle
-from worlds.numbers.thoughts import expression_of, result, without_failures
+from worlds.numbers.thoughts import last_search, result
 from worlds.protocol import Info
 
 NUMBERS = world_class("numbers-v0")
-THOUGHT = "6*4=24;24 1 3|24*3=72 72+1=73|24+1=25 25-3=22:6*4+1-3"
+THOUGHT = "6*4=24 24*3=72;24-72=?|6*4=24 24+1=25;25-22=3 25-3=22"
 
 
 @pytest.mark.parametrize(
@@ -50,34 +50,64 @@ def _world(**options):
     return world
 
 
-def test_only_the_expression_behind_the_thoughts_counts():
-    world = _world(think=True)
-    assert world.step({"a0": THOUGHT}).infos["a0"] == {"feedback": "= 22", "valid": True}
-    assert world.step({"a0": "1+1=5:6/(1-3/4)"}).rewards == {"a0": 1.0}
+def _judged(action):
+    result = _world(think=True).step({"a0": action})
+    return result.infos["a0"]["feedback"], result.rewards["a0"]
 
 
-@pytest.mark.parametrize("action", [THOUGHT.partition(":")[0], "6*4=24:", ":"])
-def test_thoughts_without_an_expression_are_illegal(action):
-    assert _world(think=True).step({"a0": action}).infos["a0"]["valid"] is False
+@pytest.mark.parametrize(
+    ("action", "feedback"),
+    [
+        (THOUGHT, "= 22"),
+        ("4+6=10 10+1=11 11+3=14", "= 14"),
+        ("3-1=2 4*6=24 24*2=48", "= 48"),
+        ("4*6=24 3-1=2;24/2=12 2*24=48", "= 48"),
+        ("1+3=4 4*4=16 16+6=22", "= 22"),  # a tile and a result of one name
+        ("1+1=5|6/(1-3/4)", "= 24"),
+        ("6/(1-3/4)", "= 24"),
+        ("4*6=25 3-1=2 25*2=48", "= 48"),  # what is claimed names a number, and is not believed
+    ],
+)
+def test_the_steps_of_the_last_search_are_the_answer(action, feedback):
+    assert _judged(action) == (feedback, float(feedback == "= 24"))
 
 
-def test_a_plain_expression_needs_no_thoughts():
-    assert _world(think=True).step({"a0": "6/(1-3/4)"}).rewards == {"a0": 1.0}
+@pytest.mark.parametrize(
+    ("action", "why"),
+    [
+        ("6*4=24 3-1=2", "the steps come to 2 numbers, not to one"),
+        (";6*4=24", "the steps come to 0 numbers, not to one"),
+        ("6*4=24 24*3=72", "tile 1 is not used"),
+        ("6*4=24 24*3=72 72*2=144", "2 is not a tile"),
+        ("6*4=24|", "empty"),
+        ("6*4=", "cannot read the step at '6*4='"),
+        ("3-4=? 6+1=7", "cannot read the step at '3-4=? 6+1=7'"),
+        ("6*4=24 x", "cannot read the step at 'x'"),
+        ("6*4=24  3-1=2", "cannot read the step at '3-1=2'"),
+        ("4-4=0 6/0=7", "division by zero"),
+    ],
+)
+def test_steps_that_come_to_nothing_are_illegal(action, why):
+    feedback, reward = _judged(action)
+    assert feedback.startswith("illegal: ")
+    assert reward == 0.0
+    assert why in feedback
 
 
-def test_where_thoughts_are_not_allowed_they_are_illegal():
-    assert _world().step({"a0": "1+1=2:6/(1-3/4)"}).infos["a0"]["valid"] is False
+def test_where_steps_are_not_allowed_they_are_illegal():
+    assert _world().step({"a0": "1+3=4 4*4=16 16+6=22"}).infos["a0"]["valid"] is False
 
 
-def test_the_pattern_allows_thoughts_where_the_options_do():
+def test_the_pattern_allows_steps_where_the_options_do():
     patterns = _world(think=True).action_pattern("a0"), _world().action_pattern("a0")
     assert [bool(re.fullmatch(pattern, THOUGHT)) for pattern in patterns] == [True, False]
     assert all(re.fullmatch(pattern, "6/(1-3/4)") for pattern in patterns)
 
 
-def test_hindsight_keeps_the_thoughts_that_led_there_and_no_failure():
-    pairs = NUMBERS.relabel(NUMBERS.Options(), "tiles 1 3 4 6 target 24", THOUGHT, Info(feedback="= 22", valid=True))
-    assert pairs == [("tiles 1 3 4 6 target 22", "6*4=24;24 1 3|24+1=25 25-3=22:6*4+1-3")]
-    assert without_failures("1+1=2:1+1") == "1+1=2:1+1"
-    assert without_failures("6*4=24;24 1 3|24+1=25|6-4=2;2 1 3|2+1=3|2*1=2:(6-4)*1") == "6-4=2;2 1 3|2*1=2:(6-4)*1"
-    assert expression_of(pairs[0][1]) == "6*4+1-3"
+def test_hindsight_keeps_the_search_that_hit_and_nothing_of_a_miss():
+    def told(target):
+        seen = f"tiles 1 3 4 6 target {target}"
+        return NUMBERS.relabel(NUMBERS.Options(), seen, THOUGHT, Info(feedback="= 22", valid=True))
+
+    assert told(22) == [("tiles 1 3 4 6 target 22", last_search(THOUGHT))]
+    assert told(24) == []

@@ -1,4 +1,4 @@
-"""Lessons in thinking: traces whose steps are right, of which what fails is not learned, and whose answer counts."""
+"""Lessons in thinking: searches whose steps are right, of which what fails is not learned, and whose answer counts."""
 
 from __future__ import annotations
 
@@ -15,85 +15,76 @@ from worlds.seeds import DerivedRandom
 
 SPLIT = world_class("split-numbers-v0")
 LESSONS = load_lessons("split-numbers-v0")
+STEP = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
 
 
 @pytest.fixture(scope="module")
 def examples():
-    return [LESSONS.example("puzzle-thinker", DerivedRandom(0, "t", i), False)[0] for i in range(150)]
+    return [LESSONS.example("puzzle-thinker", DerivedRandom(0, "t", i), False)[0] for i in range(200)]
 
 
-def _line(example):
-    """Return what the agent has written in the end, and where what is learned begins."""
-    return example.given + example.answer, len(example.given)
-
-
-def _parts(example):
-    """Return for each part of the thoughts: its steps, the numbers that it lists as left, and where it begins."""
-    text, at = _line(example)[0].rpartition(":")[0], 0
-    for part in text.split("|"):
-        steps, _, left = part.partition(";")
-        yield steps.split(), [int(word) for word in left.split()], at
-        at += len(part) + 1
-
-
-def _numbers(observation):
-    tiles, target = observation.removeprefix("tiles ").split(" target ")
+def _puzzle(example):
+    tiles, target = example.observation.removeprefix("tiles ").split(" target ")
     return [int(tile) for tile in tiles.split()], int(target)
+
+
+def _searches(example):
+    """Return the searches that failed, and the one that is learned; each as steps to a value, note, and the rest."""
+    found = []
+    for search in [*filter(None, example.given.split("|")), example.answer.removeprefix("|")]:
+        begun, _, more = search.partition(";")
+        note, *rest = more.split()
+        found.append((begun.split(), note, rest))
+    return found[:-1], found[-1]
 
 
 def test_answers_are_right_and_of_training_puzzles(examples):
     for example in examples:
-        assert LESSONS.judge(example, example.answer)
-        assert not is_held_out(*_numbers(example.observation))
-        assert re.fullmatch(PATTERN + r"[0-9()+\-*/]{1,60}", _line(example)[0])
+        assert LESSONS.judge(example, example.given + example.answer)
+        assert not is_held_out(*_puzzle(example))
+        assert re.fullmatch(PATTERN, example.given + example.answer)
 
 
 def test_every_result_is_the_one_that_decoding_is_told(examples):
     for example in examples:
-        text, _ = _line(example)
+        text = example.given + example.answer
         for place in (place for place, character in enumerate(text) if character == "="):
             told = SPLIT.inline(example.observation, text[: place + 1])
             assert re.match(r"[0-9]+", text[place + 1 :])[0] == told
 
 
-def test_steps_use_what_is_there(examples):
+def test_a_note_is_of_what_the_other_three_tiles_have_to_make(examples):
     for example in examples:
-        tiles, _ = _numbers(example.observation)
-        numbers: list[int] = []
-        for steps, left, _ in _parts(example):
-            there = [*(tiles if left else numbers)]
-            assert len(steps) == (3 if left else 2)
-            for step in steps:
-                one, other, found = map(int, re.fullmatch(r"(\d+)[-+*/](\d+)=(\d+)", step).groups())
-                there.remove(one)
-                there.remove(other)
-                there.append(found)
-            assert sorted(there) == sorted(left or there)
-            numbers = left or numbers
+        (tiles, target), (failed, right) = _puzzle(example), _searches(example)
+        for begun, note, rest in [*failed, right]:
+            left, made = list(tiles), []
+            for step in begun:
+                one, _, other, result = STEP.fullmatch(step).groups()
+                for number in map(int, (one, other)):
+                    (made if number in made else left).remove(number)
+                made.append(int(result))
+            (value,) = made
+            assert len(left) == 3
+            one, _, other, sub_target = STEP.fullmatch(note).groups()
+            assert {int(one), int(other)} == {value, target}
+            makes = solver.whole_values(tuple(sorted(left)))
+            assert sub_target != "24"  # no lesson asks for it
+            if rest is right[2]:
+                assert int(sub_target) in makes
+                assert [STEP.fullmatch(step)[4] for step in rest[-2:]] == [sub_target, str(target)]
+            elif rest:
+                assert STEP.fullmatch(rest[-1])[4] != sub_target  # a miss
+            else:
+                assert int(sub_target) not in makes
 
 
-def test_what_fails_is_read_and_what_is_learned_is_right(examples):
-    """The last first steps and the last try lead to the target; what is learned holds nothing but those."""
-    kinds = set()
+def test_what_failed_is_read_and_not_learned(examples):
+    seen = set()
     for example in examples:
-        (_, target), (_, start) = _numbers(example.observation), _line(example)
-        tried = [int(steps[-1].rpartition("=")[2]) for steps, left, _ in _parts(example) if not left]
-        learned = [bool(left) for _, left, at in _parts(example) if at >= start]
-        assert tried[-1] == target
-        assert target not in tried[:-1]
-        assert learned in ([True, False], [False])
-        assert example.answer.startswith("|") == bool(example.given)
-        begun = sum(bool(left) for _, left, _ in _parts(example))
-        kinds.add((begun, learned[0]))
-    assert {(1, True), (1, False), (2, True), (2, False), (3, True)} <= kinds
-
-
-def test_after_a_dead_end_the_target_cannot_be_made_of_what_is_left(examples):
-    for example in examples:
-        (_, target), begun = _numbers(example.observation), [left for _, left, _ in _parts(example) if left]
-        can = [target in solver.whole_values(tuple(sorted(left))) for left in begun]
-        assert can[-1]
-        assert not any(can[:-1])
+        failed, _ = _searches(example)
+        seen.add((len(failed), any(rest for *_, rest in failed)))
+        assert example.answer.count("|") == example.answer.startswith("|") == bool(failed)
+    assert {(0, False), (1, False), (1, True), (2, False), (3, False)} <= seen
 
 
 def test_what_is_scored_begins_anew():
@@ -106,13 +97,14 @@ def test_what_is_given_stands_before_what_is_learned(examples):
     assert pair(example) == ("think", f"{example.observation}\n{example.given}", f"{example.answer}\n")
 
 
-def test_an_answer_is_judged_by_its_expression_alone(examples):
-    example = examples[0]
-    assert LESSONS.judge(example, f"1+1=3:{expression_of(example.answer)}")
+def test_an_answer_is_judged_by_its_last_search(examples):
+    example = next(example for example in examples if not example.given)
+    assert LESSONS.judge(example, f"1+1=3|{example.answer}")
     assert LESSONS.judge(example, expression_of(example.answer))
-    assert not LESSONS.judge(example, example.answer.partition(":")[0])
-    assert not LESSONS.judge(example, f"{example.answer}+1")
+    assert not LESSONS.judge(example, example.answer.rpartition(" ")[0])
+    assert not LESSONS.judge(example, f"{example.answer}|1+1=2")
+    assert not LESSONS.judge(example, f"{example.answer} x")
 
 
 def test_traces_fit_into_128_tokens_of_two_characters(examples):
-    assert max(len(_line(example)[0]) for example in examples) <= 220
+    assert max(len(example.given + example.answer) for example in examples) <= 220
