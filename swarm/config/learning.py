@@ -98,16 +98,16 @@ class LearningConfig(Section):
     """At which level of difficulty puzzles are played, in worlds that have several: at the `easiest`, or at the hardest
     of which agents solved between .1 and .9 lately, or that is nearest to that (`fitting`; the exam is the hardest)."""
 
-    method: Literal["expert_iteration", "grpo", "elite"] = "expert_iteration"
+    method: Literal["expert_iteration", "grpo", "elite", "best_of_group"] = "expert_iteration"
     """`expert_iteration` imitates what was right (rare reward); `grpo` weighs each attempt against others at the same
-    puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores), or with `group` the
-    best of each group of this round."""
+    puzzle and turn (reward in 5 to 95 % of them); `elite` imitates the best of all rounds (scores); `best_of_group` the
+    best attempt of each group of this round, where it changes what is good (RAFT, Dong et al., arXiv:2304.06767)."""
 
     every: int = Field(ge=1)
     """Episodes of a round; a learning step follows each round."""
 
     group: int = Field(1, ge=1, le=64)
-    """Episodes of one puzzle, one after the other; `grpo` compares attempts within a group."""
+    """Episodes of one puzzle, one after the other; `grpo` and `best_of_group` compare attempts within a group."""
 
     learner: Literal["agent", "team"] = "agent"
     """Whether each agent learns from its own attempts, or one delta from those of all."""
@@ -174,11 +174,6 @@ class LearningConfig(Section):
     """What is played after the last round."""
 
     @property
-    def is_by_group(self) -> bool:
-        """Whether the best attempt of each group is imitated (RAFT, Dong et al., arXiv:2304.06767)."""
-        return self.method == "elite" and self.group > 1
-
-    @property
     def has_own_deltas(self) -> bool:
         """Whether what an agent has learned may differ from what others have."""
         return self.learner == "agent" and self.share in ("none", "data")
@@ -189,7 +184,10 @@ class LearningConfig(Section):
         refuse_where(
             (shares > 1, "hindsight, rehearse and predict are shares of one batch; their sum must not exceed 1"),
             (self.every % self.group != 0, f"`every` must be a multiple of `group`, {self.group}"),
-            (self.method == "grpo" and self.group < 2, "grpo compares episodes of one puzzle; set `group`: 8 to 16"),
+            (
+                self.method in ("grpo", "best_of_group") and self.group < 2,
+                f"{self.method} compares episodes of one puzzle; set `group`: 8 to 16",
+            ),
             (
                 self.learner == "team" and self.share != "none",
                 "with learner: team all agents have one delta; leave `share` out",

@@ -65,7 +65,7 @@ class Pool(Imitated):
     def begin_round(self) -> None:
         """Forget what counts for one round alone."""
         self.weighed, self.counts = [], Counter()
-        if self.settings.is_by_group:  # what agents of earlier rounds did is another policy's by now
+        if self.settings.method == "best_of_group":  # what agents of earlier rounds did is another policy's by now
             self.right.clear()
             self.relabelled.clear()
 
@@ -86,7 +86,7 @@ class Pool(Imitated):
             if settings.predict and attempt.feedback:
                 self.answered[attempt.prompt + attempt.answer + STOP, attempt.feedback] = None
                 forget(self.answered)
-        if settings.method == "elite" and not settings.is_by_group:
+        if settings.method == "elite":
             for attempt in (*attempts, *explored):
                 for prompt in attempt.prompts if attempt.valid else ():
                     self.best[prompt, attempt.answer] = attempt.reward
@@ -99,7 +99,7 @@ class Pool(Imitated):
         """Return all that a step may draw from now."""
         if self.settings.method == "grpo":
             own = self.weighed
-        elif self.settings.method == "elite" and not self.settings.is_by_group:
+        elif self.settings.method == "elite":
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
             own = self.own()
@@ -221,7 +221,7 @@ class Gatherer:
             own = self._controlled(self._of(learner, attempts), number, "own")
             tried = self._controlled(self._of(learner, explored), number, "explore")
             pool.add(own, [attempt for attempt in tried if attempt.observation in self._posed])
-            for attempt in best_of_groups(own) if self.settings.is_by_group else (*own, *tried):
+            for attempt in best_of_groups(own) if self.settings.method == "best_of_group" else (*own, *tried):
                 self._imitate(pool, attempt)
             pool.counts["explored"] = len(tried)
         return kept_out
@@ -276,11 +276,11 @@ class Gatherer:
     def _imitate(self, pool: Pool, attempt: Attempt) -> None:
         """Keep an attempt that was right, and what another one would have been right for."""
         told: list[tuple[str, str]] = []
-        settings = self.settings
-        if attempt.valid and (settings.hindsight or settings.is_by_group):
+        is_best = self.settings.method == "best_of_group"
+        if attempt.valid and (self.settings.hindsight or is_best):
             info = Info(feedback=attempt.feedback, valid=True)
             told = self.world.relabel(self._options, attempt.observation, attempt.answer, info)
-        if settings.is_by_group:  # imitated as what it was for, and where it missed as the world corrects it
+        if is_best:  # imitated as what it was for, and where it missed as the world corrects it
             told = [(seen, answer) for seen, answer in told if seen == attempt.observation]
         if self.config.agents.inline:
             for seen, answer in told:
