@@ -4,7 +4,8 @@
 
 Resumes by the same command. `plain` is puzzle-solo, of equal size and training tokens. In `wrong` the thinker's steps
 are answered by other numbers (null); in `unanswered` it has to know results itself. All arms meet the same puzzles. For
-each: the share that was solved, its difference from `plain`, tokens and actions per puzzle.
+each: the share that was solved within the budget, its difference from `plain`, tokens and actions per puzzle. A budget
+lets an action begin that ends beyond it; what is solved so, and thoughts are long, does not count here.
 """
 
 import argparse
@@ -52,7 +53,9 @@ def played(arm: str, seed: int, out: Path, overrides: Sequence[str]) -> tuple[li
         run_dir = start_run(config, EXPERIMENT, out / f"{arm}-s{seed}").run_dir
     ends = [record for record in read_records(run_dir / JOURNAL_NAME) if record["kind"] == "episode_end"]
     ends.sort(key=lambda end: end["episode"])
-    return [end["solved"] for end in ends], sum(end["tokens"] for end in ends), sum(end["actions"] for end in ends)
+    limit = config.budget.tokens or 0
+    solved = [end["solved"] and end["tokens"] <= limit for end in ends]
+    return solved, sum(end["tokens"] for end in ends), sum(end["actions"] for end in ends)
 
 
 def main() -> None:
