@@ -14,7 +14,7 @@ from swarm.errors import SwarmError
 from swarm.learn.samples import Sample
 from swarm.prompt import STOP
 from swarm.train import lessons
-from worlds.protocol import Example
+from worlds.protocol import Example, Lessons
 from worlds.seeds import DerivedRandom
 
 if TYPE_CHECKING:
@@ -32,10 +32,18 @@ _SEED = 20_231
 
 
 class Taught(NamedTuple):
-    """The lessons that a base was trained on."""
+    """The lessons that a base was trained on, and how it answers them.
+
+    Attributes:
+        world, task: whose lessons.
+        inline: whether the world answers while an answer is written.
+        longest: tokens of an answer, at most.
+    """
 
     world: str
     task: str
+    inline: bool = False
+    longest: int = ANSWER_TOKENS
 
     @classmethod
     def of(cls, meta: dict[str, Any]) -> Taught | None:
@@ -47,7 +55,13 @@ class Taught(NamedTuple):
             lessons.open_lessons(recipe["world"], recipe["task"])
         except (SwarmError, KeyError):
             return None
+        if recipe.get("inline"):
+            return cls(recipe["world"], recipe["task"], True, recipe["max_new_tokens"])
         return cls(recipe["world"], recipe["task"])
+
+    def lessons(self) -> Lessons:
+        """Return them."""
+        return lessons.open_lessons(self.world, self.task)
 
     def probe(self, count: int, wanted: Sequence[str] = ()) -> list[Example]:
         """Return held-out examples, their kinds in turn: those that are wanted, or all in which puzzles are held out.
@@ -55,15 +69,15 @@ class Taught(NamedTuple):
         Raises:
             SwarmError: there is no such kind.
         """
-        open_lessons = lessons.open_lessons(*self)
-        kinds = [kind for kind in open_lessons.tasks[self.task] if kind not in open_lessons.practice]
+        taught = self.lessons()
+        kinds = [kind for kind in taught.tasks[self.task] if kind not in taught.practice]
         if unknown := [kind for kind in wanted if kind not in kinds]:
             raise SwarmError(
                 f"learning.test.kinds: {unknown[0]!r} is no kind of {self.task}; there are: {', '.join(kinds)}"
             )
         kinds = list(wanted) or kinds
         return [
-            lessons.held_out_example(*self, kinds[number % len(kinds)], _SEED, number // len(kinds))
+            lessons.held_out_example(self.world, self.task, kinds[number % len(kinds)], _SEED, number // len(kinds))
             for number in range(count if kinds else 0)
         ]
 
@@ -73,7 +87,7 @@ class Taught(NamedTuple):
         for number in range(REHEARSED):
             kind = wanted[number % len(wanted)] if wanted else None
             rng = DerivedRandom(_SEED, "rehearsal", self.task, number)
-            found += lessons.open_lessons(*self).example(self.task, rng, False, kind)
+            found += self.lessons().example(self.task, rng, False, kind)
         return [lessons.pair(example)[1] for example in found]
 
 
@@ -94,8 +108,8 @@ def score(
 ) -> Scored:
     """Return how a base with a delta does on its probe, greedily; arguments as of `Taught.probe`."""
     examples = taught.probe(count, kinds)
-    said, tokens = answers(checkpoint, delta, [lessons.pair(example)[1] for example in examples])
-    judge = lessons.open_lessons(*taught).judge
+    said, tokens = answers(checkpoint, delta, [lessons.pair(example)[1] for example in examples], taught)
+    judge = taught.lessons().judge
     return Scored(tuple(judge(example, text) for example, text in zip(examples, said, strict=True)), tokens)
 
 
@@ -108,20 +122,31 @@ def first_score(checkpoint: Checkpoint, taught: Taught, count: int, kinds: tuple
 @lru_cache(maxsize=2)
 def rehearsal(checkpoint: Checkpoint, taught: Taught, kinds: tuple[str, ...] = ()) -> tuple[tuple[Sample, ...], int]:
     """Return prompts that the base was taught with, with its own answers, and the tokens that it cost."""
+    from ulm.decode.inline import spans_in
+
     prompts = taught.prompts(kinds)
-    said, tokens = answers(checkpoint, None, prompts)
-    return tuple(Sample(prompt, text + STOP) for prompt, text in zip(prompts, said, strict=True)), tokens
+    said, tokens = answers(checkpoint, None, prompts, taught)
+    samples = (Sample(prompt, text + STOP) for prompt, text in zip(prompts, said, strict=True))
+    if taught.inline:
+        samples = (s._replace(inlined=spans_in(lessons.asked(taught.world, s.prompt), s.completion)) for s in samples)
+    return tuple(samples), tokens
 
 
-def answers(checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str]) -> tuple[list[str], int]:
-    """Return greedy answers, and the tokens that were read and written."""
+def answers(
+    checkpoint: Checkpoint, delta: Delta | None, prompts: Sequence[str], taught: Taught
+) -> tuple[list[str], int]:
+    """Return greedy answers to prompts of lessons, and the tokens that were read and written."""
     from ulm.decode.engine import Engine, GenerationRequest
 
     model = checkpoint.model if delta is None else delta.applied(checkpoint.model)
     engine = Engine(model, checkpoint.tokenizer, pack=False)
-    requests = [GenerationRequest(prompt, 0, ANSWER_TOKENS, 0.0, stop=(STOP,)) for prompt in prompts]
+    asks = [lessons.asked(taught.world, prompt) if taught.inline else None for prompt in prompts]
+    requests = [
+        GenerationRequest(prompt, 0, taught.longest, 0.0, stop=(STOP,), inline=ask)
+        for prompt, ask in zip(prompts, asks, strict=True)
+    ]
     found = [result for at in range(0, len(requests), BATCH) for result in engine.generate(requests[at : at + BATCH])]
-    return [r.text for r in found], sum(r.prompt_tokens + r.generated_tokens for r in found)
+    return [r.text for r in found], sum(r.prompt_tokens + r.generated_tokens + r.inlined_tokens for r in found)
 
 
 def distance(

@@ -4,13 +4,13 @@ Owns how an `Example` of a world becomes (kind, prompt, completion), and the see
 task, seed and index alone, so the cursor of a training is one number. Knows no torch.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 from swarm.errors import SwarmError
 from swarm.prompt import STOP, agent_prompt
 from worlds.protocol import Example, Lessons, WorldError
-from worlds.registry import load_lessons
+from worlds.registry import load_lessons, world_class
 from worlds.seeds import DerivedRandom
 
 Text = tuple[str, str, str]
@@ -51,6 +51,11 @@ def pair(example: Example) -> Text:
     """
     prompt = agent_prompt(example.observation, example.directive) if example.role == "agent" else example.observation
     return example.kind, prompt + example.given, example.answer + (STOP if prompt.endswith("\n") else "")
+
+
+def asked(world_id: str, prompt: str) -> Callable[[str], str | None]:
+    """Return what a world appends to an answer to a prompt (`World.inline`)."""
+    return partial(world_class(world_id).inline, prompt.removesuffix("\n"))
 
 
 def example(world_id: str, task: str, seed: int, index: int) -> Example:

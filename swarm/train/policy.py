@@ -6,7 +6,6 @@ of a training is its step.
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 from ulm.train.pairs import PairObjective, Spans
 from ulm.train.step import Objective, Worker, make_optimizer
-from worlds.registry import world_class
 
 BATCH = 512
 """Held-out examples that are answered at once."""
@@ -133,7 +131,7 @@ class PolicyTraining(UlmTraining):
         """Return what the world appends to an answer to a prompt; None where it appends nothing."""
         if not isinstance(self.recipe, PolicyRecipe) or not self.recipe.inline:
             return None
-        return partial(world_class(self.recipe.world).inline, prompt.removesuffix("\n"))
+        return lessons.asked(self.recipe.world, prompt)
 
     def _inlined(self, prompt: str, completion: str) -> Spans:
         ask = self._asked(prompt)

@@ -20,7 +20,7 @@ from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.config.load import load_experiment
 from swarm.learn.accept import held_delta
 from swarm.learn.base import Manner, hash_of, open_base
-from swarm.learn.taught import answers
+from swarm.learn.taught import Taught, answers
 from swarm.prompt import agent_prompt
 from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.run.experience import experience
@@ -106,7 +106,8 @@ def measured(run: Run, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
 def greedy(puzzles: Sequence[Puzzle], memory: Path, delta: str) -> list[bool]:
     """Return which puzzles the most likely answer solves."""
     base = open_base(str(POLICY), Path(), hash_of(str(POLICY), Path()), Manner())
-    said, _ = answers(base.checkpoint, held_delta(memory, delta), [agent_prompt(puzzle.text()) for puzzle in puzzles])
+    prompts = [agent_prompt(puzzle.text()) for puzzle in puzzles]
+    said, _ = answers(base.checkpoint, held_delta(memory, delta), prompts, Taught("numbers-v0", "numbers-agent"))
     return [_hits(puzzle, text) for puzzle, text in zip(puzzles, said, strict=True)]
 
 
