@@ -286,7 +286,7 @@ class RowDeltas:
 
 def not_alone(x_BXY: Tensor) -> Tensor:
     """Return matrices that are multiplied one by one; one that is alone twice, for its bits would be others."""
-    return x_BXY.expand(max(2, len(x_BXY)), -1, -1)
+    return x_BXY if len(x_BXY) > 1 else x_BXY.expand(2, -1, -1)
 
 
 def _each(x_BC: Tensor, rows_BEC: Tensor) -> Tensor:
