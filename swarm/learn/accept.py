@@ -123,7 +123,7 @@ def learn(task: StepTask) -> Outcome:
         lambda size: take_step(
             base.checkpoint, parent, samples, settings, task.seed, base_sha256=task.base_sha256, size=size
         ),
-        lambda delta: tested(task, base, delta),
+        lambda delta: tested(task, base, delta, samples),
         task.memory,
         settings.test.on,
         read,
@@ -196,12 +196,15 @@ def keep_delta(memory: Path, delta: Delta) -> str:
     return delta.sha256
 
 
-def tested(task: StepTask, base: Base, delta: Delta) -> tuple[list[TestEntry], int]:
-    """Return the parts of the test of a delta that the task's learner is to have, and the tokens that they used."""
-    settings, kinds = task.settings.test, base.samples(task.samples).kinds
-    samples = kinds.get("own") or kinds.get("hindsight", ())
+def tested(task: StepTask, base: Base, delta: Delta, samples: Samples) -> tuple[list[TestEntry], int]:
+    """Return the parts of the test of a delta that the task's learner is to have, and the tokens that they used.
+
+    The samples are the task's, laid out as the base reads them.
+    """
+    settings = task.settings.test
+    own = samples.kinds.get("own") or samples.kinds.get("hindsight", ())
     found, tokens = _probe(task, base.checkpoint, delta)
-    kl, n = distance(base.checkpoint, delta, samples, FEW_TEXTS if base.is_pretrained else KL_TEXTS)
+    kl, n = distance(base.checkpoint, delta, own, FEW_TEXTS if base.is_pretrained else KL_TEXTS)
     found.append(entry("kl", 0.0, kl, settings.kl, n, kl <= settings.kl))
     if base.is_pretrained:
         (before, n), (after, _) = bits_per_byte(base, None), bits_per_byte(base, delta)

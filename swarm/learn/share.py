@@ -50,7 +50,8 @@ class ShareTask:
         befores = [held_delta(task.memory, name) for name in self.befores]
         joined = together(found, befores, settings.share, settings.delta.rank, settings.share_rate)
         result = keep_delta(task.memory, joined)
-        tests, tokens = tested(task, agents_base(task.config, task.base_dir, task.base_sha256), joined)
+        base = agents_base(task.config, task.base_dir, task.base_sha256)
+        tests, tokens = tested(task, base, joined, base.samples(task.samples))
         failed = [part["name"] for part in tests if not part["passed"]]
         cost = {"tokens": tokens, "trained_tokens": 0, "test_tokens": tokens}
         note = f"failed: {', '.join(failed)}" if failed else ""

@@ -106,8 +106,9 @@ def measured(run: Run, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
 def greedy(puzzles: Sequence[Puzzle], memory: Path, delta: str) -> list[bool]:
     """Return which puzzles the most likely answer solves."""
     base = open_base(str(POLICY), Path(), hash_of(str(POLICY), Path()), Manner())
-    prompts = [agent_prompt(puzzle.text()) for puzzle in puzzles]
-    said, _ = answers(base.checkpoint, held_delta(memory, delta), prompts, Taught("numbers-v0", "numbers-agent"))
+    taught, prompts = Taught.of(base.checkpoint.meta), [agent_prompt(puzzle.text()) for puzzle in puzzles]
+    assert taught
+    said, _ = answers(base.checkpoint, held_delta(memory, delta), prompts, taught)
     return [_hits(puzzle, text) for puzzle, text in zip(puzzles, said, strict=True)]
 
 

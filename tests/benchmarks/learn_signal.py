@@ -10,20 +10,21 @@ out, partners that met and strangers, and with the channel cut or, where there a
 controls). For each: the share of attributes that were right, and of objects with all of them right.
 """
 
-import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swarm.agents.delta import Deltas, DeltaSection
 from swarm.agents.ltm_files import MEMORY_FOLDER
-from swarm.agents.memory import Place
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
 from swarm.learn.trial import Trial
-from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.learn.undo import held
 from swarm.run.runner import start_run
 from swarm.stats import format_interval, rate_interval
+
+sys.path.insert(0, str(Path(__file__).parent))
+from arms import arms_parser
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "signal.yaml"
 ARMS = {"pair": [], "population": ["agents.count=8", "world.options.partners=met", "learning.every=2048"]}
@@ -41,10 +42,7 @@ SEVERAL: dict[str, dict[str, Any]] = {
 
 def newest(run_dir: Path) -> dict[str | None, str]:
     """Return agent -> what it has learned in the end."""
-    deltas = Deltas(DeltaSection(), Place(run_dir / MEMORY_FOLDER))
-    for record in read_records(run_dir / JOURNAL_NAME):
-        deltas.fold(record)
-    return {agent: versions[-1] for agent, versions in deltas.versions.items() if versions}
+    return {agent: versions[-1] for agent, versions in held(run_dir).versions.items() if versions}
 
 
 def played(
@@ -80,15 +78,12 @@ def report(config: ExperimentConfig, run_dir: Path, episodes: int) -> None:
         print(f"  {name:>22}: {told} (n = {pairs * len(objects)} objects)", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run all arms, or go on with them, and print what became of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--arms", nargs="+", default=["pair"], choices=list(ARMS))
+    parser = arms_parser(__doc__, ARMS)
+    parser.set_defaults(arms=["pair"])
     parser.add_argument("--games", type=int, default=500, help="episodes of each condition")
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args()
     for arm in asked.arms:
         for seed in asked.seeds:
             config = load_experiment(EXPERIMENT, [*ARMS[arm], *asked.overrides, f"seed={seed}"])

@@ -13,7 +13,7 @@ the same with the acceptance test on, `row-first` ends after the first regime: i
 says what is left of that.
 """
 
-import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +25,9 @@ from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.run.experience import experience
 from swarm.run.runner import start_run
 from swarm.stats import format_interval, paired_difference, rate_interval
+
+sys.path.insert(0, str(Path(__file__).parent))
+from arms import arms_parser
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "learn_together.yaml"
 REGIMES = ["target 24", "target 200-299", "tiles 14-20", "five tiles"]
@@ -120,12 +123,7 @@ def rounds_to_half(shares: Sequence[float], base: float) -> int:
 
 def main() -> None:
     """Run all arms, or go on with them, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    asked = parser.parse_args()
+    asked = arms_parser(__doc__, ARMS).parse_args()
     exams: dict[str, dict[tuple[int, int, str], bool]] = defaultdict(dict)
     for seed in asked.seeds:
         base: float | None = None

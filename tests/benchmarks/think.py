@@ -8,17 +8,20 @@ each: the share that was solved within the budget, its difference from `plain`, 
 lets an action begin that ends beyond it; what is solved so, and thoughts are long, does not count here.
 """
 
-import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarm.config.load import load_experiment
-from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.outcomes import read_run
 from swarm.run.runner import start_run
 from swarm.stats import format_interval, paired_difference, rate_interval
 from worlds.numbers.world import ExpressionWorld
 from worlds.seeds import DerivedRandom
+
+sys.path.insert(0, str(Path(__file__).parent))
+from arms import arms_parser
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "think.yaml"
 PLAIN = ["agents.engine.model=policies/puzzle-solo", "agents.inline=false", "agents.max_new_tokens=24"]
@@ -51,21 +54,15 @@ def played(arm: str, seed: int, out: Path, overrides: Sequence[str]) -> tuple[li
     config = load_experiment(EXPERIMENT, [*overrides, *ARMS[arm], f"seed={seed}"])
     with answering_wrongly(arm == "wrong"):
         run_dir = start_run(config, EXPERIMENT, out / f"{arm}-s{seed}").run_dir
-    ends = [record for record in read_records(run_dir / JOURNAL_NAME) if record["kind"] == "episode_end"]
-    ends.sort(key=lambda end: end["episode"])
-    limit = config.budget.tokens or 0
-    solved = [end["solved"] and end["tokens"] <= limit for end in ends]
-    return solved, sum(end["tokens"] for end in ends), sum(end["actions"] for end in ends)
+    puzzles = sorted(read_run(run_dir).puzzles, key=lambda one: one.episode)
+    limit = config.budget.tokens or float("inf")
+    solved = [one.solved and one.tokens <= limit for one in puzzles]
+    return solved, sum(one.tokens for one in puzzles), sum(one.actions for one in puzzles)
 
 
 def main() -> None:
     """Play all arms, or go on with them, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    asked = parser.parse_args()
+    asked = arms_parser(__doc__, ARMS).parse_args()
     solved: dict[str, list[bool]] = {}
     for arm in asked.arms:
         found = [played(arm, seed, asked.out, asked.overrides) for seed in asked.seeds]

@@ -145,8 +145,8 @@ class NumbersWorld(ExpressionWorld):
     to, or why it is illegal. All agents see the same puzzle; the first hit solves it for all, and whoever hits earns 1.
     With `own_tasks` every agent plays a puzzle of its own, drawn alike or by `regimes`: an agent that hits earns 1 and
     is done, the others play on, and the episode is solved when all have hit. Of a file, the agents of one episode play
-    rows that follow each other. `levels` has options by level of difficulty. With `think` an answer
-    may be given in steps such as `3*7=21 21+3=24`. Arithmetic is exact.
+    rows that follow each other. `levels` has options by level of difficulty. With `think` an answer may be given
+    in steps such as `3*7=21 21+3=24`. Arithmetic is exact.
     """
 
     id: ClassVar[str] = "numbers-v0"

@@ -60,7 +60,8 @@ def trace(plan: Plan, target: int, rng: random.Random, failing: bool) -> Example
     begun, rest = _begun(plan, target, rng), _steps_to(plan.theirs, plan.sub_target, rng)
     if begun is None or rest is None:
         return None
-    answer = f"{ANEW if given else ''}{begun} {rest} {_join(plan)}={target}"
+    joined = solver.complete(plan.form, str(plan.sub_target))
+    answer = f"{ANEW if given else ''}{begun} {rest} {joined}={target}"
     if len(given) + len(answer) > LONGEST:
         return None
     return Example("think", "agent", Puzzle(tiles, target).text(), "", answer, given)
@@ -89,11 +90,6 @@ def _begun(plan: Plan, target: int, rng: random.Random) -> str | None:
     before, after = plan.form.split("[{}]")
     note = _NOTES[before[-1] if before else after[0], bool(before)].format(t=target, v=plan.made)
     return steps and f"{steps}{NOTE}{note}={plan.sub_target}"
-
-
-def _join(plan: Plan) -> str:
-    """Return how the two halves make the target."""
-    return plan.form.replace("[{}]", str(plan.sub_target))
 
 
 def _steps_to(tiles: tuple[int, ...], wanted: int, rng: random.Random) -> str | None:
