@@ -163,9 +163,9 @@ class LearningConfig(Section):
     """Multiplies what was added where deltas are put together, up to the sum. The mean of many agents is a short step,
     the sum of long rounds too long a one."""
 
-    control: Literal["none", "permuted", "swapped", "random"] = "none"
-    """Null controls. `permuted`: what attempts came to is permuted among them. In the exam, `swapped`: each agent has
-    what the next one learned; `random`: a random delta of equal norm."""
+    control: Literal["none", "permuted", "answers", "swapped", "random"] = "none"
+    """Null controls. `permuted`: what attempts came to is permuted among them; `answers`: what `predict` learns is. In
+    the exam, `swapped`: each agent has what the next one learned; `random`: a random delta of equal norm."""
 
     test: TestSettings = TestSettings()
     """What a step must pass."""
@@ -195,6 +195,10 @@ class LearningConfig(Section):
             (
                 self.share_rate != 1.0 and self.share not in ("mean", "concat"),
                 "share_rate is for deltas that are put together; set share: mean, or concat",
+            ),
+            (
+                self.control == "answers" and not self.predict,
+                "control: answers permutes what is predicted; set `predict`",
             ),
             (
                 self.control in ("swapped", "random") and self.exam is None,

@@ -68,6 +68,7 @@ class Pool(Imitated):
         if self.settings.method == "best_of_group":  # what agents of earlier rounds did is another policy's by now
             self.right.clear()
             self.relabelled.clear()
+            self.answered.clear()
 
     def add(self, attempts: Sequence[Attempt], explored: Sequence[Attempt] = ()) -> None:
         """Take in the attempts of a round, all of a group at once.
@@ -103,15 +104,18 @@ class Pool(Imitated):
             own = [Sample(prompt, answer + STOP) for prompt, answer in self.best]
         else:
             own = self.own()
-        kinds = {
-            "own": own,
-            "hindsight": self.hindsight(),
-            "predict": [Sample(prompt, feedback + STOP) for prompt, feedback in self.answered],
-        }
+        kinds = {"own": own, "hindsight": self.hindsight(), "predict": self.predictions()}
         if self.inlined:
             kinds = {kind: [self._masked(sample) for sample in some] for kind, some in kinds.items()}
         counts = dict(self.counts) | {kind: len(found) for kind, found in kinds.items()}
         return Samples(kinds, dict(sorted(counts.items())))
+
+    def predictions(self) -> list[Sample]:
+        """Return actions with what the world answered; under the null control with what it answered to another."""
+        answers = [feedback for _, feedback in self.answered]
+        if self.settings.control == "answers":
+            DerivedRandom(len(answers), "answers").shuffle(answers)
+        return [Sample(text, answer + STOP) for (text, _), answer in zip(self.answered, answers, strict=True)]
 
     def _masked(self, sample: Sample) -> Sample:
         """Return a sample that knows what of its completion the world appended."""

@@ -196,6 +196,17 @@ def test_under_the_null_control_goals_are_permuted_among_legal_attempts(gatherer
     assert {s.completion for s in permuted.texts()} <= {c.answer + "\n" for c in calls}
 
 
+def test_predicted_are_answers_to_own_actions_and_in_the_null_control_to_others(gatherer: Make) -> None:
+    calls = [call(f"{n}", "illegal: no" if n == 3 else f"= {n}", reward=float(n == 4)) for n in range(1, 9)]
+    plain, permuted = (taken(gatherer(predict=0.5, control=control), *calls) for control in ("none", "answers"))
+    assert plain.kinds["predict"] == [Sample(SEEN + f"\n{c.answer}\n", c.feedback + "\n") for c in calls]
+    texts, answers = zip(*(sample[:2] for sample in permuted.kinds["predict"]), strict=True)
+    assert list(texts) == [sample.prompt for sample in plain.kinds["predict"]]
+    assert sorted(answers) == sorted(c.feedback + "\n" for c in calls)
+    assert permuted.kinds["predict"] != plain.kinds["predict"]
+    assert permuted.kinds["own"] == plain.kinds["own"]
+
+
 @pytest.mark.parametrize("settings", [{}, {"method": "elite"}, {"method": "grpo", "group": 2}], ids=lambda s: str(s))
 def test_what_the_world_appended_is_known_of_every_sample(gatherer: Make, settings: dict[str, Any]) -> None:
     made = gatherer(**settings)
