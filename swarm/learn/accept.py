@@ -175,8 +175,9 @@ def tried(
         tested += tokens
         failed = [part["name"] for part in tests if not part["passed"]]
         accepted = not failed or not is_on
-        note = f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}" + (f"; {learned.note}" if learned.note else "")
-        note += f"; failed: {', '.join(failed)}" if failed else ""
+        said = [f"loss {learned.loss[0]:.3f} to {learned.loss[1]:.3f}"] if learned.loss else []
+        said += [learned.note] if learned.note else []
+        note = "; ".join([*said, f"failed: {', '.join(failed)}"] if failed else said)
         if accepted:
             break
     cost = {"tokens": TRAINED_TOKEN * trained + tested, "trained_tokens": trained, "test_tokens": tested}

@@ -203,7 +203,12 @@ class Learner(AgentMemory[MemorySection]):
         with progress(f"sharing after round {number + 1}"):
             (outcome,) = run_steps([ShareTask(test, tuple(learned.values()), befores)])
         for agent in todo:
-            settings: Mapping[str, Any] = {"round": number, "mode": mode, "of": list(learned.values())}
+            settings: Mapping[str, Any] = {
+                "round": number,
+                "mode": mode,
+                "size": outcome.size,
+                "of": list(learned.values()),
+            }
             yield Change(
                 KIND,
                 agent,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from swarm.agents.delta import delta_path
 from swarm.config.experiment import ExperimentConfig
-from swarm.learn.accept import Outcome, StepTask, held_delta, keep_delta, tested
+from swarm.learn.accept import Outcome, StepTask, held_delta, tested, tried
 from swarm.learn.base import agents_base
+from swarm.learn.step import Learned
 from ulm.delta import Delta
 
 
@@ -43,19 +44,19 @@ class ShareTask:
         return self.test.config
 
     def compute(self) -> Outcome:
-        """Put them together and test the result, on the CPU with one thread."""
+        """Put them together and test the result, going half as far where it fails; on the CPU with one thread."""
         torch.set_num_threads(1)
         task, settings = self.test, self.test.settings
         found = [Delta.from_bytes(delta_path(task.memory, name).read_bytes()) for name in self.learned]
         befores = [held_delta(task.memory, name) for name in self.befores]
-        joined = together(found, befores, settings.share, settings.delta.rank, settings.share_rate)
-        result = keep_delta(task.memory, joined)
         base = agents_base(task.config, task.base_dir, task.base_sha256)
-        tests, tokens = tested(task, base, joined, base.samples(task.samples))
-        failed = [part["name"] for part in tests if not part["passed"]]
-        cost = {"tokens": tokens, "trained_tokens": 0, "test_tokens": tokens}
-        note = f"failed: {', '.join(failed)}" if failed else ""
-        return Outcome(result, not failed or not settings.test.on, 1.0, tuple(tests), cost, note)
+        samples = base.samples(task.samples)
+
+        def take(size: float) -> Learned:
+            rate = size * settings.share_rate
+            return Learned(together(found, befores, settings.share, settings.delta.rank, rate))
+
+        return tried(take, lambda delta: tested(task, base, delta, samples), task.memory, settings.test.on)
 
 
 def together(

@@ -46,13 +46,13 @@ class Learned:
         delta: the new delta; None where there was nothing to learn from, or a loss was not finite.
         note: why there is none, or what was left out.
         trained_tokens: learned, over all steps.
-        loss: mean nats per learned token of the first and the last tenth of the steps.
+        loss: mean nats per learned token of the first and the last tenth of the steps; () where there were none.
     """
 
     delta: Delta | None
     note: str = ""
     trained_tokens: int = 0
-    loss: tuple[float, float] = (0.0, 0.0)
+    loss: tuple[()] | tuple[float, float] = ()
 
 
 def take_step(

@@ -6,7 +6,7 @@ them is on record already. A probe has the first answers to such puzzles alone, 
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,7 @@ class Trial:
                 gained = sum(entry["reward"] for entry in record["agents"])
                 rewards[record["episode"]] += gained / self.config.agents.count
 
-        return rewards, self._played(self.config, episodes, skills, take)
+        return rewards, self.watch(episodes, skills, take)
 
     def first_answers(self, episodes: Mapping[int, int]) -> tuple[dict[tuple[int, str], Worth], int]:
         """Have agents answer the first prompts of episodes greedily.
@@ -87,12 +87,11 @@ class Trial:
         agents = self.config.agents.model_copy(update={"temperature": 0.0})
         budget = self.config.budget.model_copy(update={"ticks": 1})
         config = self.config.model_copy(update={"agents": agents, "budget": budget})
-        return found, self._played(config, episodes, {}, take)
+        return found, replace(self, config=config).watch(episodes, {}, take)
 
-    def _played(
-        self, config: ExperimentConfig, episodes: Mapping[int, int], skills: Scores, take: Callable[[Record], None]
-    ) -> int:
-        """Play episodes of an experiment; return the tokens that were used."""
+    def watch(self, episodes: Mapping[int, int], skills: Scores, take: Callable[[Record], None]) -> int:
+        """Play episodes as `play` does, and pass all records on; return the tokens that were used."""
+        config = self.config
         if config.learning is None:
             raise AssertionError
         # One round without an exam: nothing is learned at its end, for no memory here learns.

@@ -5,7 +5,7 @@
 Resumes by the same command. For each arm: the share of exam puzzles that were hit within the exam's attempts, on
 average over regimes; then by regime, and where an agent met the regime that it had learned (`own`). The gain is over
 `frozen`, the base; `team` is one learner with everybody's data, `alone` are agents that share nothing, in `swapped`
-they have each other's deltas in the exam. Rounds to half are those after which agents hit half as many more of the
+they play the exam with each other's deltas. Rounds to half are those after which agents hit half as many more of the
 puzzles that they play as in the last quarter of rounds.
 
 In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested` is
@@ -19,9 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
+from swarm.learn.trial import Trial
+from swarm.learn.undo import held
 from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.record.records import Record
 from swarm.run.experience import experience
 from swarm.run.runner import start_run
 from swarm.stats import format_interval, paired_difference, rate_interval
@@ -35,7 +39,7 @@ ALONE = ["learning.share=none", "learning.share_rate=1"]
 ARMS = {
     "frozen": [*ALONE, "learning.steps=0", "learning.explore=null", "learning.rehearse=0"],
     "alone": ALONE,
-    "swapped": [*ALONE, "learning.control=swapped"],
+    "swapped": ALONE,
     "mean": [],
     "concat": ["learning.share=concat", "learning.share_rate=0.25"],
     "data": ["learning.share=data", "learning.share_rate=1"],
@@ -104,6 +108,22 @@ def hits(run_dir: Path) -> Mapping[tuple[int, str], Hit]:
     return found
 
 
+def swapped(run_dir: Path, config: ExperimentConfig, exam: Mapping[tuple[int, str], Hit]) -> dict[tuple[int, str], Hit]:
+    """Return what becomes of the exam's puzzles where each agent has what the next one learned."""
+    learned = {who: versions[-1] for who, versions in held(run_dir).versions.items() if versions}
+    agents = sorted(learned, key=str)
+    deltas = {agent: learned[following] for agent, following in zip(agents, agents[1:] + agents[:1], strict=True)}
+    hit: set[tuple[int, str]] = set()
+
+    def take(record: Record) -> None:
+        if record["kind"] == "tick":
+            hit.update((record["episode"], one["agent"]) for one in record["agents"] if one["reward"] > 0)
+
+    trial = Trial(config.of_episode(config.episodes), EXPERIMENT.parent, run_dir / MEMORY_FOLDER, deltas)
+    trial.watch(dict.fromkeys(range(config.episodes, config.all_episodes), 0), {}, take)
+    return {at: one._replace(hit=at in hit) for at, one in exam.items()}
+
+
 def by_round(found: Mapping[tuple[int, str], Hit], config: ExperimentConfig) -> list[float]:
     """Return the share of puzzles that were hit in each round of play."""
     assert config.learning
@@ -129,9 +149,12 @@ def main() -> None:
         base: float | None = None
         for arm in asked.arms:
             config = settings_of(arm, seed, asked.overrides)
-            outcome = start_run(config, EXPERIMENT, asked.out / f"{arm}-s{seed}")
+            run = "alone" if arm == "swapped" else arm
+            outcome = start_run(config, EXPERIMENT, asked.out / f"{run}-s{seed}")
             found = hits(outcome.run_dir)
             shares, exam = by_round(found, config), {at: one for at, one in found.items() if at[0] >= config.episodes}
+            if arm == "swapped":
+                exam = swapped(outcome.run_dir, config, exam)
             exams[arm] |= {(seed, at[0] - config.episodes, at[1]): one.hit for at, one in exam.items()}
             base = sum(shares) / len(shares) if arm == "frozen" else base
             changes = [r for r in read_records(outcome.run_dir / JOURNAL_NAME) if r["kind"] == "change"]
