@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 
 from swarm.config.section import Section, refuse_where
 
+PUT_TOGETHER = ("mean", "concat", "regmean")
+"""Ways to share that put deltas together."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -154,10 +157,10 @@ class LearningConfig(Section):
     """Whether answers that were right under a coordinator's directive are imitated without it, too: agents come to do
     by themselves what they were told to do."""
 
-    share: Literal["none", "data", "mean", "concat"] = "none"
-    """What one learns, all can have: `data` gives right answers to all; `mean` and `concat` put deltas together after
-    each round, as what they were before and to that the mean or the sum of what each has added since, cut back to
-    `delta.rank`."""
+    share: Literal["none", "data", "mean", "concat", "regmean"] = "none"
+    """What one learns, all can have: `data` gives right answers to all; the others put deltas together after each
+    round, as what they were before and to that the mean or, `concat`, the sum of what each has added since, cut back to
+    `delta.rank`. In the mean of `regmean` an agent counts as far as its own texts use a direction of the weights."""
 
     share_rate: float = Field(1.0, gt=0)
     """Multiplies what was added where deltas are put together, up to the sum. The mean of many agents is a short step,
@@ -193,8 +196,8 @@ class LearningConfig(Section):
                 "with learner: team all agents have one delta; leave `share` out",
             ),
             (
-                self.share_rate != 1.0 and self.share not in ("mean", "concat"),
-                "share_rate is for deltas that are put together; set share: mean, or concat",
+                self.share_rate != 1.0 and self.share not in PUT_TOGETHER,
+                "share_rate is for deltas that are put together; set share: regmean, mean or concat",
             ),
             (
                 self.control == "answers" and not self.predict,

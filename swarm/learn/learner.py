@@ -13,12 +13,13 @@ from typing import Any
 from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path, prune
 from swarm.agents.memory import AgentMemory, Place
 from swarm.config.experiment import ExperimentConfig
+from swarm.config.learning import PUT_TOGETHER
 from swarm.config.memory import MemorySection
 from swarm.learn.accept import Outcome, StepTask, keep_delta
 from swarm.learn.base import agents_hash
 from swarm.learn.control import random_like
 from swarm.learn.gather import Gatherer, Puzzle, seed_of
-from swarm.learn.samples import all_of
+from swarm.learn.samples import Samples
 from swarm.learn.share import ShareTask
 from swarm.learn.workers import run_steps
 from swarm.process.progress import progress
@@ -190,7 +191,7 @@ class Learner(AgentMemory[MemorySection]):
     def _shared(self, number: int) -> Iterator[Change]:
         """Yield what all have once deltas are put together, if that passes the test."""
         mode = self.learning.share
-        if mode not in ("mean", "concat"):
+        if mode not in PUT_TOGETHER:
             return
         learned = {agent: self._learned[agent] for agent in self.agents if self._learned[agent]}
         todo = [agent for agent in self.agents if (mode, agent) not in self._changed]
@@ -198,10 +199,10 @@ class Learner(AgentMemory[MemorySection]):
             return
         goes_on = self.learning.begin == "parent"
         befores = tuple(self._before[agent] if goes_on else "" for agent in learned)
-        samples = all_of([pool.samples() for pool in self._gatherer.pools.values()])
-        test = replace(self.task(number, self.learners[0]), learner=None, parent="", deltas={}, samples=samples)
+        samples = tuple(self._gatherer.pools[agent].samples() for agent in learned)
+        test = replace(self.task(number, self.learners[0]), learner=None, parent="", deltas={}, samples=Samples({}))
         with progress(f"sharing after round {number + 1}"):
-            (outcome,) = run_steps([ShareTask(test, tuple(learned.values()), befores)])
+            (outcome,) = run_steps([ShareTask(test, tuple(learned.values()), befores, samples)])
         for agent in todo:
             settings: Mapping[str, Any] = {
                 "round": number,

@@ -12,6 +12,7 @@ from fakes.learned_run import LearnedPool, go_on, scripted, write_learned_run
 from fakes.records import rewrite
 
 from swarm.agents.delta import delta_path
+from swarm.config.learning import PUT_TOGETHER
 from swarm.errors import SwarmError, WorkFailedError
 from swarm.learn.recompute import recompute
 from swarm.record.journal import read_records
@@ -33,11 +34,11 @@ def files(run_dir: Path) -> set[str]:
     return {path.stem for path in (run_dir / "memory" / "deltas").iterdir()}
 
 
-@pytest.mark.parametrize("share", ["none", "data", "mean", "concat"])
+@pytest.mark.parametrize("share", ["none", "data", "mean", "concat", "regmean"])
 def test_all_steps_of_a_run_are_recomputed_to_the_bit(tmp_path: Path, share: str) -> None:
     write_learned_run(tmp_path / "run", share=share, rounds=3)
     told = changes(tmp_path / "run")
-    assert len(told) == 3 * 2 * (2 if share in ("mean", "concat") else 1)
+    assert len(told) == 3 * 2 * (2 if share in PUT_TOGETHER else 1)
     assert all(record["result"] for record in told)
     seen: list[ChangeRecord] = []
     found = recompute(tmp_path / "run", on_change=seen.append)

@@ -50,6 +50,27 @@ def test_a_rate_goes_further_than_the_mean_and_no_further_than_the_sum() -> None
         assert torch.allclose(one.rows_EC, other.rows_EC, atol=1e-5)
 
 
+def test_where_one_agent_alone_has_inputs_it_alone_counts() -> None:
+    parts = [delta(seed) for seed in range(2)]
+    met = [torch.diag(torch.tensor(some, dtype=torch.float64)) for some in ([9, 9, 9, 0, 0, 0], [0, 0, 9, 9, 9, 9])]
+    found = together(parts, [None, None], "regmean", 6, 1.0, [{"w": one} for one in met]).added()["w"]
+    one, other = (part.added()["w"] for part in parts)
+    assert torch.allclose(found[:, 2], (one + other)[:, 2] / 2, atol=1e-5)
+    for column, own, alien in ((0, one, other), (5, other, one)):
+        plain = (own + alien)[:, column] / 2
+        assert (found[:, column] - own[:, column]).norm() < 0.3 * (plain - own[:, column]).norm()
+
+
+def test_where_all_meet_the_same_it_is_the_mean() -> None:
+    before, parts = delta(7), [delta(seed) for seed in range(2)]
+    met = torch.randn(9, 6, generator=torch.Generator().manual_seed(1)).double()
+    arguments = parts, [before, before]
+    found = together(*arguments, "regmean", 6, 1.5, [{"w": met.T @ met}] * 2)
+    plain = together(*arguments, "mean", 6, 1.5)
+    assert torch.allclose(found.added()["w"], plain.added()["w"], atol=1e-4)
+    assert torch.equal(found.rows_EC, plain.rows_EC)
+
+
 def test_of_less_rank_it_is_the_nearest_product() -> None:
     parts = [delta(seed) for seed in range(3)]
     wanted = sum(part.added()["w"] for part in parts) / 3
