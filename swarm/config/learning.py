@@ -31,8 +31,7 @@ class DeltaSettings(Section):
 
 
 class TestSettings(Section):
-    """What a learning step must pass on what it did not learn from. One that fails is taken once more at half the rate,
-    then rejected."""
+    """What a learning step must pass on what it did not learn from; one that fails is tried at half the rate, once."""
 
     on: bool = True
     """false accepts every step; what the test would have said is on record all the same."""
