@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
@@ -34,6 +36,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from arms import arms_parser
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "learn_together.yaml"
+Exam = tuple[int, int, str]
+"""Seed, episode of the exam, agent."""
+
 REGIMES = ["target 24", "target 200-299", "tiles 14-20", "five tiles"]
 ALONE = ["learning.share=none", "learning.share_rate=1"]
 ARMS = {
@@ -142,10 +147,23 @@ def rounds_to_half(shares: Sequence[float], base: float) -> int:
     return next(number for number, share in enumerate(shares) if share >= half)
 
 
+def share_of_gain(of: Mapping[Exam, bool], exams: Mapping[str, Mapping[Exam, bool]]) -> str:
+    """Return how much of one learner's gain an arm has, with a bootstrap interval over puzzles."""
+    team, base = exams.get("team", {}), exams["frozen"]
+    if of is team or of.keys() != team.keys():
+        return ""
+    gains_2N = np.array([[some[at] - float(base[at]) for at in of] for some in (of, team)])
+    generator = np.random.default_rng(0)
+    drawn_RN = generator.integers(0, gains_2N.shape[1], (2000, gains_2N.shape[1]))
+    ratio_R = gains_2N[0][drawn_RN].sum(1) / gains_2N[1][drawn_RN].sum(1)
+    low, high = np.quantile(ratio_R, (0.025, 0.975))
+    return f"  of one learner's {gains_2N[0].sum() / gains_2N[1].sum():.3f} [{low:.3f}, {high:.3f}]"
+
+
 def main() -> None:
     """Run all arms, or go on with them, and print the table."""
     asked = arms_parser(__doc__, ARMS).parse_args()
-    exams: dict[str, dict[tuple[int, int, str], bool]] = defaultdict(dict)
+    exams: dict[str, dict[Exam, bool]] = defaultdict(dict)
     for seed in asked.seeds:
         base: float | None = None
         for arm in asked.arms:
@@ -176,7 +194,7 @@ def main() -> None:
         print(f"{arm:>10}: {format_interval(rate_interval(list(of.values())))} (n = {len(of)})")
         if "frozen" in exams and arm != "frozen" and of.keys() == exams["frozen"].keys():
             gain = paired_difference(list(of.values()), [exams["frozen"][at] for at in of])
-            print(f"{'':>10}  gain {format_interval(gain, signed=True)}")
+            print(f"{'':>10}  gain {format_interval(gain, signed=True)}{share_of_gain(of, exams)}")
 
 
 if __name__ == "__main__":
