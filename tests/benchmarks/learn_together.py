@@ -125,7 +125,8 @@ def swapped(run_dir: Path, config: ExperimentConfig, exam: Mapping[tuple[int, st
         if record["kind"] == "tick":
             hit.update((record["episode"], one["agent"]) for one in record["agents"] if one["reward"] > 0)
 
-    trial = Trial(config.of_episode(config.episodes), EXPERIMENT.parent, run_dir / MEMORY_FOLDER, deltas)
+    played = config.of_episode(config.episodes).model_copy(update={"episodes": config.all_episodes})
+    trial = Trial(played, EXPERIMENT.parent, run_dir / MEMORY_FOLDER, deltas)
     trial.watch(dict.fromkeys(range(config.episodes, config.all_episodes), 0), {}, take)
     return {at: one._replace(hit=at in hit) for at, one in exam.items()}
 
