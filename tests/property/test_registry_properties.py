@@ -91,7 +91,9 @@ def view(registry: EntityRegistry, numbers: dict[int, int]) -> dict[Any, Any]:
 
 
 def live(registry: EntityRegistry, numbers: dict[int, int]) -> dict[int, int]:
-    return {place: number for place, number in numbers.items() if registry.history(number) and registry._is_live(number)}
+    return {
+        place: number for place, number in numbers.items() if registry.history(number) and registry._is_live(number)
+    }
 
 
 def test_forgetting_a_source_is_never_having_read_it() -> None:
@@ -125,4 +127,43 @@ def test_a_merge_that_is_split_leaves_nothing() -> None:
 def test_equal_logs_have_equal_hashes(seed: int) -> None:
     log = draw_log(random.Random(seed), 10)
     assert told(log)[0].digest == told(log)[0].digest
-    assert told(log)[0].digest != told(log[:-1] + draw_log(random.Random(seed + 1), 1))[0].digest or log[-1][0] == "merge"
+    assert (
+        told(log)[0].digest != told(log[:-1] + draw_log(random.Random(seed + 1), 1))[0].digest or log[-1][0] == "merge"
+    )
+
+
+def test_forgetting_a_source_undoes_what_was_decided_by_it() -> None:
+    for seed in range(LOGS // 4):
+        rng = random.Random(seed)
+        log = [
+            (
+                rng.choice(["Mara Voss", "Mara Vos", "M. Voss", "Tom"]),
+                f"page {rng.randrange(5)}",
+                rng.choice(["Brask", "Tarn"]),
+            )
+            for _ in range(10)
+        ]
+        source = rng.choice(log)[1]
+        views = []
+        for left_out in (None, source):
+            registry = EntityRegistry()
+            for relation in DECLARED:
+                registry.declare(relation)
+            own: dict[int, int] = {}
+            for place, (name, page, firm) in enumerate(log):
+                if page != left_out:
+                    origin = Origin(page)
+                    own[place] = registry.resolve(name, "person", page, [("works_for", firm)], origin).entity
+                    other = registry.resolve(firm, "firm", page, (), origin).entity
+                    registry.add_relation(own[place], "works_for", other, origin)
+            if left_out is None:
+                registry.forget(source)
+            kept = {place: number for place, number in own.items() if log[place][1] != source}
+            together = {
+                place: min(p for p in kept if kept[p] in registry.get_entity(number).ids)
+                for place, number in kept.items()
+            }
+            views.append(
+                (together, sorted((registry.get_entity(e).names, len(registry.get_entity(e).ids)) for e in registry))
+            )
+        assert views[0] == views[1], f"log {seed} without {source}"

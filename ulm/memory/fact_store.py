@@ -18,6 +18,7 @@ import numpy as np
 
 from ulm.memory.sqlite_file import SqliteFile
 
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One entry.

@@ -20,10 +20,21 @@ from pathlib import Path
 from typing import Literal
 
 import networkx as nx
+from rapidfuzz.distance import JaroWinkler
 
 from ulm.files import write_whole
+from ulm.memory.registry.identity import Decision, Identity, Known, Mention, Resolution, shipped_identity
 from ulm.memory.registry.names import normalised
-from ulm.memory.registry.store import NAMED, SAME, Assertion, EntityStore, Origin, Relation
+from ulm.memory.registry.store import ALWAYS, NAMED, NOBODY, SAME, Assertion, EntityStore, Origin, Relation
+
+CANDIDATES = 12
+"""Individuals of the likest names that a mention is compared with."""
+
+ALIKE = 0.93
+"""Likeness from which on names count as one when it is asked how rare a name is."""
+
+DECIDED = ":identity"
+"""Agent of same-as assertions that `resolve` makes."""
 
 Value = int | str
 """An entity, or a text."""
@@ -87,6 +98,7 @@ class EntityRegistry:
         read_only: open an existing file for reading alone.
         conflicts: what happens to a functional claim that contradicts a live one of the same time: `newest` keeps
             both, and the newest counts; `oldest` keeps both, and the oldest counts; `refuse` raises.
+        identity: what decides who is meant; None for the one that comes with the package.
         on_new_entity: called with the number of each new entity.
 
     Raises:
@@ -100,6 +112,7 @@ class EntityRegistry:
         *,
         read_only: bool = False,
         conflicts: Literal["newest", "oldest", "refuse"] = "newest",
+        identity: Identity | None = None,
         on_new_entity: Callable[[int], None] = lambda number: None,
     ) -> None:
         if conflicts not in ("newest", "oldest", "refuse"):
@@ -107,6 +120,7 @@ class EntityRegistry:
         self._store = EntityStore(path, read_only=read_only)
         self._relations = self._store.relations()
         self.conflicts = conflicts
+        self.identity = identity or shipped_identity()
         self.on_new_entity = on_new_entity
 
     @classmethod
@@ -150,7 +164,7 @@ class EntityRegistry:
                 self._store.declare(back)
         self._relations = self._store.relations()
 
-    def get_or_create(self, name: str, entity_type: str = "", origin: Origin = Origin()) -> int:
+    def get_or_create(self, name: str, entity_type: str = "", origin: Origin = NOBODY) -> int:
         """Return the kind with a name, made where there is none; the source is noted as one that knows it.
 
         Args:
@@ -167,7 +181,7 @@ class EntityRegistry:
                         return self.representative(entity)
             return self._created(name, entity_type, origin, is_kind=True, scope="")
 
-    def create(self, name: str, entity_type: str = "", scope: str = "", origin: Origin = Origin()) -> int:
+    def create(self, name: str, entity_type: str = "", scope: str = "", origin: Origin = NOBODY) -> int:
         """Make an individual that nobody spoke of before, and return its number.
 
         Args:
@@ -186,7 +200,7 @@ class EntityRegistry:
         self.on_new_entity(number)
         return number
 
-    def add_name(self, entity: int, name: str, entity_type: str = "", origin: Origin = Origin()) -> None:
+    def add_name(self, entity: int, name: str, entity_type: str = "", origin: Origin = NOBODY) -> None:
         """Note that a source calls an entity by a name, and perhaps of which type it is."""
         with self._store.writing():
             self._refuse_unknown(entity)
@@ -218,10 +232,150 @@ class EntityRegistry:
         live = (entity for entity in self._store.like(name, most) if self._is_live(entity))
         return list(dict.fromkeys(self.representative(entity) for entity in live))
 
+    # Who is meant
+
+    def resolve(
+        self,
+        name: str,
+        entity_type: str = "",
+        scope: str = "",
+        claims: Sequence[tuple[str, str]] = (),
+        origin: Origin = NOBODY,
+    ) -> Resolution:
+        """Say which individual a text means, and note that it speaks of it.
+
+        Within a scope a name means one individual. Otherwise the one that a text means is a number of its own, and
+        where it is decided that it is a known one, a same-as assertion of the text: so it goes when the text does.
+
+        Args:
+            name: what the text calls it.
+            entity_type: of what type it is, "" where the text does not say.
+            scope: the text or session.
+            claims: what the text says of it that may tell: (relation, name of the other entity, or value).
+            origin: who says so.
+        """
+        with self._store.writing():
+            norm = normalised(name)
+            for entity in self._store.named(name) if scope else ():
+                about = self._store.entity(entity)
+                if about == (False, scope) and any(normalised(n) == norm for n in self._store.names_of(entity)):
+                    self._note_name(entity, name, entity_type, origin)
+                    return Resolution(entity, "same", ((self.representative(entity), 1.0),))
+            entity = self._created(name, entity_type, origin, is_kind=False, scope=scope)
+            (said,) = self._store.of_subject(entity, NAMED)
+            self._store.add_mention(entity, said, claims)
+            ranked, decision = self._identified(entity)
+            if decision == "same":
+                self._link(entity, ranked[0][0], said)
+            return Resolution(entity, decision, tuple(ranked))
+
+    def _link(self, entity: int, other: int, said: Assertion) -> None:
+        origin = Origin(self._store.text_of(said.source), DECIDED, said.tick)
+        self._store.add(entity, SAME, other, origin, valid_from=said.id)
+
+    def _identified(self, entity: int) -> tuple[list[tuple[int, float]], Decision]:
+        """Return who an individual may be, by what was known when a text first spoke of it."""
+        noted = self._store.mention(entity)
+        if noted is None:
+            return [], "new"
+        said, claims = noted
+        until, norm = said.id - 1, normalised(said.value)
+        kinds = {name for name, (_, relation) in self._relations.items() if relation.functional}
+        mention = Mention(
+            norm,
+            self._store.text_of(said.object or 0),
+            (self._store.entity(entity) or (False, ""))[1],
+            frozenset((relation, normalised(value)) for relation, value in claims if value.strip()),
+            frozenset(kinds),
+        )
+        known = self._candidates(entity, norm, until)
+        share = self.identity.probabilities(mention, known)
+        ranked = sorted(zip((one.id for one in known), share.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
+        return ranked, self.identity.decide(ranked)
+
+    def _candidates(self, entity: int, norm: str, until: int) -> list[Known]:
+        """Return the individuals of the past that a name may mean, the likest names only."""
+        groups: dict[int, tuple[int, ...]] = {}
+        for other in self._store.like(norm):
+            if other < entity and not (self._store.entity(other) or (True,))[0] and self._is_live(other, until):
+                ids = self._ids(other, until)
+                groups[ids[0]] = ids
+        named = {
+            first: [normalised(one.value) for number in ids for one in self._store.of_subject(number, NAMED, until)]
+            for first, ids in groups.items()
+        }
+        likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}
+        near = sorted(likeness, key=lambda first: (-likeness[first], first))
+        share = sum(1 for first in near if likeness[first] > ALIKE)
+        return [self._known(groups[first], named[first], max(share, 1), until) for first in near[:CANDIDATES]]
+
+    def _known(self, ids: Sequence[int], names: Sequence[str], share: int, until: int) -> Known:
+        """Return a candidate as it was known once."""
+        by_number = {number: name for name, (number, _) in self._relations.items()}
+        claims: dict[str, set[str]] = {}
+        types, scopes = [], set()
+        for number in ids:
+            scopes.add((self._store.entity(number) or (False, ""))[1])
+            for one in self._store.of_subject(number, until=until):
+                if one.relation == NAMED:
+                    types += [one.object] if one.object else []
+                elif one.relation != SAME:
+                    values = [one.value] if one.other is None else self._names_at(one.other, until)
+                    claims.setdefault(by_number[one.relation], set()).update(filter(None, map(_plain, values)))
+            for one in self._store.of_object(number, until=until):
+                if one.relation != SAME and self._is_live(one.subject, until):
+                    inverse = self._relations[by_number[one.relation]][1].inverse or by_number[one.relation] + " of"
+                    claims.setdefault(inverse, set()).update(map(_plain, self._names_at(one.subject, until)))
+        said = {relation: frozenset(values) for relation, values in claims.items()}
+        type_ = self._store.text_of(types[0]) if types else ""
+        return Known(ids[0], tuple(dict.fromkeys(names)), type_, frozenset(scopes - {""}), said, share)
+
+    def _names_at(self, entity: int, until: int) -> list[str]:
+        return [one.value for one in self._store.of_subject(entity, NAMED, until)]
+
+    def _reconsider(self, changed: Iterable[int]) -> None:
+        """Decide anew who was meant, where what that was decided by is gone: as if it had never been known.
+
+        Decisions rest on what came before them, so they are taken in the order of the past.
+        """
+        todo: set[int] = set()
+        done: set[int] = set()
+
+        def look_after(entities: Iterable[int], since: int) -> None:
+            for entity in entities:
+                around = {entity, *self._ids(entity)}
+                around |= {one.subject for e in tuple(around) for one in self._store.of_object(e)}
+                around |= {one.other for e in tuple(around) for one in self._store.of_subject(e) if one.other}
+                for other in around:
+                    for name in {one.value for one in self._store.every([other]) if one.relation == NAMED}:
+                        todo.update(e for e in self._store.like(name) if e > since and e not in done)
+
+        look_after(changed, 0)
+        while todo:
+            entity = min(todo)
+            todo.discard(entity)
+            done.add(entity)
+            noted = self._store.mention(entity)
+            if noted is None or noted[0].gone or not self._is_live(entity):
+                continue
+            links = [one for one in self._store.of_subject(entity, SAME) if self._store.text_of(one.agent) == DECIDED]
+            ranked, decision = self._identified(entity)
+            wanted = ranked[0][0] if decision == "same" else None
+            before = {
+                self._ids(one.other, noted[0].id - 1)[0] for one in links if one.other and self._is_live(one.other)
+            }
+            if before == ({wanted} if wanted else set()) and len(before) == len(links):
+                continue
+            around = set(self._ids(entity))
+            self._store.take_back(links)
+            if wanted:
+                self._link(entity, wanted, noted[0])
+            look_after(around | set(self._ids(entity)), entity)
+
     # What is said of them
 
     def add_property(
-        self, entity: int, name: str, value: str, origin: Origin = Origin(), valid_from: int | None = None
+        self, entity: int, name: str, value: str, origin: Origin = NOBODY, valid_from: int | None = None
     ) -> Said:
         """Note what an entity is like.
 
@@ -238,7 +392,7 @@ class EntityRegistry:
         return self._add(entity, name, value, origin, valid_from)
 
     def add_relation(
-        self, entity: int, name: str, other: int, origin: Origin = Origin(), valid_from: int | None = None
+        self, entity: int, name: str, other: int, origin: Origin = NOBODY, valid_from: int | None = None
     ) -> Said:
         """Note how an entity stands to another, as `add_property` does."""
         return self._add(entity, name, other, origin, valid_from)
@@ -255,11 +409,27 @@ class EntityRegistry:
             if relation.is_property != is_property:
                 kind, wanted = ("property", "a text") if relation.is_property else ("relation", "an entity")
                 raise ValueError(f"{name!r} is a {kind}: its value is {wanted}, got {value!r}")
+            entity = self._spoken_of(entity, origin)
             if isinstance(value, int):
                 self._refuse_unknown(value)
+                value = self._spoken_of(value, origin)
             if self.conflicts == "refuse" and relation.functional:
-                self._refuse_conflict(entity, number, relation, value, origin.tick if valid_from is None else valid_from)
+                self._refuse_conflict(
+                    entity, number, relation, value, origin.tick if valid_from is None else valid_from
+                )
             return self._said(self._store.add(entity, number, value, origin, valid_from))
+
+    def _spoken_of(self, entity: int, origin: Origin) -> int:
+        """Return the number by which a source knows an entity, so that what it says does not hang on another source.
+
+        A source that speaks of it for the first time calls it as it is called.
+        """
+        source = self._store.text(origin.source)
+        for number in (entity, *self._ids(entity)):
+            if any(one.source == source for one in self._store.of_subject(number, NAMED)):
+                return number
+        self._store.add_name(entity, self._store.names_of(entity)[0], "", origin)
+        return entity
 
     def _refuse_conflict(self, entity: int, number: int, relation: Relation, value: Value, valid_from: int) -> None:
         for subject in self._ids(entity):
@@ -278,24 +448,29 @@ class EntityRegistry:
 
     # What holds now
 
-    def _is_live(self, entity: int) -> bool:
-        return bool(self._store.of_subject(entity, NAMED))
+    def _is_live(self, entity: int, until: int = ALWAYS) -> bool:
+        return bool(self._store.of_subject(entity, NAMED, until))
 
     def _counts(self, one: Assertion) -> bool:
         """Return whether an assertion says anything: not of an entity that nobody speaks of any more."""
         return one.other is None or self._is_live(one.other)
 
-    def _ids(self, entity: int) -> tuple[int, ...]:
+    def _ids(self, entity: int, until: int = ALWAYS) -> tuple[int, ...]:
         """Return all numbers that stand for an entity, ascending: a component of live same-as assertions."""
         found, todo = {entity}, deque([entity])
         while todo:
             at = todo.popleft()
-            links = self._store.of_subject(at, SAME), self._store.of_object(at, SAME)
-            for other in [one.other for one in links[0]] + [one.subject for one in links[1]]:
-                if other is not None and other not in found and self._is_live(other):
+            links = self._store.of_subject(at, SAME) + self._store.of_object(at, SAME)
+            for one in links:
+                other = one.subject if one.other == at else one.other
+                if other and other not in found and self._when(one) <= until and self._is_live(other, until):
                     found.add(other)
                     todo.append(other)
         return tuple(sorted(found))
+
+    def _when(self, link: Assertion) -> int:
+        """Return the number of the assertion after which a same-as assertion holds: what is decided anew held then."""
+        return link.valid_from if self._store.text_of(link.agent) == DECIDED else link.id
 
     def representative(self, entity: int) -> int:
         """Return the smallest number that stands for the same entity."""
@@ -407,7 +582,9 @@ class EntityRegistry:
         at: list[Value] = [self.representative(entity)] if self._is_live(entity) else []
         for relation in relations:
             ends = {value: None for one in at if isinstance(one, int) for value in self.lookup(one, relation)}
-            at = sorted(ends, key=lambda value: (isinstance(value, str), value if isinstance(value, int) else 0, str(value)))
+            at = sorted(
+                ends, key=lambda value: (isinstance(value, str), value if isinstance(value, int) else 0, str(value))
+            )
         return at
 
     def paths(self, start: int, end: int, max_hops: int = 4) -> list[list[tuple[str, int]]]:
@@ -456,9 +633,12 @@ class EntityRegistry:
         nobody else speaks are gone.
         """
         with self._store.writing():
-            return self._store.take_back(self._store.of_source(source))
+            gone = self._store.of_source(source)
+            self._store.take_back(gone)
+            self._reconsider({entity for one in gone for entity in (one.subject, one.other) if entity})
+        return len(gone)
 
-    def merge(self, one: int, other: int, origin: Origin = Origin()) -> int:
+    def merge(self, one: int, other: int, origin: Origin = NOBODY) -> int:
         """Say that two entities are one; return its number. `split` takes it back.
 
         Raises:
@@ -470,6 +650,7 @@ class EntityRegistry:
             kinds = [self.get_entity(entity).is_kind for entity in (one, other)]
             if kinds[0] != kinds[1]:
                 raise ValueError(f"{one} and {other} cannot be one: one is a kind, the other an individual")
+            one, other = self._spoken_of(one, origin), self._spoken_of(other, origin)
             source = self._store.text(origin.source)
             if one != other and not any(link.source == source for link in self._between(one, other)):
                 self._store.add(one, SAME, other, origin)  # others may have said so, and be forgotten
@@ -544,3 +725,8 @@ class EntityRegistry:
             ]
             write_whole(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         return len(entities)
+
+
+def _plain(text: str) -> str:
+    """Return a text as claims are compared by it, "" for an empty one."""
+    return normalised(text) if text.strip() else ""

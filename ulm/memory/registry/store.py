@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from ulm.memory.sqlite_file import SqliteFile
 
 NAMED, SAME = 1, 2
 """Relations that every registry has: an entity's name, and that two entities are one."""
+
+ALWAYS = 2**62
+"""A number that no assertion has."""
 
 COMMON = 2000
 """Entities that a word may name before it stops telling them apart."""
@@ -70,6 +74,10 @@ class Origin:
     source: str = ""
     agent: str = ""
     tick: int = 0
+
+
+NOBODY = Origin()
+"""An unnamed source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
 CREATE TABLE halves (mark INTEGER NOT NULL, half TEXT NOT NULL, word INTEGER NOT NULL,
     PRIMARY KEY (mark, half, word)) WITHOUT ROWID;
 CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (word, entity)) WITHOUT ROWID;
+CREATE TABLE mentions (entity INTEGER PRIMARY KEY, assertion INTEGER NOT NULL, claims TEXT NOT NULL);
 CREATE TABLE chain (id INTEGER PRIMARY KEY, hash BLOB NOT NULL);
 INSERT INTO texts VALUES (0, '');
 INSERT INTO relations VALUES (1, ':name', 0, 0, 0, '', 1), (2, ':same', 0, 1, 1, '', 0);
@@ -214,6 +223,19 @@ INSERT INTO chain VALUES (0, x'')
                 self._connection.executemany("INSERT OR IGNORE INTO halves VALUES (?, ?, ?)", keys)
             run("INSERT OR IGNORE INTO naming VALUES (?, ?)", (row[0], entity))
 
+    def add_mention(self, entity: int, said: Assertion, claims: Sequence[tuple[str, str]]) -> None:
+        """Note what a text said of an entity when it was decided who that is."""
+        with self.writing():
+            row = entity, said.id, json.dumps(claims, ensure_ascii=False)
+            self._connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", row)
+            self._log("mention", *row)
+
+    def mention(self, entity: int) -> tuple[Assertion, list[tuple[str, str]]] | None:
+        """Return what `add_mention` noted, None where nothing was decided."""
+        query = "SELECT a.*, m.claims FROM mentions m JOIN assertions a ON a.id = m.assertion WHERE m.entity = ?"
+        rows = self.rows(query, entity)
+        return (Assertion(*rows[0][:-1]), [(name, value) for name, value in json.loads(rows[0][-1])]) if rows else None
+
     def take_back(self, assertions: Iterable[Assertion]) -> int:
         """Mark assertions as gone; return how many there were."""
         numbers = [assertion.id for assertion in assertions]
@@ -280,18 +302,21 @@ INSERT INTO chain VALUES (0, x'')
             for number, name, f, s, t, inverse, p in self.rows("SELECT * FROM relations")
         }
 
-    def of_subject(self, entity: int, relation: int | None = None) -> list[Assertion]:
-        """Return the live assertions about an entity, in order."""
-        query = "SELECT * FROM assertions WHERE subject = ? AND NOT gone"
-        values = [entity]
+    def of_subject(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
+        """Return the live assertions about an entity, in order, those after `until` left out."""
+        query = "SELECT * FROM assertions WHERE subject = ? AND id <= ? AND NOT gone"
+        values = [entity, until]
         if relation is not None:
-            query, values = f"{query} AND relation = ?", [entity, relation]
+            query, values = f"{query} AND relation = ?", [*values, relation]
         return sorted(Assertion(*row) for row in self.rows(query, *values))
 
-    def of_object(self, entity: int, relation: int) -> list[Assertion]:
-        """Return the live assertions under a relation that lead to an entity, in order."""
-        query = "SELECT * FROM assertions WHERE object = ? AND relation = ? AND relation > 1 AND NOT gone"
-        return sorted(Assertion(*row) for row in self.rows(query, entity, relation))
+    def of_object(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
+        """Return the live assertions that lead to an entity, in order, those after `until` left out."""
+        query = "SELECT * FROM assertions WHERE object = ? AND relation > 1 AND id <= ? AND NOT gone"
+        values = [entity, until]
+        if relation is not None:
+            query, values = f"{query} AND relation = ?", [*values, relation]
+        return sorted(Assertion(*row) for row in self.rows(query, *values))
 
     def of_source(self, source: str) -> list[Assertion]:
         """Return the live assertions of a source, in order."""
@@ -311,7 +336,9 @@ INSERT INTO chain VALUES (0, x'')
 
     def named(self, name: str) -> list[int]:
         """Return the entities that ever had a name, by its normalised text."""
-        return [row[0] for row in self.rows("SELECT entity FROM names WHERE norm = ? ORDER BY entity", normalised(name))]
+        return [
+            row[0] for row in self.rows("SELECT entity FROM names WHERE norm = ? ORDER BY entity", normalised(name))
+        ]
 
     def names_of(self, entity: int) -> list[str]:
         """Return the names that an entity has, as they were written."""
