@@ -91,9 +91,7 @@ def view(registry: EntityRegistry, numbers: dict[int, int]) -> dict[Any, Any]:
 
 
 def live(registry: EntityRegistry, numbers: dict[int, int]) -> dict[int, int]:
-    return {
-        place: number for place, number in numbers.items() if registry.history(number) and registry._is_live(number)
-    }
+    return {place: number for place, number in numbers.items() if registry.history(number) and registry.is_live(number)}
 
 
 def test_forgetting_a_source_is_never_having_read_it() -> None:

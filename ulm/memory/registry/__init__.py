@@ -1,6 +1,8 @@
 """Entities that last: who texts speak of, what is known of them, and who says so."""
 
-from ulm.memory.registry.registry import Entity, EntityRegistry, Said
-from ulm.memory.registry.store import Origin, Relation
+from ulm.memory.registry.identity import Identity, Resolution
+from ulm.memory.registry.registry import EntityRegistry
+from ulm.memory.registry.store import NOBODY, Origin, Relation
+from ulm.memory.registry.view import Entity, Said
 
-__all__ = ["Entity", "EntityRegistry", "Origin", "Relation", "Said"]
+__all__ = ["NOBODY", "Entity", "EntityRegistry", "Identity", "Origin", "Relation", "Resolution", "Said"]

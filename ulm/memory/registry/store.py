@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +146,7 @@ INSERT INTO chain VALUES (0, x'')
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._texts: dict[str, int] = {"": 0}
+        self._relations: tuple[int, dict[str, tuple[int, Relation]]] | None = None
         super().__init__(path, {}, read_only=read_only)
 
     def again(self, path: Path | None, *, read_only: bool) -> EntityStore:
@@ -153,6 +155,16 @@ INSERT INTO chain VALUES (0, x'')
 
     def _check(self) -> None:
         """Leave pages alone: all of a million entities would take seconds. `verified` reads everything."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes; where it fails nothing has been written, and nothing is remembered of it."""
+        try:
+            with super().writing():
+                yield
+        except BaseException:
+            self._texts, self._relations = {"": 0}, None
+            raise
 
     # What is written
 
@@ -268,6 +280,7 @@ INSERT INTO chain VALUES (0, x'')
                 relation.is_property,
             )  # fmt: skip
             number = int(self._connection.execute(statement, row).fetchone()[0])
+            self._relations = None
             self._log("relation", *row)
         return number
 
@@ -297,10 +310,14 @@ INSERT INTO chain VALUES (0, x'')
 
     def relations(self) -> dict[str, tuple[int, Relation]]:
         """Return name -> number and flags of all relations."""
-        return {
-            name: (number, Relation(name, bool(f), bool(s), bool(t), inverse, bool(p)))
-            for number, name, f, s, t, inverse, p in self.rows("SELECT * FROM relations")
-        }
+        version = int(self.rows("PRAGMA data_version")[0][0])  # another process may have declared some
+        if self._relations is None or self._relations[0] != version:
+            found = {
+                name: (number, Relation(name, bool(f), bool(s), bool(t), inverse, bool(p)))
+                for number, name, f, s, t, inverse, p in self.rows("SELECT * FROM relations")
+            }
+            self._relations = version, found
+        return self._relations[1]
 
     def of_subject(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
         """Return the live assertions about an entity, in order, those after `until` left out."""
