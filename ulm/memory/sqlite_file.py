@@ -67,7 +67,7 @@ class SqliteFile:
     def _open(self, read_only: bool) -> None:
         run = self._connection.execute
         if not read_only:
-            with self.writing():  # two that open a new file at once must not both fill it
+            with SqliteFile.writing(self):  # two that open a new file at once must not both fill it
                 if (
                     run("PRAGMA application_id").fetchone()[0] == 0
                     and not run("SELECT * FROM sqlite_master").fetchall()

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +69,10 @@ class EntityRegistry(RegistryView):
     def save(self, path: Path) -> None:
         """Write everything to a new file, which takes its name when it is whole."""
         self.store.copy_to(path)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only one who writes; all that is written inside is one transaction, or nothing of it."""
+        return self.store.writing()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -146,6 +146,7 @@ INSERT INTO chain VALUES (0, x'')
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._texts: dict[str, int] = {"": 0}
+        self._chain: tuple[int, bytes] | None = None  # while it is written
         self._relations: tuple[int, dict[str, tuple[int, Relation]]] | None = None
         super().__init__(path, {}, read_only=read_only)
 
@@ -159,12 +160,20 @@ INSERT INTO chain VALUES (0, x'')
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the only one who writes; where it fails nothing has been written, and nothing is remembered of it."""
+        if self._chain is not None:
+            yield
+            return
         try:
             with super().writing():
+                self._chain = before = self._connection.execute("SELECT id, hash FROM chain").fetchone() or (0, b"")
                 yield
+                if self._chain != before:
+                    self._connection.execute("UPDATE chain SET id = ?, hash = ?", self._chain)
         except BaseException:
             self._texts, self._relations = {"": 0}, None
             raise
+        finally:
+            self._chain = None
 
     # What is written
 
@@ -286,21 +295,26 @@ INSERT INTO chain VALUES (0, x'')
 
     def _log(self, *what: Any) -> None:
         """Carry the chain on."""
-        (number, before) = self._connection.execute("SELECT id, hash FROM chain ORDER BY id DESC LIMIT 1").fetchone()
-        digest = hashlib.blake2b(before + repr(what).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        self._connection.execute("DELETE FROM chain")
-        self._connection.execute("INSERT INTO chain VALUES (?, ?)", (number + 1, digest))
+        if self._chain is None:
+            raise AssertionError
+        number, before = self._chain
+        said = repr(what).encode("utf-8", "surrogatepass")
+        self._chain = number + 1, hashlib.blake2b(before + said, digest_size=16).digest()
 
     # What is read
 
     @property
     def revision(self) -> int:
         """Number of the last change."""
+        if self._chain is not None:
+            return self._chain[0]
         return int(self.rows("SELECT id FROM chain")[0][0])
 
     @property
     def digest(self) -> str:
         """Hash of all changes so far."""
+        if self._chain is not None:
+            return self._chain[1].hex()
         return str(self.rows("SELECT lower(hex(hash)) FROM chain")[0][0])
 
     def rows(self, query: str, *values: Any) -> list[Any]:
