@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+from fakes.identity import plain_identity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,8 +23,8 @@ DECLARED = [
     Relation("likes", is_property=True),
 ]
 Log = list[tuple[Any, ...]]
-LOGS = 1000
-"""Random logs, as many as the issue of the registry asks for."""
+LOGS = [pytest.param(50), pytest.param(1000, marks=pytest.mark.slow)]
+"""How many random logs."""
 
 
 def draw_log(rng: random.Random, length: int) -> Log:
@@ -94,8 +96,9 @@ def live(registry: EntityRegistry, numbers: dict[int, int]) -> dict[int, int]:
     return {place: number for place, number in numbers.items() if registry.history(number) and registry.is_live(number)}
 
 
-def test_forgetting_a_source_is_never_having_read_it() -> None:
-    for seed in range(LOGS):
+@pytest.mark.parametrize("logs", LOGS)
+def test_forgetting_a_source_is_never_having_read_it(logs: int) -> None:
+    for seed in range(logs):
         rng = random.Random(seed)
         log, source = draw_log(rng, 14), rng.choice(SOURCES)
         registry, numbers = told(log)
@@ -104,8 +107,9 @@ def test_forgetting_a_source_is_never_having_read_it() -> None:
         assert view(registry, live(registry, numbers)) == view(never, others), f"log {seed} without {source}"
 
 
-def test_a_merge_that_is_split_leaves_nothing() -> None:
-    for seed in range(LOGS):
+@pytest.mark.parametrize("logs", LOGS)
+def test_a_merge_that_is_split_leaves_nothing(logs: int) -> None:
+    for seed in range(logs):
         rng = random.Random(seed)
         registry, numbers = told(draw_log(rng, 12))
         before = view(registry, numbers)
@@ -130,8 +134,9 @@ def test_equal_logs_have_equal_hashes(seed: int) -> None:
     )
 
 
-def test_forgetting_a_source_undoes_what_was_decided_by_it() -> None:
-    for seed in range(LOGS // 4):
+@pytest.mark.parametrize("logs", LOGS)
+def test_forgetting_a_source_undoes_what_was_decided_by_it(logs: int) -> None:
+    for seed in range(logs):
         rng = random.Random(seed)
         log = [
             (
@@ -144,7 +149,7 @@ def test_forgetting_a_source_undoes_what_was_decided_by_it() -> None:
         source = rng.choice(log)[1]
         views = []
         for left_out in (None, source):
-            registry = EntityRegistry()
+            registry = EntityRegistry(identity=plain_identity())
             for relation in DECLARED:
                 registry.declare(relation)
             own: dict[int, int] = {}

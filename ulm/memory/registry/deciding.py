@@ -23,11 +23,22 @@ class Resolver:
 
     Args:
         view: what is known.
-        identity: what decides.
+        identity: what decides; None where nothing is to be decided.
     """
 
-    def __init__(self, view: RegistryView, identity: Identity) -> None:
-        self.view, self.store, self.identity = view, view.store, identity
+    def __init__(self, view: RegistryView, identity: Identity | None) -> None:
+        self.view, self.store, self._identity = view, view.store, identity
+
+    @property
+    def identity(self) -> Identity:
+        """What decides.
+
+        Raises:
+            ValueError: there is nothing that could.
+        """
+        if self._identity is None:
+            raise ValueError("who is meant has to be decided here; open the registry with an `identity`")
+        return self._identity
 
     def identified(self, entity: int) -> tuple[list[tuple[int, float]], Decision]:
         """Return who an individual may be, by what was known when a text first spoke of it."""

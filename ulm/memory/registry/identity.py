@@ -150,14 +150,3 @@ class Identity:
         if not ranked or ranked[0][1] < self.new:
             return "new"
         return "same" if ranked[0][1] >= self.same else "unsure"
-
-
-def shipped_identity() -> Identity:
-    """Return what was fitted for general use."""
-    judge = Judge(
-        np.zeros(len(COMPARED), dtype=np.float32),
-        np.ones(len(COMPARED), dtype=np.float32),
-        np.array([1.0, 4.0, 1.0, 1.0, 2.0, -2.5, 1.0, 0.0, 0.5], dtype=np.float32),
-        -6.0,
-    )
-    return Identity(judge, 0.9, 0.1)

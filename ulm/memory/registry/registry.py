@@ -15,11 +15,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
+import networkx as nx
+
 from ulm.memory.registry.deciding import Resolver
-from ulm.memory.registry.identity import Identity, Resolution, shipped_identity
+from ulm.memory.registry.identity import Identity, Resolution
 from ulm.memory.registry.names import normalised
 from ulm.memory.registry.store import NAMED, NOBODY, SAME, Assertion, EntityStore, Origin, Relation
 from ulm.memory.registry.view import RegistryView, Said, Value
+
+MERGED = ":merge"
+"""Agent of names by which a source speaks of entities only to say that they are one."""
 
 
 class EntityRegistry(RegistryView):
@@ -30,7 +35,7 @@ class EntityRegistry(RegistryView):
         read_only: open an existing file for reading alone.
         conflicts: what happens to a functional claim that contradicts a live one of the same time: `newest` keeps
             both, and the newest counts; `oldest` keeps both, and the oldest counts; `refuse` raises.
-        identity: what decides who is meant; None for the one that comes with the package.
+        identity: what decides who is meant; None where `resolve` is not used.
         on_new_entity: called with the number of each new entity.
 
     Raises:
@@ -50,7 +55,7 @@ class EntityRegistry(RegistryView):
         if conflicts not in ("newest", "oldest", "refuse"):
             raise ValueError(f"conflicts is 'newest', 'oldest' or 'refuse', got {conflicts!r}")
         super().__init__(EntityStore(path, read_only=read_only), oldest=conflicts == "oldest")
-        self._resolver = Resolver(self, identity or shipped_identity())
+        self._resolver = Resolver(self, identity)
         self.conflicts = conflicts
         self.on_new_entity = on_new_entity
 
@@ -272,27 +277,41 @@ class EntityRegistry(RegistryView):
             kinds = [self.get_entity(entity).is_kind for entity in (one, other)]
             if kinds[0] != kinds[1]:
                 raise ValueError(f"{one} and {other} cannot be one: one is a kind, the other an individual")
-            one, other = self._spoken_of(one, origin), self._spoken_of(other, origin)
-            source = self.store.text(origin.source)
-            if one != other and not any(link.source == source for link in self._between(one, other)):
-                self.store.add(one, SAME, other, origin)  # others may have said so, and be forgotten
+            if one not in self.ids(other) or not any(
+                link.source == self.store.text(origin.source) for link in self._links(one, other)
+            ):  # others may have said so, and be forgotten
+                merger = Origin(origin.source, MERGED, origin.tick)
+                parts = self._spoken_of(one, merger), self._spoken_of(other, merger)
+                if parts[0] != parts[1]:
+                    self.store.add(parts[0], SAME, parts[1], origin)
             return self.representative(one)
 
-    def _between(self, one: int, other: int) -> list[Assertion]:
-        """Return who says that two numbers stand for the same."""
-        links = [*self.store.of_subject(one, SAME), *self.store.of_subject(other, SAME)]
-        return [link for link in links if {link.subject, link.other} == {one, other}]
+    def _links(self, one: int, other: int) -> list[Assertion]:
+        """Return the fewest same-as assertions without which two numbers would not stand for the same."""
+        graph, links = nx.Graph(), dict[frozenset[int], list[Assertion]]()
+        for number in self.ids(one):
+            for link in self.store.of_subject(number, SAME):
+                if link.other in self.ids(one):
+                    graph.add_edge(number, link.other)
+                    links.setdefault(frozenset((number, link.other)), []).append(link)
+        if one == other or one not in graph or other not in graph:
+            return []
+        return [link for edge in nx.minimum_edge_cut(graph, one, other) for link in links[frozenset(edge)]]
 
     def split(self, one: int, other: int) -> None:
-        """Take back that two entities are one.
+        """Take back that two numbers stand for one entity: the fewest same-as assertions that hold them together.
 
         Raises:
-            ValueError: nobody said so of these two; or they are still one by what was said of others.
+            ValueError: they are not held to be one.
         """
         with self.store.writing():
-            between = self._between(one, other)
-            if not between:
-                raise ValueError(f"nobody said that {one} and {other} are one; `history` shows who said what")
-            self.store.take_back(between)
-            if other in self.ids(one):
-                raise ValueError(f"{one} and {other} are one by what was said of others, too; split those first")
+            links = self._links(one, other)
+            if not links:
+                raise ValueError(f"{one} and {other} are not held to be one; `history` shows who said what")
+            self.store.take_back(links)
+            for link in links:  # who only spoke of them to say so speaks of them no longer
+                for number in (link.subject, link.object or 0):
+                    said = [o for o in self.store.of_subject(number) if o.source == link.source]
+                    said += [o for o in self.store.of_object(number) if o.source == link.source]
+                    if all(o.relation == NAMED and self.store.text_of(o.agent) == MERGED for o in said):
+                        self.store.take_back(said)

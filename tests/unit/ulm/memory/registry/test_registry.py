@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.identity import plain_identity
 
 from ulm.memory.registry import EntityRegistry, Origin, Relation
 
@@ -17,7 +18,7 @@ PAGE, OTHER = Origin("page 1", "a0", 1), Origin("page 2", "a1", 2)
 
 @pytest.fixture
 def registry() -> EntityRegistry:
-    made = EntityRegistry()
+    made = EntityRegistry(identity=plain_identity())
     made.declare(Relation("works_for", functional=True, inverse="employs"))
     made.declare(Relation("married_to", functional=True, symmetric=True))
     made.declare(Relation("knows", symmetric=True))
@@ -86,7 +87,7 @@ def test_merged_entities_are_one_under_all_their_numbers_until_they_are_split(re
     assert registry.lookup(brask, "employs") == [mara]
     registry.split(mara, voss)
     assert registry.lookup(mara, "works_for") == []
-    with pytest.raises(ValueError, match="nobody said"):
+    with pytest.raises(ValueError, match="not held to be one"):
         registry.split(mara, voss)
 
 
@@ -125,6 +126,18 @@ def test_who_is_meant_is_one_within_a_scope_and_over_scopes_on_evidence(registry
     assert other.decision != "same"
     registry.forget("page 1")
     assert registry.representative(same.entity) == same.entity
+
+
+def test_without_an_identity_nothing_is_decided(tmp_path: Path, registry: EntityRegistry) -> None:
+    registry.resolve("Mara Voss", "person", "page 1", (), PAGE)
+    registry.resolve("Mara Vos", "person", "page 2", (), OTHER)
+    registry.save(tmp_path / "r.db")
+    bare = EntityRegistry.load(tmp_path / "r.db")
+    before = bare.digest
+    for decide in (lambda: bare.resolve("Tom"), lambda: bare.forget("page 1")):
+        with pytest.raises(ValueError, match="with an `identity`"):
+            decide()
+    assert bare.digest == before
 
 
 @pytest.mark.parametrize("name", ["", "   ", "\n"])
