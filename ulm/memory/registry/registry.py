@@ -209,7 +209,6 @@ class EntityRegistry(RegistryView):
 
     def _add(self, entity: int, name: str, value: Value, origin: Origin, valid_from: int | None) -> Said:
         with self.store.writing():
-            self.refuse_unknown(entity)
             is_property = isinstance(value, str)
             if name not in self.store.relations():
                 self.declare(Relation(name, is_property=is_property))
@@ -219,7 +218,6 @@ class EntityRegistry(RegistryView):
                 raise ValueError(f"{name!r} is a {kind}: its value is {wanted}, got {value!r}")
             entity = self._spoken_of(entity, origin)
             if isinstance(value, int):
-                self.refuse_unknown(value)
                 value = self._spoken_of(value, origin)
             if self.conflicts == "refuse" and relation.functional:
                 self._refuse_conflict(
@@ -231,12 +229,19 @@ class EntityRegistry(RegistryView):
         """Return the number by which a source knows an entity, so that what it says does not hang on another source.
 
         A source that speaks of it for the first time calls it as it is called.
+
+        Raises:
+            ValueError: there is no such entity.
         """
-        source = self.store.text(origin.source)
-        for number in (entity, *self.ids(entity)):
+        source, names = self.store.text(origin.source), self.store.of_subject(entity, NAMED)
+        if not names:
+            self.refuse_unknown(entity)
+        if any(one.source == source for one in names):
+            return entity
+        for number in self.ids(entity):
             if any(one.source == source for one in self.store.of_subject(number, NAMED)):
                 return number
-        self.store.add_name(entity, self.store.names_of(entity)[0], "", origin)
+        self.store.add_name(entity, names[0].value, "", origin)
         return entity
 
     def _refuse_conflict(self, entity: int, number: int, relation: Relation, value: Value, valid_from: int) -> None:

@@ -26,6 +26,9 @@ NAMED, SAME = 1, 2
 ALWAYS = 2**62
 """A number that no assertion has."""
 
+REMEMBERED = 1 << 16
+"""Texts and numbers of texts that are kept at hand."""
+
 COMMON = 2000
 """Entities that a word may name before it stops telling them apart."""
 
@@ -146,6 +149,7 @@ INSERT INTO chain VALUES (0, x'')
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._texts: dict[str, int] = {"": 0}
+        self._numbered: dict[int, str] = {0: ""}
         self._chain: tuple[int, bytes] | None = None  # while it is written
         self._relations: tuple[int, dict[str, tuple[int, Relation]]] | None = None
         super().__init__(path, {}, read_only=read_only)
@@ -165,12 +169,13 @@ INSERT INTO chain VALUES (0, x'')
             return
         try:
             with super().writing():
+                self.relations()  # as they are now that nobody else writes
                 self._chain = before = self._connection.execute("SELECT id, hash FROM chain").fetchone() or (0, b"")
                 yield
                 if self._chain != before:
                     self._connection.execute("UPDATE chain SET id = ?, hash = ?", self._chain)
         except BaseException:
-            self._texts, self._relations = {"": 0}, None
+            self._texts, self._numbered, self._relations = {"": 0}, {0: ""}, None
             raise
         finally:
             self._chain = None
@@ -186,6 +191,8 @@ INSERT INTO chain VALUES (0, x'')
             if row is None:
                 row = self._connection.execute("INSERT INTO texts (text) VALUES (?) RETURNING id", (text,)).fetchone()
                 self._log("text", text)
+        if len(self._texts) >= REMEMBERED:
+            self._texts = {"": 0}
         self._texts[text] = int(row[0])
         return int(row[0])
 
@@ -196,7 +203,11 @@ INSERT INTO chain VALUES (0, x'')
 
     def text_of(self, number: int) -> str:
         """Return the text with a number."""
-        return str(self.rows("SELECT text FROM texts WHERE id = ?", number)[0][0])
+        if number not in self._numbered:
+            if len(self._numbered) >= REMEMBERED:
+                self._numbered = {0: ""}
+            self._numbered[number] = str(self.rows("SELECT text FROM texts WHERE id = ?", number)[0][0])
+        return self._numbered[number]
 
     def add_entity(self, *, is_kind: bool, scope: str) -> int:
         """Make an entity and return its number."""
@@ -324,6 +335,8 @@ INSERT INTO chain VALUES (0, x'')
 
     def relations(self) -> dict[str, tuple[int, Relation]]:
         """Return name -> number and flags of all relations."""
+        if self._chain is not None and self._relations is not None:  # nobody else writes
+            return self._relations[1]
         version = int(self.rows("PRAGMA data_version")[0][0])  # another process may have declared some
         if self._relations is None or self._relations[0] != version:
             found = {
