@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ulm.engram.content import COMPARED, ContentIndex, Floats, Judge, Projection, calibrated, words_of
+from ulm.engram.content import COMPARED, ContentIndex, Projection, words_of
+from ulm.judge import Floats, Judge, calibrated
 from ulm.memory.exact import ExactMemory
 from ulm.memory.fact_store import Fact
 from ulm.memory.ngrams import NOTHING

@@ -1,9 +1,7 @@
 """Facts on disk: key -> value pairs with their sources, in SQLite.
 
-- Every `put` and `forget` is one transaction, on disk when the call returns; killing a process tears nothing.
 - Nothing is overwritten without a trace: a change gets the next revision, what is forgotten stays as a mark, so that
   readers follow by asking for what came after the last revision they know.
-- One process writes at a time (SQLite's lock), any number read, each a consistent state (write-ahead log).
 - A file belongs to one tokenizer, by its hash: token ids mean nothing to another.
 - Knows no model and no lookup in texts (`ulm.memory.exact`).
 """
@@ -11,31 +9,14 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ulm.files import write_whole
-
-FORMAT = 1
-WAIT_S = 30.0
-"""How long one waits for another that writes."""
-APPLICATION_ID = 0x754C4D46
-"""Marks the file as ours (SQLite's `application_id`)."""
-
-_TABLES = """
-CREATE TABLE facts (
-    key_ids BLOB PRIMARY KEY, value_ids BLOB NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
-    revision INTEGER NOT NULL UNIQUE, forgotten INTEGER NOT NULL, digest BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
+from ulm.memory.sqlite_file import SqliteFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +40,7 @@ class Fact:
     forgotten: bool = False
 
 
-class FactStore:
+class FactStore(SqliteFile):
     """A file of facts. One object belongs to the thread that made it; others open the file anew.
 
     Args:
@@ -72,90 +53,22 @@ class FactStore:
         FileNotFoundError: there is no file, and it is for reading alone.
     """
 
+    what = "memory"
+    application_id = 0x754C4D46
+    format = 1
+    tables = """
+CREATE TABLE facts (
+    key_ids BLOB PRIMARY KEY, value_ids BLOB NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
+    revision INTEGER NOT NULL UNIQUE, forgotten INTEGER NOT NULL, digest BLOB NOT NULL
+) WITHOUT ROWID
+"""
+
     def __init__(self, path: Path | None, tokenizer_hash: str, *, read_only: bool = False) -> None:
-        self.path = path
-        self.tokenizer_hash = tokenizer_hash
-        self.read_only = read_only
-        self._name = "the memory" if path is None else f"the memory {path}"
-        if read_only and (path is None or not path.is_file()):
-            raise FileNotFoundError(f"there is no memory at {path}")
-        mode = "memory" if path is None else "ro" if read_only else "rwc"
-        address = "file:facts" if path is None else path.absolute().as_uri()
-        with self._reported():
-            self._connection = sqlite3.connect(f"{address}?mode={mode}", uri=True, isolation_level=None, timeout=WAIT_S)
-        try:
-            with self._reported():
-                self._open(read_only)
-        except ValueError:
-            self._connection.close()
-            raise
+        super().__init__(path, {"tokenizer": tokenizer_hash}, read_only=read_only)
 
-    def _open(self, read_only: bool) -> None:
-        run = self._connection.execute
-        if not read_only:
-            with self.writing():  # two that open a new file at once must not both fill it
-                if (
-                    run("PRAGMA application_id").fetchone()[0] == 0
-                    and not run("SELECT * FROM sqlite_master").fetchall()
-                ):
-                    for statement in _TABLES.strip().split(";\n"):
-                        run(statement)
-                    run(f"PRAGMA application_id = {APPLICATION_ID}")
-                    run("INSERT INTO about VALUES ('format', ?), ('tokenizer', ?)", (str(FORMAT), self.tokenizer_hash))
-            self._keep_a_log()
-            run("PRAGMA synchronous = FULL")  # on disk at the end of a transaction, against a power cut too
-        if run("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise ValueError(f"{self._name} is an SQLite file of something else; name another file")
-        if (found := run("PRAGMA quick_check").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(found)
-        about = dict(run("SELECT name, value FROM about").fetchall())
-        if about.get("format") != str(FORMAT):
-            raise ValueError(
-                f"{self._name} has format {about.get('format')}, this version reads {FORMAT}; export it with the "
-                f"version that wrote it and write it anew"
-            )
-        if about.get("tokenizer") != self.tokenizer_hash:
-            raise ValueError(
-                f"{self._name} was written with another tokenizer ({about.get('tokenizer')}, here "
-                f"{self.tokenizer_hash}); export it as text and write it anew"
-            )
-
-    def _keep_a_log(self) -> None:
-        """Switch to the write-ahead log; SQLite does not wait when several switch at once, so we do."""
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Say in one line what SQLite found wrong with the file."""
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the latter: closed, another thread
-            if "thread" in str(error):
-                raise ValueError(
-                    f"{self._name} belongs to the thread that opened it; open its file anew in another"
-                ) from error
-            raise ValueError(f"{self._name} cannot be used: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only one who writes, so that what is read inside is still so when something is put."""
-        with self._reported():
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            with self._connection:  # commits, or rolls back
-                yield
+    def again(self, path: Path | None, *, read_only: bool) -> FactStore:
+        """Return another of the same tokenizer."""
+        return FactStore(path, self.about["tokenizer"], read_only=read_only)
 
     def put(self, facts: Sequence[Fact]) -> list[Fact]:
         """Write facts in one transaction, over what is there under the same keys; return them with their revisions."""
@@ -197,41 +110,6 @@ class FactStore:
         if _row(fact)[-1] != digest:
             raise ValueError(f"{self._name} is damaged (revision {revision}); restore a copy or write it anew")
         return fact
-
-    def copy_to(self, path: Path) -> None:
-        """Write everything to a new file, which takes its name when it is whole; one's own file is left as it is."""
-        if self.path is not None and path.exists() and path.samefile(self.path):
-            return
-
-        def write(fresh: Path) -> None:
-            with self._reported(), closing(sqlite3.connect(fresh)) as other:
-                self._connection.backup(other)
-                other.execute("PRAGMA journal_mode = DELETE")  # one file, readable where nothing is written
-
-        write_whole(path, write)
-
-    def copy_from(self, path: Path) -> None:
-        """Become a copy of another file; what was here is gone.
-
-        Raises:
-            ValueError: the file is damaged, is no memory, or belongs to another tokenizer.
-            FileNotFoundError: there is none.
-        """
-        other = FactStore(path, self.tokenizer_hash, read_only=True)
-        with self._reported(), closing(other):
-            other._connection.backup(self._connection)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FactStore:
-        """Return another that reads the same file, or holds the same facts in memory."""
-        other = FactStore(self.path, self.tokenizer_hash, read_only=self.read_only)
-        if self.path is None:
-            with self._reported():
-                self._connection.backup(other._connection)
-        return other
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
 
 
 def _blob(ids: Sequence[int]) -> bytes:

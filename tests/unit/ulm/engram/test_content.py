@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ulm.engram.content import ContentIndex, Judge, Projection, calibrated, words_of
+from ulm.engram.content import ContentIndex, Projection, words_of
 from ulm.engram.features import ContentTier
+from ulm.judge import Judge, calibrated
 from ulm.memory.exact import ExactMemory
 
 

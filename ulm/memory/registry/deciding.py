@@ -1,0 +1,154 @@
+"""Decisions on who is meant: taken when a text first speaks of an individual, and anew when evidence goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rapidfuzz.distance import JaroWinkler
+
+from ulm.memory.registry.identity import Decision, Identity, Known, Mention
+from ulm.memory.registry.names import normalised
+from ulm.memory.registry.store import NAMED, SAME, Assertion, Origin
+from ulm.memory.registry.view import DECIDED, RegistryView
+
+CANDIDATES = 12
+"""Individuals of the likest names that a mention is compared with."""
+
+ALIKE = 0.93
+"""Likeness from which on names count as one when it is asked how rare a name is."""
+
+
+class Resolver:
+    """Decides who is meant.
+
+    Args:
+        view: what is known.
+        identity: what decides; None where nothing is to be decided.
+    """
+
+    def __init__(self, view: RegistryView, identity: Identity | None) -> None:
+        self.view, self.store, self._identity = view, view.store, identity
+
+    @property
+    def identity(self) -> Identity:
+        """What decides.
+
+        Raises:
+            ValueError: there is nothing that could.
+        """
+        if self._identity is None:
+            raise ValueError("who is meant has to be decided here; open the registry with an `identity`")
+        return self._identity
+
+    def identified(self, entity: int) -> tuple[list[tuple[int, float]], Decision]:
+        """Return who an individual may be, by what was known when a text first spoke of it."""
+        noted = self.store.mention(entity)
+        if noted is None:
+            return [], "new"
+        said, claims = noted
+        until, norm = said.id - 1, normalised(said.value)
+        kinds = {name for name, (_, relation) in self.store.relations().items() if relation.functional}
+        mention = Mention(
+            norm,
+            self.store.text_of(said.object or 0),
+            (self.store.entity(entity) or (False, ""))[1],
+            frozenset((relation, normalised(value)) for relation, value in claims if value.strip()),
+            frozenset(kinds),
+        )
+        known = self._candidates(entity, norm, until)
+        share = self.identity.probabilities(mention, known)
+        ranked = sorted(zip((one.id for one in known), share.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
+        return ranked, self.identity.decide(ranked)
+
+    def _candidates(self, entity: int, norm: str, until: int) -> list[Known]:
+        """Return the individuals of the past that a name may mean, the likest names only."""
+        groups: dict[int, tuple[int, ...]] = {}
+        for other in self.store.like(norm):
+            if other < entity and not (self.store.entity(other) or (True,))[0] and self.view.is_live(other, until):
+                ids = self.view.ids(other, until)
+                groups[ids[0]] = ids
+        named = {
+            first: [normalised(one.value) for number in ids for one in self.store.of_subject(number, NAMED, until)]
+            for first, ids in groups.items()
+        }
+        likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}
+        near = sorted(likeness, key=lambda first: (-likeness[first], first))
+        share = sum(1 for first in near if likeness[first] > ALIKE)
+        return [self._known(groups[first], named[first], max(share, 1), until) for first in near[:CANDIDATES]]
+
+    def _known(self, ids: Sequence[int], names: Sequence[str], share: int, until: int) -> Known:
+        """Return a candidate as it was known once."""
+        by_number = {number: name for name, (number, _) in self.store.relations().items()}
+        claims: dict[str, set[str]] = {}
+        types, scopes = [], set()
+        for number in ids:
+            scopes.add((self.store.entity(number) or (False, ""))[1])
+            for one in self.store.of_subject(number, until=until):
+                if one.relation == NAMED:
+                    types += [one.object] if one.object else []
+                elif one.relation != SAME:
+                    values = [one.value] if one.other is None else self._names_at(one.other, until)
+                    claims.setdefault(by_number[one.relation], set()).update(filter(None, map(_plain, values)))
+            for one in self.store.of_object(number, until=until):
+                if one.relation != SAME and self.view.is_live(one.subject, until):
+                    inverse = (
+                        self.store.relations()[by_number[one.relation]][1].inverse or by_number[one.relation] + " of"
+                    )
+                    claims.setdefault(inverse, set()).update(map(_plain, self._names_at(one.subject, until)))
+        said = {relation: frozenset(values) for relation, values in claims.items()}
+        type_ = self.store.text_of(types[0]) if types else ""
+        return Known(ids[0], tuple(dict.fromkeys(names)), type_, frozenset(scopes - {""}), said, share)
+
+    def _names_at(self, entity: int, until: int) -> list[str]:
+        return [one.value for one in self.store.of_subject(entity, NAMED, until)]
+
+    def link(self, entity: int, other: int, said: Assertion) -> None:
+        """Write that an individual is a known one, as decided when it was first spoken of."""
+        origin = Origin(self.store.text_of(said.source), DECIDED, said.tick)
+        self.store.add(entity, SAME, other, origin, valid_from=said.id)
+
+    def reconsider(self, changed: Iterable[int]) -> None:
+        """Decide anew who was meant, where what that was decided by is gone: as if it had never been known.
+
+        Decisions rest on what came before them, so they are taken in the order of the past.
+        """
+        todo: set[int] = set()
+        done: set[int] = set()
+
+        def look_after(entities: Iterable[int], since: int) -> None:
+            for entity in entities:
+                around = {entity, *self.view.ids(entity)}
+                around |= {one.subject for e in tuple(around) for one in self.store.of_object(e)}
+                around |= {one.other for e in tuple(around) for one in self.store.of_subject(e) if one.other}
+                for other in around:
+                    for name in {one.value for one in self.store.every([other]) if one.relation == NAMED}:
+                        todo.update(e for e in self.store.like(name) if e > since and e not in done)
+
+        look_after(changed, 0)
+        while todo:
+            entity = min(todo)
+            todo.discard(entity)
+            done.add(entity)
+            noted = self.store.mention(entity)
+            if noted is None or noted[0].gone or not self.view.is_live(entity):
+                continue
+            links = [one for one in self.store.of_subject(entity, SAME) if self.store.text_of(one.agent) == DECIDED]
+            ranked, decision = self.identified(entity)
+            wanted = ranked[0][0] if decision == "same" else None
+            before = {
+                self.view.ids(one.other, noted[0].id - 1)[0]
+                for one in links
+                if one.other and self.view.is_live(one.other)
+            }
+            if before == ({wanted} if wanted else set()) and len(before) == len(links):
+                continue
+            around = set(self.view.ids(entity))
+            self.store.take_back(links)
+            if wanted:
+                self.link(entity, wanted, noted[0])
+            look_after(around | set(self.view.ids(entity)), entity)
+
+
+def _plain(text: str) -> str:
+    """Return a text as claims are compared by it, "" for an empty one."""
+    return normalised(text) if text.strip() else ""

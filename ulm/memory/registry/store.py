@@ -1,0 +1,435 @@
+"""The registry's file: entities, their names, and what sources say of them.
+
+- Nothing is overwritten. What is said is an assertion, numbered in the order of commits; what is taken back is marked
+  with the number of the change that did so, and stays.
+- Every change goes into a chain of hashes, so two files with the same hash have the same history.
+- Names are found by their normalised text, and by words with at most one error (`names`).
+- Knows no view: what follows from live assertions is `registry`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ulm.memory.registry.names import halves, halves_near, is_near, normalised, words_of
+from ulm.memory.sqlite_file import SqliteFile
+
+NAMED, SAME = 1, 2
+"""Relations that every registry has: an entity's name, and that two entities are one."""
+
+ALWAYS = 2**62
+"""A number that no assertion has."""
+
+REMEMBERED = 1 << 16
+"""Texts and numbers of texts that are kept at hand."""
+
+COMMON = 2000
+"""Entities that a word may name before it stops telling them apart."""
+
+
+class Assertion(NamedTuple):
+    """What a source says.
+
+    Attributes:
+        id: number of the change that brought it.
+        subject: an entity.
+        relation: number of the relation, or property.
+        object: the other entity, None where the value is a text; of a name the number of its entity's type.
+        value: a text; "" where it is an entity.
+        valid_from: since when it is so, in ticks or any other count.
+        source, agent: who says so, and who read it; numbers.
+        tick: when it was read.
+        gone: number of the change that took it back; 0 while it holds.
+    """
+
+    id: int
+    subject: int
+    relation: int
+    object: int | None
+    value: str
+    valid_from: int
+    source: int
+    agent: int
+    tick: int
+    gone: int = 0
+
+    @property
+    def other(self) -> int | None:
+        """The entity that it leads to, None where the value is a text."""
+        return None if self.relation == NAMED else self.object
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an assertion comes from.
+
+    Attributes:
+        source: text, page or person that says so.
+        agent: who read it.
+        tick: when.
+    """
+
+    source: str = ""
+    agent: str = ""
+    tick: int = 0
+
+
+NOBODY = Origin()
+"""An unnamed source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A relation between entities, or a property with texts as values.
+
+    Attributes:
+        name: as claims write it.
+        functional: an entity has one value at a time: the one that is valid since the latest time.
+        symmetric: what holds of a and b holds of b and a.
+        transitive: what holds of a and b, and of b and c, holds of a and c.
+        inverse: name of the relation that says the same of b and a, "" for none.
+        is_property: values are texts.
+    """
+
+    name: str
+    functional: bool = False
+    symmetric: bool = False
+    transitive: bool = False
+    inverse: str = ""
+    is_property: bool = False
+
+
+class EntityStore(SqliteFile):
+    """A file of entities and assertions.
+
+    Args:
+        path: the file; made where there is none. None keeps everything in memory.
+        read_only: open an existing file for reading alone.
+
+    Raises:
+        ValueError: the file is damaged, newer, or something else.
+        FileNotFoundError: there is no file, and it is for reading alone.
+    """
+
+    what = "registry"
+    application_id = 0x754C4D52
+    format = 1
+    tables = """
+CREATE TABLE entities (id INTEGER PRIMARY KEY, is_kind INTEGER NOT NULL, scope INTEGER NOT NULL);
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE relations (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, functional INTEGER NOT NULL, symmetric INTEGER NOT NULL,
+    transitive INTEGER NOT NULL, inverse TEXT NOT NULL, is_property INTEGER NOT NULL
+);
+CREATE TABLE assertions (
+    id INTEGER PRIMARY KEY, subject INTEGER NOT NULL, relation INTEGER NOT NULL, object INTEGER, value TEXT NOT NULL,
+    valid_from INTEGER NOT NULL, source INTEGER NOT NULL, agent INTEGER NOT NULL, tick INTEGER NOT NULL,
+    gone INTEGER NOT NULL
+);
+CREATE INDEX of_subject ON assertions (subject, relation);
+CREATE INDEX of_object ON assertions (object, relation) WHERE object IS NOT NULL AND relation > 1;
+CREATE INDEX of_source ON assertions (source);
+CREATE TABLE names (norm TEXT NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (norm, entity)) WITHOUT ROWID;
+CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
+CREATE TABLE halves (mark INTEGER NOT NULL, half TEXT NOT NULL, word INTEGER NOT NULL,
+    PRIMARY KEY (mark, half, word)) WITHOUT ROWID;
+CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (word, entity)) WITHOUT ROWID;
+CREATE TABLE mentions (entity INTEGER PRIMARY KEY, assertion INTEGER NOT NULL, claims TEXT NOT NULL);
+CREATE TABLE chain (id INTEGER PRIMARY KEY, hash BLOB NOT NULL);
+INSERT INTO texts VALUES (0, '');
+INSERT INTO relations VALUES (1, ':name', 0, 0, 0, '', 1), (2, ':same', 0, 1, 1, '', 0);
+INSERT INTO chain VALUES (0, x'')
+"""
+
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+        self._texts: dict[str, int] = {"": 0}
+        self._numbered: dict[int, str] = {0: ""}
+        self._chain: tuple[int, bytes] | None = None  # while it is written
+        self._relations: tuple[int, dict[str, tuple[int, Relation]]] | None = None
+        super().__init__(path, {}, read_only=read_only)
+
+    def again(self, path: Path | None, *, read_only: bool) -> EntityStore:
+        """Return another."""
+        return EntityStore(path, read_only=read_only)
+
+    def _check(self) -> None:
+        """Leave pages alone: all of a million entities would take seconds. `verified` reads everything."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes; where it fails nothing has been written, and nothing is remembered of it."""
+        if self._chain is not None:
+            yield
+            return
+        try:
+            with super().writing():
+                self.relations()  # as they are now that nobody else writes
+                self._chain = before = self._connection.execute("SELECT id, hash FROM chain").fetchone() or (0, b"")
+                yield
+                if self._chain != before:
+                    self._connection.execute("UPDATE chain SET id = ?, hash = ?", self._chain)
+        except BaseException:
+            self._texts, self._numbered, self._relations = {"": 0}, {0: ""}, None
+            raise
+        finally:
+            self._chain = None
+
+    # What is written
+
+    def text(self, text: str) -> int:
+        """Return the number of a text that is said again and again: a source, an agent, a type, a scope."""
+        if (known := self._texts.get(text)) is not None:
+            return known
+        with self.writing():
+            row = self._connection.execute("SELECT id FROM texts WHERE text = ?", (text,)).fetchone()
+            if row is None:
+                row = self._connection.execute("INSERT INTO texts (text) VALUES (?) RETURNING id", (text,)).fetchone()
+                self._log("text", text)
+        if len(self._texts) >= REMEMBERED:
+            self._texts = {"": 0}
+        self._texts[text] = int(row[0])
+        return int(row[0])
+
+    def known_text(self, text: str) -> int | None:
+        """Return the number of such a text, None where nobody said it."""
+        rows = self.rows("SELECT id FROM texts WHERE text = ?", text)
+        return int(rows[0][0]) if rows else None
+
+    def text_of(self, number: int) -> str:
+        """Return the text with a number."""
+        if number not in self._numbered:
+            if len(self._numbered) >= REMEMBERED:
+                self._numbered = {0: ""}
+            self._numbered[number] = str(self.rows("SELECT text FROM texts WHERE id = ?", number)[0][0])
+        return self._numbered[number]
+
+    def add_entity(self, *, is_kind: bool, scope: str) -> int:
+        """Make an entity and return its number."""
+        with self.writing():
+            statement = "INSERT INTO entities (is_kind, scope) VALUES (?, ?) RETURNING id"
+            number = int(self._connection.execute(statement, (int(is_kind), self.text(scope))).fetchone()[0])
+            self._log("entity", number, is_kind, scope)
+        return number
+
+    def add_name(self, entity: int, name: str, entity_type: str, origin: Origin) -> Assertion:
+        """Write what a source calls an entity, and of which type it is to that source."""
+        with self.writing():
+            said = self._write(entity, NAMED, self.text(entity_type), name, origin, origin.tick)
+            self._index(entity, name)
+        return said
+
+    def add(
+        self, subject: int, relation: int, value: int | str, origin: Origin, valid_from: int | None = None
+    ) -> Assertion:
+        """Write what a source says; on disk when the call returns, or when `writing` around it ends."""
+        since = origin.tick if valid_from is None else valid_from
+        if isinstance(value, int):
+            return self._write(subject, relation, value, "", origin, since)
+        return self._write(subject, relation, None, value, origin, since)
+
+    def _write(
+        self, subject: int, relation: int, other: int | None, value: str, origin: Origin, since: int
+    ) -> Assertion:
+        with self.writing():
+            told = self.text(origin.source), self.text(origin.agent), origin.tick
+            row = subject, relation, other, value, since, *told, 0
+            statement = "INSERT INTO assertions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+            number = int(self._connection.execute(statement, row).fetchone()[0])
+            self._log(number, *row)
+        return Assertion(number, *row)
+
+    def _index(self, entity: int, name: str) -> None:
+        run, norm = self._connection.execute, normalised(name)
+        run("INSERT OR IGNORE INTO names VALUES (?, ?)", (norm, entity))
+        for word in words_of(norm):
+            row = run("SELECT id FROM words WHERE word = ?", (word,)).fetchone()
+            if row is None:
+                row = run("INSERT INTO words (word) VALUES (?) RETURNING id", (word,)).fetchone()
+                keys = [(mark, half, row[0]) for mark, half in halves(word)]
+                self._connection.executemany("INSERT OR IGNORE INTO halves VALUES (?, ?, ?)", keys)
+            run("INSERT OR IGNORE INTO naming VALUES (?, ?)", (row[0], entity))
+
+    def add_mention(self, entity: int, said: Assertion, claims: Sequence[tuple[str, str]]) -> None:
+        """Note what a text said of an entity when it was decided who that is."""
+        with self.writing():
+            row = entity, said.id, json.dumps(claims, ensure_ascii=False)
+            self._connection.execute("INSERT INTO mentions VALUES (?, ?, ?)", row)
+            self._log("mention", *row)
+
+    def mention(self, entity: int) -> tuple[Assertion, list[tuple[str, str]]] | None:
+        """Return what `add_mention` noted, None where nothing was decided."""
+        query = "SELECT a.*, m.claims FROM mentions m JOIN assertions a ON a.id = m.assertion WHERE m.entity = ?"
+        rows = self.rows(query, entity)
+        return (Assertion(*rows[0][:-1]), [(name, value) for name, value in json.loads(rows[0][-1])]) if rows else None
+
+    def take_back(self, assertions: Iterable[Assertion]) -> int:
+        """Mark assertions as gone; return how many there were."""
+        numbers = [assertion.id for assertion in assertions]
+        if numbers:
+            with self.writing():
+                change = self.revision + 1
+                rows = [(change, number) for number in numbers]
+                self._connection.executemany("UPDATE assertions SET gone = ? WHERE id = ?", rows)
+                self._log("gone", change, numbers)
+        return len(numbers)
+
+    def declare(self, relation: Relation) -> int:
+        """Write how a relation behaves and return its number.
+
+        Raises:
+            ValueError: it is declared otherwise already.
+        """
+        with self.writing():
+            known = self.relations().get(relation.name)
+            if known is not None:
+                if known[1] != relation:
+                    raise ValueError(
+                        f"relation {relation.name!r} is declared otherwise already ({_flags(known[1])}, now "
+                        f"{_flags(relation)}); give it another name"
+                    )
+                return known[0]
+            statement = "INSERT INTO relations VALUES (NULL, ?, ?, ?, ?, ?, ?) RETURNING id"
+            row = (
+                relation.name, relation.functional, relation.symmetric, relation.transitive, relation.inverse,
+                relation.is_property,
+            )  # fmt: skip
+            number = int(self._connection.execute(statement, row).fetchone()[0])
+            self._relations = None
+            self._log("relation", *row)
+        return number
+
+    def _log(self, *what: Any) -> None:
+        """Carry the chain on."""
+        if self._chain is None:
+            raise AssertionError
+        number, before = self._chain
+        said = repr(what).encode("utf-8", "surrogatepass")
+        self._chain = number + 1, hashlib.blake2b(before + said, digest_size=16).digest()
+
+    # What is read
+
+    @property
+    def revision(self) -> int:
+        """Number of the last change."""
+        if self._chain is not None:
+            return self._chain[0]
+        return int(self.rows("SELECT id FROM chain")[0][0])
+
+    @property
+    def digest(self) -> str:
+        """Hash of all changes so far."""
+        if self._chain is not None:
+            return self._chain[1].hex()
+        return str(self.rows("SELECT lower(hex(hash)) FROM chain")[0][0])
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Return the rows of a query."""
+        with self._reported():
+            return self._connection.execute(query, values).fetchall()
+
+    def relations(self) -> dict[str, tuple[int, Relation]]:
+        """Return name -> number and flags of all relations."""
+        if self._chain is not None and self._relations is not None:  # nobody else writes
+            return self._relations[1]
+        version = int(self.rows("PRAGMA data_version")[0][0])  # another process may have declared some
+        if self._relations is None or self._relations[0] != version:
+            found = {
+                name: (number, Relation(name, bool(f), bool(s), bool(t), inverse, bool(p)))
+                for number, name, f, s, t, inverse, p in self.rows("SELECT * FROM relations")
+            }
+            self._relations = version, found
+        return self._relations[1]
+
+    def of_subject(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
+        """Return the live assertions about an entity, in order, those after `until` left out."""
+        query = "SELECT * FROM assertions WHERE subject = ? AND id <= ? AND NOT gone"
+        values = [entity, until]
+        if relation is not None:
+            query, values = f"{query} AND relation = ?", [*values, relation]
+        return sorted(Assertion(*row) for row in self.rows(query, *values))
+
+    def of_object(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
+        """Return the live assertions that lead to an entity, in order, those after `until` left out."""
+        query = "SELECT * FROM assertions WHERE object = ? AND relation > 1 AND id <= ? AND NOT gone"
+        values = [entity, until]
+        if relation is not None:
+            query, values = f"{query} AND relation = ?", [*values, relation]
+        return sorted(Assertion(*row) for row in self.rows(query, *values))
+
+    def of_source(self, source: str) -> list[Assertion]:
+        """Return the live assertions of a source, in order."""
+        query = "SELECT a.* FROM assertions a JOIN texts t ON t.id = a.source WHERE t.text = ? AND NOT a.gone"
+        return sorted(Assertion(*row) for row in self.rows(query, source))
+
+    def every(self, entities: Sequence[int]) -> list[Assertion]:
+        """Return all that was ever said of entities, in order."""
+        marks = ", ".join("?" * len(entities))
+        query = f"SELECT * FROM assertions WHERE subject IN ({marks}) ORDER BY id"  # noqa: S608 - question marks alone
+        return [Assertion(*row) for row in self.rows(query, *entities)]
+
+    def entity(self, number: int) -> tuple[bool, str] | None:
+        """Return whether an entity is a kind, and its scope."""
+        rows = self.rows("SELECT is_kind, scope FROM entities WHERE id = ?", number)
+        return (bool(rows[0][0]), self.text_of(rows[0][1])) if rows else None
+
+    def named(self, name: str) -> list[int]:
+        """Return the entities that ever had a name, by its normalised text."""
+        return [
+            row[0] for row in self.rows("SELECT entity FROM names WHERE norm = ? ORDER BY entity", normalised(name))
+        ]
+
+    def names_of(self, entity: int) -> list[str]:
+        """Return the names that an entity has, as they were written."""
+        return list(dict.fromkeys(assertion.value for assertion in self.of_subject(entity, NAMED)))
+
+    def like(self, name: str, most: int = 200) -> list[int]:
+        """Return entities whose names share words with a name, one error in each forgiven; the likest first.
+
+        Those with the name itself come first. Words that name more than `COMMON` entities count only beside others.
+        """
+        norm = normalised(name)
+        exact = self.named(norm)
+        shared: dict[int, int] = {}
+        common: list[list[int]] = []
+        for word in words_of(norm):
+            entities: set[int] = set()
+            for number in self._words_near(word):
+                some = self.rows("SELECT entity FROM naming WHERE word = ? LIMIT ?", number, COMMON + 1)
+                if len(some) > COMMON:
+                    common.append([number])
+                else:
+                    entities.update(row[0] for row in some)
+            for entity in entities:
+                shared[entity] = shared.get(entity, 0) + 1
+        for numbers in common:
+            for entity in list(shared):
+                if self.rows("SELECT 1 FROM naming WHERE word = ? AND entity = ?", numbers[0], entity):
+                    shared[entity] += 1
+        known = set(exact)
+        ranked = sorted((entity for entity in shared if entity not in known), key=lambda e: (-shared[e], e))
+        return (exact + ranked)[: max(most, len(exact))]
+
+    def _words_near(self, word: str) -> list[int]:
+        """Return the words that are one error away at most."""
+        found: dict[int, str] = {}
+        for mark, half in halves_near(word):
+            query = "SELECT w.id, w.word FROM halves h JOIN words w ON w.id = h.word WHERE h.mark = ? AND h.half = ?"
+            found.update(self.rows(query, mark, half))
+        return sorted(number for number, other in found.items() if is_near(word, other))
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the numbers of all entities."""
+        return iter(row[0] for row in self.rows("SELECT id FROM entities ORDER BY id"))
+
+
+def _flags(relation: Relation) -> str:
+    """Return what is said of a relation, for messages."""
+    said = [name for name in ("functional", "symmetric", "transitive", "is_property") if getattr(relation, name)]
+    said += [f"inverse {relation.inverse}"] if relation.inverse else []
+    return ", ".join(said) or "nothing said of it"
