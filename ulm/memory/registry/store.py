@@ -348,16 +348,14 @@ INSERT INTO chain VALUES (0, x'')
 
     def of_subject(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
         """Return the live assertions about an entity, in order, those after `until` left out."""
-        query = "SELECT * FROM assertions WHERE subject = ? AND id <= ? AND NOT gone"
-        values = [entity, until]
-        if relation is not None:
-            query, values = f"{query} AND relation = ?", [*values, relation]
-        return sorted(Assertion(*row) for row in self.rows(query, *values))
+        return self._live("subject = ?", entity, relation, until)
 
     def of_object(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
         """Return the live assertions that lead to an entity, in order, those after `until` left out."""
-        query = "SELECT * FROM assertions WHERE object = ? AND relation > 1 AND id <= ? AND NOT gone"
-        values = [entity, until]
+        return self._live("object = ? AND relation > 1", entity, relation, until)
+
+    def _live(self, which: str, entity: int, relation: int | None, until: int) -> list[Assertion]:
+        query, values = f"SELECT * FROM assertions WHERE {which} AND id <= ? AND NOT gone", [entity, until]  # noqa: S608
         if relation is not None:
             query, values = f"{query} AND relation = ?", [*values, relation]
         return sorted(Assertion(*row) for row in self.rows(query, *values))
