@@ -8,9 +8,9 @@ average over regimes; then by regime, and where an agent met the regime that it 
 they play the exam with each other's deltas. Rounds to half are those after which agents hit half as many more of the
 puzzles that they play as in the last quarter of rounds.
 
-In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested` is
-the same with the acceptance test on, `row-first` ends after the first regime: its column `target 24`, beside theirs,
-says what is left of that.
+In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested`
+learns at a rate at which its steps pass the acceptance test. Those with `first` end after the first regime: column
+`target 24`, beside theirs, says what is left of that.
 """
 
 import sys
@@ -41,6 +41,17 @@ Exam = tuple[int, int, str]
 
 REGIMES = ["target 24", "target 200-299", "tiles 14-20", "five tiles"]
 ALONE = ["learning.share=none", "learning.share_rate=1"]
+TESTED = [
+    "learning.lr=2e-3",
+    "learning.hindsight=0.35",
+    "learning.rehearse=0.45",
+    "learning.test.on=true",
+    "learning.test.probe=200",
+    "learning.test.kl=20",
+    "learning.test.kinds=[directed]",
+]
+"""Settings under which steps pass the acceptance test."""
+
 ARMS = {
     "frozen": [*ALONE, "learning.steps=0", "learning.explore=null", "learning.rehearse=0"],
     "alone": ALONE,
@@ -52,14 +63,8 @@ ARMS = {
     "team": [*ALONE, "learning.learner=team"],
     "row-first": ALONE,
     "row": ALONE,
-    "row-tested": [
-        *ALONE,
-        "learning.rehearse=0.3",
-        "learning.test.on=true",
-        "learning.test.probe=200",
-        "learning.test.kl=20",
-        "learning.test.kinds=[directed]",
-    ],
+    "row-tested-first": [*ALONE, *TESTED],
+    "row-tested": [*ALONE, *TESTED],
 }
 """Name -> settings; `team` and the rows take as many optimizer steps as all agents together take in the other arms."""
 
@@ -85,7 +90,7 @@ def settings_of(arm: str, seed: int, overrides: Sequence[str]) -> ExperimentConf
         part = config.episodes // len(REGIMES)
         exam = config.learning.exam.episodes * everybody
         changes += ["agents.count=1", f"world.options.rotate={part}", f"learning.exam.episodes={exam}"]
-        changes += [f"episodes={part}"] if arm == "row-first" else []
+        changes += [f"episodes={part}"] if arm.endswith("first") else []
         if explore := config.learning.explore:
             changes.append(f"learning.explore.attempts={explore.attempts * everybody}")
     return load_experiment(EXPERIMENT, changes)
