@@ -100,8 +100,8 @@ def together(
     Args:
         deltas: of one base, in a fixed order.
         befores: what each was before the round; None for an empty one.
-        mode: `mean`, `concat`, the sum, or `regmean` of what was added to weights. Rows of the embedding likewise, but
-            but for the sum the mean is over the deltas that changed them.
+        mode: `mean`, `concat` (the sum) or `regmean` of what was added to weights. Rows of the embedding are summed by
+            `concat`; the others take the mean over the deltas that changed them.
         rank: of the result.
         rate: multiplies what was added, up to the sum (the server's learning rate of Reddi et al., arXiv:2003.00295).
         inputs: for `regmean` what the layers of each meet.

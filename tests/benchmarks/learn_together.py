@@ -9,8 +9,8 @@ they play the exam with each other's deltas. Rounds to half are those after whic
 puzzles that they play as in the last quarter of rounds.
 
 In `row` one agent meets the four regimes one after the other, in as many steps as all agents together; `row-tested`
-learns at a rate at which its steps pass the acceptance test. Those with `first` end after the first regime: column
-`target 24`, beside theirs, says what is left of that.
+has the acceptance test on, learns at a lower rate and rehearses more. Those with `first` end after the first regime:
+column `target 24`, beside theirs, says what is left of that.
 """
 
 import sys
@@ -25,7 +25,6 @@ from swarm.agents.ltm_files import MEMORY_FOLDER
 from swarm.config.experiment import ExperimentConfig
 from swarm.config.load import load_experiment
 from swarm.learn.trial import Trial
-from swarm.learn.undo import held
 from swarm.record.journal import JOURNAL_NAME, read_records
 from swarm.record.records import Record
 from swarm.run.experience import experience
@@ -34,6 +33,7 @@ from swarm.stats import format_interval, paired_difference, rate_interval
 
 sys.path.insert(0, str(Path(__file__).parent))
 from arms import arms_parser
+from learn_signal import newest
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "learn_together.yaml"
 Exam = tuple[int, int, str]
@@ -50,7 +50,7 @@ TESTED = [
     "learning.test.kl=20",
     "learning.test.kinds=[directed]",
 ]
-"""Settings under which steps pass the acceptance test."""
+"""Settings of rows with the acceptance test, which rejects all of the first regime at 3e-3 with .3 rehearsed."""
 
 ARMS = {
     "frozen": [*ALONE, "learning.steps=0", "learning.explore=null", "learning.rehearse=0"],
@@ -121,7 +121,7 @@ def hits(run_dir: Path) -> Mapping[tuple[int, str], Hit]:
 
 def swapped(run_dir: Path, config: ExperimentConfig, exam: Mapping[tuple[int, str], Hit]) -> dict[tuple[int, str], Hit]:
     """Return what becomes of the exam's puzzles where each agent has what the next one learned."""
-    learned = {who: versions[-1] for who, versions in held(run_dir).versions.items() if versions}
+    learned = newest(run_dir)
     agents = sorted(learned, key=str)
     deltas = {agent: learned[following] for agent, following in zip(agents, agents[1:] + agents[:1], strict=True)}
     hit: set[tuple[int, str]] = set()

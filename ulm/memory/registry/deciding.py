@@ -52,7 +52,7 @@ class Resolver:
             norm,
             self.store.text_of(said.object or 0),
             (self.store.entity(entity) or (False, ""))[1],
-            frozenset((relation, normalised(value)) for relation, value in claims if value.strip()),
+            frozenset((relation, plain) for relation, value in claims if (plain := _plain(value))),
             frozenset(kinds),
         )
         known = self._candidates(entity, norm, until)

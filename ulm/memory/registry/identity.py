@@ -3,7 +3,7 @@
 - Candidates come from names, by words with at most one typing error; no model is asked, and nothing is drawn.
 - Each is compared in a few ways, and a logistic regression (`Judge`) says how likely it is the same. Above one
   threshold it is, below another it is not; between them it is `unsure`, and stays apart.
-- Weights and thresholds are fitted on texts of which it is known who is meant (`fit`), not set by hand.
+- Weights come from texts of which it is known who is meant (`Judge.fit`). None come with the package yet.
 
 Axes: N candidates, F ways to compare.
 """

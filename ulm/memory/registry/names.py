@@ -8,7 +8,6 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
 
 from rapidfuzz.distance import OSA
 
@@ -60,8 +59,3 @@ def is_near(word: str, other: str) -> bool:
     if [c for c in word if c.isdigit()] != [c for c in other if c.isdigit()]:
         return False
     return bool(OSA.distance(word, other, score_cutoff=1) <= 1)
-
-
-def near(word: str, others: Iterable[str]) -> list[str]:
-    """Return those of the words that are a word but for at most one error."""
-    return [other for other in others if is_near(word, other)]

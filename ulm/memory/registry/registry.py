@@ -93,12 +93,12 @@ class EntityRegistry(RegistryView):
             raise ValueError(f"a relation cannot be called {relation.name!r}; begin with a letter")
         if relation.is_property and (relation.symmetric or relation.transitive or relation.inverse):
             raise ValueError(f"property {relation.name!r} has texts as values; it has no direction that could turn")
-        self.store.declare(relation)
-        if relation.inverse:
-            back = Relation(
-                relation.inverse, symmetric=relation.symmetric, transitive=relation.transitive, inverse=relation.name
-            )
-            if relation.inverse not in self.store.relations():
+        back = Relation(
+            relation.inverse, symmetric=relation.symmetric, transitive=relation.transitive, inverse=relation.name
+        )
+        with self.store.writing():  # a kill must not leave one direction without the other
+            self.store.declare(relation)
+            if relation.inverse and relation.inverse not in self.store.relations():
                 self.store.declare(back)
 
     def get_or_create(self, name: str, entity_type: str = "", origin: Origin = NOBODY) -> int:
@@ -293,10 +293,10 @@ class EntityRegistry(RegistryView):
 
     def _links(self, one: int, other: int) -> list[Assertion]:
         """Return the fewest same-as assertions without which two numbers would not stand for the same."""
-        graph, links = nx.Graph(), dict[frozenset[int], list[Assertion]]()
-        for number in self.ids(one):
+        graph, links, ids = nx.Graph(), dict[frozenset[int], list[Assertion]](), self.ids(one)
+        for number in ids:
             for link in self.store.of_subject(number, SAME):
-                if link.other in self.ids(one):
+                if link.other in ids:
                     graph.add_edge(number, link.other)
                     links.setdefault(frozenset((number, link.other)), []).append(link)
         if one == other or one not in graph or other not in graph:

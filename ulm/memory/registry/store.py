@@ -4,7 +4,7 @@
   with the number of the change that did so, and stays.
 - Every change goes into a chain of hashes, so two files with the same hash have the same history.
 - Names are found by their normalised text, and by words with at most one error (`names`).
-- Knows no view: what follows from live assertions is `registry`'s business.
+- Knows no view: what follows from live assertions is `view`'s business.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ INSERT INTO chain VALUES (0, x'')
         return EntityStore(path, read_only=read_only)
 
     def _check(self) -> None:
-        """Leave pages alone: all of a million entities would take seconds. `verified` reads everything."""
+        """Leave pages alone: all of a million entities would take seconds."""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -195,11 +195,6 @@ INSERT INTO chain VALUES (0, x'')
             self._texts = {"": 0}
         self._texts[text] = int(row[0])
         return int(row[0])
-
-    def known_text(self, text: str) -> int | None:
-        """Return the number of such a text, None where nobody said it."""
-        rows = self.rows("SELECT id FROM texts WHERE text = ?", text)
-        return int(rows[0][0]) if rows else None
 
     def text_of(self, number: int) -> str:
         """Return the text with a number."""

@@ -173,7 +173,7 @@ class RegistryView:
                 if value not in found:
                     found[value] = None
                     todo += [value] if isinstance(value, int) else []
-        return sorted(found, key=str) if flags.is_property else sorted(v for v in found if isinstance(v, int))
+        return sorted(value for value in found if isinstance(value, int))  # a property is not transitive
 
     def path(self, entity: int, relations: Iterable[str]) -> list[Value]:
         """Return where relations lead, one after the other: `path(mara, ["sister", "employer", "seat"])`."""
