@@ -78,6 +78,7 @@ class CheckedWorld(World):
         self.cls, self.options, self._ask = cls, options, ask
         self.id = getattr(cls, "id", cls.__name__)  # type: ignore[misc]
         self.states_facts = getattr(cls, "states_facts", False)  # type: ignore[misc]
+        self.claims = getattr(cls, "claims", {})  # type: ignore[misc]
         self.possible_agents = self._get("possible_agents")
         self.agents: list[str] = []
         self.solved = False

@@ -48,6 +48,26 @@ Line = Annotated[Words, AfterValidator(_one_line)]
 """A line of text that is not blank."""
 
 
+class Claim(NamedTuple):
+    """What an agent says that a text says of somebody; nobody vouches for it.
+
+    Attributes:
+        source: the text, by a name of its own.
+        subject, subject_type: name of whom it is said, as the text has it, and of what type that is.
+        relation: one of the world's `claims`.
+        object, object_type: name and type of the other one; "" is the type of a text, which is a property's value.
+        valid_from: since when it is so.
+    """
+
+    source: Line
+    subject: Line
+    subject_type: str
+    relation: Line
+    object: Line
+    object_type: str
+    valid_from: int
+
+
 class Info(TypedDict, total=False):
     """What a world says to one agent beside its observation.
 
@@ -58,12 +78,16 @@ class Info(TypedDict, total=False):
         report: what this agent now tells others, as text; absent when there is nothing new.
         facts: observations to which this agent now knows the right action, each with that action, because it has just
             read it or was right; for memories that keep facts. Absent when there are none.
+        claims: what this agent has noted of a text; for a registry. Absent when there is none.
+        forged: sources that this agent now knows to be forged, for whoever has noted claims of theirs.
     """
 
     feedback: Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
     valid: bool
     report: Line
     facts: list[tuple[Words, Words]]
+    claims: list[Claim]
+    forged: list[Line]
 
 
 class StepResult(NamedTuple):
@@ -109,6 +133,8 @@ class World(ABC):
         lessons: what can be learned before play, a `Lessons` likewise; None where there is no solver.
         levels: how many levels of difficulty `reset` knows, 0 being the easiest; options may decide.
         states_facts: whether `Info` holds `facts` at times; without, agents cannot have a memory of facts.
+        claims: relation -> its flags (`functional`, `constant`, `symmetric`, `transitive`, `is_property`), of what
+            `Info` holds as `claims`; empty where it never does, and agents cannot have a registry.
         possible_agents: all agent ids in their fixed order, ``a0`` .. ``a{n-1}``.
         agents: the ids still live, in the same order; empty once the episode is over.
         solved: whether the shared goal was reached in this episode.
@@ -120,6 +146,7 @@ class World(ABC):
     lessons: ClassVar[str | None] = None
     levels: int = 1
     states_facts: ClassVar[bool] = False
+    claims: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, num_agents: int, options: WorldOptions) -> None:
         if num_agents < 1:

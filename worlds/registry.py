@@ -22,6 +22,7 @@ DOOR = Door("ulm_swarm.worlds", "world", WorldError)
 """Where a package names its worlds: ``my-world-v0 = "my_package.my_world:MyWorld"``."""
 
 _BUILT_IN = {
+    "archive-v0": "worlds.archive.world:ArchiveWorld",
     "echo-v0": "worlds.echo.world:EchoWorld",
     "facts-v0": "worlds.facts.world:FactsWorld",
     "graph-v0": "worlds.graph.world:GraphWorld",

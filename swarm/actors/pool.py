@@ -262,6 +262,8 @@ class RayPool(TokenCounter):
         engine = self.spec.coordinator.engine
         if self._near is not None and ((engine is not None and engine.is_remote) or not self._hosts):
             return self._near.direct(requests)
+        if self._far:
+            requests = [dataclasses.replace(request, lookup=_packed(request.lookup)) for request in requests]
         return _replies(DirectReply, requests, self._run("direct", list(requests)))
 
     def host_pids(self) -> list[int]:
@@ -275,6 +277,11 @@ class RayPool(TokenCounter):
         self._hosts, self._standby = [], []
         for model in self._remote.values():
             model.close()
+
+
+def _packed(lookup: Any) -> Any:
+    """Return what answers a coordinator with all that it needs in it, as far as it can."""
+    return lookup.packed() if hasattr(lookup, "packed") else lookup
 
 
 def _replies(kind: Any, requests: Sequence[Any], answers: Sequence[_Fields | str]) -> list[Any]:

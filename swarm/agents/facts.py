@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from swarm.agents.memory import AgentMemory, Place
 from swarm.backends.protocol import MemoryReader
-from swarm.config.memory import KeptSection
+from swarm.config.memory import SharedSection
 from swarm.errors import SwarmError
 from swarm.messages import Handle
 from swarm.prompt import STOP, agent_prompt
@@ -40,14 +39,11 @@ MAX_OPEN = 256
 _Fact = tuple[str, str]
 
 
-class FactsSection(KeptSection):
+class FactsSection(SharedSection):
     """The exact memory."""
 
     kind: Literal["facts"] = "facts"
     """Its name."""
-
-    shared: bool = True
-    """Whether all agents write to one memory and read it in the next tick, or each has its own."""
 
     control: Literal["none", "shuffled", "capacity_1"] = "none"
     """Null controls: `shuffled` gives each key another key's action, `capacity_1` keeps the last fact alone."""
@@ -134,13 +130,9 @@ class Facts(AgentMemory[FactsSection]):
         self._known: dict[str, dict[str, str]] = {}
         self._unwritten: dict[str, list[_Fact]] = {}
 
-    def _home(self, episode: int, agent: str) -> str:
-        span = "run" if self.settings.span == "run" else f"e{episode}"
-        return span if self.settings.shared else f"{span}-{quote(agent, safe='')}"
-
     def version(self, episode: int, agent: str) -> tuple[str, int] | None:
         """Return whose facts the agent can recall and how many there are."""
-        home = self._home(episode, agent)
+        home = self.settings.home(episode, agent)
         return (home, len(known)) if (known := self._known.get(home)) else None
 
     def handle(self, episode: int, agent: str) -> Handle | None:
@@ -179,7 +171,7 @@ class Facts(AgentMemory[FactsSection]):
         """Take in what a tick has taught; forget an episode that is over, unless facts last the whole run."""
         if record["kind"] == "tick":
             for agent, observation, action in record["memory"].get(self.kind, {}).get("learned", ()):
-                home, key = self._home(record["episode"], agent), agent_prompt(observation)
+                home, key = self.settings.home(record["episode"], agent), agent_prompt(observation)
                 known = self._known.setdefault(home, {})
                 if key not in known:
                     known[key] = action + STOP

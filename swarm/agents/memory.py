@@ -7,10 +7,12 @@
 - A package brings a kind through the entry-point group `ulm_swarm.memories`: name = its `AgentMemory`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import MemorySection, find_memory
@@ -18,6 +20,10 @@ from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick
 from worlds.protocol import StepResult
+from worlds.registry import world_class
+
+if TYPE_CHECKING:
+    from swarm.config.experiment import ExperimentConfig
 
 SectionT = TypeVar("SectionT", bound=MemorySection)
 
@@ -29,10 +35,17 @@ class Place:
     Attributes:
         folder: the run folder's `memory`; None where records are folded alone, and only versions count.
         durability: that of the journal.
+        claims: relations of the world's claims, with their flags (`World.claims`).
     """
 
     folder: Path | None = None
     durability: str = "tick"
+    claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, folder: Path | None = None, durability: str = "tick") -> Place:
+        """Return one for the agents of an experiment."""
+        return cls(folder, durability, world_class(config.world.id).claims)
 
 
 class AgentMemory(Generic[SectionT]):
@@ -67,6 +80,10 @@ class AgentMemory(Generic[SectionT]):
     def lines(self, episode: int, agent: str) -> Sequence[str]:
         """Return the lines that the agent's next prompt has of it; they are charged as the rest of the prompt."""
         return ()
+
+    def lookup(self, episode: int) -> Callable[[str], str | None] | None:
+        """Return what answers the coordinator's questions (`Situation.lookup`), picklable; None for nothing."""
+        return None
 
     def asked(self, episode: int, agent: str, prompt: str) -> None:
         """Take in what an agent is about to read; its tick may fail, or never come on record."""

@@ -159,6 +159,8 @@ class MemoryReader:
     def open(self, handle: Handle) -> Mapping[str, Any]:
         """Return fields of `ulm.decode.engine.GenerationRequest`: what the engine takes for this memory.
 
+        Only `inline` is another: it receives the prompt, too, and is asked after the world's inline answers.
+
         Asked once for each version in a batch. What it returns is used until the batch is answered; a batch never has
         two versions of one memory.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ MOST_CHARACTERS = 1000
 
 @dataclass(slots=True)
 class _Asked:
-    """What answers a text inline, which may be anybody's code; once it failed it is not asked again."""
+    """What answers a text inline, the first that can; anybody's code, which is not asked again once it failed."""
 
-    ask: Callable[[str], str | None]
+    asks: Sequence[Callable[[str], str | None]]
     fault: str | None = None
 
     def __call__(self, text: str) -> str | None:
@@ -34,13 +35,18 @@ class _Asked:
         if self.fault is not None:
             return None
         try:
-            found = self.ask(text)
+            found = next((said for ask in self.asks if (said := ask(text)) is not None), None)
             if found is not None and len(found.encode()) > MOST_CHARACTERS:
                 raise ValueError(f"an answer of more than {MOST_CHARACTERS} bytes")
         except Exception as error:
-            self.fault = f"the world's inline answer failed: {type(error).__name__}: {error}"[:300]
+            self.fault = f"an inline answer failed: {type(error).__name__}: {error}"[:300]
             return None
         return found
+
+
+def _about(prompt: str, look_up: Callable[[str, str], str | None] | None) -> Callable[[str], str | None] | None:
+    """Return what answers a text from a memory: it may also use what the text is about."""
+    return None if look_up is None else partial(look_up, prompt)
 
 
 class UlmModel(LocalModel["GenerationRequest"]):
@@ -78,6 +84,8 @@ class UlmModel(LocalModel["GenerationRequest"]):
             # The stop ends the answer, so it has to be possible there.
             stop = "".join(f"\\x{byte:02x}" for byte in request.stop[0].encode("ascii"))
             form = replace(form, regex=f"(?:{form.regex}){stop}")
+        memories = self._memories(request)
+        asked = [one for one in (request.inline, _about(request.prompt, memories.pop("inline", None))) if one]
         return GenerationRequest(
             tuple(ids),
             request.seed,
@@ -86,8 +94,8 @@ class UlmModel(LocalModel["GenerationRequest"]):
             stop=request.stop,
             constraint=self.constraint(form),
             opening=self.opening(request, ids),
-            inline=None if request.inline is None else _Asked(request.inline),
-            **self._memories(request),
+            inline=_Asked(asked) if asked else None,
+            **memories,
         )
 
     def _answers(self, calls: list[GenerationRequest], deadline_s: float | None) -> list[TextResult]:

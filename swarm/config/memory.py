@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
 
@@ -19,6 +20,7 @@ MEMORIES = Registry(
         "stm": "swarm.agents.memory:Window",
         "ltm": "swarm.agents.ltm:LongTermMemory",
         "facts": "swarm.agents.facts:Facts",
+        "registry": "swarm.agents.registry:Registry",
         "delta": "swarm.agents.delta:Deltas",
     },
 )
@@ -55,6 +57,18 @@ class KeptSection(MemorySection):
 
     span: Literal["episode", "run"] = "episode"
     """How long it lasts: one episode, or the whole run."""
+
+
+class SharedSection(KeptSection):
+    """Settings of a memory that agents may have in common."""
+
+    shared: bool = True
+    """Whether all agents write to one memory and read it in the next tick, or each has its own."""
+
+    def home(self, episode: int, agent: str) -> str:
+        """Return which memory an agent reads and writes in an episode."""
+        span = "run" if self.span == "run" else f"e{episode}"
+        return span if self.shared else f"{span}-{quote(agent, safe='')}"
 
 
 def find_memory(kind: str) -> Any:

@@ -164,8 +164,14 @@ class Episode:
             [line for memory in memories for line in memory.lines(self.index, agent)],
         )
 
-    def request(self, hints: Sequence[str] = ()) -> DirectRequest:
-        """Return what a coordinator may know now; `hints` are those that a person left for this tick."""
+    def request(self, hints: Sequence[str], memories: Iterable[AgentMemory[Any]]) -> DirectRequest:
+        """Return what a coordinator may know now.
+
+        Args:
+            hints: those that a person left for this tick.
+            memories: what agents keep; the first that can answers look-ups.
+        """
+        lookups = (memory.lookup(self.index) for memory in memories)
         cut_off, limit = self.config.topology.kind == "none", self.config.budget.tokens
         return DirectRequest(
             self.goal,
@@ -176,6 +182,7 @@ class Episode:
             (*self.hints, *hints),
             derive_seed(self.config.seed, "direct", self.index, self.ticks),
             self.skills,
+            next((lookup for lookup in lookups if lookup is not None), None),
             key=(self.index, self.ticks, "coordinator"),
             max_tokens=None if limit is None else max(0, limit - self.spent.tokens),
             unread=0 if cut_off else self.unread,

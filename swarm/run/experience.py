@@ -92,7 +92,7 @@ class Retelling:
     def __init__(self, config: ExperimentConfig, base_dir: Path) -> None:
         self.config, self.base_dir = config, base_dir
         self.live: dict[int, Episode] = {}
-        self.memories = make_memories(self.config.agents.memory, Place())
+        self.memories = make_memories(self.config.agents.memory, Place.of(self.config))
         world = world_of(config, base_dir)
         self.skills = Skills(config, world)
         self._sources = neighbours(self.config.topology, world.possible_agents, self.config.seed, self.base_dir)
@@ -162,7 +162,7 @@ class Retelling:
             return
         hints = [entry["hint"] for entry in record.get("steered", []) if "hint" in entry]
         rewards = {entry["agent"]: entry["reward"] for entry in record["agents"]}
-        for briefing in self._book.briefings(episode.request(hints)):
+        for briefing in self._book.briefings(episode.request(hints, self.memories)):
             directed = {agent: told[agent] for agent in briefing.agents if agent in told}
             answer = _answer(briefing, directed)
             if briefing.options or self._book.parse(answer, briefing) == directed:

@@ -103,8 +103,8 @@ def check_files(config: ExperimentConfig, source: Path) -> LoadedModels:
         needed = find_memory(memory.kind).of_world
         if needed and not getattr(world, needed, False):
             raise SwarmError(
-                f"agents.memory names {memory.kind}, which would stay empty: world {world.id} does not say "
-                f"`{needed} = True`; leave {memory.kind} out"
+                f"agents.memory names {memory.kind}, which would stay empty: world {world.id} has no "
+                f"`{needed}`; leave {memory.kind} out"
             )
     try:
         if config.learning is not None and config.learning.levels == "fitting" and world.num_levels == 1:
@@ -193,7 +193,9 @@ def _play(
     run_dir = journal.path.parent
     with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
         world = world_of(config, base_dir)
-        memories = make_memories(config.agents.memory, Place(run_dir / MEMORY_FOLDER, config.runtime.durability))
+        memories = make_memories(
+            config.agents.memory, Place.of(config, run_dir / MEMORY_FOLDER, config.runtime.durability)
+        )
         if config.learning is not None:
             memories.append(pkgutil.resolve_name(LEARNER)(config, base_dir, run_dir / MEMORY_FOLDER))
         runtime = Runtime(

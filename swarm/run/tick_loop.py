@@ -261,7 +261,7 @@ class Runtime:
             return {}
         cycle = coordinator.every_ticks * (agents.count if agents.turns == "one_at_a_time" else 1)
         requests = [
-            episode.request([steer.text for steer in steered.get(episode.index, ()) if not steer.agents])
+            episode.request([steer.text for steer in steered.get(episode.index, ()) if not steer.agents], self.memories)
             for episode in episodes
             if episode.ticks % cycle == 0
         ]

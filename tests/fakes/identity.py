@@ -12,8 +12,8 @@ WEIGHTS = {
     "type agrees (1), is unknown (0), differs (-1)": 1.0,
     "claims that both have, at most 3": 2.0,
     "claims that contradict, at most 2": -2.5,
+    "claims that differ and may have changed, at most 2": -2.5,
     "neighbours that both have, at most 3": 1.0,
-    "how rare the name is": 0.5,
 }
 
 

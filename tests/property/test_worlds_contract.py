@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from worlds import available, check_world, make, registry, world_class
 
-WORLDS = ["echo-v0", "facts-v0", "graph-v0", "numbers-v0", "score-v0", "signal-v0", "split-numbers-v0", "vault-v0"]
+WORLDS = [
+    "archive-v0",
+    "echo-v0",
+    "facts-v0",
+    "graph-v0",
+    "numbers-v0",
+    "score-v0",
+    "signal-v0",
+    "split-numbers-v0",
+    "vault-v0",
+]
 
 # What an agent may do in one step: pass (None), follow the random policy (True), or say anything.
 _speech = st.one_of(

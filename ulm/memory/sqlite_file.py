@@ -138,6 +138,11 @@ class SqliteFile:
             with self._connection:  # commits, or rolls back
                 yield
 
+    def fold_log(self) -> None:
+        """Take the write-ahead log into the file, so that its bytes are all there is; not while somebody reads."""
+        with self._reported():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def copy_to(self, path: Path) -> None:
         """Write everything to a new file, which takes its name when it is whole; one's own file is left as it is."""
         if self.path is not None and path.exists() and path.samefile(self.path):

@@ -14,9 +14,6 @@ from ulm.memory.registry.view import DECIDED, RegistryView
 CANDIDATES = 12
 """Individuals of the likest names that a mention is compared with."""
 
-ALIKE = 0.93
-"""Likeness from which on names count as one when it is asked how rare a name is."""
-
 
 class Resolver:
     """Decides who is meant.
@@ -47,13 +44,14 @@ class Resolver:
             return [], "new"
         said, claims = noted
         until, norm = said.id - 1, normalised(said.value)
-        kinds = {name for name, (_, relation) in self.store.relations().items() if relation.functional}
+        flags = [relation for _, relation in self.store.relations().values() if relation.functional]
         mention = Mention(
             norm,
             self.store.text_of(said.object or 0),
             (self.store.entity(entity) or (False, ""))[1],
             frozenset((relation, plain) for relation, value in claims if (plain := _plain(value))),
-            frozenset(kinds),
+            frozenset(one.name for one in flags if one.constant),
+            frozenset(one.name for one in flags if not one.constant),
         )
         known = self._candidates(entity, norm, until)
         share = self.identity.probabilities(mention, known)
@@ -73,10 +71,9 @@ class Resolver:
         }
         likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}
         near = sorted(likeness, key=lambda first: (-likeness[first], first))
-        share = sum(1 for first in near if likeness[first] > ALIKE)
-        return [self._known(groups[first], named[first], max(share, 1), until) for first in near[:CANDIDATES]]
+        return [self._known(groups[first], named[first], until) for first in near[:CANDIDATES]]
 
-    def _known(self, ids: Sequence[int], names: Sequence[str], share: int, until: int) -> Known:
+    def _known(self, ids: Sequence[int], names: Sequence[str], until: int) -> Known:
         """Return a candidate as it was known once."""
         by_number = {number: name for name, (number, _) in self.store.relations().items()}
         claims: dict[str, set[str]] = {}
@@ -97,7 +94,7 @@ class Resolver:
                     claims.setdefault(inverse, set()).update(map(_plain, self._names_at(one.subject, until)))
         said = {relation: frozenset(values) for relation, values in claims.items()}
         type_ = self.store.text_of(types[0]) if types else ""
-        return Known(ids[0], tuple(dict.fromkeys(names)), type_, frozenset(scopes - {""}), said, share)
+        return Known(ids[0], tuple(dict.fromkeys(names)), type_, frozenset(scopes - {""}), said)
 
     def _names_at(self, entity: int, until: int) -> list[str]:
         return [one.value for one in self.store.of_subject(entity, NAMED, until)]

@@ -11,6 +11,9 @@ import unicodedata
 
 from rapidfuzz.distance import OSA
 
+LONG = 3
+"""Letters from which on a word may have a typing error."""
+
 _WORD = re.compile(r"\w+")
 _MARK = {"first": 0, "last": 1}
 
@@ -59,3 +62,31 @@ def is_near(word: str, other: str) -> bool:
     if [c for c in word if c.isdigit()] != [c for c in other if c.isdigit()]:
         return False
     return bool(OSA.distance(word, other, score_cutoff=1) <= 1)
+
+
+def shortens(short: str, name: str) -> bool:
+    """Return whether one normalised name is a shorter form of another: some of its words, or their initials."""
+    rest = iter(words_of(name))
+    words = words_of(short)
+    return short != name and all(any(w == word or (len(w) == 1 and word.startswith(w)) for word in rest) for w in words)
+
+
+def is_misspelt(name: str, other: str) -> bool:
+    """Return whether two normalised names differ by typing errors alone, at most one in each word."""
+    words, others = words_of(name), words_of(other)
+    return name != other and len(words) == len(others) and all(map(is_near, words, others))
+
+
+def may_be_one(name: str, other: str) -> bool:
+    """Return whether two normalised names may stand for the same: all words of one are in the other, in order.
+
+    An initial stands for a word, and a long word may have a typing error.
+    """
+    short, long = sorted((words_of(name), words_of(other)), key=len)
+    rest = iter(long)
+    return all(any(_may_be_word(word, there) for there in rest) for word in short)
+
+
+def _may_be_word(word: str, other: str) -> bool:
+    short, long = sorted((word, other), key=len)
+    return word == other or (len(short) == 1 and long.startswith(short)) or (len(short) > LONG and is_near(word, other))

@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import networkx as nx
 
@@ -25,6 +25,26 @@ from ulm.memory.registry.view import RegistryView, Said, Value
 
 MERGED = ":merge"
 """Agent of names by which a source speaks of entities only to say that they are one."""
+
+
+class Claim(NamedTuple):
+    """What a text says.
+
+    Attributes:
+        source: the text.
+        subject, subject_type: of whom, as the text has it, and of what type that is.
+        relation: or property.
+        object, object_type: the other one; "" is the type of a text, which is a property's value.
+        valid_from: since when.
+    """
+
+    source: str
+    subject: str
+    subject_type: str
+    relation: str
+    object: str
+    object_type: str
+    valid_from: int
 
 
 class EntityRegistry(RegistryView):
@@ -91,6 +111,8 @@ class EntityRegistry(RegistryView):
         """
         if relation.name.startswith(":") or not relation.name.strip():
             raise ValueError(f"a relation cannot be called {relation.name!r}; begin with a letter")
+        if relation.constant and not relation.functional:
+            raise ValueError(f"{relation.name!r} is constant, so it has one value at a time: make it functional, too")
         if relation.is_property and (relation.symmetric or relation.transitive or relation.inverse):
             raise ValueError(f"property {relation.name!r} has texts as values; it has no direction that could turn")
         back = Relation(
@@ -183,6 +205,43 @@ class EntityRegistry(RegistryView):
             if decision == "same":
                 self._resolver.link(entity, ranked[0][0], said)
             return Resolution(entity, decision, tuple(ranked))
+
+    def note(self, claims: Iterable[Claim], agent: str = "", tick: int = 0) -> dict[tuple[str, str, str], int]:
+        """Write what texts say; return who is meant: (source, name, type) -> entity.
+
+        Each source is a scope of its own. Everybody is identified first, by all that is said of them.
+        """
+        by_source: dict[str, list[Claim]] = {}
+        for one in claims:
+            by_source.setdefault(one.source, []).append(one)
+        meant: dict[tuple[str, str, str], int] = {}
+        with self.store.writing():
+            for source, said in by_source.items():
+                meant |= self._note(said, Origin(source, agent, tick))
+        return meant
+
+    def _note(self, claims: Sequence[Claim], origin: Origin) -> dict[tuple[str, str, str], int]:
+        """Write what one text says."""
+        about: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        for one in claims:
+            about.setdefault((one.source, one.subject, one.subject_type), []).append((one.relation, one.object))
+            if one.object_type:
+                key = one.source, one.object, one.object_type
+                about.setdefault(key, []).append((self._back(one.relation), one.subject))
+        meant = {key: self.resolve(key[1], key[2], origin.source, said, origin).entity for key, said in about.items()}
+        for one in claims:
+            subject = meant[one.source, one.subject, one.subject_type]
+            if one.object_type:
+                other = meant[one.source, one.object, one.object_type]
+                self.add_relation(subject, one.relation, other, origin, one.valid_from)
+            else:
+                self.add_property(subject, one.relation, one.object, origin, one.valid_from)
+        return meant
+
+    def _back(self, relation: str) -> str:
+        """Return what the other one of a relation is compared by."""
+        flags = self.store.relations().get(relation, (0, Relation(relation)))[1]
+        return relation if flags.symmetric else flags.inverse or f"{relation} of"
 
     def add_property(
         self, entity: int, name: str, value: str, origin: Origin = NOBODY, valid_from: int | None = None

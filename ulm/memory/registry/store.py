@@ -95,6 +95,7 @@ class Relation:
         transitive: what holds of a and b, and of b and c, holds of a and c.
         inverse: name of the relation that says the same of b and a, "" for none.
         is_property: values are texts.
+        constant: a functional one whose value never changes, so that a different one tells two entities apart.
     """
 
     name: str
@@ -103,6 +104,20 @@ class Relation:
     transitive: bool = False
     inverse: str = ""
     is_property: bool = False
+    constant: bool = False
+
+    @classmethod
+    def of(cls, name: str, flags: Iterable[str]) -> Relation:
+        """Return one with these flags.
+
+        Raises:
+            ValueError: there is no such flag.
+        """
+        known = ("functional", "symmetric", "transitive", "is_property", "constant")
+        if unknown := [flag for flag in flags if flag not in known]:
+            raise ValueError(f"relation {name!r} has no flag {unknown[0]!r}; there are {', '.join(known)}")
+        settings: dict[str, Any] = dict.fromkeys(flags, True)
+        return cls(name, **settings)
 
 
 class EntityStore(SqliteFile):
@@ -125,7 +140,7 @@ CREATE TABLE entities (id INTEGER PRIMARY KEY, is_kind INTEGER NOT NULL, scope I
 CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE relations (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, functional INTEGER NOT NULL, symmetric INTEGER NOT NULL,
-    transitive INTEGER NOT NULL, inverse TEXT NOT NULL, is_property INTEGER NOT NULL
+    transitive INTEGER NOT NULL, inverse TEXT NOT NULL, is_property INTEGER NOT NULL, constant INTEGER NOT NULL
 );
 CREATE TABLE assertions (
     id INTEGER PRIMARY KEY, subject INTEGER NOT NULL, relation INTEGER NOT NULL, object INTEGER, value TEXT NOT NULL,
@@ -143,7 +158,7 @@ CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY
 CREATE TABLE mentions (entity INTEGER PRIMARY KEY, assertion INTEGER NOT NULL, claims TEXT NOT NULL);
 CREATE TABLE chain (id INTEGER PRIMARY KEY, hash BLOB NOT NULL);
 INSERT INTO texts VALUES (0, '');
-INSERT INTO relations VALUES (1, ':name', 0, 0, 0, '', 1), (2, ':same', 0, 1, 1, '', 0);
+INSERT INTO relations VALUES (1, ':name', 0, 0, 0, '', 1, 0), (2, ':same', 0, 1, 1, '', 0, 0);
 INSERT INTO chain VALUES (0, x'')
 """
 
@@ -289,10 +304,10 @@ INSERT INTO chain VALUES (0, x'')
                         f"{_flags(relation)}); give it another name"
                     )
                 return known[0]
-            statement = "INSERT INTO relations VALUES (NULL, ?, ?, ?, ?, ?, ?) RETURNING id"
+            statement = "INSERT INTO relations VALUES (NULL, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
             row = (
                 relation.name, relation.functional, relation.symmetric, relation.transitive, relation.inverse,
-                relation.is_property,
+                relation.is_property, relation.constant,
             )  # fmt: skip
             number = int(self._connection.execute(statement, row).fetchone()[0])
             self._relations = None
@@ -335,8 +350,8 @@ INSERT INTO chain VALUES (0, x'')
         version = int(self.rows("PRAGMA data_version")[0][0])  # another process may have declared some
         if self._relations is None or self._relations[0] != version:
             found = {
-                name: (number, Relation(name, bool(f), bool(s), bool(t), inverse, bool(p)))
-                for number, name, f, s, t, inverse, p in self.rows("SELECT * FROM relations")
+                name: (number, Relation(name, bool(f), bool(s), bool(t), inverse, bool(p), bool(c)))
+                for number, name, f, s, t, inverse, p, c in self.rows("SELECT * FROM relations")
             }
             self._relations = version, found
         return self._relations[1]
@@ -423,6 +438,8 @@ INSERT INTO chain VALUES (0, x'')
 
 def _flags(relation: Relation) -> str:
     """Return what is said of a relation, for messages."""
-    said = [name for name in ("functional", "symmetric", "transitive", "is_property") if getattr(relation, name)]
+    said = [
+        name for name in ("functional", "symmetric", "transitive", "is_property", "constant") if getattr(relation, name)
+    ]
     said += [f"inverse {relation.inverse}"] if relation.inverse else []
     return ", ".join(said) or "nothing said of it"

@@ -131,7 +131,6 @@ class RegistryView:
         self.refuse_unknown(entity)
         ids = self.ids(entity)
         said = [one for number in ids for one in self.store.of_subject(number) if self._counts(one)]
-        names = [one.value for number in ids for one in self.store.of_subject(number, NAMED)]
         properties, relations, contested = {}, {}, []
         for name, (number, relation) in sorted(self.store.relations().items()):
             if number in (NAMED, SAME):
@@ -148,12 +147,17 @@ class RegistryView:
             ids,
             self._type_of(entity),
             bool((self.store.entity(ids[0]) or (False,))[0]),
-            tuple(dict.fromkeys(names)),
+            self.names(entity),
             properties,
             relations,
             tuple(contested),
             tuple(dict.fromkeys(self.store.text_of(one.source) for one in sorted(said))),
         )
+
+    def names(self, entity: int) -> tuple[str, ...]:
+        """Return the names of an entity, as they were written, in order."""
+        said = (one.value for number in self.ids(entity) for one in self.store.of_subject(number, NAMED))
+        return tuple(dict.fromkeys(said))
 
     def lookup(self, entity: int, relation: str) -> list[Value]:
         """Return what an entity has under a relation or property: entities ascending, or texts; [] for nothing known.

@@ -148,7 +148,7 @@ def test_a_world_that_answers_nonsense_inline_is_a_fault_of_that_agent(
     assert (good.text, good.fault) == ("3*7=21", None)
     assert (poor.text, poor.inlined, poor.tokens) == ("", (), 5)
     assert poor.fault is not None
-    assert poor.fault.startswith("the world's inline answer failed: ")
+    assert poor.fault.startswith("an inline answer failed: ")
     assert told in poor.fault
 
 

@@ -144,7 +144,7 @@ def test_what_a_coordinator_was_told_of_skills_is_told_again(tmp_path: Path) -> 
     for record in read_records(outcome.run_dir / "journal.jsonl"):
         retelling.take(record)
         if record["kind"] == "episode":
-            seen[record["episode"]] = retelling.live[record["episode"]].request().skills
+            seen[record["episode"]] = retelling.live[record["episode"]].request((), ()).skills
     assert seen[0] == seen[3] == {}
     assert set(seen[4]["a0"]) == {"level 0"}
     assert seen[4] == seen[7]

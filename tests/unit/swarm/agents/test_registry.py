@@ -1,0 +1,248 @@
+"""Agents with a registry: what they note is on record, all look it up, and the journal gives it back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes.archive_reader import ArchiveReaders
+from fakes.cuts import resume_from_cuts
+from fakes.scripted_run import play, standing_in
+from pydantic import ValidationError
+
+from swarm.agents.memory import Place
+from swarm.agents.registry import Registry, RegistryReader, RegistrySection
+from swarm.config.experiment import AgentsConfig, ExperimentConfig
+from swarm.errors import SwarmError
+from swarm.record.journal import read_records
+from swarm.run.experience import experience
+from swarm.run.runner import resume_run
+from swarm.view.replay import replay_run
+from worlds.protocol import Claim
+
+SMALL = {"persons": 12, "archives": 3, "questions": 4, "hops": 2, "unanswerable": 0.25, "reading": 0.5}
+FLAGS = {"works_for": ("functional",), "seat": ("functional",), "trade": ("functional", "constant", "is_property")}
+
+
+def experiment(**changes: Any) -> ExperimentConfig:
+    registry = {"kind": "registry", **changes.pop("registry", {})}
+    agents: dict[str, Any] = {"count": 3, "engine": {"kind": "ulm", "model": "rules"}, "max_new_tokens": 400}
+    return ExperimentConfig.model_validate(
+        {
+            "name": "archive",
+            "world": {"id": "archive-v0", "options": SMALL},
+            "agents": agents | {"memory": ["stm", registry]},
+            "coordinator": {"kind": "rules"},
+            "episodes": 2,
+            **changes,
+        }
+    )
+
+
+def played(folder: Path, config: ExperimentConfig) -> Path:
+    run_dir = folder / "run"
+    play(run_dir, config, ArchiveReaders(config))
+    return run_dir
+
+
+def right(run_dir: Path) -> list[bool]:
+    """Return for each answer whether it was right."""
+    entries = [e for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "tick" for e in r["agents"]]
+    return [entry["reward"] > 0 for entry in entries if entry["action"].startswith("answer ")]
+
+
+# ---- a whole run
+
+
+def test_readers_with_one_registry_answer_all_and_the_journal_has_what_they_looked_up(tmp_path: Path) -> None:
+    run_dir = played(tmp_path, experiment())
+    assert len(right(run_dir)) == 8
+    assert all(right(run_dir))
+    records = [r for r in read_records(run_dir / "journal.jsonl") if r["kind"] == "tick"]
+    noted = [r["memory"]["registry"] for r in records if r["memory"]]
+    assert sum(len(one["claims"]) for one in noted) > 20
+    answers = [e for r in records for e in r["agents"] if e["action"].startswith("answer ")]
+    assert all(e["inlined"] and e["action"][slice(*e["inlined"][0])].strip() for e in answers)
+    assert not list((run_dir / "memory").glob("registry-*"))  # an episode is over, and its registry with it
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared": False}, {"span": "run"}])
+def test_a_run_that_is_cut_off_anywhere_goes_on_with_what_was_noted(tmp_path: Path, settings: Any) -> None:
+    config = experiment(registry=settings)
+    run_dir = played(tmp_path, config)
+
+    def resume(folder: Path) -> None:
+        with standing_in(ArchiveReaders(config)):
+            resume_run(folder)
+
+    resume_from_cuts(run_dir, resume, step=3)
+
+
+def test_a_replay_needs_no_model_and_a_registry_that_comes_out_otherwise_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = played(tmp_path, experiment())
+    replay_run(run_dir, check=True)
+    calls = list(experience(run_dir))
+    assert {call.key[2] for call in calls} >= {"a0", "a1", "a2", "coordinator"}
+    monkeypatch.setattr("ulm.memory.registry.names.LONG", 0)  # other code: other names are alike
+    monkeypatch.setattr("ulm.memory.registry.identity.Identity.load", lambda: _nobody())
+    with pytest.raises(SwarmError, match=r"registry e0 is not what it was at tick [0-9]+ of episode 0"):
+        list(experience(run_dir))
+
+
+def _nobody() -> Any:
+    from ulm.memory.registry import Identity
+
+    return Identity.by_text()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"control": "no_reads"},
+        {"control": "shuffled_values"},
+        {"control": "shuffled_subjects"},
+        {"control": "capacity_1"},
+        {"shared": False},
+    ],
+)
+def test_null_controls_answer_next_to_nothing(tmp_path: Path, settings: Mapping[str, Any]) -> None:
+    run_dir = played(tmp_path, experiment(registry=settings))
+    assert sum(right(run_dir)) <= 5  # two of eight questions have no answer, and in so small a town values are few
+
+
+# ---- the memory alone
+
+
+def registry(folder: Path | None, **settings: Any) -> Registry:
+    return Registry(RegistrySection.model_validate(settings), Place(folder, claims=FLAGS))
+
+
+def tick(number: int, claims: Mapping[str, list[Claim]], forged: Mapping[str, list[str]], to: Registry) -> Any:
+    """Let a memory take in a tick as the loop does."""
+    agents = sorted({*claims, *forged})
+    entry = {"action": "note", "feedback": "", "valid": True, "reward": 0.0, "prompt_tokens": 1, "generated_tokens": 1}
+    record: Any = {"kind": "tick", "episode": 0, "tick": number, "agents": [{**entry, "agent": a} for a in agents]}
+    infos = {a: {"claims": claims.get(a, []), "forged": forged.get(a, [])} for a in agents}
+    record["memory"] = {}
+    if body := to.after_tick(record, SimpleNamespace(infos=infos), {}):  # type: ignore[arg-type]
+        record["memory"] = {"registry": json.loads(json.dumps(body))}
+    to.fold(record)
+    return record
+
+
+MARA = [
+    Claim("doc 1", "mara voss", "person", "works_for", "brask mills", "firm", 8),
+    Claim("doc 1", "mara voss", "person", "trade", "smith", "", 8),
+]
+BRASK = [Claim("doc 2", "brask mills", "firm", "seat", "tarn", "place", 8)]
+FALSE = [Claim("doc 3", "brask mills", "firm", "seat", "holm", "place", 9)]
+
+
+def asked(memory: Registry, agent: str, text: str) -> str | None:
+    """Look up as a host does that has only what is sent to it."""
+    handle = memory.handle(0, agent)
+    reader = RegistryReader(memory.settings, SimpleNamespace())  # type: ignore[arg-type]
+    answers = {reader.open(one)["inline"]("", text) for one in (handle, pickle.loads(pickle.dumps(handle.packed())))}  # noqa: S301
+    assert len(answers) == 1
+    return answers.pop()
+
+
+def test_what_one_notes_all_look_up_where_they_share_it(tmp_path: Path) -> None:
+    memory = registry(tmp_path)
+    tick(0, {"a0": MARA, "a1": BRASK}, {}, memory)
+    for agent in ("a0", "a1", "a2"):
+        assert asked(memory, agent, "[mara voss] : works_for seat =") == " tarn"
+    lookup = memory.lookup(0)
+    assert lookup is not None
+    far = pickle.loads(pickle.dumps(lookup))  # noqa: S301
+    assert far("[mara voss] : works_for =") == "brask mills"
+    assert lookup("who is that ?") is None
+
+
+def test_a_private_registry_has_what_its_agent_noted(tmp_path: Path) -> None:
+    memory = registry(tmp_path, shared=False)
+    tick(0, {"a0": MARA, "a1": BRASK}, {}, memory)
+    assert asked(memory, "a0", "[mara voss] : works_for =") == " brask mills"
+    assert asked(memory, "a0", "[mara voss] : works_for seat =") == " unknown"
+    assert asked(memory, "a2", "[mara voss] : works_for =") == " unknown"
+    assert memory.lookup(0) is None
+
+
+def test_a_forged_source_is_forgotten_and_what_it_still_says_is_not_noted(tmp_path: Path) -> None:
+    memory = registry(tmp_path)
+    tick(0, {"a0": MARA + BRASK, "a1": FALSE}, {}, memory)
+    assert asked(memory, "a0", "[mara voss] : works_for seat =") == " holm"
+    tick(1, {}, {"a0": ["doc 3"], "a1": ["doc 3"]}, memory)
+    assert asked(memory, "a0", "[mara voss] : works_for seat =") == " tarn"
+    tick(2, {"a2": FALSE}, {}, memory)
+    assert asked(memory, "a0", "[mara voss] : works_for seat =") == " tarn"
+
+
+def test_records_give_the_registry_back_and_what_a_kill_left_behind_goes(tmp_path: Path) -> None:
+    memory = registry(tmp_path)
+    records = [tick(0, {"a0": MARA}, {}, memory), tick(1, {"a1": BRASK}, {}, memory)]
+    tick(2, {"a1": FALSE}, {}, memory)  # is on no record
+    again = registry(tmp_path)
+    alone = registry(None)
+    for record in records:
+        again.fold(record)
+        alone.fold(record)
+    assert again.version(0, "a0") == alone.version(0, "a0")
+    assert asked(again, "a0", "[brask mills] : seat =") == " tarn"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"control": "no_reads"}, " unknown"),
+        ({"control": "capacity_1"}, " unknown"),
+        ({"control": "shuffled_values"}, " holm"),
+        ({"control": "shuffled_subjects"}, " holm"),
+    ],
+)
+def test_controls_are_laid_over_what_is_read(tmp_path: Path, settings: Any, said: str) -> None:
+    other = [Claim("doc 4", "gorm works", "firm", "seat", "holm", "place", 8)]
+    memory = registry(tmp_path, **settings)
+    tick(0, {"a0": BRASK, "a1": other}, {}, memory)
+    assert asked(memory, "a0", "[brask mills] : seat =") == said
+    if settings["control"] == "capacity_1":
+        assert asked(memory, "a0", "[gorm works] : seat =") == " holm"
+
+
+@pytest.mark.parametrize(("identity", "count"), [("names", 1), ("learned", 2), ("texts", 3)])
+def test_identity_says_who_is_one(tmp_path: Path, identity: str, count: int) -> None:
+    memory = registry(tmp_path, identity=identity)
+    weaver = [Claim("doc 5", "mara voss", "person", "trade", "weaver", "", 8)]
+    smith = [Claim("doc 6", "mara voss", "person", "trade", "smith", "", 8)]
+    for number, claims in enumerate((MARA, weaver, smith)):
+        tick(number, {"a0": claims}, {}, memory)
+    assert len(memory._registry("e0").named("mara voss")) == count
+
+
+def test_of_what_contradicts_itself_the_newest_or_the_oldest_counts(tmp_path: Path) -> None:
+    again = [Claim("doc 7", "brask mills", "firm", "seat", "holm", "place", 8)]
+    for conflicts, said in (("newest", " holm"), ("oldest", " tarn")):
+        memory = registry(tmp_path / conflicts, conflicts=conflicts)
+        tick(0, {"a0": BRASK}, {}, memory)
+        tick(1, {"a0": again}, {}, memory)
+        assert asked(memory, "a0", "[brask mills] : seat =") == said
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    engine = {"kind": "ulm", "model": "m"}
+    for settings in ({"control": "odd"}, {"identity": "odd"}, {"sharde": True}):
+        with pytest.raises(ValidationError):
+            AgentsConfig.model_validate({"engine": engine, "memory": ["stm", {"kind": "registry", **settings}]})
+
+
+def test_a_world_that_states_no_claims_is_refused(tmp_path: Path) -> None:
+    config = experiment(world={"id": "numbers-v0"}, coordinator={"kind": "none"})
+    with pytest.raises(SwarmError, match="world numbers-v0 has no `claims`; leave registry out"):
+        played(tmp_path, config)

@@ -1,0 +1,107 @@
+"""What agents of archive-v0 write, and how its texts can be read by hand-written rules.
+
+- A note is claims: `[0] works_for [2] ; [0] lives_in [1] @3`. A look-up is a mention, what is known of it, and the
+  relations to follow: `[0] trade smith : works_for seat =`.
+- The rules know the sentences of `schema`, so they read every page without an error. They are what a µLM is compared
+  with, never what it is given.
+"""
+
+import re
+from collections.abc import Mapping
+
+from worlds.archive.schema import RELATIONS, TRADES
+from worlds.archive.town import HandleClaim
+
+HANDLE = re.compile(r"\[(?P<handle>[0-9]{1,2}) (?P<name>[^\[\]\n]{1,60})\]")
+_CLAIM = re.compile(
+    r"\[(?P<subject>[0-9]{1,2})\] (?P<relation>[a-z_]{1,20}) (?:\[(?P<object>[0-9]{1,2})\]|(?P<text>[a-z]{1,20}))"
+    r"(?: @(?P<year>[0-9]{1,3}))?"
+)
+_DATED = re.compile(r"(?:since|from) year (?P<year>[0-9]{1,3}) (?P<rest>.*)")
+_TRADE = "|".join(TRADES)
+_WHO = r"(?:\[[0-9]{1,2} [^\[\]]+\](?: the (?:" + _TRADE + r"))?|he|she|it)"
+_NOUNS = {noun: name for name, relation in RELATIONS.items() for noun in (relation.noun, *relation.nouns)}
+_ANY = "|".join(sorted(map(re.escape, _NOUNS), key=len, reverse=True))
+_QUESTION = re.compile(
+    rf"(?P<before>.*?)\[0 [^\[\]]+\](?: the (?P<trade>{_TRADE}))?(?P<behind>(?: 's (?:{_ANY}))*) [.?]"
+)
+
+
+def mentions(text: str) -> dict[int, str]:
+    """Return handle -> name of a page or question."""
+    return {int(match["handle"]): match["name"] for match in HANDLE.finditer(text)}
+
+
+def parse_note(text: str, known: Mapping[int, str]) -> list[HandleClaim]:
+    """Return the claims of a note.
+
+    Args:
+        text: without the word `note`; "" for a page that says nothing.
+        known: handle -> name, of the page.
+
+    Raises:
+        ValueError: one is malformed, speaks of an unknown handle, or uses a relation against its types.
+    """
+    found: list[HandleClaim] = []
+    for part in text.split(" ; ") if text else ():
+        match = _CLAIM.fullmatch(part.strip())
+        if match is None:
+            raise ValueError("not a claim; write: [0] works_for [1] ; [0] trade smith")
+        relation = RELATIONS.get(match["relation"])
+        if relation is None:
+            raise ValueError(f"unknown relation {match['relation']}")
+        if bool(relation.range) == (match["object"] is None):
+            raise ValueError(f"{match['relation']} leads to {'a handle' if relation.range else 'a word'}")
+        handles = [int(match[name]) for name in ("subject", "object") if match[name] is not None]
+        if unknown := [handle for handle in handles if handle not in known]:
+            raise ValueError(f"no [{unknown[0]}] on this page")
+        other = match["text"] if match["object"] is None else int(match["object"])
+        found.append(HandleClaim(handles[0], match["relation"], other, int(match["year"]) if match["year"] else None))
+    return found
+
+
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    found = []
+    for name, relation in RELATIONS.items():
+        for wording in relation.wordings + relation.held_out:
+            other = _WHO if relation.range else rf"(?:{_TRADE})"
+            text = re.escape(wording).replace(r"\{s\}", f"(?P<s>{_WHO})").replace(r"\{o\}", f"(?P<o>{other})")
+            found.append((name, re.compile(text)))
+    return found
+
+
+_PATTERNS = _patterns()
+
+
+def read_page(text: str) -> list[HandleClaim]:
+    """Return what a page says, by rules that know all its sentences."""
+    claims: list[HandleClaim] = []
+    before = 0
+    for sentence in text.removesuffix(" .").split(" . "):
+        dated = _DATED.fullmatch(sentence)
+        rest, year = (dated["rest"], int(dated["year"])) if dated else (sentence, None)
+        for name, pattern in _PATTERNS:
+            if match := pattern.fullmatch(rest):
+                extra: list[HandleClaim] = []
+                who: dict[str, int | str] = {}
+                for role in ("s", "o"):
+                    spoken = HANDLE.match(match[role])
+                    who[role] = int(spoken["handle"]) if spoken else match[role]
+                    if spoken and (trade := match[role].partition("] the ")[2]):
+                        extra.append(HandleClaim(int(spoken["handle"]), "trade", trade))
+                subject = who["s"] if isinstance(who["s"], int) else before
+                claims += [HandleClaim(subject, name, who["o"], year), *extra]
+                before = subject
+                break
+    return claims
+
+
+def read_question(text: str) -> str | None:
+    """Return the look-up that answers a question, None for a text that is none."""
+    match = _QUESTION.search(text)
+    if match is None:
+        return None
+    behind = [_NOUNS[noun] for noun in re.findall(rf" 's ({_ANY})", match["behind"])]
+    around = [_NOUNS[noun] for noun in re.findall(rf"the ({_ANY}) of ", match["before"])]
+    given = ["trade", match["trade"]] if match["trade"] else []
+    return " ".join(["[0]", *given, ":", *behind, *reversed(around), "="])

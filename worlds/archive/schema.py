@@ -1,0 +1,221 @@
+"""What documents of archive-v0 may say: relations, and the sentences that say them.
+
+Owns words alone. `{s}` stands for who is spoken of, `{o}` for the other one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRADES = (
+    "smith", "weaver", "baker", "miller", "cooper", "mason", "tailor", "potter", "carter", "fisher", "glazier",
+    "tanner",    "brewer", "saddler", "roofer", "dyer",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How one thing stands to another.
+
+    Attributes:
+        domain, range: types of both; "" is a text.
+        noun: what a question calls it: `the NOUN of X`.
+        nouns: other words for that.
+        wordings: sentences that say it.
+        held_out: sentences that no lesson has.
+        symmetric: what holds of a and b holds of b and a.
+        constant: it never changes.
+    """
+
+    domain: str
+    range: str
+    noun: str
+    nouns: tuple[str, ...]
+    wordings: tuple[str, ...]
+    held_out: tuple[str, str]
+    symmetric: bool = False
+    constant: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its flags, as `World.claims` has them."""
+        own = ("symmetric", "constant", "is_property")
+        return ("functional", *(name for name in own if getattr(self, name)))
+
+    @property
+    def is_property(self) -> bool:
+        """Whether its values are texts."""
+        return not self.range
+
+
+RELATIONS: Mapping[str, Relation] = {
+    "trade": Relation(
+        "person",
+        "",
+        "trade",
+        ("craft", "profession"),
+        (
+            "{s} is a {o}",
+            "{s} works as a {o}",
+            "{s} earns a living as a {o}",
+            "{s} learned the trade of a {o}",
+            "the trade of {s} is that of a {o}",
+            "by trade {s} is a {o}",
+        ),
+        ("{s} makes a living as a {o}", "people hire {s} as a {o}"),
+        constant=True,
+    ),
+    "lives_in": Relation(
+        "person",
+        "place",
+        "home",
+        ("town", "place of residence"),
+        (
+            "{s} lives in {o}",
+            "{s} has a house in {o}",
+            "{s} settled in {o}",
+            "the home of {s} is in {o}",
+            "{s} rents a room in {o}",
+            "{o} is where {s} lives",
+        ),
+        ("{s} makes a home in {o}", "in {o} stands the house of {s}"),
+    ),
+    "born_in": Relation(
+        "person",
+        "place",
+        "birthplace",
+        ("native town", "place of birth"),
+        (
+            "{s} was born in {o}",
+            "{s} came into the world in {o}",
+            "{s} is a native of {o}",
+            "{o} is the birthplace of {s}",
+            "the cradle of {s} stood in {o}",
+            "{s} first saw the light in {o}",
+        ),
+        ("{s} is by birth from {o}", "it was in {o} that {s} was born"),
+        constant=True,
+    ),
+    "works_for": Relation(
+        "person",
+        "firm",
+        "employer",
+        ("firm", "company"),
+        (
+            "{s} works for {o}",
+            "{s} is employed by {o}",
+            "{s} earns wages at {o}",
+            "{o} employs {s}",
+            "the employer of {s} is {o}",
+            "{s} took a post with {o}",
+        ),
+        ("{s} is on the payroll of {o}", "{o} pays the wages of {s}"),
+    ),
+    "married_to": Relation(
+        "person",
+        "person",
+        "spouse",
+        ("partner", "other half"),
+        (
+            "{s} is married to {o}",
+            "{s} wed {o}",
+            "the spouse of {s} is {o}",
+            "{s} and {o} are a married couple",
+            "{o} is the spouse of {s}",
+            "{s} exchanged vows with {o}",
+        ),
+        ("{s} and {o} are husband and wife", "{s} tied the knot with {o}"),
+        symmetric=True,
+    ),
+    "teacher": Relation(
+        "person",
+        "person",
+        "teacher",
+        ("master", "mentor"),
+        (
+            "{s} was taught by {o}",
+            "{s} learned everything from {o}",
+            "the teacher of {s} was {o}",
+            "{o} taught {s}",
+            "{o} trained {s}",
+            "{s} was the pupil of {o}",
+        ),
+        ("{s} took lessons from {o}", "{o} was the master of {s}"),
+        constant=True,
+    ),
+    "seat": Relation(
+        "firm",
+        "place",
+        "seat",
+        ("headquarters", "main office"),
+        (
+            "{s} has its seat in {o}",
+            "{s} is based in {o}",
+            "the seat of {s} is {o}",
+            "the workshops of {s} are in {o}",
+            "{o} is the seat of {s}",
+            "{s} does business from {o}",
+        ),
+        ("{s} keeps its offices in {o}", "the headquarters of {s} are in {o}"),
+    ),
+    "head": Relation(
+        "firm",
+        "person",
+        "head",
+        ("director", "chief"),
+        (
+            "{s} is led by {o}",
+            "{s} is run by {o}",
+            "the head of {s} is {o}",
+            "{o} heads {s}",
+            "{o} runs {s}",
+            "{o} is in charge of {s}",
+        ),
+        ("{o} is the director of {s}", "at the top of {s} stands {o}"),
+    ),
+    "mayor": Relation(
+        "place",
+        "person",
+        "mayor",
+        ("leader", "first citizen"),
+        (
+            "the mayor of {s} is {o}",
+            "{s} is governed by {o}",
+            "{o} is the mayor of {s}",
+            "{s} elected {o} as mayor",
+            "{o} governs {s}",
+            "the people of {s} follow {o} as mayor",
+        ),
+        ("{o} holds the office of mayor in {s}", "{s} has {o} for a mayor"),
+    ),
+    "region": Relation(
+        "place",
+        "region",
+        "region",
+        ("province", "county"),
+        (
+            "{s} lies in {o}",
+            "{s} belongs to {o}",
+            "{s} is a town of {o}",
+            "{s} is part of {o}",
+            "{o} is the region of {s}",
+            "the region of {s} is {o}",
+        ),
+        ("{s} is found in {o}", "{o} counts {s} among its towns"),
+        constant=True,
+    ),
+}
+"""All relations; every one has one value at a time."""
+
+TYPES = ("person", "firm", "place", "region")
+
+FILLERS = (
+    "the winter was long and cold that year",
+    "the ink of this page is faded",
+    "a market is held there on fridays",
+    "nobody knows who wrote this down",
+    "much else was said and forgotten",
+    "the bells ring twice a day",
+    "rain fell for nine days",
+    "the old bridge is closed",
+)
+"""Sentences that say nothing of anybody."""
