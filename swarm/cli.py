@@ -27,6 +27,7 @@ from swarm.commands import (
     compare,
     data,
     doctor,
+    entities,
     evaluate,
     export,
     lab,
@@ -161,6 +162,7 @@ _GROUPS: dict[str, tuple[str, str, dict[str, tuple[Callable[..., None], str]]]] 
         {
             "show": (memory.show, memory.EXAMPLE),
             **{name: (getattr(memory, name), example) for name, example in memory.EXAMPLES.items()},
+            **{name: (getattr(entities, name), example) for name, example in entities.EXAMPLES.items()},
         },
     ),
     "models": (

@@ -273,6 +273,13 @@ class CheckedLessons(Lessons):
         while (text := self._get(f"corpus({task!r})", str | Example | None, following)) is not None:
             yield text
 
+    def inline(self, observation: str, text: str) -> str | None:
+        """Return what is appended to an answer; lessons that were written without it append nothing."""
+        if not hasattr(self._lessons, "inline"):
+            return None
+        found: str | None = self._get("inline()", str | None, lambda: self._lessons.inline(observation, text))
+        return found
+
     def judge(self, example: Example, answer: str) -> bool:
         """Return whether an answer is right."""
         return bool(self._get("judge()", bool, lambda: self._lessons.judge(example, answer)))

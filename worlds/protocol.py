@@ -425,6 +425,13 @@ class Lessons(Protocol):
         for index in range(2000):
             yield from self.example(task, random.Random(index), False)  # noqa: S311 - not for secrets
 
+    def inline(self, observation: str, text: str) -> str | None:
+        """Return what a memory may append to an answer while it is written, as `World.inline`; a pure function.
+
+        In play that is its look-ups (`agents.memory: registry`); lessons, which have none, make something up.
+        """
+        return None
+
     def judge(self, example: Example, answer: str) -> bool:
         """Return whether an answer is right; total on any text. One that differs from the example's may be."""
         return answer.strip() == example.answer.strip()

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import MemorySection, find_memory
+from swarm.errors import SwarmError
 from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick
-from worlds.protocol import StepResult
+from worlds.protocol import StepResult, WorldError
 from worlds.registry import world_class
 
 if TYPE_CHECKING:
@@ -44,8 +45,15 @@ class Place:
 
     @classmethod
     def of(cls, config: ExperimentConfig, folder: Path | None = None, durability: str = "tick") -> Place:
-        """Return one for the agents of an experiment."""
-        return cls(folder, durability, world_class(config.world.id).claims)
+        """Return one for the agents of an experiment.
+
+        Raises:
+            SwarmError: there is no such world.
+        """
+        try:
+            return cls(folder, durability, world_class(config.world.id).claims)
+        except WorldError as error:
+            raise SwarmError(str(error)) from error
 
 
 class AgentMemory(Generic[SectionT]):

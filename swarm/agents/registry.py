@@ -182,6 +182,10 @@ class Registry(AgentMemory[RegistrySection]):
         self._registries: dict[str, EntityRegistry] = {}
         self._forged: dict[str, set[str]] = {}
 
+    def registry(self, episode: int, agent: str) -> EntityRegistry:
+        """Return the registry that an agent reads in an episode."""
+        return self._registry(self.settings.home(episode, agent))
+
     def _registry(self, home: str) -> EntityRegistry:
         """Return a registry, empty where it is asked for the first time: what a killed run left behind goes."""
         from ulm.memory.registry import EntityRegistry, Identity, Relation

@@ -38,17 +38,23 @@ def show(
     sort: Annotated[str, typer.Option(metavar="KEY", help="Of ltm: time, surprisal or reads.")] = "time",
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show at most so many items.")] = 50,
 ) -> None:
-    """Show what an agent remembers: facts with who wrote them, tokens with surprisal and reads, and what it learned.
+    """Show what an agent remembers: facts, entities, tokens with surprisal and reads, and what it learned.
 
     Of what it learned it tells, step by step, from what, what the acceptance test said, and what it cost.
     """
+    from swarm.commands.entities import show_entities
     from swarm.commands.run_folder import existing_run
     from swarm.errors import SwarmError
 
+    if run_folder.suffix == ".db":
+        show_entities(run_folder, agent, episode, limit)
+        return
     folder = existing_run(run_folder)
     for each in _kinds(folder, kind):
         if each == _LEARNED:
             _show_lineage(folder, agent, limit)
+        elif each == "registry":
+            show_entities(folder, agent, episode, limit)
         elif each not in ("facts", "ltm"):
             _show_records(folder, each, episode, limit)
         elif agent is None:
@@ -60,7 +66,11 @@ def show(
 
 
 def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> None:
-    """Show how what agents keep changed from round to round, and the curve of the probe of what they could do first."""
+    """Show how what agents keep changed from round to round, with the probe of what they could do first.
+
+    Of a registry it shows all that was ever said.
+    """
+    from swarm.commands.entities import show_claims
     from swarm.commands.run_folder import existing_run
     from swarm.text import printable
     from swarm.view import changes
@@ -68,6 +78,9 @@ def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> No
 
     folder = existing_run(run_folder)
     for each in _kinds(folder, kind):
+        if each == "registry":
+            show_claims(folder, agent)
+            continue
         records = view_changes(folder, each, agent)
         typer.echo(changes.HEADING.rstrip())
         for record in records:
@@ -173,18 +186,31 @@ def _print_change(record: ChangeRecord) -> None:
 
 
 def forget(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a chat.", parser=a_path)],
-    number: Annotated[int, typer.Argument(metavar="N", help="Which exchange; /history shows them.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="The folder of a chat, or a registry's file.", parser=a_path)
+    ],
+    what: Annotated[str, typer.Argument(metavar="N|SOURCE", help="Which exchange (/history shows them), or source.")],
 ) -> None:
-    """Remove what was said in an exchange of a chat from all that is learned; the rest is learned anew."""
+    """Remove an exchange of a chat from all that is learned, or a source from a registry.
+
+    What a chat's model learned is learned anew without it; what other sources say holds again.
+    """
     from swarm.chat.session import Chat, model_of
     from swarm.chat.talk import forgotten
+    from swarm.commands.entities import forget_source
+    from swarm.errors import SwarmError
 
+    if folder.is_file():
+        forget_source(folder, what)
+        return
+    if not what.isdigit():
+        raise SwarmError(f"{what!r} is no number of an exchange; swarm chat shows them with /history")
+    number = int(what)
     with Chat(model_of(folder), folder) as chat:
         typer.echo(forgotten(chat.forget(number), number))
 
 
-def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], summary: str) -> None:
     """Print a table; columns whose names begin with `#` hold numbers."""
     from rich.table import Column, Table
     from rich.text import Text
@@ -202,7 +228,7 @@ def _show_facts(folder: Path, agent: str, episode: int | None, limit: int) -> No
     from swarm.view.memory import view_facts
 
     facts = view_facts(folder, agent, episode)
-    _print(
+    print_table(
         f"facts that {agent} can recall",
         ("#episode", "#tick", "written by", "where", "what is right there"),
         ((str(f.episode), str(f.tick), f.source, f.observation, f.action) for f in facts[:limit]),
@@ -231,7 +257,7 @@ def _show_ltm(folder: Path, agent: str, episode: int | None, sort: str, limit: i
         text.append(f" {item.token.strip() or repr(item.token)}", style="bold not dim")
         rows.append((tick, f"{item.surprisal_bits:.1f}", str(item.reads), text))
     read = sum(item.reads > 0 for item in view.items)
-    _print(
+    print_table(
         f"{view.agent} after tick {view.tick} of episode {view.episode}",
         ("#tick", "#bits", "#reads", "what it read, and the word it stored"),
         rows,
@@ -243,7 +269,7 @@ def _show_records(folder: Path, kind: str, episode: int | None, limit: int) -> N
     from swarm.view.memory import view_records
 
     records = view_records(folder, kind, episode)
-    _print(
+    print_table(
         f"what memory {kind} put on record",
         ("#episode", "#tick", "record"),
         ((str(at), str(tick), json.dumps(body, ensure_ascii=False)) for at, tick, body in records[-limit:]),

@@ -5,7 +5,7 @@ task, seed and index alone, so the cursor of a training is one number. Knows no 
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from swarm.errors import SwarmError
 from swarm.prompt import STOP, agent_prompt
@@ -54,8 +54,14 @@ def pair(example: Example) -> Text:
 
 
 def asked(world_id: str, prompt: str) -> Callable[[str], str | None]:
-    """Return what a world appends to an answer to a prompt (`World.inline`)."""
-    return partial(world_class(world_id).inline, prompt.removesuffix("\n"))
+    """Return what a world appends to an answer to a prompt (`World.inline`), or its lessons in place of a memory."""
+    observation, taught = prompt.removesuffix("\n"), open_lessons(world_id)
+
+    def ask(text: str) -> str | None:
+        found = world_class(world_id).inline(observation, text)
+        return taught.inline(observation, text) if found is None else found
+
+    return ask
 
 
 def example(world_id: str, task: str, seed: int, index: int) -> Example:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarm.agents.delta import Deltas, DeltaSection
-from swarm.agents.memory import Place
+from swarm.agents.memory import AgentMemory, Place, make_memories
 from swarm.config.experiment import recorded_experiment
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of, needing_base
@@ -81,7 +81,7 @@ def replay_run(run_dir: Path, check: bool, *, progress: Callable[[int, int], Non
 
     Args:
         run_dir: the run folder.
-        check: verify the hash chain too.
+        check: verify the hash chain too, and what agents keep as far as it follows from the journal.
         progress: called after every record with (bytes read, bytes in the file).
 
     Raises:
@@ -130,6 +130,8 @@ class _Replayer:
         self.result = ReplayResult()
         self.tokens = self.faults = 0
         self.deltas = Deltas(DeltaSection(), Place())
+        self.check = check
+        self.memories: list[AgentMemory[Any]] = []
 
     def records(self) -> Iterator[Record]:
         """Yield each record once it was compared; asking for the next one closes an ended episode."""
@@ -162,6 +164,11 @@ class _Replayer:
                 counted = {"episodes": self.result.episodes, "solved": self.result.solved, "tokens": self.tokens}
                 _follows(_place(record), record, **counted, faults=self.faults)
                 self.result.finished = True
+        for memory in self.memories:
+            try:
+                memory.fold(record)
+            except SwarmError as error:
+                raise ReplayError(f"{_place(record)}: {error}") from error
 
     def _read_config(self, header: Header) -> None:
         try:
@@ -170,6 +177,8 @@ class _Replayer:
             wrong = error.errors(include_url=False)[0]
             setting = ".".join(map(str, wrong["loc"]))
             raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {setting}: {wrong['msg']}") from error
+        if self.check:
+            self.memories = make_memories(self.config.agents.memory, Place.of(self.config))
 
     def _episode_of(self, record: Tick | EpisodeEnd) -> _Episode:
         episode = self.open.get(record["episode"])

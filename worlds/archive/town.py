@@ -7,6 +7,7 @@
 """
 
 import random
+import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -130,12 +131,19 @@ def is_kept(word: str) -> bool:
     return zlib.crc32(word.encode()) % 5 == 0
 
 
-def _word(rng: random.Random, held_out: bool, taken: set[str]) -> str:
+def word(rng: random.Random, held_out: bool) -> str:
+    """Return a word that is part of names, in evaluation or in lessons."""
     while True:
-        word = "".join(rng.choices(_SYLLABLES, k=rng.choice((1, 2, 2)))) + rng.choice(_SYLLABLES) + rng.choice(_ENDS)
-        if is_kept(word) == held_out and word not in taken:
-            taken.add(word)
-            return word
+        parts = [*rng.choices(_SYLLABLES, k=rng.choice((1, 2, 2))), rng.choice(_SYLLABLES), rng.choice(_ENDS)]
+        if is_kept(found := "".join(parts)) == held_out:
+            return found
+
+
+def _new_word(rng: random.Random, held_out: bool, taken: set[str]) -> str:
+    while (found := word(rng, held_out)) in taken:
+        pass
+    taken.add(found)
+    return found
 
 
 class Town:
@@ -152,14 +160,14 @@ class Town:
         self.rng, self.wordings = rng, wordings
         self.things: list[Thing] = []
         taken: set[str] = set()
-        regions = [self._add("region", _word(rng, held_out, taken)) for _ in range(max(2, persons // 16))]
-        places = [self._add("place", _word(rng, held_out, taken)) for _ in range(max(3, persons // 4))]
+        regions = [self._add("region", _new_word(rng, held_out, taken)) for _ in range(max(2, persons // 16))]
+        places = [self._add("place", _new_word(rng, held_out, taken)) for _ in range(max(3, persons // 4))]
         firms: list[Thing] = []
         for _ in range(max(3, persons // 4)):
-            word = rng.choice(places).name if rng.random() < 0.15 else _word(rng, held_out, taken)
-            name = f"{word} {rng.choice(_FIRMS)}"
+            short = rng.choice(places).name if rng.random() < 0.15 else _new_word(rng, held_out, taken)
+            name = f"{short} {rng.choice(_FIRMS)}"
             if all(name != firm.name for firm in firms):
-                firms.append(self._add("firm", name, (word,)))
+                firms.append(self._add("firm", name, (short,)))
         people = self._people(persons, held_out, taken)
         for place in places:
             place.facts["region"] = [(1, rng.choice(regions).number)]
@@ -186,8 +194,8 @@ class Town:
     def _people(self, count: int, held_out: bool, taken: set[str]) -> list[Thing]:
         """Return persons, a third of whom share a first name or surname, a tenth the whole name."""
         rng, people = self.rng, list[Thing]()
-        firsts = [(_word(rng, held_out, taken), rng.choice(("he", "she"))) for _ in range(max(4, count * 3 // 5))]
-        lasts = [_word(rng, held_out, taken) for _ in range(max(4, count * 3 // 5))]
+        firsts = [(_new_word(rng, held_out, taken), rng.choice(("he", "she"))) for _ in range(max(4, count * 3 // 5))]
+        lasts = [_new_word(rng, held_out, taken) for _ in range(max(4, count * 3 // 5))]
         while len(people) < count:
             (first, pronoun), last = rng.choice(firsts), rng.choice(lasts)
             namesakes = 2 if rng.random() < 0.06 and len(people) + 1 < count else 1
@@ -399,6 +407,16 @@ class _Writer:
         self._before = subject
 
     def done(self) -> Page:
-        """Return the page."""
+        """Return the page; handles are numbered as they stand there, so that they tell nothing of who does what."""
         text = " . ".join(self.parts) + " ."
-        return Page(text, tuple(self._names), tuple(self._things), tuple(self._claims))
+        order = list(dict.fromkeys(int(number) for number in re.findall(r"\[([0-9]+) ", text)))
+        now = {before: after for after, before in enumerate(order)}
+        names = list(self._names)
+        claims = [
+            HandleClaim(
+                now[one.subject], one.relation, now[one.object] if isinstance(one.object, int) else one.object, one.year
+            )
+            for one in self._claims
+        ]
+        text = re.sub(r"\[([0-9]+) ", lambda match: f"[{now[int(match[1])]} ", text)
+        return Page(text, tuple(names[n] for n in order), tuple(self._things[n] for n in order), tuple(claims))

@@ -83,6 +83,7 @@ class ArchiveWorld(OrderedWorld):
     id: ClassVar[str] = "archive-v0"
     Options: ClassVar[type[WorldOptions]] = ArchiveOptions
     playbook: ClassVar[str | None] = "worlds.archive.playbook:ArchivePlaybook"
+    lessons: ClassVar[str | None] = "worlds.archive.lessons:ArchiveLessons"
     claims: ClassVar[Mapping[str, Sequence[str]]] = {name: relation.flags for name, relation in RELATIONS.items()}
     options: ArchiveOptions
 

@@ -80,8 +80,8 @@ class EntityRegistry(RegistryView):
         self.on_new_entity = on_new_entity
 
     @classmethod
-    def load(cls, path: Path) -> EntityRegistry:
-        """Open a file that exists.
+    def load(cls, path: Path, identity: Identity | None = None) -> EntityRegistry:
+        """Open a file that exists, for writing.
 
         Raises:
             ValueError: the file is damaged, newer, or something else.
@@ -89,7 +89,7 @@ class EntityRegistry(RegistryView):
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no registry at {path}")
-        return cls(path)
+        return cls(path, identity=identity)
 
     def save(self, path: Path) -> None:
         """Write everything to a new file, which takes its name when it is whole."""
