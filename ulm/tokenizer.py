@@ -39,7 +39,7 @@ class Tokenizer:
         return cls.train([], vocab_size=256 + len(SPECIAL))
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 3) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 3, pieces: str = "") -> Tokenizer:
         """Train a byte-level BPE whose tokens never mix digits with other characters but a space before them.
 
         Args:
@@ -47,9 +47,10 @@ class Tokenizer:
             vocab_size: upper limit; a small corpus gives fewer.
             digits: longest run of digits in one token. 3 is what recent large models use; our agent
                 learned faster when a number is one token (experiments/LOG.md, 2026-11-22).
+            pieces: regular expression of what else is never cut before the merges, such as mentions; "" for nothing.
         """
         inner = tokenizers.Tokenizer(models.BPE())
-        inner.pre_tokenizer = _pre_tokenizer(rf" ?\d{{1,{digits}}}")
+        inner.pre_tokenizer = _pre_tokenizer((pieces and f"{pieces}|") + rf" ?\d{{1,{digits}}}")
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,

@@ -251,6 +251,7 @@ class CheckedLessons(Lessons):
             "tasks", kinds, lambda: {task: list(shown) for task, shown in lessons.tasks.items()}
         )
         self.practice = frozenset(self._get("practice", list[str], lambda: sorted(lessons.practice)))
+        self.pieces = self._get("pieces", str, lambda: getattr(lessons, "pieces", ""))
 
     def _get(self, name: str, kind: Any, call: Callable[[], Any]) -> Any:
         return _ask_here(self._whose, f"lessons.{name}", kind, call)

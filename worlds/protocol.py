@@ -404,10 +404,12 @@ class Lessons(Protocol):
     Attributes:
         tasks: task -> the kinds of its examples; a policy is trained on one task.
         practice: kinds in which nothing is held out, because they show no puzzle.
+        pieces: regular expression of texts that the tokenizer leaves whole, such as mentions; "" for nothing.
     """
 
     tasks: Mapping[str, Sequence[str]]
     practice: frozenset[str] = frozenset()
+    pieces: str = ""
 
     @abstractmethod
     def example(self, task: str, rng: random.Random, held_out: bool, kind: str | None = None) -> list[Example]:

@@ -64,6 +64,15 @@ def asked(world_id: str, prompt: str) -> Callable[[str], str | None]:
     return ask
 
 
+def pieces(world_id: str) -> str:
+    """Return what a tokenizer leaves whole (`Lessons.pieces`); "" for a world without lessons."""
+    try:
+        taught = _load(world_id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
+    return "" if taught is None else taught.pieces
+
+
 def example(world_id: str, task: str, seed: int, index: int) -> Example:
     """Return training example number `index` of a task; no puzzle that is kept for evaluation is ever in it.
 

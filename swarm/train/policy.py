@@ -67,7 +67,9 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
         model = self.recipe.model
         try:
             found = (
-                load_checkpoint(self.init).tokenizer if self.init else Tokenizer.train(self.texts(), model.vocab_size)
+                load_checkpoint(self.init).tokenizer
+                if self.init
+                else Tokenizer.train(self.texts(), model.vocab_size, pieces=lessons.pieces(self.recipe.world))
             )
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:

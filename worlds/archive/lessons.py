@@ -104,6 +104,7 @@ class ArchiveLessons(MixedLessons):
         "archive-agent": {"note": (_note, 0.66), "ask": (_ask, 0.22), "open": (_open, 0.1), "done": (_done, 0.02)}
     }
     practice = frozenset({"done"})
+    pieces = r" ?\[\d{1,2}\]?| ?[;:.|=]| [a-z]+_[a-z]+"
 
     def inline(self, observation: str, text: str) -> str | None:
         """Return some answer to a look-up."""
