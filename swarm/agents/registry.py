@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -155,18 +155,20 @@ def _hop(registry: EntityRegistry, control: Control) -> Callable[[int, str], Seq
 
     def of_another(entity: int, relation: str) -> Sequence[int | str]:
         """Return what the next one has of those that have any: for values of this relation, for subjects of all."""
-        own = registry.get_entity(entity).entity_type
-        others = [
-            one
-            for one in registry
-            if registry.get_entity(one).entity_type == own
-            and (control == "shuffled_subjects" or registry.lookup(one, relation))
-        ]
-        if control == "shuffled_values" and entity not in others:
+        which = relation if control == "shuffled_values" else ""
+        others = _of_type(registry, registry.revision, registry.type_of(entity), which)
+        if entity not in others:
             return []
         return registry.lookup(others[(others.index(entity) + 1) % len(others)], relation)
 
     return of_another
+
+
+@lru_cache(maxsize=256)
+def _of_type(registry: EntityRegistry, revision: int, entity_type: str, relation: str) -> list[int]:
+    """Return the entities of a type that have a value of a relation; "" for any."""
+    own = (entity for entity in registry if registry.type_of(entity) == entity_type)
+    return [entity for entity in own if not relation or registry.lookup(entity, relation)]
 
 
 class Registry(AgentMemory[RegistrySection]):

@@ -135,7 +135,7 @@ class EntityRegistry(RegistryView):
             for entity in self.store.named(name):
                 about = self.store.entity(entity)
                 is_kind = about is not None and about[0] and self.is_live(entity)
-                if is_kind and entity_type in ("", self._type_of(entity)):
+                if is_kind and entity_type in ("", self.type_of(entity)):
                     self._note_name(entity, name, entity_type, origin)
                     return self.representative(entity)
             return self._created(name, entity_type, origin, is_kind=True, scope="")

@@ -145,7 +145,7 @@ class RegistryView:
         return Entity(
             ids[0],
             ids,
-            self._type_of(entity),
+            self.type_of(entity),
             bool((self.store.entity(ids[0]) or (False,))[0]),
             self.names(entity),
             properties,
@@ -289,7 +289,7 @@ class RegistryView:
     def _value(self, one: Assertion) -> Value:
         return one.value if one.other is None else self.representative(one.other)
 
-    def _type_of(self, entity: int) -> str:
+    def type_of(self, entity: int) -> str:
         """Return what the first source to say so says an entity is; "" where none does."""
         types = (one.object for number in self.ids(entity) for one in self.store.of_subject(number, NAMED))
         return next((self.store.text_of(number) for number in types if number), "")
