@@ -32,32 +32,37 @@ def mentions(text: str) -> dict[int, str]:
     return {int(match["handle"]): match["name"] for match in HANDLE.finditer(text)}
 
 
-def parse_note(text: str, known: Mapping[int, str]) -> list[HandleClaim]:
-    """Return the claims of a note.
+def parse_note(text: str, known: Mapping[int, str]) -> tuple[list[HandleClaim], list[str]]:
+    """Return the claims of a note that make sense, and what is wrong with the others; total on any text.
 
     Args:
         text: without the word `note`; "" for a page that says nothing.
         known: handle -> name, of the page.
-
-    Raises:
-        ValueError: one is malformed, speaks of an unknown handle, or uses a relation against its types.
     """
     found: list[HandleClaim] = []
+    wrong: list[str] = []
     for part in text.split(" ; ") if text else ():
-        match = _CLAIM.fullmatch(part.strip())
-        if match is None:
-            raise ValueError("not a claim; write: [0] works_for [1] ; [0] trade smith")
-        relation = RELATIONS.get(match["relation"])
-        if relation is None:
-            raise ValueError(f"unknown relation {match['relation']}")
-        if bool(relation.range) == (match["object"] is None):
-            raise ValueError(f"{match['relation']} leads to {'a handle' if relation.range else 'a word'}")
-        handles = [int(match[name]) for name in ("subject", "object") if match[name] is not None]
-        if unknown := [handle for handle in handles if handle not in known]:
-            raise ValueError(f"no [{unknown[0]}] on this page")
-        other = match["text"] if match["object"] is None else int(match["object"])
-        found.append(HandleClaim(handles[0], match["relation"], other, int(match["year"]) if match["year"] else None))
-    return found
+        try:
+            found.append(_parse_claim(part.strip(), known))
+        except ValueError as error:
+            wrong.append(str(error))
+    return found, wrong
+
+
+def _parse_claim(text: str, known: Mapping[int, str]) -> HandleClaim:
+    match = _CLAIM.fullmatch(text)
+    if match is None:
+        raise ValueError("not a claim; write: [0] works_for [1] ; [0] trade smith")
+    relation = RELATIONS.get(match["relation"])
+    if relation is None:
+        raise ValueError(f"unknown relation {match['relation']}")
+    if bool(relation.range) == (match["object"] is None):
+        raise ValueError(f"{match['relation']} leads to {'a handle' if relation.range else 'a word'}")
+    handles = [int(match[name]) for name in ("subject", "object") if match[name] is not None]
+    if unknown := [handle for handle in handles if handle not in known]:
+        raise ValueError(f"no [{unknown[0]}] on this page")
+    other = match["text"] if match["object"] is None else int(match["object"])
+    return HandleClaim(handles[0], match["relation"], other, int(match["year"]) if match["year"] else None)
 
 
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:

@@ -6,8 +6,7 @@ In a share of the pages words are replaced by others, so that a page can be unde
 
 import random
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import ClassVar
 
 from worlds.archive.grammar import mentions, parse_note
@@ -127,18 +126,9 @@ class ArchiveLessons(MixedLessons):
         if example.kind != "note":
             return float(answer.strip() == example.answer)
         known = mentions(example.observation)
-        read: Callable[[str], list[str]] = partial(_claims, known=known)
-        said, true = set(read(answer)), set(read(example.answer))
+        said, true = (
+            {str(claim) for claim in parse_note(text.strip().removeprefix("note").strip(), known)[0]}
+            for text in (answer, example.answer)
+        )
         both = len(said & true)
         return 2 * both / (len(said) + len(true)) if said or true else 1.0
-
-
-def _claims(note: str, known: dict[int, str]) -> list[str]:
-    """Return the claims of a note that make sense."""
-    found = []
-    for one in note.removeprefix("note").split(" ; "):
-        try:
-            found += [str(claim) for claim in parse_note(one.strip(), known)]
-        except ValueError:
-            continue
-    return found

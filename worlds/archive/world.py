@@ -227,10 +227,7 @@ class ArchiveWorld(OrderedWorld):
         document = self.documents[number]
         if action != "note" and not action.startswith("note "):
             return {"feedback": "not an action here; say: note CLAIMS", "valid": False}
-        try:
-            noted = parse_note(action.removeprefix("note").strip(), names := mentions(document.page.text))
-        except ValueError as error:
-            return {"feedback": f"{error}"[:200], "valid": False}
+        noted, wrong = parse_note(action.removeprefix("note").strip(), names := mentions(document.page.text))
         self._reads[agent] = None
         claims = []
         for one in noted:
@@ -239,7 +236,8 @@ class ArchiveWorld(OrderedWorld):
             since = document.year if one.year is None else one.year
             types = relation.domain, relation.range
             claims.append(Claim(f"doc {number}", names[one.subject], types[0], one.relation, other, types[1], since))
-        info = Info(feedback=f"noted {len(claims)}", valid=True, report=f"read {number}")
+        told = f"noted {len(claims)}" + (f"; {len(wrong)} not: {wrong[0][:100]}" if wrong else "")
+        info = Info(feedback=told, valid=not wrong, report=f"read {number}")
         if claims:
             info["claims"] = claims
         return info

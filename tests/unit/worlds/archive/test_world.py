@@ -50,6 +50,18 @@ def test_a_note_is_claims_with_their_source_and_year() -> None:
         assert (claim.object_type == "") == (claim.relation == "trade")
 
 
+def test_a_note_closes_its_page_and_what_makes_no_sense_is_not_noted() -> None:
+    made = world()
+    made.reset(1)
+    number = made._catalogue("a0")[0]
+    made.step({"a0": f"open {number}"})
+    result = made.step({"a0": "note [0] owns [1] ; [0] trade smith"})
+    assert result.infos["a0"]["feedback"] == "noted 1; 1 not: unknown relation owns"
+    assert not result.infos["a0"]["valid"]
+    assert len(result.infos["a0"]["claims"]) == 1
+    assert result.observations["a0"].startswith("open : ")
+
+
 def test_archives_close_when_a_share_of_all_is_read_and_then_questions_are_asked() -> None:
     made = world(reading=0.1, forged=False)
     made.reset(2)
