@@ -154,12 +154,17 @@ def _hop(registry: EntityRegistry, control: Control) -> Callable[[int, str], Seq
         return None
 
     def of_another(entity: int, relation: str) -> Sequence[int | str]:
-        """Return what the next one has of those that have any: for values of this relation, for subjects of all."""
+        """Return what the next one has: for values the next that has another one, for subjects whoever is next."""
         which = relation if control == "shuffled_values" else ""
         others = _of_type(registry, registry.revision, registry.type_of(entity), which)
         if entity not in others:
             return []
-        return registry.lookup(others[(others.index(entity) + 1) % len(others)], relation)
+        at = others.index(entity)
+        following = (registry.lookup(other, relation) for other in others[at + 1 :] + others[:at])
+        if control == "shuffled_subjects":
+            return next(following, [])
+        own = registry.lookup(entity, relation)
+        return next((values for values in following if values != own), [])
 
     return of_another
 

@@ -160,10 +160,10 @@ class Town:
         self.rng, self.wordings = rng, wordings
         self.things: list[Thing] = []
         taken: set[str] = set()
-        regions = [self._add("region", _new_word(rng, held_out, taken)) for _ in range(max(2, persons // 16))]
-        places = [self._add("place", _new_word(rng, held_out, taken)) for _ in range(max(3, persons // 4))]
+        regions = [self._add("region", _new_word(rng, held_out, taken)) for _ in range(max(3, persons // 4))]
+        places = [self._add("place", _new_word(rng, held_out, taken)) for _ in range(max(3, persons // 2))]
         firms: list[Thing] = []
-        for _ in range(max(3, persons // 4)):
+        for _ in range(max(3, persons // 2)):
             short = rng.choice(places).name if rng.random() < 0.15 else _new_word(rng, held_out, taken)
             name = f"{short} {rng.choice(_FIRMS)}"
             if all(name != firm.name for firm in firms):

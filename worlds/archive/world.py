@@ -26,7 +26,7 @@ class ArchiveOptions(WorldOptions):
     """Options of archive-v0."""
 
     persons: int = Field(40, ge=8, le=400)
-    """Persons of a town; there are a quarter as many firms and places each."""
+    """Persons of a town; there are half as many firms and places each, and a quarter as many regions."""
 
     archives: int = Field(4, ge=1, le=256)
     """Archives among which documents are divided; archive a belongs to agent a modulo the number of agents."""

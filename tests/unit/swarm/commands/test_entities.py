@@ -74,6 +74,7 @@ def test_a_file_is_changed_and_every_change_can_be_taken_back(run_dir: Path, tmp
 def test_mistakes_get_one_line(run_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "entities.db"
     said("export", run_dir, file)
+    one, other = list(EntityRegistry(file, read_only=True))[:2]
     (tmp_path / "torn.db").write_bytes(file.read_bytes()[:3000])
     (tmp_path / "text.db").write_text("no registry")
     for arguments, line in {
@@ -82,8 +83,8 @@ def test_mistakes_get_one_line(run_dir: Path, tmp_path: Path) -> None:
         ("export", run_dir, file): "is there already",
         ("export", run_dir, tmp_path / "x.txt"): "name a .jsonl, .csv or .db file",
         ("export", run_dir, tmp_path / "no" / "x.csv"): "cannot write",
-        ("merge", file, 1, 99999): "there is no entity 99999",
-        ("split", file, 1, 2): "are not held to be one",
+        ("merge", file, one, 99999): "there is no entity 99999",
+        ("split", file, one, other): "are not held to be one",
         ("merge", tmp_path / "gone.db", 1, 2): "is no file of a registry; `swarm memory export RUN gone.db` makes one",
         ("show", tmp_path / "text.db"): "is damaged",
         ("show", tmp_path / "torn.db"): "damaged",
