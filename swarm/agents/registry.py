@@ -33,7 +33,7 @@ from worlds.protocol import StepResult
 if TYPE_CHECKING:
     from ulm.memory.registry import EntityRegistry
 
-Control = Literal["none", "shuffled_values", "shuffled_subjects", "capacity_1", "no_reads"]
+Control = Literal["none", "by_name", "by_text", "shuffled_values", "shuffled_subjects", "capacity_1", "no_reads"]
 
 
 class RegistrySection(SharedSection):
@@ -42,17 +42,16 @@ class RegistrySection(SharedSection):
     kind: Literal["registry"] = "registry"
     """Its name."""
 
-    identity: Literal["learned", "names", "texts"] = "learned"
-    """Who is meant by a name: `learned` decides by all that is known; controls: everybody of that name and type
-    (`names`), or somebody else in each text (`texts`)."""
+    inline = True
 
     conflicts: Literal["newest", "oldest"] = "newest"
     """Of two texts that contradict each other about the same time, which counts: the one that was noted last, or
     first. What is valid since later always goes before."""
 
     control: Control = "none"
-    """Null controls: look-ups give the values of others (`shuffled_values`), are about others (`shuffled_subjects`),
-    know the last claim alone (`capacity_1`), or nothing (`no_reads`)."""
+    """Null controls: a name means all who have it (`by_name`), or somebody else in each text (`by_text`); look-ups give
+    the values of others (`shuffled_values`), are about others (`shuffled_subjects`), know the last claim alone
+    (`capacity_1`), or nothing (`no_reads`)."""
 
     def refuse(self, chats: bool) -> None:
         """Refuse chats, whose models write no look-ups."""
@@ -203,10 +202,9 @@ class Registry(AgentMemory[RegistrySection]):
                 if path is not None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _remove(path)
-                identity = {"learned": Identity.load, "names": Identity.by_name, "texts": Identity.by_text}
-                made = EntityRegistry(
-                    path, conflicts=self.settings.conflicts, identity=identity[self.settings.identity]()
-                )
+                controls = {"by_name": Identity.by_name, "by_text": Identity.by_text}
+                identity = controls.get(self.settings.control, Identity.load)()
+                made = EntityRegistry(path, conflicts=self.settings.conflicts, identity=identity)
             except (OSError, ValueError) as error:
                 raise SwarmError(f"cannot keep a registry: {error}") from error
             for name, flags in self.place.claims.items():

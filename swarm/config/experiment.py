@@ -96,6 +96,11 @@ class AgentsConfig(Section):
                 "inline answers need engine 'ulm' with a model that reads plain text; leave `inline` out",
             ),
             (self.inline and self.constrained, "`inline` answers cannot be kept to a pattern; set constrained: false"),
+            (
+                self.constrained and any(memory.inline for memory in self.memory),
+                "a registry answers look-ups while an action is written, which cannot be kept to a pattern; set "
+                "constrained: false",
+            ),
         )
         if not isinstance(self.engine, ModelEngine):
             return self

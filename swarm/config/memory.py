@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
@@ -31,6 +31,9 @@ class MemorySection(Section):
 
     kind: str
     """Its name."""
+
+    inline: ClassVar[bool] = False
+    """Whether it answers while an action is written, so that actions cannot be kept to a pattern."""
 
     @classmethod
     def kinds(cls) -> list[type[MemorySection]]:

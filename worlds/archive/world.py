@@ -302,7 +302,7 @@ class ArchiveWorld(OrderedWorld):
         if (number := self._reads[agent]) is not None:
             return _note_pattern(len(self.documents[number].page.mentions))
         if self._is_reading(agent):
-            return r"open [0-9]{1,4}|ready|wait"
+            return rf"open ({'|'.join(map(str, self._catalogue(agent)))})|ready|wait"
         return r"answer [^\n]+" if self._open[agent] else "wait"
 
     @classmethod

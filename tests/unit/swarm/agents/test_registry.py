@@ -212,9 +212,9 @@ def test_controls_are_laid_over_what_is_read(tmp_path: Path, settings: Any, said
         assert asked(memory, "a0", "[gorm works] : seat =") == " holm"
 
 
-@pytest.mark.parametrize(("identity", "count"), [("names", 1), ("learned", 2), ("texts", 3)])
-def test_identity_says_who_is_one(tmp_path: Path, identity: str, count: int) -> None:
-    memory = registry(tmp_path, identity=identity)
+@pytest.mark.parametrize(("control", "count"), [("by_name", 1), ("none", 2), ("by_text", 3)])
+def test_identity_says_who_is_one(tmp_path: Path, control: str, count: int) -> None:
+    memory = registry(tmp_path, control=control)
     weaver = [Claim("doc 5", "mara voss", "person", "trade", "weaver", "", 8)]
     smith = [Claim("doc 6", "mara voss", "person", "trade", "smith", "", 8)]
     for number, claims in enumerate((MARA, weaver, smith)):
@@ -233,9 +233,11 @@ def test_of_what_contradicts_itself_the_newest_or_the_oldest_counts(tmp_path: Pa
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     engine = {"kind": "ulm", "model": "m"}
-    for settings in ({"control": "odd"}, {"identity": "odd"}, {"sharde": True}):
+    for settings in ({"control": "odd"}, {"conflicts": "odd"}, {"sharde": True}):
         with pytest.raises(ValidationError):
             AgentsConfig.model_validate({"engine": engine, "memory": ["stm", {"kind": "registry", **settings}]})
+    with pytest.raises(ValidationError, match=r"look-ups while an action is written, .*; set constrained: false"):
+        AgentsConfig.model_validate({"engine": engine, "memory": ["stm", "registry"], "constrained": True})
 
 
 def test_a_world_that_states_no_claims_is_refused(tmp_path: Path) -> None:

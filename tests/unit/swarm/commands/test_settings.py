@@ -17,8 +17,9 @@ from swarm.config.section import Section
 from worlds.registry import available, world_class
 
 ROOT = Path(__file__).parents[4]
-MOST = 128
-"""Settings of an experiment file, at most, those of learning included: one that is added lets another one go."""
+MOST = 130
+"""Settings of an experiment file, at most, those of learning included: one that is added lets another one go, and a
+new kind of memory brings its own."""
 
 FIRST_KEYS = {"agents": "experiment", "kind": "train", "corpus": "lab", "tasks": "mqar", "learn": "eval"}
 """Which kind of file a YAML file is, by a key at its top."""
