@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ulm.memory.registry import EntityRegistry
 
 EXAMPLES = {
-    "path": "swarm memory path runs/archive-s1 '[mara voss] : works_for seat'",
-    "export": "swarm memory export runs/archive-s1 entities.jsonl",
+    "path": "swarm memory path runs/my-run-s1 '[mara voss] : works_for seat'",
+    "export": "swarm memory export runs/my-run-s1 entities.jsonl",
     "merge": "swarm memory merge entities.db 3 17",
     "split": "swarm memory split entities.db 3 17",
 }
