@@ -209,6 +209,7 @@ class Registry(AgentMemory[RegistrySection]):
                 raise SwarmError(f"cannot keep a registry: {error}") from error
             for name, flags in self.place.claims.items():
                 made.declare(Relation.of(name, flags))
+            made.store.fold_log()
             self._registries[home] = made
         return self._registries[home]
 
@@ -223,12 +224,8 @@ class Registry(AgentMemory[RegistrySection]):
     def handle(self, episode: int, agent: str) -> Handle | None:
         """Return the path of the registry that the agent looks up in."""
         home = self.settings.home(episode, agent)
-        version = self.version(episode, agent) or (home, self._registry(home).revision)
-        registry, path = self._registries[home], self._path(home)
-        if path is None:
-            return Handle(self.kind, version, b"")
-        registry.store.fold_log()
-        return Handle(self.kind, version, path)
+        version, path = (home, self._registry(home).revision), self._path(home)
+        return Handle(self.kind, version, b"" if path is None else path)
 
     def lookup(self, episode: int) -> Callable[[str], str | None] | None:
         """Return what answers the coordinator, where all agents have one registry."""
@@ -287,6 +284,8 @@ class Registry(AgentMemory[RegistrySection]):
             if source not in self._forged.setdefault(home, set()):
                 self._forged[home].add(source)
                 self._registry(home).forget(source)
+        for home in found.get("before", ()):
+            self._registry(home).store.fold_log()  # hosts elsewhere are sent the bytes of the file alone
 
     def _homes(self, episode: int) -> list[str]:
         return [home for home in self._registries if home.partition("-")[0] == f"e{episode}"]

@@ -20,6 +20,13 @@ Text = tuple[str, str, str]
 _load = lru_cache(maxsize=16)(load_lessons)
 
 
+def _loaded(world_id: str) -> Lessons | None:
+    try:
+        return _load(world_id)
+    except WorldError as error:
+        raise SwarmError(str(error)) from error
+
+
 def open_lessons(world_id: str, task: str | None = None) -> Lessons:
     """Return the lessons of a world.
 
@@ -30,10 +37,7 @@ def open_lessons(world_id: str, task: str | None = None) -> Lessons:
     Raises:
         SwarmError: there is no such world, it has no lessons, they are broken, or the task is none of theirs.
     """
-    try:
-        lessons = _load(world_id)
-    except WorldError as error:
-        raise SwarmError(str(error)) from error
+    lessons = _loaded(world_id)
     if lessons is None:
         raise SwarmError(
             f"world {world_id} has no lessons, so nothing can be trained on it before play; name lessons in the "
@@ -66,10 +70,7 @@ def asked(world_id: str, prompt: str) -> Callable[[str], str | None]:
 
 def pieces(world_id: str) -> str:
     """Return what a tokenizer leaves whole (`Lessons.pieces`); "" for a world without lessons."""
-    try:
-        taught = _load(world_id)
-    except WorldError as error:
-        raise SwarmError(str(error)) from error
+    taught = _loaded(world_id)
     return "" if taught is None else taught.pieces
 
 

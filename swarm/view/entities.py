@@ -9,8 +9,7 @@ from swarm.agents.registry import Registry, RegistrySection
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.folder import read_experiment
-from swarm.record.journal import JOURNAL_NAME, read_records
-from swarm.view.memory import kinds_of_memory
+from swarm.view.memory import chosen, kinds_of_memory, ticks_of
 from ulm.memory.registry import EntityRegistry
 
 
@@ -31,21 +30,10 @@ def registry_of(target: Path, agent: str | None = None, episode: int | None = No
         raise SwarmError(f"agents of {target} keep no registry; run with agents.memory: [stm, registry]")
     config = read_experiment(target, ExperimentConfig)
     settings = next(one for one in config.agents.memory if isinstance(one, RegistrySection))
-    records = list(read_records(target / JOURNAL_NAME))
-    opened = {r["episode"]: [entry["agent"] for entry in r["agents"]] for r in records if r["kind"] == "episode"}
-    if not opened:
-        raise SwarmError(f"{target}: no episode has begun yet")
-    episode = max(opened) if episode is None else episode
-    if episode not in opened:
-        raise SwarmError(f"there is no episode {episode} in {target}; there are: {', '.join(map(str, opened))}")
-    agent = opened[episode][0] if agent is None else agent
-    if agent not in opened[episode]:
-        raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode])}")
+    episode, agent = chosen(target, agent, episode)
     kept = Registry(settings, Place.of(config))
-    first = 0 if settings.span == "run" else episode
-    for record in records:
-        if record["kind"] == "tick" and first <= record["episode"] <= episode:
-            kept.fold(record)
+    for record in ticks_of(target, settings.span, episode):
+        kept.fold(record)
     return kept.registry(episode, agent)
 
 

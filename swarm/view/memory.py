@@ -92,6 +92,21 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
     settings = kinds_of_memory(run_dir).get("facts")
     if settings is None:
         raise SwarmError(f"agents of {run_dir} keep no facts; run with agents.memory: [stm, facts]")
+    episode, agent = chosen(run_dir, agent, episode)
+    found: dict[str, FactItem] = {}
+    for record in ticks_of(run_dir, settings["span"], episode):
+        for source, observation, action in record["memory"].get("facts", {}).get("learned", ()):
+            if settings["shared"] or source == agent:
+                found.setdefault(observation, FactItem(record["episode"], record["tick"], source, observation, action))
+    return list(found.values())
+
+
+def chosen(run_dir: Path, agent: str | None, episode: int | None) -> tuple[int, str]:
+    """Return the episode and the agent that are meant: the last episode that began, and its first agent, by default.
+
+    Raises:
+        SwarmError: there is no such agent or episode.
+    """
     opened = {
         record["episode"]: [entry["agent"] for entry in record["agents"]]
         for record in read_records(run_dir / JOURNAL_NAME)
@@ -102,17 +117,13 @@ def view_facts(run_dir: Path, agent: str, episode: int | None = None) -> list[Fa
     episode = max(opened) if episode is None else episode
     if episode not in opened:
         raise SwarmError(f"there is no episode {episode} in {run_dir}; there are: {', '.join(map(str, opened))}")
+    agent = opened[episode][0] if agent is None else agent
     if agent not in opened[episode]:
         raise SwarmError(f"there is no agent {agent!r}; agents: {', '.join(opened[episode])}")
-    found: dict[str, FactItem] = {}
-    for record in _ticks(run_dir, settings["span"], episode):
-        for source, observation, action in record["memory"].get("facts", {}).get("learned", ()):
-            if settings["shared"] or source == agent:
-                found.setdefault(observation, FactItem(record["episode"], record["tick"], source, observation, action))
-    return list(found.values())
+    return episode, agent
 
 
-def _ticks(run_dir: Path, span: str, episode: int) -> Iterator[Tick]:
+def ticks_of(run_dir: Path, span: str, episode: int) -> Iterator[Tick]:
     """Yield the ticks that a memory of this span can hold after an episode: its own, or all up to there."""
     for record in read_records(run_dir / JOURNAL_NAME):
         if record["kind"] == "tick" and (0 if span == "run" else episode) <= record["episode"] <= episode:
@@ -191,7 +202,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
             raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
     calls = [
         (record["episode"], record["tick"], entry["prompt_tokens"] + entry["generated_tokens"])
-        for record in _ticks(run_dir, kinds_of_memory(run_dir)["ltm"]["span"], episode)
+        for record in ticks_of(run_dir, kinds_of_memory(run_dir)["ltm"]["span"], episode)
         for entry in record["agents"]
         if entry["agent"] == agent and acted(entry)
     ]

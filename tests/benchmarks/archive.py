@@ -19,7 +19,8 @@ from typing import Any
 from swarm.config.experiment import ExperimentConfig
 from swarm.run.episode import start_of
 from swarm.stats import rate_interval
-from worlds.archive.world import UNKNOWN, ArchiveWorld
+from worlds.archive.grammar import UNKNOWN
+from worlds.archive.world import ArchiveWorld
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fakes.archive_reader import ArchiveReaders
@@ -110,7 +111,7 @@ def _take(found: Answers, world: ArchiveWorld, number: int, entry: Mapping[str, 
     if world.forged is not None:
         lied, true = (world.town.follow(question, one) for one in (world.documents[world.forged], None))
         if isinstance(lied, int) and lied != true:
-            found.forged.append(said in (world.town.things[lied].name, *world.town.things[lied].short))
+            found.forged.append(said in world.town.things[lied].names)
 
 
 def share(values: Sequence[bool]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ulm.judge import Floats, Judge
 from ulm.memory.registry import Claim, EntityRegistry, Identity, Relation
 from ulm.memory.registry.identity import COMPARED, FITTED, Known, Mention, compared
+from worlds.archive.grammar import claims_of
 from worlds.archive.schema import RELATIONS
 from worlds.archive.town import Document, Town
 
@@ -48,16 +49,10 @@ def with_errors(document: Document, rng: random.Random) -> Document:
     return replace(document, page=replace(page, mentions=names if len({*names}) == len(names) else page.mentions))
 
 
-def claims_of(document: Document) -> list[Claim]:
+def said_by(document: Document) -> list[Claim]:
     """Return what a document says, as the world tells it."""
-    page, found = document.page, []
-    for one in document.page.claims:
-        relation = RELATIONS[one.relation]
-        other = page.mentions[one.object] if isinstance(one.object, int) else one.object
-        since = document.year if one.year is None else one.year
-        subject = page.mentions[one.subject], relation.domain
-        found.append(Claim(f"doc {document.number}", *subject, one.relation, other, relation.range, since))
-    return found
+    page, names = document.page, dict(enumerate(document.page.mentions))
+    return [Claim(*one) for one in claims_of(page.claims, names, f"doc {document.number}", document.year)]
 
 
 def gold_of(documents: Iterable[Document], town: Town) -> Gold:
@@ -107,7 +102,7 @@ def choices_of(town: Town, documents: Sequence[Document]) -> list[Choice]:
     teacher = Teacher(gold_of(documents, town))
     registry = registry_with(teacher)
     for document in documents:
-        registry.note(claims_of(document))
+        registry.note(said_by(document))
     return teacher.choices
 
 
@@ -130,7 +125,7 @@ def keys_of(registry: EntityRegistry | None, town: Town, documents: Sequence[Doc
     meant: dict[tuple[str, str, str], int] = {}
     if registry is not None:
         for document in documents:
-            meant |= registry.note(claims_of(document))
+            meant |= registry.note(said_by(document))
         meant = {key: registry.representative(entity) for key, entity in meant.items()}
     found: list[object] = []
     truth = list(gold.values())

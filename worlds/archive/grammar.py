@@ -7,10 +7,14 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from worlds.archive.schema import RELATIONS, TRADES
 from worlds.archive.town import HandleClaim
+from worlds.protocol import Claim
+
+UNKNOWN = "unknown"
+"""The answer to a question that has none."""
 
 HANDLE = re.compile(r"\[(?P<handle>[0-9]{1,2}) (?P<name>[^\[\]\n]{1,60})\]")
 _CLAIM = re.compile(
@@ -47,6 +51,22 @@ def parse_note(text: str, known: Mapping[int, str]) -> tuple[list[HandleClaim], 
         except ValueError as error:
             wrong.append(str(error))
     return found, wrong
+
+
+def claims_of(noted: Sequence[HandleClaim], names: Mapping[int, str], source: str, year: int) -> list[Claim]:
+    """Return what is said of handles as a registry takes it, by names; what has no year of its own has the source's."""
+    return [
+        Claim(
+            source,
+            names[one.subject],
+            RELATIONS[one.relation].domain,
+            one.relation,
+            names[one.object] if isinstance(one.object, int) else one.object,
+            RELATIONS[one.relation].range,
+            year if one.year is None else one.year,
+        )
+        for one in noted
+    ]
 
 
 def _parse_claim(text: str, known: Mapping[int, str]) -> HandleClaim:

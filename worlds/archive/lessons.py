@@ -9,10 +9,9 @@ import zlib
 from collections.abc import Iterator
 from typing import ClassVar
 
-from worlds.archive.grammar import mentions, parse_note
+from worlds.archive.grammar import UNKNOWN, mentions, parse_note
 from worlds.archive.schema import FILLERS, RELATIONS, TRADES
 from worlds.archive.town import NOW, OLD, Town, word
-from worlds.archive.world import UNKNOWN
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.protocol import Example
 

@@ -7,7 +7,7 @@ opened next, the newest first.
 import re
 from collections.abc import Iterator, Sequence
 
-from worlds.archive.grammar import read_question
+from worlds.archive.grammar import UNKNOWN, read_question
 from worlds.protocol import Briefing, Playbook, Situation
 
 _TITLE = re.compile(r"(?P<number>[0-9]{1,4}) (?P<name>[^|;]{1,60}) (?P<kind>[a-z]{1,20}) (?P<year>[0-9]{1,3})")
@@ -15,8 +15,6 @@ _ASKED = re.compile(r"q[0-9]{1,4} (?P<text>[^|]+)")
 _READ, _FORGED = re.compile(r"\bread ([0-9]{1,4})"), re.compile(r"\bforged ([0-9]{1,4})")
 _START = re.compile(r"\[0 (?P<name>[^\[\]]+)\](?: the (?P<trade>[a-z]{1,20}))?")
 _ANSWER = re.compile(r"\b(?P<agent>a[0-9]{1,6})\W{1,3}(?P<told>open [0-9]{1,4}|ready|wait)\b")
-
-UNKNOWN = "unknown"
 
 PATIENCE = 3
 """Directives after which an agent that was told to open a document, and has not told of it, is told anew."""

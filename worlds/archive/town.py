@@ -46,6 +46,11 @@ class Thing:
     facts: dict[str, list[Fact]] = field(default_factory=dict)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, the full one first."""
+        return (self.name, *self.short)
+
+    @property
     def trade(self) -> str:
         """What a person is by trade, "" for others."""
         return str(self.facts["trade"][0][1]) if "trade" in self.facts else ""
@@ -152,7 +157,7 @@ class Town:
     Args:
         rng: decides everything.
         persons: how many there are.
-        held_out: whether names, and sentences, are those kept for evaluation.
+        held_out: whether names are those kept for evaluation.
         wordings: `seen`, `held_out`, or `both` sentences.
     """
 
@@ -226,7 +231,7 @@ class Town:
         """Return the names that no other thing of its type has: the full one, and others."""
         thing = self.things[number]
         others = [other for other in self.things if other is not thing and other.type == thing.type]
-        return tuple(name for name in (thing.name, *thing.short) if all(name not in (o.name, *o.short) for o in others))
+        return tuple(name for name in thing.names if all(name not in other.names for other in others))
 
     def documents(self, old: float = 0.2) -> list[Document]:
         """Return a document of today about everything but regions, and old ones about a share of these things."""
@@ -339,10 +344,6 @@ class Town:
         return rng.choice(("what is {} ?", "tell me {} .", "who or what is {} ?", "please name {} .")).format(phrase)
 
 
-def _all_names(thing: Thing) -> tuple[str, ...]:
-    return (thing.name, *thing.short)
-
-
 class _Writer:
     """Writes a page sentence by sentence and keeps its gold.
 
@@ -354,7 +355,7 @@ class _Writer:
 
     def __init__(self, town: Town, main: int, around: set[int]) -> None:
         self.town, self.main, self.parts = town, main, list[str]()
-        self._short = Counter(name for number in {main, *around} for name in _all_names(town.things[number]))
+        self._short = Counter(name for number in {main, *around} for name in town.things[number].names)
         self._names: dict[str, int] = {}
         self._things: list[int] = []
         self._claims: list[HandleClaim] = []

@@ -10,14 +10,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from worlds.archive.grammar import mentions, parse_note, read_page, read_question
+from worlds.archive.grammar import UNKNOWN, claims_of, mentions, parse_note, read_page, read_question
 from worlds.archive.schema import RELATIONS
 from worlds.archive.town import Document, Question, Town
 from worlds.ordered import OrderedWorld
-from worlds.protocol import Claim, Info, WorldError, WorldOptions, tool
-
-UNKNOWN = "unknown"
-"""The answer to a question that has none."""
+from worlds.protocol import Info, WorldError, WorldOptions, tool
 
 _OPEN = re.compile(r"open ([0-9]{1,4})")
 
@@ -229,13 +226,7 @@ class ArchiveWorld(OrderedWorld):
             return {"feedback": "not an action here; say: note CLAIMS", "valid": False}
         noted, wrong = parse_note(action.removeprefix("note").strip(), names := mentions(document.page.text))
         self._reads[agent] = None
-        claims = []
-        for one in noted:
-            relation = RELATIONS[one.relation]
-            other = names[one.object] if isinstance(one.object, int) else one.object
-            since = document.year if one.year is None else one.year
-            types = relation.domain, relation.range
-            claims.append(Claim(f"doc {number}", names[one.subject], types[0], one.relation, other, types[1], since))
+        claims = claims_of(noted, names, f"doc {number}", document.year)
         told = f"noted {len(claims)}" + (f"; {len(wrong)} not: {wrong[0][:100]}" if wrong else "")
         info = Info(feedback=told, valid=not wrong, report=f"read {number}")
         if claims:

@@ -26,6 +26,9 @@ NAMED, SAME = 1, 2
 ALWAYS = 2**62
 """A number that no assertion has."""
 
+FLAGS = ("functional", "symmetric", "transitive", "is_property", "constant")
+"""What is said of relations, beside their inverse."""
+
 REMEMBERED = 1 << 16
 """Texts and numbers of texts that are kept at hand."""
 
@@ -113,9 +116,8 @@ class Relation:
         Raises:
             ValueError: there is no such flag.
         """
-        known = ("functional", "symmetric", "transitive", "is_property", "constant")
-        if unknown := [flag for flag in flags if flag not in known]:
-            raise ValueError(f"relation {name!r} has no flag {unknown[0]!r}; there are {', '.join(known)}")
+        if unknown := [flag for flag in flags if flag not in FLAGS]:
+            raise ValueError(f"relation {name!r} has no flag {unknown[0]!r}; there are {', '.join(FLAGS)}")
         settings: dict[str, Any] = dict.fromkeys(flags, True)
         return cls(name, **settings)
 
@@ -438,8 +440,6 @@ INSERT INTO chain VALUES (0, x'')
 
 def _flags(relation: Relation) -> str:
     """Return what is said of a relation, for messages."""
-    said = [
-        name for name in ("functional", "symmetric", "transitive", "is_property", "constant") if getattr(relation, name)
-    ]
+    said = [name for name in FLAGS if getattr(relation, name)]
     said += [f"inverse {relation.inverse}"] if relation.inverse else []
     return ", ".join(said) or "nothing said of it"
