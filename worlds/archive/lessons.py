@@ -18,8 +18,8 @@ from worlds.protocol import Example
 PERSONS = 16
 """Of a lesson's town."""
 
-NOISE = 0.3
-"""Share of pages in which words are replaced."""
+NOISE = 0.4
+"""Share of pages in which words are replaced, up to half of them."""
 
 
 def _note(rng: random.Random, held_out: bool) -> Example:
@@ -42,10 +42,11 @@ def _told(rng: random.Random) -> str:
 
 def _noisy(text: str, rng: random.Random) -> str:
     """Return a page some of whose words are others; mentions, trades and years stay."""
-    words, inside, kept = text.split(), False, {*TRADES, ".", "since", "from", "year", "the", "he", "she", "it"}
+    words, inside, share = text.split(), False, rng.uniform(0.05, 0.5)
+    kept = {*TRADES, ".", "since", "from", "year", "the", "he", "she", "it"}
     for place, one in enumerate(words):
         inside = inside or one.startswith("[")
-        if not inside and one not in kept and not one.isdigit() and rng.random() < 0.25:
+        if not inside and one not in kept and not one.isdigit() and rng.random() < share:
             words[place] = rng.choice((word(rng, False), rng.choice(_COMMON)))
         inside = inside and not one.endswith("]")
     return " ".join(words)
@@ -75,7 +76,7 @@ def _looked_up(observation: str, text: str) -> str:
 
 def _titles(rng: random.Random, held_out: bool) -> list[str]:
     """Return titles of documents that are there to be opened."""
-    numbers = sorted(rng.sample(range(120), rng.randint(1, 24)))
+    numbers = sorted(rng.sample(range(120), rng.randint(1, 32)))
     kinds = ("firm", "place", *TRADES)
     named = [" ".join(word(rng, held_out) for _ in range(rng.choice((1, 2, 2)))) for _ in numbers]
     rows = zip(numbers, named, strict=True)
@@ -99,7 +100,7 @@ class ArchiveLessons(MixedLessons):
     """All that an agent does; what is in a registry it looks up."""
 
     mixes: ClassVar[Mixes] = {
-        "archive-agent": {"note": (_note, 0.66), "ask": (_ask, 0.22), "open": (_open, 0.1), "done": (_done, 0.02)}
+        "archive-agent": {"note": (_note, 0.62), "ask": (_ask, 0.16), "open": (_open, 0.2), "done": (_done, 0.02)}
     }
     practice = frozenset({"done"})
     pieces = r" ?\[\d{1,2}\]?| ?[;:.|=]| [a-z]+_[a-z]+"
