@@ -1,0 +1,1 @@
+"""Between text and registry: propositions, and questions that are answered from them."""
