@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _RULE = re.compile(r"(?P<first>\S.*?) o (?P<second>\S.*?) -> (?P<whole>\S.*)")
 
+MOST_WAYS = 1_000
+"""Ways of one length that are followed from an entity; of more, those whose first relations the table lists last go."""
+
 Chain = tuple[Sequence[str], str]
 """Relations, one after the other, and the relation from end to end."""
 
@@ -147,8 +150,8 @@ class Compositions:
             known = view.lookup(entity, relation)
             if known or relation not in self.relations:
                 return known
-            ways = _ways(view, entity, self.relations, max_hops)
-            return sorted(other for other, some in ways.items() if self.reduce(*some).get(relation, 0) > 0.5)
+            found = _following(view, entity, self, max_hops)
+            return sorted(other for other, shares in found.items() if shares.get(relation, 0) > 0.5)
 
         return looked_up
 
@@ -158,8 +161,8 @@ def derived(
 ) -> dict[str, float]:
     """Return how the other one stands to one: relation -> share, the largest first; {} where that is unknown.
 
-    What is known directly counts alone. Otherwise the shortest ways between the two are reduced by the table; without
-    one, nothing follows.
+    What is known directly counts alone. Otherwise the shortest ways between the two from which anything follows are
+    reduced by the table; without one, nothing follows.
 
     Raises:
         ValueError: there is no such entity.
@@ -170,24 +173,33 @@ def derived(
     known = [name for name, others in view.get_entity(one).relations.items() if other in others]
     if known or table is None:
         return {name: 1 / len(known) for name in known}
-    return table.reduce(*_ways(view, one, table.relations, max_hops).get(other, ()))
+    return _following(view, one, table, max_hops).get(other, {})
 
 
-def _ways(view: RegistryView, start: int, relations: Iterable[str], max_hops: int) -> dict[int, list[tuple[str, ...]]]:
-    """Return whom relations lead to from an entity, with the different shortest ways."""
+def _following(view: RegistryView, start: int, table: Compositions, max_hops: int) -> dict[int, dict[str, float]]:
+    """Return whom relations lead to from an entity, and how they stand to it: relation -> share.
+
+    Of each, the shortest ways from which anything follows count. A way may pass an entity twice, but no relation of it.
+    """
     start = view.representative(start)
-    ways: dict[int, list[tuple[str, ...]]] = {start: [()]}
-    last = ways
+    known: dict[int, list[tuple[str, int]]] = {}
+    found: dict[int, dict[str, float]] = {}
+    ways: list[tuple[tuple[int, str, int], ...]] = [()]
     for _ in range(max_hops):
-        found: dict[int, dict[tuple[str, ...], None]] = {}
-        for at, some in last.items():
-            for name in relations:
-                for other in view.lookup(at, name):
-                    if isinstance(other, int) and other not in ways:
-                        found.setdefault(other, {}).update(dict.fromkeys((*way, name) for way in some))
-        last = {other: list(some) for other, some in found.items()}
-        ways |= last
-    return {other: some for other, some in ways.items() if other != start}
+        longer = []
+        for way in ways:
+            at = way[-1][2] if way else start
+            if at not in known:
+                others = ((relation, other) for relation in table.relations for other in view.lookup(at, relation))
+                known[at] = [(relation, other) for relation, other in others if isinstance(other, int) and other != at]
+            longer += [(*way, (at, *step)) for step in known[at] if (at, *step) not in way]
+        ways = longer[:MOST_WAYS]
+        ends: dict[int, dict[tuple[str, ...], None]] = {}
+        for way in ways:
+            if way[-1][2] != start and way[-1][2] not in found:
+                ends.setdefault(way[-1][2], {})[tuple(relation for _, relation, _ in way)] = None
+        found |= {other: shares for other, some in ends.items() if (shares := table.reduce(*some))}
+    return found
 
 
 def _batches(counts: Counter[tuple[tuple[str, ...], str]], names: Sequence[str]) -> list[tuple[Tensor, Tensor, Tensor]]:
