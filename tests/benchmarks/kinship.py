@@ -2,10 +2,10 @@
 
 `python tests/benchmarks/kinship.py --data FOLDER` reads `bench_1.2,1.3_train.csv` there, learns a table of compositions
 from its chains (`ulm.symmetric.compositions`) and a list of sentence patterns from its stories, prints both, and runs
-every `bench_*_test.csv` of the folder. Three ways: the table reduces the file's chain; facts of the file's graph go into
-an `EntityRegistry`, and `derived` answers; so do facts that the patterns read in the story's text alone. Null control:
-the results of the table's rules are permuted. `--choose` runs no test: it prints what settings are worth on a tenth of
-the chains of the training file (all stories of a chain are held out together).
+every `bench_*_test.csv` of the folder, in three ways. The table reduces the file's chain; facts of the file's graph go
+into an `EntityRegistry`, and `derived` answers; so do facts that the patterns read in the story's text alone. Null
+control: the results of the table's rules are permuted. `--choose` runs no test: it prints what settings are worth on a
+tenth of the chains of the training file (all stories of a chain are held out together).
 
 CLUTRR (Sinha et al. 2019, arXiv:1908.06177) is CC BY-NC: what is learned from it is not shipped.
 """
