@@ -119,6 +119,21 @@ def test_nothing_follows_from_relations_without_rules_or_too_far_away(family):
         derived(registry, ann, 99, KIN)
 
 
+def test_longer_ways_count_where_nothing_follows_from_the_shortest(family):
+    registry, (ann, bea, cal, dan, _) = family
+    registry.add_relation(ann, "son", bea, Origin("tale"))
+    registry.add_relation(bea, "son", dan, Origin("tale"))
+    assert derived(registry, ann, dan, KIN) == {"cousin": 1}  # no rule for a son's or a mother's son
+    registry.add_relation(cal, "brother", cal, Origin("tale"))
+    assert derived(registry, ann, cal, KIN) == {"uncle": 1}
+
+
+def test_circles_end(family):
+    registry, (ann, bea, _, _, eve) = family
+    registry.add_relation(bea, "son", ann, Origin("tale"))
+    assert derived(registry, ann, eve, KIN) == {}
+
+
 def test_what_is_known_directly_counts_alone(family):
     registry, (ann, _, cal, _, _) = family
     registry.add_relation(ann, "teacher", cal, Origin("tale"))
