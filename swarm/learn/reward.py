@@ -154,7 +154,7 @@ class RewardTraining(UlmTraining):
 
     recipe: RewardRecipe
 
-    def check_world(self) -> None:
+    def check_source(self) -> None:
         """Refuse a world that one agent cannot play alone."""
         self._rollouts().observed(Place("puzzle", 0))
 

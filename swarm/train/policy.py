@@ -16,7 +16,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import lessons
 from swarm.train.loop import trained
-from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, SymmetricRecipe, WorldRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
@@ -30,12 +30,12 @@ BATCH = 512
 """Held-out examples that are answered at once."""
 
 
-class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
+class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe]):
     """A µLM and the tokenizer that it is trained with."""
 
     def inputs(self) -> dict[str, Any]:
         """Return the hashes of the checkpoint that the training starts from."""
-        self.check_world()
+        self.check_source()
         if self.init is None:
             return {}
         try:
@@ -51,12 +51,17 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
         return {"init_sha256": parent.sha256}
 
     @abstractmethod
-    def check_world(self) -> None:
-        """Refuse a world that cannot be learned so."""
+    def check_source(self) -> None:
+        """Refuse a world, or a file, that cannot be learned from so."""
 
     @abstractmethod
     def texts(self) -> Iterable[str]:
         """Return the texts that a new tokenizer is trained on."""
+
+    def new_tokenizer(self) -> Tokenizer:
+        """Return a tokenizer trained on `texts`."""
+        assert isinstance(self.recipe, WorldRecipe)  # noqa: S101 - others make their own
+        return Tokenizer.train(self.texts(), self.recipe.model.vocab_size, pieces=lessons.pieces(self.recipe.world))
 
     @abstractmethod
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
@@ -66,11 +71,7 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
         model = self.recipe.model
         try:
-            found = (
-                load_checkpoint(self.init).tokenizer
-                if self.init
-                else Tokenizer.train(self.texts(), model.vocab_size, pieces=lessons.pieces(self.recipe.world))
-            )
+            found = load_checkpoint(self.init).tokenizer if self.init else self.new_tokenizer()
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:
             raise SwarmError(f"cannot make the tokenizer in {folder}: {error}") from error
@@ -106,7 +107,7 @@ class PolicyTraining(UlmTraining):
 
     recipe: PolicyRecipe | MemoryRecipe
 
-    def check_world(self) -> None:
+    def check_source(self) -> None:
         """Refuse a task without lessons, or with whole episodes."""
         lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
 

@@ -4,6 +4,7 @@
 - `memory`: a µLM with a long-term memory on whole episodes, call by call.
 - `reward`: a µLM on its own attempts and random ones, judged by the world alone.
 - `lora`: an adapter of a pretrained language model on coordination texts.
+- `symmetric`: a µLM on pairs of a text and its propositions, in both directions, and on questions about them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,19 +18,17 @@ from swarm.config.section import PHYSICAL, Name, Section, logical_settings, refu
 from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
+from ulm.symmetric.pairs import SHARES, Direction
 
 
 class Recipe(TrainingFile):
     """What every training file says."""
 
-    kind: Literal["policy", "memory", "reward", "lora"]
+    kind: Literal["policy", "memory", "reward", "lora", "symmetric"]
     """What is trained."""
 
     name: Annotated[Name, PHYSICAL]
     """Names the work folder, runs/train-NAME."""
-
-    world: str
-    """World that is learned."""
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of weights and examples."""
@@ -56,7 +55,14 @@ class Recipe(TrainingFile):
         return found
 
 
-class TaughtRecipe(Recipe):
+class WorldRecipe(Recipe):
+    """What learns from a world."""
+
+    world: str
+    """World that is learned."""
+
+
+class TaughtRecipe(WorldRecipe):
     """What learns from a world's lessons."""
 
     task: str
@@ -133,7 +139,7 @@ class MemoryRecipe(TaughtRecipe):
         return self
 
 
-class RewardRecipe(Recipe):
+class RewardRecipe(WorldRecipe):
     """A µLM that learns from a world's reward alone: no solver, no lessons.
 
     Training goes in rounds of `every` steps. Each begins with attempts at new puzzles, random legal ones
@@ -215,11 +221,50 @@ class LoraRecipe(TaughtRecipe):
         return self
 
 
+class SymmetricRecipe(Recipe):
+    """A µLM that reads and writes propositions (`ulm.symmetric`): one decoder, three directions.
+
+    A file of pairs has lines such as `{"text": "[0] works for [1] .", "propositions": "[0] works_for [1]"}`.
+    """
+
+    kind: Literal["symmetric"]
+
+    model: ModelSection = ModelSection(vocab_size=2048)
+    """What is trained. Each relation is a token of its own."""
+
+    pairs: Annotated[str, PHYSICAL]
+    """File of the pairs that are learned, relative to the recipe."""
+
+    held_out: Annotated[str, PHYSICAL]
+    """File of the pairs that the result is scored on; texts that are learned are left out."""
+
+    relations: tuple[str, ...] = ()
+    """Relations that may be written beside those of `pairs`, such as those that a registry declares."""
+
+    shares: dict[Direction, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(SHARES))
+    """How often each direction is learned: `parse`, `verbalize`, `ask`."""
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        refuse_where(
+            (
+                not sum(self.shares.values()),
+                "shares are all 0, so nothing would be learned; raise one",
+            ),
+            (
+                self.model.config(self.model.vocab_size).ltm is not None,
+                f"model.preset {self.model.preset} has a long-term memory, which `symmetric` does not train",
+            ),
+        )
+        return self
+
+
 RECIPES: dict[str, type[Recipe]] = {
     "policy": PolicyRecipe,
     "memory": MemoryRecipe,
     "reward": RewardRecipe,
     "lora": LoraRecipe,
+    "symmetric": SymmetricRecipe,
 }
 
 

@@ -36,6 +36,7 @@ _KINDS = {
     "memory": "swarm.train.memory:MemoryTraining",
     "reward": "swarm.learn.reward:RewardTraining",
     "lora": "swarm.train.lora:LoraTraining",
+    "symmetric": "swarm.train.symmetric:SymmetricTraining",
 }
 
 

@@ -1,1 +1,1 @@
-"""Between text and registry: propositions, and questions that are answered from them."""
+"""Between text and registry: propositions, one decoder that reads, writes and asks, and what follows from relations."""
