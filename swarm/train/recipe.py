@@ -221,6 +221,23 @@ class LoraRecipe(TaughtRecipe):
         return self
 
 
+class SharesSection(Section):
+    """How often each direction is learned, relative to the others; 0 leaves one out."""
+
+    parse: float = Field(SHARES["parse"], ge=0)
+    """A text to its propositions."""
+
+    verbalize: float = Field(SHARES["verbalize"], ge=0)
+    """Propositions to a text."""
+
+    ask: float = Field(SHARES["ask"], ge=0)
+    """A question to its look-up."""
+
+    def by_direction(self) -> dict[Direction, float]:
+        """Return them by direction."""
+        return {"parse": self.parse, "verbalize": self.verbalize, "ask": self.ask}
+
+
 class SymmetricRecipe(Recipe):
     """A µLM that reads and writes propositions (`ulm.symmetric`): one decoder, three directions.
 
@@ -241,14 +258,14 @@ class SymmetricRecipe(Recipe):
     relations: tuple[str, ...] = ()
     """Relations that may be written beside those of `pairs`, such as those that a registry declares."""
 
-    shares: dict[Direction, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(SHARES))
-    """How often each direction is learned: `parse`, `verbalize`, `ask`."""
+    shares: SharesSection = SharesSection()
+    """How often each direction is learned."""
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
         refuse_where(
             (
-                not sum(self.shares.values()),
+                not sum(self.shares.by_direction().values()),
                 "shares are all 0, so nothing would be learned; raise one",
             ),
             (

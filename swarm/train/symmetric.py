@@ -45,8 +45,9 @@ class SymmetricTraining(UlmTraining):
             raise SwarmError(str(error)) from error
 
     def _mixture(self) -> Mixture:
+        shares, seed = self.recipe.shares.by_direction(), derive_seed(self.recipe.seed, "pairs")
         try:
-            return Mixture(self._read(self.recipe.pairs), self.recipe.shares, derive_seed(self.recipe.seed, "pairs"))
+            return Mixture(self._read(self.recipe.pairs), shares, seed)
         except ValueError as error:
             raise SwarmError(f"{self.recipe.pairs}: {error}") from error
 
@@ -99,12 +100,12 @@ class SymmetricTraining(UlmTraining):
             raise SwarmError(f"{recipe.held_out} has no pair that says anything and is not learned; add some")
         said = [pair.propositions for pair in pairs]
         scores: Scores = {}
-        if recipe.shares.get("parse"):
+        if recipe.shares.parse:
             scores["parse"] = {"n": len(pairs), "f1": _f1(network.parse([pair.text for pair in pairs]), said)}
-            if recipe.shares.get("verbalize"):
+            if recipe.shares.verbalize:
                 read_back = network.parse(network.verbalize(said))
                 scores["verbalize"] = {"n": len(pairs), "read_back_f1": _f1(read_back, said)}
-        if recipe.shares.get("ask"):
+        if recipe.shares.ask:
             scores["ask"] = self._asked(network, pairs)
         return scores
 

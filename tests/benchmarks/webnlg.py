@@ -101,9 +101,7 @@ def read_entries(path: Path) -> list[Entry]:
         handles = {name: number for number, name in enumerate(names)}
         tags = {one["tag"]: one["entity"] for text in record["texts"] for one in text["references"]}
         known = {tag: f"[{handles[entity]}]" for tag, entity in tags.items() if entity in handles}
-        texts = [
-            TAG.sub(lambda tag, known=known: known.get(tag[0], tag[0]), one["template"]) for one in record["texts"]
-        ]
+        texts = [tagged(one["template"], known) for one in record["texts"]]
         said = [
             Proposition(handles[subject], re.sub(r"[^A-Za-z0-9_]+", "_", relation).strip("_"), handles[other])
             for subject, relation, other in record["triples"]
@@ -217,11 +215,12 @@ class Training:
         }  # fmt: skip
         file = self.folder / f"{net}-{number}.yaml"
         if not file.exists():
-            file.write_text(json.dumps(recipe))
-            pace_s = pace(file, self.asked.overrides)
+            (new := self.folder / "new.yaml").write_text(json.dumps(recipe))
+            pace_s = pace(new, self.asked.overrides)
             recipe["optimizer"] |= {"steps": max(1, round(60 * minutes * sum(shares.values()) / pace_s))}  # type: ignore[operator]
             recipe["save_every"] = max(1, round(SAVED_S / pace_s))
-            file.write_text(json.dumps(recipe, indent=1))
+            new.write_text(json.dumps(recipe, indent=1))
+            new.rename(file)
         if not (self.folder / f"{net}-{number}").exists():
             train_policy(file, self.asked.overrides)
 
