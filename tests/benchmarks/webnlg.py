@@ -216,7 +216,10 @@ class Training:
         file = self.folder / f"{net}-{number}.yaml"
         if not file.exists():
             (new := self.folder / "new.yaml").write_text(json.dumps(recipe))
-            pace_s = pace(new, self.asked.overrides)
+            paces = self.folder / f"pace-{net}.json"
+            if not paces.exists():
+                paces.write_text(json.dumps(pace(new, self.asked.overrides)))
+            pace_s = json.loads(paces.read_text())
             recipe["optimizer"] |= {"steps": max(1, round(60 * minutes * sum(shares.values()) / pace_s))}  # type: ignore[operator]
             recipe["save_every"] = max(1, round(SAVED_S / pace_s))
             new.write_text(json.dumps(recipe, indent=1))
@@ -261,7 +264,7 @@ def measured(nets: dict[str, Network], dev: Sequence[Entry]) -> dict[str, Any]:
     own = [as_words(text) for text in nets["verbalize"].verbalize([entry.propositions for entry in dev])]
     most = max(len(entry.texts) for entry in dev)
     rows = [[as_words(text) for text in entry.texts] + [None] * (most - len(entry.texts)) for entry in dev]
-    bleu = BLEU()
+    bleu = BLEU(force=True)  # texts of the data are split into words
     found = bleu.corpus_score(own, [list(column) for column in zip(*rows, strict=True)], n_bootstrap=1000)
     return {
         "texts": len(texts),
@@ -275,7 +278,7 @@ def measured(nets: dict[str, Network], dev: Sequence[Entry]) -> dict[str, Any]:
 
 def as_words(text: str) -> str:
     """Return a text with handles as words, so that no bracket counts as one."""
-    return re.sub(r"\[([0-9]+)\]", r" ENT\1 ", without_names(text))
+    return " ".join(re.sub(r"\[([0-9]+)\]", r" ENT\1 ", without_names(text)).split())
 
 
 def main() -> None:
