@@ -113,7 +113,11 @@ def whole_tokens(relations: Sequence[str]) -> list[str]:
 
 def parse_prompt(text: str) -> str:
     """Return what a network reads before it writes the propositions of a text."""
-    return f"parse : {Numbering(text).numbered(text)}\n"
+    return f"parse : {_bare(text)}\n"
+
+
+def _bare(text: str) -> str:
+    return Numbering(text).numbered(without_names(text))
 
 
 def verbalize_prompt(propositions: Sequence[Proposition]) -> str:
@@ -124,7 +128,7 @@ def verbalize_prompt(propositions: Sequence[Proposition]) -> str:
 
 def ask_prompt(question: str) -> str:
     """Return what a network reads before it writes the look-up that answers a question."""
-    return f"ask : {Numbering(question).numbered(question)}\n"
+    return f"ask : {_bare(question)}\n"
 
 
 def parsing(pair: Pair) -> tuple[str, str]:

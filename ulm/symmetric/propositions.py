@@ -1,7 +1,7 @@
 """Propositions about the mentions of a text, as a network reads and writes them: `[0] works_for [2] ; [2] seat [1]`.
 
-- A mention is a handle: `[0]`, or `[0 mara voss]` with its name. A network never spells a name, so a name that it has
-  never seen costs nothing. Values, such as numbers, are mentions, too.
+- A mention is a handle: `[0]`, or `[0 mara voss]` with its name. A network neither reads nor spells names, so one that
+  it has never seen costs nothing. Values, such as numbers, are mentions, too.
 - Numbers of handles are the caller's. `Numbering` replaces them by the order in which a text has them, which tells
   nothing that the text does not.
 - Relations are given from outside; this module knows no schema.

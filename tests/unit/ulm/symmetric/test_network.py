@@ -8,6 +8,7 @@ from fakes.training import alone
 
 from ulm.config import preset
 from ulm.decode.engine import Engine
+from ulm.memory.registry import EntityRegistry, answered, mentions_of
 from ulm.model import Decoder
 from ulm.symmetric.network import Network, own_claims, own_texts
 from ulm.symmetric.pairs import DIRECTIONS, PIECES, Mixture, Pair, whole_tokens
@@ -22,9 +23,10 @@ WORDINGS = {"works_for": "[{}] works for [{}] .", "seat": "[{}] is based in [{}]
 
 
 def pairs_of(handles: range) -> list[Pair]:
-    """All pairs of sentences of three relations, the second about where the first one leads."""
+    """All sentences of three relations, alone and with one about where the first one leads."""
     a, b, c = handles
-    return [
+    single = [Pair(one.format(a, b), (Proposition(a, name, b),)) for name, one in WORDINGS.items()]
+    return single + [
         Pair(f"{one.format(a, b)} {two.format(b, c)}", (Proposition(a, first, b), Proposition(b, second, c)))
         for first, one in WORDINGS.items()
         for second, two in WORDINGS.items()
@@ -52,7 +54,7 @@ def trained(tokenizer: Tokenizer, steps: int) -> Network:
 
 @pytest.fixture(scope="module")
 def network(tokenizer: Tokenizer) -> Network:
-    return trained(tokenizer, 160)
+    return trained(tokenizer, 200)
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,17 @@ def test_round_trips_keep_what_uses_all_mentions(network: Network, untrained: Ne
     assert own_claims(network, [*texts, "[0] sings to [1] and [2] and [3] ."])[: len(claims)] == claims
     assert all(is_whole(pair.text, pair.propositions) for pair in own_claims(untrained, texts))
     assert own_texts(untrained, sets) == []
+
+
+def test_what_was_read_answers_a_question_over_two_texts(network: Network) -> None:
+    texts = ["[0 mara voss] works for [1 brask] .", "[5 brask] is based in [2 tarn] ."]
+    registry = EntityRegistry()
+    for text, said in zip(texts, network.parse(texts), strict=True):
+        names = mentions_of(text)
+        for one in said:
+            subject, other = (registry.get_or_create(names[str(h)]) for h in (one.subject, one.object))
+            registry.add_relation(subject, one.relation, other)
+    question = "[3 mara voss] works for [_] . [_] is based in [?] ."
+    (look_up,) = network.ask([question])
+    assert answered(registry, look_up, mentions_of(question)) == " tarn"
+    assert answered(registry, look_up, {"3": "lena ahl"}) == " unknown"
