@@ -6,7 +6,7 @@ In a share of the pages words are replaced by others, so that a page can be unde
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from worlds.archive.grammar import UNKNOWN, mentions, parse_note
@@ -74,21 +74,30 @@ def _looked_up(observation: str, text: str) -> str:
     return " " + " ".join(word(rng, False) for _ in range(rng.choice((1, 2))))
 
 
-def _titles(rng: random.Random, held_out: bool) -> list[str]:
+def _titles(rng: random.Random, held_out: bool, count: int) -> list[str]:
     """Return titles of documents that are there to be opened."""
-    numbers = sorted(rng.sample(range(120), rng.randint(1, 32)))
+    numbers = sorted(rng.sample(range(120), count))
     kinds = ("firm", "place", *TRADES)
     named = [" ".join(word(rng, held_out) for _ in range(rng.choice((1, 2, 2)))) for _ in numbers]
     rows = zip(numbers, named, strict=True)
     return [f"{number} {name} {rng.choice(kinds)} {rng.choice((NOW, NOW, OLD))}" for number, name in rows]
 
 
-def _open(rng: random.Random, held_out: bool) -> Example:
+def _opened(rng: random.Random, held_out: bool, count: int, orders: Sequence[str]) -> Example:
     """Open what one is told to open, else the first; wait, or end the reading, where one is told so."""
-    titles = _titles(rng, held_out)
+    titles = _titles(rng, held_out, count)
     first, other = titles[0].split()[0], rng.choice(titles).split()[0]
-    told = rng.choice(("", f"open {other}", f"open {other}", "wait", "ready"))
+    told = rng.choice(orders).replace("open", f"open {other}")
     return Example("open", "agent", f"open : {' | '.join(titles)}", told, told or f"open {first}")
+
+
+def _open(rng: random.Random, held_out: bool) -> Example:
+    return _opened(rng, held_out, rng.randint(1, 32), ("", "open", "open", "wait", "ready"))
+
+
+def _obey(rng: random.Random, held_out: bool) -> Example:
+    """As `_open`, with few titles more often than many: of many alone, nothing of what is told was learned."""
+    return _opened(rng, held_out, int(33 ** rng.random()), ("", *("open",) * 3, *("wait", "ready") * 2))
 
 
 def _done(rng: random.Random, held_out: bool) -> Example:
@@ -102,7 +111,7 @@ class ArchiveLessons(MixedLessons):
     mixes: ClassVar[Mixes] = {
         "archive-agent": {"note": (_note, 0.62), "ask": (_ask, 0.16), "open": (_open, 0.2), "done": (_done, 0.02)},
         # What is opened is few tokens among many: to be learned it has to be met more often.
-        "archive-agent-told": {"note": (_note, 0.3), "ask": (_ask, 0.1), "open": (_open, 0.58), "done": (_done, 0.02)},
+        "archive-agent-told": {"note": (_note, 0.3), "ask": (_ask, 0.1), "open": (_obey, 0.58), "done": (_done, 0.02)},
     }
     practice = frozenset({"done"})
     pieces = r" ?\[\d{1,2}\]?| ?[;:.|=]| [a-z]+_[a-z]+"
