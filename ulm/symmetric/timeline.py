@@ -111,8 +111,9 @@ class Timeline:
         key, flags = (entity, relation), self._flags.get(relation, Relation(relation))
         if flags.functional:
             ends = [entity, value] if flags.symmetric else [entity]  # a marriage ends for both
-            for end, old in [(end, old) for end in ends for old in self._links(end, relation)]:
-                self._unlink(end, relation, old)
+            for end in ends:
+                for old in list(self._links(end, relation)):
+                    self._unlink(end, relation, old)
             if self._past[key][-1:] != [value]:
                 self._past[key].append(value)
             self._denied[key].clear()
