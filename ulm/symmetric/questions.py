@@ -68,7 +68,7 @@ def parse(text: str) -> Statement | None:
 
 
 def pattern(mentions: int, relations: Sequence[str]) -> str:
-    """Return a pattern of all propositions over so many mentions, for `Constraint.from_regex`."""
+    """Return a pattern of propositions over so many mentions, times of one digit, for `Constraint.from_regex`."""
     handles = [rf"\[{number}\]" for number in range(mentions)]
     term, name = rf"(?:{'|'.join([*handles, '[?#*]'])})", f"(?:{'|'.join(relations)}|[?])"
     end = rf"(?: @[0-9]| before (?:{'|'.join(handles)}))?" if handles else "(?: @[0-9])?"
