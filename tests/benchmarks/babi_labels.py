@@ -84,8 +84,7 @@ def labelled(words: str, previous: str) -> str:
                 who = [word for word in before.groups() if word] if before else []
             says = " ; ".join(f"{_named(one)} in {_named(place)}" for one in who)
         elif match:
-            words = match.groups()
-            says = re.sub(r"\b[0-9]\b", lambda number, words=words: _named(words[int(number[0])]), says)
+            says = " ".join(_named(match[int(part) + 1]) if part.isdigit() else part for part in says.split())
         if match:
             return says + (f" @{TIMES[when[1]]}" if when else "")
     raise ValueError(f"no label for {words!r}")
