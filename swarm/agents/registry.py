@@ -139,14 +139,13 @@ def look_up(registry: EntityRegistry, control: Control, prompt: str, text: str) 
 def _hop(registry: EntityRegistry, control: Control) -> Callable[[int, str], Sequence[int | str]] | None:
     """Return what stands in for the registry's look-ups under a null control."""
     if control == "capacity_1":
-        said = [
-            one for number in registry for one in registry.history(number) if one.relation[0] != ":" and not one.gone
-        ]
-        last = max(said, key=lambda one: one.id) if said else None
+        last = registry.store.last()
 
         def only_the_last(entity: int, relation: str) -> Sequence[int | str]:
-            is_it = last is not None and relation == last.relation
-            return [last.value] if is_it and last and registry.representative(last.subject) == entity else []
+            if last is None or registry.store.relations().get(relation, (0,))[0] != last.relation:
+                return []
+            said = last.value if last.other is None else last.other
+            return [said] if registry.representative(last.subject) == entity else []
 
         return only_the_last
     if control not in ("shuffled_values", "shuffled_subjects"):

@@ -383,6 +383,11 @@ INSERT INTO chain VALUES (0, x'')
         query = f"SELECT * FROM assertions WHERE subject IN ({marks}) ORDER BY id"  # noqa: S608 - question marks alone
         return [Assertion(*row) for row in self.rows(query, *entities)]
 
+    def last(self) -> Assertion | None:
+        """Return the newest live assertion that is more than a name, and not that two are one; None for none."""
+        query = "SELECT * FROM assertions WHERE relation > ? AND NOT gone ORDER BY id DESC LIMIT 1"
+        return next((Assertion(*row) for row in self.rows(query, max(NAMED, SAME))), None)
+
     def entity(self, number: int) -> tuple[bool, str] | None:
         """Return whether an entity is a kind, and its scope."""
         rows = self.rows("SELECT is_kind, scope FROM entities WHERE id = ?", number)

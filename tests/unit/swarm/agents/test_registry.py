@@ -212,6 +212,16 @@ def test_controls_are_laid_over_what_is_read(tmp_path: Path, settings: Any, said
         assert asked(memory, "a0", "[gorm works] : seat =") == " holm"
 
 
+def test_the_last_claim_is_the_last_that_holds(tmp_path: Path) -> None:
+    memory = registry(tmp_path, control="capacity_1")
+    tick(0, {"a0": MARA + BRASK}, {}, memory)
+    tick(1, {"a0": FALSE}, {}, memory)
+    assert asked(memory, "a0", "[brask mills] : seat =") == " holm"
+    tick(2, {}, {"a0": ["doc 3"]}, memory)
+    assert asked(memory, "a0", "[brask mills] : seat =") == " tarn"
+    assert asked(memory, "a0", "[mara voss] : works_for =") == " unknown"
+
+
 @pytest.mark.parametrize(("control", "count"), [("by_name", 1), ("none", 2), ("by_text", 3)])
 def test_identity_says_who_is_one(tmp_path: Path, control: str, count: int) -> None:
     memory = registry(tmp_path, control=control)
