@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from worlds.archive.grammar import UNKNOWN, mentions, parse_note
-from worlds.archive.schema import FILLERS, RELATIONS, TRADES
+from worlds.archive.schema import FILLERS, TOWNS, TRADES
 from worlds.archive.town import NOW, OLD, Town, word
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.protocol import Example
@@ -126,7 +126,7 @@ class ArchiveLessons(MixedLessons):
         yield from super().corpus(task)
         rng = random.Random(1)  # noqa: S311 - not for secrets
         yield from (" ".join(word(rng, held_out) for _ in range(200)) for held_out in (True, False) for _ in range(20))
-        yield from (f"{wording} {' '.join(r.nouns)}" for r in RELATIONS.values() for wording in r.wordings)
+        yield from (f"{wording} {' '.join(r.nouns)}" for r in TOWNS.values() for wording in r.wordings)
 
     def judge(self, example: Example, answer: str) -> bool:
         """Return whether an answer does what is right, whatever the order of its claims."""

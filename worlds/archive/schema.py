@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 TRADES = (
     "smith", "weaver", "baker", "miller", "cooper", "mason", "tailor", "potter", "carter", "fisher", "glazier",
-    "tanner",    "brewer", "saddler", "roofer", "dyer",
+    "tanner", "brewer", "saddler", "roofer", "dyer",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class Relation:
         return not self.range
 
 
-RELATIONS: Mapping[str, Relation] = {
+TOWNS: Mapping[str, Relation] = {
     "trade": Relation(
         "person",
         "",
@@ -264,9 +264,129 @@ RELATIONS: Mapping[str, Relation] = {
         constant=True,
     ),
 }
+"""Relations of made-up towns."""
+
+COUNTRIES: Mapping[str, Relation] = {
+    "capital": Relation(
+        "country",
+        "city",
+        "capital",
+        ("capital city",),
+        (
+            "the capital of {s} is {o}",
+            "{s} has {o} as its capital",
+            "{s} is governed from {o}",
+            "{s} chose {o} as its capital",
+            "the flag of {s} flies over its capital {o}",
+            "maps of {s} mark {o} as its capital",
+        ),
+        ("the capital city of {s} is called {o}", "{s} keeps its government in {o}"),
+        constant=True,
+    ),
+    "capital_of": Relation(
+        "city",
+        "country",
+        "country",
+        ("nation",),
+        (
+            "{s} is the capital of {o}",
+            "{s} serves as the capital of {o}",
+            "{s} has the rank of capital in {o}",
+            "the nation whose capital is {s} is {o}",
+            "{s} is known as the capital of {o}",
+            "maps of {o} mark {s} as the capital",
+        ),
+        ("the title of capital of {o} belongs to {s}", "as a capital {s} stands for {o}"),
+        constant=True,
+    ),
+    "currency": Relation(
+        "country",
+        "currency",
+        "currency",
+        ("money", "legal tender"),
+        (
+            "the currency of {s} is {o}",
+            "{o} is the currency of {s}",
+            "in {s} people pay with {o}",
+            "{s} uses {o} as its currency",
+            "prices in {s} are given in {o}",
+            "the banks of {s} deal in {o}",
+        ),
+        ("whoever buys in {s} needs {o}", "{s} has {o} for money"),
+        constant=True,
+    ),
+    "language": Relation(
+        "country",
+        "language",
+        "language",
+        ("official language", "tongue"),
+        (
+            "the language of {s} is {o}",
+            "{o} is the official language of {s}",
+            "in {s} people speak {o}",
+            "the laws of {s} are written in {o}",
+            "{s} has {o} as its language",
+            "signs in {s} are in {o}",
+        ),
+        ("the schools of {s} teach in {o}", "whoever comes to {s} needs to know {o}"),
+        constant=True,
+    ),
+    "subregion": Relation(
+        "country",
+        "subregion",
+        "subregion",
+        ("part of the world",),
+        (
+            "{s} is a country of {o}",
+            "{o} is the part of the world that {s} is in",
+            "geographers count {s} as {o}",
+            "on maps {s} is shown in {o}",
+            "the subregion of {s} is {o}",
+            "{s} is counted among the countries of {o}",
+        ),
+        ("atlases list {s} under {o}", "{s} is one of the countries of {o}"),
+        constant=True,
+    ),
+    "largest_neighbour": Relation(
+        "country",
+        "country",
+        "largest neighbour",
+        ("biggest neighbour",),
+        (
+            "the largest neighbour of {s} is {o}",
+            "{s} has {o} as its largest neighbour",
+            "{o} is the largest country that borders {s}",
+            "no neighbour of {s} is larger than {o}",
+            "of all countries around {s} the largest is {o}",
+            "{s} is next to {o} , its largest neighbour",
+        ),
+        ("the biggest country next to {s} is {o}", "{s} borders nothing larger than {o}"),
+        constant=True,
+    ),
+    "smallest_neighbour": Relation(
+        "country",
+        "country",
+        "smallest neighbour",
+        ("tiniest neighbour",),
+        (
+            "the smallest neighbour of {s} is {o}",
+            "{s} has {o} as its smallest neighbour",
+            "{o} is the smallest country that borders {s}",
+            "no neighbour of {s} is smaller than {o}",
+            "of all countries around {s} the smallest is {o}",
+            "{s} is next to {o} , its smallest neighbour",
+        ),
+        ("the tiniest country next to {s} is {o}", "{s} borders nothing smaller than {o}"),
+        constant=True,
+    ),
+}
+"""Relations of countries as they are."""
+
+RELATIONS: Mapping[str, Relation] = {**TOWNS, **COUNTRIES}
 """All relations; every one has one value at a time."""
 
-TYPES = ("person", "firm", "place", "region")
+LEADING = frozenset(relation.domain for relation in RELATIONS.values())
+"""Types of which more is said, so that a question may go on from there."""
 
 FILLERS = (
     "the winter was long and cold that year",

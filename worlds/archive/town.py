@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from worlds.archive.schema import FILLERS, RELATIONS, TRADES
+from worlds.archive.schema import FILLERS, LEADING, RELATIONS, TRADES
 
 NOW, OLD, FORGED = 8, 3, 9
 """Years of documents: most, old ones, and the forged one, which seems to be the newest."""
@@ -224,8 +224,8 @@ class Town:
             thing.facts[relation].append((rng.randint(OLD + 1, NOW - 1), second))
 
     def is_namesake(self, thing: Thing) -> bool:
-        """Return whether another has the same full name."""
-        return any(other.name == thing.name and other is not thing for other in self.things)
+        """Return whether another of its type has the same full name."""
+        return any(o.name == thing.name and o.type == thing.type and o is not thing for o in self.things)
 
     def names_of(self, number: int) -> tuple[str, ...]:
         """Return the names that no other thing of its type has: the full one, and others."""
@@ -234,10 +234,10 @@ class Town:
         return tuple(name for name in thing.names if all(name not in other.names for other in others))
 
     def documents(self, old: float = 0.2) -> list[Document]:
-        """Return a document of today about everything but regions, and old ones about a share of these things."""
+        """Return a document of today about everything that has facts, and old ones about a share of these things."""
         found: list[Document] = []
         for thing in self.things:
-            if thing.type != "region":
+            if thing.facts:
                 years = [NOW] + [OLD] * (self.rng.random() < old)
                 found += [Document(0, thing.number, year, self.page(thing, year)) for year in years]
         self.rng.shuffle(found)
@@ -301,18 +301,23 @@ class Town:
                 found.append((other, relation, thing.number, facts[-1][0] if len(facts) > 1 else None))
         return found[:3]
 
+    @property
+    def starts(self) -> list[Thing]:
+        """What a question may name."""
+        return [thing for thing in self.things if thing.facts]
+
     def question(self, hops: int, answerable: bool = True, tries: int = 1000) -> Question | None:
         """Return a question over so many relations whose last one has no value where it shall not be answerable."""
         rng = self.rng
         for _ in range(tries):
-            at = start = rng.choice([thing for thing in self.things if thing.type != "region"])
+            at = start = rng.choice(self.starts)
             things, path = [start.number], list[str]()
             while len(path) < hops:
                 is_last = len(path) == hops - 1
                 ways = [
                     name
                     for name, relation in RELATIONS.items()
-                    if relation.domain == at.type and (is_last or relation.range not in ("", "region"))
+                    if relation.domain == at.type and (is_last or relation.range in LEADING)
                     if name != "trade" or path  # a name may come with it
                 ]
                 path.append(rng.choice(ways))
@@ -390,7 +395,8 @@ class _Writer:
         is_main = subject.number == self.main
         other = town.things[value] if isinstance(value, int) else None
         clash = {name: town.things[number] for name, number in zip(self._names, self._things, strict=True)}
-        if any(t.name in clash and clash[t.name].number != t.number for t in (subject, other) if t):
+        told_apart = other is not None and other.name == subject.name  # by type: monaco is the capital of monaco
+        if not told_apart and any(t.name in clash and clash[t.name].number != t.number for t in (subject, other) if t):
             return  # two of the same name on one page could not be told apart
         first = len(self._claims)
         pool = {"seen": words.wordings, "held_out": words.held_out, "both": words.wordings + words.held_out}

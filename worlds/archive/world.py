@@ -6,13 +6,16 @@ Owns which document lies where, how much may be read, and what is asked. It refu
 import random
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from worlds.archive.countries import Countries, parse_countries
 from worlds.archive.grammar import UNKNOWN, claims_of, mentions, parse_note, read_page, read_question
 from worlds.archive.schema import RELATIONS
 from worlds.archive.town import Document, Question, Town
+from worlds.files import read_once
 from worlds.ordered import OrderedWorld
 from worlds.protocol import Info, WorldError, WorldOptions, tool
 
@@ -22,8 +25,12 @@ _OPEN = re.compile(r"open ([0-9]{1,4})")
 class ArchiveOptions(WorldOptions):
     """Options of archive-v0."""
 
+    file: Path | None = None
+    """Countries in place of a town, relative to the YAML file: `countries.json` of github.com/mledoze/countries."""
+
     persons: int = Field(40, ge=8, le=400)
-    """Persons of a town; there are half as many firms and places each, and a quarter as many regions."""
+    """Persons of a town; there are half as many firms and places each, and a quarter as many regions. Of a file, as
+    many countries, or all where it has fewer."""
 
     archives: int = Field(4, ge=1, le=256)
     """Archives among which documents are divided; archive a belongs to agent a modulo the number of agents."""
@@ -73,8 +80,8 @@ class ArchiveWorld(OrderedWorld):
     directive    `open 3`, `wait`, `ready`.
     reward       1 / all questions to the agent whose answer is right; solved when all were answered right.
     ends         terminated when no question is open any more.
-    options      persons (40), archives (4), questions (10), hops (4), unanswerable (.1), reading (1/3), forged (true),
-                 wordings (seen), names (held_out), max_steps (400).
+    options      file (null makes up a town; else countries), persons (40), archives (4), questions (10), hops (4),
+                 unanswerable (.1), reading (1/3), forged (true), wordings (seen), names (held_out), max_steps (400).
     """
 
     id: ClassVar[str] = "archive-v0"
@@ -84,11 +91,16 @@ class ArchiveWorld(OrderedWorld):
     claims: ClassVar[Mapping[str, Sequence[str]]] = {name: relation.flags for name, relation in RELATIONS.items()}
     options: ArchiveOptions
 
+    def __init__(self, num_agents: int, options: WorldOptions) -> None:
+        super().__init__(num_agents, options)
+        file = self.options.file
+        self._countries = () if file is None else read_once(parse_countries, file)
+
     def begin(self, seed: int, options: Mapping[str, Any]) -> None:
         """Found the town of `seed` and file its documents; `options` change nothing."""
         o = self.options
         rng = random.Random(seed)  # noqa: S311 - a puzzle, not a secret
-        self.town = town = Town(rng, o.persons, o.names == "held_out", o.wordings)
+        self.town = town = self._town(rng)
         documents = town.documents()
         self.documents = {document.number: document for document in documents}
         self._archive = {number: rng.randrange(o.archives) for number in self.documents}
@@ -112,6 +124,12 @@ class ArchiveWorld(OrderedWorld):
         count = len(self.possible_agents)
         self._open = {a: list(range(i, len(self.questions), count)) for i, a in enumerate(self.possible_agents)}
         self._right = [False] * len(self.questions)
+
+    def _town(self, rng: random.Random) -> Town:
+        o = self.options
+        if self._countries:
+            return Countries(rng, self._countries, o.persons, o.wordings)
+        return Town(rng, o.persons, o.names == "held_out", o.wordings)
 
     def _question(self, town: Town, hops: int, answerable: bool) -> Question:
         """Return a question; from two relations on, one document must not do."""
