@@ -18,7 +18,6 @@ class ArchiveReaders(ScriptedPool):
 
     Args:
         config: the experiment.
-        directed: whether agents do what the coordinator says.
     """
 
     def __init__(self, config: Any) -> None:
@@ -33,13 +32,16 @@ class ArchiveReaders(ScriptedPool):
         observation, *rest = request.prompt.rstrip("\n").split("\n")
         text = read_by_rules(observation, rest[-1] if rest else "")
         inlined: tuple[tuple[int, int], ...] = ()
-        if text.endswith("=") and self.settings is not None:
-            found = (
-                look_up(reading(request.memories[0], self.settings), self.settings.control, request.prompt, text) or ""
-            )
+        if text.endswith("=") and (found := self.looked_up(request, text)) is not None:
             inlined = ((len(text), len(text) + len(found)),)
             text += found
         return ActReply(request.key, text, len(request.prompt) // 4, len(text) // 4 + 1, inlined=inlined)
+
+    def looked_up(self, request: ActRequest, text: str) -> str | None:
+        """Return what an agent's memory appends to a look-up, None without one."""
+        if self.settings is None:
+            return None
+        return look_up(reading(request.memories[0], self.settings), self.settings.control, request.prompt, text) or ""
 
     def direct(self, requests: Sequence[DirectRequest]) -> list[DirectReply]:
         """Ask the real coordinator."""

@@ -21,6 +21,10 @@ _CLAIM = re.compile(
     r"\[(?P<subject>[0-9]{1,2})\] (?P<relation>[a-z_]{1,20}) (?:\[(?P<object>[0-9]{1,2})\]|(?P<text>[a-z]{1,20}))"
     r"(?: @(?P<year>[0-9]{1,3}))?"
 )
+_TOLD = re.compile(
+    r"\[(?P<subject>[^\[\]]{1,60})\] (?P<relation>[a-z_]{1,20}) (?:\[(?P<object>[^\[\]]{1,60})\]|(?P<text>[a-z]{1,20}))"
+    r" @(?P<year>[0-9]{1,3})"
+)
 _DATED = re.compile(r"(?:since|from) year (?P<year>[0-9]{1,3}) (?P<rest>.*)")
 _TRADE = "|".join(TRADES)
 _WHO = r"(?:\[[0-9]{1,2} [^\[\]]+\](?: the (?:" + _TRADE + r"))?|he|she|it)"
@@ -66,6 +70,31 @@ def claims_of(noted: Sequence[HandleClaim], names: Mapping[int, str], source: st
             year if one.year is None else one.year,
         )
         for one in noted
+    ]
+
+
+def tell(claims: Sequence[Claim]) -> str:
+    """Return claims as a report tells them: by names, for whoever has not read the page."""
+    ends = (f"[{one.object}]" if one.object_type else one.object for one in claims)
+    rows = zip(claims, ends, strict=True)
+    return " ; ".join(f"[{one.subject}] {one.relation} {end} @{one.valid_from}" for one, end in rows)
+
+
+def read_told(text: str, source: str) -> list[Claim]:
+    """Return what `tell` has told of a source; total on any text."""
+    found = (match for match in _TOLD.finditer(text) if match["relation"] in RELATIONS)
+    return [
+        Claim(
+            source,
+            match["subject"],
+            RELATIONS[match["relation"]].domain,
+            match["relation"],
+            match["object"] or match["text"],
+            RELATIONS[match["relation"]].range,
+            int(match["year"]),
+        )
+        for match in found
+        if bool(RELATIONS[match["relation"]].range) == bool(match["object"])
     ]
 
 

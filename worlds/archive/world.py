@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from worlds.archive.countries import Countries, parse_countries
-from worlds.archive.grammar import UNKNOWN, claims_of, mentions, parse_note, read_page, read_question
+from worlds.archive.grammar import UNKNOWN, claims_of, mentions, parse_note, read_page, read_question, tell
 from worlds.archive.schema import RELATIONS
 from worlds.archive.town import Document, Question, Town
 from worlds.files import read_once
@@ -56,6 +56,10 @@ class ArchiveOptions(WorldOptions):
     names: Literal["held_out", "seen"] = "held_out"
     """Names: those that no lesson has, or those of lessons."""
 
+    tells: Literal["number", "claims"] = "number"
+    """What an agent reports of a document that it has noted: its number; or what it noted, too, for agents that have
+    no registry in common and read each other's reports (`topology`)."""
+
     max_steps: int = Field(400, ge=1)
     """Steps after which the episode is truncated."""
 
@@ -76,12 +80,14 @@ class ArchiveWorld(OrderedWorld):
                  `done`.
     actions      `open 3`, `note [0] trade smith ; [0] works_for [1] @6`, `answer tarn`, `answer unknown`, `ready` (no
                  more reading), `wait`.
-    report       at reset `holds 3 mara voss smith 8 | ... ; asked q2 what is ... ?`; then `read 3`, `forged 3`.
+    report       at reset `holds 3 mara voss smith 8 | ... ; asked q2 what is ... ?`; then `read 3`, `forged 3`; with
+                 `tells: claims` also `read 3 : [mara voss] works_for [brask] @8 ; [mara voss] trade smith @8`.
     directive    `open 3`, `wait`, `ready`.
     reward       1 / all questions to the agent whose answer is right; solved when all were answered right.
     ends         terminated when no question is open any more.
     options      file (null makes up a town; else countries), persons (40), archives (4), questions (10), hops (4),
-                 unanswerable (.1), reading (1/3), forged (true), wordings (seen), names (held_out), max_steps (400).
+                 unanswerable (.1), reading (1/3), forged (true), wordings (seen), names (held_out), tells (number),
+                 max_steps (400).
     """
 
     id: ClassVar[str] = "archive-v0"
@@ -249,6 +255,8 @@ class ArchiveWorld(OrderedWorld):
         info = Info(feedback=told, valid=not wrong, report=f"read {number}")
         if claims:
             info["claims"] = claims
+            if self.options.tells == "claims":
+                info["report"] += f" : {tell(claims)}"
         return info
 
     def state(self) -> dict[str, Any]:
