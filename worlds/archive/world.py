@@ -202,12 +202,15 @@ class ArchiveWorld(OrderedWorld):
     def act(self, agent: str, action: str) -> tuple[Info, float]:
         """Open or note a document, or take an answer; tell once that a document is forged."""
         info, reward = self._act(agent, action)
-        if self.forged is not None and agent not in self._told and self._left <= self._tells_at:
-            self._told.add(agent)
-            self._closed.add(self.forged)
-            info["forged"] = [f"doc {self.forged}"]
-            report = info.get("report")
-            info["report"] = f"{report} ; forged {self.forged}" if report else f"forged {self.forged}"
+        if self.forged is not None and self._left <= self._tells_at:
+            report = info.get("report", "")
+            if report.startswith(f"read {self.forged} :"):  # what it says is not passed on any more
+                report = info["report"] = f"read {self.forged}"
+            if agent not in self._told:
+                self._told.add(agent)
+                self._closed.add(self.forged)
+                info["forged"] = [f"doc {self.forged}"]
+                info["report"] = f"{report} ; forged {self.forged}" if report else f"forged {self.forged}"
         return info, reward
 
     def _act(self, agent: str, action: str) -> tuple[Info, float]:

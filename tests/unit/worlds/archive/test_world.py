@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from worlds import make
+from worlds.archive.grammar import read_told
 from worlds.archive.playbook import ArchivePlaybook
 from worlds.archive.world import ArchiveWorld, read_by_rules
 from worlds.protocol import Report, Situation
@@ -131,6 +132,30 @@ def test_without_a_forged_document_nothing_is_told() -> None:
         assert not any("forged" in info for info in result.infos.values())
 
 
+def test_reports_tell_what_was_noted_where_that_is_wanted() -> None:
+    made = world(tells="claims")
+    made.reset(1)
+    number = made._catalogue("a0")[0]
+    made.step({"a0": f"open {number}"})
+    info = made.step({"a0": read_by_rules(made.observe("a0"))}).infos["a0"]
+    head, _, told = info["report"].partition(" : ")
+    assert head == f"read {number}"
+    assert read_told(told, f"doc {number}") == info["claims"]
+    assert read_told("[0 x] : y = ; [a] trade [b] @1 ; [a] owns [b] @1 ; [a] works_for b @1", "doc 1") == []
+
+
+def test_nobody_passes_on_what_is_known_to_be_forged() -> None:
+    made = world(1, tells="claims", archives=1)
+    made.reset(4)
+    for number in [number for number in made.documents if number != made.forged][: made._left - made._tells_at - 1]:
+        made.step({"a0": f"open {number}"})
+        assert " : [" in made.step({"a0": read_by_rules(made.observe("a0"))}).infos["a0"]["report"]
+    assert made.step({"a0": f"open {made.forged}"}).infos["a0"]["report"] == f"forged {made.forged}"
+    info = made.step({"a0": read_by_rules(made.observe("a0"))}).infos["a0"]
+    assert info["report"] == f"read {made.forged}"
+    assert info["claims"]  # a registry leaves them out by their source
+
+
 def test_equal_seeds_give_equal_towns_and_others_other_ones() -> None:
     states = []
     for seed in (1, 1, 2):
@@ -193,6 +218,16 @@ def test_what_is_known_leads_to_the_next_document_the_newest_first() -> None:
     assert book.rules(situation(known, read, Report(5, "a1", "read 3")))["a1"] == "open 4"
     short = {"[mara voss] : works_for =": "brask"}
     assert book.rules(situation(short, read))["a1"] == "open 3"
+
+
+def test_all_documents_about_somebody_are_opened_at_once_while_half_of_the_reading_is_not_done() -> None:
+    asked = Report(-1, "a0", "holds 1 tarn place 8 ; asked q0 who is the head of [0 brask mills] ?")
+    other = Report(-1, "a1", "holds 4 brask mills firm 8 ; asked ")
+    third = Report(-1, "a2", "holds 5 brask mills firm 3 ; asked ")
+    at_first = Situation("6 documents may be read", ("a0", "a1", "a2"), (asked, other, third), lookup=lambda _: None)
+    assert ArchivePlaybook().rules(at_first) == {"a0": "wait", "a1": "open 4", "a2": "open 5"}
+    later = replace(at_first, goal="2 documents may be read")
+    assert ArchivePlaybook().rules(replace(later, reports=(*later.reports, Report(1, "a0", "read 1"))))["a2"] == "wait"
 
 
 def test_nobody_reads_on_when_all_is_known_or_nothing_is_left() -> None:
