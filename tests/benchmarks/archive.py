@@ -31,7 +31,9 @@ from fakes.archive_rivals import RivalReaders
 from fakes.scripted_run import play
 
 REGISTRY = {"kind": "registry"}
-HEARD = {"memory": None, "topology": "complete", "tells": "claims"}
+HEARD = {"memory": None, "topology": "complete", "options": {"tells": "claims"}}
+LESS = {**HEARD, "options": {"tells": "claims", "reading": 0.14}}
+"""Messages at about the tokens of a registry: of less that is read."""
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "shared": {},
     "solo": {"count": 1},
@@ -42,6 +44,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "messages 192 reads on": {**HEARD, "rival": {"rival": "messages", "window": 192, "reads_on": True}},
     "messages 1024": {**HEARD, "rival": {"rival": "messages", "window": 1024}},
     "messages 1024 reads on": {**HEARD, "rival": {"rival": "messages", "window": 1024, "reads_on": True}},
+    "messages 1024 less read": {**LESS, "rival": {"rival": "messages", "window": 1024}},
     "not directed": {"coordinator": "none"},
     "directives shuffled": {"shuffled": True},
     "by name": {"memory": {"control": "by_name"}},
@@ -88,12 +91,11 @@ def config_of(arm: str, seed: int, episodes: int, agents: int, options: Mapping[
     registry = changed.get("memory", {})
     memory = ["stm", *([] if registry is None else [REGISTRY | registry])]
     count = {"count": changed.get("count", agents), "engine": {"kind": "ulm", "model": "rules"}, "memory": memory}
-    told = {"tells": changed["tells"]} if "tells" in changed else {}
     return ExperimentConfig.model_validate(
         {
             "name": "archive",
             "seed": seed,
-            "world": {"id": ArchiveWorld.id, "options": {**options, **told}},
+            "world": {"id": ArchiveWorld.id, "options": {**options, **changed.get("options", {})}},
             "agents": count | {"max_new_tokens": 400},
             "topology": {"kind": changed.get("topology", "star")},
             "coordinator": {"kind": changed.get("coordinator", "rules"), "shuffled": changed.get("shuffled", False)},

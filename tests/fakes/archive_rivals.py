@@ -32,6 +32,9 @@ _DOC = re.compile(r"doc (?P<number>[0-9]+) year (?P<year>[0-9]+) : (?P<text>.*)"
 _HEARD = re.compile(r"heard read (?P<number>[0-9]+) : (?P<told>.*)")
 _FORGED = re.compile(r"\bforged ([0-9]+)")
 
+WAITS = 6
+"""Ticks that an agent which directs itself waits for others, who may know otherwise what is lacking."""
+
 
 class Strings:
     """Claims by names as they are written; of one name and relation the newest counts. Has what a look-up needs.
@@ -174,6 +177,9 @@ class RivalReaders(ArchiveReaders):
                 before = tuple(one for one in request.directives if one[1] == agent)
                 mine = replace(mine, agents=(agent,), reports=own, directives=before)
             said = self._book.rules(mine).get(agent, "")
+            lately = [text for _, who, text in request.directives if who == agent][-WAITS:]
+            if said == "wait" and lately == ["wait"] * WAITS:
+                said = "ready"
             if said and not (self.reads_on and said in ("ready", "wait") and self._lacks(mine, agent)):
                 told[agent] = said
         read, written = (sum(self.count_tokens(texts)) for texts in (request.news, [*told.values()]))

@@ -13,7 +13,6 @@ from worlds.protocol import Briefing, Playbook, Situation
 _TITLE = re.compile(r"(?P<number>[0-9]{1,4}) (?P<name>[^|;]{1,60}) (?P<kind>[a-z]{1,20}) (?P<year>[0-9]{1,3})")
 _ASKED = re.compile(r"q[0-9]{1,4} (?P<text>[^|]+)")
 _READ, _FORGED = re.compile(r"\bread ([0-9]{1,4})"), re.compile(r"\bforged ([0-9]{1,4})")
-_ALLOWED = re.compile(r"(?P<number>[0-9]{1,6}) documents may be read")
 _START = re.compile(r"\[0 (?P<name>[^\[\]]+)\](?: the (?P<trade>[a-z]{1,20}))?")
 _ANSWER = re.compile(r"\b(?P<agent>a[0-9]{1,6})\W{1,3}(?P<told>open [0-9]{1,4}|ready|wait)\b")
 
@@ -48,8 +47,6 @@ class ArchivePlaybook(Playbook):
                 read |= set(_READ.findall(report.text))
                 forged |= set(_FORGED.findall(report.text))
         busy, closed = self._busy(situation, read), read | forged
-        may = _ALLOWED.search(situation.goal)
-        allowed = int(may["number"]) if may else 0
         told: dict[str, str] = {}
         lacking = False
         for text in questions:
@@ -59,10 +56,9 @@ class ArchivePlaybook(Playbook):
                 if not unread:
                     continue
                 lacking = True
-                for number in unread if 2 * (len(read) + len(told)) < allowed else unread[:1]:
-                    agent = titles[number][0]
-                    if number not in busy.values() and agent in situation.agents and agent not in busy:
-                        told.setdefault(agent, f"open {number}")
+                number, agent = unread[0], titles[unread[0]][0]
+                if number not in busy.values() and agent in situation.agents and agent not in busy:
+                    told.setdefault(agent, f"open {number}")
                 break
         if not lacking and "forged" in situation.goal and not forged:  # what is known may not be so: read on
             for agent in situation.agents:

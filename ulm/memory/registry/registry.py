@@ -181,8 +181,9 @@ class EntityRegistry(RegistryView):
     ) -> Resolution:
         """Say which individual a text means, and note that it speaks of it.
 
-        Within a scope a name means one individual. Otherwise the one that a text means is a number of its own, and
-        where it is decided that it is a known one, a same-as assertion of the text: so it goes when the text does.
+        Within a scope a name means one individual of a type. Otherwise the one that a text means is a number of its
+        own, and where it is decided that it is a known one, a same-as assertion of the text: so it goes when the text
+        does.
 
         Args:
             name: what the text calls it.
@@ -195,7 +196,9 @@ class EntityRegistry(RegistryView):
             norm = normalised(name)
             for entity in self.store.named(name) if scope else ():
                 about = self.store.entity(entity)
-                if about == (False, scope) and any(normalised(n) == norm for n in self.store.names_of(entity)):
+                known = [one for one in self.store.of_subject(entity, NAMED) if normalised(one.value) == norm]
+                types = {self.store.text_of(one.object) for one in known if one.object}
+                if about == (False, scope) and known and (not types or entity_type in ("", *types)):
                     self._note_name(entity, name, entity_type, origin)
                     return Resolution(entity, "same", ((self.representative(entity), 1.0),))
             entity = self._created(name, entity_type, origin, is_kind=False, scope=scope)

@@ -220,16 +220,6 @@ def test_what_is_known_leads_to_the_next_document_the_newest_first() -> None:
     assert book.rules(situation(short, read))["a1"] == "open 3"
 
 
-def test_all_documents_about_somebody_are_opened_at_once_while_half_of_the_reading_is_not_done() -> None:
-    asked = Report(-1, "a0", "holds 1 tarn place 8 ; asked q0 who is the head of [0 brask mills] ?")
-    other = Report(-1, "a1", "holds 4 brask mills firm 8 ; asked ")
-    third = Report(-1, "a2", "holds 5 brask mills firm 3 ; asked ")
-    at_first = Situation("6 documents may be read", ("a0", "a1", "a2"), (asked, other, third), lookup=lambda _: None)
-    assert ArchivePlaybook().rules(at_first) == {"a0": "wait", "a1": "open 4", "a2": "open 5"}
-    later = replace(at_first, goal="2 documents may be read")
-    assert ArchivePlaybook().rules(replace(later, reports=(*later.reports, Report(1, "a0", "read 1"))))["a2"] == "wait"
-
-
 def test_nobody_reads_on_when_all_is_known_or_nothing_is_left() -> None:
     book = ArchivePlaybook()
     known = {"[mara voss] : works_for =": "brask mills", "[mara voss] : works_for seat =": "tarn"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.identity import plain_identity
 
-from ulm.memory.registry import EntityRegistry, Origin, Relation
+from ulm.memory.registry import Claim, EntityRegistry, Origin, Relation
 
 PAGE, OTHER = Origin("page 1", "a0", 1), Origin("page 2", "a1", 2)
 
@@ -126,6 +126,16 @@ def test_who_is_meant_is_one_within_a_scope_and_over_scopes_on_evidence(registry
     assert other.decision != "same"
     registry.forget("page 1")
     assert registry.representative(same.entity) == same.entity
+
+
+def test_a_text_may_call_a_country_and_its_capital_alike(registry: EntityRegistry) -> None:
+    claim = Claim("page 1", "Monaco", "country", "capital", "Monaco", "city", 1)
+    meant = registry.note([claim, Claim("page 1", "Monaco", "country", "currency", "euro", "currency", 1)])
+    country, city = meant["page 1", "Monaco", "country"], meant["page 1", "Monaco", "city"]
+    assert registry.representative(country) != registry.representative(city)
+    assert registry.lookup(country, "capital") == [city]
+    assert registry.lookup(city, "currency") == []
+    assert registry.resolve("Monaco", "", "page 1", (), Origin("page 1")).entity in (country, city)
 
 
 def test_without_an_identity_nothing_is_decided(tmp_path: Path, registry: EntityRegistry) -> None:
