@@ -23,7 +23,7 @@ DECLARED = [
     Relation("likes", is_property=True),
 ]
 Log = list[tuple[Any, ...]]
-LOGS = [pytest.param(50), pytest.param(1000, marks=pytest.mark.slow)]
+LOGS = [pytest.param(50), pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 """How many random logs."""
 
 
