@@ -123,6 +123,11 @@ class SqliteFile:
                 raise ValueError(
                     f"{self._name} belongs to the thread that opened it; open its file anew in another"
                 ) from error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise ValueError(
+                    f"{self._name} is being written by another process, which was not done within {WAIT_S:g} s; "
+                    f"try again when it is"
+                ) from error
             raise ValueError(f"{self._name} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self._name} is damaged ({error}); restore a copy or write it anew") from error

@@ -60,13 +60,12 @@ class Resolver:
 
     def _candidates(self, entity: int, norm: str, until: int) -> list[Known]:
         """Return the individuals of the past that a name may mean, the likest names only."""
-        groups: dict[int, tuple[int, ...]] = {}
-        for other in self.store.like(norm):
-            if other < entity and not (self.store.entity(other) or (True,))[0] and self.view.is_live(other, until):
-                ids = self.view.ids(other, until)
-                groups[ids[0]] = ids
+        before = [other for other in self.store.like(norm) if other < entity]
+        individuals = self.store.individuals(before)
+        groups = self.view.groups([other for other in before if other in individuals], until)
+        said = self.store.of_each([number for ids in groups.values() for number in ids], NAMED, until)
         named = {
-            first: [normalised(one.value) for number in ids for one in self.store.of_subject(number, NAMED, until)]
+            first: [normalised(one.value) for number in ids for one in said.get(number, ())]
             for first, ids in groups.items()
         }
         likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}

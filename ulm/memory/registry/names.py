@@ -8,6 +8,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from rapidfuzz.distance import OSA
 
@@ -15,9 +16,9 @@ LONG = 3
 """Letters from which on a word may have a typing error."""
 
 _WORD = re.compile(r"\w+")
-_MARK = {"first": 0, "last": 1}
 
 
+@lru_cache(maxsize=1 << 14)
 def normalised(name: str) -> str:
     """Return what a name is compared by.
 
@@ -36,19 +37,19 @@ def words_of(norm: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_WORD.findall(norm))) or (norm,)
 
 
-def halves(word: str) -> list[tuple[int, str]]:
-    """Return the keys under which a word is found: its first half and its last."""
+def halves(word: str) -> list[str]:
+    """Return the keys under which a word is found: its first half and its last, marked."""
     middle = len(word) // 2
-    return [(_MARK["first"], word[:middle]), (_MARK["last"], word[middle:])]
+    return [f"<{word[:middle]}", f">{word[middle:]}"]
 
 
-def halves_near(word: str) -> list[tuple[int, str]]:
+def halves_near(word: str) -> list[str]:
     """Return the keys of all words that are one error away from a word, and of others."""
-    found: set[tuple[int, str]] = set()
+    found: set[str] = set()
     for length in (len(word) - 1, len(word), len(word) + 1):
         if length > 0:
             first, last = length // 2, length - length // 2
-            found |= {(_MARK["first"], word[:first]), (_MARK["last"], word[-last:] if last else "")}
+            found |= {f"<{word[:first]}", f">{word[-last:] if last else ''}"}
     middle = len(word) // 2
     if middle:  # two letters swapped where the halves meet change both
         found.update(halves(word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]))

@@ -3,7 +3,6 @@
 - Nothing is overwritten. What is said is an assertion, numbered in the order of commits; what is taken back is marked
   with the number of the change that did so, and stays.
 - Every change goes into a chain of hashes, so two files with the same hash have the same history.
-- Names are found by their normalised text, and by words with at most one error (`names`).
 - Knows no view: what follows from live assertions is `view`'s business.
 """
 
@@ -17,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ulm.memory.registry.names import halves, halves_near, is_near, normalised, words_of
-from ulm.memory.sqlite_file import SqliteFile
+from ulm.memory.registry.name_index import NameIndex, as_json
 
 NAMED, SAME = 1, 2
 """Relations that every registry has: an entity's name, and that two entities are one."""
@@ -32,8 +30,13 @@ FLAGS = ("functional", "symmetric", "transitive", "is_property", "constant")
 REMEMBERED = 1 << 16
 """Texts and numbers of texts that are kept at hand."""
 
-COMMON = 2000
-"""Entities that a word may name before it stops telling them apart."""
+_FIRST_NAME = "SELECT value FROM assertions WHERE subject = ? AND relation = 1 ORDER BY id LIMIT 1"
+
+_SAID = f"""SELECT a.id, a.subject, a.relation, a.object, coalesce(a.value, ({_FIRST_NAME.replace("?", "a.subject")})),
+coalesce(a.valid_from, t.tick), t.source, t.agent, t.tick, a.gone FROM assertions a
+JOIN told t ON t.first = (SELECT first FROM told WHERE first <= a.id ORDER BY first DESC LIMIT 1)"""  # noqa: S608
+"""Assertions with who says so: all from one `first` on to the next have it in common. A name that is the first one
+that its entity had is not written again, nor a tick as `valid_from`."""
 
 
 class Assertion(NamedTuple):
@@ -122,7 +125,7 @@ class Relation:
         return cls(name, **settings)
 
 
-class EntityStore(SqliteFile):
+class EntityStore(NameIndex):
     """A file of entities and assertions.
 
     Args:
@@ -136,8 +139,10 @@ class EntityStore(SqliteFile):
 
     what = "registry"
     application_id = 0x754C4D52
-    format = 1
-    tables = """
+    format = 2
+    tables = (
+        NameIndex.tables
+        + """
 CREATE TABLE entities (id INTEGER PRIMARY KEY, is_kind INTEGER NOT NULL, scope INTEGER NOT NULL);
 CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE relations (
@@ -145,29 +150,26 @@ CREATE TABLE relations (
     transitive INTEGER NOT NULL, inverse TEXT NOT NULL, is_property INTEGER NOT NULL, constant INTEGER NOT NULL
 );
 CREATE TABLE assertions (
-    id INTEGER PRIMARY KEY, subject INTEGER NOT NULL, relation INTEGER NOT NULL, object INTEGER, value TEXT NOT NULL,
-    valid_from INTEGER NOT NULL, source INTEGER NOT NULL, agent INTEGER NOT NULL, tick INTEGER NOT NULL,
-    gone INTEGER NOT NULL
-);
-CREATE INDEX of_subject ON assertions (subject, relation);
+    id INTEGER NOT NULL, subject INTEGER NOT NULL, relation INTEGER NOT NULL, object INTEGER, value TEXT,
+    valid_from INTEGER, gone INTEGER NOT NULL, PRIMARY KEY (subject, relation, id)
+) WITHOUT ROWID;
 CREATE INDEX of_object ON assertions (object, relation) WHERE object IS NOT NULL AND relation > 1;
-CREATE INDEX of_source ON assertions (source);
-CREATE TABLE names (norm TEXT NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (norm, entity)) WITHOUT ROWID;
-CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE);
-CREATE TABLE halves (mark INTEGER NOT NULL, half TEXT NOT NULL, word INTEGER NOT NULL,
-    PRIMARY KEY (mark, half, word)) WITHOUT ROWID;
-CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY (word, entity)) WITHOUT ROWID;
+CREATE TABLE told (first INTEGER PRIMARY KEY, source INTEGER NOT NULL, agent INTEGER NOT NULL, tick INTEGER NOT NULL);
+CREATE TABLE spoken_of (source INTEGER NOT NULL, subject INTEGER NOT NULL,
+    PRIMARY KEY (source, subject)) WITHOUT ROWID;
 CREATE TABLE mentions (entity INTEGER PRIMARY KEY, assertion INTEGER NOT NULL, claims TEXT NOT NULL);
 CREATE TABLE chain (id INTEGER PRIMARY KEY, hash BLOB NOT NULL);
 INSERT INTO texts VALUES (0, '');
 INSERT INTO relations VALUES (1, ':name', 0, 0, 0, '', 1, 0), (2, ':same', 0, 1, 1, '', 0, 0);
 INSERT INTO chain VALUES (0, x'')
 """
+    )
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._texts: dict[str, int] = {"": 0}
         self._numbered: dict[int, str] = {0: ""}
         self._chain: tuple[int, bytes] | None = None  # while it is written
+        self._told: tuple[int, ...] = ()  # who said what was written last, while it is written
         self._relations: tuple[int, dict[str, tuple[int, Relation]]] | None = None
         super().__init__(path, {}, read_only=read_only)
 
@@ -187,7 +189,9 @@ INSERT INTO chain VALUES (0, x'')
         try:
             with super().writing():
                 self.relations()  # as they are now that nobody else writes
-                self._chain = before = self._connection.execute("SELECT id, hash FROM chain").fetchone() or (0, b"")
+                self._chain = before = self.rows("SELECT id, hash FROM chain")[0]
+                last = self.rows("SELECT source, agent, tick FROM told ORDER BY first DESC LIMIT 1")
+                self._told = last[0] if last else ()
                 yield
                 if self._chain != before:
                     self._connection.execute("UPDATE chain SET id = ?, hash = ?", self._chain)
@@ -232,8 +236,10 @@ INSERT INTO chain VALUES (0, x'')
     def add_name(self, entity: int, name: str, entity_type: str, origin: Origin) -> Assertion:
         """Write what a source calls an entity, and of which type it is to that source."""
         with self.writing():
-            said = self._write(entity, NAMED, self.text(entity_type), name, origin, origin.tick)
-            self._index(entity, name)
+            is_again = self.rows(_FIRST_NAME, entity) == [(name,)]
+            said = self._write(entity, NAMED, self.text(entity_type), name, origin, origin.tick, is_again=is_again)
+            if not is_again:
+                self.index_name(entity, name)
         return said
 
     def add(
@@ -246,26 +252,27 @@ INSERT INTO chain VALUES (0, x'')
         return self._write(subject, relation, None, value, origin, since)
 
     def _write(
-        self, subject: int, relation: int, other: int | None, value: str, origin: Origin, since: int
+        self,
+        subject: int,
+        relation: int,
+        other: int | None,
+        value: str,
+        origin: Origin,
+        since: int,
+        *,
+        is_again: bool = False,
     ) -> Assertion:
         with self.writing():
             told = self.text(origin.source), self.text(origin.agent), origin.tick
-            row = subject, relation, other, value, since, *told, 0
-            statement = "INSERT INTO assertions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
-            number = int(self._connection.execute(statement, row).fetchone()[0])
-            self._log(number, *row)
-        return Assertion(number, *row)
-
-    def _index(self, entity: int, name: str) -> None:
-        run, norm = self._connection.execute, normalised(name)
-        run("INSERT OR IGNORE INTO names VALUES (?, ?)", (norm, entity))
-        for word in words_of(norm):
-            row = run("SELECT id FROM words WHERE word = ?", (word,)).fetchone()
-            if row is None:
-                row = run("INSERT INTO words (word) VALUES (?) RETURNING id", (word,)).fetchone()
-                keys = [(mark, half, row[0]) for mark, half in halves(word)]
-                self._connection.executemany("INSERT OR IGNORE INTO halves VALUES (?, ?, ?)", keys)
-            run("INSERT OR IGNORE INTO naming VALUES (?, ?)", (row[0], entity))
+            said = Assertion(self.revision + 1, subject, relation, other, value, since, *told)
+            if told != self._told:
+                self._connection.execute("INSERT INTO told VALUES (?, ?, ?, ?)", (said.id, *told))
+                self._told = told
+            self._connection.execute("INSERT OR IGNORE INTO spoken_of VALUES (?, ?)", (said.source, subject))
+            row = (*said[:4], None if is_again else value, None if since == said.tick else since, 0)
+            self._connection.execute("INSERT INTO assertions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._log(*said)
+        return said
 
     def add_mention(self, entity: int, said: Assertion, claims: Sequence[tuple[str, str]]) -> None:
         """Note what a text said of an entity when it was decided who that is."""
@@ -276,20 +283,24 @@ INSERT INTO chain VALUES (0, x'')
 
     def mention(self, entity: int) -> tuple[Assertion, list[tuple[str, str]]] | None:
         """Return what `add_mention` noted, None where nothing was decided."""
-        query = "SELECT a.*, m.claims FROM mentions m JOIN assertions a ON a.id = m.assertion WHERE m.entity = ?"
-        rows = self.rows(query, entity)
-        return (Assertion(*rows[0][:-1]), [(name, value) for name, value in json.loads(rows[0][-1])]) if rows else None
+        for number, claims in self.rows("SELECT assertion, claims FROM mentions WHERE entity = ?", entity):
+            query = f"{_SAID} WHERE a.subject = ? AND a.relation = 1 AND a.id = ?"
+            return Assertion(*self.rows(query, entity, number)[0]), [
+                (name, value) for name, value in json.loads(claims)
+            ]
+        return None
 
     def take_back(self, assertions: Iterable[Assertion]) -> int:
         """Mark assertions as gone; return how many there were."""
-        numbers = [assertion.id for assertion in assertions]
-        if numbers:
+        taken = list(assertions)
+        if taken:
             with self.writing():
                 change = self.revision + 1
-                rows = [(change, number) for number in numbers]
-                self._connection.executemany("UPDATE assertions SET gone = ? WHERE id = ?", rows)
-                self._log("gone", change, numbers)
-        return len(numbers)
+                statement = "UPDATE assertions SET gone = ? WHERE subject = ? AND relation = ? AND id = ?"
+                rows = [(change, one.subject, one.relation, one.id) for one in taken]
+                self._connection.executemany(statement, rows)
+                self._log("gone", change, [one.id for one in taken])
+        return len(taken)
 
     def declare(self, relation: Relation) -> int:
         """Write how a relation behaves and return its number.
@@ -340,11 +351,6 @@ INSERT INTO chain VALUES (0, x'')
             return self._chain[1].hex()
         return str(self.rows("SELECT lower(hex(hash)) FROM chain")[0][0])
 
-    def rows(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows of a query."""
-        with self._reported():
-            return self._connection.execute(query, values).fetchall()
-
     def relations(self) -> dict[str, tuple[int, Relation]]:
         """Return name -> number and flags of all relations."""
         if self._chain is not None and self._relations is not None:  # nobody else writes
@@ -360,27 +366,50 @@ INSERT INTO chain VALUES (0, x'')
 
     def of_subject(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
         """Return the live assertions about an entity, in order, those after `until` left out."""
-        return self._live("subject = ?", entity, relation, until)
+        return self._live("a.subject = ?1", entity, relation, until)
 
     def of_object(self, entity: int, relation: int | None = None, until: int = ALWAYS) -> list[Assertion]:
         """Return the live assertions that lead to an entity, in order, those after `until` left out."""
-        return self._live("object = ? AND relation > 1", entity, relation, until)
+        which = "a.object = ?1 AND a.relation > 1"  # the bound is for the index: of many, none is read in vain
+        return self._live(which if relation is None else f"{which} AND a.relation <= ?3", entity, relation, until)
 
     def _live(self, which: str, entity: int, relation: int | None, until: int) -> list[Assertion]:
-        query, values = f"SELECT * FROM assertions WHERE {which} AND id <= ? AND NOT gone", [entity, until]  # noqa: S608
+        query, values = f"{_SAID} WHERE {which} AND a.id <= ?2 AND NOT a.gone", [entity, until]
         if relation is not None:
-            query, values = f"{query} AND relation = ?", [*values, relation]
+            query, values = f"{query} AND a.relation = ?3", [*values, relation]
         return sorted(Assertion(*row) for row in self.rows(query, *values))
+
+    def of_each(self, entities: Iterable[int], relation: int, until: int = ALWAYS) -> dict[int, list[Assertion]]:
+        """Return what `of_subject` returns for each of many entities, those without any left out."""
+        which = "a.subject IN (SELECT value FROM json_each(?)) AND a.relation = ? AND a.id <= ? AND NOT a.gone"
+        found: dict[int, list[Assertion]] = {}
+        for row in self.rows(f"{_SAID} WHERE {which} ORDER BY a.id", as_json(entities), relation, until):
+            found.setdefault(row[1], []).append(Assertion(*row))
+        return found
+
+    def linked(self, entities: Iterable[int]) -> set[int]:
+        """Return those of entities that live same-as assertions are about."""
+        query = """SELECT subject FROM assertions
+            WHERE relation = 2 AND NOT gone AND subject IN (SELECT value FROM json_each(?1))
+            UNION SELECT object FROM assertions
+            WHERE relation > 1 AND relation <= 2 AND NOT gone AND object IN (SELECT value FROM json_each(?1))"""
+        return {number for (number,) in self.rows(query, as_json(entities))}
+
+    def individuals(self, entities: Iterable[int]) -> set[int]:
+        """Return those of entities that are no kinds."""
+        query = "SELECT id FROM entities WHERE NOT is_kind AND id IN (SELECT value FROM json_each(?))"
+        return {number for (number,) in self.rows(query, as_json(entities))}
 
     def of_source(self, source: str) -> list[Assertion]:
         """Return the live assertions of a source, in order."""
-        query = "SELECT a.* FROM assertions a JOIN texts t ON t.id = a.source WHERE t.text = ? AND NOT a.gone"
-        return sorted(Assertion(*row) for row in self.rows(query, source))
+        query = f"{_SAID} WHERE a.subject IN (SELECT subject FROM spoken_of WHERE source = ?1) AND t.source = ?1"  # noqa: S608
+        numbers = self.rows("SELECT id FROM texts WHERE text = ?", source)
+        return sorted(Assertion(*row) for (n,) in numbers for row in self.rows(f"{query} AND NOT a.gone", n))
 
     def every(self, entities: Sequence[int]) -> list[Assertion]:
         """Return all that was ever said of entities, in order."""
         marks = ", ".join("?" * len(entities))
-        query = f"SELECT * FROM assertions WHERE subject IN ({marks}) ORDER BY id"  # noqa: S608 - question marks alone
+        query = f"{_SAID} WHERE a.subject IN ({marks}) ORDER BY a.id"
         return [Assertion(*row) for row in self.rows(query, *entities)]
 
     def last(self) -> Assertion | None:
@@ -393,50 +422,9 @@ INSERT INTO chain VALUES (0, x'')
         rows = self.rows("SELECT is_kind, scope FROM entities WHERE id = ?", number)
         return (bool(rows[0][0]), self.text_of(rows[0][1])) if rows else None
 
-    def named(self, name: str) -> list[int]:
-        """Return the entities that ever had a name, by its normalised text."""
-        return [
-            row[0] for row in self.rows("SELECT entity FROM names WHERE norm = ? ORDER BY entity", normalised(name))
-        ]
-
     def names_of(self, entity: int) -> list[str]:
         """Return the names that an entity has, as they were written."""
         return list(dict.fromkeys(assertion.value for assertion in self.of_subject(entity, NAMED)))
-
-    def like(self, name: str, most: int = 200) -> list[int]:
-        """Return entities whose names share words with a name, one error in each forgiven; the likest first.
-
-        Those with the name itself come first. Words that name more than `COMMON` entities count only beside others.
-        """
-        norm = normalised(name)
-        exact = self.named(norm)
-        shared: dict[int, int] = {}
-        common: list[list[int]] = []
-        for word in words_of(norm):
-            entities: set[int] = set()
-            for number in self._words_near(word):
-                some = self.rows("SELECT entity FROM naming WHERE word = ? LIMIT ?", number, COMMON + 1)
-                if len(some) > COMMON:
-                    common.append([number])
-                else:
-                    entities.update(row[0] for row in some)
-            for entity in entities:
-                shared[entity] = shared.get(entity, 0) + 1
-        for numbers in common:
-            for entity in list(shared):
-                if self.rows("SELECT 1 FROM naming WHERE word = ? AND entity = ?", numbers[0], entity):
-                    shared[entity] += 1
-        known = set(exact)
-        ranked = sorted((entity for entity in shared if entity not in known), key=lambda e: (-shared[e], e))
-        return (exact + ranked)[: max(most, len(exact))]
-
-    def _words_near(self, word: str) -> list[int]:
-        """Return the words that are one error away at most."""
-        found: dict[int, str] = {}
-        for mark, half in halves_near(word):
-            query = "SELECT w.id, w.word FROM halves h JOIN words w ON w.id = h.word WHERE h.mark = ? AND h.half = ?"
-            found.update(self.rows(query, mark, half))
-        return sorted(number for number, other in found.items() if is_near(word, other))
 
     def __iter__(self) -> Iterator[int]:
         """Return the numbers of all entities."""

@@ -106,8 +106,7 @@ class RegistryView:
 
     def like(self, name: str, most: int = 200) -> list[int]:
         """Return entities whose names share words with a name, one typing error in each forgiven; the likest first."""
-        live = (entity for entity in self.store.like(name, most) if self.is_live(entity))
-        return list(dict.fromkeys(self.representative(entity) for entity in live))
+        return list(self.groups(self.store.like(name, most)))
 
     def representative(self, entity: int) -> int:
         """Return the smallest number that stands for the same entity."""
@@ -277,6 +276,12 @@ class RegistryView:
                     found.add(other)
                     todo.append(other)
         return tuple(sorted(found))
+
+    def groups(self, entities: Sequence[int], until: int = ALWAYS) -> dict[int, tuple[int, ...]]:
+        """Return the smallest number -> all numbers of those of many entities that are live, in their order."""
+        live, linked = self.store.of_each(entities, NAMED, until), self.store.linked(entities)
+        ids = (self.ids(entity, until) if entity in linked else (entity,) for entity in entities if entity in live)
+        return {numbers[0]: numbers for numbers in ids}
 
     def _counts(self, one: Assertion) -> bool:
         """Return whether an assertion says anything: not of an entity that nobody speaks of any more."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from fakes.identity import plain_identity
 
-from ulm.memory.registry import Claim, EntityRegistry, Origin, Relation
+from ulm.memory import sqlite_file
+from ulm.memory.registry import Claim, EntityRegistry, Origin, Relation, name_index
 
 PAGE, OTHER = Origin("page 1", "a0", 1), Origin("page 2", "a1", 2)
 
@@ -112,6 +113,27 @@ def test_names_are_found_in_any_script_and_with_a_typing_error(registry: EntityR
     people(registry, "Page 28")
     assert registry.like("Page 27") == registry.like("Page") != []
     assert registry.named("Page 27") == []
+
+
+def test_words_that_many_have_find_somebody_together(registry: EntityRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_index, "COMMON", 3)
+    people(registry, "John Voss", "John Tarn", "John Brask", "Mara Smith", "Tom Smith", "Ida Smith", "Ida Gorm")
+    (wanted,) = people(registry, "John Smith")
+    assert registry.like("Jon Smiht") == [wanted]
+    assert [registry.names(one)[0] for one in registry.like("Ida Smith")] == ["Ida Smith", "Ida Gorm"]
+    assert registry.like("Smith") == []
+
+
+def test_a_name_that_several_sources_give_stays_when_the_first_one_is_forgotten(registry: EntityRegistry) -> None:
+    (mara,) = people(registry, "Mara Voss")
+    registry.add_name(mara, "Mara Voss", "person", OTHER)
+    registry.add_property(mara, "trade", "smith", OTHER, valid_from=7)
+    registry.forget("page 1")
+    assert registry.named("mara voss") == [mara]
+    assert registry.get_entity(mara).names == ("Mara Voss",)
+    assert [(said.source, said.agent, said.tick, said.valid_from) for said in registry.history(mara)] == [
+        ("page 1", "a0", 1, 1), ("page 2", "a1", 2, 2), ("page 2", "a1", 2, 7),
+    ]  # fmt: skip
 
 
 def test_who_is_meant_is_one_within_a_scope_and_over_scopes_on_evidence(registry: EntityRegistry) -> None:
@@ -219,6 +241,23 @@ def test_what_holds_is_exported_for_others(registry: EntityRegistry, tmp_path: P
     assert (tmp_path / "r.csv").read_text().splitlines()[1] == f"{mara},person,Mara,knows,{tom}"
 
 
+def test_a_second_writer_waits_and_then_gives_up_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "WAIT_S", 0.2)
+    first, second = EntityRegistry(tmp_path / "r.db"), EntityRegistry(tmp_path / "r.db")
+    with first.writing():
+        mara = first.create("Mara", origin=PAGE)
+        with pytest.raises(
+            ValueError, match=r"registry .*r.db is being written by another process, .* 0.2 s; try again"
+        ):
+            second.create("Tom", origin=OTHER)
+        assert list(second) == []  # reading does not wait
+    tom = second.create("Tom", origin=OTHER)
+    assert first.get_entity(tom).names == ("Tom",)
+    assert second.get_entity(mara).names == ("Mara",)
+    assert first.digest == second.digest
+
+
+@pytest.mark.process
 def test_two_processes_write_one_file_without_losing_anything(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     EntityRegistry(path).close()
