@@ -37,21 +37,23 @@ class Place:
         folder: the run folder's `memory`; None where records are folded alone, and only versions count.
         durability: that of the journal.
         claims: relations of the world's claims, with their flags (`World.claims`).
+        base: the folder that paths in settings start from.
     """
 
     folder: Path | None = None
     durability: str = "tick"
     claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    base: Path = Path()
 
     @classmethod
-    def of(cls, config: ExperimentConfig, folder: Path | None = None, durability: str = "tick") -> Place:
+    def of(cls, config: ExperimentConfig, base: Path, folder: Path | None = None, durability: str = "tick") -> Place:
         """Return one for the agents of an experiment.
 
         Raises:
             SwarmError: there is no such world.
         """
         try:
-            return cls(folder, durability, world_class(config.world.id).claims)
+            return cls(folder, durability, world_class(config.world.id).claims, base)
         except WorldError as error:
             raise SwarmError(str(error)) from error
 

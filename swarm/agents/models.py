@@ -49,7 +49,8 @@ class LoadedModels:
     Attributes:
         agents, coordinator: what they run on.
         shared: models of our own engine, with their weights, by the name that the config gives them.
-        hashes: what identifies models and adapters, by name or path; the journal's header has them.
+        hashes: what identifies models, adapters and what memories begin with, by name or path; the journal's header
+            has them.
         events: what endpoints had to be told of, for the telemetry: (kind, facts).
     """
 
@@ -72,6 +73,8 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     check_sizes(config, {e.model: find_model(e.model, base_dir) for e in both if _is_pretrained(e, base_dir)})
     found.agents = resolve_model(found, "agents", config, base_dir)
     found.coordinator = resolve_model(found, "coordinator", config, base_dir)
+    for memory in config.agents.memory:
+        found.hashes.update(memory.hashes(base_dir))
     return found
 
 

@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from swarm.agents.memory import AgentMemory, Place
 from swarm.backends.protocol import MemoryReader
 from swarm.config.memory import SharedSection
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick, acted
@@ -52,6 +53,22 @@ class RegistrySection(SharedSection):
     """Null controls: a name means all who have it (`by_name`), or somebody else in each text (`by_text`); look-ups give
     the values of others (`shuffled_values`), are about others (`shuffled_subjects`), know the last claim alone
     (`capacity_1`), or nothing (`no_reads`)."""
+
+    start: str | None = None
+    """File of a registry that each begins as a copy of: `swarm memory export RUN FILE.db` makes one of a run. The file
+    stays as it is, and has to until the run is over."""
+
+    def hashes(self, base: Path) -> Mapping[str, str]:
+        """Return the hash of the registry that it begins with."""
+        if self.start is None:
+            return {}
+        from ulm.memory.registry import EntityRegistry
+
+        try:
+            with closing(EntityRegistry(path_in(base, self.start), read_only=True)) as registry:
+                return {self.start: registry.digest}
+        except (ValueError, OSError) as error:
+            raise SwarmError(f"agents.memory, start: {error}") from error
 
     def refuse(self, chats: bool) -> None:
         """Refuse chats, whose models write no look-ups."""
@@ -204,10 +221,12 @@ class Registry(AgentMemory[RegistrySection]):
                 controls = {"by_name": Identity.by_name, "by_text": Identity.by_text}
                 identity = controls.get(self.settings.control, Identity.load)()
                 made = EntityRegistry(path, conflicts=self.settings.conflicts, identity=identity)
+                if self.settings.start is not None:
+                    made.store.copy_from(path_in(self.place.base, self.settings.start))
+                for name, flags in self.place.claims.items():
+                    made.declare(Relation.of(name, flags))
             except (OSError, ValueError) as error:
                 raise SwarmError(f"cannot keep a registry: {error}") from error
-            for name, flags in self.place.claims.items():
-                made.declare(Relation.of(name, flags))
             made.store.fold_log()
             self._registries[home] = made
         return self._registries[home]
@@ -261,7 +280,8 @@ class Registry(AgentMemory[RegistrySection]):
             for home, digest in found.get("before", {}).items():
                 if self._registry(home).digest != digest:
                     at = f"tick {record['tick']} of episode {record['episode']}"
-                    raise SwarmError(f"registry {home} is not what it was at {at}; the journal was made by other code")
+                    why = "by other code" if self.settings.start is None else f"by other code or {self.settings.start}"
+                    raise SwarmError(f"registry {home} is not what it was at {at}; the journal was made {why}")
             self._commit(record, found)
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for home in self._homes(record["episode"]):
@@ -301,5 +321,5 @@ class Registry(AgentMemory[RegistrySection]):
 def _remove(path: Path) -> None:
     """Remove a file of SQLite, and what belongs to it."""
     for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             name.unlink()

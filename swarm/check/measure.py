@@ -96,7 +96,7 @@ def played(config: ExperimentConfig, base_dir: Path, models: LoadedModels, weigh
     sizes: list[int] = []
     began_s = [0.0]
     with tempfile.TemporaryDirectory() as folder, progress("playing the first ticks"):
-        memories = make_memories(config.agents.memory, Place.of(config, Path(folder), "group"))
+        memories = make_memories(config.agents.memory, Place.of(config, base_dir, Path(folder), "group"))
         loop = play_unrecorded(
             short,
             base_dir,

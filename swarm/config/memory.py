@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -34,6 +36,17 @@ class MemorySection(Section):
 
     inline: ClassVar[bool] = False
     """Whether it answers while an action is written, so that actions cannot be kept to a pattern."""
+
+    def hashes(self, base: Path) -> Mapping[str, str]:
+        """Return what identifies the files that it begins with, by their names; the journal's header has them.
+
+        Args:
+            base: the folder that names start from.
+
+        Raises:
+            SwarmError: one is missing, or something else.
+        """
+        return {}
 
     @classmethod
     def kinds(cls) -> list[type[MemorySection]]:

@@ -108,7 +108,9 @@ class Trial:
             memories = [
                 kept
                 for section in config.agents.memory
-                for kept in make_memories([section], places.get(section.kind, Place.of(config, Path(folder))))
+                for kept in make_memories(
+                    [section], places.get(section.kind, Place.of(config, self.base_dir, Path(folder)))
+                )
             ]
             for agent, sha256 in self.deltas.items():
                 for kept in memories:

@@ -92,7 +92,7 @@ class Retelling:
     def __init__(self, config: ExperimentConfig, base_dir: Path) -> None:
         self.config, self.base_dir = config, base_dir
         self.live: dict[int, Episode] = {}
-        self.memories = make_memories(self.config.agents.memory, Place.of(self.config))
+        self.memories = make_memories(self.config.agents.memory, Place.of(self.config, base_dir))
         world = world_of(config, base_dir)
         self.skills = Skills(config, world)
         self._sources = neighbours(self.config.topology, world.possible_agents, self.config.seed, self.base_dir)

@@ -194,7 +194,7 @@ def _play(
     with journal, TelemetryWriter(run_dir / TELEMETRY_NAME) as telemetry, KeptReplies(run_dir / KEPT_NAME) as kept:
         world = world_of(config, base_dir)
         memories = make_memories(
-            config.agents.memory, Place.of(config, run_dir / MEMORY_FOLDER, config.runtime.durability)
+            config.agents.memory, Place.of(config, base_dir, run_dir / MEMORY_FOLDER, config.runtime.durability)
         )
         if config.learning is not None:
             memories.append(pkgutil.resolve_name(LEARNER)(config, base_dir, run_dir / MEMORY_FOLDER))

@@ -8,7 +8,7 @@ from swarm.agents.memory import Place
 from swarm.agents.registry import Registry, RegistrySection
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
-from swarm.record.folder import read_experiment
+from swarm.record.folder import base_dir_of, read_experiment
 from swarm.view.memory import chosen, kinds_of_memory, ticks_of
 from ulm.memory.registry import EntityRegistry
 
@@ -31,7 +31,7 @@ def registry_of(target: Path, agent: str | None = None, episode: int | None = No
     config = read_experiment(target, ExperimentConfig)
     settings = next(one for one in config.agents.memory if isinstance(one, RegistrySection))
     episode, agent = chosen(target, agent, episode)
-    kept = Registry(settings, Place.of(config))
+    kept = Registry(settings, Place.of(config, base_dir_of(target)))
     for record in ticks_of(target, settings.span, episode):
         kept.fold(record)
     return kept.registry(episode, agent)

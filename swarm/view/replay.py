@@ -178,7 +178,7 @@ class _Replayer:
             setting = ".".join(map(str, wrong["loc"]))
             raise ReplayError(f"{self.path}, line 1: the header lacks a setting: {setting}: {wrong['msg']}") from error
         if self.check:
-            self.memories = make_memories(self.config.agents.memory, Place.of(self.config))
+            self.memories = make_memories(self.config.agents.memory, Place.of(self.config, self.base_dir))
 
     def _episode_of(self, record: Tick | EpisodeEnd) -> _Episode:
         episode = self.open.get(record["episode"])

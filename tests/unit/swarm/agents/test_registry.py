@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 import pytest
 from fakes.archive_reader import ArchiveReaders
 from fakes.cuts import resume_from_cuts
+from fakes.memory_policy import write_policy
 from fakes.scripted_run import play, standing_in
 from pydantic import ValidationError
 
 from swarm.agents.memory import Place
+from swarm.agents.models import load_models
 from swarm.agents.registry import Registry, RegistryReader, RegistrySection
 from swarm.config.experiment import AgentsConfig, ExperimentConfig
 from swarm.errors import SwarmError
@@ -23,7 +27,7 @@ from swarm.record.journal import read_records
 from swarm.run.experience import experience
 from swarm.run.runner import resume_run
 from swarm.view.replay import replay_run
-from ulm.memory.registry import Identity
+from ulm.memory.registry import EntityRegistry, Identity, Origin, Relation
 from worlds.protocol import Claim
 
 SMALL = {"persons": 12, "archives": 3, "questions": 4, "hops": 2, "unanswerable": 0.25, "reading": 0.5}
@@ -239,6 +243,78 @@ def test_of_what_contradicts_itself_the_newest_or_the_oldest_counts(tmp_path: Pa
         tick(0, {"a0": BRASK}, {}, memory)
         tick(1, {"a0": again}, {}, memory)
         assert asked(memory, "a0", "[brask mills] : seat =") == said
+
+
+# ---- a registry that several runs share
+
+
+def earlier(path: Path) -> Path:
+    """Write the registry of an earlier run."""
+    kept = EntityRegistry(path)
+    for name, flags in FLAGS.items():
+        kept.declare(Relation.of(name, flags))
+    kept.store.fold_log()
+    brask = kept.create("brask mills", "firm", "an earlier run", Origin("an earlier run"))
+    tarn = kept.create("tarn", "place", "an earlier run", Origin("an earlier run"))
+    kept.add_relation(brask, "seat", tarn, Origin("an earlier run"))
+    kept.close()
+    return path
+
+
+def test_a_run_may_begin_with_the_registry_of_another_which_stays_as_it_is(tmp_path: Path) -> None:
+    start = earlier(tmp_path / "earlier.db")
+    before = start.read_bytes()
+    memory = registry(tmp_path / "memory", start=str(start))
+    assert asked(memory, "a1", "[brask mills] : seat =") == " tarn"
+    records = [tick(0, {"a0": MARA}, {}, memory), tick(1, {"a0": FALSE}, {}, memory)]
+    assert asked(memory, "a1", "[mara voss] : works_for seat =") == " holm"
+    assert start.read_bytes() == before
+    again = registry(None, start=str(start))
+    for record in records:
+        again.fold(record)
+    assert again._registry("e0").digest == memory._registry("e0").digest
+    other = registry(None, start=str(earlier(tmp_path / "other.db")))
+    kept = EntityRegistry.load(tmp_path / "other.db")
+    kept.forget("an earlier run")
+    kept.close()
+    with pytest.raises(
+        SwarmError, match=r"not what it was at tick 0 .*; the journal was made by other code or .*other.db"
+    ):
+        other.fold(records[0])
+
+
+def test_the_header_names_the_hash_of_what_a_run_begins_with(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path / "policy", with_ltm=False)
+    earlier(tmp_path / "earlier.db")
+    config = experiment(registry={"start": "earlier.db"})
+    engine = config.agents.engine.model_copy(update={"model": str(policy)})
+    config = config.model_copy(update={"agents": config.agents.model_copy(update={"engine": engine})})
+    digest = EntityRegistry.load(tmp_path / "earlier.db").digest
+    assert load_models(config, tmp_path).hashes["earlier.db"] == digest
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [("none", "there is no registry at"), ("text", "is damaged"), ("newer", "has format 99, this version")],
+)
+def test_a_file_that_cannot_be_begun_with_is_refused_in_one_line(tmp_path: Path, made: str, says: str) -> None:
+    path = tmp_path / "start.db"
+    if made == "text":
+        path.write_text("no database, and long enough to be read as one" * 99)
+    elif made == "newer":
+        with closing(sqlite3.connect(earlier(path))) as connection, connection:
+            connection.execute("UPDATE about SET value = '99' WHERE name = 'format'")
+    with pytest.raises(SwarmError, match=f"agents.memory, start: .*{says}") as refused:
+        RegistrySection(start="start.db").hashes(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_relations_that_the_world_means_otherwise_are_refused(tmp_path: Path) -> None:
+    kept = EntityRegistry(tmp_path / "start.db")
+    kept.declare(Relation("seat", symmetric=True))
+    kept.close()
+    with pytest.raises(SwarmError, match="relation 'seat' is declared otherwise already"):
+        registry(tmp_path, start=str(tmp_path / "start.db")).registry(0, "a0")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
