@@ -108,6 +108,13 @@ class AgentMemory(Generic[SectionT]):
         """
         return {}
 
+    def pending(self) -> Iterable[Change]:
+        """Yield what has to change because of a tick that was folded; called after each one, and after a kill.
+
+        Each change is on record, and folded, before the next is asked for.
+        """
+        return ()
+
     def after_episode(self, ending: EpisodeEnd, live: Collection[int]) -> Iterable[Change]:
         """Yield what changes at the end of an episode; each is on record, and folded, before the next is asked for.
 

@@ -5,7 +5,8 @@
   registry that its tick read; one that comes out otherwise on a replay ends it.
 - Hosts and coordinators look up in the registry's file, which is not written while they do. A look-up is text that a
   model writes, and what it is answered follows there, as an inline answer; so the journal has both.
-- A source that turns out to be forged is forgotten, as if nobody had read it, and what it still says is not noted.
+- A source that turns out to be forged is forgotten, as if nobody had read it, and what it still says is not noted. A
+  `Change` says so.
 - The null controls are laid over what is read; what was written stays as it was.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from swarm.agents.memory import AgentMemory, Place
 from swarm.backends.protocol import MemoryReader
@@ -28,7 +30,7 @@ from swarm.errors import SwarmError
 from swarm.files import path_in
 from swarm.messages import Handle
 from swarm.record.change import Change
-from swarm.record.records import EpisodeEnd, Record, Tick, acted
+from swarm.record.records import EpisodeEnd, EvidenceEntry, Record, Tick, acted
 from worlds.protocol import StepResult
 
 if TYPE_CHECKING:
@@ -203,6 +205,7 @@ class Registry(AgentMemory[RegistrySection]):
         super().__init__(settings, place)
         self._registries: dict[str, EntityRegistry] = {}
         self._forged: dict[str, set[str]] = {}
+        self._pending: dict[tuple[int, str, str], int] = {}  # (episode, home, source) to forget -> seq of the tick
 
     def registry(self, episode: int, agent: str) -> EntityRegistry:
         """Return the registry that an agent reads in an episode."""
@@ -270,7 +273,7 @@ class Registry(AgentMemory[RegistrySection]):
         return {"claims": claims, "forged": forged, "before": before}
 
     def fold(self, record: Record) -> None:
-        """Commit what agents have noted; forget what is forged, and an episode that is over.
+        """Commit what agents have noted, a change, and the end of an episode.
 
         Raises:
             SwarmError: the registry is not the one that was written to in play.
@@ -278,15 +281,25 @@ class Registry(AgentMemory[RegistrySection]):
         if record["kind"] == "tick":
             found: Mapping[str, Any] = record["memory"].get(self.kind, {})
             for home, digest in found.get("before", {}).items():
-                if self._registry(home).digest != digest:
-                    at = f"tick {record['tick']} of episode {record['episode']}"
-                    why = "by other code" if self.settings.start is None else f"by other code or {self.settings.start}"
-                    raise SwarmError(f"registry {home} is not what it was at {at}; the journal was made {why}")
+                self._refuse_other(home, digest, f"at tick {record['tick']} of episode {record['episode']}")
             self._commit(record, found)
+        elif record["kind"] == "change" and record["memory"] == self.kind:
+            home, source = record["settings"]["home"], record["settings"]["source"]
+            self._refuse_other(home, record["parent"], f"before {source} was forgotten")
+            self._registry(home).forget(source)
+            self._refuse_other(home, record["result"], f"after {source} was forgotten")
+            self._registry(home).store.fold_log()
+            self._pending.pop((record["settings"]["episode"], home, source), None)
         elif record["kind"] == "episode_end" and self.settings.span == "episode":
             for home in self._homes(record["episode"]):
                 self._registries.pop(home).close()
                 self._forged.pop(home, None)
+
+    def _refuse_other(self, home: str, digest: str, when: str) -> None:
+        """Refuse a registry that is not the one that was there in play."""
+        if self._registry(home).digest != digest:
+            why = "by other code" if self.settings.start is None else f"by other code or {self.settings.start}"
+            raise SwarmError(f"registry {home} is not what it was {when}; the journal was made {why}")
 
     def _commit(self, record: Tick, found: Mapping[str, Any]) -> None:
         from ulm.memory.registry import Claim
@@ -302,9 +315,23 @@ class Registry(AgentMemory[RegistrySection]):
             home = self.settings.home(record["episode"], agent)
             if source not in self._forged.setdefault(home, set()):
                 self._forged[home].add(source)
-                self._registry(home).forget(source)
+                self._pending[record["episode"], home, source] = record["seq"]
         for home in found.get("before", ()):
             self._registry(home).store.fold_log()  # hosts elsewhere are sent the bytes of the file alone
+
+    def pending(self) -> Iterable[Change]:
+        """Yield that sources are forgotten which turned out to be forged."""
+        for (episode, home, source), seq in tuple(self._pending.items()):
+            registry = self._registry(home)
+            before, after = registry.digest, registry.without(source)
+            if before == after:  # nothing of it was ever noted
+                del self._pending[episode, home, source]
+                continue
+            agent = None if self.settings.shared else unquote(home.partition("-")[2])
+            settings = {"episode": episode, "home": home, "source": source}
+            evidence = EvidenceEntry(records=[seq, seq], digest="")
+            note = f"{source} of episode {episode} is forged"
+            yield Change(self.kind, agent, "forget", before, after, evidence, settings, note=note)
 
     def _homes(self, episode: int) -> list[str]:
         return [home for home in self._registries if home.partition("-")[0] == f"e{episode}"]

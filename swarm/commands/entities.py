@@ -120,8 +120,10 @@ def show_entities(where: Path, agent: str | None, episode: int | None, limit: in
 
 
 def show_claims(where: Path, agent: str | None) -> None:
-    """Print all that was ever said, in order, with what was taken back."""
+    """Print all that was ever said in the registry of a run, in order, what was taken back, and by which changes."""
     from swarm.text import printable
+    from swarm.view.changes import in_one_line
+    from swarm.view.memory import view_changes
 
     registry = _opened(where, agent, None)
     said = sorted({one.id: one for number in registry for one in registry.history(number)}.items())
@@ -131,6 +133,8 @@ def show_claims(where: Path, agent: str | None) -> None:
         since = f" since {one.valid_from}" if not one.relation.startswith(":") else ""
         line = f"{one.tick:>5} {one.agent:<6} {one.source:<14} {one.subject} {one.relation} {one.value}{since}{gone}"
         typer.echo(printable(line))
+    for record in view_changes(where, "registry", agent):
+        typer.echo(printable(in_one_line(record)))
     typer.echo(f"registry: {len(said)} assertions, {sum(bool(one.gone) for _, one in said)} taken back")
 
 

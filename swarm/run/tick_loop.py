@@ -164,6 +164,7 @@ class Runtime:
         """
         started = self._committed_at = time.monotonic()
         limit = self.config.budget.wall_time_s
+        self._settle()
         for episode in list(self.live.values()):  # killed between a last tick and its episode_end
             self._end_if_over(episode)
         while not self.end["reason"]:
@@ -357,8 +358,15 @@ class Runtime:
         for memory in self.memories:
             memory.save(record["episode"], record["tick"])
         self._write(record)
+        self._settle()
         self._end_if_over(episode)
         return len(actions)
+
+    def _settle(self) -> None:
+        """Let what agents keep change because of the last tick."""
+        for memory in self.memories:
+            for change in memory.pending():
+                self._write(change.as_record())
 
     def _remembered(self, record: Tick, result: StepResult, replies: Sequence[ActReply]) -> dict[str, Any]:
         """Let the memories take in a tick; return what of it goes on record, by kind."""

@@ -19,7 +19,14 @@ _COUNTED = {
 }
 """What a learning step was made from, in the order in which it is told."""
 
-_CAUSES = {"learn": "learned", "share": "shared", "undo": "undone", "swapped": "swapped", "random": "made random"}
+_CAUSES = {
+    "learn": "learned",
+    "share": "shared",
+    "undo": "undone",
+    "forget": "forgot",
+    "swapped": "swapped",
+    "random": "made random",
+}
 
 
 def short(version: str) -> str:

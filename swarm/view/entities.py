@@ -9,7 +9,8 @@ from swarm.agents.registry import Registry, RegistrySection
 from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.folder import base_dir_of, read_experiment
-from swarm.view.memory import chosen, kinds_of_memory, ticks_of
+from swarm.record.journal import JOURNAL_NAME, read_records
+from swarm.view.memory import chosen, kinds_of_memory
 from ulm.memory.registry import EntityRegistry
 
 
@@ -32,8 +33,16 @@ def registry_of(target: Path, agent: str | None = None, episode: int | None = No
     settings = next(one for one in config.agents.memory if isinstance(one, RegistrySection))
     episode, agent = chosen(target, agent, episode)
     kept = Registry(settings, Place.of(config, base_dir_of(target)))
-    for record in ticks_of(target, settings.span, episode):
-        kept.fold(record)
+    first = 0 if settings.span == "run" else episode
+    for record in read_records(target / JOURNAL_NAME):
+        if record["kind"] == "tick":
+            at = record["episode"]
+        elif record["kind"] == "change" and record["memory"] == kept.kind:
+            at = record["settings"]["episode"]
+        else:
+            continue
+        if first <= at <= episode:
+            kept.fold(record)
     return kept.registry(episode, agent)
 
 

@@ -14,6 +14,7 @@ from swarm.actors import pool as ray_pool
 from swarm.config.experiment import ExperimentConfig
 from swarm.record.journal import read_records
 from swarm.run.runner import start_run
+from swarm.view.entities import registry_of
 from worlds.archive.world import ArchiveWorld, read_by_rules
 
 pytestmark = pytest.mark.ray
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.ray
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
 
+@pytest.mark.parametrize("agents", [6, pytest.param(64, marks=pytest.mark.slow)])
 def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agents: int
 ) -> None:
     """The model has learned nothing, so the world takes whatever it says of a page for what the page says."""
     real_act = ArchiveWorld.act
@@ -32,12 +34,13 @@ def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
 
     monkeypatch.setattr(ArchiveWorld, "act", act)
     policy = write_policy(tmp_path / "policy", with_ltm=False)
+    options = {"persons": 2 * agents, "archives": agents, "questions": 4, "hops": 2, "reading": 1.0}
     sections: dict[str, Any] = {
         "episodes": 2,
         "concurrency": 2,
-        "world": {"id": "archive-v0", "options": {"persons": 12, "questions": 4, "hops": 2, "forged": False}},
+        "world": {"id": "archive-v0", "options": options},
         "agents": {
-            "count": 6,
+            "count": agents,
             "engine": {"kind": "ulm", "model": str(policy)},
             "memory": ["stm", "registry"],
             "max_new_tokens": 8,
@@ -54,7 +57,7 @@ def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
     local = journal("local", pool="local")
     ray_pool.start_ray()
     try:
-        for hosts in (2, 4):
+        for hosts in (1, 2, 4):
             assert journal(f"on {hosts}", pool="ray", hosts=hosts, standby=0) == local
         sent: set[type] = set()
         real = ray_pool.RayPool._run
@@ -71,4 +74,7 @@ def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
     finally:
         ray.shutdown()
     ticks = [r for r in read_records(tmp_path / "local" / "journal.jsonl") if r["kind"] == "tick"]
-    assert sum(len(r["memory"].get("registry", {}).get("claims", ())) for r in ticks) > 20
+    noted = [r["memory"].get("registry", {}).get("claims", []) for r in ticks]
+    assert sum(map(len, noted)) > 20
+    assert max(len({agent for agent, *_ in claims}) for claims in noted) > agents / 3, "many note at once"
+    assert registry_of(tmp_path / "on 4").digest == registry_of(tmp_path / "local").digest

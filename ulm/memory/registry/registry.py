@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,10 @@ from ulm.memory.registry.view import RegistryView, Said, Value
 
 MERGED = ":merge"
 """Agent of names by which a source speaks of entities only to say that they are one."""
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction of which nothing is to stay."""
 
 
 class Claim(NamedTuple):
@@ -331,6 +335,15 @@ class EntityRegistry(RegistryView):
             self.store.take_back(gone)
             self._resolver.reconsider({entity for one in gone for entity in (one.subject, one.other) if entity})
         return len(gone)
+
+    def without(self, source: str) -> str:
+        """Return the hash that there will be when a source is forgotten; nothing changes."""
+        digest = self.digest
+        with suppress(_TakenBackError), self.store.writing():
+            self.forget(source)
+            digest = self.digest
+            raise _TakenBackError
+        return digest
 
     def merge(self, one: int, other: int, origin: Origin = NOBODY) -> int:
         """Say that two entities are one; return its number. `split` takes it back.

@@ -26,6 +26,7 @@ from swarm.errors import SwarmError
 from swarm.record.journal import read_records
 from swarm.run.experience import experience
 from swarm.run.runner import resume_run
+from swarm.view.memory import view_changes
 from swarm.view.replay import replay_run
 from ulm.memory.registry import EntityRegistry, Identity, Origin, Relation
 from worlds.protocol import Claim
@@ -92,7 +93,9 @@ def test_a_replay_needs_no_model_and_a_registry_that_comes_out_otherwise_ends_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = played(tmp_path, experiment())
-    replay_run(run_dir, check=True)
+    assert replay_run(run_dir, check=True).changes == 2
+    changes = view_changes(run_dir, "registry")
+    assert [(one["cause"], one["agent"]) for one in changes] == [("forget", None)] * 2
     calls = list(experience(run_dir))
     assert {call.key[2] for call in calls} >= {"a0", "a1", "a2", "coordinator"}
     other = Identity.by_text()
@@ -128,12 +131,15 @@ def tick(number: int, claims: Mapping[str, list[Claim]], forged: Mapping[str, li
     """Let a memory take in a tick as the loop does."""
     agents = sorted({*claims, *forged})
     entry = {"action": "note", "feedback": "", "valid": True, "reward": 0.0, "prompt_tokens": 1, "generated_tokens": 1}
-    record: Any = {"kind": "tick", "episode": 0, "tick": number, "agents": [{**entry, "agent": a} for a in agents]}
+    told = [{**entry, "agent": a} for a in agents]
+    record: Any = {"kind": "tick", "episode": 0, "tick": number, "seq": 10 + number, "agents": told}
     infos = {a: {"claims": claims.get(a, []), "forged": forged.get(a, [])} for a in agents}
     record["memory"] = {}
     if body := to.after_tick(record, SimpleNamespace(infos=infos), {}):  # type: ignore[arg-type]
         record["memory"] = {"registry": json.loads(json.dumps(body))}
     to.fold(record)
+    for change in to.pending():
+        to.fold(change.as_record())
     return record
 
 
@@ -183,6 +189,33 @@ def test_a_forged_source_is_forgotten_and_what_it_still_says_is_not_noted(tmp_pa
     assert asked(memory, "a0", "[mara voss] : works_for seat =") == " tarn"
     tick(2, {"a2": FALSE}, {}, memory)
     assert asked(memory, "a0", "[mara voss] : works_for seat =") == " tarn"
+
+
+def test_a_forged_source_is_forgotten_by_a_change_which_a_kill_before_it_only_delays(tmp_path: Path) -> None:
+    memory = registry(tmp_path / "one", shared=False)
+    records = [
+        tick(0, {"a0": BRASK + FALSE, "a1": BRASK}, {}, memory),
+        tick(1, {}, {"a0": ["doc 3"], "a1": ["doc 3"]}, memory),
+    ]
+    killed = registry(tmp_path / "other", shared=False)
+    for record in records:
+        killed.fold(record)
+    assert asked(killed, "a0", "[brask mills] : seat =") == " holm"
+    (change,) = killed.pending()  # a1 had nothing of it
+    assert (change.memory, change.agent, change.cause, change.evidence["records"]) == (
+        "registry",
+        "a0",
+        "forget",
+        [11, 11],
+    )
+    assert asked(killed, "a0", "[brask mills] : seat =") == " holm", "nothing has changed before it is on record"
+    told = change.as_record()
+    killed.fold(told)
+    assert asked(killed, "a0", "[brask mills] : seat =") == " tarn"
+    assert list(killed.pending()) == []
+    assert change.result == killed.registry(0, "a0").digest == memory.registry(0, "a0").digest
+    with pytest.raises(SwarmError, match="registry e0-a0 is not what it was before doc 3 was forgotten"):
+        killed.fold(told)
 
 
 def test_records_give_the_registry_back_and_what_a_kill_left_behind_goes(tmp_path: Path) -> None:
