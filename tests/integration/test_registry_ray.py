@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 Experiment = Callable[..., tuple[ExperimentConfig, Path]]
 
 
-@pytest.mark.parametrize("agents", [6, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("agents", [6, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agents: int
 ) -> None:
@@ -47,7 +47,7 @@ def test_the_registry_is_the_same_on_any_number_of_hosts_and_machines(
         },
         "coordinator": {"kind": "rules"},
         "topology": {"kind": "star"},
-        "budget": {"tokens": None, "ticks": 16},
+        "budget": {"tokens": None, "ticks": 8},
     }
 
     def journal(name: str, **runtime: Any) -> bytes:
