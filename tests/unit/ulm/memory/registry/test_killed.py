@@ -41,11 +41,13 @@ def test_of_two_writers_that_are_killed_nothing_is_lost_and_nothing_made_twice(t
             lines[name] += child.communicate()[0].split(b"\n")
             told[name] = max(int(line) for line in lines[name] if line.strip())
         registry = EntityRegistry.load(path)
-        numbers = [registry.get_entity(entity) for entity in registry]
-        assert [one.properties["number"] for one in numbers] == [(str(n),) for n in range(len(numbers))]
+        new = [registry.get_entity(entity) for entity in registry.store if entity > start]
+        assert [one.properties["number"] for one in new] == [(str(start + n),) for n in range(len(new))]
+        for entity in rng.sample(range(1, start + 1), min(start, 20)):
+            assert registry.lookup(entity, "number") == [str(entity - 1)]
         for name in children:  # a writer may have written one more, which it could not say
-            wrote = [int(one.properties["number"][0]) for one in numbers if name in one.sources]
+            wrote = [int(one.properties["number"][0]) for one in new if name in one.sources]
             assert wrote == list(range(start, max(wrote) + 1))
             assert told[name] <= max(wrote) <= told[name] + 1
-        start = len(numbers)
+        start += len(new)
         registry.close()
