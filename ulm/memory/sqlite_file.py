@@ -143,6 +143,11 @@ class SqliteFile:
             with self._connection:  # commits, or rolls back
                 yield
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a transaction is open, which may still be rolled back."""
+        return self._connection.in_transaction
+
     def fold_log(self) -> None:
         """Take the write-ahead log into the file, so that its bytes are all there is; not while somebody reads."""
         with self._reported():

@@ -82,7 +82,7 @@ class Resolver:
             for one in self.store.of_subject(number, until=until):
                 if one.relation == NAMED:
                     types += [one.object] if one.object else []
-                elif one.relation != SAME:
+                elif not by_number[one.relation].startswith(":"):
                     values = [one.value] if one.other is None else self._names_at(one.other, until)
                     claims.setdefault(by_number[one.relation], set()).update(filter(None, map(_plain, values)))
             for one in self.store.of_object(number, until=until):

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import networkx as nx
+from numpy.typing import ArrayLike
 
+from ulm.judge import Floats
 from ulm.memory.registry.deciding import Resolver
 from ulm.memory.registry.identity import Identity, Resolution
 from ulm.memory.registry.names import normalised
 from ulm.memory.registry.store import NAMED, NOBODY, SAME, Assertion, EntityStore, Origin, Relation
+from ulm.memory.registry.vectors import VECTOR, EntityVectors
 from ulm.memory.registry.view import RegistryView, Said, Value
 
 MERGED = ":merge"
@@ -80,6 +83,7 @@ class EntityRegistry(RegistryView):
             raise ValueError(f"conflicts is 'newest', 'oldest' or 'refuse', got {conflicts!r}")
         super().__init__(EntityStore(path, read_only=read_only), oldest=conflicts == "oldest")
         self._resolver = Resolver(self, identity)
+        self._vectors = EntityVectors(self)
         self.conflicts = conflicts
         self.on_new_entity = on_new_entity
 
@@ -276,7 +280,7 @@ class EntityRegistry(RegistryView):
     def _add(self, entity: int, name: str, value: Value, origin: Origin, valid_from: int | None) -> Said:
         with self.store.writing():
             is_property = isinstance(value, str)
-            if name not in self.store.relations():
+            if name.startswith(":") or name not in self.store.relations():  # the registry's own are refused
                 self.declare(Relation(name, is_property=is_property))
             number, relation = self.store.relations()[name]
             if relation.is_property != is_property:
@@ -290,6 +294,47 @@ class EntityRegistry(RegistryView):
                     entity, number, relation, value, origin.tick if valid_from is None else valid_from
                 )
             return self._said(self.store.add(entity, number, value, origin, valid_from))
+
+    def embedding(self, entity: int) -> Floats:
+        """Return the vector of an entity, of length 1, (D,): of names, type and neighbours, or as it was updated.
+
+        Raises:
+            ValueError: there is no such entity.
+        """
+        return self._vectors.of(entity)
+
+    def update_embedding(
+        self, entity: int, vector: ArrayLike, origin: Origin = NOBODY, valid_from: int | None = None
+    ) -> Said:
+        """Note which vector an entity has, (D,), in place of the one that follows from what is known of it.
+
+        Raises:
+            ValueError: unknown entity, another size, numbers that are not finite, or all 0.
+        """
+        text = self._vectors.encoded(self._vectors.checked(vector))
+        with self.store.writing():
+            number, entity = self.store.declare(VECTOR), self._spoken_of(entity, origin)
+            return self._said(self.store.add(entity, number, text, origin, valid_from))
+
+    def find_similar_entities(
+        self, like: int | ArrayLike, entity_type: str | None = None, k: int = 10, threshold: float = 0.0
+    ) -> list[tuple[int, float]]:
+        """Return the entities nearest to another, which is left out, or to a vector, (D,), with their cosines.
+
+        Args:
+            like: number of an entity, or a vector.
+            entity_type: of what type they are; any by default.
+            k: how many at most.
+            threshold: smallest cosine.
+
+        Raises:
+            ValueError: unknown entity, or a vector that `update_embedding` would refuse.
+        """
+        if not isinstance(like, int):
+            return self._vectors.nearest(like, entity_type or "", k, threshold)
+        own = self.representative(like)
+        found = self._vectors.nearest(self._vectors.of(own), entity_type or "", k + 1, threshold)
+        return [one for one in found if one[0] != own][:k]
 
     def _spoken_of(self, entity: int, origin: Origin) -> int:
         """Return the number by which a source knows an entity, so that what it says does not hang on another source.

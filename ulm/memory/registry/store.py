@@ -157,6 +157,7 @@ CREATE INDEX of_object ON assertions (object, relation) WHERE object IS NOT NULL
 CREATE TABLE told (first INTEGER PRIMARY KEY, source INTEGER NOT NULL, agent INTEGER NOT NULL, tick INTEGER NOT NULL);
 CREATE TABLE spoken_of (source INTEGER NOT NULL, subject INTEGER NOT NULL,
     PRIMARY KEY (source, subject)) WITHOUT ROWID;
+CREATE INDEX taken_back ON assertions (gone) WHERE gone > 0;
 CREATE TABLE mentions (entity INTEGER PRIMARY KEY, assertion INTEGER NOT NULL, claims TEXT NOT NULL);
 CREATE TABLE chain (id INTEGER PRIMARY KEY, hash BLOB NOT NULL);
 INSERT INTO texts VALUES (0, '');
@@ -414,7 +415,7 @@ INSERT INTO chain VALUES (0, x'')
 
     def last(self) -> Assertion | None:
         """Return the newest live assertion that is more than a name, and not that two are one; None for none."""
-        query = "SELECT * FROM assertions WHERE relation > ? AND NOT gone ORDER BY id DESC LIMIT 1"
+        query = f"{_SAID} WHERE a.relation > ? AND NOT a.gone ORDER BY a.id DESC LIMIT 1"
         return next((Assertion(*row) for row in self.rows(query, max(NAMED, SAME))), None)
 
     def entity(self, number: int) -> tuple[bool, str] | None:

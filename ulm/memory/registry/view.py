@@ -62,7 +62,7 @@ class Said:
 
     Attributes:
         id: its number. subject: of whom.
-        relation: what; `:name` and `:same` are the registry's own.
+        relation: what; `:name`, `:same` and `:vector` are the registry's own.
         value: entity or text. valid_from: since when.
         source, agent, tick: where it comes from.
         gone: number of the change that took it back, 0 while it holds.
@@ -132,7 +132,7 @@ class RegistryView:
         said = [one for number in ids for one in self.store.of_subject(number) if self._counts(one)]
         properties, relations, contested = {}, {}, []
         for name, (number, relation) in sorted(self.store.relations().items()):
-            if number in (NAMED, SAME):
+            if name.startswith(":"):
                 continue
             values = self.lookup(entity, name)
             if values and relation.is_property:
