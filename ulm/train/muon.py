@@ -57,9 +57,9 @@ class Muon(torch.optim.AdamW):
         eps: float = 1e-8,
     ) -> None:
         pairs = list(matrices)
-        self._cuts = dict(pairs)
+        parameters, cuts = [parameter for parameter, _ in pairs], [cut for _, cut in pairs]
         groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter, _ in pairs], "momentum": momentum, "weight_decay": weight_decay},
+            {"params": parameters, "cuts": cuts, "momentum": momentum, "weight_decay": weight_decay},
             {"params": list(others), "momentum": None, "weight_decay": 0.0},
         ]
         super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps, fused=True)
@@ -76,30 +76,28 @@ class Muon(torch.optim.AdamW):
         groups = self.param_groups
         for group in groups:
             if group["momentum"] is not None:
-                self._step_matrices([p for p in group["params"] if p.grad is not None], group)
+                self._step_matrices(group)
         try:
             self.param_groups = [group for group in groups if group["momentum"] is None]
             super().step()
         finally:
             self.param_groups = groups
 
-    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_matrices(self, group: dict[str, Any]) -> None:
         by_shape: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for parameter in parameters:
+        for parameter, cut in zip(group["params"], group["cuts"], strict=True):
+            if (gradient := parameter.grad) is None:
+                continue
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            average, gradient = state["momentum"], parameter.grad
-            assert gradient is not None  # noqa: S101 - `step` passes on only parameters with one
+            average = state["momentum"]
             average.lerp_(gradient, 1 - group["momentum"])
             nesterov = gradient.lerp(average, group["momentum"])
-            for part, target in zip(self._split(parameter, nesterov), self._split(parameter, parameter), strict=True):
+            for part, target in zip(nesterov.tensor_split(cut), parameter.tensor_split(cut), strict=True):
                 by_shape[part.shape].append((part, target))
         for shape, pairs in by_shape.items():
             updates = orthogonalise(torch.stack([part for part, _ in pairs]))
             size = group["lr"] * 0.2 * math.sqrt(max(shape))
             for (_, target), update in zip(pairs, updates, strict=True):
                 target.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
-
-    def _split(self, parameter: Tensor, tensor: Tensor) -> tuple[Tensor, ...]:
-        return tensor.tensor_split(self._cuts[parameter])  # type: ignore[index]
