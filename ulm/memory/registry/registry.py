@@ -23,7 +23,7 @@ from ulm.memory.registry.deciding import Resolver
 from ulm.memory.registry.identity import Identity, Resolution
 from ulm.memory.registry.names import normalised
 from ulm.memory.registry.store import NAMED, NOBODY, SAME, Assertion, EntityStore, Origin, Relation
-from ulm.memory.registry.vectors import VECTOR, EntityVectors
+from ulm.memory.registry.vectors import VECTOR, WIDTH, EntityVectors
 from ulm.memory.registry.view import RegistryView, Said, Value
 
 MERGED = ":merge"
@@ -64,9 +64,10 @@ class EntityRegistry(RegistryView):
             both, and the newest counts; `oldest` keeps both, and the oldest counts; `refuse` raises.
         identity: what decides who is meant; None where `resolve` is not used.
         on_new_entity: called with the number of each new entity.
+        vector_width: numbers of an entity's vector, a multiple of 8.
 
     Raises:
-        ValueError: the file is damaged, newer, or something else.
+        ValueError: the file is damaged, newer, or something else; or a setting is none of these.
         FileNotFoundError: there is no file, and it is for reading alone.
     """
 
@@ -78,12 +79,13 @@ class EntityRegistry(RegistryView):
         conflicts: Literal["newest", "oldest", "refuse"] = "newest",
         identity: Identity | None = None,
         on_new_entity: Callable[[int], None] = lambda number: None,
+        vector_width: int = WIDTH,
     ) -> None:
         if conflicts not in ("newest", "oldest", "refuse"):
             raise ValueError(f"conflicts is 'newest', 'oldest' or 'refuse', got {conflicts!r}")
         super().__init__(EntityStore(path, read_only=read_only), oldest=conflicts == "oldest")
         self._resolver = Resolver(self, identity)
-        self._vectors = EntityVectors(self)
+        self._vectors = EntityVectors(self, vector_width)
         self.conflicts = conflicts
         self.on_new_entity = on_new_entity
 

@@ -100,14 +100,14 @@ def test_an_updated_vector_counts_until_its_source_is_forgotten(registry: Entity
     assert np.array_equal(registry.embedding(cat), before)
 
 
-@pytest.mark.parametrize("wrong", [[1.0] * 63, [0.0] * 64, [np.nan] * 64, [[1.0] * 64], []])
+@pytest.mark.parametrize("wrong", [[1.0] * 63, [0.0] * WIDTH, [np.nan] * WIDTH, [[1.0] * WIDTH], []])
 def test_vectors_that_are_none_are_refused_and_nothing_is_written(registry: EntityRegistry, wrong: list) -> None:
     cat, before = number(registry, "cat"), registry.digest
     for call in (lambda: registry.update_embedding(cat, wrong), lambda: registry.find_similar_entities(wrong)):
-        with pytest.raises(ValueError, match="a vector of 64 finite numbers"):
+        with pytest.raises(ValueError, match="a vector of 256 finite numbers"):
             call()
     for call in (
-        lambda: registry.update_embedding(9999, [1.0] * 64),
+        lambda: registry.update_embedding(9999, [1.0] * WIDTH),
         lambda: registry.embedding(9999),
         lambda: registry.find_similar_entities(9999),
     ):
@@ -116,6 +116,18 @@ def test_vectors_that_are_none_are_refused_and_nothing_is_written(registry: Enti
     with pytest.raises(ValueError, match="cannot be called ':vector'"):
         registry.add_property(cat, ":vector", "AAAA")
     assert registry.digest == before
+
+
+def test_vectors_may_be_as_wide_as_those_of_a_model_are(tmp_path: Path) -> None:
+    registry = EntityRegistry(tmp_path / "r.db", vector_width=576)
+    cat = registry.get_or_create("cat")
+    assert registry.embedding(cat).shape == (576,)
+    registry.update_embedding(cat, [1.0] * 576)
+    registry.close()
+    with pytest.raises(ValueError, match="open the registry with vector_width=576, or forget"):
+        EntityRegistry.load(tmp_path / "r.db").embedding(cat)
+    with pytest.raises(ValueError, match="a multiple of 8, got 10"):
+        EntityRegistry(vector_width=10)
 
 
 def test_what_is_taken_in_step_by_step_is_what_is_seen_at_once(registry: EntityRegistry) -> None:
