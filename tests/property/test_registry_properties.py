@@ -88,7 +88,8 @@ def view(registry: EntityRegistry, numbers: dict[int, int]) -> dict[Any, Any]:
         entity = registry.get_entity(number)
         relations = {name: sorted(called[other] for other in others) for name, others in entity.relations.items()}
         what = (entity.entity_type, entity.is_kind, sorted(entity.names), dict(entity.properties), relations)
-        found[called[number]] = (*what, sorted(entity.contested), sorted(entity.sources))
+        told = (sorted(entity.contested), sorted(entity.sources), registry.embedding(number).tobytes())
+        found[called[number]] = (*what, *told)
     return found
 
 
