@@ -201,6 +201,7 @@ for at in range(at, rounds):
 """
 
 
+@pytest.mark.process
 def test_a_training_that_is_killed_while_it_grows_resumes_equal(tmp_path: Path) -> None:
     def start(path: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", WORKER, str(path), "8"], stdout=subprocess.PIPE)
