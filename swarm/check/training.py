@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from swarm.identity import is_claimed
 from swarm.process.machine import cores, memory_bytes
 from swarm.train.lessons import open_lessons
 from swarm.train.progress import read_metrics
-from swarm.train.recipe import LoraRecipe, MemoryRecipe, PolicyRecipe, Recipe, RewardRecipe, TaughtRecipe, load_recipe
+from swarm.train.recipe import (
+    LoraRecipe,
+    MemoryRecipe,
+    PolicyRecipe,
+    Recipe,
+    RewardRecipe,
+    TaughtRecipe,
+    TextRecipe,
+    load_recipe,
+)
 from swarm.train.training import open_training, result_folder, work_folder_of
 from ulm.train.step import Objective, Worker
 
@@ -25,6 +35,10 @@ BYTES_PER_WEIGHT = 16
 
 FEW = 20
 """Puzzles of a round that is made so that steps can be timed."""
+
+
+FEW_TEXTS = 500
+"""Documents of a stage that are prepared so that steps can be timed."""
 
 
 def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
@@ -41,6 +55,15 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             f"{rounds:,} rounds of {recipe.puzzles:,} puzzles of {recipe.world}, {each}",
             f"seed {recipe.seed}",
         )
+    elif isinstance(recipe, TextRecipe):
+        ends, each = (0, *recipe.ends()), batch * recipe.span
+        for number, (start, end) in zip(recipe.in_order(), pairwise(ends), strict=True):
+            stage = recipe.stages[number]
+            where = f"{stage.hub} of the hub, read as a stream" if stage.hub else ", ".join(stage.files)
+            plan.tell(
+                "stage",
+                f"{stage.source(Path()).title}: {end - start:,} steps, {(end - start) * each:,} tokens: {where}",
+            )
     elif isinstance(recipe, TaughtRecipe) and recipe.task != "runs":
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
@@ -82,6 +105,11 @@ def _measured(recipe: Recipe, file: Path, device: str) -> float:
     changes: dict[str, Any] = {"place": recipe.place.model_copy(update={"compile": False})}
     if isinstance(recipe, RewardRecipe):
         changes |= {"puzzles": min(recipe.puzzles, FEW), "score_examples": min(recipe.score_examples, FEW)}
+    if isinstance(recipe, TextRecipe):  # as many documents as fill windows
+        few = [
+            stage.model_copy(update={"samples": min(stage.samples or FEW_TEXTS, FEW_TEXTS)}) for stage in recipe.stages
+        ]
+        changes["stages"] = tuple(few)
     plain = recipe.model_copy(update=changes)
     training = open_training(plain, file.parent)
 
@@ -110,7 +138,7 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
     """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
     needed, is_here = 0.0, True
-    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe):
+    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe | TextRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")

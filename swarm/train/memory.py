@@ -27,7 +27,7 @@ class MemoryTraining(PolicyTraining):
 
     recipe: MemoryRecipe
 
-    def check_world(self) -> None:
+    def check_source(self) -> None:
         """Refuse a task without lessons."""
         lessons.open_lessons(self.recipe.world, self.recipe.task)
 

@@ -5,7 +5,7 @@ of a training is its step.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import lessons
 from swarm.train.loop import trained
-from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, TextRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
@@ -30,12 +30,12 @@ BATCH = 512
 """Held-out examples that are answered at once."""
 
 
-class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
+class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | TextRecipe]):
     """A µLM and the tokenizer that it is trained with."""
 
     def inputs(self) -> dict[str, Any]:
         """Return the hashes of the checkpoint that the training starts from."""
-        self.check_world()
+        self.check_source()
         if self.init is None:
             return {}
         try:
@@ -51,26 +51,22 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe]):
         return {"init_sha256": parent.sha256}
 
     @abstractmethod
-    def check_world(self) -> None:
-        """Refuse a world that cannot be learned so."""
+    def check_source(self) -> None:
+        """Refuse a world or texts that cannot be learned so."""
 
     @abstractmethod
-    def texts(self) -> Iterable[str]:
-        """Return the texts that a new tokenizer is trained on."""
+    def new_tokenizer(self, folder: Path) -> Tokenizer:
+        """Return the tokenizer of a training that starts anew."""
 
     @abstractmethod
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Score the finished policy on what it has not seen."""
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path, echo: Callable[[str], None] = lambda line: None) -> None:
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
         model = self.recipe.model
         try:
-            found = (
-                load_checkpoint(self.init).tokenizer
-                if self.init
-                else Tokenizer.train(self.texts(), model.vocab_size, pieces=lessons.pieces(self.recipe.world))
-            )
+            found = load_checkpoint(self.init).tokenizer if self.init else self.new_tokenizer(folder)
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:
             raise SwarmError(f"cannot make the tokenizer in {folder}: {error}") from error
@@ -106,13 +102,14 @@ class PolicyTraining(UlmTraining):
 
     recipe: PolicyRecipe | MemoryRecipe
 
-    def check_world(self) -> None:
+    def check_source(self) -> None:
         """Refuse a task without lessons, or with whole episodes."""
         lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
 
-    def texts(self) -> Iterable[str]:
-        """Return the texts of the lessons that a tokenizer is trained on."""
-        return lessons.corpus(self.recipe.world, self.recipe.task)
+    def new_tokenizer(self, folder: Path) -> Tokenizer:
+        """Return a tokenizer that is trained on texts of the lessons."""
+        world, texts = self.recipe.world, lessons.corpus(self.recipe.world, self.recipe.task)
+        return Tokenizer.train(texts, self.recipe.model.vocab_size, pieces=lessons.pieces(world))
 
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""
