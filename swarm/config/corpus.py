@@ -85,7 +85,7 @@ class CleaningSection(Section):
     words it is a guess."""
 
     near_duplicates: bool = False
-    """Leave out what resembles a document before it, from any source."""
+    """Leave out what resembles a document before it, from any source with this rule."""
 
     def rules(self) -> Cleaning:
         """Return the rules as the reader of corpora takes them."""

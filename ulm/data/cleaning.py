@@ -38,7 +38,7 @@ class Cleaning:
         length: characters that a document must have, from and to.
         repeated_lines: largest share of a document's lines that may stand in it before; empty lines are not counted.
         language: ISO 639-1 code of the only language that is kept, such as `en`.
-        near_duplicates: leave out what resembles a document before it.
+        near_duplicates: leave out what resembles a document before it, from any source with this rule.
     """
 
     length: tuple[int, int] | None = None
