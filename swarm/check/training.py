@@ -38,7 +38,7 @@ FEW = 20
 
 
 FEW_TEXTS = 500
-"""Documents of a stage that are prepared so that steps can be timed."""
+"""Documents of the first stage that are prepared so that steps can be timed."""
 
 
 def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
@@ -105,11 +105,9 @@ def _measured(recipe: Recipe, file: Path, device: str) -> float:
     changes: dict[str, Any] = {"place": recipe.place.model_copy(update={"compile": False})}
     if isinstance(recipe, RewardRecipe):
         changes |= {"puzzles": min(recipe.puzzles, FEW), "score_examples": min(recipe.score_examples, FEW)}
-    if isinstance(recipe, TextRecipe):  # as many documents as fill windows
-        few = [
-            stage.model_copy(update={"samples": min(stage.samples or FEW_TEXTS, FEW_TEXTS)}) for stage in recipe.stages
-        ]
-        changes["stages"] = tuple(few)
+    if isinstance(recipe, TextRecipe):  # a step takes as long in every stage
+        first = recipe.stages[0]
+        changes["stages"] = (first.model_copy(update={"samples": min(first.samples or FEW_TEXTS, FEW_TEXTS)}),)
     plain = recipe.model_copy(update=changes)
     training = open_training(plain, file.parent)
 

@@ -39,6 +39,9 @@ DATA = "data"
 SCORED_TOKENS = 100_000
 """Tokens of a corpus' held-out part that are scored at most, beside the first document."""
 
+SCORED_AT_ONCE = 1024
+"""Tokens of all rows that are scored at a time; their logits take memory."""
+
 
 class LadderObjective(DocumentObjective):
     """Next-token loss on windows, and a score of held-out texts whenever a stage has ended.
@@ -178,7 +181,8 @@ def held_out_bits(model: Decoder, corpus: Corpus, title: str, recipe: TextRecipe
     tokens, _, size = corpus.sizes("val")
     some = order[: recipe.score_examples]
     some = some[: max(1, int((tokens[some].cumsum() <= SCORED_TOKENS).sum()))]
-    nats = score_documents(model, [corpus.document("val", int(index)) for index in some]).nats
+    documents = [corpus.document("val", int(index)) for index in some]
+    nats = score_documents(model, documents, batch_tokens=SCORED_AT_ONCE).nats
     interval = ratio_interval(nats[None] / math.log(2), size[some])
     estimate, low, high = (round(float(value), 4) for value in interval)
     return {"n": len(some), "bytes": int(size[some].sum()), "bits_per_byte": estimate, "low": low, "high": high}

@@ -187,9 +187,11 @@ def _spool_source(
             sizes.append(size)
         on_documents(number, None if source.by_file else source.samples)
     if len(sizes) < 2:
+        left_out = cleaner.counts["read"] - cleaner.counts["kept"]
         raise CorpusError(
             f"{source.title} is a single {'file' if source.by_file else 'document'}, which cannot be split into "
-            "training and evaluation; give more files, or a `separator`"
+            f"training and evaluation{f' ({left_out:,} known or unfit documents are left out)' if left_out else ''}; "
+            "give more files, or a `separator`"
         )
     return sizes
 

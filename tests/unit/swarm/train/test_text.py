@@ -14,6 +14,7 @@ from fakes.corpus_files import jsonl, texts_of
 from fakes.training import alone, interrupt_after, tiny_recipe, without_ray
 from safetensors.torch import load_file
 
+from swarm.check import check_file
 from swarm.errors import SwarmError
 from swarm.train.recipe import TextRecipe, load_recipe
 from swarm.train.text import TextTraining, held_out_bits
@@ -184,7 +185,10 @@ def test_a_training_starts_from_an_earlier_ladder() -> None:
         ({"stages": [stage("ants"), stage("bees", share=0.001)]}, "steps 8 are too few for stages that end at"),
         ({"model": {"preset": "ltm-1m"}}, "preset ltm-1m has a long-term memory"),
         ({"span": 4096}, "ants: the corpus has .* tokens, too few for one window of 4096; give it more text"),
-        ({"stages": [stage("ants", cleaning={"length": [9000, 9999]})]}, "ants is a single document"),
+        (
+            {"stages": [stage("ants", cleaning={"length": [9000, 9999]})]},
+            r"ants is a single document.* \(30 known or unfit",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
@@ -193,6 +197,18 @@ def test_what_cannot_be_learned_is_one_clear_line(changes: dict[str, Any], messa
         train()
     assert "\n" not in str(caught.value)
     assert not Path("policy").exists()
+
+
+def test_a_check_tells_the_stages_and_times_a_step() -> None:
+    plan = check_file(Path("train.yaml"), [])
+    assert plan.missing == []
+    assert [text.split(":")[1] for name, text in plan.lines if name == "stage"] == [
+        " 4 steps, 256 tokens",
+        " 2 steps, 128 tokens",
+        " 2 steps, 128 tokens",
+    ]
+    assert dict(plan.lines)["time"].startswith("about ")
+    assert not Path("runs").exists()
 
 
 def test_other_texts_in_the_same_folder_are_refused() -> None:
