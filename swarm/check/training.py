@@ -8,7 +8,7 @@ from typing import Any
 
 from swarm.actors.ray_train import METRICS, require_compiler
 from swarm.check.measure import JUST_NOW, step_seconds
-from swarm.check.models import look_for, weights_bytes
+from swarm.check.models import HUB_TIMEOUT_S, asking_hub, look_for, weights_bytes
 from swarm.check.plan import Plan, about, size
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.doctor import recipe_for
@@ -56,14 +56,7 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             f"seed {recipe.seed}",
         )
     elif isinstance(recipe, TextRecipe):
-        ends, each = (0, *recipe.ends()), batch * recipe.span
-        for number, (start, end) in zip(recipe.in_order(), pairwise(ends), strict=True):
-            stage = recipe.stages[number]
-            where = f"{stage.hub} of the hub, read as a stream" if stage.hub else ", ".join(stage.files)
-            plan.tell(
-                "stage",
-                f"{stage.source(Path()).title}: {end - start:,} steps, {(end - start) * each:,} tokens: {where}",
-            )
+        _stages(plan, recipe)
     elif isinstance(recipe, TaughtRecipe) and recipe.task != "runs":
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
@@ -98,6 +91,30 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             return
     more = "attempts, scoring and Ray's start" if isinstance(recipe, RewardRecipe) else "scoring and Ray's start"
     plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); {more} come on top"))
+
+
+def _stages(plan: Plan, recipe: TextRecipe) -> None:
+    """Tell what each stage reads and for how long, and what that lacks."""
+    each = recipe.optimizer.batch_size * recipe.span
+    for number, (start, end) in zip(recipe.in_order(), pairwise((0, *recipe.ends())), strict=True):
+        stage = recipe.stages[number]
+        where = ", ".join(stage.files) if stage.hub is None else f"{stage.hub} of the hub, read as a stream"
+        title = stage.source(Path()).title
+        plan.tell("stage", f"{title}: {end - start:,} steps, {(end - start) * each:,} tokens: {where}")
+        if stage.hub is not None:
+            hub_corpus(plan, stage.hub)
+        if stage.cleaning.language is not None and importlib.util.find_spec("py3langid") is None:
+            plan.lack(f"{title}: cleaning by `language` needs: pip install 'ulm-swarm[data]'")
+
+
+def hub_corpus(plan: Plan, name: str) -> None:
+    """Note what a corpus of a hub lacks: the package that reads it, or the name."""
+    from huggingface_hub import dataset_info
+
+    if importlib.util.find_spec("datasets") is None:
+        plan.lack(f"corpus {name!r} is on a hub, which needs: pip install 'ulm-swarm[data]'")
+    with asking_hub(plan, f"corpus {name!r}"):
+        dataset_info(name, timeout=HUB_TIMEOUT_S)
 
 
 def _measured(recipe: Recipe, file: Path, device: str) -> float:

@@ -205,7 +205,7 @@ class StageSection(SourceConfig):
     tokens."""
 
     mixing: float = Field(0.0, ge=0, lt=1)
-    """Share of the rows of each batch that read the corpora of the stages before."""
+    """Share of the rows of each batch that read the corpora of the stages before; in the first there are none."""
 
     cleaning: CleaningSection = CleaningSection()
     """What is left out of it."""
@@ -281,7 +281,7 @@ class TextRecipe(Recipe):
         return [round(self.optimizer.steps * done / shares[-1]) for done in shares]
 
     def mixed_rows(self, stage: StageSection) -> int:
-        """Return how many rows of a batch read the corpora of the stages before."""
+        """Return how many rows of a batch read the corpora of the stages before; in the first there are none."""
         return round(stage.mixing * self.optimizer.batch_size)
 
 
