@@ -39,26 +39,30 @@ class Tokenizer:
         return cls.train([], vocab_size=256 + len(SPECIAL))
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, digits: int = 3, pieces: str = "") -> Tokenizer:
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, digits: int = 3, pieces: str = "", whole: Sequence[str] = ()
+    ) -> Tokenizer:
         """Train a byte-level BPE whose tokens never mix digits with other characters but a space before them.
 
         Args:
             texts: the corpus; the same texts in the same order give the same tokenizer.
-            vocab_size: upper limit; a small corpus gives fewer.
+            vocab_size: upper limit; a small corpus gives fewer, `whole` may give more.
             digits: longest run of digits in one token. 3 is what recent large models use; our agent
                 learned faster when a number is one token (experiments/LOG.md, 2026-11-22).
             pieces: regular expression of what else is never cut before the merges, such as mentions; "" for nothing.
+            whole: texts that become one token each, wherever they occur, such as names of relations.
         """
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = _pre_tokenizer((pieces and f"{pieces}|") + rf" ?\d{{1,{digits}}}")
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
+            vocab_size=vocab_size - len(whole),
             special_tokens=SPECIAL,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
         inner.train_from_iterator(texts, trainer)
+        inner.add_tokens([tokenizers.AddedToken(text, normalized=False) for text in whole])
         return cls(inner)
 
     def spelled(self) -> Tokenizer:

@@ -22,6 +22,7 @@ from swarm.train.recipe import (
     PolicyRecipe,
     Recipe,
     RewardRecipe,
+    SymmetricRecipe,
     TaughtRecipe,
     TextRecipe,
     load_recipe,
@@ -61,6 +62,8 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
             plan.tell("lessons", f"task {recipe.task} of {recipe.world}", f"seed {recipe.seed}")
+    elif isinstance(recipe, SymmetricRecipe):
+        plan.tell("pairs", recipe.pairs, f"scored on {recipe.held_out}")
     is_here = _models(plan, recipe, file)
     device = place(plan, recipe.place)
     training, folder, out = open_training(recipe, file.parent), work_folder_of(recipe), result_folder(recipe, file)
@@ -153,7 +156,7 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
     """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
     needed, is_here = 0.0, True
-    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe | TextRecipe):
+    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe | TextRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")

@@ -10,7 +10,7 @@ import copy
 import json
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from swarm.errors import SwarmError
 from swarm.learn.imitated import Imitated, Judged, choose
 from swarm.learn.rollouts import Place, Rollouts
 from swarm.learn.samples import Sample
-from swarm.train import lessons
 from swarm.train.policy import UlmTraining
 from swarm.train.recipe import RewardRecipe
 from swarm.train.training import Scores
@@ -162,10 +161,9 @@ class RewardTraining(UlmTraining):
     def _rollouts(self) -> Rollouts:
         return Rollouts(self.recipe, self.beside)
 
-    def new_tokenizer(self, folder: Path) -> Tokenizer:
-        """Return a tokenizer that is trained on texts of random attempts."""
-        size, pieces = self.recipe.model.vocab_size, lessons.pieces(self.recipe.world)
-        return Tokenizer.train(self._rollouts().texts(), size, pieces=pieces)
+    def texts(self) -> Iterable[str]:
+        """Return texts of random attempts."""
+        return self._rollouts().texts()
 
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""

@@ -5,7 +5,7 @@ of a training is its step.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import lessons
 from swarm.train.loop import trained
-from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, TextRecipe
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, SymmetricRecipe, TextRecipe, WorldRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
@@ -30,7 +30,7 @@ BATCH = 512
 """Held-out examples that are answered at once."""
 
 
-class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | TextRecipe]):
+class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe | TextRecipe]):
     """A µLM and the tokenizer that it is trained with."""
 
     def inputs(self) -> dict[str, Any]:
@@ -52,11 +52,16 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | TextReci
 
     @abstractmethod
     def check_source(self) -> None:
-        """Refuse a world or texts that cannot be learned so."""
+        """Refuse a world, or a file, that cannot be learned from so."""
 
     @abstractmethod
-    def new_tokenizer(self, folder: Path) -> Tokenizer:
-        """Return the tokenizer of a training that starts anew."""
+    def texts(self) -> Iterable[str]:
+        """Return the texts that a new tokenizer is trained on."""
+
+    def new_tokenizer(self) -> Tokenizer:
+        """Return a tokenizer trained on `texts`."""
+        assert isinstance(self.recipe, WorldRecipe)  # noqa: S101 - others make their own
+        return Tokenizer.train(self.texts(), self.recipe.model.vocab_size, pieces=lessons.pieces(self.recipe.world))
 
     @abstractmethod
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
@@ -66,7 +71,7 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | TextReci
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
         model = self.recipe.model
         try:
-            found = load_checkpoint(self.init).tokenizer if self.init else self.new_tokenizer(folder)
+            found = load_checkpoint(self.init).tokenizer if self.init else self.new_tokenizer()
             (found.spelled() if model.spell_numbers else found).save(folder / "tokenizer.json")
         except (ValueError, OSError) as error:
             raise SwarmError(f"cannot make the tokenizer in {folder}: {error}") from error
@@ -106,10 +111,9 @@ class PolicyTraining(UlmTraining):
         """Refuse a task without lessons, or with whole episodes."""
         lessons.example(self.recipe.world, self.recipe.task, self.recipe.seed, 0)
 
-    def new_tokenizer(self, folder: Path) -> Tokenizer:
-        """Return a tokenizer that is trained on texts of the lessons."""
-        world, texts = self.recipe.world, lessons.corpus(self.recipe.world, self.recipe.task)
-        return Tokenizer.train(texts, self.recipe.model.vocab_size, pieces=lessons.pieces(world))
+    def texts(self) -> Iterable[str]:
+        """Return the texts of the lessons that a tokenizer is trained on."""
+        return lessons.corpus(self.recipe.world, self.recipe.task)
 
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""

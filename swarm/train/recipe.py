@@ -5,6 +5,7 @@
 - `reward`: a µLM on its own attempts and random ones, judged by the world alone.
 - `text`: a µLM on running text, corpus after corpus.
 - `lora`: an adapter of a pretrained language model on coordination texts.
+- `symmetric`: a µLM on pairs of a text and its propositions, in both directions, and on questions about them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,13 @@ from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
 from ulm.data.documents import CorpusSource
+from ulm.symmetric.pairs import SHARES, Direction
 
 
 class Recipe(TrainingFile):
     """What every training file says."""
 
-    kind: Literal["policy", "memory", "reward", "text", "lora"]
+    kind: Literal["policy", "memory", "reward", "text", "lora", "symmetric"]
     """What is trained."""
 
     name: Annotated[Name, PHYSICAL]
@@ -58,11 +60,15 @@ class Recipe(TrainingFile):
         return found
 
 
-class TaughtRecipe(Recipe):
-    """What learns from a world's lessons."""
+class WorldRecipe(Recipe):
+    """What learns from a world."""
 
     world: str
     """World that is learned."""
+
+
+class TaughtRecipe(WorldRecipe):
+    """What learns from a world's lessons."""
 
     task: str
     """Which of its lessons."""
@@ -138,7 +144,7 @@ class MemoryRecipe(TaughtRecipe):
         return self
 
 
-class RewardRecipe(Recipe):
+class RewardRecipe(WorldRecipe):
     """A µLM that learns from a world's reward alone: no solver, no lessons.
 
     Training goes in rounds of `every` steps. Each begins with attempts at new puzzles, random legal ones
@@ -147,9 +153,6 @@ class RewardRecipe(Recipe):
     """
 
     kind: Literal["reward"]
-
-    world: str
-    """World that is learned."""
 
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the world; puzzles are those that may be learned from (`World.for_training`), scored on the others."""
@@ -311,12 +314,68 @@ class LoraRecipe(TaughtRecipe):
         return self
 
 
+class SharesSection(Section):
+    """How often each direction is learned, relative to the others; 0 leaves one out."""
+
+    parse: float = Field(SHARES["parse"], ge=0)
+    """A text to its propositions."""
+
+    verbalize: float = Field(SHARES["verbalize"], ge=0)
+    """Propositions to a text."""
+
+    ask: float = Field(SHARES["ask"], ge=0)
+    """A question to its look-up."""
+
+    def by_direction(self) -> dict[Direction, float]:
+        """Return them by direction."""
+        return {"parse": self.parse, "verbalize": self.verbalize, "ask": self.ask}
+
+
+class SymmetricRecipe(Recipe):
+    """A µLM that reads and writes propositions (`ulm.symmetric`): one decoder, three directions.
+
+    A file of pairs has lines such as `{"text": "[0] works for [1] .", "propositions": "[0] works_for [1]"}`.
+    """
+
+    kind: Literal["symmetric"]
+
+    model: ModelSection = ModelSection(vocab_size=2048)
+    """What is trained. Each relation is a token of its own."""
+
+    pairs: Annotated[str, PHYSICAL]
+    """File of the pairs that are learned, relative to the recipe."""
+
+    held_out: Annotated[str, PHYSICAL]
+    """File of the pairs that the result is scored on; texts that are learned are left out."""
+
+    relations: tuple[str, ...] = ()
+    """Relations that may be written beside those of `pairs`, such as those that a registry declares."""
+
+    shares: SharesSection = SharesSection()
+    """How often each direction is learned."""
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        refuse_where(
+            (
+                not sum(self.shares.by_direction().values()),
+                "shares are all 0, so nothing would be learned; raise one",
+            ),
+            (
+                self.model.config(self.model.vocab_size).ltm is not None,
+                f"model.preset {self.model.preset} has a long-term memory, which `symmetric` does not train",
+            ),
+        )
+        return self
+
+
 RECIPES: dict[str, type[Recipe]] = {
     "policy": PolicyRecipe,
     "memory": MemoryRecipe,
     "reward": RewardRecipe,
     "text": TextRecipe,
     "lora": LoraRecipe,
+    "symmetric": SymmetricRecipe,
 }
 
 

@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -67,6 +67,10 @@ class TextTraining(UlmTraining):
     def check_source(self) -> None:
         """Leave it to the reader of the texts."""
 
+    def texts(self) -> Iterable[str]:
+        """Return nothing: the tokenizer is trained while the corpora are prepared."""
+        return ()
+
     def sources(self) -> list[CorpusSource]:
         """Return where the texts of each stage come from."""
         return [stage.source(self.beside) for stage in self.recipe.stages]
@@ -95,11 +99,7 @@ class TextTraining(UlmTraining):
         except ValueError as error:
             raise SwarmError(str(error)) from error
         self._stream(corpus)  # refuses what is too short
-        super().prepare(folder, echo)
-
-    def new_tokenizer(self, folder: Path) -> Tokenizer:
-        """Return the tokenizer that the corpora were prepared with."""
-        return Corpus.open(folder / DATA).tokenizer
+        corpus.tokenizer.save(folder / "tokenizer.json")
 
     def objective(self, folder: Path, worker: Worker) -> Objective:
         """Return what a worker trains."""

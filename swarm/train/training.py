@@ -37,6 +37,7 @@ _KINDS = {
     "reward": "swarm.learn.reward:RewardTraining",
     "text": "swarm.train.text:TextTraining",
     "lora": "swarm.train.lora:LoraTraining",
+    "symmetric": "swarm.train.symmetric:SymmetricTraining",
 }
 
 

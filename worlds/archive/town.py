@@ -324,14 +324,14 @@ class Town:
             if len(path) < hops or (value is None) == answerable or value in things[:-1]:
                 continue
             if not answerable:
-                return Question(self._asked(start, path), tuple(path), start.number, tuple(things), ())
+                return Question(self.asked(start, path), tuple(path), start.number, tuple(things), ())
             names = self.names_of(value) if isinstance(value, int) else (str(value),)
             if names and not (isinstance(value, int) and self.is_namesake(self.things[value])):
                 over = tuple(things[:hops])
-                return Question(self._asked(start, path), tuple(path), start.number, over, names)
+                return Question(self.asked(start, path), tuple(path), start.number, over, names)
         return None
 
-    def _asked(self, start: Thing, path: Sequence[str]) -> str:
+    def asked(self, start: Thing, path: Sequence[str]) -> str:
         """Return the words of a question: first those behind a name, `X 's employer`, then `the seat of` all that."""
         rng = self.rng
         phrase = f"[0 {start.name}]"
