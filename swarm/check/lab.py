@@ -10,9 +10,9 @@ import numpy as np
 
 from swarm.actors.ray_train import METRICS
 from swarm.check.measure import JUST_NOW, step_seconds
-from swarm.check.models import HUB_TIMEOUT_S, asking_hub, look_for
+from swarm.check.models import look_for
 from swarm.check.plan import Plan, about, size
-from swarm.check.training import BYTES_PER_WEIGHT, place
+from swarm.check.training import BYTES_PER_WEIGHT, hub_corpus, place
 from swarm.config.load import load_yaml_model
 from swarm.config.training import resolve_device
 from swarm.lab.engram.config import EngramEvalConfig
@@ -80,8 +80,6 @@ def _some_text(config: LabConfig, vocab_size: int) -> DocumentStream | Windows:
 
 def _corpus(plan: Plan, config: LabConfig, beside: Path, folder: Path) -> int | None:
     """Tell where the texts come from; return the size of the vocabulary, None where it is not known yet."""
-    from huggingface_hub import dataset_info
-
     corpus = config.corpus
     if (folder / "data" / "manifest.json").is_file():
         with plan.noting():
@@ -93,10 +91,7 @@ def _corpus(plan: Plan, config: LabConfig, beside: Path, folder: Path) -> int | 
             return int(there.tokenizer.vocab_size)
     for source in corpus.sources:
         if source.hub is not None:
-            if importlib.util.find_spec("datasets") is None:
-                plan.lack(f"corpus {source.hub!r} is on a hub, which needs: pip install 'ulm-swarm[data]'")
-            with asking_hub(plan, f"corpus {source.hub!r}"):
-                dataset_info(source.hub, timeout=HUB_TIMEOUT_S)
+            hub_corpus(plan, source.hub)
             plan.tell("corpus", f"{source.hub} of the hub, read as a stream")
             continue
         for name in source.files:

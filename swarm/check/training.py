@@ -2,12 +2,13 @@
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from swarm.actors.ray_train import METRICS, require_compiler
 from swarm.check.measure import JUST_NOW, step_seconds
-from swarm.check.models import look_for, weights_bytes
+from swarm.check.models import HUB_TIMEOUT_S, asking_hub, look_for, weights_bytes
 from swarm.check.plan import Plan, about, size
 from swarm.config.training import PlaceSection, resolve_device
 from swarm.doctor import recipe_for
@@ -23,6 +24,7 @@ from swarm.train.recipe import (
     RewardRecipe,
     SymmetricRecipe,
     TaughtRecipe,
+    TextRecipe,
     load_recipe,
 )
 from swarm.train.training import open_training, result_folder, work_folder_of
@@ -34,6 +36,10 @@ BYTES_PER_WEIGHT = 16
 
 FEW = 20
 """Puzzles of a round that is made so that steps can be timed."""
+
+
+FEW_TEXTS = 500
+"""Documents of the first stage that are prepared so that steps can be timed."""
 
 
 def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
@@ -50,6 +56,8 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
             f"{rounds:,} rounds of {recipe.puzzles:,} puzzles of {recipe.world}, {each}",
             f"seed {recipe.seed}",
         )
+    elif isinstance(recipe, TextRecipe):
+        _stages(plan, recipe)
     elif isinstance(recipe, TaughtRecipe) and recipe.task != "runs":
         with plan.noting():
             open_lessons(recipe.world, recipe.task)
@@ -88,11 +96,38 @@ def check_training(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     plan.tell("time", about(left * per_step, f"{basis} ({per_step:.2g} s a step); {more} come on top"))
 
 
+def _stages(plan: Plan, recipe: TextRecipe) -> None:
+    """Tell what each stage reads and for how long, and what that lacks."""
+    each = recipe.optimizer.batch_size * recipe.span
+    for number, (start, end) in zip(recipe.in_order(), pairwise((0, *recipe.ends())), strict=True):
+        stage = recipe.stages[number]
+        where = ", ".join(stage.files) if stage.hub is None else f"{stage.hub} of the hub, read as a stream"
+        title = stage.source(Path()).title
+        plan.tell("stage", f"{title}: {end - start:,} steps, {(end - start) * each:,} tokens: {where}")
+        if stage.hub is not None:
+            hub_corpus(plan, stage.hub)
+        if stage.cleaning.language is not None and importlib.util.find_spec("py3langid") is None:
+            plan.lack(f"{title}: cleaning by `language` needs: pip install 'ulm-swarm[data]'")
+
+
+def hub_corpus(plan: Plan, name: str) -> None:
+    """Note what a corpus of a hub lacks: the package that reads it, or the name."""
+    from huggingface_hub import dataset_info
+
+    if importlib.util.find_spec("datasets") is None:
+        plan.lack(f"corpus {name!r} is on a hub, which needs: pip install 'ulm-swarm[data]'")
+    with asking_hub(plan, f"corpus {name!r}"):
+        dataset_info(name, timeout=HUB_TIMEOUT_S)
+
+
 def _measured(recipe: Recipe, file: Path, device: str) -> float:
     """Return how long a step takes, without the minutes that torch.compile needs first."""
     changes: dict[str, Any] = {"place": recipe.place.model_copy(update={"compile": False})}
     if isinstance(recipe, RewardRecipe):
         changes |= {"puzzles": min(recipe.puzzles, FEW), "score_examples": min(recipe.score_examples, FEW)}
+    if isinstance(recipe, TextRecipe):  # a step takes as long in every stage
+        first = recipe.stages[0]
+        changes["stages"] = (first.model_copy(update={"samples": min(first.samples or FEW_TEXTS, FEW_TEXTS)}),)
     plain = recipe.model_copy(update=changes)
     training = open_training(plain, file.parent)
 
@@ -121,7 +156,7 @@ def _models(plan: Plan, recipe: Recipe, file: Path) -> bool:
     """Tell what is trained, from what it starts, and the memory that this takes; return whether its base is here."""
     beside = file.resolve().parent
     needed, is_here = 0.0, True
-    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe):
+    if isinstance(recipe, PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe | TextRecipe):
         count = recipe.model.config(recipe.model.vocab_size).num_parameters()
         needed = BYTES_PER_WEIGHT * count
         plan.tell("model", f"preset {recipe.model.preset}: at most {count:,} parameters, as the tokenizer turns out")

@@ -5,7 +5,7 @@ of a training is its step.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from swarm.prompt import STOP
 from swarm.seeds import derive_seed
 from swarm.train import lessons
 from swarm.train.loop import trained
-from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, SymmetricRecipe, WorldRecipe
+from swarm.train.recipe import MemoryRecipe, PolicyRecipe, RewardRecipe, SymmetricRecipe, TextRecipe, WorldRecipe
 from swarm.train.training import Scores, Training
 from ulm.checkpoint import load_checkpoint, read_checkpoint_config, save_checkpoint
 from ulm.decode.engine import Engine, GenerationRequest
@@ -30,7 +30,7 @@ BATCH = 512
 """Held-out examples that are answered at once."""
 
 
-class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe]):
+class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | SymmetricRecipe | TextRecipe]):
     """A µLM and the tokenizer that it is trained with."""
 
     def inputs(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class UlmTraining(Training[PolicyRecipe | MemoryRecipe | RewardRecipe | Symmetri
     def score(self, model: Decoder, tokenizer: Tokenizer) -> Scores:
         """Score the finished policy on what it has not seen."""
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path, echo: Callable[[str], None] = lambda line: None) -> None:
         """Write the tokenizer: that of the checkpoint to start from, or a new one."""
         model = self.recipe.model
         try:

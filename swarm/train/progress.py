@@ -13,7 +13,7 @@ from swarm.process.progress import duration, progress
 Record = dict[str, Any]
 
 
-def _record(line: bytes) -> Record:
+def read_record(line: bytes) -> Record:
     """Return the record of a line; an empty one where a kill has torn it."""
     try:
         return dict(json.loads(line))
@@ -23,7 +23,7 @@ def _record(line: bytes) -> Record:
 
 def read_metrics(path: Path) -> list[Record]:
     """Return the lines of metrics by step; of steps that were taken again after a kill, the last ones."""
-    found = {record["step"]: record for record in map(_record, LineTail(path).poll()) if "step" in record}
+    found = {record["step"]: record for record in map(read_record, LineTail(path).poll()) if "step" in record}
     return [found[step] for step in sorted(found)]
 
 
@@ -37,7 +37,7 @@ def following(path: Path, report: Callable[[Record], None], every_s: float = 1.0
     list(tail.poll())
 
     def look() -> None:
-        records = [record for line in tail.poll() if (record := _record(line))]
+        records = [record for line in tail.poll() if (record := read_record(line))]
         for number, record in enumerate(records, 1):
             if "notice" in record or number == len(records):
                 report(record)

@@ -3,28 +3,33 @@
 - `policy`: a µLM on a solver's pairs of prompt and completion.
 - `memory`: a µLM with a long-term memory on whole episodes, call by call.
 - `reward`: a µLM on its own attempts and random ones, judged by the world alone.
+- `text`: a µLM on running text, corpus after corpus.
 - `lora`: an adapter of a pretrained language model on coordination texts.
 - `symmetric`: a µLM on pairs of a text and its propositions, in both directions, and on questions about them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from swarm.config.corpus import CleaningSection, SourceConfig
 from swarm.config.load import load_chosen_model
 from swarm.config.section import PHYSICAL, Name, Section, logical_settings, refuse_where
 from swarm.config.training import TrainingFile
 from swarm.errors import SwarmError
 from ulm.config import ModelConfig, preset
+from ulm.data.documents import CorpusSource
 from ulm.symmetric.pairs import SHARES, Direction
 
 
 class Recipe(TrainingFile):
     """What every training file says."""
 
-    kind: Literal["policy", "memory", "reward", "lora", "symmetric"]
+    kind: Literal["policy", "memory", "reward", "text", "lora", "symmetric"]
     """What is trained."""
 
     name: Annotated[Name, PHYSICAL]
@@ -195,6 +200,94 @@ class RewardRecipe(WorldRecipe):
         return self
 
 
+class StageSection(SourceConfig):
+    """One corpus of a ladder, and how much is trained on it."""
+
+    share: float = Field(1.0, gt=0)
+    """Its part of `optimizer.steps`, compared with those of the other stages; a step trains on batch_size x span
+    tokens."""
+
+    mixing: float = Field(0.0, ge=0, lt=1)
+    """Share of the rows of each batch that read the corpora of the stages before; in the first there are none."""
+
+    cleaning: CleaningSection = CleaningSection()
+    """What is left out of it."""
+
+    def source(self, beside: Path) -> CorpusSource:
+        """Return the source with its rules of cleaning; paths are relative to a folder."""
+        return replace(super().source(beside), cleaning=self.cleaning.rules())
+
+
+class TextRecipe(Recipe):
+    """A µLM that learns running text, corpus after corpus.
+
+    All corpora are prepared before the first step, with one tokenizer, into runs/train-NAME/data; what one holds out,
+    none trains on. At the end of each stage the held-out parts of its corpus and of those before are scored: bits per
+    byte.
+    """
+
+    kind: Literal["text"]
+
+    model: ModelSection = ModelSection(preset="gpt-4m", window=256, vocab_size=4096)
+    """What is trained; a preset without memory."""
+
+    stages: tuple[StageSection, ...] = Field(min_length=1)
+    """The corpora, in order."""
+
+    order: Literal["given", "reversed"] = "given"
+    """`reversed` trains on the same corpora from the last to the first: the null control of an order."""
+
+    span: int = Field(256, ge=8)
+    """Tokens per row and step: windows of the corpus, its documents one after the other."""
+
+    val_share: float = Field(0.05, gt=0, lt=1)
+    """Share of each corpus' documents that is held out."""
+
+    score_examples: Annotated[int, PHYSICAL] = Field(100, ge=1)
+    """Held-out documents of each corpus that are scored at most, and of long ones so many as hold 100,000 tokens."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        rows, parts = self.optimizer.batch_size, self.place.workers * self.optimizer.micro_batches
+        titles, ends = [stage.source(Path()).title for stage in self.stages], self.ends()
+        refuse_where(
+            (
+                self.model.config(self.model.vocab_size).ltm is not None,
+                f"model.preset {self.model.preset} has a long-term memory; take a gpt preset, or `swarm lab`",
+            ),
+            (self.model.spell_numbers, "model.spell_numbers is for lessons; leave it out"),
+            (rows % parts, f"batch_size {rows} cannot be shared evenly by {parts} workers x micro-batches"),
+            (len(set(titles)) < len(titles), f"several stages are called {titles}; tell them apart by `name`"),
+            (
+                len({0, *ends}) <= len(ends),
+                f"optimizer.steps {self.optimizer.steps} are too few for stages that end at {ends}; raise it, or the "
+                "share of the small ones",
+            ),
+            *(
+                (
+                    stage.mixing and not 0 < self.mixed_rows(stage) < rows,
+                    f"mixing {stage.mixing} is {self.mixed_rows(stage)} of {rows} rows; change it, or raise batch_size",
+                )
+                for stage in self.stages
+            ),
+        )
+        return self
+
+    def in_order(self) -> list[int]:
+        """Return the numbers of the stages in the order of training."""
+        numbers = list(range(len(self.stages)))
+        return numbers if self.order == "given" else numbers[::-1]
+
+    def ends(self) -> list[int]:
+        """Return the step after the last one of each stage, in the order of training."""
+        shares = list(accumulate(self.stages[number].share for number in self.in_order()))
+        return [round(self.optimizer.steps * done / shares[-1]) for done in shares]
+
+    def mixed_rows(self, stage: StageSection) -> int:
+        """Return how many rows of a batch read the corpora of the stages before; in the first there are none."""
+        return round(stage.mixing * self.optimizer.batch_size)
+
+
 class LoraRecipe(TaughtRecipe):
     """An adapter (LoRA; Hu et al., arXiv:2106.09685) on every linear layer of a language model that stays as it is."""
 
@@ -280,6 +373,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "policy": PolicyRecipe,
     "memory": MemoryRecipe,
     "reward": RewardRecipe,
+    "text": TextRecipe,
     "lora": LoraRecipe,
     "symmetric": SymmetricRecipe,
 }

@@ -35,6 +35,7 @@ _KINDS = {
     "policy": "swarm.train.policy:PolicyTraining",
     "memory": "swarm.train.memory:MemoryTraining",
     "reward": "swarm.learn.reward:RewardTraining",
+    "text": "swarm.train.text:TextTraining",
     "lora": "swarm.train.lora:LoraTraining",
     "symmetric": "swarm.train.symmetric:SymmetricTraining",
 }
@@ -68,8 +69,8 @@ class Training(ABC, Generic[RecipeT]):
             SwarmError: something is missing, or does not fit the recipe.
         """
 
-    def prepare(self, folder: Path) -> None:
-        """Write what all workers read, before the first step."""
+    def prepare(self, folder: Path, echo: Callable[[str], None] = lambda line: None) -> None:
+        """Write what all workers read, before the first step; `echo` receives lines about it."""
 
     @abstractmethod
     def objective(self, folder: Path, worker: Worker) -> Objective:
@@ -144,7 +145,7 @@ def train_policy(
         raise SwarmError(f"the result cannot be written: {error} with --out") from error
     with work_folder(folder, "train"):
         if not is_claimed(folder / "recipe.json", identity):
-            training.prepare(folder)
+            training.prepare(folder, echo)
             claim(folder / "recipe.json", identity)
         with training_shown(folder / METRICS, recipe.optimizer.steps, f"training {recipe.name}", echo):
             settings = {"training": training, "folder": folder.resolve()}

@@ -5,7 +5,7 @@
 - Documents come in an order that follows from the seed alone. All rows of a batch draw from one order, whichever
   worker holds them, so the number of workers does not change what is read.
 - Some rows may read recall sequences in place of the corpus (`ulm.data.recall`).
-- `Windows` is the plain recipe beside it: overlapping windows in random order.
+- `Windows` is the plain recipe beside it: overlapping windows in random order. `Stages` are streams one after another.
 - Knows no model; tokens in, batches out.
 """
 
@@ -97,7 +97,12 @@ class DocumentStream:
         sources: of each row; rows with the same source share its series.
         segment: tokens of a segment.
         pad_id: fills the last segment of a document.
+
+    Attributes:
+        apart: every segment is a text of its own.
     """
+
+    apart = False
 
     def __init__(self, sources: list[Source], segment: int, pad_id: int) -> None:
         self.segment, self.pad_id = segment, pad_id
@@ -183,13 +188,73 @@ class Windows(DocumentStream):
         ValueError: the corpus is shorter than one window.
     """
 
+    apart = True
+
     def __init__(self, tokens: NDArray[Any], batch: int, width: int, stride: int, seed: int) -> None:
-        count = (len(tokens) - 1 - width) // stride + 1
-        if count < 1:
-            raise ValueError(f"the corpus has {len(tokens)} tokens, too few for one window of {width}")
-
-        def window(number: int) -> NDArray[np.int64]:
-            start = _shuffled(number, count, seed) * stride
-            return np.asarray(tokens[start : start + width + 1], dtype=np.int64)
-
+        window = windows(lambda start, end: np.asarray(tokens[start:end], np.int64), len(tokens), width, stride, seed)
         super().__init__([window] * batch, width, pad_id=0)  # a window fills its segment
+
+
+def windows(read: Callable[[int, int], NDArray[np.int64]], length: int, width: int, stride: int, seed: int) -> Source:
+    """Return overlapping windows of a text in endless random order.
+
+    Args:
+        read: returns the tokens from one place up to another.
+        length: tokens of the text.
+        width: tokens read of a window.
+        stride: tokens from one window to the next.
+        seed: of the order; every epoch has another.
+
+    Raises:
+        ValueError: the text is shorter than one window.
+    """
+    count = (length - 1 - width) // stride + 1
+    if count < 1:
+        raise ValueError(f"the corpus has {length} tokens, too few for one window of {width}")
+
+    def window(number: int) -> NDArray[np.int64]:
+        start = _shuffled(number, count, seed) * stride
+        return read(start, start + width + 1)
+
+    return window
+
+
+class Stages:
+    """Streams of windows one after the other, each for so many batches; the last one goes on.
+
+    Args:
+        streams: of equally many rows.
+        batches: of each stream.
+
+    Attributes:
+        apart: every segment is a text of its own.
+    """
+
+    apart = True
+
+    def __init__(self, streams: list[DocumentStream], batches: list[int]) -> None:
+        self._streams, self._ends, self._drawn = streams, np.cumsum(batches), 0
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._streams[0])
+
+    def next_batch(self, segments: int = 1) -> SegmentBatch:
+        """Return the next segments of all rows."""
+        stage = int(np.searchsorted(self._ends[:-1], self._drawn, side="right"))
+        self._drawn += 1
+        return self._streams[stage].next_batch(segments)
+
+    def state(self) -> dict[str, Any]:
+        """Return where every stream is, as JSON-able data."""
+        return {"drawn": self._drawn, "streams": [stream.state() for stream in self._streams]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was taken.
+
+        Raises:
+            ValueError: it is the state of other streams.
+        """
+        self._drawn = state["drawn"]
+        for stream, place in zip(self._streams, state["streams"], strict=True):
+            stream.restore(place)

@@ -1,18 +1,29 @@
 """Documents from outside: a hub dataset by name, or local text, JSONL and parquet files; one reader each.
 
-Owns where documents come from, in which order, and what is wrong with a source that cannot be read. Knows no tokenizer
-and no split.
+Owns where documents come from, in which order, and what is wrong with a source that cannot be read. Files are read
+piece by piece: what is held in memory is a document, never a file of many. Knows no tokenizer and no split.
 """
 
+import codecs
 import glob
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
+
+from ulm.data.cleaning import Cleaning
+
+CHUNK = 1 << 20
+"""Bytes of a file that are read at a time."""
+
+REACH = 1 << 16
+"""Characters that a separator may have, with what its pattern looks at before and after it."""
 
 
 class CorpusError(ValueError):
@@ -36,6 +47,7 @@ class CorpusSource:
         body: regular expressions of what comes before and after the text proper of a text file; what lies outside is
             left out, before documents are separated. A file without either is an error.
         shortest: shorter documents, in characters, are left out.
+        cleaning: what else is left out, and counted, when a corpus is prepared.
     """
 
     hub: str | None = None
@@ -50,6 +62,7 @@ class CorpusSource:
     name: str | None = None
     by_file: bool = False
     val_share: float | None = None
+    cleaning: Cleaning | None = None
 
     @property
     def title(self) -> str:
@@ -91,6 +104,11 @@ def _from_hub(source: CorpusSource) -> Iterator[str]:
         raise
     except Exception as error:  # the library and what it calls raise anything
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        if "scripts are no longer supported" in reason:
+            raise CorpusError(
+                f"corpus {source.hub!r} is a script, which the package datasets no longer runs; name one that is "
+                "kept as Parquet, or give a local path: files: [my_texts.jsonl]"
+            ) from error
         raise CorpusError(
             f"corpus {source.hub!r} cannot be read from the hub ({reason}); check the name and the network, or give a "
             "local path: files: [my_texts.jsonl]"
@@ -132,13 +150,71 @@ def _kind(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def _open_text(path: Path) -> str:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if not data.strip():
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        yield gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file  # type: ignore[misc]
+
+
+def _checked(parts: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the parts of a file; refuse one that is empty or binary."""
+    is_empty = True
+    for part in parts:
+        if b"\0" in part:
+            raise CorpusError(f"{path} is binary (it holds zero bytes); remove it from `files`, or convert it to text")
+        is_empty = is_empty and not part.strip()
+        yield part
+    if is_empty:
         raise CorpusError(f"{path} is empty; remove it from `files`")
-    if b"\0" in data:
-        raise CorpusError(f"{path} is binary (it holds zero bytes); remove it from `files`, or convert it to text")
-    return data.decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """Yield the text of a file piece by piece, the ends of its lines as newlines."""
+    decoder, held = codecs.getincrementaldecoder("utf-8-sig")(), ""
+    with _opened(path) as file:
+        for data in _checked(iter(lambda: file.read(CHUNK), b""), path):
+            text = held + decoder.decode(data)
+            held = "\r" if text.endswith("\r") else ""  # its newline may follow
+            yield text.removesuffix("\r").replace("\r\n", "\n")
+    yield held + decoder.decode(b"", final=True)
+
+
+def _cut(pieces: Iterable[str], pattern: re.Pattern[str], *, once: bool = False) -> Iterator[str | None]:
+    """Yield a text piece by piece, with None in place of what matches a pattern; or of its first match only."""
+    buffer, at, more, rest = "", 0, True, iter(pieces)
+    while more:
+        new = next(rest, None)
+        more = new is not None
+        buffer, at = buffer[max(0, at - REACH) :] + (new or ""), min(at, REACH)
+        cut = limit = len(buffer) - REACH if more else len(buffer)  # what ends behind it may look different with more
+        for match in pattern.finditer(buffer, at):
+            if match.end() > limit:
+                cut = min(cut, match.start())
+                break
+            yield buffer[at : match.start()]
+            yield None
+            at = match.end()
+            if once:
+                yield buffer[at:]
+                yield from rest
+                return
+        cut = max(at, cut)
+        yield buffer[at:cut]
+        at = cut
+
+
+def _inside(pieces: Iterator[str], path: Path, body: tuple[str, str]) -> Iterator[str]:
+    """Yield what stands between the first match of one pattern and the next of another."""
+    first, last = (_pattern(pattern, "body") for pattern in body)
+    rest = _cut(pieces, first, once=True)
+    missing = body[0]
+    if None in rest:  # reads on to the match
+        missing = body[1]
+        for piece in _cut((text for text in rest if text is not None), last, once=True):
+            if piece is None:
+                return
+            yield piece
+    raise CorpusError(f"{path} has no {missing!r}; mend `body`, or leave it out")
 
 
 def _pattern(pattern: str, name: str) -> re.Pattern[str]:
@@ -149,26 +225,26 @@ def _pattern(pattern: str, name: str) -> re.Pattern[str]:
 
 
 def _read_text(path: Path, source: CorpusSource) -> Iterator[str]:
-    text = _open_text(path)
-    if source.body is not None:
-        first, last = (_pattern(pattern, "body") for pattern in source.body)
-        start = first.search(text)
-        end = last.search(text, start.end()) if start else None
-        if start is None or end is None:
-            missing = source.body[0] if start is None else source.body[1]
-            raise CorpusError(f"{path} has no {missing!r}; mend `body`, or leave it out")
-        text = text[start.end() : end.start()]
-    if source.separator is not None:
-        begin = 0
-        for separator in _pattern(source.separator, "separator").finditer(text):  # re.split would add its groups
-            yield text[begin : separator.start()]
-            begin = separator.end()
-        text = text[begin:]
-    yield text
+    pieces = _pieces(path) if source.body is None else _inside(_pieces(path), path, source.body)
+    document: list[str] = []
+    cut = pieces if source.separator is None else _cut(pieces, _pattern(source.separator, "separator"))
+    for piece in cut:
+        if piece is None:
+            yield "".join(document)
+            document = []
+        else:
+            document.append(piece)
+    yield "".join(document)
 
 
 def _read_jsonl(path: Path, source: CorpusSource) -> Iterator[str]:
-    for number, line in enumerate(_open_text(path).split("\n"), 1):
+    with _opened(path) as file:
+        yield from _read_lines(_checked(file, path), path, source)
+
+
+def _read_lines(lines: Iterable[bytes], path: Path, source: CorpusSource) -> Iterator[str]:
+    for number, data in enumerate(lines, 1):
+        line = data.decode("utf-8-sig" if number == 1 else "utf-8")
         if not line.strip():
             continue
         try:
@@ -189,10 +265,10 @@ def _read_parquet(path: Path, source: CorpusSource) -> Iterator[str]:
     from pyarrow import ArrowException, parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False)
         if source.column not in file.schema_arrow.names:
             raise CorpusError(f"{path} has no column {source.column!r}; columns: {', '.join(file.schema_arrow.names)}")
-        for batch in file.iter_batches(columns=[source.column]):
+        for batch in file.iter_batches(1024, columns=[source.column]):
             yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
     except ArrowException as error:
         raise CorpusError(f"{path} is no parquet file that can be read ({str(error).splitlines()[0]})") from error

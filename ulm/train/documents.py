@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, Windows
+from ulm.data.document_stream import NEW_DOCUMENT, NEW_TEXT, DocumentStream, Stages
 from ulm.model import IGNORE, Decoder
 from ulm.streaming import StreamState, read_document
 from ulm.train.step import Objective, Worker
@@ -77,7 +77,7 @@ class DocumentObjective(Objective):
         model: Decoder,
         optimizer: torch.optim.Optimizer,
         worker: Worker,
-        stream: DocumentStream | Windows,
+        stream: DocumentStream | Stages,
         *,
         segments: int,
         parts: int = 1,
@@ -93,7 +93,7 @@ class DocumentObjective(Objective):
             raise ValueError(f"the {end - first} rows of a worker cannot be shared evenly by {parts} micro-batches")
         size = (end - first) // parts
         self._groups = [slice(start, start + size) for start in range(first, end, size)]
-        loss = worker.wrap(StreamingLoss(model, apart=isinstance(stream, Windows)))
+        loss = worker.wrap(StreamingLoss(model, apart=stream.apart))
         self._run = torch.compile(loss) if compile else loss
         self._states = [StreamState.empty(model, size) for _ in self._groups]
         self._after = list(self._states)

@@ -4,16 +4,14 @@ Owns the schema of `swarm lab`. It refuses to read files and to start anything.
 """
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from swarm.config.corpus import SourceConfig
 from swarm.config.section import NAME, PHYSICAL, Name, Section, refuse_where
 from swarm.config.training import TrainingFile
-from swarm.files import path_in
 from ulm.config import PAIRS, ModelConfig, preset
-from ulm.data.documents import CorpusSource
 from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
 
@@ -21,62 +19,6 @@ Arm = Literal["baseline", "with_ltm"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 POLICY = "policy:"
 """Stands before the name of a policy where it is a condition of evaluation."""
-
-HUB_SAMPLES = 10_000
-
-
-class SourceConfig(Section):
-    """Where documents come from: a hub dataset by name, or local files."""
-
-    hub: str | None = None
-    """Name of a dataset of the hub, read as a stream; null for local files."""
-
-    config: str | None = None
-    """Configuration of the hub dataset; null takes its only one."""
-
-    split: str = "train"
-    """Split of the hub dataset."""
-
-    files: tuple[str, ...] = ()
-    """Text, JSONL or Parquet files, folders of them, or patterns such as `books/*.txt`, relative to the YAML file. All
-    but Parquet may be gzipped."""
-
-    column: str = "text"
-    """Text column of hub datasets, JSONL and Parquet."""
-
-    samples: int | None = Field(None, ge=2)
-    """Documents that are read at most; null takes all of local files and 10,000 of a hub dataset."""
-
-    separator: str | None = None
-    """Regular expression between the documents of a text file; null takes each file as one document."""
-
-    body: tuple[str, str] | None = None
-    """Regular expressions of what stands before and after the text proper of a text file, for licences and such; null
-    takes all."""
-
-    shortest: int = Field(1, ge=1)
-    """Characters that a document must have; shorter ones are left out."""
-
-    name: str | None = None
-    """What results call the source; null takes the name of the dataset or of the first file."""
-
-    by_file: bool = False
-    """Hold out whole files, where one file gives several documents."""
-
-    val_share: float | None = Field(None, gt=0, lt=1)
-    """Share of its documents that is held out; null takes `corpus.val_share`."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.hub is None) == (not self.files):
-            raise ValueError("give either `hub` (the name of a dataset) or `files` (local paths)")
-        return self
-
-    def source(self, beside: Path) -> CorpusSource:
-        """Return the source; paths are relative to a folder."""
-        files = tuple(str(path_in(beside, name)) for name in self.files)
-        samples = HUB_SAMPLES if self.hub is not None and self.samples is None else self.samples
-        return CorpusSource(**self.model_dump() | {"files": files, "samples": samples})
 
 
 class CorpusConfig(Section):

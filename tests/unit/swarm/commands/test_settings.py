@@ -109,7 +109,7 @@ def test_no_name_is_an_experiment(printed: Callable[..., tuple[int, str]]) -> No
         ("agents.memory", ["agents.memory[], kind: facts", "  shared: default true; "], "  count:"),
         ("budget.tokens", ["budget\n  tokens: default null; a whole number >= 1 or null\n"], "calls"),
         ("runtime", ["  device: default auto; one of auto, cpu, cuda, mps\n"], "agents.engine"),
-        ("train.kind", ["  kind: required; one of policy, memory, reward, lora, symmetric\n"], "seed"),
+        ("train.kind", ["  kind: required; one of policy, memory, reward, text, lora, symmetric\n"], "seed"),
         ("lab.train", ["  stride: default 64; a whole number >= 1\n"], "corpus"),
     ],
 )

@@ -73,7 +73,7 @@ def test_where_a_training_runs_is_no_part_of_what_it_is() -> None:
         ("lora", ["--workers", "2", "--set", "optimizer.batch_size=9"], "lora.yaml: batch_size 9 cannot be shared"),
         ("memory", ["--workers", "0"], "--set place.workers=0: place.workers is 0; allowed: a whole number >= 1"),
         ("policy", ["--set", "task=[1]"], "--set task=[1]: task "),
-        ("policy", ["--set", "kind=chess"], "kind is 'chess'; allowed: one of policy, memory, reward, lora"),
+        ("policy", ["--set", "kind=chess"], "kind is 'chess'; allowed: one of policy, memory, reward, text, lora"),
         ("policy", ["--set", "model.preset=7t"], "policy.yaml: unknown model preset '7t'; available: tiny"),
         ("policy", ["--set", "model.preset=ltm-1m"], "policy.yaml: model.preset ltm-1m has a long-term memory"),
         ("memory", ["--set", "model.preset=1m"], "memory.yaml: model.preset 1m has no long-term memory"),

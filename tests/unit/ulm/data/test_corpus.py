@@ -187,6 +187,28 @@ def test_a_document_is_end_of_text_and_its_tokens(tmp_path: Path, texts: Path, b
         assert (tmp_path / "corpus" / f"{split}.bin").stat().st_size == width * sum(map(len, expected))
 
 
+def test_tokens_are_read_by_place_and_sources_follow_each_other(tmp_path: Path) -> None:
+    sources = [source(jsonl(tmp_path / f"{name}.jsonl", [f"{name} {i}" for i in range(3)])) for name in "abc"]
+    corpus = prepare_corpus(sources, tmp_path / "corpus", tokenizer=VOCAB)
+    places, stream = corpus.places("train"), corpus.stream("train")
+    assert [places["a"].start, places["b"].start, places["c"].start] == [0, places["a"].stop, places["b"].stop]
+    assert places["c"].stop == len(stream)
+    for name, place in places.items():
+        found = corpus.tokens("train", place.start, place.stop)
+        assert found.dtype == np.int64
+        assert found.tolist() == stream[place.start : place.stop].tolist()
+        assert set(corpus.tokenizer.decode(found.tolist())) <= {name, *" 012"}
+
+
+def test_of_much_text_a_tokenizer_is_trained_on_a_part(
+    tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOKENIZER_BYTES", 60)
+    corpus = prepare_corpus([source(texts)], tmp_path / "corpus", tokenizer=VOCAB, val_share=0.0)
+    part = texts_of(corpus, "train")[::3]
+    assert corpus.tokenizer.to_json() == Tokenizer.train(part, VOCAB).to_json()
+
+
 def test_more_documents_than_a_batch_keep_their_order(
     tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

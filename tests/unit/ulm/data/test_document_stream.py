@@ -16,6 +16,7 @@ from ulm.data.document_stream import (
     NEW_TEXT,
     DocumentStream,
     SegmentBatch,
+    Stages,
     Windows,
     corpus_documents,
     recall_documents,
@@ -349,3 +350,32 @@ def test_a_corpus_of_exactly_one_window_is_enough_and_a_token_less_is_refused() 
 def test_windows_and_streams_tell_their_number_of_rows() -> None:
     assert len(Windows(np.arange(50), batch=3, width=6, stride=4, seed=0)) == 3
     assert len(DocumentStream([series(9)] * 5, SEGMENT, PAD)) == 5
+
+
+# ---- stages
+
+
+def staged(batches: list[int]) -> Stages:
+    return Stages([DocumentStream([series(5, first=100 * stage)] * 2, SEGMENT, PAD) for stage in (1, 2, 3)], batches)
+
+
+def stages_read(stream: Stages, count: int) -> list[int]:
+    """The stage that each of some batches is from: the first hundred of a token that is no end of text."""
+    return [int(stream.next_batch().ids_NBS[0, 0, 1]) // 100_000 for _ in range(count)]
+
+
+def test_stages_take_turns_and_the_last_one_goes_on() -> None:
+    assert stages_read(staged([2, 1, 3]), 8) == [1, 1, 2, 3, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("done", range(7))
+def test_stages_go_on_from_a_saved_place(done: int) -> None:
+    whole, first, second = staged([2, 1, 3]), staged([2, 1, 3]), staged([2, 1, 3])
+    for _ in range(done):
+        whole.next_batch()
+        first.next_batch()
+    second.restore(json.loads(json.dumps(first.state())))
+    for _ in range(7):
+        expected, found = whole.next_batch(), second.next_batch()
+        assert torch.equal(found.ids_NBS, expected.ids_NBS)
+        assert torch.equal(found.starts_NB, expected.starts_NB)

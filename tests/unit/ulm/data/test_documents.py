@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from fakes.corpus_files import TEXTS, VOCAB, jsonl, read, source, texts_of, write
 from pyarrow import parquet
 
+from ulm.data import documents
 from ulm.data.corpus import prepare_corpus
 from ulm.data.documents import CorpusError, CorpusSource, read_documents
 
@@ -268,3 +271,78 @@ def test_a_prepared_folder_opens_without_its_hub(tmp_path: Path, hub: Callable[.
     hub(unreachable)
     again = prepare_corpus([CorpusSource(hub="some/texts")], tmp_path / "corpus", tokenizer=VOCAB)
     assert texts_of(again, "train") == texts_of(first, "train") != []
+
+
+def test_a_script_dataset_is_one_clear_line(hub: Callable[..., None]) -> None:
+    def load_dataset(*args: Any, **options: Any) -> None:
+        raise RuntimeError("Dataset scripts are no longer supported, but found bookcorpusopen.py")
+
+    hub(load_dataset)
+    with pytest.raises(CorpusError, match=r"'bookcorpusopen' is a script, which .* name one that is kept as Parquet"):
+        list(read_documents(CorpusSource(hub="bookcorpusopen")))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "json"])
+def test_the_package_datasets_streams_as_the_reader_expects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs datasets, of the extra data")
+    if kind == "json":
+        path = jsonl(tmp_path / "a.jsonl", TEXTS, column="body")
+    else:
+        parquet.write_table(pa.table({"body": TEXTS}), path := tmp_path / "a.parquet")
+    real = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, config, **options: real(kind, data_files=str(path), **options)
+    )
+    source = CorpusSource(hub="some/texts", column="body", samples=3)
+    assert list(read_documents(source)) == TEXTS[:3]
+
+
+# ---- piece by piece
+
+
+@pytest.mark.parametrize(
+    "separator",
+    [
+        r"\n{4,}",
+        r"(?<!\n)\n(?!\n)",
+        r"(?m)^(?=a)",
+        r"\n(?= = [^=])",
+        r"\n[ab]+\n",
+        r"a",
+        r"(?<=\n)\n",
+        None,
+    ],
+)
+@pytest.mark.parametrize("body", [None, ("a+\n", "b\n+a")])
+def test_a_file_that_is_read_in_pieces_gives_the_documents_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str | None, body: tuple[str, str] | None
+) -> None:
+    generator = random.Random(0)
+    monkeypatch.setattr(documents, "REACH", 30)
+    for number in range(60):
+        text = "".join(generator.choices(["\r\n", "\n", "a", "b", "é€", " = ", "\r"], k=300))
+        path = write(tmp_path / f"{number}.txt", f"aa\n{text}\nb\na")
+        monkeypatch.setattr(documents, "CHUNK", generator.randint(1, 40))
+        assert read(path, separator=separator, body=body) == whole(path, separator, body)
+
+
+def whole(path: Path, separator: str | None, body: tuple[str, str] | None) -> list[str]:
+    text = path.read_bytes().decode().replace("\r\n", "\n")
+    if body is not None:
+        start = re.search(body[0], text)
+        assert start is not None
+        text = text[start.end() :]
+        end = re.search(body[1], text)
+        assert end is not None
+        text = text[: end.start()]
+    parts = [text] if separator is None else re.split(separator, text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def test_a_file_is_not_read_beyond_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "CHUNK", 64)
+    monkeypatch.setattr(documents, "REACH", 16)
+    path = write(tmp_path / "a.txt", "one\n\n" * 50 + "\0")  # zero bytes would be refused
+    assert read(path, separator="\n\n", samples=3) == ["one"] * 3

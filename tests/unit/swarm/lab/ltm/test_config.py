@@ -9,8 +9,9 @@ import pytest
 from fakes.tiny_lab import lab
 from pydantic import ValidationError
 
+from swarm.config.corpus import HUB_SAMPLES, SourceConfig
 from swarm.config.training import OptimizerSection
-from swarm.lab.ltm.config import HUB_SAMPLES, LabConfig, SourceConfig
+from swarm.lab.ltm.config import LabConfig
 
 
 def test_the_arm_with_memory_is_off_unless_asked_for() -> None:
