@@ -6,7 +6,7 @@ In a share of the pages words are replaced by others, so that a page can be unde
 
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 from worlds.archive.grammar import UNKNOWN, mentions, parse_note
@@ -83,21 +83,16 @@ def _titles(rng: random.Random, held_out: bool, count: int) -> list[str]:
     return [f"{number} {name} {rng.choice(kinds)} {rng.choice((NOW, NOW, OLD))}" for number, name in rows]
 
 
-def _opened(rng: random.Random, held_out: bool, count: int, orders: Sequence[str]) -> Example:
-    """Open what one is told to open, else the first; wait, or end the reading, where one is told so."""
-    titles = _titles(rng, held_out, count)
-    first, other = titles[0].split()[0], rng.choice(titles).split()[0]
-    told = rng.choice(orders).replace("open", f"open {other}")
-    return Example("open", "agent", f"open : {' | '.join(titles)}", told, told or f"open {first}")
-
-
 def _open(rng: random.Random, held_out: bool) -> Example:
-    return _opened(rng, held_out, rng.randint(1, 32), ("", "open", "open", "wait", "ready"))
+    """Open what one is told to open, else the first; wait, or end the reading, where one is told so.
 
-
-def _obey(rng: random.Random, held_out: bool) -> Example:
-    """As `_open`, with few titles more often than many: of many alone, nothing of what is told was learned."""
-    return _opened(rng, held_out, int(33 ** rng.random()), ("", *("open",) * 3, *("wait", "ready") * 2))
+    Few titles come more often than many: of many alone a model learns nothing of what it is told, and its embeddings of
+    `wait` and `ready`, which then mean the same, become one.
+    """
+    titles = _titles(rng, held_out, int(33 ** rng.random()))
+    first, other = titles[0].split()[0], rng.choice(titles).split()[0]
+    told = rng.choice(("", *(f"open {other}",) * 3, *("wait", "ready") * 2))
+    return Example("open", "agent", f"open : {' | '.join(titles)}", told, told or f"open {first}")
 
 
 def _done(rng: random.Random, held_out: bool) -> Example:
@@ -109,9 +104,7 @@ class ArchiveLessons(MixedLessons):
     """All that an agent does; what is in a registry it looks up."""
 
     mixes: ClassVar[Mixes] = {
-        "archive-agent": {"note": (_note, 0.62), "ask": (_ask, 0.16), "open": (_open, 0.2), "done": (_done, 0.02)},
-        # What is opened is few tokens among many: to be learned it has to be met more often.
-        "archive-agent-told": {"note": (_note, 0.3), "ask": (_ask, 0.1), "open": (_obey, 0.58), "done": (_done, 0.02)},
+        "archive-agent": {"note": (_note, 0.55), "ask": (_ask, 0.15), "open": (_open, 0.28), "done": (_done, 0.02)}
     }
     practice = frozenset({"done"})
     pieces = r" ?\[\d{1,2}\]?| ?[;:.|=]| [a-z]+_[a-z]+"
