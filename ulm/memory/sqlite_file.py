@@ -79,6 +79,7 @@ class SqliteFile:
                     entries = {"format": str(self.format), **self.about}
                     self._connection.executemany("INSERT INTO about VALUES (?, ?)", entries.items())
             self._keep_a_log()
+            run("PRAGMA cache_size = -65536")  # 64 MiB at most, taken as pages are read
             run("PRAGMA synchronous = FULL")  # on disk at the end of a transaction, against a power cut too
         if run("PRAGMA application_id").fetchone()[0] != self.application_id:
             raise ValueError(f"{self._name} is an SQLite file of something else; name another file")

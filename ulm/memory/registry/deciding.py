@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rapidfuzz.distance import JaroWinkler
 
@@ -70,33 +70,41 @@ class Resolver:
         }
         likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}
         near = sorted(likeness, key=lambda first: (-likeness[first], first))
-        return [self._known(groups[first], named[first], until) for first in near[:CANDIDATES]]
+        return self._known({first: groups[first] for first in near[:CANDIDATES]}, named, until)
 
-    def _known(self, ids: Sequence[int], names: Sequence[str], until: int) -> Known:
-        """Return a candidate as it was known once."""
-        by_number = {number: name for name, (number, _) in self.store.relations().items()}
-        claims: dict[str, set[str]] = {}
-        types, scopes = [], set()
-        for number in ids:
-            scopes.add((self.store.entity(number) or (False, ""))[1])
-            for one in self.store.of_subject(number, until=until):
-                if one.relation == NAMED:
-                    types += [one.object] if one.object else []
-                elif not by_number[one.relation].startswith(":"):
-                    values = [one.value] if one.other is None else self._names_at(one.other, until)
-                    claims.setdefault(by_number[one.relation], set()).update(filter(None, map(_plain, values)))
-            for one in self.store.of_object(number, until=until):
-                if one.relation != SAME and self.view.is_live(one.subject, until):
-                    inverse = (
-                        self.store.relations()[by_number[one.relation]][1].inverse or by_number[one.relation] + " of"
-                    )
-                    claims.setdefault(inverse, set()).update(map(_plain, self._names_at(one.subject, until)))
-        said = {relation: frozenset(values) for relation, values in claims.items()}
-        type_ = self.store.text_of(types[0]) if types else ""
-        return Known(ids[0], tuple(dict.fromkeys(names)), type_, frozenset(scopes - {""}), said)
-
-    def _names_at(self, entity: int, until: int) -> list[str]:
-        return [one.value for one in self.store.of_subject(entity, NAMED, until)]
+    def _known(
+        self, groups: Mapping[int, Sequence[int]], named: Mapping[int, Sequence[str]], until: int
+    ) -> list[Known]:
+        """Return candidates as they were known once; what is said of all of them is read at once."""
+        relations = dict(self.store.relations().values())
+        numbers = [number for ids in groups.values() for number in ids]
+        said = self.store.of_each(numbers, until=until)
+        led = {number: self.store.of_object(number, until=until) for number in numbers}
+        beside = {one.other for some in said.values() for one in some if one.other}
+        beside |= {one.subject for some in led.values() for one in some}
+        called = {
+            number: {plain for one in some if (plain := _plain(one.value))}
+            for number, some in self.store.of_each(sorted(beside), NAMED, until).items()
+        }
+        found = []
+        for first, ids in groups.items():
+            claims: dict[str, set[str]] = {}
+            for one in (one for number in ids for one in said.get(number, ())):
+                if one.relation != NAMED and not relations[one.relation].name.startswith(":"):
+                    values = {_plain(one.value)} - {""} if one.other is None else called.get(one.other, set())
+                    claims.setdefault(relations[one.relation].name, set()).update(values)
+            for one in (one for number in ids for one in led[number]):
+                if one.relation != SAME and one.subject in called:
+                    flags = relations[one.relation]
+                    claims.setdefault(flags.inverse or f"{flags.name} of", set()).update(called[one.subject])
+            types = [
+                one.object for number in ids for one in said.get(number, ()) if one.relation == NAMED and one.object
+            ]
+            scopes = {(self.store.entity(number) or (False, ""))[1] for number in ids} - {""}
+            type_ = self.store.text_of(types[0]) if types else ""
+            plain_claims = {relation: frozenset(values) for relation, values in claims.items()}
+            found.append(Known(first, tuple(dict.fromkeys(named[first])), type_, frozenset(scopes), plain_claims))
+        return found
 
     def link(self, entity: int, other: int, said: Assertion) -> None:
         """Write that an individual is a known one, as decided when it was first spoken of."""

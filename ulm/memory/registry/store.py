@@ -380,11 +380,15 @@ INSERT INTO chain VALUES (0, x'')
             query, values = f"{query} AND a.relation = ?3", [*values, relation]
         return sorted(Assertion(*row) for row in self.rows(query, *values))
 
-    def of_each(self, entities: Iterable[int], relation: int, until: int = ALWAYS) -> dict[int, list[Assertion]]:
+    def of_each(
+        self, entities: Iterable[int], relation: int | None = None, until: int = ALWAYS
+    ) -> dict[int, list[Assertion]]:
         """Return what `of_subject` returns for each of many entities, those without any left out."""
-        which = "a.subject IN (SELECT value FROM json_each(?)) AND a.relation = ? AND a.id <= ? AND NOT a.gone"
+        which, values = "a.subject IN (SELECT value FROM json_each(?1)) AND a.id <= ?2 AND NOT a.gone", [until]
+        if relation is not None:
+            which, values = f"{which} AND a.relation = ?3", [until, relation]
         found: dict[int, list[Assertion]] = {}
-        for row in self.rows(f"{_SAID} WHERE {which} ORDER BY a.id", as_json(entities), relation, until):
+        for row in self.rows(f"{_SAID} WHERE {which} ORDER BY a.id", as_json(entities), *values):
             found.setdefault(row[1], []).append(Assertion(*row))
         return found
 
