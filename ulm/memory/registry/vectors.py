@@ -40,6 +40,14 @@ WEIGHTS = (1.0, 0.5, 1.0)
 BLOCK = 1 << 16
 """Entities that are compared at once."""
 
+_CHANGED = """SELECT subject, relation, object FROM assertions WHERE gone > 0 AND gone > ?1
+UNION ALL SELECT subject, relation, object FROM assertions WHERE id > ?1 AND subject IN (
+    SELECT subject FROM spoken_of WHERE source IN (
+        SELECT source FROM told
+        WHERE first >= coalesce((SELECT first FROM told WHERE first <= ?1 ORDER BY first DESC LIMIT 1), 0)))"""
+"""What was written or taken back since a revision, found by who spoke since and of whom: assertions have no index by
+number, which would make the file larger."""
+
 
 @lru_cache(1 << 16)
 def _signs(feature: str, width: int) -> NDArray[np.int8]:
@@ -78,8 +86,8 @@ class EntityVectors:
         if width < 8 or width % 8:
             raise ValueError(f"the width of vectors is a multiple of 8, got {width}")
         self.view, self.width, self.weights = view, width, weights
-        self._seen = ("", 0, 0)
-        """Hash, revision and last assertion of what was taken in."""
+        self._seen = ("", 0)
+        """Hash and revision of what was taken in."""
         self._unsettled: set[int] = set()
         """Entities of what was taken in from a transaction that may still be rolled back."""
         self._called: dict[int, str] = {}
@@ -163,13 +171,10 @@ class EntityVectors:
         store = self.view.store
         if store.digest == self._seen[0] and not self._unsettled:
             return
-        now = store.digest, store.revision, store.rows("SELECT coalesce(max(id), 0) FROM assertions")[0][0]
-        _, revision, last = self._seen
+        now, seen = (store.digest, store.revision), self._seen[1]
         todo = list(self._unsettled)
-        for which, since in ("id > ?", last), ("gone > 0 AND gone > ?", revision):
-            query = f"SELECT subject, relation, object FROM assertions WHERE {which}"  # noqa: S608 - written above
-            for one, relation, other in store.rows(query, since):
-                todo += (one, other) if other and relation != NAMED else (one,)
+        for one, relation, other in store.rows(_CHANGED, seen):
+            todo += (one, other) if other and relation != NAMED else (one,)
         ids_of: dict[int, tuple[int, ...]] = {}
         while todo:
             if (entity := todo.pop()) in ids_of:
@@ -182,7 +187,7 @@ class EntityVectors:
                 ids_of[number] = ids
                 if self._called.get(number, "") != called:
                     self._called[number] = called
-                    todo += self._around(number) if last else ()  # the first time all are computed anyway
+                    todo += self._around(number) if seen else ()  # the first time all are computed anyway
         for entity in sorted(ids_of):
             self._place(entity, ids_of[entity])
         if store.is_writing:
