@@ -60,12 +60,12 @@ class Resolver:
 
     def _candidates(self, entity: int, norm: str, until: int) -> list[Known]:
         """Return the individuals of the past that a name may mean, the likest names only."""
-        before = [other for other in self.store.like(norm) if other < entity]
-        individuals = self.store.individuals(before)
-        groups = self.view.groups([other for other in before if other in individuals], until)
-        said = self.store.of_each([number for ids in groups.values() for number in ids], NAMED, until)
+        individuals = self.store.individuals(other for other in self.store.like(norm) if other < entity)
+        called = self.store.names_of_each(individuals, until)
+        groups = self.view.groups(list(called), until)
+        called |= self.store.names_of_each({one for ids in groups.values() for one in ids} - called.keys(), until)
         named = {
-            first: [normalised(one.value) for number in ids for one in said.get(number, ())]
+            first: tuple(dict.fromkeys(normalised(name) for number in ids for name in called[number]))
             for first, ids in groups.items()
         }
         likeness = {first: max(JaroWinkler.similarity(norm, name) for name in names) for first, names in named.items()}
@@ -73,38 +73,40 @@ class Resolver:
         return self._known({first: groups[first] for first in near[:CANDIDATES]}, named, until)
 
     def _known(
-        self, groups: Mapping[int, Sequence[int]], named: Mapping[int, Sequence[str]], until: int
+        self, groups: Mapping[int, Sequence[int]], named: Mapping[int, tuple[str, ...]], until: int
     ) -> list[Known]:
         """Return candidates as they were known once; what is said of all of them is read at once."""
         relations = dict(self.store.relations().values())
-        numbers = [number for ids in groups.values() for number in ids]
-        said = self.store.of_each(numbers, until=until)
-        led = {number: self.store.of_object(number, until=until) for number in numbers}
-        beside = {one.other for some in said.values() for one in some if one.other}
-        beside |= {one.subject for some in led.values() for one in some}
-        called = {
-            number: {plain for one in some if (plain := _plain(one.value))}
-            for number, some in self.store.of_each(sorted(beside), NAMED, until).items()
-        }
-        found = []
-        for first, ids in groups.items():
-            claims: dict[str, set[str]] = {}
-            for one in (one for number in ids for one in said.get(number, ())):
-                if one.relation != NAMED and not relations[one.relation].name.startswith(":"):
-                    values = {_plain(one.value)} - {""} if one.other is None else called.get(one.other, set())
-                    claims.setdefault(relations[one.relation].name, set()).update(values)
-            for one in (one for number in ids for one in led[number]):
-                if one.relation != SAME and one.subject in called:
-                    flags = relations[one.relation]
-                    claims.setdefault(flags.inverse or f"{flags.name} of", set()).update(called[one.subject])
-            types = [
-                one.object for number in ids for one in said.get(number, ()) if one.relation == NAMED and one.object
-            ]
-            scopes = {(self.store.entity(number) or (False, ""))[1] for number in ids} - {""}
-            type_ = self.store.text_of(types[0]) if types else ""
-            plain_claims = {relation: frozenset(values) for relation, values in claims.items()}
-            found.append(Known(first, tuple(dict.fromkeys(named[first])), type_, frozenset(scopes), plain_claims))
-        return found
+        first_of = {number: first for first, ids in groups.items() for number in ids}
+        said, led = self.store.claims_of_each(first_of, until), self.store.claims_to_each(first_of, until)
+        beside = {other for _, relation, other, _ in said if other and relation != NAMED} | {one for one, _, _ in led}
+        called = self.store.names_of_each(beside, until)
+        claims: dict[int, dict[str, set[str]]] = {first: {} for first in groups}
+        types: dict[int, dict[int, int]] = {first: {} for first in groups}  # the oldest of each number
+
+        def claim(entity: int, relation: str, values: Iterable[str]) -> None:
+            claims[first_of[entity]].setdefault(relation, set()).update(filter(None, map(_plain, values)))
+
+        for subject, relation, other, value in said:
+            if relation == NAMED and other:
+                types[first_of[subject]].setdefault(subject, other)
+            elif relation != NAMED and not relations[relation].name.startswith(":"):
+                claim(subject, relations[relation].name, [value] if other is None else called.get(other, ()))
+        for subject, relation, other in led:
+            if relation != SAME and subject in called:
+                flags = relations[relation]
+                claim(other, flags.inverse or f"{flags.name} of", called[subject])
+        scopes = self.store.individuals(first_of)
+        return [
+            Known(
+                first,
+                named[first],
+                self.store.text_of(min(types[first].items(), default=(0, 0))[1]),
+                frozenset(self.store.text_of(scopes[number]) for number in ids) - {""},
+                {relation: frozenset(values) for relation, values in claims[first].items()},
+            )
+            for first, ids in groups.items()
+        ]
 
     def link(self, entity: int, other: int, said: Assertion) -> None:
         """Write that an individual is a known one, as decided when it was first spoken of."""

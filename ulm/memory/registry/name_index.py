@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
-from itertools import combinations, product
+from heapq import nsmallest
+from itertools import chain, combinations, product
 from typing import Any
 
 from rapidfuzz import process
@@ -59,7 +61,7 @@ CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY
         Those with the name itself come first. Words that name more than `COMMON` entities count only beside others.
         """
         norm = normalised(name)
-        shared: dict[int, int] = {}
+        shared = Counter[int]()
         common: list[list[int]] = []  # of each word of the name, those near it
         for word in words_of(norm):
             entities: set[int] = set()
@@ -69,9 +71,8 @@ CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY
                 if len(some) > COMMON:
                     common[-1].append(number)
                 else:
-                    entities.update(entity for (entity,) in some)
-            for entity in entities:
-                shared[entity] = shared.get(entity, 0) + 1
+                    entities.update(chain.from_iterable(some))
+            shared.update(entities)
         both = (
             "SELECT a.entity FROM naming a JOIN naming b ON b.entity = a.entity WHERE a.word = ? AND b.word = ? LIMIT ?"
         )
@@ -84,8 +85,10 @@ CREATE TABLE naming (word INTEGER NOT NULL, entity INTEGER NOT NULL, PRIMARY KEY
             for (entity,) in self.rows(of_them, number, as_json(shared)):
                 shared[entity] += 1
         exact = self.named(norm)
-        ranked = sorted(shared.keys() - set(exact), key=lambda entity: (-shared[entity], entity))
-        return (exact + ranked)[: max(most, len(exact))]
+        for entity in exact:
+            shared.pop(entity, None)
+        ranked = nsmallest(most - len(exact), ((-count, entity) for entity, count in shared.items()))
+        return exact + [entity for _, entity in ranked]
 
     def _words_near(self, word: str) -> list[int]:
         """Return the words that are one error away at most."""

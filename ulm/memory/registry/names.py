@@ -25,13 +25,17 @@ def normalised(name: str) -> str:
     Raises:
         ValueError: nothing is left of it.
     """
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    if name.isascii():  # most names; NFKC leaves them as they are
+        plain = name.lower()
+    else:
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     found = " ".join(plain.split())
     if not found:
         raise ValueError("a name must not be empty")
     return found
 
 
+@lru_cache(maxsize=1 << 14)
 def words_of(norm: str) -> tuple[str, ...]:
     """Return the words and numbers of a normalised name, each once, in order; the whole where there are none."""
     return tuple(dict.fromkeys(_WORD.findall(norm))) or (norm,)
@@ -60,9 +64,9 @@ def is_near(word: str, other: str) -> bool:
     """Return whether one word is the other but for at most one error; digits must agree."""
     if word == other:
         return True
-    if [c for c in word if c.isdigit()] != [c for c in other if c.isdigit()]:
+    if OSA.distance(word, other, score_cutoff=1) > 1:
         return False
-    return bool(OSA.distance(word, other, score_cutoff=1) <= 1)
+    return [c for c in word if c.isdigit()] == [c for c in other if c.isdigit()]
 
 
 def shortens(short: str, name: str) -> bool:

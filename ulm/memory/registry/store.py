@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +32,15 @@ REMEMBERED = 1 << 16
 
 _FIRST_NAME = "SELECT value FROM assertions WHERE subject = ? AND relation = 1 ORDER BY id LIMIT 1"
 
-_SAID = f"""SELECT a.id, a.subject, a.relation, a.object, coalesce(a.value, ({_FIRST_NAME.replace("?", "a.subject")})),
-coalesce(a.valid_from, t.tick), t.source, t.agent, t.tick, a.gone FROM assertions a
+_VALUE = f"coalesce(a.value, ({_FIRST_NAME.replace('?', 'a.subject')}))"
+_SAID = f"""SELECT a.id, a.subject, a.relation, a.object, {_VALUE}, coalesce(a.valid_from, t.tick),
+t.source, t.agent, t.tick, a.gone FROM assertions a
 JOIN told t ON t.first = (SELECT first FROM told WHERE first <= a.id ORDER BY first DESC LIMIT 1)"""  # noqa: S608
 """Assertions with who says so: all from one `first` on to the next have it in common. A name that is the first one
 that its entity had is not written again, nor a tick as `valid_from`."""
+
+_OF_EACH = "FROM assertions a WHERE a.subject IN (SELECT value FROM json_each(?1)) AND a.id <= ?2 AND NOT a.gone"
+"""Live assertions about many entities; without who says so, which takes three look-ups each."""
 
 
 class Assertion(NamedTuple):
@@ -319,10 +323,7 @@ INSERT INTO chain VALUES (0, x'')
                     )
                 return known[0]
             statement = "INSERT INTO relations VALUES (NULL, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
-            row = (
-                relation.name, relation.functional, relation.symmetric, relation.transitive, relation.inverse,
-                relation.is_property, relation.constant,
-            )  # fmt: skip
+            row = astuple(relation)
             number = int(self._connection.execute(statement, row).fetchone()[0])
             self._relations = None
             self._log("relation", *row)
@@ -380,17 +381,24 @@ INSERT INTO chain VALUES (0, x'')
             query, values = f"{query} AND a.relation = ?3", [*values, relation]
         return sorted(Assertion(*row) for row in self.rows(query, *values))
 
-    def of_each(
-        self, entities: Iterable[int], relation: int | None = None, until: int = ALWAYS
-    ) -> dict[int, list[Assertion]]:
-        """Return what `of_subject` returns for each of many entities, those without any left out."""
-        which, values = "a.subject IN (SELECT value FROM json_each(?1)) AND a.id <= ?2 AND NOT a.gone", [until]
-        if relation is not None:
-            which, values = f"{which} AND a.relation = ?3", [until, relation]
-        found: dict[int, list[Assertion]] = {}
-        for row in self.rows(f"{_SAID} WHERE {which} ORDER BY a.id", as_json(entities), *values):
-            found.setdefault(row[1], []).append(Assertion(*row))
+    def names_of_each(self, entities: Iterable[int], until: int = ALWAYS) -> dict[int, list[str]]:
+        """Return the names that many entities have by live assertions, those without any left out."""
+        query = f"SELECT DISTINCT a.subject, {_VALUE} {_OF_EACH} AND a.relation = 1"
+        found: dict[int, list[str]] = {}
+        for subject, value in self.rows(query, as_json(entities), until):
+            found.setdefault(subject, []).append(value)
         return found
+
+    def claims_of_each(self, entities: Iterable[int], until: int = ALWAYS) -> list[tuple[int, int, int | None, str]]:
+        """Return (subject, relation, object, value) of the live assertions about many entities, without who says so."""
+        query = f"SELECT a.subject, a.relation, a.object, {_VALUE} {_OF_EACH} ORDER BY a.id"
+        return self.rows(query, as_json(entities), until)
+
+    def claims_to_each(self, entities: Iterable[int], until: int = ALWAYS) -> list[tuple[int, int, int]]:
+        """Return (subject, relation, object) of the live assertions that lead to many entities."""
+        query = """SELECT subject, relation, object FROM assertions
+            WHERE object IN (SELECT value FROM json_each(?1)) AND relation > 1 AND id <= ?2 AND NOT gone"""
+        return self.rows(query, as_json(entities), until)
 
     def linked(self, entities: Iterable[int]) -> set[int]:
         """Return those of entities that live same-as assertions are about."""
@@ -400,10 +408,10 @@ INSERT INTO chain VALUES (0, x'')
             WHERE relation > 1 AND relation <= 2 AND NOT gone AND object IN (SELECT value FROM json_each(?1))"""
         return {number for (number,) in self.rows(query, as_json(entities))}
 
-    def individuals(self, entities: Iterable[int]) -> set[int]:
-        """Return those of entities that are no kinds."""
-        query = "SELECT id FROM entities WHERE NOT is_kind AND id IN (SELECT value FROM json_each(?))"
-        return {number for (number,) in self.rows(query, as_json(entities))}
+    def individuals(self, entities: Iterable[int]) -> dict[int, int]:
+        """Return those of entities that are no kinds, with the numbers of their scopes."""
+        query = "SELECT id, scope FROM entities WHERE NOT is_kind AND id IN (SELECT value FROM json_each(?))"
+        return dict(self.rows(query, as_json(entities)))
 
     def of_source(self, source: str) -> list[Assertion]:
         """Return the live assertions of a source, in order."""
@@ -413,9 +421,8 @@ INSERT INTO chain VALUES (0, x'')
 
     def every(self, entities: Sequence[int]) -> list[Assertion]:
         """Return all that was ever said of entities, in order."""
-        marks = ", ".join("?" * len(entities))
-        query = f"{_SAID} WHERE a.subject IN ({marks}) ORDER BY a.id"
-        return [Assertion(*row) for row in self.rows(query, *entities)]
+        query = f"{_SAID} WHERE a.subject IN (SELECT value FROM json_each(?)) ORDER BY a.id"  # noqa: S608
+        return [Assertion(*row) for row in self.rows(query, as_json(entities))]
 
     def last(self) -> Assertion | None:
         """Return the newest live assertion that is more than a name, and not that two are one; None for none."""

@@ -106,7 +106,9 @@ class RegistryView:
 
     def like(self, name: str, most: int = 200) -> list[int]:
         """Return entities whose names share words with a name, one typing error in each forgiven; the likest first."""
-        return list(self.groups(self.store.like(name, most)))
+        near = self.store.like(name, most)
+        live = self.store.names_of_each(near)
+        return list(self.groups([entity for entity in near if entity in live]))
 
     def representative(self, entity: int) -> int:
         """Return the smallest number that stands for the same entity."""
@@ -278,9 +280,9 @@ class RegistryView:
         return tuple(sorted(found))
 
     def groups(self, entities: Sequence[int], until: int = ALWAYS) -> dict[int, tuple[int, ...]]:
-        """Return the smallest number -> all numbers of those of many entities that are live, in their order."""
-        live, linked = self.store.of_each(entities, NAMED, until), self.store.linked(entities)
-        ids = (self.ids(entity, until) if entity in linked else (entity,) for entity in entities if entity in live)
+        """Return the smallest number -> all numbers of many entities, in their order."""
+        linked = self.store.linked(entities)
+        ids = (self.ids(entity, until) if entity in linked else (entity,) for entity in entities)
         return {numbers[0]: numbers for numbers in ids}
 
     def _counts(self, one: Assertion) -> bool:

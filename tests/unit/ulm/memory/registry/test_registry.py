@@ -136,6 +136,22 @@ def test_a_name_that_several_sources_give_stays_when_the_first_one_is_forgotten(
     ]  # fmt: skip
 
 
+def test_more_candidates_take_no_more_statements(registry: EntityRegistry) -> None:
+    counts, statements = [], list[str]()
+    registry.resolve("Mara Voss", "person", "", [("works_for", "Brask")], PAGE)
+    for _ in range(2):
+        for mara in people(registry, *["Mara Voss"] * 4):
+            registry.add_relation(mara, "works_for", people(registry, "Tarn")[0], PAGE)
+        registry.store._connection.set_trace_callback(statements.append)
+        resolution = registry.resolve("Mara Vos", "person", "", [("works_for", "Brask")], PAGE)
+        registry.store._connection.set_trace_callback(None)
+        counts.append((len(resolution.ranked), len(statements)))
+        statements.clear()
+    (few, some), (many, others) = counts
+    assert few < many
+    assert others <= some
+
+
 def test_who_is_meant_is_one_within_a_scope_and_over_scopes_on_evidence(registry: EntityRegistry) -> None:
     first = registry.resolve("Mara Voss", "person", "page 1", [("works_for", "Brask")], PAGE)
     again = registry.resolve("Mara Voss", "person", "page 1", (), PAGE)
