@@ -21,6 +21,7 @@ from typing import Any
 
 from swarm.config.experiment import ExperimentConfig
 from swarm.run.episode import start_of
+from swarm.run.runner import start_run
 from swarm.stats import paired_difference, rate_interval
 from worlds.archive.grammar import UNKNOWN
 from worlds.archive.world import ArchiveWorld
@@ -30,6 +31,7 @@ from fakes.archive_reader import ArchiveReaders
 from fakes.archive_rivals import RivalReaders
 from fakes.scripted_run import play
 
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "archive.yaml"
 REGISTRY = {"kind": "registry"}
 HEARD = {"memory": None, "topology": "complete", "options": {"tells": "claims"}}
 LESS = {**HEARD, "options": {"tells": "claims", "reading": 0.14}}
@@ -85,21 +87,27 @@ class Played:
     ticks: list[int]
 
 
-def config_of(arm: str, seed: int, episodes: int, agents: int, options: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the experiment of an arm."""
+def config_of(
+    arm: str, seed: int, episodes: int, agents: int, options: Mapping[str, Any], policy: Path | None = None
+) -> ExperimentConfig:
+    """Return the experiment of an arm, as that of archive.yaml if a policy plays it."""
     changed = ARMS[arm]
+    engine = {"kind": "ulm", "model": "rules" if policy is None else str(policy.resolve())}
+    spoken = {"max_new_tokens": 400} if policy is None else {"max_new_tokens": 96, "temperature": 0.0}
     registry = changed.get("memory", {})
     memory = ["stm", *([] if registry is None else [REGISTRY | registry])]
-    count = {"count": changed.get("count", agents), "engine": {"kind": "ulm", "model": "rules"}, "memory": memory}
+    count = {"count": changed.get("count", agents), "engine": engine, "memory": memory}
     return ExperimentConfig.model_validate(
         {
             "name": "archive",
             "seed": seed,
             "world": {"id": ArchiveWorld.id, "options": {**options, **changed.get("options", {})}},
-            "agents": count | {"max_new_tokens": 400},
+            "agents": count | spoken,
             "topology": {"kind": changed.get("topology", "star")},
             "coordinator": {"kind": changed.get("coordinator", "rules"), "shuffled": changed.get("shuffled", False)},
             "episodes": episodes,
+            "concurrency": 1 if policy is None else 5,
+            "runtime": {"pool": "local"},
         }
     )
 
@@ -108,11 +116,14 @@ def play_arm(arm: str, args: argparse.Namespace, options: Mapping[str, Any]) -> 
     """Play an arm with all seeds, or go on where it was left."""
     found = Played({}, [], [])
     for seed in args.seeds:
-        config = config_of(arm, seed, args.episodes, args.agents, options)
+        config = config_of(arm, seed, args.episodes, args.agents, options, args.policy)
         run_dir = args.out / f"{arm.replace(' ', '-')}-s{seed}"
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         rival = ARMS[arm].get("rival")
-        play(run_dir, config, RivalReaders(config, **rival) if rival else ArchiveReaders(config))
+        if args.policy is not None:
+            start_run(config, EXPERIMENT, run_dir)
+        else:
+            play(run_dir, config, RivalReaders(config, **rival) if rival else ArchiveReaders(config))
         _take_in(found, config, run_dir)
     return found
 
@@ -190,6 +201,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--agents", type=int, default=4)
+    parser.add_argument("--policy", type=Path, help="a trained µLM plays, not rules; for arms that are no rivals")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS])
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="options of the world, as JSON")
     args = parser.parse_args()
