@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from worlds.archive.grammar import UNKNOWN, mentions, parse_note
 from worlds.archive.schema import FILLERS, TOWNS, TRADES
-from worlds.archive.town import NOW, OLD, Town, word
+from worlds.archive.town import FIRMS, NOW, OLD, Town, word
 from worlds.mixed_lessons import MixedLessons, Mixes
 from worlds.protocol import Example
 
@@ -67,11 +67,14 @@ def _ask(rng: random.Random, held_out: bool) -> Example:
 
 
 def _looked_up(observation: str, text: str) -> str:
-    """Return what stands for the answer of a registry: some name, or that nobody knows."""
+    """Return what stands for the answer of a registry: some name or trade, or that nobody knows.
+
+    Of every kind that a registry gives: after an answer that it has never seen, a model goes on writing.
+    """
     rng = random.Random(zlib.crc32(f"{observation}\n{text}".encode()))  # noqa: S311 - not for secrets
-    if rng.random() < 0.1:
-        return f" {UNKNOWN}"
-    return " " + " ".join(word(rng, False) for _ in range(rng.choice((1, 2))))
+    name = word(rng, False)
+    said = (name, f"{name} {word(rng, False)}", f"{name} {rng.choice(FIRMS)}", rng.choice(TRADES), UNKNOWN)
+    return f" {rng.choice(said)}"
 
 
 def _titles(rng: random.Random, held_out: bool, count: int) -> list[str]:

@@ -20,7 +20,8 @@ NOW, OLD, FORGED = 8, 3, 9
 
 _SYLLABLES = [consonant + vowel for consonant in "bdfghjklmnprstvz" for vowel in "aeiou"]
 _ENDS = ("n", "r", "s", "l", "th", "nd", "")
-_FIRMS = ("brothers", "works", "mills", "trading")
+FIRMS = ("brothers", "works", "mills", "trading")
+"""What firms are called beside a name."""
 
 Fact = tuple[int, int | str]
 """(since which year, the other thing or a text)."""
@@ -170,7 +171,7 @@ class Town:
         firms: list[Thing] = []
         for _ in range(max(3, persons // 2)):
             short = rng.choice(places).name if rng.random() < 0.15 else _new_word(rng, held_out, taken)
-            name = f"{short} {rng.choice(_FIRMS)}"
+            name = f"{short} {rng.choice(FIRMS)}"
             if all(name != firm.name for firm in firms):
                 firms.append(self._add("firm", name, (short,)))
         people = self._people(persons, held_out, taken)

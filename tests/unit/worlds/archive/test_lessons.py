@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+from worlds.archive.grammar import UNKNOWN
 from worlds.archive.lessons import ArchiveLessons
-from worlds.archive.schema import RELATIONS
-from worlds.archive.town import is_kept
+from worlds.archive.schema import RELATIONS, TRADES
+from worlds.archive.town import FIRMS, is_kept
 from worlds.protocol import Example
 
 LESSONS = ArchiveLessons()
@@ -51,3 +52,9 @@ def test_a_look_up_of_a_lesson_is_answered_and_only_one() -> None:
         assert LESSONS.inline(f"{example.observation}\nwait", before + mark) == after
         assert LESSONS.inline(example.observation, before) is None
         assert LESSONS.inline("doc 3 year 8 : some", before + mark) is None
+
+
+def test_a_look_up_is_answered_with_whatever_a_registry_may_say() -> None:
+    answers = {example.answer.rpartition("= ")[2] for example in examples("ask", 200)}
+    assert answers & set(TRADES)
+    assert {answer.split()[-1] for answer in answers} >= {UNKNOWN, *FIRMS}
