@@ -5,6 +5,7 @@ opened next, the newest first.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from worlds.archive.grammar import UNKNOWN, read_question
@@ -18,6 +19,9 @@ _ANSWER = re.compile(r"\b(?P<agent>a[0-9]{1,6})\W{1,3}(?P<told>open [0-9]{1,4}|r
 
 PATIENCE = 3
 """Directives after which an agent that was told to open a document, and has not told of it, is told anew."""
+
+ORDERS = 2
+"""Times that a document is asked for: an agent that has not opened it then does not understand, and others go on."""
 
 
 class ArchivePlaybook(Playbook):
@@ -46,7 +50,9 @@ class ArchivePlaybook(Playbook):
             else:
                 read |= set(_READ.findall(report.text))
                 forged |= set(_FORGED.findall(report.text))
-        busy, closed = self._busy(situation, read), read | forged
+        busy = self._busy(situation, read)
+        asked_for = Counter(text.removeprefix("open ") for _, _, text in situation.directives)
+        closed = read | forged | {number for number in asked_for if asked_for[number] >= ORDERS} - {*busy.values()}
         told: dict[str, str] = {}
         lacking = False
         for text in questions:

@@ -220,6 +220,17 @@ def test_what_is_known_leads_to_the_next_document_the_newest_first() -> None:
     assert book.rules(situation(short, read))["a1"] == "open 3"
 
 
+def test_an_order_that_was_not_followed_twice_is_not_given_again() -> None:
+    book = ArchivePlaybook()
+    once = [(0, "a0", "open 1"), *((tick, "a0", "wait") for tick in (1, 2, 3))]
+    assert book.rules(situation({}, directives=once))["a0"] == "open 1"
+    twice = [*once, (4, "a0", "open 1")]
+    assert book.rules(situation({}, directives=twice)) == {"a0": "wait", "a1": "wait"}
+    later = [*twice, *((tick, "a0", "wait") for tick in (5, 6, 7))]
+    assert book.rules(situation({}, directives=later))["a0"] != "open 1"
+    assert "open 1" not in book.rules(replace(situation({}, directives=later), goal="one is forged")).values()
+
+
 def test_nobody_reads_on_when_all_is_known_or_nothing_is_left() -> None:
     book = ArchivePlaybook()
     known = {"[mara voss] : works_for =": "brask mills", "[mara voss] : works_for seat =": "tarn"}
