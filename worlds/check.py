@@ -215,9 +215,8 @@ class _Inspection:
             self.require(not solved or world.solved, "solved", "solved was true and is no more")
             self._check_hints(world, observations, actions, result)
             turns += [
-                Turn(0, agent, observations[agent], actions[agent], result.infos[agent]["valid"], result.rewards[agent])
-                for agent in live
-                if agent in actions
+                Turn(0, agent, observations[agent], actions[agent], info["valid"], reward, info["feedback"])
+                for agent, info, reward in ((a, result.infos[a], result.rewards[a]) for a in live if a in actions)
             ]
             observations = {**observations, **result.observations}
             acting = [agent for agent in live if agent in actions]

@@ -110,6 +110,7 @@ class Turn(NamedTuple):
         action: what it did.
         valid: whether that was legal.
         reward: what it earned in this step.
+        feedback: what the world said of it.
     """
 
     episode: int
@@ -118,6 +119,7 @@ class Turn(NamedTuple):
     action: str
     valid: bool
     reward: float
+    feedback: str = ""
 
 
 class World(ABC):

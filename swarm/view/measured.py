@@ -56,7 +56,10 @@ def measured(run_dir: Path, num_parts: int) -> list[Part]:
 
 def _part(name: str, indices: Sequence[int], episodes: dict[int, list[Call]], config: ExperimentConfig) -> Part:
     calls = [call for index in indices for call in episodes[index]]
-    turns = [Turn(call.key[0], call.key[2], call.observation, call.answer, call.valid, call.reward) for call in calls]
+    turns = [
+        Turn(call.key[0], call.key[2], call.observation, call.answer, call.valid, call.reward, call.feedback)
+        for call in calls
+    ]
     return Part(
         name,
         len(indices),
