@@ -23,6 +23,7 @@ DOOR = Door("ulm_swarm.worlds", "world", WorldError)
 
 _BUILT_IN = {
     "archive-v0": "worlds.archive.world:ArchiveWorld",
+    "codebook-v0": "worlds.codebook.world:CodebookWorld",
     "echo-v0": "worlds.echo.world:EchoWorld",
     "facts-v0": "worlds.facts.world:FactsWorld",
     "graph-v0": "worlds.graph.world:GraphWorld",

@@ -18,6 +18,7 @@ from worlds import available, check_world, make, registry, world_class
 
 WORLDS = [
     "archive-v0",
+    "codebook-v0",
     "echo-v0",
     "facts-v0",
     "graph-v0",

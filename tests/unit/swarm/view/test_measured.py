@@ -38,6 +38,18 @@ def test_parts_cover_all_episodes_in_order_and_their_means_are_those_of_the_run(
     assert whole.figures["understood"] == whole.solved
 
 
+def test_worlds_measure_feedback_too(
+    swarm: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = "{id: codebook-v0, options: {sentences: 0, notes: 2, one_offs: 1}}"
+    settings = "episodes: 2\nagents: {count: 1, engine: {kind: random}}\nruntime: {pool: local}\n"
+    (tmp_path / "ask.yaml").write_text(f"name: ask\nworld: {world}\n{settings}")
+    assert swarm("run", "ask.yaml", "--no-live", "--out", "run") == 0
+    (whole,) = measured(tmp_path / "run", 1)
+    assert "one-off opened" in whole.figures
+
+
 def test_more_parts_than_episodes_are_episodes(run_dir: Path) -> None:
     assert len(measured(run_dir, 1000)) == 30
 
