@@ -1,17 +1,15 @@
 """The live dashboard: polls a run folder's journal and telemetry and shows them until the run ends.
 
-Owns the loop, its pace and its manners in a terminal: a full screen on a terminal, plain lines elsewhere. It
-reads `journal.jsonl` and `telemetry.jsonl` and nothing else, only the bytes that are new, and stretches its
-pauses so that it takes a few per cent of one core at most. It refuses to touch the run.
+It reads `journal.jsonl` and `telemetry.jsonl` and nothing else, and only the bytes that are new. It refuses to touch
+the run. The loop is that of `swarm.view.live`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
 
 from swarm.errors import SwarmError
 from swarm.files import LineTail, is_locked
@@ -20,13 +18,11 @@ from swarm.record.journal import JOURNAL_NAME, JournalReader
 from swarm.record.telemetry import TELEMETRY_NAME, parse_telemetry
 from swarm.text import one_line
 from swarm.view.dashboard_state import DashboardState
-from swarm.view.dashboard_view import duration, plural, render, status
+from swarm.view.dashboard_view import render, status
+from swarm.view.live import can_draw, polling, show_screen
+from swarm.view.panels import duration, plural
 
-CPU_SHARE = 0.02
-LONGEST_PAUSE_S = 2.0
 HEARTBEAT_S = 10.0
-PATIENCE_S = 5.0
-"""How long a run that nobody holds the lock of, and that tells nothing new, may yet be one of another machine."""
 
 
 class RunPoller:
@@ -99,29 +95,18 @@ def watch(
         poller.is_over(patience_s=0.0)
     if not follow and not poller.state.config:
         raise SwarmError(f"no journal with a whole record in {run_dir}; name the folder of a run")
-    can_draw = console.is_terminal and not console.is_dumb_terminal and (console.encoding or "").lower()[:3] == "utf"
-    show = _show_screen if can_draw and not plain else _show_lines
-    show(poller, console, 1 / refresh_hz, follow and poller.state.end is None)
+    pause_s, follow_on = 1 / refresh_hz, follow and poller.state.end is None
+    if can_draw(console) and not plain:
+        show_screen(poller, partial(render, poller.state), console, pause_s, follow_on)
+    else:
+        _show_lines(poller, console, pause_s, follow_on)
     return follow and poller.state.abandoned
-
-
-def _show_screen(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
-    state = poller.state
-    if follow:
-        with Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
-            drawn_s, size = 0.0, console.size
-            for changed in _polling(poller, pause_s):
-                now_s = time.time()
-                if changed or now_s - drawn_s >= 1 or console.size != size:
-                    drawn_s, size = now_s, console.size
-                    live.update(render(state, size.width, size.height, now_s=now_s), refresh=True)
-    console.print(render(state, console.width, max(24, console.height - 1)))
 
 
 def _show_lines(poller: RunPoller, console: Console, pause_s: float, follow: bool) -> None:
     state, said, told, learned, beat_s = poller.state, 0, 0, 0, time.monotonic()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    for _ in _polling(poller, pause_s) if follow else (True,):
+    for _ in polling(poller, pause_s) if follow else (True,):
         for number, ended in enumerate(state.ended, state.num_ended - len(state.ended) + 1):
             if number > said:
                 outcome = "solved" if ended["solved"] else f"not solved ({one_line(ended['reason'])})"
@@ -159,18 +144,3 @@ def _pace(state: DashboardState) -> str:
     rates, eta_s = state.rates(), state.eta_s()
     speed = f", {rates[0]:,.0f} tokens/s" if rates else ""
     return speed + (f", ETA {duration(eta_s)}" if eta_s else "")
-
-
-def _polling(poller: RunPoller, pause_s: float) -> Iterator[bool]:
-    """Yield after each poll whether there was news, until the run has ended or nobody runs it any more.
-
-    The pause grows with the processor time of a round (poll plus drawing), so that watching stays cheap.
-    """
-    first = True
-    while True:
-        began_s = time.process_time()
-        yield poller.poll() or first
-        first = False
-        if poller.is_over(PATIENCE_S):
-            return
-        time.sleep(min(LONGEST_PAUSE_S, max(pause_s, (time.process_time() - began_s) / CPU_SHARE)))

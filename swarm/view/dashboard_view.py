@@ -4,27 +4,22 @@ Owns the layout: one column of panels below 110 columns, two from there on; pane
 does, and say what they leave out rather than being cut. It refuses to read files and to remember anything.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.padding import PaddingDimensions
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
 from swarm.record.records import EpisodeEnd
 from swarm.text import one_line
 from swarm.view.dashboard_state import AgentView, DashboardState, EpisodeView, LearnedView
+from swarm.view.panels import Sparkline, bar, brief, duration, grid, panel, plural, side_by_side
 
 TWO_COLUMNS_FROM = 110
 QUIET_AFTER_S = 30.0
 MAX_VIEWS = 3
 
 _LEARNED_ROWS = 5
-_LEVELS = "▁▂▃▄▅▆▇█"
 
 _AGENT_COLUMNS = {"action": 4, "feedback": 5, "← told → says": 5}
 """Columns of the table of agents that share its width, and in which ratio."""
@@ -40,7 +35,7 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
         now_s: unix seconds, to show how long a run has been going or silent; None for a finished picture.
     """
     if not state.config:
-        return _panel(Text("waiting for the first record of the run", style="dim"), "swarm", width, 3)
+        return panel(Text("waiting for the first record of the run", style="dim"), "swarm", width, 3)
     if width >= TWO_COLUMNS_FROM:
         return _two_columns(state, width, height, now_s)
     bottom = 6 if height >= 16 else 0
@@ -58,7 +53,7 @@ def render(state: DashboardState, width: int, height: int, *, now_s: float | Non
         parts.append(_learned(state.learned, width))
     if bottom:
         left = width // 2
-        parts.append(_side_by_side(_budget(state, left, 6), _swarm(state, width - left, 6)))
+        parts.append(side_by_side(_budget(state, left, 6), _swarm(state, width - left, 6)))
     return Group(*parts)
 
 
@@ -75,18 +70,6 @@ def status(state: DashboardState, now_s: float | None = None) -> tuple[str, str]
     if now_s is not None and state.seen_at_s is not None and now_s - state.seen_at_s > QUIET_AFTER_S:
         return f"silent for {duration(now_s - state.seen_at_s)}", "bold yellow"
     return "running", "bold cyan"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as `m:ss` or `h:mm:ss`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return "1 tick", "2 ticks"."""
-    return f"{count:,} {noun}{'s'[: count != 1]}"
 
 
 def _two_columns(state: DashboardState, width: int, height: int, now_s: float | None) -> RenderableType:
@@ -107,7 +90,7 @@ def _two_columns(state: DashboardState, width: int, height: int, now_s: float | 
         left_column.append(_recent_events(state, left, min(rows - agent_rows, 14)))
     elif rows - 12 - mind_rows >= 4:
         right_column.append(_recent_events(state, right, rows - 12 - mind_rows))
-    return Group(_head(state, width, 5, now_s), _side_by_side(Group(*left_column), Group(*right_column)))
+    return Group(_head(state, width, 5, now_s), side_by_side(Group(*left_column), Group(*right_column)))
 
 
 def _head(state: DashboardState, width: int, rows: int, now_s: float | None) -> RenderableType:
@@ -117,11 +100,11 @@ def _head(state: DashboardState, width: int, rows: int, now_s: float | None) -> 
     state_text = Text.assemble(status(state, now_s), (f"  {duration(clock_s)}" if clock_s else "", "dim"))
     lines: list[tuple[RenderableType, ...]] = [
         ("goal", _goal(state), state_text),
-        ("episodes", _bar(state.num_ended, state.total_episodes, "green"), _score(state)),
+        ("episodes", bar(state.num_ended, state.total_episodes, "green"), _score(state)),
         ("recent", _recent(state, width - 40), _where(state)),
     ]
     title = f"{state.config['name']} · {state.config['world']['id']} · seed {state.config['seed']}"
-    return _panel(_grid(9, lines[: rows - 2], padding=(0, 1)), title, width, rows)
+    return panel(grid(9, lines[: rows - 2], padding=(0, 1)), title, width, rows)
 
 
 def _goal(state: DashboardState) -> Text:
@@ -192,7 +175,7 @@ def _agents(state: DashboardState, width: int, rows: int) -> RenderableType:
     title = f"agents · episode {shown.index} · tick {shown.tick}" if shown else "agents"
     if shown and shown.outcome:
         title += f" · {one_line(shown.outcome)}"
-    return _panel(body, title, width, min(rows, 3 + max(1, len(agents))))
+    return panel(body, title, width, min(rows, 3 + max(1, len(agents))))
 
 
 def _last_action(agent: AgentView) -> tuple[Text, Text]:
@@ -245,7 +228,7 @@ def _coordinator(state: DashboardState, width: int, rows: int) -> RenderableType
             lines.append(Text(more, style="dim"))
         else:
             lines[0].append(f"  {more}", style="dim")
-    return _panel(Group(*lines), f"coordinator · {state.config['coordinator']['kind']}", width, rows)
+    return panel(Group(*lines), f"coordinator · {state.config['coordinator']['kind']}", width, rows)
 
 
 def _budget(state: DashboardState, width: int, rows: int) -> RenderableType:
@@ -259,13 +242,13 @@ def _budget(state: DashboardState, width: int, rows: int) -> RenderableType:
             lines.append((name, Text("no limit", style="dim"), f"{used:,}"))
         else:
             style = "red" if used >= limit else "yellow" if used >= 0.8 * limit else "cyan"
-            lines.append((name, _bar(used, limit, style), f"{used:,}/{limit:,}"))
-    return _panel(_grid(7, lines), f"budget · episode {shown.index}", width, rows)
+            lines.append((name, bar(used, limit, style), f"{used:,}/{limit:,}"))
+    return panel(grid(7, lines), f"budget · episode {shown.index}", width, rows)
 
 
 def _swarm(state: DashboardState, width: int, rows: int) -> RenderableType:
     rates = state.rates()
-    speed = "no commit yet" if rates is None else f"{_brief(rates[0])} tokens/s, {_brief(rates[1])} steps/s"
+    speed = "no commit yet" if rates is None else f"{brief(rates[0])} tokens/s, {brief(rates[1])} steps/s"
     counts = {"fault": state.num_faults, "host death": state.num_host_deaths, "resume": state.num_resumes}
     trouble = ", ".join(plural(count, name) for name, count in counts.items() if count)
     lines: list[tuple[RenderableType, ...]] = [
@@ -274,31 +257,24 @@ def _swarm(state: DashboardState, width: int, rows: int) -> RenderableType:
         ("speed", Text(speed, style="bold" if rates else "dim")),
         ("faults", Text(trouble or "none", style="yellow" if trouble else "dim")),
     ]
-    return _panel(_grid(6, lines), f"swarm · {state.config['topology']['kind']}", width, rows)
+    return panel(grid(6, lines), f"swarm · {state.config['topology']['kind']}", width, rows)
 
 
 def _learned(learned: LearnedView, width: int) -> RenderableType:
     """Return the learning curve, what came of the steps, and what that cost, in three lines."""
     done = sorted(learned.rounds.items())
-    curve = "".join(_LEVELS[round((len(_LEVELS) - 1) * solved / ended)] for _, (ended, solved) in done)
+    shares = [solved / ended for _, (ended, solved) in done]
     last = f"{done[-1][1][1] / done[-1][1][0]:.0%}" if done else ""
     steps = ", ".join(f"{count} {word}" for word, count in learned.counts.items())
     probe = "" if learned.probe is None else f"probe {learned.first_probe:.2f} → {learned.probe:.2f}"
     lines: list[tuple[RenderableType, ...]] = [
-        ("solved", Text(curve[-max(1, width - 30) :], style="green"), last),
+        ("solved", Sparkline(shares[-max(1, width - 30) :], (0.0, 1.0), "green"), last),
         ("steps", Text(steps or "none yet", style="" if steps else "dim"), probe),
-        ("cost", Text(f"{_brief(learned.tokens)} tokens"), ""),
+        ("cost", Text(f"{brief(learned.tokens)} tokens"), ""),
     ]
-    return _panel(
-        _grid(6, lines), f"learning · round {min(len(done), learned.num_rounds)} of {learned.num_rounds}", width, 5
+    return panel(
+        grid(6, lines), f"learning · round {min(len(done), learned.num_rounds)} of {learned.num_rounds}", width, 5
     )
-
-
-def _brief(number: float) -> str:
-    """Return 9,999, 10.0k, 1.5M: short enough for half of 80 columns."""
-    if number >= 999_950:
-        return f"{number / 1e6:.1f}M"
-    return f"{number / 1e3:.1f}k" if number >= 9999.5 else f"{number:,.0f}"
 
 
 def _links(state: DashboardState) -> str:
@@ -333,7 +309,7 @@ def _recent_events(state: DashboardState, width: int, rows: int) -> RenderableTy
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     lines = lines[: rows - 2] or [Text("no episode has ended yet", style="dim")]
-    return _panel(Group(*lines), "latest", width, rows)
+    return panel(Group(*lines), "latest", width, rows)
 
 
 def _ended(ended: EpisodeEnd) -> Text:
@@ -343,48 +319,3 @@ def _ended(ended: EpisodeEnd) -> Text:
         f"{ended['episode']}: {one_line((ended['solved'] and ended.get('solution')) or ended['reason'])}",
         (f"  {plural(ended['ticks'], 'tick')}, {ended['tokens']:,} tokens", "dim"),
     )
-
-
-def _bar(used: int, limit: int, style: str) -> ProgressBar:
-    return ProgressBar(
-        total=max(1, limit),
-        completed=min(used, limit),
-        style="bright_black",
-        complete_style=style,
-        finished_style=style,
-    )
-
-
-def _panel(body: RenderableType, title: str, width: int, rows: int) -> Panel:
-    return Panel(
-        body,
-        title=Text(one_line(title), style="bold"),
-        title_align="left",
-        box=box.ROUNDED,
-        border_style="bright_black",
-        width=width,
-        height=rows,
-        padding=(0, 1),
-    )
-
-
-def _grid(
-    label_width: int, lines: list[tuple[RenderableType, ...]], padding: PaddingDimensions = (0, 1, 0, 0)
-) -> Table:
-    """Return lines of a label, a content that fills the room there is and, where they have one, an end at the right."""
-    columns = (
-        Column(width=label_width, style="dim", no_wrap=True),
-        Column(ratio=1, no_wrap=True),
-        Column(justify="right", no_wrap=True),
-    )
-    return _filled(Table.grid(*columns[: len(lines[0])], expand=True, padding=padding), lines)
-
-
-def _side_by_side(*parts: RenderableType) -> Table:
-    return _filled(Table.grid(*(Column(no_wrap=True) for _ in parts), padding=0), [parts])
-
-
-def _filled(table: Table, lines: Iterable[tuple[RenderableType, ...]]) -> Table:
-    for line in lines:
-        table.add_row(*line)
-    return table

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from swarm.messages import ActReply, ActRequest
 from swarm.record.journal import read_records
 from swarm.record.records import check_record
 from swarm.run.runner import start_run
-from swarm.view import dashboard
+from swarm.view import live
 from swarm.view.dashboard import RunPoller, watch
 from swarm.view.dashboard_state import DashboardState
-from swarm.view.dashboard_view import duration, render
+from swarm.view.dashboard_view import render
+from swarm.view.panels import duration
 
 
 def polled(run_dir: Path) -> DashboardState:
@@ -297,7 +299,7 @@ def test_forced_colours_do_not_make_a_screen_of_a_pipe(
     """Failed at a7f87d3: full-screen codes, once per poll."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     write_toy_run(tmp_path, finish=False)
-    monkeypatch.setattr(dashboard, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(live, "PATIENCE_S", 0.0)
     watch(tmp_path)
     shown = capsys.readouterr().out
     assert shown.startswith("[1/2] ")
@@ -330,7 +332,8 @@ def test_a_finished_run_on_a_terminal_is_drawn_once(tmp_path: Path) -> None:
     write_toy_run(tmp_path)
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=25, record=True)
     console.is_dumb_terminal  # noqa: B018 - TERM may be unset here; the picture must come all the same
-    dashboard._show_screen(RunPoller(tmp_path), console, 0.01, follow=True)
+    poller = RunPoller(tmp_path)
+    live.show_screen(poller, partial(render, poller.state), console, 0.01, follow=True)
     assert "finished" in console.export_text()
 
 
