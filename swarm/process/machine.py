@@ -8,6 +8,7 @@ import contextlib
 import os
 import platform
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def memory_bytes(root: Path = ROOT) -> float:
         texts = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
         limits += [int(text) for text in texts if text.isdecimal()]
     return min([there, *(float(limit) for limit in limits if 0 < limit < _UNLIMITED)])
+
+
+def resident_bytes(root: Path = ROOT) -> int:
+    """Return the memory that this process holds; where the system does not tell, the most that it has held.
+
+    Args:
+        root: see `cpus`.
+    """
+    pages = _read(root / "proc" / "self" / "statm").split()
+    if len(pages) > 1:
+        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def oom_kills(root: Path = ROOT) -> int:

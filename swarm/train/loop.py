@@ -13,7 +13,7 @@ from torch import nn
 
 from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
-from swarm.process.machine import is_out_of_memory
+from swarm.process.machine import is_out_of_memory, resident_bytes
 from ulm.train.states import RollingStates
 from ulm.train.step import Objective, StepReport, learning_rate, train_step
 
@@ -31,7 +31,8 @@ def run_training(
     """Train from the last saved state to the last step.
 
     Every `log_every` steps the worker reports a line of metrics: `step`, `tokens` so far, `loss` (mean nats per learned
-    token since the line before), `lr`, `grad_norm`, `tokens_per_s`, `eta_s`, `seconds` and what the objective measures.
+    token since the line before), `lr`, `grad_norm`, `tokens_per_s`, `eta_s`, `seconds`, `rss_mb` (of this process)
+    and what the objective measures.
 
     Args:
         objective: what is trained, as this worker sees it.
@@ -112,6 +113,7 @@ def _metrics(
         "tokens_per_s": round(tokens / max(1e-9, passed), 1),
         "eta_s": round(passed / len(reports) * (steps - progress["step"]), 1),
         "seconds": round(progress["seconds"], 2),
+        "rss_mb": round(resident_bytes() / 2**20, 1),
         **objective.metrics(sums, tokens),
     }
 

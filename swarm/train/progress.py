@@ -1,14 +1,17 @@
 """Follows the file of records that a training appends to, and says how fast it goes and how long it will take."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from swarm.files import LineTail
+from swarm.actors.ray_train import appending
+from swarm.files import LineTail, make_folder
 from swarm.process.progress import duration, progress
+from swarm.text import command
 
 Record = dict[str, Any]
 
@@ -69,6 +72,9 @@ _MEASURED = (
 def training_shown(path: Path, steps: int, title: str, echo: Callable[[str], None], others: int = 0) -> Iterator[None]:
     """Show a training while it happens, and say how long it takes once its first steps are measured.
 
+    Its file begins with, or goes on after, a record of what is trained and how to go on with it: `began` (the title),
+    `steps`, `others` and `command`, which `swarm watch` reads.
+
     Args:
         path: its file of records.
         steps: of the whole training.
@@ -76,6 +82,8 @@ def training_shown(path: Path, steps: int, title: str, echo: Callable[[str], Non
         echo: receives notices, the estimate, and lines of progress where there is no terminal.
         others: trainings like it that come after it.
     """
+    make_folder(path.parent)
+    appending(path)({"began": title, "steps": steps, "others": others, "command": command(*sys.argv[1:])})
     with progress(title, steps, "steps", say=echo) as work:
         measured: list[int] = []
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from swarm.backends.models import open_model
 from swarm.backends.protocol import TextRequest
 from swarm.errors import SwarmError
+from swarm.train.progress import read_metrics
 from swarm.train.training import train_policy
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -98,8 +99,7 @@ def test_two_workers_with_compiled_layers_in_bfloat16_learn_marks(
     assert all(tensor.abs().sum() > 0 for tensor in weights.values())
     assert all(name.startswith("base_model.model.model.layers.") for name in weights)  # no names of compiled modules
     assert 0 <= json.loads((out / "training.json").read_text())["scores"]["tuned"]["marks"] <= 1
-    first = json.loads((tmp_path / "runs" / "train-marks" / "metrics.jsonl").read_text().splitlines()[0])
-    assert 0 < first["loss"] < 10
+    assert 0 < read_metrics(tmp_path / "runs" / "train-marks" / "metrics.jsonl")[0]["loss"] < 10
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SwarmError, match="needs the C\\+\\+ compiler no-such-compiler, which is not here"):
         train(place, "place.compile=true", name="other")

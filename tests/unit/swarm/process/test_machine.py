@@ -19,6 +19,7 @@ from swarm.process.machine import (
     is_out_of_memory,
     memory_bytes,
     oom_kills,
+    resident_bytes,
     shortage,
     told_when_full,
 )
@@ -98,6 +99,15 @@ def test_without_a_limit_it_is_the_whole_machine(tmp_path: Path, groups: str, fi
     root = tree(tmp_path, groups, **files)
     assert memory_bytes(root) == memory_bytes(tmp_path / "nowhere") > 100 * MB
     assert cpus(root) == len(os.sched_getaffinity(0)) == cores(root)
+
+
+def test_the_memory_of_this_process_is_that_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "statm").write_text("900 100 30 1 0 80 0\n")
+    assert resident_bytes(tmp_path) == 100 * resource.getpagesize()
+    peak = resident_bytes(tmp_path / "elsewhere")
+    assert 2**20 < peak < 2**40
+    assert resident_bytes() <= peak * 1.1
 
 
 def test_affinity_bounds_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

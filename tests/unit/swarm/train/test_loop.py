@@ -46,6 +46,7 @@ def test_a_training_needs_nothing_but_a_worker() -> None:
     assert list(losses(records)) == [4, 8, 12]
     assert records[-1]["loss"] < records[0]["loss"] - 0.3
     assert {"lr", "grad_norm", "tokens_per_s", "eta_s", "seconds"} <= set(records[0])
+    assert 10 < records[0]["rss_mb"] < 1e6
     assert progress["step"] == 12
     assert progress["tokens"] == 12 * 4 * 2
     assert progress["schedule"] == [{"from_step": 0, "steps": 12}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ def test_the_first_metrics_give_an_estimate_and_the_last_ones_the_totals(
         "b: about 90 s for the 900 steps that are left, as the first ones went; 5 min with the 2 that follow"
     ]
     assert totals(tmp_path / "none.jsonl") == ""
+
+
+def test_the_file_says_what_began_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["swarm", "lab", "my lab.yaml", "--set", "seeds=[1]"])
+    path = tmp_path / "s1" / "baseline" / "metrics.jsonl"  # the folder is made later, too
+    with training_shown(path, 9, "baseline, seed 1", print, others=3):
+        pass
+    again = "swarm lab 'my lab.yaml' --set 'seeds=[1]'"
+    wanted = {"began": "baseline, seed 1", "steps": 9, "others": 3, "command": again}
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [wanted]
+    assert read_metrics(path) == []
 
 
 def test_following_reports_whole_new_lines_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fakes.tiny_lab import lab
 
 from swarm.actors.ray_train import METRICS
 from swarm.errors import SwarmError
-from swarm.files import FolderLock
+from swarm.files import FolderLock, make_folder
 from swarm.identity import claim
 from swarm.lab.ltm import evaluator as lm_evaluator
 from swarm.lab.ltm import trainer as lm_trainer
@@ -60,7 +60,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     done: list[tuple[str, int]] = []
 
     def train(config: LabConfig, arm: Any, seed: int, corpus: Corpus, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        make_folder(folder)
         claim(folder / "recipe.json", lm_trainer._recipe(config, arm, seed, corpus))
         (folder / METRICS).write_text('{"step": 1, "ltm_hit_rate": 0.25}\n{"step": 2, "ltm_hit_rate": 0.5}\n')
         model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size), seed)
