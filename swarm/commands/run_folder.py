@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _JOURNAL = "journal.jsonl"
 
 
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder holds a journal, or is one."""
+    return folder.name == _JOURNAL or (folder / _JOURNAL).is_file()
+
+
 def existing_run(run_dir: Path) -> Path:
     """Return `run_dir` if it holds a journal; the journal file itself is accepted for its folder.
 

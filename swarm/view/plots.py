@@ -1,6 +1,7 @@
-"""Draws one run: tokens of each puzzle, tokens by part, and what was learned from round to round."""
+"""Draws one run: tokens of each puzzle, tokens by part, what was learned from round to round; and one training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from swarm.figures import (
@@ -9,6 +10,8 @@ from swarm.figures import (
     GREY,
     INK,
     ORANGE,
+    PURPLE,
+    SKY,
     VERMILLION,
     add_legend,
     interval_of,
@@ -17,6 +20,12 @@ from swarm.figures import (
     thousands,
     whiskers,
 )
+from swarm.train.monitor import Record, curves
+
+_CURVES = {"loss": ("loss", "loss_", "bits_"), "share of the gradient": ("share_",), "level": ("level_",)}
+"""Panels of a training, and which metrics each shows."""
+
+_LINE_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
 
 def plot_puzzles(puzzles: Sequence[Mapping[str, Any]], budget: int | None) -> Any:
@@ -108,3 +117,25 @@ def _plot_probe(axes: Any, rounds: Sequence[Mapping[str, Any]], probe: Mapping[s
     values = [probe["first"], least, *(row["probe"] for row in known)]
     axes.set_ylim(max(0.0, min(values) - 0.05), min(1.05, max(values) + 0.05))
     style_axes(axes, x="round (the exam comes last)", y="probe")
+
+
+def plot_training(records: Sequence[Record]) -> Any:
+    """Return a figure of a training: losses by kind, shares of the gradient and levels over steps.
+
+    Args:
+        records: lines of metrics by step; what none of them has is left out.
+    """
+    found = {title: curves(records, *names) for title, names in _CURVES.items()}
+    found = {title: lines for title, lines in found.items() if lines} or {"loss": {}}
+    figure = new_figure(9.0, 1.0 + 2.6 * len(found))
+    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+    styles = [(colour, dash) for dash in ("-", "--", ":", "-.") for colour in _LINE_COLOURS]
+    for axes, (title, lines) in zip(panels, found.items(), strict=True):
+        for (name, points), (colour, dash) in zip(lines.items(), cycle(styles), strict=False):
+            how = {"drawstyle": "steps-post"} if title == "level" else {}
+            axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, linewidth=1.4, label=name, **how)
+        style_axes(axes, x="step" if axes is panels[-1] else "", y=title)
+        if lines:
+            add_legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panels[-1].xaxis.set_major_formatter(thousands)
+    return figure

@@ -77,9 +77,51 @@ def test_watch_of_a_run_that_nobody_runs_says_how_to_go_on(swarm, monkeypatch, c
     """Failed at a7f87d3: it showed a killed run as running, for ever."""
     from fakes.toy_run import write_toy_run
 
-    monkeypatch.setattr("swarm.view.dashboard.PATIENCE_S", 0.0)
+    monkeypatch.setattr("swarm.view.live.PATIENCE_S", 0.0)
     write_toy_run(Path("runs/a b"), finish=False)
     assert swarm("watch", "runs/a b") == 1
     shown = capsys.readouterr()
     assert shown.err == "error: nobody runs runs/a b now; continue it with: swarm resume 'runs/a b'\n"
     assert shown.out.splitlines()[-1].startswith("nobody runs it, `swarm resume` continues it: ")
+
+
+def recorded(folder: Path, last: int) -> None:
+    from swarm.actors.ray_train import METRICS, appending
+    from swarm.files import FolderLock
+
+    folder.mkdir(parents=True)
+    FolderLock(folder, "train").close()
+    append = appending(folder / METRICS)
+    append({"began": "training tiny", "steps": 100, "others": 0, "command": "swarm train 'my file.yaml'"})
+    append({"step": last, "loss": 1.0, "seconds": 1.0})
+
+
+def test_watch_of_a_training_that_nobody_continues_says_how_to_go_on(swarm, monkeypatch, capsys):
+    monkeypatch.setattr("swarm.view.live.PATIENCE_S", 0.0)
+    recorded(Path("runs/train-tiny"), last=50)
+    for place in ("runs/train-tiny", "runs/train-tiny/metrics.jsonl"):
+        assert swarm("watch", place) == 1
+        shown = capsys.readouterr()
+        assert shown.out.splitlines()[-1] == "training tiny: nobody trains it, step 50 of 100"
+        again = "continue it with: swarm train 'my file.yaml'"
+        assert shown.err == f"error: nobody trains runs/train-tiny now; {again}\n"
+    assert swarm("watch", "runs/train-tiny", "--no-follow") == 0
+
+
+def test_watch_of_a_finished_training_draws_its_curves(swarm, capsys):
+    recorded(Path("runs/train-tiny"), last=100)
+    assert swarm("watch", "runs/train-tiny", "--plot", "curves.png") == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "training tiny: trained, step 100 of 100",
+        "plot          curves.png",
+    ]
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_watch_refuses_what_holds_neither_run_nor_training(swarm, capsys):
+    recorded(Path("runs/train-tiny"), last=100)
+    make_run()
+    assert swarm("watch", "runs") == 2
+    assert "runs is no run folder" in capsys.readouterr().err
+    assert swarm("watch", "runs/demo-s0", "--plot", "x.png") == 2
+    assert "`swarm report runs/demo-s0` draws a run" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarm.view.plots import plot_learning, plot_puzzles, plot_token_parts
+from swarm.view.plots import plot_learning, plot_puzzles, plot_token_parts, plot_training
 
 
 def puzzles(*tokens: int, solved: tuple[int, ...] = ()) -> list[dict[str, Any]]:
@@ -78,3 +78,15 @@ def test_a_learning_curve_has_each_round_the_exam_and_the_probe_under_its_limit(
 def test_a_run_without_probe_and_exam_has_one_panel() -> None:
     (axes,) = plot_learning({"rounds": [a_round(1, 1, None, nothing=1)], "exam": None, "probe": None}).axes
     assert axes.get_xlabel() == "round"
+
+
+def test_a_training_has_a_panel_for_losses_shares_and_levels_as_far_as_it_records_them() -> None:
+    records = [{"step": 50 * n, "loss": 3.0 - n, "loss_far": 3.0, "bits_x": 1.0, "level_span": n} for n in (1, 2)]
+    losses, levels = plot_training(records).axes
+    assert legend(losses) == ["loss", "loss_far", "bits_x"]
+    assert losses.get_lines()[0].get_xydata().tolist() == [[50, 2], [100, 1]]
+    assert legend(levels) == ["level_span"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in losses.get_lines()}) == 3
+    records[1]["share_next"] = 0.5
+    assert [axes.get_ylabel() for axes in plot_training(records).axes] == ["loss", "share of the gradient", "level"]
+    assert len(plot_training([]).axes) == 1
