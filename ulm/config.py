@@ -44,6 +44,7 @@ class LTMConfig:
         layers: blocks before which the memory is read, counted from 0.
         n_head, head_size: of the reads.
         capacity: items kept per sequence.
+        slots: places beside them for what consolidation keeps (`ulm.memory.consolidation`), None for none.
         segment: tokens between writes, counted from the start of a document; at most the window, so that what has
             left the window is always in memory.
         threshold_bits: a token is written if its surprisal exceeds this.
@@ -71,6 +72,7 @@ class LTMConfig:
     eviction: Eviction = "age"
     similarity: float = 0.8
     overwrite: float | None = None
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         _check_numbers("ltm", self)
@@ -87,6 +89,11 @@ class LTMConfig:
     def width(self) -> int:
         """Numbers in a key, and in a value, of one layer."""
         return self.n_head * self.head_size
+
+    @property
+    def places(self) -> int:
+        """Items and slots together."""
+        return self.capacity + (self.slots or 0)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LTMConfig:

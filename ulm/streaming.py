@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -140,6 +140,7 @@ class _MemoryPass:
         ltm: readers and rules.
         state: the memory during the segment.
         real_BS: False at padding.
+        writable_BS: False where nothing may be written; None forbids nothing.
         control, seed: as in `read_chunk`.
         passed: of each block that reads: the residual stream, keys and values made from it, and where items were read.
     """
@@ -147,6 +148,7 @@ class _MemoryPass:
     ltm: LTM
     state: LTMState
     real_BS: Tensor
+    writable_BS: Tensor | None
     control: Control
     seed: int
     passed: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -161,7 +163,11 @@ class _MemoryPass:
         memory = shuffled(self.state, self.seed) if self.control == "shuffled_values" else self.state
         part = slice(number * Y, (number + 1) * Y)
         there_BM = memory.position_BM >= 0
-        added, read_BSM = reader.read(keys_BSY, memory.keys_BMX[..., part], memory.values_BMX[..., part], there_BM)
+        keys_BMY, values_BMY, beta_BMH = memory.keys_BMX[..., part], memory.values_BMX[..., part], None
+        if self.ltm.config.slots:
+            H = self.ltm.config.n_head
+            beta_BMH = memory.beta_BMG[..., number * H : (number + 1) * H]
+        added, read_BSM = reader.read(keys_BSY, keys_BMY, values_BMY, there_BM, beta_BMH)
         self.passed.append((x_BSC, keys_BSY, values_BSY, read_BSM))
         return x_BSC if self.control == "no_reads" else x_BSC + added
 
@@ -170,6 +176,8 @@ class _MemoryPass:
         surprisal_BS = _surprisal(reading.logits[0], before.logits_BV, ids_BS, reading.nats_BS)
         writable_BS = before.seen_B[:, None] + torch.arange(ids_BS.shape[1], device=ids_BS.device) > 0
         writable_BS = writable_BS & self.real_BS
+        if self.writable_BS is not None:
+            writable_BS = writable_BS & self.writable_BS
         hidden, keys, values, read = zip(*self.passed, strict=True)
         read_BSM = torch.stack(read).sum(0) * self.real_BS[:, :, None]
         asked_BSX = torch.cat(keys, dim=-1)
@@ -287,6 +295,7 @@ def read_chunk(
     labels_BS: Tensor | None = None,
     *,
     counts_B: Tensor | None = None,
+    writable_BS: Tensor | None = None,
     control: Control = "none",
     seed: int = 0,
     batch_invariant: bool = False,
@@ -302,6 +311,7 @@ def read_chunk(
         labels_BS: the next tokens, `IGNORE` at padding.
         counts_B: tokens of each row that are no padding, which comes last; None takes those with a label, or all
             without labels.
+        writable_BS: False at tokens that may not be written to memory; None forbids nothing.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
         batch_invariant: attention by plain products, so that a row gets the same bits in any batch of a multiple of
@@ -334,7 +344,8 @@ def read_chunk(
         ids, x, real = ids_BS[:, part], below_BSC[:, part], real_BS[:, part]
         memory = None
         if model.ltm is not None and now.memory is not None:
-            memory = _MemoryPass(model.ltm, now.memory, real, control, seed)
+            writable = None if writable_BS is None else writable_BS[:, part]
+            memory = _MemoryPass(model.ltm, now.memory, real, writable, control, seed)
         for layer in range(first, c.n_layer):
             if memory is not None:
                 x = memory.add(layer, x)
@@ -359,15 +370,25 @@ def read_chunks(
     state: StreamState | None = None,
     labels_BT: Tensor | None = None,
     *,
+    writable_BT: Tensor | None = None,
     control: Control = "none",
     seed: int = 0,
+    between: Callable[[LTMState], LTMState] | None = None,
 ) -> Iterator[tuple[slice, Reading]]:
-    """Read T tokens of every row; yield where each chunk lies and what reading it gave (arguments: `read_chunk`)."""
+    """Read T tokens of every row; yield where each chunk lies and what reading it gave (arguments: `read_chunk`).
+
+    What memories hold after a chunk is what `between` makes of it.
+    """
     for start in range(0, ids_BT.shape[1], model.config.chunk):
         place = slice(start, start + model.config.chunk)
         labels_BS = None if labels_BT is None else labels_BT[:, place]
-        reading = read_chunk(model, ids_BT[:, place], state, labels_BS, control=control, seed=seed)
+        writable_BS = None if writable_BT is None else writable_BT[:, place]
+        reading = read_chunk(
+            model, ids_BT[:, place], state, labels_BS, writable_BS=writable_BS, control=control, seed=seed
+        )
         state = reading.state
+        if between is not None and state.memory is not None:
+            state = replace(state, memory=between(state.memory))
         yield place, reading
 
 
@@ -377,6 +398,7 @@ def read_document(
     state: StreamState | None = None,
     labels_BT: Tensor | None = None,
     *,
+    writable_BT: Tensor | None = None,
     control: Control = "none",
     seed: int = 0,
 ) -> Reading:
@@ -386,5 +408,5 @@ def read_document(
     """
     if not ids_BT.shape[1]:
         raise ValueError("there is nothing to read")
-    parts = read_chunks(model, ids_BT, state, labels_BT, control=control, seed=seed)
+    parts = read_chunks(model, ids_BT, state, labels_BT, writable_BT=writable_BT, control=control, seed=seed)
     return Reading.join([reading for _, reading in parts])

@@ -40,7 +40,13 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], vocab_size: int, digits: int = 3, pieces: str = "", whole: Sequence[str] = ()
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        digits: int = 3,
+        pieces: str = "",
+        whole: Sequence[str] = (),
+        marks: Sequence[str] = (),
     ) -> Tokenizer:
         """Train a byte-level BPE whose tokens never mix digits with other characters but a space before them.
 
@@ -51,13 +57,14 @@ class Tokenizer:
                 learned faster when a number is one token (experiments/LOG.md, 2026-11-22).
             pieces: regular expression of what else is never cut before the merges, such as mentions; "" for nothing.
             whole: texts that become one token each, wherever they occur, such as names of relations.
+            marks: further special tokens, which no text is encoded as (`ulm.data.infill.MARKS`).
         """
         inner = tokenizers.Tokenizer(models.BPE())
         inner.pre_tokenizer = _pre_tokenizer((pieces and f"{pieces}|") + rf" ?\d{{1,{digits}}}")
         inner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - len(whole),
-            special_tokens=SPECIAL,
+            special_tokens=[*SPECIAL, *marks],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )

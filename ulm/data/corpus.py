@@ -63,6 +63,7 @@ def prepare_corpus(
     val_share: float = 0.1,
     seed: int = 0,
     bin_type: str = "uint16",
+    marks: Sequence[str] = (),
     echo: Callable[[str], None] = lambda line: None,
     on_documents: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> "Corpus":
@@ -75,13 +76,14 @@ def prepare_corpus(
         val_share: share of the documents of each source that is held out, at least one and never all.
         seed: of the split.
         bin_type: a key of `BIN_TYPES`.
+        marks: special tokens of a tokenizer that is trained.
         echo: receives progress lines.
         on_documents: told how many documents of a source were read, then of a part written, of how many, if known.
 
     Raises:
         CorpusError: see `read_documents`; too few documents, or a vocabulary too large for the type.
     """
-    recipe = _recipe(sources, tokenizer, val_share, seed, bin_type)
+    recipe = _recipe(sources, tokenizer, val_share, seed, bin_type, marks)
     if (folder / MANIFEST).is_file():
         there = Corpus.open(folder)
         if there.manifest["recipe"] == recipe:
@@ -97,7 +99,7 @@ def prepare_corpus(
     try:
         with whole_folder(folder) as fresh:
             spool, cleaned = _spooled(sources, fresh, val_share, seed, echo, on_documents)
-            codec = _codec(tokenizer, spool, bin_type)
+            codec = _codec(tokenizer, spool, bin_type, marks)
             codec.save(fresh / TOKENIZER)
             splits = {s: _write_split(fresh, s, spool, codec, bin_type, on_documents) for s in SPLITS}
             spool.remove()
@@ -121,14 +123,26 @@ def prepare_corpus(
 
 
 def _recipe(
-    sources: Sequence[CorpusSource], tokenizer: str | int, val_share: float, seed: int, bin_type: str
+    sources: Sequence[CorpusSource],
+    tokenizer: str | int,
+    val_share: float,
+    seed: int,
+    bin_type: str,
+    marks: Sequence[str],
 ) -> dict[str, Any]:
     """Return what decides the content of a folder."""
     if not isinstance(tokenizer, int):
         path = Path(tokenizer) / TOKENIZER if Path(tokenizer).is_dir() else Path(tokenizer)
         tokenizer = _digest(path) if path.is_file() else tokenizer
     described = [describe_source(source) for source in sources]
-    return {"sources": described, "tokenizer": tokenizer, "val_share": val_share, "seed": seed, "bin_type": bin_type}
+    return {
+        "sources": described,
+        "tokenizer": tokenizer,
+        "val_share": val_share,
+        "seed": seed,
+        "bin_type": bin_type,
+        **({"marks": list(marks)} if marks else {}),
+    }
 
 
 def describe_source(source: CorpusSource) -> dict[str, Any]:
@@ -196,12 +210,12 @@ def _spool_source(
     return sizes
 
 
-def _codec(tokenizer: str | int, spool: Spool, bin_type: str) -> Tokenizer:
+def _codec(tokenizer: str | int, spool: Spool, bin_type: str, marks: Sequence[str]) -> Tokenizer:
     """Return the tokenizer of a name, or one that is trained on the training part."""
     try:
         if isinstance(tokenizer, int):
             every = -(-spool.num_bytes() // TOKENIZER_BYTES)
-            codec = Tokenizer.train((spool[int(i)] for i in spool.part("train")[::every]), tokenizer)
+            codec = Tokenizer.train((spool[int(i)] for i in spool.part("train")[::every]), tokenizer, marks=marks)
         else:
             codec = Tokenizer.load(tokenizer)
     except ValueError as error:

@@ -68,7 +68,12 @@ class Reader(nn.Module):
         return x_BMY.float().view(*x_BMY.shape[:-1], self.config.n_head, self.config.head_size)
 
     def read(
-        self, queries_BSY: Tensor, keys_BMY: Tensor, values_BMY: Tensor, there_BM: Tensor
+        self,
+        queries_BSY: Tensor,
+        keys_BMY: Tensor,
+        values_BMY: Tensor,
+        there_BM: Tensor,
+        beta_BMH: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return what the memory adds to the residual stream, (B, S, C), and where items were read, (B, S, M) bool.
 
@@ -77,6 +82,7 @@ class Reader(nn.Module):
             keys_BMY: of the items.
             values_BMY: of the items.
             there_BM: False where there is no item.
+            beta_BMH: logarithms of their masses; None for 0.
         """
         c = self.config
         with torch.autocast(queries_BSY.device.type, enabled=False):  # cosines decide: bfloat16 is too coarse for them
@@ -85,7 +91,10 @@ class Reader(nn.Module):
             read_BHSM = (cosine_BHSM > c.similarity) & there_BM[:, None, None]
             sharp_H11 = self.log_temperature.exp()[:, None, None]
             # A cosine is at most 1, so the exponents need no maximum subtracted.
-            weights_BHSM = ((cosine_BHSM - 1.0) * sharp_H11).exp() * read_BHSM
+            scores_BHSM = (cosine_BHSM - 1.0) * sharp_H11
+            if beta_BMH is not None:
+                scores_BHSM = scores_BHSM + beta_BMH.transpose(1, 2)[:, :, None]
+            weights_BHSM = scores_BHSM.exp() * read_BHSM
             null_H11 = ((self.null[:, None, None] - 1.0) * sharp_H11).exp()
             gate_H11 = self.gate.tanh()[:, None, None]
             heads = (weights_BHSM @ values) * (gate_H11 / (weights_BHSM.sum(-1, keepdim=True) + null_H11))
@@ -121,7 +130,7 @@ class LTM(nn.Module):
         c, xp = self.config, array_module(state.clock_B)
         # Equal surprisals differ in their last bits with the way a text was read, and ranks must not.
         surprisal_BS = xp.round(staged.surprisal_BS * 1024.0) / 1024.0
-        (B, S), M = surprisal_BS.shape, c.capacity
+        (B, S), M = surprisal_BS.shape, c.places
         row_B1 = _arange(B, state.clock_B)[:, None]
         position_BS = state.clock_B[:, None] + _arange(S, state.clock_B)
         written_BS = staged.writable_BS & (surprisal_BS > self._threshold(state, staged, surprisal_BS))
@@ -144,11 +153,12 @@ class LTM(nn.Module):
             "surprisal": (state.surprisal_BM, surprisal_BS),
         }
         rank_BN = xp.concatenate(ranks[c.eviction], axis=1)
-        falling_BN = xp.where(there_BN, -as_type(rank_BN, xp.float64), math.inf)
-        best = xp.argsort(falling_BN, axis=1, stable=True)[:, : 1 if control == "capacity_1" else M]
+        slot_BN = there_BN & xp.concatenate((state.members_BM > 0, xp.zeros_like(written_BS)), axis=1)
+        falling_BN = xp.where(there_BN & ~slot_BN, -as_type(rank_BN, xp.float64), math.inf)
+        best = xp.argsort(falling_BN, axis=1, stable=True)[:, : 1 if control == "capacity_1" else c.capacity]
         kept_BN = xp.zeros_like(there_BN)
         kept_BN[row_B1, best] = True
-        kept_BN &= there_BN
+        kept_BN = (kept_BN & there_BN) | slot_BN
         stays_BM, enters_BS = kept_BN[:, :M], kept_BN[:, M:]
         free_BM = xp.argsort(as_type(stays_BM, xp.uint8), axis=1, stable=True)  # free places come first
         place_BS = free_BM[row_B1, xp.clip(xp.cumsum(enters_BS, axis=1) - 1, 0, M - 1)]
@@ -189,6 +199,8 @@ class LTM(nn.Module):
             used_BM=after(p.used_BM, p.position_BS),
             reads_BM=after(state.reads_BM + staged.reads_BM, torch.zeros_like(p.position_BS)),
             tokens_BMN=after(state.tokens_BMN, staged.tokens_BSN),
+            members_BM=state.members_BM.masked_fill(filled_BM, 0),
+            beta_BMG=state.beta_BMG.masked_fill(filled_BM[..., None], 0.0),
             recent_BS=p.surprisal_BS.masked_fill(~staged.writable_BS, math.nan),
             clock_B=state.clock_B + staged.counts_B,
         ), p.written_BS

@@ -66,6 +66,8 @@ class LTMState(RowState):
         used_BM: when the item was last read: the end of that segment; its own position before the first time.
         reads_BM: how many (position, layer) pairs read it so far.
         tokens_BMN: ids of the written token and of those before it; -1 before the start.
+        members_BM: items that a slot stands for; 0 where there is an item as it was written.
+        beta_BMG: logarithm of the mass of a slot, per layer and head; 0 for an item.
         recent_BS: surprisals of the segment before, NaN where there was none; for the adaptive threshold.
         clock_B: tokens seen so far.
     """
@@ -77,6 +79,8 @@ class LTMState(RowState):
     used_BM: Tensor
     reads_BM: Tensor
     tokens_BMN: Tensor
+    members_BM: Tensor
+    beta_BMG: Tensor
     recent_BS: Tensor
     clock_B: Tensor
 
@@ -90,7 +94,7 @@ class LTMState(RowState):
         dtype: torch.dtype = torch.float32,
     ) -> LTMState:
         """Return memories that hold nothing."""
-        B, M, X = batch, config.capacity, len(config.layers) * config.width
+        B, M, X = batch, config.places, len(config.layers) * config.width
 
         def whole(value: int, *shape: int) -> Tensor:
             return torch.full(shape, value, device=device, dtype=torch.long)
@@ -103,6 +107,8 @@ class LTMState(RowState):
             used_BM=whole(-1, B, M),
             reads_BM=whole(0, B, M),
             tokens_BMN=whole(-1, B, M, SHOWN_TOKENS),
+            members_BM=whole(0, B, M),
+            beta_BMG=torch.zeros(B, M, len(config.layers) * config.n_head, device=device),
             recent_BS=torch.full((B, config.segment), math.nan, device=device),
             clock_B=whole(0, B),
         )
@@ -126,6 +132,9 @@ class LTMState(RowState):
     def to_bytes(self) -> bytes:
         """Return the memory of one row as safetensors, without the places after its last item.
 
+        Of slots, keys and values take eight bits a number and counts 32 (see `rounded`); a memory without slots has no
+        columns of theirs.
+
         Raises:
             ValueError: there is more than one row.
         """
@@ -133,6 +142,15 @@ class LTMState(RowState):
             raise ValueError(f"one memory at a time is written, got {self.clock_B.shape[0]}")
         end = 1 + max((self.position_BM[0] >= 0).nonzero().flatten().tolist(), default=-1)
         tensors = {name: tensor[:, :end] if "_BM" in name else tensor for name, tensor in self.tensors().items()}
+        slot_M, heads = tensors["members_BM"][0] > 0, tensors["beta_BMG"].shape[-1]
+        if not slot_M.any():
+            del tensors["members_BM"], tensors["beta_BMG"]
+            return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+        tensors = {name: x.int() if "_BM" in name and x.dtype == torch.long else x for name, x in tensors.items()}
+        for name in _WIDE:
+            whole = tensors.pop(name)[0]
+            tensors[f"item.{name}"] = whole[~slot_M]
+            tensors[f"slot.{name}"], tensors[f"exponent.{name}"] = _to_eight_bits(whole[slot_M], heads)
         return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
 
     @classmethod
@@ -143,10 +161,12 @@ class LTMState(RowState):
             ValueError: it is no memory, or that of another configuration.
         """
         try:
-            found = load(data)
+            found = _unpacked(load(data))
             items = found["position_BM"].numel()
             state = cls.empty(config, 1, device=device, dtype=found["keys_BMX"].dtype)
             for name, blank in state.tensors().items():
+                if name not in found and name in _OF_SLOTS:
+                    continue
                 place = blank[:, :items] if "_BM" in name else blank
                 if (found[name].shape, found[name].dtype) != (place.shape, place.dtype):
                     raise ValueError(f"{name} is {found[name].dtype} of shape {list(found[name].shape)}")
@@ -156,6 +176,56 @@ class LTMState(RowState):
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"this is no memory of the model's configuration ({error})") from error
         return state
+
+
+_WIDE = ("keys_BMX", "values_BMX")
+_OF_SLOTS = ("members_BM", "beta_BMG")
+
+
+def rounded(x_MX: Tensor, heads: int) -> Tensor:
+    """Return numbers as slots keep them: eight bits each, times a power of two per row and head, so that it is exact.
+
+    Args:
+        x_MX: keys or values.
+        heads: layers x heads, which X is divided by.
+    """
+    number_MX, exponent_MG = _to_eight_bits(x_MX, heads)
+    return _from_eight_bits(number_MX, exponent_MG).to(x_MX.dtype)
+
+
+def _to_eight_bits(x_MX: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Return whole numbers from -127 to 127 and the exponents of two that they are multiplied by, int8."""
+    x_MGD = by_head(x_MX.detach().double(), heads)
+    largest_MG1 = x_MGD.abs().amax(-1, keepdim=True).clamp(min=2.0**-100)
+    exponent_MG1 = (largest_MG1 / 127).log2().ceil()
+    number_MGD = (x_MGD / exponent_MG1.exp2()).round()
+    return number_MGD.flatten(1).to(torch.int8), exponent_MG1[..., 0].to(torch.int8)
+
+
+def _from_eight_bits(number_MX: Tensor, exponent_MG: Tensor) -> Tensor:
+    """Return the numbers, float64."""
+    number_MGD = by_head(number_MX.double(), exponent_MG.shape[-1])
+    whole_MGD: Tensor = number_MGD * exponent_MG[..., None].double().exp2()
+    return whole_MGD.flatten(1)
+
+
+def by_head(x_MX: Tensor, heads: int) -> Tensor:
+    """Return keys or values with an axis of layers x heads, (M, G, D)."""
+    return x_MX.view(*x_MX.shape[:-1], heads, x_MX.shape[-1] // heads)
+
+
+def _unpacked(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a file of `LTMState.to_bytes` holds, one tensor for the numbers of items and slots."""
+    if "members_BM" not in found:
+        return found
+    slot_M = found["members_BM"][0] > 0
+    for name in _WIDE:
+        items, slots = found.pop(f"item.{name}"), found.pop(f"slot.{name}")
+        whole = items.new_empty(len(slot_M), items.shape[-1])
+        whole[~slot_M] = items
+        whole[slot_M] = _from_eight_bits(slots, found.pop(f"exponent.{name}")).to(whole.dtype)
+        found[name] = whole[None]
+    return {name: x.long() if x.dtype == torch.int32 else x for name, x in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ulm.memory.ltm import LTM, Reader, array_module, as_type
 from ulm.memory.state import SHOWN_TOKENS, LTMState, Placement, Staged
 
-_BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "recent_BS", "clock_B")
+_BOOKKEEPING = ("surprisal_BM", "position_BM", "used_BM", "reads_BM", "members_BM", "recent_BS", "clock_B")
 """What decides where tokens are written, if keys do not."""
 
 
@@ -68,7 +68,7 @@ class MemoryStepper:
         self.cache = cache
         self.layers = {layer: number for number, layer in enumerate(c.layers)}
         self._readers = [cast("Reader", reader) for reader in ltm.readers]
-        Y, B, M, H, D, S = c.width, len(cache.offset_B), c.capacity, c.n_head, c.head_size, c.segment
+        Y, B, M, H, D, S = c.width, len(cache.offset_B), c.places, c.n_head, c.head_size, c.segment
         like = cache.memory.keys_BMX
         # Queries have length 1, so the scale of the norm before them cancels, and its weights fold into the matrix.
         self._project_CX = [(reader.key_value.weight * reader.norm).t().contiguous() for reader in self._readers]
@@ -77,7 +77,11 @@ class MemoryStepper:
             reader.out.weight.t() * reader.gate.tanh().repeat_interleave(D)[:, None] for reader in self._readers
         ]
         self._sharp_Z11 = [reader.log_temperature.exp().repeat(B)[:, None, None] for reader in self._readers]
-        self._dull_Z11 = [-sharp for sharp in self._sharp_Z11]
+        self._dull_Z1N = [-sharp for sharp in self._sharp_Z11]
+        if c.slots:
+            beta_BMLH = cache.memory.beta_BMG.view(B, M, -1, H)
+            betas = (beta.transpose(1, 2).reshape(-1, 1, M) for beta in beta_BMLH.unbind(2))
+            self._dull_Z1N = [dull + beta for dull, beta in zip(self._dull_Z1N, betas, strict=True)]
         self._query_BY = like.new_empty(B, Y)
         self._query_Z1D = self._query_BY.view(-1, 1, D)
         self._length_Z11 = like.new_empty(B * H, 1, 1)
@@ -130,6 +134,7 @@ class MemoryStepper:
         self._cheap_keys, self._cheap_values = (
             [self._cheap(x) for x in layers] for layers in (self._keys_BHDM, self._values_BHND)
         )
+        self._cheap_dull = [self._cheap(x.view(B, H, -1)) for x in self._dull_Z1N]
         self._staged_hidden = [self._cheap(x) for x in self._hidden_TBC]
         self._staged_nats, self._staged_ids = self._cheap(self._nats_TB), self._cheap(self._ids_TB)
         self._offset_S = self._cheap(torch.arange(S, device=like.device))
@@ -155,7 +160,7 @@ class MemoryStepper:
         query_Z1D.div_(self._length_Z11.clamp_(min=1e-12))
         torch.bmm(query_Z1D, self._keys_ZDM[number], out=self._cosine_Z1M)
         torch.threshold_(self._cosine_Z1M, self.ltm.config.similarity, -1e4)
-        sharp, dull = self._sharp_Z11[number], self._dull_Z11[number]
+        sharp, dull = self._sharp_Z11[number], self._dull_Z1N[number]
         torch.addcmul(dull, self._cosine_Z1M, sharp, out=self._scores_Z1M[number])
         torch.softmax(self._scores_Z1N[number], -1, out=self._weights_Z1N)
         torch.bmm(self._weights_Z1N, self._values_ZND[number], out=self._added_Z1D)
@@ -238,6 +243,7 @@ class MemoryStepper:
             keys_BMX=memory.keys_BMX[slice(0) if c.overwrite is None else place],  # as large as all the rest together
             values_BMX=memory.values_BMX[:0],
             tokens_BMN=memory.tokens_BMN[:0],
+            beta_BMG=memory.beta_BMG[:0],
             **{name: getattr(memory, name)[place] for name in _BOOKKEEPING},
         )
         self._change(rows, place, before, staged, self.ltm.place(before, staged))
@@ -292,6 +298,11 @@ class MemoryStepper:
         memory.reads_BM[b, m] = 0
         memory.surprisal_BM[b, m] = placement.surprisal_BS[r, s]
         memory.tokens_BMN[b, m] = staged.tokens_BSN[r, s]
+        if c.slots:  # a slot may have been replaced
+            memory.members_BM[b, m] = 0
+            memory.beta_BMG[b, m] = 0.0
+            for dull_BHM, sharp_Z11 in zip(self._cheap_dull, self._sharp_Z11, strict=True):
+                dull_BHM[b, :, m] = -self._cheap(sharp_Z11.view(-1, c.n_head))[b]
         memory.recent_BS[place] = xp.where(staged.writable_BS, placement.surprisal_BS, math.nan)
         memory.clock_B[place] = before.clock_B + staged.counts_B
         self._holds = self._holds or len(b) > 0

@@ -5,6 +5,7 @@
   with another number of workers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,33 +24,62 @@ class StreamingLoss(nn.Module):
     Args:
         model: the µLM.
         apart: every stretch is a text of its own, so nothing has to be carried on; without a memory that is cheaper.
+        weights_V: of each token as a label; None for 1.
+        kinds: of tokens whose nats are told apart.
     """
 
-    def __init__(self, model: Decoder, *, apart: bool = False) -> None:
+    def __init__(self, model: Decoder, *, apart: bool = False, weights_V: Tensor | None = None, kinds: int = 0) -> None:
         super().__init__()
         self.model = model
-        self.apart = apart and model.ltm is None
+        self.apart = apart and model.ltm is None and weights_V is None and not kinds
+        self.weights_V = weights_V
+        self.kinds = kinds
 
     def forward(
-        self, ids_NBS: Tensor, labels_NBS: Tensor, starts_NB: Tensor, state: StreamState
+        self,
+        ids_NBS: Tensor,
+        labels_NBS: Tensor,
+        starts_NB: Tensor,
+        state: StreamState,
+        writable_NBS: Tensor | None = None,
+        kinds_NBS: Tensor | None = None,
     ) -> tuple[Tensor, StreamState, Tensor]:
-        """Return the sum of nats, the state after, and (tokens written, their bits, positions that read)."""
+        """Return the weighted sum of nats, the state after, and what was measured.
+
+        Args:
+            ids_NBS: N segments of B rows.
+            labels_NBS: the next tokens, `IGNORE` at padding.
+            starts_NB: as in `SegmentBatch`.
+            state: before.
+            writable_NBS: False at tokens that may not be written to memory.
+            kinds_NBS: of each label, from 0 to `kinds` - 1.
+
+        Returns:
+            Measured are tokens written, their bits, positions that read; then the nats of each kind and its labels.
+        """
         total = torch.zeros((), device=ids_NBS.device)
-        measured = torch.zeros(3, device=ids_NBS.device)
+        measured = torch.zeros(3 + 2 * self.kinds, device=ids_NBS.device)
         if self.apart:
             logits = self.model(ids_NBS.flatten(0, 1))
             labels = labels_NBS.flatten()
             return F.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="sum"), state, measured
-        for ids_BS, labels_BS, starts_B in zip(ids_NBS, labels_NBS, starts_NB, strict=True):
+        for n, (ids_BS, labels_BS, starts_B) in enumerate(zip(ids_NBS, labels_NBS, starts_NB, strict=True)):
             fresh = bool((starts_B == NEW_DOCUMENT).all())
             before = None if fresh else state.restarted(starts_B == NEW_DOCUMENT, starts_B == NEW_TEXT)
-            reading = read_document(self.model, ids_BS, before, labels_BS)
+            writable_BS = None if writable_NBS is None else writable_NBS[n]
+            reading = read_document(self.model, ids_BS, before, labels_BS, writable_BT=writable_BS)
             state = reading.state
             assert reading.nats_BS is not None  # noqa: S101 - labels were given
-            total = total + reading.nats_BS.sum()
+            nats_BS, real_BS = reading.nats_BS, labels_BS != IGNORE
+            if self.weights_V is not None:
+                nats_BS = nats_BS * self.weights_V[labels_BS.clamp(min=0)]
+            total = total + nats_BS.sum()
             bits = (reading.surprisal_BS * reading.written_BS).sum()
-            read = (reading.read_BS & (labels_BS != IGNORE)).sum()
-            measured += torch.stack((reading.written_BS.sum(), bits, read))
+            measured[:3] += torch.stack((reading.written_BS.sum(), bits, (reading.read_BS & real_BS).sum()))
+            if kinds_NBS is not None:
+                of_kind_KBS = (kinds_NBS[n] == torch.arange(self.kinds, device=ids_BS.device)[:, None, None]) & real_BS
+                sums = (of_kind_KBS * reading.nats_BS.detach()).sum((1, 2)), of_kind_KBS.sum((1, 2))
+                measured[3:] += torch.cat(sums)
         return total, state, measured
 
 
@@ -65,6 +95,8 @@ class DocumentObjective(Objective):
         parts: groups of rows whose gradients are accumulated.
         dtype: compute type of matrix products, None for the weights' own.
         compile: run the model through torch.compile.
+        weights_V: of each token as a label; None for 1.
+        kinds: names of what labels belong to, whose nats are told apart.
 
     Raises:
         ValueError: the rows cannot be shared evenly.
@@ -83,8 +115,11 @@ class DocumentObjective(Objective):
         parts: int = 1,
         dtype: torch.dtype | None = None,
         compile: bool = False,
+        weights_V: Tensor | None = None,
+        kinds: Sequence[str] = (),
     ) -> None:
         super().__init__(model, optimizer, worker, dtype)
+        self.kinds = kinds
         self.stream = stream
         self._segments = segments
         self._rows = worker.share(len(stream))
@@ -93,27 +128,28 @@ class DocumentObjective(Objective):
             raise ValueError(f"the {end - first} rows of a worker cannot be shared evenly by {parts} micro-batches")
         size = (end - first) // parts
         self._groups = [slice(start, start + size) for start in range(first, end, size)]
-        loss = worker.wrap(StreamingLoss(model, apart=stream.apart))
+        loss = worker.wrap(StreamingLoss(model, apart=stream.apart, weights_V=weights_V, kinds=len(kinds)))
         self._run = torch.compile(loss) if compile else loss
         self._states = [StreamState.empty(model, size) for _ in self._groups]
         self._after = list(self._states)
 
-    def batch(self, step: int) -> tuple[list[tuple[int, Tensor, Tensor, Tensor]], int]:
+    def batch(self, step: int) -> tuple[list[tuple[Any, ...]], int]:
         """Return this worker's groups of rows, each with its number, and how many tokens they teach."""
         batch = self.stream.next_batch(self._segments).to(self.worker.device)
-        parts = [
+        parts: list[tuple[Any, ...]] = [
             (number, batch.ids_NBS[:, rows], batch.labels_NBS[:, rows], batch.starts_NB[:, rows])
             for number, rows in enumerate(self._groups)
         ]
         return parts, int((batch.labels_NBS[:, self._rows] != IGNORE).sum())
 
-    def loss(self, part: tuple[int, Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the summed nats; measured are tokens written to memory, their bits, and positions that read it."""
-        number, *read = part
+    def loss(self, part: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the summed nats; measured is what `StreamingLoss` returns."""
+        number, ids, labels, starts, *more = part
         with self.autocast():
-            total, after, measured = self._run(*read, self._states[number])
+            total, after, measured = self._run(ids, labels, starts, self._states[number], *more)
         self._after[number] = after.detach()
-        return total, dict(zip(("written", "written_bits", "readings"), measured, strict=True))
+        by_kind = (f"{what}_{kind}" for what in ("nats", "tokens") for kind in self.kinds)
+        return total, dict(zip(("written", "written_bits", "readings", *by_kind), measured, strict=True))
 
     def commit(self) -> None:
         """Let rows remember what this step read."""

@@ -7,7 +7,7 @@
 - Knows no files and no Ray.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
+from ulm.memory.state import LTMState
 from ulm.model import IGNORE, Decoder, padded
 from ulm.streaming import read_chunks
 
@@ -53,9 +54,16 @@ class RecallScores:
     written: NDArray[np.int64]
 
 
+Between = Callable[[LTMState], LTMState]
+
+
 @torch.inference_mode()
 def score_queries(
-    model: Decoder, batches: Iterable[tuple[Tensor, Tensor, Tensor]], control: Control, seed: int
+    model: Decoder,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    control: Control,
+    seed: int,
+    between: Between | None = None,
 ) -> RecallScores:
     """Read sequences to their ends and score what is asked on the way.
 
@@ -65,13 +73,14 @@ def score_queries(
             (B, Q), whose values stand one further.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
+        between: as in `read_chunks`.
     """
     found = []
     for batch in batches:
         ids_BT, labels_BT, at_BQ = (x.to(model.device) for x in batch)
         asked_BT = torch.zeros_like(ids_BT, dtype=torch.bool).scatter_(1, at_BQ, True)
         right_BT, read_BT, written_B = (torch.zeros_like(x) for x in (asked_BT, asked_BT, ids_BT[:, 0]))
-        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
+        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed, between=between):
             asked_BS, labels_BS = asked_BT[:, place], labels_BT[:, place]
             right_BT[:, place][asked_BS] = reading.all_logits()[asked_BS].argmax(-1) == labels_BS[asked_BS]
             read_BT[:, place] = reading.read_BS
@@ -88,6 +97,7 @@ def score_documents(
     control: Control = "none",
     seed: int = 0,
     batch_tokens: int = 4096,
+    between: Between | None = None,
 ) -> DocumentScores:
     """Score documents, each end-of-text first.
 
@@ -97,6 +107,7 @@ def score_documents(
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
         batch_tokens: documents of similar length are read together, up to so many tokens of all rows at a time.
+        between: as in `read_chunks`.
     """
     width = model.config.chunk
     rows = max(1, batch_tokens // width)
@@ -107,7 +118,7 @@ def score_documents(
         ids_BT = padded([documents[i][:-1] for i in members], 0, width).to(model.device)
         labels_BT = padded([documents[i][1:] for i in members], IGNORE, width).to(model.device)
         sums = torch.zeros(4, len(members), dtype=torch.float64, device=model.device)
-        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed):
+        for place, reading in read_chunks(model, ids_BT, None, labels_BT, control=control, seed=seed, between=between):
             real = labels_BT[:, place] != IGNORE
             parts = (reading.nats_BS, real, reading.written_BS, reading.read_BS * real)
             sums += torch.stack([part.sum(1).double() for part in parts if part is not None])
@@ -127,6 +138,7 @@ def score_recall(
     text: NDArray[np.int64] | None = None,
     control: Control = "none",
     batch_rows: int = 32,
+    between: Between | None = None,
 ) -> RecallScores:
     """Score the recall of fresh pairs at one distance.
 
@@ -139,6 +151,7 @@ def score_recall(
         text: held-out text from which the filler is cut, or None for the quiet one.
         control: takes one thing away that memory needs.
         batch_rows: sequences read together.
+        between: as in `read_chunks`.
     """
     batches = []
     for start in range(0, sequences, batch_rows):
@@ -153,4 +166,4 @@ def score_recall(
         ids = torch.from_numpy(np.stack([sequence.ids for sequence in drawn]))
         at_BQ = torch.from_numpy(drawn[0].asked).expand(len(drawn), -1)
         batches.append((ids[:, :-1], ids[:, 1:], at_BQ))
-    return score_queries(model, batches, control, seed)
+    return score_queries(model, batches, control, seed, between)

@@ -1,0 +1,369 @@
+"""Consolidation of a long-term memory: what recurs becomes a slot, what was contradicted goes, old items shrink.
+
+- Items stand for what was met lately, each as it was written (episodic memory). Slots stand for what is kept of older
+  ones (semantic memory): a key, a value, the logarithm of a mass, and how many items it stands for. They take eight
+  bits a number (`ulm.memory.state.rounded`), about three tenths of an item's bytes.
+- Items with the same key whose values agree become one slot. Where values differ the latest one is right; values of
+  several items are never averaged.
+- The questions are keys of items: an item's key is what was asked at the position where it was written, and its value
+  is what came then. So later items show what older ones are good for, and whether they were right.
+- Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
+  arXiv:2602.16284). Slots beyond the budget are pruned by what it costs to lose them.
+- Nothing is taken on trust: a consolidation counts only if what it keeps of older items answers every second later
+  one, to which nothing was fitted, no worse than the latest of them would in as many bytes (forced consolidation ends
+  below no memory at all: arXiv:2605.12978).
+- A pure function of its arguments: no randomness, ties are settled by position.
+
+Axes: M places, X layers x heads x head size, G layers x heads, D head size, Q questions, C candidates, K slots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ulm.config import LTMConfig
+from ulm.memory.ltm import LTM
+from ulm.memory.state import SHOWN_TOKENS, LTMState, by_head, rounded
+
+ROUNDING = 1e-4
+"""Relative error of reads that comes of eight bits a number, and is no reason to reject anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolidationConfig:
+    """How a memory is consolidated.
+
+    Attributes:
+        keep: share of the items that stay as they are, the latest ones.
+        same_key: cosine above which two keys are the same, with every layer and head.
+        same_value: distance of two values, relative to the longer one, below which they agree.
+        recurring: items that a slot must stand for; 1 turns every old item into a slot.
+        mass: `one` reads a slot as one item, `members` as so many; `fitted` as far as the questions say so.
+        prune: what is lost first over the budget: what was confirmed longest ago (`age`), or what costs least on the
+            questions (`cost`).
+        gate: whether the result has to be better than forgetting the oldest; False forces it, a control.
+    """
+
+    keep: float = 0.5
+    same_key: float = 0.95
+    same_value: float = 0.25
+    recurring: int = 1
+    mass: Literal["one", "members", "fitted"] = "members"
+    prune: Literal["age", "cost"] = "age"
+    gate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolidationReport:
+    """What a consolidation did.
+
+    Attributes:
+        items_before, slots_before, items, slots: how many there were, and are.
+        merged: items that went into a slot or an item with the same key and an agreeing value.
+        conflicts: items whose key has a later value.
+        promoted: items that are slots now.
+        pruned: slots that were lost to the budget, and items that recurred too rarely.
+        error: squared distance of what slots answer to the questions of the test from what came, relative to the
+            latter; error_oldest: the same for the latest of the older items, as many as would fit.
+        accepted: whether the memory changed.
+        hash: of the memory after.
+    """
+
+    items_before: int
+    slots_before: int
+    items: int
+    slots: int
+    merged: int
+    conflicts: int
+    promoted: int
+    pruned: int
+    error: float
+    error_oldest: float
+    accepted: bool
+    hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What decides how a memory is read, beside its items: of each layer and head.
+
+    Attributes:
+        sharp_G: the temperature that cosines are multiplied by.
+        null_G: score of the null item.
+    """
+
+    sharp_G: Tensor
+    null_G: Tensor
+
+    @classmethod
+    def of(cls, ltm: LTM) -> Readers:
+        """Return those of a model."""
+        tensors = {name: tensor.detach() for name, tensor in ltm.state_dict().items()}
+        return cls.from_tensors(tensors, len(ltm.readers))
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], layers: int) -> Readers:
+        """Build from weights by the names that they have in `LTM`."""
+        parts = [
+            torch.cat([tensors[f"readers.{n}.{name}"] for n in range(layers)]).cpu().double()
+            for name in ("log_temperature", "null")
+        ]
+        return cls(parts[0].exp(), (parts[1] - 1.0) * parts[0].exp())
+
+
+class Consolidator:
+    """Consolidates rows of a batch whenever they are due.
+
+    Args:
+        ltm: of the model that writes.
+        rules: how.
+        at: as in `due`.
+
+    Attributes:
+        reports: of everything that was done so far.
+    """
+
+    def __init__(self, ltm: LTM, rules: ConsolidationConfig | None = None, at: float = 0.9) -> None:
+        self.config, self.readers, self.rules, self.at = ltm.config, Readers.of(ltm), rules, at
+        self.reports: list[ConsolidationReport] = []
+
+    def __call__(self, memory: LTMState) -> LTMState:
+        """Return the memories after."""
+        for row in due(memory, self.config, self.at).nonzero().flatten().tolist():
+            after, report = consolidate(memory.select(slice(row, row + 1)), self.config, self.readers, self.rules)
+            self.reports.append(report)
+            rows = torch.tensor([row], device=memory.clock_B.device)
+            memory = memory.replaced(rows, after, torch.zeros_like(rows))
+        return memory
+
+
+class _Questions:
+    """What later items asked of older ones, and what came then.
+
+    Args:
+        own: tensors of the memory by name, a place per entry.
+        asking: places of the later items.
+        keys_MX: keys of the memory that is asked.
+        readers, config: as of `consolidate`.
+    """
+
+    def __init__(
+        self, own: Mapping[str, Tensor], asking: Sequence[int], keys_MX: Tensor, readers: Readers, config: LTMConfig
+    ) -> None:
+        self.heads = len(readers.sharp_G)
+        questions_QGD = by_head(own["keys_BMX"][asking].double(), self.heads)
+        self.right_QGD = by_head(own["values_BMX"][asking].double(), self.heads)
+        cosine_QGM = torch.einsum("qgd,mgd->qgm", questions_QGD, by_head(keys_MX.double(), self.heads))
+        scores_QGM = (cosine_QGM - 1.0) * readers.sharp_G[:, None]
+        self.weights_QGM = scores_QGM.exp() * (cosine_QGM > config.similarity)
+        self.null_G = readers.null_G.exp()
+
+    def _read(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is read of some of the items, (Q, G, D), their weights and the mass of all."""
+        weights_QGM = self.weights_QGM * (beta_MG.double().exp() * there_M[:, None]).t()
+        mass_QG1 = (weights_QGM.sum(-1) + self.null_G)[..., None]
+        values_MGD = by_head(values_MX.double(), self.heads)
+        return torch.einsum("qgm,mgd->qgd", weights_QGM, values_MGD) / mass_QG1, weights_QGM, mass_QG1
+
+    def error(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> float:
+        """Return the squared distance of what is read from what came, relative to the latter's square."""
+        off_QGD = self._read(beta_MG, there_M, values_MX)[0] - self.right_QGD
+        return float(off_QGD.square().sum()) / max(1e-12, float(self.right_QGD.square().sum()))
+
+    def cost(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> Tensor:
+        """Return by how much the squared distance grows if one item goes, (M,)."""
+        read_QGD, weights_QGM, mass_QG1 = self._read(beta_MG, there_M, values_MX)
+        # Without item m the read moves by w / (Z - w) times its distance from m's value.
+        share_QGM = weights_QGM / (mass_QG1 - weights_QGM).clamp(min=1e-12)
+        values_MGD = by_head(values_MX.double(), self.heads)
+        off_QGD = read_QGD - self.right_QGD
+        along_QGM = (off_QGD * read_QGD).sum(-1)[..., None] - torch.einsum("qgd,mgd->qgm", off_QGD, values_MGD)
+        squares_QGM = (
+            read_QGD.square().sum(-1)[..., None]
+            + values_MGD.square().sum(-1).t()
+            - 2 * torch.einsum("qgd,mgd->qgm", read_QGD, values_MGD)
+        )
+        cost_M: Tensor = (2 * share_QGM * along_QGM + share_QGM.square() * squares_QGM).sum((0, 1))
+        return cost_M
+
+
+def due(state: LTMState, config: LTMConfig, at: float = 0.9) -> Tensor:
+    """Return which rows hold so many items that they should be consolidated, (B,) bool.
+
+    Args:
+        state: of any rows.
+        config: of the memory.
+        at: share of the capacity.
+    """
+    item_BM = (state.position_BM >= 0) & (state.members_BM == 0)
+    return item_BM.sum(1) >= at * config.capacity
+
+
+def consolidate(
+    state: LTMState, config: LTMConfig, readers: Readers, rules: ConsolidationConfig | None = None
+) -> tuple[LTMState, ConsolidationReport]:
+    """Consolidate the memory of one row.
+
+    Args:
+        state: one row; it is not changed.
+        config: of the memory; its `slots` are the budget.
+        readers: of the model that wrote it.
+        rules: how.
+
+    Returns:
+        The memory after, on the state's device (the one before, where the test fails), and what was done.
+
+    Raises:
+        ValueError: there is more than one row, or no place for slots.
+    """
+    rules = rules or ConsolidationConfig()
+    if state.clock_B.shape[0] != 1:
+        raise ValueError(f"one memory at a time is consolidated, got {state.clock_B.shape[0]}")
+    if not config.slots:
+        raise ValueError("ltm: consolidation needs places; set slots")
+    device = state.clock_B.device
+    own = {name: tensor[0].cpu() for name, tensor in state.tensors().items() if "_BM" in name}
+    after, report = _consolidated(own, config, readers, rules)
+    if not report.accepted:
+        return state, replace(report, hash=sha256(state.to_bytes()).hexdigest())
+    changed = replace(state, **{name: tensor[None].to(device) for name, tensor in after.items()})
+    return changed, replace(report, hash=sha256(changed.to_bytes()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """What the older places of a memory come to where keys are the same; for each place, (M,).
+
+    Attributes:
+        kept_M: the latest older one of its key, which nothing newer contradicts.
+        contradicted_M: a later one of its key has another value.
+        members_M: items that each one stands for, those that agree with it included.
+    """
+
+    kept_M: Tensor
+    contradicted_M: Tensor
+    members_M: Tensor
+
+
+def _grouped(
+    own: Mapping[str, Tensor], older: Sequence[int], newer: Sequence[int], rules: ConsolidationConfig
+) -> _Grouped:
+    """Compare keys and values, the latest first; places are given oldest first."""
+    keys_MGD = by_head(own["keys_BMX"].double(), own["beta_BMG"].shape[-1])
+    alike_MM = (torch.einsum("mgd,ngd->gmn", keys_MGD, keys_MGD) > rules.same_key).all(0)
+    values_MX = own["values_BMX"].double()
+    length_M = values_MX.norm(dim=-1)
+    agree_MM = torch.cdist(values_MX, values_MX) < rules.same_value * torch.maximum(length_M[:, None], length_M)
+    members_M = torch.where(own["position_BM"] >= 0, own["members_BM"].clamp(min=1), 0)
+    kept_M, contradicted_M = (torch.zeros_like(members_M, dtype=torch.bool) for _ in range(2))
+    kept: list[int] = []  # the latest first
+    for m in reversed(older):
+        same = next((k for k in kept if alike_MM[m, k]), None)
+        said = next((n for n in reversed(newer) if alike_MM[m, n]), None)
+        if same is not None and agree_MM[m, same]:
+            members_M[same] += members_M[m]
+        elif same is not None or (said is not None and not agree_MM[m, said]):
+            contradicted_M[m] = True
+        else:
+            kept.append(m)
+    kept_M[kept] = True
+    return _Grouped(kept_M, contradicted_M, members_M)
+
+
+def _consolidated(
+    own: dict[str, Tensor], config: LTMConfig, readers: Readers, rules: ConsolidationConfig
+) -> tuple[dict[str, Tensor], ConsolidationReport]:
+    """Return the tensors of the memory after, and what was done; arguments as of `consolidate`."""
+    position_M, there_M = own["position_BM"], own["position_BM"] >= 0
+    order = [m for m in position_M.argsort(stable=True).tolist() if there_M[m]]
+    slot_M = there_M & (own["members_BM"] > 0)
+    items = [m for m in order if not slot_M[m]]
+    newer = items[len(items) - math.ceil(rules.keep * len(items)) :]
+    newer_M = torch.zeros_like(there_M)
+    newer_M[newer] = True
+    older = [m for m in order if not newer_M[m]]
+    old_M = there_M & ~newer_M
+    grouped = _grouped(own, older, newer, rules)
+    fitting = _Questions(own, newer[::2], own["keys_BMX"], readers, config)
+    chosen_M = grouped.kept_M & (grouped.members_M >= rules.recurring)
+    cost_M = torch.zeros(len(there_M), dtype=torch.float64)
+    if rules.prune == "cost":
+        cost_M = fitting.cost(own["beta_BMG"], old_M & ~grouped.contradicted_M, own["values_BMX"])
+    ranked = sorted(
+        chosen_M.nonzero().flatten().tolist(), key=lambda m: (round(float(cost_M[m]), 9), int(position_M[m]))
+    )
+    chosen = torch.tensor(sorted(ranked[-(config.slots or 0) :]), dtype=torch.long)
+
+    after = {name: tensor.clone() for name, tensor in own.items()}
+    stays_M = newer_M.clone()
+    stays_M[chosen] = True
+    after["position_BM"][~stays_M] = -1
+    after["members_BM"].zero_()
+    after["members_BM"][chosen] = grouped.members_M[chosen]
+    beta_MG = torch.zeros_like(own["beta_BMG"], dtype=torch.float64)
+    if rules.mass == "members":
+        beta_MG[chosen] = grouped.members_M[chosen].double().log()[:, None]
+    elif rules.mass == "fitted":
+        whole_MG = own["beta_BMG"].double().exp() * (old_M & ~grouped.contradicted_M)[:, None]
+        mass_QG = (fitting.weights_QGM * whole_MG.t()).sum(-1)
+        beta_MG[chosen] = _fitted(fitting.weights_QGM[..., chosen], mass_QG)
+    after["beta_BMG"] = beta_MG.to(own["beta_BMG"].dtype)
+    for name in ("keys_BMX", "values_BMX"):
+        after[name][chosen] = rounded(own[name][chosen], beta_MG.shape[-1])
+
+    # What forgetting the oldest would keep in the bytes of all slots.
+    item_bytes, slot_bytes = bytes_each(config)
+    room = max(1, (config.slots or 0) * slot_bytes // item_bytes)
+    latest_M = torch.zeros_like(there_M)
+    latest_M[older[-room:]] = True
+    slots_M = after["members_BM"] > 0
+    ours = _Questions(own, newer[1::2], after["keys_BMX"], readers, config)
+    theirs = _Questions(own, newer[1::2], own["keys_BMX"], readers, config)
+    error = ours.error(after["beta_BMG"], slots_M, after["values_BMX"])
+    error_oldest = theirs.error(own["beta_BMG"], latest_M, own["values_BMX"])
+    accepted = not rules.gate or error <= error_oldest + ROUNDING
+    return after, ConsolidationReport(
+        items_before=len(items),
+        slots_before=int(slot_M.sum()),
+        items=len(newer) if accepted else len(items),
+        slots=len(chosen) if accepted else int(slot_M.sum()),
+        merged=int((old_M & ~grouped.kept_M & ~grouped.contradicted_M).sum()),
+        conflicts=int(grouped.contradicted_M.sum()),
+        promoted=int((~slot_M[chosen]).sum()),
+        pruned=int(grouped.kept_M.sum()) - len(chosen),
+        error=error,
+        error_oldest=error_oldest,
+        accepted=accepted,
+        hash="",
+    )
+
+
+def _fitted(weights_QGK: Tensor, mass_QG: Tensor) -> Tensor:
+    """Return logarithms of masses of slots with which they weigh as much as all that they stand for, (K, G).
+
+    Nonnegative least squares by multiplicative updates (Lee and Seung 2000), which need no step size.
+    """
+    aim_GK = torch.einsum("qgk,qg->gk", weights_QGK, mass_QG)
+    gram_GKK = torch.einsum("qgk,qgl->gkl", weights_QGK, weights_QGK)
+    mass_GK = torch.ones_like(aim_GK)
+    for _ in range(200):
+        mass_GK = mass_GK * (aim_GK + 1e-9) / (torch.einsum("gkl,gl->gk", gram_GKK, mass_GK) + 1e-9)
+    return mass_GK.clamp(1e-2, 1e4).log().t()
+
+
+def bytes_each(config: LTMConfig) -> tuple[int, int]:
+    """Return how many bytes an item and a slot take in a file that has slots."""
+    X, G = len(config.layers) * config.width, len(config.layers) * config.n_head
+    rest = 4 * (4 + SHOWN_TOKENS + 1 + G)  # surprisal, position, use, reads; tokens; members; masses
+    return 8 * X + rest, 2 * X + 2 * G + rest
