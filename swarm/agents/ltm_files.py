@@ -80,6 +80,11 @@ class MemoryStore:
                 f"{path} is missing or damaged ({error}), so agents would forget; start a new run"
             ) from error
 
+    def last(self) -> dict[str, bytes]:
+        """Return what agents remembered after the last tick of the last episode, {} where there is no file."""
+        there = self.episodes()
+        return self.load(max(there), there[max(there)][-1]) if there else {}
+
     def end_episode(self, episode: int, in_flight: Collection[int] = ()) -> None:
         """Keep the last memories of this episode and of a few ended ones before it.
 

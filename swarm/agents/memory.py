@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from swarm.backends.protocol import MemoryReader
+from swarm.config.engine import UlmEngine
 from swarm.config.memory import MemorySection, find_memory
 from swarm.errors import SwarmError
+from swarm.files import path_in
 from swarm.messages import Handle
 from swarm.record.change import Change
 from swarm.record.records import EpisodeEnd, Record, Tick
@@ -38,12 +40,14 @@ class Place:
         durability: that of the journal.
         claims: relations of the world's claims, with their flags (`World.claims`).
         base: the folder that paths in settings start from.
+        model: folder of the agents' checkpoint, for engine `ulm`; it may be missing where records are folded alone.
     """
 
     folder: Path | None = None
     durability: str = "tick"
     claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     base: Path = Path()
+    model: Path | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, base: Path, folder: Path | None = None, durability: str = "tick") -> Place:
@@ -52,8 +56,10 @@ class Place:
         Raises:
             SwarmError: there is no such world.
         """
+        engine = config.agents.engine
+        model = path_in(base, engine.model) if isinstance(engine, UlmEngine) else None
         try:
-            return cls(folder, durability, world_class(config.world.id).claims, base)
+            return cls(folder, durability, world_class(config.world.id).claims, base, model)
         except WorldError as error:
             raise SwarmError(str(error)) from error
 

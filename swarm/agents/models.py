@@ -75,6 +75,9 @@ def load_models(config: ExperimentConfig, base_dir: Path) -> LoadedModels:
     found.coordinator = resolve_model(found, "coordinator", config, base_dir)
     for memory in config.agents.memory:
         found.hashes.update(memory.hashes(base_dir))
+        if isinstance(engine := config.agents.engine, UlmEngine):
+            shared = found.shared[engine.model]
+            found.shared[engine.model] = replace(shared, config=dict(memory.changed_model(shared.config)))
     return found
 
 

@@ -89,18 +89,20 @@ def history(run_folder: RunFolder, agent: Agent = None, kind: Kind = None) -> No
 
 
 def undo(run_folder: RunFolder, agent: Agent = None, kind: Kind = None, trust: Trust = False) -> None:
-    """Take back the last accepted learning step of an agent, or of all agents; a run that goes on starts from there.
+    """Take back the last accepted learning step or consolidation of an agent, or of all; a run goes on from there.
 
     The journal says so and keeps what was undone. Do it again to go back further. A run that has ended can be undone,
     too: `swarm export` takes what agents have then.
     """
     from swarm.commands.run_folder import existing_run
     from swarm.learn.undo import undo as take_back
+    from swarm.learn.undo import undo_consolidation
     from swarm.view.changes import short
 
     folder = existing_run(run_folder)
-    _refuse_other(folder, kind, "undone")
-    for change in take_back(folder, agent):
+    if kind != "ltm":
+        _refuse_other(folder, kind, "undone")
+    for change in undo_consolidation(folder, agent) if kind == "ltm" else take_back(folder, agent):
         when = f", of round {change.settings['round'] + 1}" if "round" in change.settings else ""
         typer.echo(f"{change.agent or 'the team':<13} {short(change.parent)} undone{when}; now {short(change.result)}")
 
@@ -250,18 +252,21 @@ def _show_ltm(folder: Path, agent: str, episode: int | None, sort: str, limit: i
     if sort not in orders:
         raise SwarmError(f"unknown order {sort!r}; available: {', '.join(orders)}")
     view = view_memory(folder, agent, episode)
-    rows = []
+    slots = sum(item.members > 0 for item in view.items)
+    rows: list[tuple[str | Text, ...]] = []
     for item in sorted(view.items, key=orders[sort])[:limit]:
         tick = str(item.tick) if item.episode == view.episode else f"{item.episode}/{item.tick}"
         text = Text(" ".join(item.before.split("\n")[-1].split()), style="dim")
         text.append(f" {item.token.strip() or repr(item.token)}", style="bold not dim")
-        rows.append((tick, f"{item.surprisal_bits:.1f}", str(item.reads), text))
+        tier = [f"slot of {item.members}" if item.members else "item"] if slots else []
+        rows.append((tick, *tier, f"{item.surprisal_bits:.1f}", str(item.reads), text))
     read = sum(item.reads > 0 for item in view.items)
     print_table(
         f"{view.agent} after tick {view.tick} of episode {view.episode}",
-        ("#tick", "#bits", "#reads", "what it read, and the word it stored"),
+        ("#tick", *(["tier"] if slots else []), "#bits", "#reads", "what it read, and the word it stored"),
         rows,
-        f"{len(view.items)} of {view.capacity} items, {read} were read; {len(rows)} shown",
+        f"{len(view.items) - slots} of {view.capacity} items{f', {slots} slots' if slots else ''}, {read} were read; "
+        f"{len(rows)} shown",
     )
 
 

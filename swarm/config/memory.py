@@ -57,6 +57,14 @@ class MemorySection(Section):
         """
         return [find_memory(name).Section for name in MEMORIES.names()]
 
+    def changed_model(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the config of the agents' model (`ModelConfig.to_dict`) with what the memory changes in it.
+
+        Raises:
+            SwarmError: it cannot be changed like that.
+        """
+        return config
+
     def refuse(self, chats: bool) -> None:
         """Check that agents can have it.
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swarm.agents.delta import KIND, Deltas, DeltaSection, delta_path
-from swarm.agents.ltm_files import MEMORY_FOLDER
+from swarm.agents.ltm import BEFORE
+from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.agents.memory import Place
 from swarm.errors import SwarmError
 from swarm.learn.recompute import restore
@@ -32,6 +33,37 @@ def undo(run_dir: Path, agent: str | None = None) -> list[Change]:
         deltas, newest = _read(run_dir)
         changes = [_undone(deltas, newest, who) for who in _whose(deltas, agent, run_dir)]
         _restore(run_dir, changes)
+        for change in changes:
+            journal.append(change.as_record())
+    return changes
+
+
+def undo_consolidation(run_dir: Path, agent: str | None = None) -> list[Change]:
+    """Take back the last accepted consolidation of an agent's long-term memory, or of all; return what was appended.
+
+    The agent then remembers what it did before, and nothing that it read since. One can be taken back, the last.
+
+    Args:
+        run_dir: the run folder.
+        agent: whose; None takes back the last one of each agent.
+
+    Raises:
+        SwarmError: another process writes the run, or there is nothing to take back.
+    """
+    with JournalWriter.resume(run_dir / JOURNAL_NAME) as journal:
+        last: dict[tuple[str, str], ChangeRecord] = {}
+        for record in read_records(run_dir / JOURNAL_NAME):
+            if record["kind"] == "change" and record["memory"] == "ltm" and record["accepted"]:
+                last[record["settings"]["home"], record["agent"] or ""] = record
+        there = MemoryStore(run_dir / MEMORY_FOLDER).last()
+        changes = [
+            Change("ltm", who, "undo", record["result"], record["parent"], settings={"of": "consolidate", "home": home})
+            for (home, who), record in last.items()
+            if agent in (None, who) and record["cause"] == "consolidate" and who + BEFORE in there
+        ]
+        if not changes:
+            whose = "agents have" if agent is None else f"{agent} has"
+            raise SwarmError(f"{whose} no consolidation in {run_dir} that could be undone")
         for change in changes:
             journal.append(change.as_record())
     return changes

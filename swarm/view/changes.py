@@ -16,14 +16,19 @@ _COUNTED = {
     "predict": "to predict",
     "own": "to imitate",
     "barred": "barred",
+    "promoted": "promoted",
+    "merged": "merged",
+    "conflicts": "contradicted",
+    "pruned": "pruned",
 }
-"""What a learning step was made from, in the order in which it is told."""
+"""What a change was made from, in the order in which it is told."""
 
 _CAUSES = {
     "learn": "learned",
     "share": "shared",
     "undo": "undone",
     "forget": "forgot",
+    "consolidate": "consolidated",
     "swapped": "swapped",
     "random": "made random",
 }

@@ -10,7 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from swarm.agents.ltm import TEXTS
+from swarm.agents.consolidation import with_policy
+from swarm.agents.ltm import BEFORE, TEXTS
 from swarm.agents.ltm_files import MEMORY_FOLDER, MemoryStore
 from swarm.errors import SwarmError
 from swarm.files import path_in
@@ -27,6 +28,7 @@ class MemoryItem(NamedTuple):
         before: the text before it, a few tokens; token: the written token.
         surprisal_bits: of the token when it was read.
         reads: how many positions of later texts read it.
+        members: items that it stands for where it is a slot of consolidation; 0 for an item as it was written.
     """
 
     episode: int
@@ -35,6 +37,7 @@ class MemoryItem(NamedTuple):
     token: str
     surprisal_bits: float
     reads: int
+    members: int = 0
 
 
 class MemoryView(NamedTuple):
@@ -162,6 +165,12 @@ def view_records(run_dir: Path, kind: str, episode: int | None = None) -> list[t
     ]
 
 
+def _is_undone(run_dir: Path, agent: str) -> bool:
+    """Return whether the last change of an agent's long-term memory took back the one before."""
+    last = [record["cause"] for record in view_changes(run_dir, "ltm", agent) if record["accepted"]]
+    return last[-1:] == ["undo"]
+
+
 def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> MemoryView:
     """Return what an agent remembers after the last tick of an episode.
 
@@ -181,7 +190,10 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     if episode not in there:
         raise SwarmError(f"no memories of episode {episode} in {run_dir}; there are: {', '.join(map(str, there))}")
     tick = there[episode][-1]
-    memories = {name: data for name, data in store.load(episode, tick).items() if not name.endswith(TEXTS)}
+    found = store.load(episode, tick)
+    memories = {name: data for name, data in found.items() if not name.endswith((TEXTS, BEFORE))}
+    if agent in memories and _is_undone(run_dir, agent):
+        memories[agent] = found[agent + BEFORE]
     if agent not in memories:
         raise SwarmError(f"agent {agent!r} has no memory in episode {episode}; agents: {', '.join(sorted(memories))}")
     name = _agents(run_dir)["engine"]["model"]
@@ -197,6 +209,7 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
             config, tokenizer = read_checkpoint_config(model).model.ltm, Tokenizer.load(model)
             if config is None:
                 raise ValueError(f"checkpoint {name} has no long-term memory any more")
+            config = with_policy(config, kinds_of_memory(run_dir)["ltm"]["policy"])
             state = LTMState.from_bytes(memories[agent], config)
         except ValueError as error:
             raise SwarmError(f"the memory of {agent} cannot be read: {error}") from error
@@ -208,11 +221,11 @@ def view_memory(run_dir: Path, agent: str, episode: int | None = None) -> Memory
     ]
     # Up to which token it had read after each call; the model that wrote an answer does not read its last token.
     ends = list(accumulate(tokens - 1 for *_, tokens in calls))
-    parts = (state.position_BM, state.surprisal_BM, state.reads_BM, state.tokens_BMN)
+    parts = (state.position_BM, state.surprisal_BM, state.reads_BM, state.members_BM, state.tokens_BMN)
     items = []
-    for position, surprisal, reads, tokens in sorted(zip(*(part[0].tolist() for part in parts), strict=True)):
+    for position, surprisal, reads, members, tokens in sorted(zip(*(part[0].tolist() for part in parts), strict=True)):
         if position >= 0:
             at, in_tick, _ = calls[min(bisect_right(ends, position), len(calls) - 1)]
             before = tokenizer.decode([token for token in tokens[:-1] if token >= 0])
-            items.append(MemoryItem(at, in_tick, before, tokenizer.decode(tokens[-1:]), surprisal, reads))
+            items.append(MemoryItem(at, in_tick, before, tokenizer.decode(tokens[-1:]), surprisal, reads, members))
     return MemoryView(agent, episode, tick, config.capacity, items)

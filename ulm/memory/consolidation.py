@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from torch import Tensor
 from ulm.config import LTMConfig
 from ulm.memory.ltm import LTM
 from ulm.memory.state import SHOWN_TOKENS, LTMState, by_head, rounded
+
+Mass = Literal["one", "members", "fitted"]
+Prune = Literal["age", "cost"]
 
 ROUNDING = 1e-4
 """Relative error of reads that comes of eight bits a number, and is no reason to reject anything."""
@@ -41,6 +44,7 @@ class ConsolidationConfig:
     """How a memory is consolidated.
 
     Attributes:
+        at: share of the capacity for items at which it happens.
         keep: share of the items that stay as they are, the latest ones.
         same_key: cosine above which two keys are the same, with every layer and head.
         same_value: distance of two values, relative to the longer one, below which they agree.
@@ -48,16 +52,49 @@ class ConsolidationConfig:
         mass: `one` reads a slot as one item, `members` as so many; `fitted` as far as the questions say so.
         prune: what is lost first over the budget: what was confirmed longest ago (`age`), or what costs least on the
             questions (`cost`).
-        gate: whether the result has to be better than forgetting the oldest; False forces it, a control.
+        gate: whether the result has to be no worse than forgetting the oldest; False forces it, a control.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
+    at: float = 0.9
     keep: float = 0.5
     same_key: float = 0.95
     same_value: float = 0.25
     recurring: int = 1
-    mass: Literal["one", "members", "fitted"] = "members"
-    prune: Literal["age", "cost"] = "age"
+    mass: Mass = "members"
+    prune: Prune = "age"
     gate: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("at", 0), ("keep", 0), ("same_key", -1), ("same_value", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least < value <= 1:
+                raise ValueError(f"consolidate: {name} must be a number above {least} and at most 1, got {value!r}")
+        if not isinstance(self.recurring, int) or self.recurring < 1:
+            raise ValueError(f"consolidate: recurring must be a whole number of at least 1, got {self.recurring!r}")
+        choices: dict[str, tuple[Any, ...]] = {"mass": get_args(Mass), "prune": get_args(Prune), "gate": (True, False)}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                told = ", ".join(map(str, known))
+                raise ValueError(f"consolidate: {name} must be one of {told}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ConsolidationConfig:
+        """Build from JSON data.
+
+        Raises:
+            ValueError: keys are unknown, or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(data) - set(known)):
+            raise ValueError(f"consolidate: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +109,7 @@ class ConsolidationReport:
         pruned: slots that were lost to the budget, and items that recurred too rarely.
         error: squared distance of what slots answer to the questions of the test from what came, relative to the
             latter; error_oldest: the same for the latest of the older items, as many as would fit.
+        questions: of the test.
         accepted: whether the memory changed.
         hash: of the memory after.
     """
@@ -86,6 +124,7 @@ class ConsolidationReport:
     pruned: int
     error: float
     error_oldest: float
+    questions: int
     accepted: bool
     hash: str
 
@@ -128,19 +167,18 @@ class Consolidator:
     Args:
         ltm: of the model that writes.
         rules: how.
-        at: as in `due`.
 
     Attributes:
         reports: of everything that was done so far.
     """
 
-    def __init__(self, ltm: LTM, rules: ConsolidationConfig | None = None, at: float = 0.9) -> None:
-        self.config, self.readers, self.rules, self.at = ltm.config, Readers.of(ltm), rules, at
+    def __init__(self, ltm: LTM, rules: ConsolidationConfig | None = None) -> None:
+        self.config, self.readers, self.rules = ltm.config, Readers.of(ltm), rules or ConsolidationConfig()
         self.reports: list[ConsolidationReport] = []
 
     def __call__(self, memory: LTMState) -> LTMState:
         """Return the memories after."""
-        for row in due(memory, self.config, self.at).nonzero().flatten().tolist():
+        for row in due(memory, self.config, self.rules).nonzero().flatten().tolist():
             after, report = consolidate(memory.select(slice(row, row + 1)), self.config, self.readers, self.rules)
             self.reports.append(report)
             rows = torch.tensor([row], device=memory.clock_B.device)
@@ -198,16 +236,16 @@ class _Questions:
         return cost_M
 
 
-def due(state: LTMState, config: LTMConfig, at: float = 0.9) -> Tensor:
+def due(state: LTMState, config: LTMConfig, rules: ConsolidationConfig) -> Tensor:
     """Return which rows hold so many items that they should be consolidated, (B,) bool.
 
     Args:
         state: of any rows.
         config: of the memory.
-        at: share of the capacity.
+        rules: how it is consolidated.
     """
     item_BM = (state.position_BM >= 0) & (state.members_BM == 0)
-    return item_BM.sum(1) >= at * config.capacity
+    return item_BM.sum(1) >= rules.at * config.capacity
 
 
 def consolidate(
@@ -344,6 +382,7 @@ def _consolidated(
         pruned=int(grouped.kept_M.sum()) - len(chosen),
         error=error,
         error_oldest=error_oldest,
+        questions=len(newer[1::2]),
         accepted=accepted,
         hash="",
     )

@@ -17,7 +17,7 @@ from swarm.config.section import Section
 from worlds.registry import available, world_class
 
 ROOT = Path(__file__).parents[4]
-MOST = 131
+MOST = 133
 """Settings of an experiment file, at most, those of learning included: one that is added lets another one go, and a
 new kind of memory brings its own."""
 

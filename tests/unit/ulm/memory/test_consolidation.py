@@ -17,6 +17,7 @@ from ulm.memory.state import Staged
 CONFIG = LTMConfig(layers=(0,), n_head=2, head_size=8, capacity=16, segment=4, threshold_bits=0.5, slots=8)
 READERS = Readers.of(LTM(CONFIG, 8, 1e-5))
 NAMES = 40
+RULES = ConsolidationConfig()
 
 
 def vectors(seed: int) -> torch.Tensor:
@@ -152,7 +153,7 @@ def test_a_memory_without_slots_is_written_as_ever() -> None:
 def test_what_does_not_pass_the_test_changes_nothing() -> None:
     """Told that all keys are the same, it would keep a single note; but old ones were right when asked again."""
     before = remembered([(0, 0), (1, 1), (2, 2), (3, 3), (20, 20), (1, 1), (21, 21), (2, 2)])
-    wrong = ConsolidationConfig(same_key=-1.0)
+    wrong = ConsolidationConfig(same_key=-0.99)
     after, report = consolidate(before, CONFIG, READERS, wrong)
     assert not report.accepted
     assert report.error > report.error_oldest
@@ -175,13 +176,13 @@ def test_it_is_a_function_of_its_arguments() -> None:
 def test_rows_are_consolidated_when_they_are_nearly_full() -> None:
     full, half = remembered(others(15, 0)), remembered(others(8, 0))
     both = LTMState.join([full, half])
-    assert due(both, CONFIG).tolist() == [True, False]
+    assert due(both, CONFIG, RULES).tolist() == [True, False]
     consolidator = Consolidator(LTM(CONFIG, 8, 1e-5))
     after = consolidator(both)
     assert len(consolidator.reports) == 1
     assert after.select(slice(1, 2)).to_bytes() == half.to_bytes()
     assert after.select(slice(0, 1)).to_bytes() == consolidate(full, CONFIG, READERS)[0].to_bytes()
-    assert not due(after, CONFIG).any()
+    assert not due(after, CONFIG, RULES).any()
 
 
 def test_bad_arguments_are_refused() -> None:
@@ -192,3 +193,17 @@ def test_bad_arguments_are_refused() -> None:
         consolidate(remembered(others(2), plain), plain, READERS)
     with pytest.raises(ValueError, match="slots must be a whole number"):
         dataclasses.replace(CONFIG, slots=-1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"keep": 0}, "keep must be a number above 0"),
+        ({"mass": "all"}, "mass must be one of one, members, fitted"),
+        ({"recurring": 0}, "recurring must be a whole number"),
+        ({"sleep": 1}, "unknown key 'sleep'; known: at, keep"),
+    ],
+)
+def test_rules_out_of_range_are_refused(bad: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ConsolidationConfig.from_dict(bad)
