@@ -1,51 +1,94 @@
-"""Learning by reconstruction: text is continued, holes are filled, pairs are recalled, some of the input is noise.
+"""Learning by reconstruction: text is continued, holes are filled, pairs are recalled, sentences are told apart.
 
 - Rows of a batch have kinds, by what they read (`ulm.data.infill`, `ulm.data.recall`); all share one loss, the nats of
   the next token, and are measured apart.
+- Beside it stand two further parts. Consistency: with a consolidated memory the model says what it says with the whole
+  one (as in CLS-ER, arXiv:2201.12604). Coherence: the sentence that follows is likelier than another of its document.
+  Their weights follow from shares: of the gradient on the trunk, each part gets the share that it is given.
 - Noise replaces input tokens of text by random ones; labels stay as they are. It pays where text is scarce
   (arXiv:2606.16246). What was replaced is never written to memory.
-- Noise follows from seed and step alone, and is drawn for all rows, whichever worker holds them.
+- All that is random follows from seed and step alone, and noise is drawn for all rows, whichever worker holds them.
+
+Axes: N segments, B rows, S tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ulm.data.coherence import Continuations
 from ulm.data.infill import InfillTask
+from ulm.memory.consolidation import ConsolidationConfig, Readers, consolidate, due
+from ulm.model import IGNORE, padded
+from ulm.streaming import read_document
 from ulm.train.documents import DocumentObjective
 
 KINDS = ("text", "recall", "context", "infill")
 """What labels belong to: plain text; recall sequences; text around holes; what fills them."""
 
+PARTS = ("consistency", "coherence")
+"""Parts of the loss beside reconstruction."""
+
+RENEWED = 50
+"""Steps between measurements of the parts' gradients."""
+
+MOST = 10.0
+"""Largest weight of a part."""
+
+MARGIN = 0.25
+"""Nats per token by which a sentence should be likelier, as the temperature of its ranking."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReconstructionRules:
-    """What is done to batches.
+    """What is done to batches, and what is learned beside them.
 
     Attributes:
         kinds: of each row: `text`, `recall` or `infill`.
         infill: knows the marks; None where no row has holes.
         noise: share of the input tokens of text rows that are replaced.
-        seed: of the noise.
+        consistency, coherence: share of the gradient on the trunk that each part gets; 0 leaves it out.
+        plain: take the shares as plain weights of the losses instead.
+        continuations: draws sentences to tell apart, by a generator; for coherence.
+        pairs: of sentences per step.
+        seed: of all of it.
     """
 
     kinds: Sequence[str]
     infill: InfillTask | None = None
     noise: float = 0.0
+    consistency: float = 0.0
+    coherence: float = 0.0
+    plain: bool = False
+    continuations: Callable[[np.random.Generator], Continuations | None] | None = None
+    pairs: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.consistency < 0 or self.coherence < 0 or self.consistency + self.coherence >= 1:
+            raise ValueError(
+                f"shares of consistency {self.consistency:g} and coherence {self.coherence:g} must leave some of 1 for "
+                "reconstruction"
+            )
+        if self.coherence and self.continuations is None:
+            raise ValueError("coherence needs documents with sentences")
 
 
 class ReconstructionObjective(DocumentObjective):
     """Arguments as of `DocumentObjective`.
 
     Args:
-        rules: what is done to batches.
+        rules: what is done to batches, and what is learned beside them.
+
+    Raises:
+        ValueError: consistency is asked of a model whose memory has no slots.
     """
 
     def __init__(self, *arguments: Any, rules: ReconstructionRules, **settings: Any) -> None:
@@ -55,12 +98,19 @@ class ReconstructionObjective(DocumentObjective):
         if rules.infill is not None:
             weights_V = torch.from_numpy(rules.infill.weights(model.config.vocab_size)).to(model.device)
         super().__init__(*arguments, weights_V=weights_V, kinds=KINDS, **settings)
-        self._first_kinds_B = torch.tensor(
-            [KINDS.index("context" if kind == "infill" else kind) for kind in rules.kinds]
-        )
+        if rules.consistency and (model.config.ltm is None or not model.config.ltm.slots):
+            raise ValueError("consistency compares a memory with what is left of it; set slots in the model's ltm")
+        first = [KINDS.index("context" if kind == "infill" else kind) for kind in rules.kinds]
+        self._first_kinds_B = torch.tensor(first)
+        self._shares = {part: getattr(rules, part) for part in PARTS if getattr(rules, part)}
+        self._step = 0
+        self._norms: dict[str, float] = {}
+        """Running means of the gradients' lengths on the trunk."""
+        self._trunk = [p for name, p in model.named_parameters() if not name.startswith("ltm.") and p.requires_grad]
 
     def batch(self, step: int) -> tuple[list[tuple[Any, ...]], int]:
         """Return this worker's groups of rows, with noise, and how many tokens they teach."""
+        self._step = step
         parts, tokens = super().batch(step)
         noised_NBS, random_NBS = self._noise(step, parts[0][1].shape)
         found = []
@@ -82,10 +132,118 @@ class ReconstructionObjective(DocumentObjective):
         text = torch.tensor([kind == "text" for kind in self.rules.kinds])
         return noised & text[:, None], torch.from_numpy(generator.integers(3, self.model.config.vocab_size, whole))
 
+    def loss(self, part: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the summed nats with the further parts; measured is what `StreamingLoss` returns, and each part."""
+        total, measured = super().loss(part)
+        tokens = (part[2] != IGNORE).sum()
+        found = {"consistency": self._consistency, "coherence": self._coherence}
+        losses = {name: found[name](part) for name in self._shares}
+        if losses and self._step % RENEWED == 0:
+            self._renew({"reconstruction": total / tokens, **losses})
+        for name, loss in losses.items():
+            total = total + self.weight(name) * loss * tokens
+            measured[f"loss_{name}"] = loss.detach() * tokens
+        return total, measured
+
+    def weight(self, name: str) -> float:
+        """Return the weight of a part, so that it gets its share of the gradient; 0 before that was measured."""
+        ratio = float(self._shares[name] / (1.0 - sum(self._shares.values())))
+        if self.rules.plain:
+            return ratio
+        if name not in self._norms:
+            return 0.0
+        return min(MOST, ratio * self._norms["reconstruction"] / max(1e-12, self._norms[name]))
+
+    def _renew(self, losses: dict[str, Tensor]) -> None:
+        """Measure the parts' gradients on the trunk; a part that has none now keeps what was measured before."""
+        lengths = []
+        for loss in losses.values():
+            gradients: Sequence[Tensor | None] = ()
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(loss, self._trunk, retain_graph=True, allow_unused=True)
+            lengths.append(sum(float(g.float().square().sum()) for g in gradients if g is not None) ** 0.5)
+        for name, length in zip(losses, self.worker.total(lengths), strict=True):
+            if length > 0:
+                self._norms[name] = 0.5 * (self._norms.get(name, length) + length)
+
+    def _coherence(self, part: tuple[Any, ...]) -> Tensor:
+        """Return how far sentences that follow are from being likelier than others, by their mean token."""
+        if self.rules.continuations is None:
+            raise ValueError("coherence needs documents with sentences")
+        number, device = part[0], self.worker.device
+        generator = np.random.Generator(np.random.PCG64([self.rules.seed, self._step, self._rows.start, number, 1]))
+        drawn: list[Continuations] = []
+        for _ in range(20 * self.rules.pairs):
+            if len(drawn) < self.rules.pairs and (pair := self.rules.continuations(generator)) is not None:
+                drawn.append(pair)
+        if not drawn:
+            raise ValueError("coherence: the documents have too few sentences to tell apart")
+        texts = [np.append(pair.context, one) for pair in drawn for one in (pair.right, pair.wrong)]
+        counts = torch.tensor([len(one) for pair in drawn for one in (pair.right, pair.wrong)], device=device)
+        width = self.model.config.segment
+        ids_BT = padded([text[:-1] for text in texts], 0, width).to(device)
+        labels_BT = padded([text[1:] for text in texts], IGNORE, width).to(device)
+        with self.autocast():
+            nats_BT = read_document(self.model, ids_BT, None, labels_BT).nats_BS
+        assert nats_BT is not None  # noqa: S101 - labels were given
+        ends_B1 = (labels_BT != IGNORE).sum(1, keepdim=True)
+        place_T = torch.arange(labels_BT.shape[1], device=device)
+        judged_BT = (place_T < ends_B1) & (place_T >= ends_B1 - counts[:, None])
+        right, wrong = ((nats_BT * judged_BT).sum(1) / counts).view(-1, 2).unbind(1)
+        loss: Tensor = F.softplus((right - wrong) / MARGIN).mean()
+        return loss
+
+    def _consistency(self, part: tuple[Any, ...]) -> Tensor:
+        """Return how far predictions with a consolidated memory are from those with the whole one, in nats per token.
+
+        One row is looked at, at the beginning of what this step reads; 0 where no memory is nearly full.
+        """
+        number, ids_NBS, labels_NBS, starts_NB, *_ = part
+        state, rules = self._states[number], ConsolidationConfig(gate=False)
+        ltm = self.model.ltm
+        assert ltm is not None and state.memory is not None  # noqa: S101, PT018 - checked at the start
+        rows = (due(state.memory, ltm.config, rules) & (starts_NB[0] == 0)).nonzero().flatten().tolist()
+        if not rows:
+            return torch.zeros((), device=ids_NBS.device)
+        row = slice(rows[self._step % len(rows)], rows[self._step % len(rows)] + 1)
+        whole = state.select(row)
+        assert whole.memory is not None  # noqa: S101 - as above
+        memory, _ = consolidate(whole.memory, ltm.config, Readers.of(ltm), rules)
+        changed = type(whole).from_tensors(
+            {**whole.tensors(), **{f"memory.{k}": v for k, v in memory.tensors().items()}}
+        )
+        ids_BS, labels_BS = ids_NBS[0, row], labels_NBS[0, row]
+        with self.autocast():
+            with torch.no_grad():
+                aim = read_document(self.model, ids_BS, whole, labels_BS).all_logits().float().log_softmax(-1)
+            ours = read_document(self.model, ids_BS, changed, labels_BS).all_logits().float().log_softmax(-1)
+        real_BS = labels_BS != IGNORE
+        far_BS = (aim.exp() * (aim - ours)).sum(-1) * real_BS
+        mean: Tensor = far_BS.sum() / real_BS.sum().clamp(min=1)
+        return mean
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the cursor, what all rows remember, and what was measured of the parts."""
+        progress, tensors = super().state()
+        return {**progress, "norms": dict(self._norms)}, tensors
+
+    def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go back to a `state`.
+
+        Raises:
+            ValueError: it has other rows.
+        """
+        super().restore(progress, tensors)
+        self._norms = dict(progress["norms"])
+
     def metrics(self, sums: dict[str, float], tokens: int) -> dict[str, Any]:
-        """Return what memory did, and bits per token of each kind that was read."""
+        """Return what memory did, bits per token of each kind that was read, and loss and gradient share of parts."""
         found = super().metrics(sums, tokens)
         for kind in KINDS:
             if count := sums[f"tokens_{kind}"]:
                 found[f"bits_{kind}"] = round(sums[f"nats_{kind}"] / count / float(np.log(2)), 5)
-        return found
+        for name in self._shares:
+            found[f"loss_{name}"] = round(sums[f"loss_{name}"] / tokens, 5)
+        pulls = {name: self.weight(name) * self._norms.get(name, 0.0) for name in self._shares}
+        whole = sum(pulls.values()) + self._norms.get("reconstruction", 1.0)
+        return found | {f"share_{name}": round(pull / whole, 4) for name, pull in pulls.items()}
