@@ -25,6 +25,8 @@ from ulm.memory.ltm import LTM, Control, Reader, shuffled
 from ulm.memory.state import SHOWN_TOKENS, LTMState, RowState, Staged
 from ulm.model import IGNORE, Block, Decoder, attend, attend_quickly
 
+Between = Callable[[LTMState], LTMState]
+
 
 @dataclass(frozen=True, slots=True)
 class StreamState(RowState):
@@ -299,6 +301,7 @@ def read_chunk(
     control: Control = "none",
     seed: int = 0,
     batch_invariant: bool = False,
+    between: Between | None = None,
 ) -> Reading:
     """Read a chunk of every row, at most `ModelConfig.chunk` tokens; with a memory, segment after segment.
 
@@ -316,6 +319,7 @@ def read_chunk(
         seed: of the control's randomness.
         batch_invariant: attention by plain products, so that a row gets the same bits in any batch of a multiple of
             `ROW_MULTIPLE` rows; for decoding, with a state and one segment.
+        between: what becomes of the memories after each segment, such as a `Consolidator`.
 
     Raises:
         ValueError: there are too many tokens.
@@ -360,6 +364,8 @@ def read_chunk(
         reading = Reading((logits,), after, nats_BS, none_BS, none_BS.float(), none_BS)
         parts.append(reading if memory is None else memory.finish(reading, now, ids))
         now = parts[-1].state
+        if between is not None and now.memory is not None:
+            now = replace(now, memory=between(now.memory))
     whole = Reading.join(parts)
     return replace(whole, state=replace(now, kv_BLKED=window.carried_on(counts_B)))
 
@@ -373,22 +379,24 @@ def read_chunks(
     writable_BT: Tensor | None = None,
     control: Control = "none",
     seed: int = 0,
-    between: Callable[[LTMState], LTMState] | None = None,
+    between: Between | None = None,
 ) -> Iterator[tuple[slice, Reading]]:
-    """Read T tokens of every row; yield where each chunk lies and what reading it gave (arguments: `read_chunk`).
-
-    What memories hold after a chunk is what `between` makes of it.
-    """
+    """Read T tokens of every row; yield where each chunk lies and what reading it gave (arguments: `read_chunk`)."""
     for start in range(0, ids_BT.shape[1], model.config.chunk):
         place = slice(start, start + model.config.chunk)
         labels_BS = None if labels_BT is None else labels_BT[:, place]
         writable_BS = None if writable_BT is None else writable_BT[:, place]
         reading = read_chunk(
-            model, ids_BT[:, place], state, labels_BS, writable_BS=writable_BS, control=control, seed=seed
+            model,
+            ids_BT[:, place],
+            state,
+            labels_BS,
+            writable_BS=writable_BS,
+            control=control,
+            seed=seed,
+            between=between,
         )
         state = reading.state
-        if between is not None and state.memory is not None:
-            state = replace(state, memory=between(state.memory))
         yield place, reading
 
 

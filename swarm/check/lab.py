@@ -37,12 +37,12 @@ def check_lab(plan: Plan, file: Path, overrides: Sequence[str]) -> None:
     folder = Path("runs") / f"lab-{config.name}"
     runs, steps, section = trainings(config, folder), config.optimizer.steps, config.place
     done = [run for run in runs if (run[2] / "checkpoint").is_dir()]
-    plan.tell("lab", f"{config.name}: {len(config.arms)} arms x {len(config.seeds)} seeds, {steps:,} steps each")
+    plan.tell("lab", f"{config.name}: {len(config.names)} arms x {len(config.seeds)} seeds, {steps:,} steps each")
     vocab_size = _corpus(plan, config, file.resolve().parent, folder)
     device = place(plan, config.place)
     with plan.noting():
         require_training(config)
-    shapes = {arm: config.model.config(arm, vocab_size or 4096) for arm in config.arms}
+    shapes = {arm: config.shape(arm, vocab_size or 4096) for arm in config.names}
     for arm, shape in shapes.items():
         plan.tell("model", f"{arm}: {shape.num_parameters():,} parameters{'' if vocab_size else ', if 4,096 tokens'}")
     _memory(plan, max(shape.num_parameters() for shape in shapes.values()) * config.place.workers)

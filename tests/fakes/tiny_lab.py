@@ -25,5 +25,5 @@ def lab(**sections: Any) -> LabConfig:
         "eval": {"controls": ["no_reads"], "policies": {"by_use": {"eviction": "use"}}},
     }  # fmt: skip
     for name, value in sections.items():
-        data[name] = {**data[name], **value} if isinstance(value, dict) else value
+        data[name] = {**data.get(name, {}), **value} if isinstance(value, dict) else value
     return LabConfig.model_validate(data)

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -176,6 +177,13 @@ class Consolidator:
         self.config, self.readers, self.rules = ltm.config, Readers.of(ltm), rules or ConsolidationConfig()
         self.reports: list[ConsolidationReport] = []
 
+    def totals(self) -> dict[str, int]:
+        """Return how many consolidations there were, how many were accepted, and the sums of what those did."""
+        accepted = [report for report in self.reports if report.accepted]
+        did = ("merged", "conflicts", "promoted", "pruned")
+        sums = {name: sum(getattr(report, name) for report in accepted) for name in did}
+        return {"all": len(self.reports), "accepted": len(accepted), **sums}
+
     def __call__(self, memory: LTMState) -> LTMState:
         """Return the memories after."""
         for row in due(memory, self.config, self.rules).nonzero().flatten().tolist():
@@ -305,17 +313,22 @@ def _grouped(
     agree_MM = torch.cdist(values_MX, values_MX) < rules.same_value * torch.maximum(length_M[:, None], length_M)
     members_M = torch.where(own["position_BM"] >= 0, own["members_BM"].clamp(min=1), 0)
     kept_M, contradicted_M = (torch.zeros_like(members_M, dtype=torch.bool) for _ in range(2))
-    kept: list[int] = []  # the latest first
-    for m in reversed(older):
-        same = next((k for k in kept if alike_MM[m, k]), None)
-        said = next((n for n in reversed(newer) if alike_MM[m, n]), None)
-        if same is not None and agree_MM[m, same]:
-            members_M[same] += members_M[m]
-        elif same is not None or (said is not None and not agree_MM[m, said]):
-            contradicted_M[m] = True
+    position_M, members, kept, contradicted = (
+        x.numpy() for x in (own["position_BM"], members_M, kept_M, contradicted_M)
+    )  # the same memory: looking at single numbers of tensors takes long
+    newer_M = np.zeros(len(position_M), bool)
+    newer_M[newer] = True
+    for m, alike_M, agree_M in zip(
+        reversed(older), alike_MM[older].numpy()[::-1], agree_MM[older].numpy()[::-1], strict=True
+    ):
+        same, said = (np.flatnonzero(alike_M & there_M) for there_M in (kept, newer_M))
+        latest = same[position_M[same].argmax()] if len(same) else None
+        if latest is not None and agree_M[latest]:
+            members[latest] += members[m]
+        elif latest is not None or (len(said) and not agree_M[said[position_M[said].argmax()]]):
+            contradicted[m] = True
         else:
-            kept.append(m)
-    kept_M[kept] = True
+            kept[m] = True
     return _Grouped(kept_M, contradicted_M, members_M)
 
 
@@ -324,13 +337,14 @@ def _consolidated(
 ) -> tuple[dict[str, Tensor], ConsolidationReport]:
     """Return the tensors of the memory after, and what was done; arguments as of `consolidate`."""
     position_M, there_M = own["position_BM"], own["position_BM"] >= 0
-    order = [m for m in position_M.argsort(stable=True).tolist() if there_M[m]]
+    order = position_M.argsort(stable=True)
+    order = order[there_M[order]]
     slot_M = there_M & (own["members_BM"] > 0)
-    items = [m for m in order if not slot_M[m]]
+    items = order[~slot_M[order]].tolist()
     newer = items[len(items) - math.ceil(rules.keep * len(items)) :]
     newer_M = torch.zeros_like(there_M)
     newer_M[newer] = True
-    older = [m for m in order if not newer_M[m]]
+    older = order[~newer_M[order]].tolist()
     old_M = there_M & ~newer_M
     grouped = _grouped(own, older, newer, rules)
     fitting = _Questions(own, newer[::2], own["keys_BMX"], readers, config)
@@ -338,10 +352,9 @@ def _consolidated(
     cost_M = torch.zeros(len(there_M), dtype=torch.float64)
     if rules.prune == "cost":
         cost_M = fitting.cost(own["beta_BMG"], old_M & ~grouped.contradicted_M, own["values_BMX"])
-    ranked = sorted(
-        chosen_M.nonzero().flatten().tolist(), key=lambda m: (round(float(cost_M[m]), 9), int(position_M[m]))
-    )
-    chosen = torch.tensor(sorted(ranked[-(config.slots or 0) :]), dtype=torch.long)
+    places = np.flatnonzero(chosen_M.numpy())
+    rising = np.lexsort((position_M.numpy()[places], cost_M.numpy()[places].round(9)))
+    chosen = torch.from_numpy(np.sort(places[rising[-(config.slots or 0) :]]))
 
     after = {name: tensor.clone() for name, tensor in own.items()}
     stays_M = newer_M.clone()

@@ -7,7 +7,7 @@
 - Knows no files and no Ray.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from ulm.data.recall import RecallTask
 from ulm.memory.ltm import Control
-from ulm.memory.state import LTMState
 from ulm.model import IGNORE, Decoder, padded
-from ulm.streaming import read_chunks
+from ulm.streaming import Between, read_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,6 @@ class RecallScores:
     written: NDArray[np.int64]
 
 
-Between = Callable[[LTMState], LTMState]
-
-
 @torch.inference_mode()
 def score_queries(
     model: Decoder,
@@ -73,7 +69,7 @@ def score_queries(
             (B, Q), whose values stand one further.
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
-        between: as in `read_chunks`.
+        between: as in `read_chunk`.
     """
     found = []
     for batch in batches:
@@ -107,7 +103,7 @@ def score_documents(
         control: takes one thing away that memory needs.
         seed: of the control's randomness.
         batch_tokens: documents of similar length are read together, up to so many tokens of all rows at a time.
-        between: as in `read_chunks`.
+        between: as in `read_chunk`.
     """
     width = model.config.chunk
     rows = max(1, batch_tokens // width)
@@ -151,7 +147,7 @@ def score_recall(
         text: held-out text from which the filler is cut, or None for the quiet one.
         control: takes one thing away that memory needs.
         batch_rows: sequences read together.
-        between: as in `read_chunks`.
+        between: as in `read_chunk`.
     """
     batches = []
     for start in range(0, sequences, batch_rows):

@@ -4,16 +4,20 @@ Owns the schema of `swarm lab`. It refuses to read files and to start anything.
 """
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from swarm.config.corpus import SourceConfig
 from swarm.config.section import NAME, PHYSICAL, Name, Section, refuse_where
 from swarm.config.training import TrainingFile
+from swarm.lab.ltm.arms import ArmSection, resolved
 from ulm.config import PAIRS, ModelConfig, preset
 from ulm.data.recall import fits
 from ulm.memory import CONTROLS, Control
+
+if TYPE_CHECKING:
+    from ulm.memory.consolidation import ConsolidationConfig
 
 Arm = Literal["baseline", "with_ltm"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -62,6 +66,20 @@ class ModelSection(Section):
             raise ValueError(f"unknown model.size {self.size!r}; available: {', '.join(PAIRS)}")
         name = f"{'ltm' if arm == 'with_ltm' else 'gpt'}-{self.size}"
         return preset(name, vocab_size, window=self.window, ltm=self.ltm)
+
+
+def policy_of(changes: dict[str, Any]) -> tuple[dict[str, Any], "ConsolidationConfig | None"]:
+    """Return what a policy says of the memory, and how it is consolidated, None for not at all.
+
+    Raises:
+        ValueError: it cannot be consolidated like that.
+    """
+    rules = {name: value for name, value in changes.items() if name != "consolidate"}
+    if "consolidate" not in changes:
+        return rules, None
+    from ulm.memory.consolidation import ConsolidationConfig
+
+    return rules, ConsolidationConfig.from_dict(changes["consolidate"])
 
 
 class RecallConfig(Section):
@@ -146,7 +164,12 @@ class EvalSection(Section):
 
     policies: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Further rules of writing and forgetting by name, each with fields of `ulm.config.LTMConfig`, tried on the same
-    weights."""
+    weights; with `consolidate` among them, fields of `ulm.memory.consolidation.ConsolidationConfig`, old items are
+    consolidated."""
+
+    passages: int = Field(0, ge=0)
+    """Held-out passages in which holes are filled and missing words told, and as many pairs of sentences; 0 leaves all
+    of that out."""
 
     speed_tokens: int = Field(16_384, ge=1024)
     """Tokens that each arm reads per round when speed is measured."""
@@ -167,6 +190,10 @@ class LabConfig(TrainingFile):
     with_ltm: bool = False
     """Train the arm with memory, too."""
 
+    arms: dict[str, ArmSection] = Field(default_factory=dict)
+    """Ways of learning by name, in place of the pair with and without memory; the first one is what the others are
+    compared with."""
+
     corpus: CorpusConfig = CorpusConfig()
     """The texts."""
 
@@ -183,9 +210,28 @@ class LabConfig(TrainingFile):
     """What is measured."""
 
     @property
-    def arms(self) -> tuple[Arm, ...]:
+    def names(self) -> tuple[str, ...]:
         """The arms that are trained."""
-        return ARMS if self.with_ltm else ("baseline",)
+        return tuple(self.arms) or (ARMS if self.with_ltm else ("baseline",))
+
+    def arm(self, name: str) -> ArmSection | None:
+        """Return how an arm learns; None for an arm of the pair."""
+        return resolved(self.arms, name) if self.arms else None
+
+    def shape(self, name: str, vocab_size: int) -> ModelConfig:
+        """Return the shape of an arm's model.
+
+        Raises:
+            ValueError: no such size, or the fields do not fit.
+        """
+        arm = self.arm(name)
+        has_memory = name == "with_ltm" if arm is None else arm.memory
+        return self.model.config("with_ltm" if has_memory else "baseline", vocab_size)
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether the tokenizer needs marks for holes."""
+        return bool(self.arms)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -203,11 +249,16 @@ class LabConfig(TrainingFile):
                 "read; set train.mode: documents, or a wider train.width",
             ),
         )
+        for name in self.arms:
+            self._check_arm(name)
         for name, changes in self.eval.policies.items():
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"eval.policies: {name!r} is no name; use letters, digits, '.', '_' and '-'")
             try:
-                self.model.model_copy(update={"ltm": {**self.model.ltm, **changes}}).config("with_ltm", 4096)
+                rules, consolidation = policy_of(changes)
+                self.model.model_copy(update={"ltm": {**self.model.ltm, **rules}}).config("with_ltm", 4096)
+                if consolidation is not None and not rules.get("slots"):
+                    raise ValueError("consolidate needs places for what it keeps; set slots")
             except ValueError as error:
                 raise ValueError(f"eval.policies.{name}: {error}") from error
         keys, values, tokenizer = self.recall.num_keys, self.recall.num_values, self.corpus.tokenizer
@@ -232,3 +283,20 @@ class LabConfig(TrainingFile):
             ),
         )
         return self
+
+    def _check_arm(self, name: str) -> None:
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"arms: {name!r} is no name; use letters, digits, '.', '_' and '-'")
+        arm, rows = resolved(self.arms, name), self.optimizer.batch_size
+        refuse_where(
+            (self.train.mode == "windows", "arms need train.mode: documents, for their rows are documents"),
+            (
+                arm.recall_rows + arm.infill_rows >= rows,
+                f"arms.{name}: {arm.recall_rows} recall_rows and {arm.infill_rows} infill_rows leave no row of {rows} "
+                "for text",
+            ),
+            (
+                bool(arm.consistency) and not self.model.ltm.get("slots"),
+                f"arms.{name}: consistency compares a memory with what is left of it; set model.ltm.slots",
+            ),
+        )

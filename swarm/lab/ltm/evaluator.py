@@ -13,30 +13,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
-from swarm.lab.ltm.config import POLICY, Arm, LabConfig
+from swarm.lab.ltm.config import POLICY, LabConfig, policy_of
 from swarm.lab.ltm.trainer import recall_task
 from swarm.seeds import derive_seed
 from ulm.checkpoint import load_checkpoint
 from ulm.config import LTMConfig
+from ulm.data.coherence import Sentences
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, corpus_documents
+from ulm.data.infill import InfillTask
+from ulm.memory.consolidation import Consolidator
 from ulm.memory.ltm import Control
 from ulm.model import Decoder
+from ulm.train.comprehension import (
+    ClozeScores,
+    InfillScores,
+    passages_of,
+    score_cloze,
+    score_infill,
+    score_next,
+    score_order,
+)
 from ulm.train.documents import DocumentObjective
 from ulm.train.evaluation import score_documents, score_recall
 from ulm.train.step import Worker, make_optimizer, train_step
 
+PASSAGE_ROOM = 8
+"""Tokens of the window that a passage leaves for marks."""
 
-def conditions(config: LabConfig, arm: Arm) -> dict[str, dict[str, Any]]:
+WORD = 4
+"""Characters of a word that is asked for, at least, its space not counted."""
+
+
+def conditions(config: LabConfig, arm: str) -> dict[str, dict[str, Any]]:
     """Return the conditions under which an arm is measured, each with what decides its numbers beside the model."""
     base = {"recall": config.recall.model_dump(mode="json"), "seed": config.corpus.seed}
-    if arm == "baseline":
-        return {"none": base}
+    alone = base | ({"passages": config.eval.passages} if config.eval.passages else {})
+    learns = config.arm(arm)
+    if config.shape(arm, 4096).ltm is None or (learns is not None and not learns.conditions):
+        return {"none": alone}
     controls = {str(control): {**base, "control": control} for control in config.eval.controls}
     policies = {f"{POLICY}{name}": {**base, "ltm": changes} for name, changes in config.eval.policies.items()}
-    return {"none": base, **controls, **policies}
+    return {"none": alone, **controls, **policies}
 
 
 def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, condition: str, device: str) -> dict[str, Any]:
@@ -52,24 +73,31 @@ def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, conditio
     Returns:
         `documents`: lists of `nats`, `written` and `readings` per document; `recall`: filler between the pairs (`quiet`
         or `text`) -> distance -> lists of `recalled`, `hits` and `written` per sequence. Null controls are scored with
-        the quiet filler only.
+        the quiet filler only. With consolidation, `consolidations`: how many there were, and were accepted, and the
+        sums of what they did; as trained, `comprehension`: an array per measure of `ulm.train.comprehension`.
     """
     corpus, model = Corpus.open(data), load_checkpoint(checkpoint, device).model
     control: Control = "none"
+    between = None
     if condition.startswith(POLICY):
-        model = _with_policy(model, config.eval.policies[condition.removeprefix(POLICY)])
+        changes, consolidation = policy_of(config.eval.policies[condition.removeprefix(POLICY)])
+        model = _with_policy(model, changes)
+        if consolidation is not None and model.ltm is not None:
+            between = Consolidator(model.ltm, consolidation)
     else:
         control = cast("Control", condition)
     documents = [corpus.document("val", i) for i in range(corpus.num_documents("val"))]
     task = recall_task(config, corpus)
     seed = derive_seed(config.corpus.seed, "recall sequences")
-    scores = score_documents(model, documents, control=control, seed=seed)
+    scores = score_documents(model, documents, control=control, seed=seed, between=between)
     found: dict[str, dict[str, Any]] = {"quiet": {}, "text": {}}
     for filler, text in (("quiet", None), ("text", corpus.stream("val"))):
         for distance in config.recall.distances:
             if text is not None and (control != "none" or len(text) < task.length(distance)):
                 continue
-            recall = score_recall(model, task, distance, config.recall.sequences, seed=seed, text=text, control=control)
+            recall = score_recall(
+                model, task, distance, config.recall.sequences, seed=seed, text=text, control=control, between=between
+            )
             found[filler][str(distance)] = {
                 "recalled": recall.recalled.sum(1).tolist(),
                 "hits": recall.hit.sum(1).tolist(),
@@ -78,7 +106,32 @@ def evaluate_condition(config: LabConfig, data: Path, checkpoint: Path, conditio
     return {
         "documents": {name: getattr(scores, name).tolist() for name in ("nats", "written", "readings")},
         "recall": found,
+        **({} if between is None else {"consolidations": between.totals()}),
+        **({"comprehension": _comprehension(config, corpus, model)} if condition == "none" else {}),
     }
+
+
+def _comprehension(config: LabConfig, corpus: Corpus, model: Decoder) -> dict[str, list[Any]]:
+    """Return what the model makes of held-out text: nats per hidden span, and what was told right."""
+    count, seed, codec = config.eval.passages, derive_seed(config.corpus.seed, "passages"), corpus.tokenizer
+    if not count:
+        return {}
+    documents = [corpus.document("val", i) for i in range(corpus.num_documents("val"))]
+    task, sentences = InfillTask.of(codec), Sentences.of(codec, config.model.window)
+    passages = passages_of(documents, config.model.window - PASSAGE_ROOM, count, seed)
+    texts = codec.token_texts
+    infill = score_infill(model, task, passages, np.array([len(text.encode()) for text in texts]), seed)
+    # A word with a space before it, which no other token goes on with where it is asked for.
+    word_V = np.array([text[:1] == " " and len(text) > WORD and text[1:].isalpha() for text in texts])
+    cloze = score_cloze(model, task, passages, word_V, seed)
+    orders = {f"order_{block}": score_order(model, sentences, documents, block, seed) for block in (1, 4)}
+    found = {
+        **{f"span_{name}": getattr(infill, name) for name in InfillScores.__dataclass_fields__},
+        **{f"cloze_{name}": getattr(cloze, name) for name in ClozeScores.__dataclass_fields__},
+        **orders,
+        "next": score_next(model, sentences, documents, count, seed),
+    }
+    return {name: values.tolist() for name, values in found.items()}
 
 
 def _with_policy(model: Decoder, changes: dict[str, Any]) -> Decoder:

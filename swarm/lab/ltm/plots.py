@@ -25,6 +25,7 @@ from swarm.figures import (
 )
 
 _ARMS = {"baseline": (GREY, "without memory"), "with_ltm": (BLUE, "with LTM")}
+_TEXT_DISTANCES = (128, 512, 1024)
 _CONTROLS = {
     "shuffled_values": (VERMILLION, "v", "values shuffled"),
     "random_writes": (ORANGE, "s", "random writes"),
@@ -106,3 +107,33 @@ def _hits(axes: Any, results: Mapping[str, Any]) -> None:
     style_axes(axes, "Share of tokens that read an item", "training step")
     if series:
         add_legend(axes)
+
+
+def plot_arms(results: Mapping[str, Any]) -> Any:
+    """Return the figure of a lab with arms: bits per byte beside the first arm, and recall through text.
+
+    Args:
+        results: what `swarm.lab.ltm.ablation.ablation` gave, under `arms`.
+    """
+    table = results["arms"]
+    names = list(table)[::-1]
+    figure = new_figure(11, max(3.5, 0.35 * len(names) + 1.5))
+    bits, recall = figure.subplots(1, 2, sharey=True)
+    for place, name in enumerate(names):
+        found = interval_of(table[name]["bits_per_byte"]["relative"])
+        color = BLUE if found.high < 0 else VERMILLION if found.low > 0 else GREY
+        bits.errorbar(100 * found.estimate, place, xerr=[[100 * w[0]] for w in whiskers([found])], color=color, fmt="o")
+        for (distance, rate), (shade, marker) in zip(
+            [(d, r) for d, r in table[name]["recall_through_text"].items() if int(d) in _TEXT_DISTANCES],
+            ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D")),
+            strict=False,
+        ):
+            label = f"{int(distance):,} tokens" if place == 0 else None
+            recall.plot(rate, place, marker, color=shade, label=label)
+    bits.axvline(0.0, color=INK, linewidth=0.8)
+    bits.set_yticks(range(len(names)), names)
+    recall.set_xlim(-0.03, 1.03)
+    style_axes(bits, f"Bits per byte against {names[-1]}", "%, lower is better", grid="x")
+    style_axes(recall, "Pairs recalled through text", "share", grid="x")
+    add_legend(recall)
+    return figure

@@ -76,7 +76,7 @@ def lab_results(
     return results
 
 
-def _bits(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+def bits_of(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     """Return bits of each document, (seeds, documents)."""
     return np.array([run["documents"]["nats"] for run in runs]) * (1 / math.log(2))
 
@@ -94,7 +94,7 @@ def _condition(
     num_pairs: int,
 ) -> dict[str, Any]:
     tokens, characters, size = sizes
-    bits = _bits(runs)
+    bits = bits_of(runs)
     recall = {
         filler: {distance: _recall([run["recall"][filler][distance] for run in runs], num_pairs) for distance in scored}
         for filler, scored in runs[0]["recall"].items()
@@ -137,7 +137,7 @@ def _comparison(
     speed: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, Any]:
     """Return the arm with memory, and each of its controls, against the baseline: relative change of bits per byte."""
-    baseline = _bits(measured["baseline"]["none"])
+    baseline = bits_of(measured["baseline"]["none"])
 
     def relative(change: NDArray[np.float64], chosen: NDArray[np.bool_] | slice) -> dict[str, float]:
         base = baseline[:, chosen].mean(0).sum() / size[chosen].sum()
@@ -145,7 +145,7 @@ def _comparison(
 
     found: dict[str, Any] = {}
     for condition, runs in measured["with_ltm"].items():
-        change = _bits(runs) - baseline
+        change = bits_of(runs) - baseline
         found["with_ltm" if condition == "none" else condition] = {
             "bits_per_byte": ratio_interval(change, size)._asdict(),
             "relative": relative(change, slice(None)),

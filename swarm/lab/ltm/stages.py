@@ -10,7 +10,7 @@ what is missing. A stage whose input is not there says which stage makes it.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from swarm.actors.ray_train import METRICS
 from swarm.errors import SwarmError
 from swarm.files import path_in, write_whole
 from swarm.identity import refuse_other, work_folder
-from swarm.lab.ltm.config import ARMS, Arm, LabConfig
+from swarm.lab.ltm.ablation import ablation, ablation_lines
+from swarm.lab.ltm.config import ARMS, LabConfig
 from swarm.lab.ltm.results import lab_results
 from swarm.lab.measurements import Measurement, measure_all, shown, write_json
 from swarm.process.machine import cores
@@ -27,6 +28,7 @@ from swarm.train.progress import read_metrics, totals, training_shown
 from ulm.checkpoint import checkpoint_hash, load_checkpoint, read_checkpoint_config
 from ulm.data.corpus import Corpus, OtherCorpusError, prepare_corpus
 from ulm.data.documents import CorpusError
+from ulm.data.infill import MARKS
 from ulm.model import Decoder
 from ulm.tokenizer import Tokenizer
 
@@ -92,6 +94,7 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
                 val_share=c.val_share,
                 seed=c.seed,
                 bin_type=c.bin_type,
+                marks=MARKS if config.has_holes else (),
                 echo=echo,
                 on_documents=lambda done, total: work.update(done, total=total),
             )
@@ -100,9 +103,9 @@ def _prepare(config: LabConfig, beside: Path, folder: Path, echo: Callable[[str]
         raise
 
 
-def trainings(config: LabConfig, folder: Path) -> list[tuple[Arm, int, Path]]:
+def trainings(config: LabConfig, folder: Path) -> list[tuple[str, int, Path]]:
     """Return arm, seed and folder of every training of a lab."""
-    return [(arm, seed, folder / f"s{seed}" / arm) for seed in config.seeds for arm in config.arms]
+    return [(arm, seed, folder / f"s{seed}" / arm) for seed in config.seeds for arm in config.names]
 
 
 def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
@@ -123,9 +126,9 @@ def _train(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str]
 
 
 def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[str], None]) -> None:
-    from swarm.lab.ltm.evaluator import conditions, evaluate_condition, measure_speed
+    from swarm.lab.ltm.evaluator import conditions, evaluate_condition
 
-    wanted: dict[tuple[Arm, int, str], Measurement] = {}
+    wanted: dict[tuple[str, int, str], Measurement] = {}
     for arm, seed, place in trainings(config, folder):
         checkpoint = place / "checkpoint"
         if not checkpoint.is_dir():
@@ -139,26 +142,13 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
                 (config, corpus.folder.resolve(), checkpoint.resolve(), name),
             )
     found = measure_all("evaluating", [*wanted.values()], evaluate_condition, echo, device=config.place.device)
-    measured: dict[str, dict[str, list[Any]]] = {arm: {} for arm in config.arms}
+    measured: dict[str, dict[str, list[Any]]] = {arm: {} for arm in config.names}
     for (arm, _, name), scores in zip(wanted, found, strict=True):
         measured[arm].setdefault(name, []).append(scores)
-    echo("measuring speed")  # nothing is drawn meanwhile, which would take part of it
-    models: dict[str, Decoder] = {
-        arm: load_checkpoint(place / "checkpoint").model
-        for arm, seed, place in trainings(config, folder)
-        if seed == config.seeds[0]
-    }
-    results = lab_results(
-        measured,
-        corpus.sizes("val"),
-        corpus.sources("val"),
-        measure_speed(config, corpus, models),
-        seeds=config.seeds,
-        window=config.model.window,
-        num_pairs=config.recall.num_pairs,
-        chance=1 / config.recall.num_values,
-        parameters={arm: model.num_parameters() for arm, model in models.items()},
-    )
+    if config.arms:
+        results: dict[str, Any] = {"arms": ablation(measured, corpus.sizes("val")[2], config.recall.num_pairs)}
+    else:
+        results = _pair(config, corpus, folder, measured, echo)
     results["meta"] = {
         "config": config.model_dump(mode="json"),
         "hardware": f"{cores()} CPU cores",
@@ -172,6 +162,31 @@ def _evaluate(config: LabConfig, corpus: Corpus, folder: Path, echo: Callable[[s
     write_json(folder / "results.json", results)
     for line in summary(results):
         echo(line)
+
+
+def _pair(
+    config: LabConfig, corpus: Corpus, folder: Path, measured: Mapping[str, Any], echo: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the results of models with and without memory, their speed among them."""
+    from swarm.lab.ltm.evaluator import measure_speed
+
+    echo("measuring speed")  # nothing is drawn meanwhile, which would take part of it
+    models: dict[str, Decoder] = {
+        arm: load_checkpoint(place / "checkpoint").model
+        for arm, seed, place in trainings(config, folder)
+        if seed == config.seeds[0]
+    }
+    return lab_results(
+        measured,
+        corpus.sizes("val"),
+        corpus.sources("val"),
+        measure_speed(config, corpus, models),
+        seeds=config.seeds,
+        window=config.model.window,
+        num_pairs=config.recall.num_pairs,
+        chance=1 / config.recall.num_values,
+        parameters={arm: model.num_parameters() for arm, model in models.items()},
+    )
 
 
 def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
@@ -193,6 +208,8 @@ def _checked_hash(checkpoint: Path, corpus: Corpus) -> str:
 
 def summary(results: dict[str, Any]) -> list[str]:
     """Return the results as a few lines of text."""
+    if "arms" in results:
+        return ablation_lines(results["arms"])
     lines = []
     for arm, one in ((arm, results[arm]) for arm in ARMS if arm in results):
         far = one["details"]["long_range_recall"]
@@ -206,13 +223,14 @@ def summary(results: dict[str, Any]) -> list[str]:
 
 def _plot(config: LabConfig, folder: Path, echo: Callable[[str], None]) -> None:
     from swarm.figures import to_png
-    from swarm.lab.ltm.plots import plot_results
+    from swarm.lab.ltm.plots import plot_arms, plot_results
 
     path = folder / "results.json"
     if not path.is_file():
         raise SwarmError(f"no {path}; run the stage `eval` first")
     try:
-        picture = to_png(plot_results(json.loads(path.read_text(encoding="utf-8")), config.model.window))
+        results = json.loads(path.read_text(encoding="utf-8"))
+        picture = to_png(plot_arms(results) if config.arms else plot_results(results, config.model.window))
     except ValueError as error:
         raise SwarmError(f"{path} is damaged ({error}); run the stage `eval` again") from error
     write_whole(folder / "results.png", picture)

@@ -4,9 +4,11 @@ import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from swarm.actors.ray_train import run_workers
@@ -15,16 +17,19 @@ from swarm.config.training import resolve_device
 from swarm.errors import SwarmError
 from swarm.files import make_folder
 from swarm.identity import claim, is_claimed
-from swarm.lab.ltm.config import Arm, LabConfig
+from swarm.lab.ltm.config import LabConfig
 from swarm.process.machine import cores
 from swarm.seeds import derive_seed
 from swarm.train.loop import STATES, run_training, trained
 from ulm.checkpoint import save_checkpoint
+from ulm.data.coherence import Continuations, Sentences
 from ulm.data.corpus import Corpus
 from ulm.data.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
+from ulm.data.infill import InfillTask, infill_documents
 from ulm.data.recall import RecallTask
 from ulm.model import Decoder
 from ulm.train.documents import DocumentObjective
+from ulm.train.reconstruction import ReconstructionObjective, ReconstructionRules
 from ulm.train.states import RollingStates
 from ulm.train.step import Worker, make_optimizer
 
@@ -39,22 +44,47 @@ def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
     return RecallTask.of(corpus.tokenizer, seed=derive_seed(config.corpus.seed, "recall tokens"), **fields)
 
 
-def _stream(config: LabConfig, corpus: Corpus, seed: int) -> DocumentStream | Windows:
+def _stream(config: LabConfig, arm: str, corpus: Corpus, seed: int) -> DocumentStream | Windows:
     train, order = config.train, derive_seed(seed, "documents")
     if train.mode == "windows":
         return Windows(corpus.stream("train"), config.optimizer.batch_size, train.width, train.stride, order)
-    rows = [corpus_documents(corpus, order)] * (config.optimizer.batch_size - config.recall.rows)
-    if config.recall.rows:
-        rows += config.recall.rows * [
-            recall_documents(
-                recall_task(config, corpus),
-                derive_seed(seed, "practice"),
-                config.recall.practice_tokens,
-                corpus.stream("train"),
-                config.recall.practice_text,
-            )
-        ]
-    return DocumentStream(rows, config.model.window, corpus.tokenizer.pad_id)
+    learns, text = config.arm(arm), corpus.stream("train")
+    practised = config.recall.practice_text if learns is None else learns.practice_text
+    if practised and len(text) < config.recall.practice_tokens:
+        raise SwarmError(
+            f"recall is to be practised in {config.recall.practice_tokens} tokens of text, and the corpus has "
+            f"{len(text)}; lower recall.practice_tokens, or take more text"
+        )
+    sources = {
+        "text": corpus_documents(corpus, order),
+        "recall": recall_documents(
+            recall_task(config, corpus),
+            derive_seed(seed, "practice"),
+            config.recall.practice_tokens,
+            text,
+            practised,
+        ),
+    }
+    if learns is not None and learns.infill_rows:
+        sources["infill"] = infill_documents(
+            InfillTask.of(corpus.tokenizer),
+            text,
+            derive_seed(seed, "holes"),
+            config.model.window,
+            far=learns.far,
+            seen=learns.seen,
+            longest=learns.longest,
+        )
+    return DocumentStream(
+        [sources[kind] for kind in kinds_of_rows(config, arm)], config.model.window, corpus.tokenizer.pad_id
+    )
+
+
+def kinds_of_rows(config: LabConfig, arm: str) -> list[str]:
+    """Return what each row of a batch reads."""
+    learns = config.arm(arm)
+    recall, infill = (config.recall.rows, 0) if learns is None else (learns.recall_rows, learns.infill_rows)
+    return ["text"] * (config.optimizer.batch_size - recall - infill) + ["recall"] * recall + ["infill"] * infill
 
 
 def train_worker(settings: dict[str, Any], worker: Worker) -> None:
@@ -69,8 +99,8 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
     """
     config, arm, seed, folder = (settings[name] for name in ("config", "arm", "seed", "folder"))
     train, optimizer, corpus = config.train, config.optimizer, Corpus.open(settings["corpus"])
-    stream = _stream(config, corpus, seed)
-    objective = objective_of(config, arm, seed, worker, corpus.tokenizer.vocab_size, stream)
+    stream = _stream(config, arm, corpus, seed)
+    objective = objective_of(config, arm, seed, worker, corpus.tokenizer.vocab_size, stream, corpus)
     tracked = worker.rank == 0 and train.tracking == "wandb"
     with _tracking(config, arm, seed, folder, worker) if tracked else nullcontext(worker) as objective.worker:
         run_training(
@@ -83,25 +113,68 @@ def train_worker(settings: dict[str, Any], worker: Worker) -> None:
 
 
 def objective_of(
-    config: LabConfig, arm: Arm, seed: int, worker: Worker, vocab_size: int, stream: DocumentStream | Windows
+    config: LabConfig,
+    arm: str,
+    seed: int,
+    worker: Worker,
+    vocab_size: int,
+    stream: DocumentStream | Windows,
+    corpus: Corpus | None = None,
 ) -> DocumentObjective:
-    """Return what a worker trains: an arm's model, before its first step, on what the rows of a stream read."""
-    train, optimizer, place = config.train, config.optimizer, config.place
-    model = Decoder(config.model.config(arm, vocab_size), seed=derive_seed(seed, "weights")).to(worker.device)
-    return DocumentObjective(
-        model,
-        make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind),
-        worker,
-        stream,
-        segments=1 if train.mode == "windows" else train.span // config.model.window,
-        parts=optimizer.micro_batches,
-        dtype=place.compute_dtype,
-        compile=place.compile,
+    """Return what a worker trains: an arm's model, before its first step, on what the rows of a stream read.
+
+    Args:
+        config: the lab.
+        arm: which model.
+        seed: of weights and data order.
+        worker: who trains.
+        vocab_size: tokens of the corpus.
+        stream: what the rows read.
+        corpus: what an arm learns beside the next token comes from; None leaves that out.
+    """
+    train, optimizer, place, learns = config.train, config.optimizer, config.place, config.arm(arm)
+    model = Decoder(config.shape(arm, vocab_size), seed=derive_seed(seed, "weights")).to(worker.device)
+    updates = make_optimizer(model, optimizer.lr, optimizer.weight_decay, optimizer.betas, optimizer.kind)
+    settings: dict[str, Any] = {
+        "segments": 1 if train.mode == "windows" else train.span // config.model.window,
+        "parts": optimizer.micro_batches,
+        "dtype": place.compute_dtype,
+        "compile": place.compile,
+    }
+    if learns is None or corpus is None:
+        return DocumentObjective(model, updates, worker, stream, **settings)
+    _raise_rate(updates, model, learns.reader_lr)
+    count = corpus.num_documents("train")
+    rules = ReconstructionRules(
+        kinds_of_rows(config, arm),
+        InfillTask.of(corpus.tokenizer) if learns.infill_rows else None,
+        **learns.model_dump(include={"noise", "consistency", "coherence", "plain"}),
+        continuations=partial(_continuations, Sentences.of(corpus.tokenizer, config.model.window), corpus, count)
+        if learns.coherence
+        else None,
+        seed=derive_seed(seed, "reconstruction"),
     )
+    return ReconstructionObjective(model, updates, worker, stream, rules=rules, **settings)
+
+
+def _raise_rate(updates: torch.optim.Optimizer, model: Decoder, factor: float) -> None:
+    """Give what reads the memory a learning rate of its own, a multiple of the others'."""
+    readers = {id(p) for name, p in model.named_parameters() if name.startswith("ltm.")}
+    for group in [*updates.param_groups] if factor != 1.0 else ():
+        own = [p for p in group["params"] if id(p) in readers]
+        if own:
+            group["params"] = [p for p in group["params"] if id(p) not in readers]
+            updates.add_param_group({**group, "params": own, "lr_factor": factor * group.get("lr_factor", 1.0)})
+
+
+def _continuations(
+    sentences: Sentences, corpus: Corpus, count: int, generator: np.random.Generator
+) -> Continuations | None:
+    return sentences.continuations(generator, corpus.document("train", int(generator.integers(count))))
 
 
 @contextmanager
-def _tracking(config: LabConfig, arm: Arm, seed: int, folder: Path, worker: Worker) -> Iterator[Worker]:
+def _tracking(config: LabConfig, arm: str, seed: int, folder: Path, worker: Worker) -> Iterator[Worker]:
     """Give a worker that also sends its metrics to Weights & Biases; at the end what was sent is on disk, or there."""
     import wandb
 
@@ -138,7 +211,7 @@ def require_training(config: LabConfig) -> None:
         raise SwarmError("tracking: wandb needs its package: pip install 'ulm-swarm[tracking]'")
 
 
-def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: Path) -> None:
+def train_language_model(config: LabConfig, arm: str, seed: int, corpus: Corpus, folder: Path) -> None:
     """Train one arm with one seed and leave its checkpoint in `folder`/checkpoint.
 
     Args:
@@ -165,7 +238,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
         run_workers(train_worker, settings, name=f"{config.name}-{arm}-s{seed}", folder=folder, place=config.place)
     except SwarmError as error:
         raise SwarmError(f"{arm}, seed {seed}: {error}") from error
-    model = Decoder(config.model.config(arm, corpus.tokenizer.vocab_size))
+    model = Decoder(config.shape(arm, corpus.tokenizer.vocab_size))
     progress = trained(folder, model, config.optimizer.steps)
     meta = {
         "recipe": recipe,
@@ -176,7 +249,7 @@ def train_language_model(config: LabConfig, arm: Arm, seed: int, corpus: Corpus,
     save_checkpoint(folder / "checkpoint", model, corpus.tokenizer, meta, dtype=torch.bfloat16)
 
 
-def is_trained(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: Path) -> bool:
+def is_trained(config: LabConfig, arm: str, seed: int, corpus: Corpus, folder: Path) -> bool:
     """Return whether a folder holds the finished training of this recipe.
 
     Raises:
@@ -185,10 +258,12 @@ def is_trained(config: LabConfig, arm: Arm, seed: int, corpus: Corpus, folder: P
     return is_claimed(folder / "recipe.json", _recipe(config, arm, seed, corpus)) and (folder / "checkpoint").is_dir()
 
 
-def _recipe(config: LabConfig, arm: Arm, seed: int, corpus: Corpus) -> dict[str, Any]:
+def _recipe(config: LabConfig, arm: str, seed: int, corpus: Corpus) -> dict[str, Any]:
     """Return what decides the result of a training."""
     settings = logical_settings(config)
     decides = {name: settings[name] for name in ("train", "optimizer", "place", "recall")}
     decides["recall"] = {k: v for k, v in decides["recall"].items() if k not in ("distances", "sequences")}
-    shape = config.model.config(arm, corpus.tokenizer.vocab_size).to_dict()
+    shape = config.shape(arm, corpus.tokenizer.vocab_size).to_dict()
+    if (learns := config.arm(arm)) is not None:
+        decides["learns"] = learns.model_dump(exclude={"like", "conditions"})
     return {"arm": arm, "seed": seed, "model": shape, "corpus": corpus.manifest["sha256"], **decides}

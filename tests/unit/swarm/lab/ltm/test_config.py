@@ -15,8 +15,8 @@ from swarm.lab.ltm.config import LabConfig
 
 
 def test_the_arm_with_memory_is_off_unless_asked_for() -> None:
-    assert LabConfig(name="x", optimizer=OptimizerSection(steps=1)).arms == ("baseline",)
-    assert lab().arms == ("baseline", "with_ltm")
+    assert LabConfig(name="x", optimizer=OptimizerSection(steps=1)).names == ("baseline",)
+    assert lab().names == ("baseline", "with_ltm")
 
 
 def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -> None:
@@ -27,9 +27,29 @@ def test_the_arms_have_one_shape_but_for_memory_and_about_as_many_parameters() -
     assert baseline.num_parameters() == pytest.approx(with_ltm.num_parameters(), rel=0.01)
 
 
+def test_an_arm_has_what_it_does_not_say_from_the_one_that_it_is_like() -> None:
+    arms = {"one": {"noise": 0.2}, "two": {"like": "one", "far": 0.1}, "three": {"like": "two", "noise": 0.0}}
+    here = lab(arms=arms)
+    assert here.names == ("one", "two", "three")
+    two, three = here.arm("two"), here.arm("three")
+    assert two is not None
+    assert three is not None
+    assert (two.noise, two.far) == (0.2, 0.1)
+    assert (three.noise, three.far) == (0.0, 0.1)
+    assert here.shape("three", 320).ltm is not None
+
+
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
+        ({"arms": {"one": {"like": "two"}}}, "arms.one is like 'two', which is no arm; there are: one"),
+        ({"arms": {"a": {"like": "b"}, "b": {"like": "a"}}}, "arms.a is like itself, by way of b"),
+        ({"arms": {"one": {"recall_rows": 2, "infill_rows": 2}}}, "leave no row of 4 for text"),
+        ({"arms": {"one": {"consistency": 0.5, "coherence": 0.5}}}, "leave nothing of 1 for reconstruction"),
+        ({"arms": {"one": {"consistency": 0.5}}}, "set model.ltm.slots"),
+        ({"arms": {"one": {"memory": False, "reader_lr": 2.0}}}, "are of a memory; set memory: true"),
+        ({"eval": {"policies": {"x": {"consolidate": {}}}}}, "policies.x: consolidate needs places"),
+        ({"eval": {"policies": {"x": {"slots": 4, "consolidate": {"keep": 2}}}}}, "keep must be a number above 0"),
         ({"seeds": []}, "`seeds` must be different whole numbers"),
         ({"seeds": [1, 1]}, "`seeds` must be different whole numbers"),
         ({"seeds": [1, -1]}, "of at least 0"),

@@ -247,3 +247,35 @@ def test_what_is_missing_is_said_before_the_corpus_is_prepared(run: Lab, monkeyp
     with pytest.raises(SwarmError, match="no such GPU"):
         run("prepare", "train", config=lab(place={"device": "cuda"}))
     assert not run.folder.exists()
+
+
+def test_arms_that_learn_in_different_ways_are_compared_in_one_table(run: Lab) -> None:
+    """All of it on small models: what is learned beside the next token, memories that are consolidated, the plot."""
+    small = lab(
+        seeds=[1],
+        arms={
+            "next_token": {"recall_rows": 1},
+            "all": {
+                "recall_rows": 1, "infill_rows": 1, "practice_text": 0.5, "noise": 0.1, "longest": 16,
+                "coherence": 0.1, "consistency": 0.1, "reader_lr": 2.0, "conditions": True,
+            },
+        },
+        model={"window": 64, "ltm": {"segment": 8, "capacity": 16, "slots": 8}},
+        train={"span": 64},
+        recall={"practice_tokens": 64},
+        optimizer={"kind": "muon", "steps": 3},
+        eval={
+            "controls": ["no_reads"], "passages": 4,
+            "policies": {"slots": {"slots": 16, "threshold_bits": 0.1, "consolidate": {}}},
+        },
+    )  # fmt: skip
+    run("prepare", "train", "eval", "plot", config=small)
+    table = json.loads((run.folder / "results.json").read_text())["arms"]
+    assert list(table) == ["all", "next_token"]  # by name, as JSON keeps them
+    assert table["next_token"]["bits_per_byte"]["relative"]["estimate"] == 0.0
+    assert set(table["all"]["memory"]) == {"no_reads", "slots"}
+    assert table["all"]["memory"]["slots"]["consolidations"]["all"] > 0
+    assert "both_sides_against_prefix" in table["all"]
+    assert (run.folder / "results.png").read_bytes().startswith(PNG)
+    assert any(line.startswith("all: ") for line in run.lines)
+    assert run("train", config=small) == ["next_token, seed 1: trained already", "all, seed 1: trained already"]
