@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.solverless import without_solver
-from fakes.training import alone, interrupt_after, tiny_recipe, without_ray
-from safetensors.torch import load_file
+from fakes.training import alone, interrupt_after, saved_tensors, tiny_recipe, without_ray
 
 from swarm.errors import SwarmError
 from swarm.learn.reward import RewardObjective
@@ -70,8 +69,7 @@ def train(*overrides: str, out: str = "policy") -> list[str]:
 
 
 def state(name: str) -> dict[str, torch.Tensor]:
-    newest = max(Path("runs", f"train-{name}", "states").glob("step-*"))
-    return load_file(str(newest / "state.safetensors"))
+    return saved_tensors(Path("runs", f"train-{name}", "states"))
 
 
 @pytest.mark.thorough
