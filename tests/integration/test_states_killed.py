@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ulm.train.states import RollingStates
 
-pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900), pytest.mark.usefixtures("one_thread")]
 
 KILLS = 100
 EXTRA = {"fixed": torch.randn(300, 300, generator=torch.Generator().manual_seed(0))}
@@ -77,15 +78,18 @@ def killed_after(folder: Path, seconds: float) -> int:
 
 
 def named(folder: Path) -> set[str]:
-    return {name for path in folder.glob("*.json") for name in re.findall(r"\b[0-9a-f]{64}\b", path.read_text())}
+    """Objects that manifests name."""
+    texts = [json.dumps(json.loads(path.read_text())["state"]) for path in folder.glob("*.json")]
+    return {name for text in texts for name in re.findall(r"\b[0-9a-f]{64}\b", text)}
 
 
 def test_a_hundred_kills_lose_nothing_that_was_saved_and_leave_no_rubbish(tmp_path: Path) -> None:
     chance, in_a_save, states_saved = random.Random(0), 0, 0
     began = time.monotonic()
-    for step in range(5):
-        RollingStates(tmp_path / "measured").save(step, *model_at(step), {}, EXTRA)
-    save_s, tmp_path = (time.monotonic() - began) / 5, tmp_path / "states"
+    measured = RollingStates(tmp_path / "measured")
+    for step in range(8):
+        measured.save(step, *model_at(step), {}, EXTRA)
+    save_s, tmp_path = (time.monotonic() - began) / 8, tmp_path / "states"
     for _ in range(KILLS):
         saved = killed_after(tmp_path, chance.uniform(0, 4 * save_s))
         rubbish = {path.name for path in (tmp_path / "objects").glob("*")} - named(tmp_path)

@@ -2,8 +2,8 @@
 
 - A tensor is one object; one of more than 1 MiB is cut into blocks of whole rows of about 1 MiB, so that a table of
   which few rows change is not written anew. All axes but the last count rows.
-- Tensors of up to 64 KiB are joined by type first (`packed`); a file each would have the disk settle hundreds of files
-  per state (small decoder of 152 tensors: 300 to 500 ms per save, joined 140 ms; 2 CPU cores).
+- Tensors of up to 256 KiB are joined by type first (`packed`); a file each would have the disk settle hundreds of files
+  per state (decoder of 1.3 M, 152 tensors, 2 CPU cores, 2026-12-01: 300 to 500 ms per save, joined 140 ms).
 - An object is named after the sha256 of its bytes, whatever type and shape they have, so equal bytes are one file.
 - Bytes of the same significance stand together ("byte planes") before zstandard compresses them: signs and exponents
   of weights are alike, their mantissas are not.
@@ -28,7 +28,7 @@ from torch import Tensor
 from ulm.files import make_folder, sync
 
 BLOCK_BYTES = 2**20
-PACKED_BYTES = 2**16
+PACKED_BYTES = 2**18
 LEVEL = 3
 MIN_DELTA_BYTES = 2**14
 """Smaller objects are always whole."""
@@ -157,10 +157,11 @@ class ObjectStore:
         # What is there already, unknown or damaged, may be the base of another object, and has to be whole.
         base = None if (self.folder / name).exists() else self._base(block)
         self._bases.pop(name, None)
-        data = bytes([block.width]) + _packed(block.raw, block.width)
-        if base is not None and (shorter := self._difference(base, block, len(data) // 2)) is not None:
-            data = shorter
-            self._bases[name] = base
+        data = None if base is None else self._difference(base, block)
+        if data is None:
+            data = _object(block)
+        else:
+            self._bases[name] = str(base)
         fresh = self.folder / f"{name}.new"
         with fresh.open("wb") as file:
             file.write(data)
@@ -179,15 +180,15 @@ class ObjectStore:
         base = self._bases.get(block.near, block.near)
         return base if self._holds(base) else None
 
-    def _difference(self, base: str, block: _Block, most: int) -> bytes | None:
-        """Return an object that is the difference from a base, None if it has more than so many bytes."""
+    def _difference(self, base: str, block: _Block) -> bytes | None:
+        """Return an object that is the difference from a base, None if that saves less than half."""
         try:
             changed = block.raw ^ self._raw(base, block.raw.size, whole=True)
         except DamagedObjectError:  # or of another size; if its bytes come again, they are written again
             self._sizes.pop(base, None)
             return None
         data = bytes([block.width | _DELTA]) + bytes.fromhex(base) + _packed(changed, block.width)
-        if len(data) <= most:
+        if len(data) <= block.raw.size // 64 or len(data) <= len(_object(block)) // 2:  # the first is seen at once
             self._dense.pop(block.place, None)
             return data
         if base == block.near:  # so much since the last save, not in the course of many
@@ -288,6 +289,10 @@ def _cut(tensor: Tensor) -> list[np.ndarray]:
 
 def _hash(raw: np.ndarray) -> str:
     return hashlib.sha256(raw.data).hexdigest()
+
+
+def _object(block: _Block) -> bytes:
+    return bytes([block.width]) + _packed(block.raw, block.width)
 
 
 def _packed(block: np.ndarray, width: int) -> bytes:

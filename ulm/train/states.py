@@ -144,7 +144,7 @@ class RollingStates:
             raise
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise DamagedStateError(f"training state {path} is damaged ({error}); {remedy}") from error
-        self._before = entries
+        self._before = entries  # what a next state will be much like
         return found, dict(state["progress"])
 
     def load(

@@ -88,6 +88,22 @@ def test_it_ends_bit_equal_after_a_kill_in_the_middle_of_a_round(monkeypatch: py
 
 
 @pytest.mark.thorough
+def test_a_training_whose_gathered_attempts_are_lost_says_so_and_does_not_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interrupt_after(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train("save_every=3")
+    states = Path("runs/train-tiny/states")
+    (manifest,) = states.glob("step-*.json")
+    entries = json.loads(manifest.read_text())["state"]["tensors"]
+    for name in {name for key, entry in entries.items() if "extra." in key for name in entry["objects"]}:
+        (states / "objects" / name).unlink()
+    with pytest.raises(SwarmError, match=r"what the training gathered is lost, .*; remove its states to start over"):
+        train("save_every=3")
+
+
+@pytest.mark.thorough
 def test_the_checkpoint_says_what_was_tried_and_how_well_it_does_on_held_out_puzzles() -> None:
     train()
     meta = load_checkpoint(Path("policy")).meta

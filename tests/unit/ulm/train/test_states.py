@@ -235,6 +235,19 @@ def test_bases_of_kept_states_are_kept(tmp_path: Path) -> None:
     assert warnings == []
 
 
+def test_a_training_that_goes_on_writes_differences_from_what_it_has_read(tmp_path: Path) -> None:
+    one, table = Training(), torch.randn(8192, 64, generator=torch.Generator().manual_seed(0))
+    RollingStates(tmp_path).save(1, one.model, one.optimizer, {}, {"table": table})
+    states = RollingStates(tmp_path)
+    states.load(one.model, one.optimizer)
+    table[::1000] += 1
+    states.save(2, one.model, one.optimizer, {}, {"table": table})
+    assert set(manifest(tmp_path, 2)["state"]["bases"]) == set(
+        manifest(tmp_path, 1)["state"]["tensors"]["extra.table"]["objects"]
+    )
+    assert torch.equal(loaded(tmp_path)[0].extra["table"], table)
+
+
 # ---- damage
 
 
