@@ -137,7 +137,16 @@ class RewardObjective(PairObjective):
         return {"rounds": self.rounds, "attempts": dict(self.counts)}, {POOL: tensor}
 
     def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go back to a `state`."""
+        """Go back to a `state`.
+
+        Raises:
+            ValueError: what was gathered is lost.
+        """
+        if POOL not in tensors:
+            raise ValueError(
+                "what the training gathered is lost, and weights alone cannot go on in the middle of a round; remove "
+                "its states to start over"
+            )
         pool = _unpacked(tensors[POOL].numpy().tobytes())
         self.rounds, self.counts = int(progress["rounds"]), Counter(progress["attempts"])
         self.imitated.restore(pool["imitated"])

@@ -9,9 +9,18 @@ import pytest
 import torch
 
 from swarm.actors.ray_train import METRICS, appending
+from ulm.train.states import RollingStates
 from ulm.train.step import Objective, Worker
 
-__all__ = ["alone", "interrupt_after", "tiny_recipe", "train_tokenizers_on_little", "without_ray"]
+__all__ = [
+    "alone",
+    "damage_newest_state",
+    "interrupt_after",
+    "saved_tensors",
+    "tiny_recipe",
+    "train_tokenizers_on_little",
+    "without_ray",
+]
 
 
 def tiny_recipe(**changes: Any) -> dict[str, Any]:
@@ -40,6 +49,21 @@ def train_tokenizers_on_little(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone(records: list[dict[str, Any]] | None = None) -> Worker:
     """Return the only worker of a training, in this process; what it reports is appended to `records`."""
     return Worker(0, 1, torch.device("cpu"), ([] if records is None else records).append)
+
+
+def saved_tensors(states: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of the newest state in a folder, by name."""
+    found = RollingStates(states)
+    return found.read(found.steps()[-1])[0]
+
+
+def damage_newest_state(states: Path) -> str:
+    """Empty an object that the newest state alone needs; the name of the state."""
+    newest, *older = sorted(states.glob("step-*.json"), reverse=True)
+    shared = "".join(path.read_text() for path in older)
+    own = [path for path in (states / "objects").iterdir() if path.name not in shared]
+    own[0].write_bytes(b"")
+    return newest.name
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

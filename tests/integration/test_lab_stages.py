@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 from fakes.ray_workers import workers
-from safetensors.torch import load_file
+from fakes.training import damage_newest_state, saved_tensors
 
 from swarm.errors import SwarmError
 from swarm.lab.ltm.config import LabConfig
 from swarm.lab.ltm.stages import STAGES, run_lab
 from swarm.train.progress import read_metrics
+from ulm.train.states import RollingStates
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -94,8 +95,7 @@ def begin_like(whole: Path, root: Path) -> Path:
 
 
 def weights(root: Path, arm: str) -> dict[str, torch.Tensor]:
-    newest = max((root / "lab" / "s1" / arm / "states").glob("step-*"))
-    return load_file(str(newest / "state.safetensors"))
+    return saved_tensors(root / "lab" / "s1" / arm / "states")
 
 
 def losses(root: Path, arm: str) -> dict[int, float]:
@@ -103,8 +103,7 @@ def losses(root: Path, arm: str) -> dict[int, float]:
 
 
 def saved_step(root: Path, arm: str) -> int:
-    steps = [int(path.name[5:]) for path in (root / "lab" / "s1" / arm / "states").glob("step-????????")]
-    return max(steps, default=0)
+    return max(RollingStates(root / "lab" / "s1" / arm / "states").steps(), default=0)
 
 
 def test_all_stages_leave_results_in_the_promised_shape(whole: Path) -> None:
@@ -201,10 +200,7 @@ def test_a_damaged_newest_state_is_passed_over_and_said(whole: Path, tmp_path: P
     place = root / "lab" / "s1" / "baseline"
     shutil.copytree(whole / "lab" / "s1" / "baseline", place)
     shutil.rmtree(place / "checkpoint")
-    newest = max((place / "states").glob("step-*")) / "state.safetensors"
-    data = bytearray(newest.read_bytes())
-    data[-5] ^= 255
-    newest.write_bytes(data)
+    damage_newest_state(place / "states")
     run(lab(), root, "train")
     notices = (place / "metrics.jsonl").read_text()
     assert "is damaged" in notices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +121,6 @@ def test_a_training_that_was_killed_goes_on_to_the_same_adapter(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     whole = load_file(train(place, name="whole", out=str(tmp_path / "whole")) / "adapter_model.safetensors")
-    shutil.rmtree(tmp_path / "runs" / "train-whole" / "states" / "step-00000006")  # as if killed after step 3
+    (tmp_path / "runs" / "train-whole" / "states" / "step-00000006.json").unlink()  # as if killed after step 3
     again = load_file(train(place, name="whole", out=str(tmp_path / "again")) / "adapter_model.safetensors")
     assert all(torch.equal(whole[name], again[name]) for name in whole)

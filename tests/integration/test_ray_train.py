@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes.ray_workers import workers
-from fakes.training import tiny_recipe, train_tokenizers_on_little, without_ray
-from safetensors.torch import load_file
+from fakes.training import saved_tensors, tiny_recipe, train_tokenizers_on_little, without_ray
 
 from swarm.errors import SwarmError
 from swarm.train.progress import read_metrics
@@ -43,8 +42,7 @@ def train(*overrides: str, workers: int | None = None) -> list[str]:
 
 
 def state(name: str) -> dict[str, torch.Tensor]:
-    newest = max(Path("runs", f"train-{name}", "states").glob("step-*[0-9]"))
-    return load_file(str(newest / "state.safetensors"))
+    return saved_tensors(Path("runs", f"train-{name}", "states"))
 
 
 def losses(name: str) -> dict[int, float]:

@@ -130,7 +130,11 @@ class DocumentObjective(Objective):
         self._groups = [slice(start, start + size) for start in range(first, end, size)]
         loss = worker.wrap(StreamingLoss(model, apart=stream.apart, weights_V=weights_V, kinds=len(kinds)))
         self._run = torch.compile(loss) if compile else loss
-        self._states = [StreamState.empty(model, size) for _ in self._groups]
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let rows remember nothing."""
+        self._states = [StreamState.empty(self.model, rows.stop - rows.start) for rows in self._groups]
         self._after = list(self._states)
 
     def batch(self, step: int) -> tuple[list[tuple[Any, ...]], int]:
@@ -162,12 +166,15 @@ class DocumentObjective(Objective):
         return {"cursor": self.stream.state()}, rows
 
     def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go back to a `state`.
+        """Go back to a `state`; without tensors, rows read on with window and memory empty.
 
         Raises:
             ValueError: it has other rows.
         """
         self.stream.restore(progress["cursor"])
+        if not tensors:
+            self._forget()
+            return
         rows = [
             {name: tensor[group].to(self.worker.device) for name, tensor in tensors.items()} for group in self._groups
         ]

@@ -1,11 +1,18 @@
 """Training states on disk: trained weights, moments, progress and whatever else it takes to go on bit for bit.
 
-- A state is a folder of safetensors and JSON; nothing is pickled. It appears as a whole or not at all.
-- The last few of a training are kept; when the newest is damaged, the one before is restored.
+- A state is a JSON manifest, `step-XXXXXXXX.json`, of tensors in `objects/`, which states share: what did not change
+  is not written again. Nothing is pickled, nothing is rounded.
+- The manifest is written last, so a state appears as a whole or not at all.
+- The last few of a training are kept; when the newest is damaged, the one before is restored. Damage to an object
+  that they share ends both.
+- States of format 2, a folder with a safetensors file each, are read, and go as newer ones are written.
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +21,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ulm.files import make_folder, settle, sha256, sync
+from ulm.files import make_folder, sha256, write_whole
+from ulm.train.objects import DamagedObjectError, Entry, ObjectStore, packed, unpacked
 
-FORMAT = 2
-TENSORS, PROGRESS = "state.safetensors", "progress.json"
+FORMAT = 3
+OBJECTS = "objects"
 
 
 class StateError(ValueError):
@@ -37,7 +45,7 @@ class SavedState:
 
     Attributes:
         progress: JSON data: at least the next step.
-        extra: tensors by name, such as the memory of the rows.
+        extra: tensors by name, such as the memory of the rows; none where they alone are lost.
     """
 
     progress: dict[str, Any]
@@ -48,17 +56,20 @@ class RollingStates:
     """The last few states of one training.
 
     Args:
-        folder: holds one folder per state, named after its step.
+        folder: holds a manifest per state, named after its step, and their objects.
         keep: how many are kept, at least 2, so that there is one to fall back to.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self._objects = ObjectStore(folder / OBJECTS)
+        self._before: dict[str, Entry] = {}
 
     def steps(self) -> list[int]:
         """Return the steps of the states that are there, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*[0-9]"))
+        names = (re.fullmatch(r"step-(\d+)(\.json)?", path.name) for path in self.folder.glob("step-*"))
+        return sorted({int(name[1]) for name in names if name})
 
     def save(
         self,
@@ -82,22 +93,59 @@ class RollingStates:
             tensors[f"weight.{name}"] = parameter.detach()
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).detach()
-        for left in self.folder.glob("step-*.new"):  # by a kill
-            shutil.rmtree(left)
-        folder = self._path(step)
-        fresh = folder.with_name(folder.name + ".new")
         make_folder(self.folder)
-        fresh.mkdir()
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(fresh / TENSORS))
-        record = {"format": FORMAT, "sha256": sha256(fresh / TENSORS), "progress": {**progress, "step": step}}
-        (fresh / PROGRESS).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
-        settle(fresh)
-        if folder.exists():  # of an earlier try; the state before it is there too
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-        sync(self.folder)
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self._path(old), ignore_errors=True)
+        large, packs = packed(tensors)
+        entries = self._objects.write(large, self._before)
+        state = {
+            "progress": {**progress, "step": step},
+            "tensors": {name: dataclasses.asdict(entry) for name, entry in entries.items()},
+            "packs": packs,
+            "bases": self._objects.bases(entries.values()),
+        }
+        state = json.loads(json.dumps(state))  # keys are text, as they will be read
+        record = {"format": FORMAT, "sha256": _digest(state), "state": state}
+        write_whole(self._manifest(step), json.dumps(record, sort_keys=True))
+        self._before = entries
+        self._roll(step)
+
+    def read(self, step: int, *, extra: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors of a state, as `weight.NAME`, `optimizer.KEY.NAME` and `extra.NAME`, and its progress.
+
+        Args:
+            step: one of `steps`.
+            extra: False leaves out what is neither weights nor optimizer.
+
+        Raises:
+            DamagedStateError: it is damaged.
+            StateError: it is of another version.
+        """
+        path = self._manifest(step)
+        is_old = not path.exists()
+        path = path.with_suffix("") if is_old else path
+        remedy = "remove it to start over"
+        try:
+            record = json.loads((path / "progress.json" if is_old else path).read_text(encoding="utf-8"))
+            if record["format"] != (2 if is_old else FORMAT):
+                raise StateError(
+                    f"training state {path} has format {record['format']}, this version reads 2 and {FORMAT}; {remedy}"
+                )
+            if is_old:
+                tensors = path / "state.safetensors"
+                if sha256(tensors) != record["sha256"]:
+                    raise DamagedObjectError("its checksum is wrong")
+                return load_file(str(tensors)), dict(record["progress"])
+            state = record["state"]
+            if _digest(state) != record["sha256"]:
+                raise DamagedObjectError("its checksum is wrong")
+            entries = {name: Entry.of(entry) for name, entry in state["tensors"].items()}
+            wanted = {k: v for k, v in entries.items() if extra or not k.startswith(("extra.", "pack.extra."))}
+            found = unpacked(self._objects.read(wanted), state["packs"])
+        except StateError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise DamagedStateError(f"training state {path} is damaged ({error}); {remedy}") from error
+        self._before = entries  # what a next state will be much like
+        return found, dict(state["progress"])
 
     def load(
         self,
@@ -107,67 +155,90 @@ class RollingStates:
     ) -> SavedState | None:
         """Restore the newest state that is whole; None when there is none at all.
 
+        Where none is whole, the newest that lacks nothing but extra tensors is restored without them.
+
         Args:
             model: receives the weights.
             optimizer: receives its moments; None leaves them out.
-            warn: receives a line for each damaged state, which is put aside under another name once a whole one is
-                found.
+            warn: receives a line for each damaged state, which is put aside under another name once another one is
+                restored, and one if extra tensors are lost.
 
         Raises:
             DamagedStateError: all of them are damaged.
             StateError: the newest whole one belongs to another model or version.
         """
-        steps = self.steps()
-        damaged: list[int] = []
-        for step in reversed(steps):
-            try:
-                found = _read(self._path(step), model, optimizer)
-            except DamagedStateError as error:
-                warn(f"{str(error).partition(';')[0]}; going back to the state before it")
-                damaged.append(step)
-                continue
-            for bad in damaged:
-                with contextlib.suppress(OSError):  # another worker was faster
-                    self._path(bad).rename(self.folder / f"damaged-{bad:08d}")
-            return found
+        steps = self.steps()[::-1]
+        for extra in (True, False):
+            for number, step in enumerate(steps):
+                try:
+                    tensors, progress = self.read(step, extra=extra)
+                except DamagedStateError as error:
+                    if extra:
+                        warn(f"{str(error).rpartition(';')[0]}; going back to the state before it")
+                    continue
+                found = self._restore(step, model, optimizer, tensors, progress)
+                if not extra:
+                    warn(
+                        f"no training state in {self.folder} is whole; going on with weights and optimizer of step "
+                        f"{step}; memories are lost"
+                    )
+                for damaged in steps[:number]:
+                    self._put_aside(damaged)
+                return found
         if steps:
             raise DamagedStateError(f"all {len(steps)} states in {self.folder} are damaged; remove it to start over")
         return None
 
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
-
-
-def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> SavedState:
-    """Restore one state, or change nothing."""
-    remedy = f"training state {folder} is damaged or of another model"
-    try:
-        record = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
+    def _restore(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        tensors: dict[str, Tensor],
+        progress: dict[str, Any],
+    ) -> SavedState:
+        """Give a model and its optimizer what a state holds, or change nothing."""
+        trained = dict(_trained(model))
+        saved = {k.removeprefix("weight."): value.shape for k, value in tensors.items() if k.startswith("weight.")}
+        if saved != {name: parameter.shape for name, parameter in trained.items()}:
             raise StateError(
-                f"training state {folder} has format {record['format']}, this version reads {FORMAT}; remove it to "
-                "start over"
+                f"training state step-{step:08d} in {self.folder} is of another model (names or shapes of the weights "
+                "differ); remove it to start over"
             )
-        if sha256(folder / TENSORS) != record["sha256"]:
-            raise DamagedStateError(f"{remedy} (its checksum is wrong); remove it to start over")
-        tensors = load_file(str(folder / TENSORS))
-        progress = dict(record["progress"])
-    except StateError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise DamagedStateError(f"{remedy} ({error}); remove it to start over") from error
-    trained = dict(_trained(model))
-    saved = {key.removeprefix("weight."): value.shape for key, value in tensors.items() if key.startswith("weight.")}
-    if saved != {name: parameter.shape for name, parameter in trained.items()}:
-        raise StateError(f"{remedy} (names or shapes of the weights differ); remove it to start over")
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(tensors[f"weight.{name}"])
-    for key, value in tensors.items():
-        if optimizer is not None and key.startswith("optimizer."):
-            _, kind, name = key.split(".", 2)
-            optimizer.state[trained[name]][kind] = value.to(trained[name].device)
-    return SavedState(progress, {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")})
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(tensors[f"weight.{name}"])
+        for key, value in tensors.items():
+            if optimizer is not None and key.startswith("optimizer."):
+                _, kind, name = key.split(".", 2)
+                optimizer.state[trained[name]][kind] = value.to(trained[name].device)
+        return SavedState(progress, {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")})
+
+    def _manifest(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.json"
+
+    def _put_aside(self, step: int) -> None:
+        for path in (self._manifest(step), self._manifest(step).with_suffix("")):
+            with contextlib.suppress(OSError):  # it has the other format, or another worker was faster
+                path.rename(path.with_name(path.name.replace("step-", "damaged-")))
+
+    def _roll(self, newest: int) -> None:
+        """Remove what is no longer kept, and what kills left; the state of step `newest` is on the disk."""
+        for left in (*self.folder.glob("step-*.new"), self._manifest(newest).with_suffix("")):
+            shutil.rmtree(left, ignore_errors=True)  # a folder of format 2
+        for left in self.folder.glob(".step-*.new"):
+            left.unlink()
+        for old in self.steps()[: -self.keep]:
+            self._manifest(old).unlink(missing_ok=True)
+            shutil.rmtree(self._manifest(old).with_suffix(""), ignore_errors=True)
+        with contextlib.suppress(OSError):  # a manifest that cannot be read may name any object
+            # Found as text, names are found in a damaged manifest, too.
+            texts = [path.read_bytes() for path in self.folder.glob("*.json")]
+            self._objects.keep({name.decode() for text in texts for name in re.findall(rb"\b[0-9a-f]{64}\b", text)})
+
+
+def _digest(state: Any) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -116,10 +116,10 @@ class Objective:
         return {}, {}
 
     def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Go back to a `state`.
+        """Go back to a `state`; there are no tensors where they are lost.
 
         Raises:
-            ValueError: it belongs to other data.
+            ValueError: it belongs to other data, or cannot go on without the tensors that are lost.
         """
 
     def metrics(self, sums: dict[str, float], tokens: int) -> dict[str, Any]:

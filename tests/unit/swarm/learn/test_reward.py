@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.solverless import without_solver
-from fakes.training import alone, interrupt_after, tiny_recipe, without_ray
-from safetensors.torch import load_file
+from fakes.training import alone, interrupt_after, saved_tensors, tiny_recipe, without_ray
 
 from swarm.errors import SwarmError
 from swarm.learn.reward import RewardObjective
@@ -70,8 +69,7 @@ def train(*overrides: str, out: str = "policy") -> list[str]:
 
 
 def state(name: str) -> dict[str, torch.Tensor]:
-    newest = max(Path("runs", f"train-{name}", "states").glob("step-*"))
-    return load_file(str(newest / "state.safetensors"))
+    return saved_tensors(Path("runs", f"train-{name}", "states"))
 
 
 @pytest.mark.thorough
@@ -87,6 +85,22 @@ def test_it_ends_bit_equal_after_a_kill_in_the_middle_of_a_round(monkeypatch: py
     lines = [read_metrics(Path("runs", f"train-{name}", "metrics.jsonl")) for name in ("tiny", "whole")]
     counts = [[(line["step"], line["loss"], line["rounds"], line["explored"]) for line in some] for some in lines]
     assert counts[0] == counts[1]
+
+
+@pytest.mark.thorough
+def test_a_training_whose_gathered_attempts_are_lost_says_so_and_does_not_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interrupt_after(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train("save_every=3")
+    states = Path("runs/train-tiny/states")
+    (manifest,) = states.glob("step-*.json")
+    entries = json.loads(manifest.read_text())["state"]["tensors"]
+    for name in {name for key, entry in entries.items() if "extra." in key for name in entry["objects"]}:
+        (states / "objects" / name).unlink()
+    with pytest.raises(SwarmError, match=r"what the training gathered is lost, .*; remove its states to start over"):
+        train("save_every=3")
 
 
 @pytest.mark.thorough

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes.training import alone, interrupt_after
+from fakes.training import alone, damage_newest_state, interrupt_after
 
 from swarm.config.training import OptimizerSection
 from swarm.errors import SwarmError
@@ -85,11 +85,11 @@ def test_a_damaged_state_is_told_and_the_one_before_taken(tmp_path: Path) -> Non
     states = RollingStates(tmp_path)
     whole = objective()
     run_training(whole, OPTIMIZER, states=states, save_every=5)
-    (tmp_path / "step-00000012" / "state.safetensors").write_bytes(b"")
+    assert damage_newest_state(tmp_path) == "step-00000012.json"
     records: list[dict[str, Any]] = []
     again = objective(records)
     run_training(again, OPTIMIZER, states=states)
-    assert "step-00000012 is damaged" in records[0]["notice"]
+    assert "step-00000012.json is damaged" in records[0]["notice"]
     assert records[1] == {"notice": "going on from step 10"}
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
 

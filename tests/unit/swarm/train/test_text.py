@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.corpus_files import jsonl, texts_of
-from fakes.training import alone, interrupt_after, tiny_recipe, without_ray
-from safetensors.torch import load_file
+from fakes.training import alone, interrupt_after, saved_tensors, tiny_recipe, without_ray
 
 from swarm.check import check_file
 from swarm.errors import SwarmError
@@ -151,8 +150,7 @@ def test_a_kill_in_any_stage_changes_nothing(monkeypatch: pytest.MonkeyPatch, do
     with pytest.raises(KeyboardInterrupt):
         train()
     train()
-    newest, whole = (max(Path(f"runs/train-{name}/states").glob("step-*")) for name in ("tiny", "whole"))
-    found, expected = (load_file(str(folder / "state.safetensors")) for folder in (newest, whole))
+    found, expected = (saved_tensors(Path(f"runs/train-{name}/states")) for name in ("tiny", "whole"))
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
     assert load_checkpoint(Path("policy")).meta["scores"] == load_checkpoint(Path("whole")).meta["scores"]

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes.training import interrupt_after, tiny_recipe, train_tokenizers_on_little, without_ray
-from safetensors.torch import load_file
+from fakes.training import (
+    damage_newest_state,
+    interrupt_after,
+    saved_tensors,
+    tiny_recipe,
+    train_tokenizers_on_little,
+    without_ray,
+)
 
 from swarm.errors import SwarmError
 from swarm.files import FolderLock
@@ -39,8 +45,7 @@ def train(*overrides: str, out: str = "policy") -> list[str]:
 
 
 def state(name: str = "tiny") -> dict[str, torch.Tensor]:
-    newest = max(Path("runs", f"train-{name}", "states").glob("step-*"))
-    return load_file(str(newest / "state.safetensors"))
+    return saved_tensors(Path("runs", f"train-{name}", "states"))
 
 
 def refused(message: str, *overrides: str) -> None:
@@ -89,8 +94,7 @@ def test_what_is_trained_is_not_trained_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_training_whose_last_state_is_damaged_does_not_ship_the_one_before() -> None:
     train()
-    newest = max(Path("runs/train-tiny/states").glob("step-*"))
-    (newest / "state.safetensors").write_bytes(b"")
+    damage_newest_state(Path("runs/train-tiny/states"))
     lines = train(out="again")
     assert any("is damaged" in line for line in lines)
     assert Path("policy", "model.safetensors").read_bytes() == Path("again", "model.safetensors").read_bytes()

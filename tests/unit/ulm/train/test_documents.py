@@ -76,6 +76,21 @@ def test_a_restored_training_goes_on_bit_equal(ltm: bool) -> None:
     assert equal(weights(again), weights(whole))
 
 
+@pytest.mark.parametrize("ltm", [False, True])
+def test_where_the_memories_are_lost_rows_read_on_with_empty_ones(ltm: bool) -> None:
+    whole = training(ltm=ltm)
+    for _ in range(5):
+        step(whole)
+    again = restored(whole)
+    again.restore(whole.state()[0], {})
+    fresh = training(ltm=ltm)
+    (place, memories), (_, nothing) = again.state(), fresh.state()
+    torch.testing.assert_close(memories, nothing, rtol=0, atol=0, equal_nan=True)
+    assert not equal([*memories.values()], [*whole.state()[1].values()])
+    assert place == whole.state()[0] != fresh.state()[0]  # they go on where they were in their texts
+    assert step(again).loss > 0
+
+
 def test_without_the_saved_memory_the_rest_would_differ() -> None:
     """The control of the test above: what the rows remember is part of what makes it pass."""
     whole = training()
