@@ -107,22 +107,21 @@ class Consolidation:
         home, agent = of
         before = LTMState.from_bytes(data, self.config)
         state, report = consolidate(before, self.config, self._readers, self.rules)
-        after = bytes(state.to_bytes()) if report.accepted else data
-        told = report.to_dict()
-        error, oldest, questions = (told.pop(name) for name in ("error", "error_oldest", "questions"))
+        after, told = bytes(state.to_bytes()), report.to_dict()
+        error, plain, questions = (told.pop(name) for name in ("error", "error_plain", "questions"))
         del told["accepted"], told["hash"]
         test = TestEntry(
-            name="error", before=oldest, after=error, limit=ROUNDING, n=questions, passed=error <= oldest + ROUNDING
+            name="error", before=plain, after=error, limit=ROUNDING, n=questions, passed=error <= plain + ROUNDING
         )
         change = Change(
             "ltm",
             agent,
             "consolidate",
             sha256(data).hexdigest(),
-            sha256(after).hexdigest() if report.accepted else report.hash,
+            report.hash,
             EvidenceEntry(records=[seq, seq], digest="", counts=told),
             {"home": home, **self.rules.to_dict()},
             tests=[test],
-            accepted=report.accepted,
+            note="" if report.accepted else "nothing was merged, the oldest were forgotten",
         )
         return after, change

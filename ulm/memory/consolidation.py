@@ -9,9 +9,9 @@
   is what came then. So later items show what older ones are good for, and whether they were right.
 - Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
   arXiv:2602.16284). Slots beyond the budget are pruned by what it costs to lose them.
-- Nothing is taken on trust: a consolidation counts only if what it keeps of older items answers every second later
-  one, to which nothing was fitted, no worse than the latest of them would in as many bytes (forced consolidation ends
-  below no memory at all: arXiv:2605.12978).
+- Nothing is taken on trust: items are merged only if slots then answer later items no worse than without it, whose
+  oldest are forgotten instead (forced consolidation ends below no memory at all: arXiv:2605.12978). What masses or
+  costs were fitted to is no part of that test.
 - A pure function of its arguments: no randomness, ties are settled by position.
 
 Axes: M places, X layers x heads x head size, G layers x heads, D head size, Q questions, C candidates, K slots.
@@ -37,7 +37,7 @@ Mass = Literal["one", "members", "fitted"]
 Prune = Literal["age", "cost"]
 
 ROUNDING = 1e-4
-"""Relative error of reads that comes of eight bits a number, and is no reason to reject anything."""
+"""Relative error of reads that is no reason to reject anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class ConsolidationConfig:
         keep: share of the items that stay as they are, the latest ones.
         same_key: cosine above which two keys are the same, with every layer and head.
         same_value: distance of two values, relative to the longer one, below which they agree.
-        recurring: items that a slot must stand for; 1 turns every old item into a slot.
+        recurring: items that a slot must stand for where items are merged; 1 turns every old item into a slot.
         mass: `one` reads a slot as one item, `members` as so many; `fitted` as far as the questions say so.
         prune: what is lost first over the budget: what was confirmed longest ago (`age`), or what costs least on the
             questions (`cost`).
-        gate: whether the result has to be no worse than forgetting the oldest; False forces it, a control.
+        gate: whether merging has to be no worse than leaving it; False forces it, a control.
 
     Raises:
         ValueError: a value is out of range.
@@ -104,14 +104,14 @@ class ConsolidationReport:
 
     Attributes:
         items_before, slots_before, items, slots: how many there were, and are.
-        merged: items that went into a slot or an item with the same key and an agreeing value.
+        merged: items that would go, or went, into a slot with the same key and an agreeing value.
         conflicts: items whose key has a later value.
         promoted: items that are slots now.
-        pruned: slots that were lost to the budget, and items that recurred too rarely.
+        pruned: slots that were lost to the budget, and, if items were merged, items that recurred too rarely.
         error: squared distance of what slots answer to the questions of the test from what came, relative to the
-            latter; error_oldest: the same for the latest of the older items, as many as would fit.
+            latter; error_plain: the same where nothing is merged.
         questions: of the test.
-        accepted: whether the memory changed.
+        accepted: whether items were merged.
         hash: of the memory after.
     """
 
@@ -124,7 +124,7 @@ class ConsolidationReport:
     promoted: int
     pruned: int
     error: float
-    error_oldest: float
+    error_plain: float
     questions: int
     accepted: bool
     hash: str
@@ -268,7 +268,8 @@ def consolidate(
         rules: how.
 
     Returns:
-        The memory after, on the state's device (the one before, where the test fails), and what was done.
+        The memory after, on the state's device, and what was done. Where the test fails nothing is merged: old items
+        become slots one by one, and the oldest are forgotten.
 
     Raises:
         ValueError: there is more than one row, or no place for slots.
@@ -281,8 +282,6 @@ def consolidate(
     device = state.clock_B.device
     own = {name: tensor[0].cpu() for name, tensor in state.tensors().items() if "_BM" in name}
     after, report = _consolidated(own, config, readers, rules)
-    if not report.accepted:
-        return state, replace(report, hash=sha256(state.to_bytes()).hexdigest())
     changed = replace(state, **{name: tensor[None].to(device) for name, tensor in after.items()})
     return changed, replace(report, hash=sha256(changed.to_bytes()).hexdigest())
 
@@ -345,60 +344,81 @@ def _consolidated(
     newer_M = torch.zeros_like(there_M)
     newer_M[newer] = True
     older = order[~newer_M[order]].tolist()
-    old_M = there_M & ~newer_M
-    grouped = _grouped(own, older, newer, rules)
-    fitting = _Questions(own, newer[::2], own["keys_BMX"], readers, config)
-    chosen_M = grouped.kept_M & (grouped.members_M >= rules.recurring)
-    cost_M = torch.zeros(len(there_M), dtype=torch.float64)
-    if rules.prune == "cost":
-        cost_M = fitting.cost(own["beta_BMG"], old_M & ~grouped.contradicted_M, own["values_BMX"])
-    places = np.flatnonzero(chosen_M.numpy())
-    rising = np.lexsort((position_M.numpy()[places], cost_M.numpy()[places].round(9)))
-    chosen = torch.from_numpy(np.sort(places[rising[-(config.slots or 0) :]]))
+    is_fitted = rules.mass == "fitted" or rules.prune == "cost"
+    fitting = _Questions(own, newer[::2] if is_fitted else [], own["keys_BMX"], readers, config)
+    test = newer[1::2] if is_fitted else newer
 
+    def slots_of(grouped: _Grouped) -> tuple[dict[str, Tensor], Tensor, float]:
+        """Return the memory in which old items are slots, which ones, and the error on the questions of the test."""
+        chosen = _chosen(own, grouped, fitting, config, rules)
+        after = _with_slots(own, newer_M, chosen, _masses(own, grouped, chosen, fitting, rules), grouped.members_M)
+        questions = _Questions(own, test, after["keys_BMX"], readers, config)
+        return after, chosen, questions.error(after["beta_BMG"], after["members_BM"] > 0, after["values_BMX"])
+
+    alone = _Grouped(there_M & ~newer_M, torch.zeros_like(there_M), own["members_BM"].clamp(min=1))
+    grouped = _grouped(own, older, newer, rules)
+    plain, merged = slots_of(alone), slots_of(grouped)
+    accepted = not rules.gate or merged[2] <= plain[2] + ROUNDING
+    after, chosen, _ = merged if accepted else plain
+    return after, ConsolidationReport(
+        items_before=len(items),
+        slots_before=int(slot_M.sum()),
+        items=len(newer),
+        slots=len(chosen),
+        merged=len(older) - int(grouped.kept_M.sum()) - int(grouped.contradicted_M.sum()),
+        conflicts=int(grouped.contradicted_M.sum()),
+        promoted=int((~slot_M[chosen]).sum()),
+        pruned=int((grouped if accepted else alone).kept_M.sum()) - len(chosen),
+        error=merged[2],
+        error_plain=plain[2],
+        questions=len(test),
+        accepted=accepted,
+        hash="",
+    )
+
+
+def _chosen(
+    own: Mapping[str, Tensor], grouped: _Grouped, fitting: _Questions, config: LTMConfig, rules: ConsolidationConfig
+) -> Tensor:
+    """Return the places of what becomes a slot, (K,)."""
+    places = np.flatnonzero((grouped.kept_M & (grouped.members_M >= rules.recurring)).numpy())
+    cost = np.zeros(len(places))
+    if rules.prune == "cost":
+        old_M = grouped.kept_M & ~grouped.contradicted_M
+        cost = fitting.cost(own["beta_BMG"], old_M, own["values_BMX"]).numpy()[places].round(9)
+    rising = np.lexsort((own["position_BM"].numpy()[places], cost))
+    return torch.from_numpy(np.sort(places[rising[-(config.slots or 0) :]]))
+
+
+def _masses(
+    own: Mapping[str, Tensor], grouped: _Grouped, chosen: Tensor, fitting: _Questions, rules: ConsolidationConfig
+) -> Tensor:
+    """Return the logarithms of the masses of slots, (K, G)."""
+    G = own["beta_BMG"].shape[-1]
+    if rules.mass == "one":
+        return torch.zeros(len(chosen), G, dtype=torch.float64)
+    if rules.mass == "members":
+        return grouped.members_M[chosen].double().log()[:, None].expand(-1, G)
+    old_M = (own["position_BM"] >= 0) & ~grouped.contradicted_M
+    whole_MG = own["beta_BMG"].double().exp() * old_M[:, None]
+    return _fitted(fitting.weights_QGM[..., chosen], (fitting.weights_QGM * whole_MG.t()).sum(-1))
+
+
+def _with_slots(
+    own: Mapping[str, Tensor], newer_M: Tensor, chosen: Tensor, beta_KG: Tensor, members_M: Tensor
+) -> dict[str, Tensor]:
+    """Return the memory with the newer items and with slots alone."""
     after = {name: tensor.clone() for name, tensor in own.items()}
     stays_M = newer_M.clone()
     stays_M[chosen] = True
     after["position_BM"][~stays_M] = -1
-    after["members_BM"].zero_()
-    after["members_BM"][chosen] = grouped.members_M[chosen]
-    beta_MG = torch.zeros_like(own["beta_BMG"], dtype=torch.float64)
-    if rules.mass == "members":
-        beta_MG[chosen] = grouped.members_M[chosen].double().log()[:, None]
-    elif rules.mass == "fitted":
-        whole_MG = own["beta_BMG"].double().exp() * (old_M & ~grouped.contradicted_M)[:, None]
-        mass_QG = (fitting.weights_QGM * whole_MG.t()).sum(-1)
-        beta_MG[chosen] = _fitted(fitting.weights_QGM[..., chosen], mass_QG)
-    after["beta_BMG"] = beta_MG.to(own["beta_BMG"].dtype)
+    for name in ("members_BM", "beta_BMG"):
+        after[name].zero_()
+    after["members_BM"][chosen] = members_M[chosen]
+    after["beta_BMG"][chosen] = beta_KG.to(after["beta_BMG"].dtype)
     for name in ("keys_BMX", "values_BMX"):
-        after[name][chosen] = rounded(own[name][chosen], beta_MG.shape[-1])
-
-    # What forgetting the oldest would keep in the bytes of all slots.
-    item_bytes, slot_bytes = bytes_each(config)
-    room = max(1, (config.slots or 0) * slot_bytes // item_bytes)
-    latest_M = torch.zeros_like(there_M)
-    latest_M[older[-room:]] = True
-    slots_M = after["members_BM"] > 0
-    ours = _Questions(own, newer[1::2], after["keys_BMX"], readers, config)
-    theirs = _Questions(own, newer[1::2], own["keys_BMX"], readers, config)
-    error = ours.error(after["beta_BMG"], slots_M, after["values_BMX"])
-    error_oldest = theirs.error(own["beta_BMG"], latest_M, own["values_BMX"])
-    accepted = not rules.gate or error <= error_oldest + ROUNDING
-    return after, ConsolidationReport(
-        items_before=len(items),
-        slots_before=int(slot_M.sum()),
-        items=len(newer) if accepted else len(items),
-        slots=len(chosen) if accepted else int(slot_M.sum()),
-        merged=int((old_M & ~grouped.kept_M & ~grouped.contradicted_M).sum()),
-        conflicts=int(grouped.contradicted_M.sum()),
-        promoted=int((~slot_M[chosen]).sum()),
-        pruned=int(grouped.kept_M.sum()) - len(chosen),
-        error=error,
-        error_oldest=error_oldest,
-        questions=len(newer[1::2]),
-        accepted=accepted,
-        hash="",
-    )
+        after[name][chosen] = rounded(own[name][chosen], beta_KG.shape[-1])
+    return after
 
 
 def _fitted(weights_QGK: Tensor, mass_QG: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +143,11 @@ def objective_of(
     if learns is None or corpus is None:
         return DocumentObjective(model, updates, worker, stream, **settings)
     _raise_rate(updates, model, learns.reader_lr)
-    count = corpus.num_documents("train")
     rules = ReconstructionRules(
         kinds_of_rows(config, arm),
         InfillTask.of(corpus.tokenizer) if learns.infill_rows else None,
         **learns.model_dump(include={"noise", "consistency", "coherence", "plain"}),
-        continuations=partial(_continuations, Sentences.of(corpus.tokenizer, config.model.window), corpus, count)
-        if learns.coherence
-        else None,
+        continuations=_continuations(config, corpus) if learns.coherence else None,
         seed=derive_seed(seed, "reconstruction"),
     )
     return ReconstructionObjective(model, updates, worker, stream, rules=rules, **settings)
@@ -167,10 +163,24 @@ def _raise_rate(updates: torch.optim.Optimizer, model: Decoder, factor: float) -
             updates.add_param_group({**group, "params": own, "lr_factor": factor * group.get("lr_factor", 1.0)})
 
 
-def _continuations(
-    sentences: Sentences, corpus: Corpus, count: int, generator: np.random.Generator
-) -> Continuations | None:
-    return sentences.continuations(generator, corpus.document("train", int(generator.integers(count))))
+def _continuations(config: LabConfig, corpus: Corpus) -> Callable[[np.random.Generator], Continuations | None]:
+    """Return what draws sentences to tell apart from a corpus.
+
+    Raises:
+        SwarmError: it has none.
+    """
+    count, sentences = corpus.num_documents("train"), Sentences.of(corpus.tokenizer, config.model.window)
+
+    def draw(generator: np.random.Generator) -> Continuations | None:
+        return sentences.continuations(generator, corpus.document("train", int(generator.integers(count))))
+
+    generator = np.random.Generator(np.random.PCG64(0))
+    if not any(draw(generator) for _ in range(200)):
+        raise SwarmError(
+            "coherence needs documents of several sentences that end with a full stop; set coherence: 0, or take other "
+            "texts"
+        )
+    return draw
 
 
 @contextmanager

@@ -251,6 +251,11 @@ def test_what_is_missing_is_said_before_the_corpus_is_prepared(run: Lab, monkeyp
 
 def test_arms_that_learn_in_different_ways_are_compared_in_one_table(run: Lab) -> None:
     """All of it on small models: what is learned beside the next token, memories that are consolidated, the plot."""
+    (run.beside / "texts.txt").write_text(
+        "\n\n".join(
+            " ".join(f"The {w} sat on {v} n{i}." for w, v in zip(WORDS[2:], WORDS[5:], strict=False)) for i in range(24)
+        )
+    )
     small = lab(
         seeds=[1],
         arms={
