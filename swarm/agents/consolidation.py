@@ -109,7 +109,7 @@ class Consolidation:
         state, report = consolidate(before, self.config, self._readers, self.rules)
         after, told = bytes(state.to_bytes()), report.to_dict()
         error, plain, questions = (told.pop(name) for name in ("error", "error_plain", "questions"))
-        del told["accepted"], told["hash"]
+        del told["accepted"]
         test = TestEntry(
             name="error", before=plain, after=error, limit=ROUNDING, n=questions, passed=error <= plain + ROUNDING
         )
@@ -118,7 +118,7 @@ class Consolidation:
             agent,
             "consolidate",
             sha256(data).hexdigest(),
-            report.hash,
+            sha256(after).hexdigest(),
             EvidenceEntry(records=[seq, seq], digest="", counts=told),
             {"home": home, **self.rules.to_dict()},
             tests=[test],

@@ -2,7 +2,8 @@
 
 `python tests/benchmarks/archive_claims.py experiments/policies/archive-agent` prints F1 of the set of claims of a page
 over all claims, for sentences of lessons and those that no lesson has, and names of lessons and others; claims that
-make no sense; the null control (claims against another page); and look-ups that are right, by relations.
+make no sense; the null control (claims against another page); and look-ups that are right, by relations. With
+`--pattern` notes are kept to the world's grammar, as those of agents with `constrained: true` are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import numpy as np
 
 from swarm.prompt import STOP, agent_prompt
 from ulm.checkpoint import load_checkpoint
+from ulm.decode.constraint import Constraint
 from ulm.decode.engine import Engine, GenerationRequest
 from worlds.archive.grammar import mentions, parse_note
 from worlds.archive.town import NOW, Page, Town
+from worlds.archive.world import note_pattern
 
 LONGEST = 160
 BATCH = 64
@@ -33,9 +36,13 @@ def pages(count: int, held_out: bool, wordings: str, seed: int) -> list[Page]:
     return found
 
 
-def answers(engine: Engine, observations: Sequence[str]) -> list[str]:
-    """Return what the model says, greedily."""
-    requests = [GenerationRequest(agent_prompt(text), 0, LONGEST, 0.0, stop=(STOP,)) for text in observations]
+def answers(engine: Engine, observations: Sequence[str], handles: Sequence[int] = ()) -> list[str]:
+    """Return what the model says, greedily; with the number of handles of each page, in the grammar of notes."""
+    forms = {count: Constraint.from_regex(f"({note_pattern(count)}){STOP}", engine.tokenizer) for count in set(handles)}
+    requests = [
+        GenerationRequest(agent_prompt(text), 0, LONGEST, 0.0, stop=(STOP,), constraint=forms[count] if forms else None)
+        for text, count in zip(observations, handles or [0] * len(observations), strict=True)
+    ]
     batches = [requests[at : at + BATCH] for at in range(0, len(requests), BATCH)]
     return [result.text for batch in batches for result in engine.generate(batch)]
 
@@ -55,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("policy", type=Path)
     parser.add_argument("--pages", type=int, default=600, help="of each kind")
+    parser.add_argument("--pattern", action="store_true", help="keep notes to the grammar of the world")
     args = parser.parse_args()
     checkpoint = load_checkpoint(args.policy)
     engine = Engine(checkpoint.model, checkpoint.tokenizer)
@@ -66,7 +74,8 @@ def main() -> None:
         ("neither names nor sentences of lessons", True, "held_out"),
     ):
         some = pages(args.pages, held_out, wordings, 7)
-        texts = answers(engine, [f"doc {number % 120} year {NOW} : {page.text}" for number, page in enumerate(some)])
+        shown = [f"doc {number % 120} year {NOW} : {page.text}" for number, page in enumerate(some)]
+        texts = answers(engine, shown, [len(page.mentions) for page in some] if args.pattern else ())
         said = []
         for page, text in zip(some, texts, strict=True):
             found, wrong = parse_note(text.strip().removeprefix("note").strip(), mentions(page.text))

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from hashlib import sha256
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -112,7 +111,6 @@ class ConsolidationReport:
             latter; error_plain: the same where nothing is merged.
         questions: of the test.
         accepted: whether items were merged.
-        hash: of the memory after.
     """
 
     items_before: int
@@ -127,7 +125,6 @@ class ConsolidationReport:
     error_plain: float
     questions: int
     accepted: bool
-    hash: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able data."""
@@ -282,8 +279,7 @@ def consolidate(
     device = state.clock_B.device
     own = {name: tensor[0].cpu() for name, tensor in state.tensors().items() if "_BM" in name}
     after, report = _consolidated(own, config, readers, rules)
-    changed = replace(state, **{name: tensor[None].to(device) for name, tensor in after.items()})
-    return changed, replace(report, hash=sha256(changed.to_bytes()).hexdigest())
+    return replace(state, **{name: tensor[None].to(device) for name, tensor in after.items()}), report
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,29 +301,31 @@ def _grouped(
     own: Mapping[str, Tensor], older: Sequence[int], newer: Sequence[int], rules: ConsolidationConfig
 ) -> _Grouped:
     """Compare keys and values, the latest first; places are given oldest first."""
-    keys_MGD = by_head(own["keys_BMX"].double(), own["beta_BMG"].shape[-1])
-    alike_MM = (torch.einsum("mgd,ngd->gmn", keys_MGD, keys_MGD) > rules.same_key).all(0)
-    values_MX = own["values_BMX"].double()
-    length_M = values_MX.norm(dim=-1)
-    agree_MM = torch.cdist(values_MX, values_MX) < rules.same_value * torch.maximum(length_M[:, None], length_M)
-    members_M = torch.where(own["position_BM"] >= 0, own["members_BM"].clamp(min=1), 0)
-    kept_M, contradicted_M = (torch.zeros_like(members_M, dtype=torch.bool) for _ in range(2))
-    position_M, members, kept, contradicted = (
-        x.numpy() for x in (own["position_BM"], members_M, kept_M, contradicted_M)
-    )  # the same memory: looking at single numbers of tensors takes long
-    newer_M = np.zeros(len(position_M), bool)
-    newer_M[newer] = True
-    for m, alike_M, agree_M in zip(
-        reversed(older), alike_MM[older].numpy()[::-1], agree_MM[older].numpy()[::-1], strict=True
-    ):
-        same, said = (np.flatnonzero(alike_M & there_M) for there_M in (kept, newer_M))
-        latest = same[position_M[same].argmax()] if len(same) else None
-        if latest is not None and agree_M[latest]:
+    there = [*older, *newer]
+    keys_MGD = by_head(own["keys_BMX"][there].float(), own["beta_BMG"].shape[-1])
+    alike = (torch.einsum("mgd,ngd->gmn", keys_MGD[: len(older)], keys_MGD).amin(0) > rules.same_key).numpy()
+    values, position = own["values_BMX"].double().numpy(), own["position_BM"].numpy()
+    members_M = own["members_BM"].clamp(min=1)
+    kept_M, contradicted_M = (torch.zeros(len(members_M), dtype=torch.bool) for _ in range(2))
+    members, kept, contradicted = members_M.numpy(), kept_M.numpy(), contradicted_M.numpy()  # the same memory
+    kept[older] = True
+    places, is_newer = np.array(there), np.zeros(len(members), bool)
+    is_newer[newer] = True
+
+    def agree(one: int, other: int) -> bool:
+        length = max(np.linalg.norm(values[one]), np.linalg.norm(values[other]))
+        return bool(np.linalg.norm(values[one] - values[other]) < rules.same_value * length)
+
+    for row in np.flatnonzero(alike.sum(1) > 1)[::-1]:  # those whose key is not theirs alone
+        m, others = older[row], places[alike[row]]
+        later = others[position[others] > position[m]]
+        same, said = later[kept[later]], later[is_newer[later]]
+        latest = same[position[same].argmax()] if len(same) else None
+        if latest is not None and agree(m, latest):
             members[latest] += members[m]
-        elif latest is not None or (len(said) and not agree_M[said[position_M[said].argmax()]]):
-            contradicted[m] = True
-        else:
-            kept[m] = True
+            kept[m] = False
+        elif latest is not None or (len(said) and not agree(m, said[position[said].argmax()])):
+            kept[m], contradicted[m] = False, True
     return _Grouped(kept_M, contradicted_M, members_M)
 
 
@@ -357,7 +355,8 @@ def _consolidated(
 
     alone = _Grouped(there_M & ~newer_M, torch.zeros_like(there_M), own["members_BM"].clamp(min=1))
     grouped = _grouped(own, older, newer, rules)
-    plain, merged = slots_of(alone), slots_of(grouped)
+    plain = slots_of(alone)
+    merged = plain if bool(grouped.kept_M.sum() == len(older)) and rules.recurring == 1 else slots_of(grouped)
     accepted = not rules.gate or merged[2] <= plain[2] + ROUNDING
     after, chosen, _ = merged if accepted else plain
     return after, ConsolidationReport(
@@ -373,7 +372,6 @@ def _consolidated(
         error_plain=plain[2],
         questions=len(test),
         accepted=accepted,
-        hash="",
     )
 
 
@@ -416,8 +414,9 @@ def _with_slots(
         after[name].zero_()
     after["members_BM"][chosen] = members_M[chosen]
     after["beta_BMG"][chosen] = beta_KG.to(after["beta_BMG"].dtype)
+    fresh = chosen[own["members_BM"][chosen] == 0]
     for name in ("keys_BMX", "values_BMX"):
-        after[name][chosen] = rounded(own[name][chosen], beta_KG.shape[-1])
+        after[name][fresh] = rounded(own[name][fresh], beta_KG.shape[-1])
     return after
 
 

@@ -320,7 +320,7 @@ class ArchiveWorld(OrderedWorld):
     def action_pattern(self, agent: str) -> str | None:
         """Return the grammar of the actions that make sense now."""
         if (number := self._reads[agent]) is not None:
-            return _note_pattern(len(self.documents[number].page.mentions))
+            return note_pattern(len(self.documents[number].page.mentions))
         if self._is_reading(agent):
             return rf"open ({'|'.join(map(str, self._catalogue(agent)))})|ready|wait"
         return r"answer [^\n]+" if self._open[agent] else "wait"
@@ -331,7 +331,7 @@ class ArchiveWorld(OrderedWorld):
         return options.model_copy(update={"names": "seen", "wordings": "seen"})
 
 
-def _note_pattern(handles: int) -> str:
+def note_pattern(handles: int) -> str:
     """Return the grammar of notes on a page with so many mentions."""
     number = "|".join(map(str, range(handles)))
     things = "|".join(name for name, relation in RELATIONS.items() if relation.range)
