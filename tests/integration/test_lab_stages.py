@@ -21,8 +21,6 @@ from swarm.lab.ltm.stages import STAGES, run_lab
 from swarm.train.progress import read_metrics
 from ulm.train.states import RollingStates
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
 STEPS = 12
 WORDS = (
     "the",
@@ -64,7 +62,7 @@ def lab(place: dict[str, Any] | None = None, save_every: int = 4, **optimizer: A
     )  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 def run(config: LabConfig, root: Path, *stages: str, lines: list[str] | None = None) -> Path:
@@ -215,3 +213,39 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_last_good_stat
         run(lab(lr=1e30, warmup=1, save_every=1), root, "train")
     assert saved_step(root, "baseline") >= 1
     assert not (root / "lab" / "s1" / "baseline" / "checkpoint").exists()
+
+
+def test_arms_that_learn_in_different_ways_are_compared_in_one_table(tmp_path: Path) -> None:
+    """All of it on small models: what is learned beside the next token, memories that are consolidated, the plot."""
+    words = [f"The {one} sat on the {other} n{i}." for i, one in enumerate(WORDS) for other in WORDS]
+    texts = [" ".join(words[start : start + 12]) for start in range(0, len(words), 12)]
+    (tmp_path / "texts.txt").write_text("\n\n".join(texts))
+    data = lab(steps=3, kind="muon").model_dump(mode="json") | {
+        "with_ltm": False,
+        "arms": {
+            "next_token": {"recall_rows": 1},
+            "all": {
+                "recall_rows": 1, "infill_rows": 1, "practice_text": 0.5, "noise": 0.1, "longest": 16,
+                "coherence": 0.1, "consistency": 0.1, "curriculum": "adaptive", "reader_lr": 2.0, "conditions": True,
+            },
+        },
+        "model": {"size": "1m", "window": 64, "ltm": {"segment": 8, "capacity": 16, "slots": 8}},
+        "train": {"span": 64},
+        "eval": {
+            "controls": ["no_reads"], "passages": 4,
+            "policies": {"slots": {"slots": 16, "threshold_bits": 0.1, "consolidate": {}}},
+        },
+    }  # fmt: skip
+    small, lines = LabConfig.model_validate(data), []
+    run(small, tmp_path, lines=lines)
+    table = json.loads((tmp_path / "lab" / "results.json").read_text())["arms"]
+    assert set(table) == {"next_token", "all"}
+    assert table["next_token"]["bits_per_byte"]["relative"]["estimate"] == 0.0
+    assert set(table["all"]["memory"]) == {"no_reads", "slots"}
+    assert table["all"]["memory"]["slots"]["consolidations"]["all"] > 0
+    assert "both_sides_against_prefix" in table["all"]
+    assert (tmp_path / "lab" / "results.png").stat().st_size > 1000
+    assert any(line.startswith("all: ") for line in lines)
+    lines.clear()
+    run(small, tmp_path, "train", lines=lines)
+    assert lines == ["next_token, seed 1: trained already", "all, seed 1: trained already"]

@@ -136,6 +136,14 @@ class DocumentStream:
                 self._offset[row] = start + S
         return SegmentBatch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(starts))
 
+    def sources(self) -> list[Source]:
+        """Return what rows read from, each source once."""
+        return list(self._series)
+
+    def drawn(self, source: Source) -> int:
+        """Return how many documents rows have drawn from one of the sources."""
+        return self._drawn[self._series.index(source)]
+
     def _go_to_text(self, row: int) -> None:
         """Go to where there is something to read; a text's last token is only a label."""
         if self._document[row] and self._offset[row] + 1 >= len(self._document[row][self._text[row]]):

@@ -175,11 +175,16 @@ class Consolidator:
         self.reports: list[ConsolidationReport] = []
 
     def totals(self) -> dict[str, int]:
-        """Return how many consolidations there were, how many were accepted, and the sums of what those did."""
+        """Return how many consolidations there were, how many merged items, the sums of what those did, and `bytes`.
+
+        The latter are what the largest memory takes after one; before it, items of a segment stand beside that.
+        """
+        item, slot = bytes_each(self.config)
+        largest = max((report.items * item + report.slots * slot for report in self.reports), default=0)
         accepted = [report for report in self.reports if report.accepted]
         did = ("merged", "conflicts", "promoted", "pruned")
         sums = {name: sum(getattr(report, name) for report in accepted) for name in did}
-        return {"all": len(self.reports), "accepted": len(accepted), **sums}
+        return {"all": len(self.reports), "accepted": len(accepted), **sums, "bytes": largest}
 
     def __call__(self, memory: LTMState) -> LTMState:
         """Return the memories after."""

@@ -24,10 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ulm.data.coherence import Continuations
+from ulm.data.document_stream import DocumentStream
 from ulm.data.infill import InfillTask
 from ulm.memory.consolidation import ConsolidationConfig, Readers, consolidate, due
 from ulm.model import IGNORE, padded
 from ulm.streaming import read_document
+from ulm.train.curriculum import Curriculum
 from ulm.train.documents import DocumentObjective
 
 KINDS = ("text", "recall", "context", "infill")
@@ -58,6 +60,7 @@ class ReconstructionRules:
         plain: take the shares as plain weights of the losses instead.
         continuations: draws sentences to tell apart, by a generator; for coherence.
         pairs: of sentences per step.
+        curriculum: one of the stream's sources, whose level follows the training; None for none.
         seed: of all of it.
     """
 
@@ -69,6 +72,7 @@ class ReconstructionRules:
     plain: bool = False
     continuations: Callable[[np.random.Generator], Continuations | None] | None = None
     pairs: int = 2
+    curriculum: Curriculum | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -222,10 +226,20 @@ class ReconstructionObjective(DocumentObjective):
         mean: Tensor = far_BS.sum() / real_BS.sum().clamp(min=1)
         return mean
 
+    def commit(self) -> None:
+        """Let rows remember what this step read, and the curriculum go on."""
+        super().commit()
+        curriculum = self.rules.curriculum
+        if curriculum is not None and isinstance(self.stream, DocumentStream):
+            notice = curriculum.after(self._step, self.stream.drawn(curriculum), self.model)
+            if notice is not None:
+                self.worker.report({"notice": notice})
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the cursor, what all rows remember, and what was measured of the parts."""
+        """Return the cursor, what all rows remember, what was measured of the parts, and the curriculum's level."""
         progress, tensors = super().state()
-        return {**progress, "norms": dict(self._norms)}, tensors
+        level = {} if self.rules.curriculum is None else {"curriculum": self.rules.curriculum.state()}
+        return {**progress, "norms": dict(self._norms), **level}, tensors
 
     def restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Go back to a `state`.
@@ -233,6 +247,8 @@ class ReconstructionObjective(DocumentObjective):
         Raises:
             ValueError: it has other rows.
         """
+        if self.rules.curriculum is not None:  # the stream opens documents of the level that they had
+            self.rules.curriculum.restore(progress["curriculum"])
         super().restore(progress, tensors)
         self._norms = dict(progress["norms"])
 
@@ -242,6 +258,8 @@ class ReconstructionObjective(DocumentObjective):
         for kind in KINDS:
             if count := sums[f"tokens_{kind}"]:
                 found[f"bits_{kind}"] = round(sums[f"nats_{kind}"] / count / float(np.log(2)), 5)
+        if self.rules.curriculum is not None:
+            found["level_recall"] = self.rules.curriculum.level
         for name in self._shares:
             found[f"loss_{name}"] = round(sums[f"loss_{name}"] / tokens, 5)
         pulls = {name: self.weight(name) * self._norms.get(name, 0.0) for name in self._shares}

@@ -30,7 +30,7 @@ NOTE = re.compile(r"\bnote ([a-z]{1,12} [a-z]{1,12}) ([a-z]{1,12} [a-z]{1,12})\b
 """Key and value."""
 
 _OPEN = re.compile(r"open ([a-z]{1,12} [a-z]{1,12}) ([a-z]{1,12}(?: [a-z]{1,12})?)")
-_CLOSED = re.compile(r"(?P<result>right|wrong|given up): (?P<kind>[a-z-]+), pages read: (?P<pages>[01])")
+CLOSED = re.compile(r"(?P<result>right|wrong|given up): (?P<kind>[a-z-]+), pages read: (?P<pages>[01])")
 
 
 class CodebookOptions(WorldOptions):
@@ -293,7 +293,7 @@ class CodebookWorld(OrderedWorld):
     @staticmethod
     def measures(turns: Sequence[Turn]) -> dict[str, float]:
         """Return which share of the vaults of each kind were opened, and how many pages were read before a vault."""
-        closed = [match for turn in turns if (match := _CLOSED.fullmatch(turn.feedback))]
+        closed = [match for turn in turns if (match := CLOSED.fullmatch(turn.feedback))]
         if not closed:
             return {}
         right = {kind: [match["result"] == "right" for match in closed if match["kind"] == kind] for kind in KINDS}

@@ -81,7 +81,7 @@ def _comprehension(runs: Sequence[Mapping[str, Any]]) -> Table:
         base = nats[other].mean(0).sum() / sizes.sum()
         return ratio_interval((nats[name] - nats[other]) / base, sizes)._asdict()
 
-    rates = [name for name in told[0] if not name.startswith("span_")]
+    rates = [name for name in told[0] if not name.startswith("span_") and told[0][name]]
     return {
         "span_bits_per_byte": {n: float(x.mean(0).sum() / sizes.sum() / np.log(2)) for n, x in nats.items()},
         "both_sides_against_prefix": against("span_both", "span_prefix"),
@@ -104,7 +104,7 @@ def _gains(runs: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]])
         return {}
     pairs = {name: name for name in ours[0] if not name.startswith("span_")} | {"cloze_filled": "cloze_rerank"}
     found = {}
-    for name, other in pairs.items():
+    for name, other in ((name, other) for name, other in pairs.items() if ours[0][name]):
         change = np.array([one[name] for one in ours], float) - np.array([one[other] for one in theirs], float)
         found[name] = ratio_interval(change, np.ones(change.shape[1]))._asdict()
     return found
@@ -136,6 +136,6 @@ def ablation_lines(table: Mapping[str, Table]) -> list[str]:
             lines.append(
                 f"    memory {name:22} {bits['estimate']:.4f} {shown(bits['relative'], '+.2%')}"
                 + "".join(f"  {d}: {rate:.3f}" for d, rate in memory["recall_through_text"].items())
-                + (f"  {slept['accepted']} of {slept['all']} consolidations accepted" if slept else "")
+                + (f"  {slept['accepted']:,} of {slept['all']:,} merged, {slept['bytes']:,} bytes" if slept else "")
             )
     return lines

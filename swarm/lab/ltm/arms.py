@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from swarm.config.section import Section
+
+Order = Literal["adaptive", "uniform", "linear", "reversed", "shuffled"]
 
 
 class ArmSection(Section):
@@ -30,6 +32,10 @@ class ArmSection(Section):
 
     practice_text: float = Field(0.0, ge=0, le=1)
     """Share of their sequences with text between pairs and queries; the others have the filler of `recall`."""
+
+    curriculum: Order | None = None
+    """How practice of recall gets harder, through longer ways and through text: `adaptive` by what is mastered;
+    `uniform`, `linear`, `reversed` and `shuffled` (a linear one in random order) are controls."""
 
     infill_rows: int = Field(0, ge=0)
     """Rows of each batch that read passages with holes, and then what belongs into them."""

@@ -2,8 +2,9 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,19 @@ from swarm.train.loop import STATES, run_training, trained
 from ulm.checkpoint import save_checkpoint
 from ulm.data.coherence import Continuations, Sentences
 from ulm.data.corpus import Corpus
-from ulm.data.document_stream import DocumentStream, Windows, corpus_documents, recall_documents
+from ulm.data.document_stream import DocumentStream, Source, Windows, corpus_documents, recall_documents
 from ulm.data.infill import InfillTask, infill_documents
-from ulm.data.recall import RecallTask
+from ulm.data.recall import RecallTask, fits
 from ulm.model import Decoder
+from ulm.train.curriculum import Curriculum
 from ulm.train.documents import DocumentObjective
+from ulm.train.evaluation import score_recall
 from ulm.train.reconstruction import ReconstructionObjective, ReconstructionRules
 from ulm.train.states import RollingStates
 from ulm.train.step import Worker, make_optimizer
+
+PROBED = 4
+"""Sequences by which a curriculum judges what is mastered."""
 
 
 def recall_task(config: LabConfig, corpus: Corpus) -> RecallTask:
@@ -54,16 +60,21 @@ def _stream(config: LabConfig, arm: str, corpus: Corpus, seed: int) -> DocumentS
             f"recall is to be practised in {config.recall.practice_tokens} tokens of text, and the corpus has "
             f"{len(text)}; lower recall.practice_tokens, or take more text"
         )
-    sources = {
+    practice = partial(recall_documents, recall_task(config, corpus), derive_seed(seed, "practice"))
+    sources: dict[str, Source] = {
         "text": corpus_documents(corpus, order),
-        "recall": recall_documents(
-            recall_task(config, corpus),
-            derive_seed(seed, "practice"),
-            config.recall.practice_tokens,
-            text,
-            practised,
-        ),
+        "recall": practice(config.recall.practice_tokens, text, practised),
     }
+    if learns is not None and learns.curriculum is not None:
+        levels = _levels(config)
+        sources["recall"] = Curriculum(
+            [practice(longest, text, float(through_text)) for longest, through_text in levels],
+            learns.curriculum,
+            config.optimizer.steps,
+            derive_seed(seed, "curriculum"),
+            partial(_mastered, config, corpus, levels),
+            range(len(levels)),
+        )
     if learns is not None and learns.infill_rows:
         sources["infill"] = infill_documents(
             InfillTask.of(corpus.tokenizer),
@@ -77,6 +88,26 @@ def _stream(config: LabConfig, arm: str, corpus: Corpus, seed: int) -> DocumentS
     return DocumentStream(
         [sources[kind] for kind in kinds_of_rows(config, arm)], config.model.window, corpus.tokenizer.pad_id
     )
+
+
+def _levels(config: LabConfig) -> list[tuple[int, bool]]:
+    """Return the levels of practising recall: tokens of the longest sequences, and whether through text."""
+    longest = config.recall.practice_tokens
+    lengths = [longest // 2**halved for halved in (3, 2, 1, 0) if longest // 2**halved >= 64] or [longest]
+    return [(length, through_text) for length in lengths for through_text in (False, True)]
+
+
+def _mastered(
+    config: LabConfig, corpus: Corpus, levels: Sequence[tuple[int, bool]], model: Decoder, level: int
+) -> float:
+    """Return the recall of fresh pairs over a way as long as half of a level's sequences, through training text."""
+    longest, through_text = levels[level]
+    task = recall_task(config, corpus)
+    distance = next((d for d in range(longest // 2, 4 * longest) if fits(d, task.num_pairs, task.spacing)), longest)
+    text = corpus.stream("train") if through_text else None
+    with torch.inference_mode():
+        scores = score_recall(model, task, distance, PROBED, seed=derive_seed(0, "probe"), text=text)
+    return float(scores.recalled.mean())
 
 
 def kinds_of_rows(config: LabConfig, arm: str) -> list[str]:
@@ -148,6 +179,7 @@ def objective_of(
         InfillTask.of(corpus.tokenizer) if learns.infill_rows else None,
         **learns.model_dump(include={"noise", "consistency", "coherence", "plain"}),
         continuations=_continuations(config, corpus) if learns.coherence else None,
+        curriculum=next((source for source in stream.sources() if isinstance(source, Curriculum)), None),
         seed=derive_seed(seed, "reconstruction"),
     )
     return ReconstructionObjective(model, updates, worker, stream, rules=rules, **settings)
@@ -157,10 +189,13 @@ def _raise_rate(updates: torch.optim.Optimizer, model: Decoder, factor: float) -
     """Give what reads the memory a learning rate of its own, a multiple of the others'."""
     readers = {id(p) for name, p in model.named_parameters() if name.startswith("ltm.")}
     for group in [*updates.param_groups] if factor != 1.0 else ():
-        own = [p for p in group["params"] if id(p) in readers]
-        if own:
-            group["params"] = [p for p in group["params"] if id(p) not in readers]
-            updates.add_param_group({**group, "params": own, "lr_factor": factor * group.get("lr_factor", 1.0)})
+        own = [id(p) in readers for p in group["params"]]
+        for_each = [name for name, value in group.items() if isinstance(value, list) and len(value) == len(own)]
+        ours = {name: [x for x, is_own in zip(group[name], own, strict=True) if is_own] for name in for_each}
+        if any(own):
+            for name in for_each:
+                group[name] = [x for x, is_own in zip(group[name], own, strict=True) if not is_own]
+            updates.add_param_group({**group, **ours, "lr_factor": factor})
 
 
 def _continuations(config: LabConfig, corpus: Corpus) -> Callable[[np.random.Generator], Continuations | None]:
