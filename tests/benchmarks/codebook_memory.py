@@ -24,21 +24,24 @@ sys.path.insert(0, str(Path(__file__).parent))
 from arms import arms_parser
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "codebook.yaml"
-SLOTS: dict[int, dict[str, int]] = {256: {"capacity": 128, "slots": 400}, 64: {"capacity": 40, "slots": 75}}
-"""Places that take the bytes of so many items (an item 1,112 bytes, beside slots 1,084, a slot 320)."""
+SLOTS: dict[int, dict[str, int]] = {256: {"capacity": 128, "slots": 456}, 64: {"capacity": 64, "slots": 150}}
+"""Places that take the bytes of so many items (an item 1,112 bytes, beside slots 1,084, a slot 320); of 64 between
+calls, when a third of the places for items are taken at most."""
+
+RULES: dict[int, dict[str, float]] = {256: {}, 64: {"at": 0.33, "keep": 0.33}}
 
 
 def memories(size: int) -> dict[str, dict[str, Any] | None]:
     """Return arm -> settings of the long-term memory; None for one that ends with the episode."""
-    slots: dict[str, Any] = {"policy": SLOTS[size]}
+    slots, rules = SLOTS[size], RULES[size]
     return {
         f"first in first out {size}": {"policy": {"capacity": size}},
         f"overwrite {size}": {"policy": {"capacity": size, "overwrite": 0.9}},
-        f"consolidated {size}": {**slots, "consolidate": {}},
-        f"consolidated, overwrite {size}": {"policy": {**SLOTS[size], "overwrite": 0.9}, "consolidate": {}},
-        f"not merged {size}": {**slots, "consolidate": {"same_key": 1.0}},
-        f"forced {size}": {**slots, "consolidate": {"gate": False}},
-        f"blind {size}": {**slots, "consolidate": {"gate": False, "same_key": 0.5, "same_value": 1.0}},
+        f"consolidated {size}": {"policy": slots, "consolidate": rules},
+        f"consolidated, overwrite {size}": {"policy": {**slots, "overwrite": 0.9}, "consolidate": rules},
+        f"not merged {size}": {"policy": slots, "consolidate": {**rules, "same_key": 1.0}},
+        f"forced {size}": {"policy": slots, "consolidate": {**rules, "gate": False}},
+        f"blind {size}": {"policy": slots, "consolidate": {**rules, "gate": False, "same_key": 0.5, "same_value": 1.0}},
     }
 
 

@@ -27,7 +27,7 @@ from ulm.data.coherence import Continuations
 from ulm.data.document_stream import DocumentStream
 from ulm.data.infill import InfillTask
 from ulm.memory.consolidation import ConsolidationConfig, Readers, consolidate, due
-from ulm.model import IGNORE, padded
+from ulm.model import IGNORE, Decoder, attend_quickly, padded
 from ulm.streaming import read_document
 from ulm.train.curriculum import Curriculum
 from ulm.train.documents import DocumentObjective
@@ -44,6 +44,9 @@ RENEWED = 50
 MOST = 10.0
 """Largest weight of a part."""
 
+HIDDEN = 0.3
+"""Share of the tokens that are hidden where text is read in both directions."""
+
 MARGIN = 0.25
 """Nats per token by which a sentence should be likelier, as the temperature of its ranking."""
 
@@ -56,6 +59,8 @@ class ReconstructionRules:
         kinds: of each row: `text`, `recall` or `infill`.
         infill: knows the marks; None where no row has holes.
         noise: share of the input tokens of text rows that are replaced.
+        two_way: share of the steps in which segments are read in both directions, without memory, and hidden tokens are
+            told at the position before them (masked next-token prediction, GPT-BERT, arXiv:2410.24159).
         consistency, coherence: share of the gradient on the trunk that each part gets; 0 leaves it out.
         plain: take the shares as plain weights of the losses instead.
         continuations: draws sentences to tell apart, by a generator; for coherence.
@@ -67,6 +72,7 @@ class ReconstructionRules:
     kinds: Sequence[str]
     infill: InfillTask | None = None
     noise: float = 0.0
+    two_way: float = 0.0
     consistency: float = 0.0
     coherence: float = 0.0
     plain: bool = False
@@ -81,6 +87,8 @@ class ReconstructionRules:
                 f"shares of consistency {self.consistency:g} and coherence {self.coherence:g} must leave some of 1 for "
                 "reconstruction"
             )
+        if self.two_way and self.infill is None:
+            raise ValueError("reading in both directions needs a mark for what is hidden; take a tokenizer with marks")
         if self.coherence and self.continuations is None:
             raise ValueError("coherence needs documents with sentences")
 
@@ -138,6 +146,9 @@ class ReconstructionObjective(DocumentObjective):
 
     def loss(self, part: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed nats with the further parts; measured is what `StreamingLoss` returns, and each part."""
+        generator = np.random.Generator(np.random.PCG64([self.rules.seed, self._step, 2]))
+        if generator.random() < self.rules.two_way:
+            return self._two_way(part, generator)
         total, measured = super().loss(part)
         tokens = (part[2] != IGNORE).sum()
         found = {"consistency": self._consistency, "coherence": self._coherence}
@@ -148,6 +159,24 @@ class ReconstructionObjective(DocumentObjective):
             total = total + self.weight(name) * loss * tokens
             measured[f"loss_{name}"] = loss.detach() * tokens
         return total, measured
+
+    def _two_way(self, part: tuple[Any, ...], generator: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the nats of hidden tokens, scaled to those of all, read in both directions and segment by segment."""
+        assert self.rules.infill is not None  # noqa: S101 - checked at the start
+        _, ids_NBS, labels_NBS, *_ = part
+        ids_BT, labels_BT = ids_NBS.flatten(0, 1), labels_NBS.flatten(0, 1)
+        hidden_BT = torch.from_numpy(generator.random(ids_BT.shape) < HIDDEN).to(ids_BT.device) & (labels_BT != IGNORE)
+        hidden_BT[:, -1] = False  # its token is the next segment's
+        shown_BT = ids_BT.masked_fill(F.pad(hidden_BT, (1, -1)), self.rules.infill.fill_id)
+        with self.autocast():
+            logits_BTV = _both_directions(self.model, shown_BT, labels_BT != IGNORE)
+        nats_BT = F.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), labels_BT.flatten(), reduction="none", ignore_index=IGNORE
+        )
+        none = torch.zeros((), device=ids_BT.device)
+        names = ("written", "written_bits", "readings", *(f"{w}_{k}" for w in ("nats", "tokens") for k in KINDS))
+        parts = (f"loss_{name}" for name in self._shares)
+        return (nats_BT * hidden_BT.flatten()).sum() / HIDDEN, dict.fromkeys((*names, *parts), none)
 
     def weight(self, name: str) -> float:
         """Return the weight of a part, so that it gets its share of the gradient; 0 before that was measured."""
@@ -265,3 +294,18 @@ class ReconstructionObjective(DocumentObjective):
         pulls = {name: self.weight(name) * self._norms.get(name, 0.0) for name in self._shares}
         whole = sum(pulls.values()) + self._norms.get("reconstruction", 1.0)
         return found | {f"share_{name}": round(pull / whole, 4) for name, pull in pulls.items()}
+
+
+def _both_directions(model: Decoder, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
+    """Return the logits of texts in which every token sees all that are no padding, without a memory, (B, T, V)."""
+    cos, sin = model.rope(torch.arange(ids_BT.shape[1], device=ids_BT.device)[None])
+    bias_BTT = (
+        torch.zeros_like(real_BT, dtype=model.dtype)
+        .masked_fill_(~real_BT, -1e9)[:, None]
+        .expand(-1, ids_BT.shape[1], -1)
+    )
+    x_BTC = model.embed(ids_BT)
+    for block in model.blocks:
+        q, k, v = block.project(x_BTC, cos, sin)  # type: ignore[operator]
+        x_BTC = block.finish(x_BTC, attend_quickly(q, k, v, bias_BTT))  # type: ignore[operator]
+    return model.logits(x_BTC)

@@ -22,7 +22,7 @@ class ArmSection(Section):
     """Whether the model has a long-term memory; without it, it is as large."""
 
     conditions: bool = False
-    """Whether its null controls and the policies of `eval` are measured, too."""
+    """Whether its null controls and the policies of `eval` are measured, too; that of another arm says nothing here."""
 
     noise: float = Field(0.0, ge=0, lt=1)
     """Share of the input tokens of text that are replaced by random ones; labels stay as they are."""
@@ -48,6 +48,9 @@ class ArmSection(Section):
 
     longest: int = Field(1024, ge=8)
     """Tokens of the longest text between passage and hole."""
+
+    two_way: float = Field(0.0, ge=0, le=1)
+    """Share of the steps in which windows are read in both directions, without memory, to tell hidden tokens."""
 
     consistency: float = Field(0.0, ge=0, lt=1)
     """Share of the gradient for saying with a consolidated memory what is said with the whole one; needs
@@ -89,5 +92,6 @@ def resolved(arms: Mapping[str, ArmSection], name: str) -> ArmSection:
         chain.append(like)
     said: dict[str, object] = {}
     for one in reversed(chain):
-        said |= arms[one].model_dump(include=arms[one].model_fields_set - {"like"})
+        said |= arms[one].model_dump(include=arms[one].model_fields_set - {"like", "conditions"})
+    said["conditions"] = arms[name].conditions
     return ArmSection.model_validate(said)

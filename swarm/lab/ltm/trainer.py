@@ -176,8 +176,8 @@ def objective_of(
     _raise_rate(updates, model, learns.reader_lr)
     rules = ReconstructionRules(
         kinds_of_rows(config, arm),
-        InfillTask.of(corpus.tokenizer) if learns.infill_rows else None,
-        **learns.model_dump(include={"noise", "consistency", "coherence", "plain"}),
+        InfillTask.of(corpus.tokenizer) if learns.infill_rows or learns.two_way else None,
+        **learns.model_dump(include={"noise", "two_way", "consistency", "coherence", "plain"}),
         continuations=_continuations(config, corpus) if learns.coherence else None,
         curriculum=next((source for source in stream.sources() if isinstance(source, Curriculum)), None),
         seed=derive_seed(seed, "reconstruction"),

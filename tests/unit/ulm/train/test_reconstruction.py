@@ -45,7 +45,7 @@ def training(rows: str = "ttih", noise: float = 0.0, **changes: Any) -> Reconstr
     kinds = [{"t": "text", "i": "infill", "h": "recall"}[row] for row in rows]
     model = Decoder(preset("tiny", VOCAB, window=SEGMENT, head_size=16, ltm=LTM))
     stream = DocumentStream([holed if kind == "infill" else text for kind in kinds], SEGMENT, pad_id=0)
-    shares = {name: changes.pop(name, 0.0) for name in ("consistency", "coherence")}
+    shares = {name: changes.pop(name, 0.0) for name in ("consistency", "coherence", "two_way")}
     plain = changes.pop("plain", False)
     rules = ReconstructionRules(kinds, INFILL, noise, **shares, plain=plain, continuations=continued, seed=3)
     optimizer = make_optimizer(model, 1e-2, 0.1, (0.9, 0.95))
@@ -172,3 +172,19 @@ def test_a_resumed_training_weighs_its_parts_as_before() -> None:
 def test_shares_that_leave_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shares of consistency 0.6 and coherence 0.4 must leave some of 1"):
         training(consistency=0.6, coherence=0.4)
+
+
+def test_in_both_directions_a_hidden_token_is_told_by_what_follows_and_never_by_itself() -> None:
+    here = training("tt", two_way=1.0)
+    (part,), _ = here.batch(0)
+    total, measured = here.loss(part)
+    assert total.item() > 0
+    assert {f"nats_{kind}" for kind in KINDS} <= set(measured)
+    number, ids, labels, starts, writable, kinds = part
+    # Another token where one is hidden changes its label alone; where it is seen, also what is said of others.
+    other = ids.clone()
+    other[:, :, 5] = (other[:, :, 5] - 8) % (VOCAB - 9) + 9
+    changed, _ = here.loss((number, other, labels, starts, writable, kinds))
+    assert changed.item() != total.item()
+    with pytest.raises(ValueError, match="needs a mark for what is hidden"):
+        ReconstructionRules(["text"], two_way=0.5)
