@@ -13,6 +13,7 @@ from ulm.config import LTMConfig, ModelConfig
 from ulm.decode.prompts import read_prompts
 from ulm.decode.stepper import LeanDecoder, Stepper
 from ulm.memory import CONTROLS
+from ulm.memory.consolidation import ConsolidationConfig, Mass, Readers, consolidate
 from ulm.memory.state import SHOWN_TOKENS, LTMState, Staged
 from ulm.memory.stepping import MemoryStepper
 from ulm.model import Decoder
@@ -119,6 +120,30 @@ def test_stepping_stores_what_reading_stores(kind: str, text: list[int]) -> None
     assert [item[::2] for item in stored] == [item[::2] for item in expected]
     assert [bits for _, bits, _ in stored] == pytest.approx([bits for _, bits, _ in expected], abs=0.02)
     assert staged.memory.tokens_BMN[0].tolist() == whole.tokens_BMN[0].tolist()
+
+
+SLEEPY = make_model(slots=8, overwrite=0.95)
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts, texts, st.sampled_from(["one", "members"]))
+def test_slots_are_read_and_replaced_alike_in_reading_and_in_decoding(
+    before: list[int], text: list[int], mass: Mass
+) -> None:
+    assert SLEEPY.ltm is not None
+    past = read_document(SLEEPY, torch.tensor([(before * 3 * SEGMENT)[: 3 * SEGMENT]])).state.memory
+    assert past is not None
+    rules = ConsolidationConfig(keep=0.3, mass=mass, gate=False, same_key=0.5, same_value=0.9)
+    memory, _ = consolidate(past, SLEEPY.ltm.config, Readers.of(SLEEPY.ltm), rules)
+    start = dataclasses.replace(StreamState.empty(SLEEPY, 1), memory=memory)
+    whole = read_document(SLEEPY, torch.tensor([text]), start)
+    cache, logits, staged = read_prompts(SLEEPY, [text[:1]], [memory], slots=SLEEPY.config.window)
+    stepper = Stepper(LeanDecoder(SLEEPY), cache, len(text), MemoryStepper(SLEEPY.ltm, staged))
+    later = [stepper(torch.full((4,), token))[0].clone() for token in text[1:]]
+    assert (torch.stack([logits[0], *later]) - whole.all_logits()[0]).abs().max() <= 1e-4
+    if len(text) % SEGMENT == 0:
+        assert whole.state.memory is not None
+        assert staged.memory.members_BM[0].tolist() == whole.state.memory.members_BM[0].tolist()
 
 
 @settings(deadline=None, max_examples=40)
