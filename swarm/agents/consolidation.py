@@ -102,17 +102,16 @@ class Consolidation:
             seq: of the record after which it was due.
         """
         from ulm.memory import LTMState
-        from ulm.memory.consolidation import ROUNDING, consolidate
+        from ulm.memory.consolidation import consolidate
 
         home, agent = of
         before = LTMState.from_bytes(data, self.config)
         state, report = consolidate(before, self.config, self._readers, self.rules)
         after, told = bytes(state.to_bytes()), report.to_dict()
-        error, plain, questions = (told.pop(name) for name in ("error", "error_plain", "questions"))
+        right, plain, questions = (told.pop(name) for name in ("right", "right_plain", "questions"))
         del told["accepted"]
-        test = TestEntry(
-            name="error", before=plain, after=error, limit=ROUNDING, n=questions, passed=error <= plain + ROUNDING
-        )
+        shares = [count / max(1, questions) for count in (plain, right)]
+        test = TestEntry(name="right", before=shares[0], after=shares[1], limit=0.0, n=questions, passed=right >= plain)
         change = Change(
             "ltm",
             agent,

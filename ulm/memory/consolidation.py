@@ -9,9 +9,9 @@
   is what came then. So later items show what older ones are good for, and whether they were right.
 - Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
   arXiv:2602.16284). Slots beyond the budget are pruned by what it costs to lose them.
-- Nothing is taken on trust: items are merged only if slots then answer later items no worse than without it, whose
-  oldest are forgotten instead (forced consolidation ends below no memory at all: arXiv:2605.12978). What masses or
-  costs were fitted to is no part of that test.
+- Nothing is taken on trust: items are merged only if slots then answer as many questions of later items right as
+  without it, when the oldest are forgotten instead (forced consolidation ends below no memory at all:
+  arXiv:2605.12978). What masses or costs were fitted to is no part of that test.
 - A pure function of its arguments: no randomness, ties are settled by position.
 
 Axes: M places, X layers x heads x head size, G layers x heads, D head size, Q questions, C candidates, K slots.
@@ -35,8 +35,8 @@ from ulm.memory.state import SHOWN_TOKENS, LTMState, by_head, rounded
 Mass = Literal["one", "members", "fitted"]
 Prune = Literal["age", "cost"]
 
-ROUNDING = 1e-4
-"""Relative error of reads that is no reason to reject anything."""
+RIGHT = 0.5
+"""A question reads what came if it is less than this off, relative to that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,8 @@ class ConsolidationReport:
         conflicts: items whose key has a later value.
         promoted: items that are slots now.
         pruned: slots that were lost to the budget, and, if items were merged, items that recurred too rarely.
-        error: squared distance of what slots answer to the questions of the test from what came, relative to the
-            latter; error_plain: the same where nothing is merged.
         questions: of the test.
+        right: of them, those to which slots answer what came; right_plain: the same where nothing is merged.
         accepted: whether items were merged.
     """
 
@@ -121,9 +120,9 @@ class ConsolidationReport:
     conflicts: int
     promoted: int
     pruned: int
-    error: float
-    error_plain: float
     questions: int
+    right: int
+    right_plain: int
     accepted: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,10 +223,10 @@ class _Questions:
         values_MGD = by_head(values_MX.double(), self.heads)
         return torch.einsum("qgm,mgd->qgd", weights_QGM, values_MGD) / mass_QG1, weights_QGM, mass_QG1
 
-    def error(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> float:
-        """Return the squared distance of what is read from what came, relative to the latter's square."""
+    def right(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> int:
+        """Return how many questions read about what came, by `RIGHT`."""
         off_QGD = self._read(beta_MG, there_M, values_MX)[0] - self.right_QGD
-        return float(off_QGD.square().sum()) / max(1e-12, float(self.right_QGD.square().sum()))
+        return int((off_QGD.flatten(1).norm(dim=1) < RIGHT * self.right_QGD.flatten(1).norm(dim=1)).sum())
 
     def cost(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> Tensor:
         """Return by how much the squared distance grows if one item goes, (M,)."""
@@ -351,18 +350,18 @@ def _consolidated(
     fitting = _Questions(own, newer[::2] if is_fitted else [], own["keys_BMX"], readers, config)
     test = newer[1::2] if is_fitted else newer
 
-    def slots_of(grouped: _Grouped) -> tuple[dict[str, Tensor], Tensor, float]:
-        """Return the memory in which old items are slots, which ones, and the error on the questions of the test."""
+    def slots_of(grouped: _Grouped) -> tuple[dict[str, Tensor], Tensor, int]:
+        """Return the memory in which old items are slots, which ones, and what of the test they answer right."""
         chosen = _chosen(own, grouped, fitting, config, rules)
         after = _with_slots(own, newer_M, chosen, _masses(own, grouped, chosen, fitting, rules), grouped.members_M)
         questions = _Questions(own, test, after["keys_BMX"], readers, config)
-        return after, chosen, questions.error(after["beta_BMG"], after["members_BM"] > 0, after["values_BMX"])
+        return after, chosen, questions.right(after["beta_BMG"], after["members_BM"] > 0, after["values_BMX"])
 
     alone = _Grouped(there_M & ~newer_M, torch.zeros_like(there_M), own["members_BM"].clamp(min=1))
     grouped = _grouped(own, older, newer, rules)
     plain = slots_of(alone)
     merged = plain if bool(grouped.kept_M.sum() == len(older)) and rules.recurring == 1 else slots_of(grouped)
-    accepted = not rules.gate or merged[2] <= plain[2] + ROUNDING
+    accepted = not rules.gate or merged[2] >= plain[2]
     after, chosen, _ = merged if accepted else plain
     return after, ConsolidationReport(
         items_before=len(items),
@@ -373,8 +372,8 @@ def _consolidated(
         conflicts=int(grouped.contradicted_M.sum()),
         promoted=int((~slot_M[chosen]).sum()),
         pruned=int((grouped if accepted else alone).kept_M.sum()) - len(chosen),
-        error=merged[2],
-        error_plain=plain[2],
+        right=merged[2],
+        right_plain=plain[2],
         questions=len(test),
         accepted=accepted,
     )
