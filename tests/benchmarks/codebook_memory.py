@@ -41,7 +41,7 @@ def memories(size: int) -> dict[str, dict[str, Any] | None]:
         f"consolidated, overwrite {size}": {"policy": {**slots, "overwrite": 0.9}, "consolidate": rules},
         f"not merged {size}": {"policy": slots, "consolidate": {**rules, "same_key": 1.0}},
         f"forced {size}": {"policy": slots, "consolidate": {**rules, "gate": False}},
-        f"blind {size}": {"policy": slots, "consolidate": {**rules, "gate": False, "same_key": 0.5, "same_value": 1.0}},
+        f"blind {size}": {"policy": slots, "consolidate": {**rules, "gate": False, "same_key": 0.5}},
     }
 
 

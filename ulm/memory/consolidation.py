@@ -3,8 +3,8 @@
 - Items stand for what was met lately, each as it was written (episodic memory). Slots stand for what is kept of older
   ones (semantic memory): a key, a value, the logarithm of a mass, and how many items it stands for. They take eight
   bits a number (`ulm.memory.state.rounded`), about three tenths of an item's bytes.
-- Items with the same key whose values agree become one slot. Where values differ the latest one is right; values of
-  several items are never averaged.
+- Items with the same key that stand for the same token become one slot. Where tokens differ the latest one is right;
+  values of several items are never averaged.
 - The questions are keys of items: an item's key is what was asked at the position where it was written, and its value
   is what came then. So later items show what older ones are good for, and whether they were right.
 - Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
@@ -35,9 +35,6 @@ from ulm.memory.state import SHOWN_TOKENS, LTMState, by_head, rounded
 Mass = Literal["one", "members", "fitted"]
 Prune = Literal["age", "cost"]
 
-RIGHT = 0.5
-"""A question reads what came if it is less than this off, relative to that."""
-
 
 @dataclass(frozen=True, slots=True)
 class ConsolidationConfig:
@@ -47,7 +44,6 @@ class ConsolidationConfig:
         at: share of the capacity for items at which it happens.
         keep: share of the items that stay as they are, the latest ones.
         same_key: cosine above which two keys are the same, with every layer and head.
-        same_value: distance of two values, relative to the longer one, below which they agree.
         recurring: items that a slot must stand for where items are merged; 1 turns every old item into a slot.
         mass: `one` reads a slot as one item, `members` as so many; `fitted` as far as the questions say so.
         prune: what is lost first over the budget: what was confirmed longest ago (`age`), or what costs least on the
@@ -61,14 +57,13 @@ class ConsolidationConfig:
     at: float = 0.9
     keep: float = 0.5
     same_key: float = 0.95
-    same_value: float = 0.25
     recurring: int = 1
     mass: Mass = "members"
     prune: Prune = "age"
     gate: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("at", 0), ("keep", 0), ("same_key", -1), ("same_value", 0)):
+        for name, least in (("at", 0), ("keep", 0), ("same_key", -1)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not least < value <= 1:
                 raise ValueError(f"consolidate: {name} must be a number above {least} and at most 1, got {value!r}")
@@ -103,12 +98,13 @@ class ConsolidationReport:
 
     Attributes:
         items_before, slots_before, items, slots: how many there were, and are.
-        merged: items that would go, or went, into a slot with the same key and an agreeing value.
-        conflicts: items whose key has a later value.
+        merged: items that would go, or went, into a slot with the same key and token.
+        conflicts: items whose key has another token later.
         promoted: items that are slots now.
         pruned: slots that were lost to the budget, and, if items were merged, items that recurred too rarely.
         questions: of the test.
-        right: of them, those to which slots answer what came; right_plain: the same where nothing is merged.
+        right: of them, those for which slots of the token that came are read most; right_plain: the same where nothing
+            is merged.
         accepted: whether items were merged.
     """
 
@@ -215,6 +211,8 @@ class _Questions:
         scores_QGM = (cosine_QGM - 1.0) * readers.sharp_G[:, None]
         self.weights_QGM = scores_QGM.exp() * (cosine_QGM > config.similarity)
         self.null_G = readers.null_G.exp()
+        self.tokens_M = own["tokens_BMN"][:, -1].clamp(min=0)
+        self.came_Q = self.tokens_M[asking]
 
     def _read(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is read of some of the items, (Q, G, D), their weights and the mass of all."""
@@ -223,10 +221,13 @@ class _Questions:
         values_MGD = by_head(values_MX.double(), self.heads)
         return torch.einsum("qgm,mgd->qgd", weights_QGM, values_MGD) / mass_QG1, weights_QGM, mass_QG1
 
-    def right(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> int:
-        """Return how many questions read about what came, by `RIGHT`."""
-        off_QGD = self._read(beta_MG, there_M, values_MX)[0] - self.right_QGD
-        return int((off_QGD.flatten(1).norm(dim=1) < RIGHT * self.right_QGD.flatten(1).norm(dim=1)).sum())
+    def right(self, beta_MG: Tensor, there_M: Tensor) -> int:
+        """Return for how many questions the token that came is the one whose items are read most."""
+        weights_QGM = self.weights_QGM * (beta_MG.double().exp() * there_M[:, None]).t()
+        votes_QT = torch.zeros(len(weights_QGM), int(self.tokens_M.max()) + 1, dtype=torch.float64)
+        votes_QT.index_add_(1, self.tokens_M, weights_QGM.sum(1))
+        most_Q, token_Q = votes_QT.max(1)
+        return int(((token_Q == self.came_Q) & (most_Q > 0)).sum())
 
     def cost(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> Tensor:
         """Return by how much the squared distance grows if one item goes, (M,)."""
@@ -292,7 +293,7 @@ class _Grouped:
 
     Attributes:
         kept_M: the latest older one of its key, which nothing newer contradicts.
-        contradicted_M: a later one of its key has another value.
+        contradicted_M: a later one of its key has another token.
         members_M: items that each one stands for, those that agree with it included.
     """
 
@@ -304,11 +305,11 @@ class _Grouped:
 def _grouped(
     own: Mapping[str, Tensor], older: Sequence[int], newer: Sequence[int], rules: ConsolidationConfig
 ) -> _Grouped:
-    """Compare keys and values, the latest first; places are given oldest first."""
+    """Compare keys and tokens, the latest first; places are given oldest first."""
     there = [*older, *newer]
     keys_MGD = by_head(own["keys_BMX"][there].float(), own["beta_BMG"].shape[-1])
     alike = (torch.einsum("mgd,ngd->gmn", keys_MGD[: len(older)], keys_MGD).amin(0) > rules.same_key).numpy()
-    values, position = own["values_BMX"].double().numpy(), own["position_BM"].numpy()
+    position, token = own["position_BM"].numpy(), own["tokens_BMN"][:, -1].numpy()
     members_M = own["members_BM"].clamp(min=1)
     kept_M, contradicted_M = (torch.zeros(len(members_M), dtype=torch.bool) for _ in range(2))
     members, kept, contradicted = members_M.numpy(), kept_M.numpy(), contradicted_M.numpy()  # the same memory
@@ -316,19 +317,15 @@ def _grouped(
     places, is_newer = np.array(there), np.zeros(len(members), bool)
     is_newer[newer] = True
 
-    def agree(one: int, other: int) -> bool:
-        length = max(np.linalg.norm(values[one]), np.linalg.norm(values[other]))
-        return bool(np.linalg.norm(values[one] - values[other]) < rules.same_value * length)
-
     for row in np.flatnonzero(alike.sum(1) > 1)[::-1]:  # those whose key is not theirs alone
         m, others = older[row], places[alike[row]]
         later = others[position[others] > position[m]]
         same, said = later[kept[later]], later[is_newer[later]]
         latest = same[position[same].argmax()] if len(same) else None
-        if latest is not None and agree(m, latest):
+        if latest is not None and token[m] == token[latest]:
             members[latest] += members[m]
             kept[m] = False
-        elif latest is not None or (len(said) and not agree(m, said[position[said].argmax()])):
+        elif latest is not None or (len(said) and token[m] != token[said[position[said].argmax()]]):
             kept[m], contradicted[m] = False, True
     return _Grouped(kept_M, contradicted_M, members_M)
 
@@ -355,7 +352,7 @@ def _consolidated(
         chosen = _chosen(own, grouped, fitting, config, rules)
         after = _with_slots(own, newer_M, chosen, _masses(own, grouped, chosen, fitting, rules), grouped.members_M)
         questions = _Questions(own, test, after["keys_BMX"], readers, config)
-        return after, chosen, questions.right(after["beta_BMG"], after["members_BM"] > 0, after["values_BMX"])
+        return after, chosen, questions.right(after["beta_BMG"], after["members_BM"] > 0)
 
     alone = _Grouped(there_M & ~newer_M, torch.zeros_like(there_M), own["members_BM"].clamp(min=1))
     grouped = _grouped(own, older, newer, rules)
