@@ -3,8 +3,8 @@
     python tests/benchmarks/codebook_memory.py --out runs/codebook-memory --seeds 1 2 3
 
 Resumes by the same command. Every arm has the bytes of 256 items (`--arms` ending in 64: of 64). Printed for episodes
-11 to 20: the share of vaults opened for recurring, changed and one-off notes, pages read and tokens spent per vault,
-with intervals over vaults; consolidations that merged something; and the share opened in episodes 1 to 10, so that a
+11 to 20: the share of vaults opened for recurring, changed and one-off notes with intervals over vaults, tokens per
+opened vault and pages read; consolidations that merged something; and the share opened in episodes 1 to 10, so that a
 decline would be seen. `forced` merges without the test, `blind` merges what is not the same (null controls).
 """
 
@@ -87,7 +87,11 @@ def main() -> None:
                 if record["kind"] == "change" and record["cause"] == "consolidate":
                     slept, merged = slept + 1, merged + all(test["passed"] for test in record["tests"])
         told = f"{slept} consolidations, {merged} merged; " if slept else ""
-        print(f"{arm}: {told}{tokens / max(1, vaults):.0f} tokens and {pages / max(1, vaults):.2f} pages a vault")
+        late_opened = sum(sum(right) for (_, late), right in opened.items() if late)
+        print(
+            f"{arm}: {told}{tokens / max(1, late_opened):.0f} tokens an opened vault, "
+            f"{pages / max(1, vaults):.2f} pages a vault"
+        )
         for kind in ("recurring", "changed", "one-off"):
             early, last = opened[kind, 0], opened[kind, 1]
             before = f"   episodes 1-{half}: {sum(early) / max(1, len(early)):.3f}"

@@ -133,7 +133,7 @@ def test_slots_are_read_and_replaced_alike_in_reading_and_in_decoding(
     assert SLEEPY.ltm is not None
     past = read_document(SLEEPY, torch.tensor([(before * 3 * SEGMENT)[: 3 * SEGMENT]])).state.memory
     assert past is not None
-    rules = ConsolidationConfig(keep=0.3, mass=mass, gate=False, same_key=0.5, same_value=0.9)
+    rules = ConsolidationConfig(keep=0.3, mass=mass, gate=False, same_key=0.5)
     memory, _ = consolidate(past, SLEEPY.ltm.config, Readers.of(SLEEPY.ltm), rules)
     start = dataclasses.replace(StreamState.empty(SLEEPY, 1), memory=memory)
     whole = read_document(SLEEPY, torch.tensor([text]), start)
