@@ -184,7 +184,8 @@ def test_names_and_sections_mean_the_same_and_are_written_out_in_full() -> None:
         for memory in (["ltm", "stm"], [{"kind": "ltm", "span": "episode"}, {"kind": "stm"}])
     ]
     assert made[0] == made[1]
-    assert made[0]["agents"]["memory"] == [{"kind": "ltm", "span": "episode", "on_change": "empty"}, {"kind": "stm"}]
+    ltm = {"kind": "ltm", "span": "episode", "on_change": "empty", "policy": {}, "consolidate": None}
+    assert made[0]["agents"]["memory"] == [ltm, {"kind": "stm"}]
     assert json.loads(json.dumps(made[0])) == made[0]
 
 

@@ -21,7 +21,7 @@ MEMORIES = {"a0": b"\x00\x01 first", "a1": b"second", "a10": bytes(range(256))}
 
 
 def memory(items: int, config: LTMConfig = CONFIG, rows: int = 1) -> LTMState:
-    """Return memories with some items of random content, as `LTM.write` leaves them."""
+    """Return memories with some items of random content and no slots, as `LTM.write` leaves them."""
     generator = torch.Generator().manual_seed(items)
     blank = LTMState.empty(config, rows)
 
@@ -33,9 +33,9 @@ def memory(items: int, config: LTMConfig = CONFIG, rows: int = 1) -> LTMState:
     found = {}
     for field in fields(LTMState):
         tensor = getattr(blank, field.name).clone()
-        if "_BM" in field.name:
+        if "_BM" in field.name and field.name not in ("members_BM", "beta_BMG"):
             tensor[:, :items] = some(tensor[:, :items])
-        else:
+        elif "_BM" not in field.name:
             tensor = some(tensor)
         found[field.name] = tensor
     return LTMState(**found)

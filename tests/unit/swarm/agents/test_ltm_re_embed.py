@@ -79,7 +79,8 @@ class Agent:
         (reply,) = self.host.act([ActRequest((0, self.tick, "a0"), page, 6, None, memories)])
         assert reply.fault is None
         record: Any = {
-            "kind": "tick", "episode": 0, "tick": self.tick, "agents": [{"agent": "a0", "action": reply.text}],
+            "kind": "tick", "episode": 0, "tick": self.tick, "memory": {},
+            "agents": [{"agent": "a0", "action": reply.text}],
         }  # fmt: skip
         self.ltm.after_tick(record, cast("Any", None), {"a0": dict(reply.updates)["ltm"]})
         self.ltm.save(0, self.tick)
