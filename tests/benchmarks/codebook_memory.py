@@ -39,6 +39,7 @@ def memories(size: int) -> dict[str, dict[str, Any] | None]:
         f"overwrite {size}": {"policy": {"capacity": size, "overwrite": 0.9}},
         f"consolidated {size}": {"policy": slots, "consolidate": rules},
         f"consolidated, overwrite {size}": {"policy": {**slots, "overwrite": 0.9}, "consolidate": rules},
+        f"mass one {size}": {"policy": slots, "consolidate": {**rules, "mass": "one"}},
         f"not merged {size}": {"policy": slots, "consolidate": {**rules, "same_key": 1.0}},
         f"forced {size}": {"policy": slots, "consolidate": {**rules, "gate": False}},
         f"blind {size}": {"policy": slots, "consolidate": {**rules, "gate": False, "same_key": 0.5}},

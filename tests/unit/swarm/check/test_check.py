@@ -28,6 +28,7 @@ SHIPPED = {
     "exact_match": "exact-match",
     "memory": "lab",
     "memory_hub": "lab",
+    "reconstruction": "lab",
     "mqar": "mqar",
 }
 """Shipped files whose name does not tell their kind."""
