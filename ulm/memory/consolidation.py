@@ -3,9 +3,8 @@
 - Items stand for what was met lately, each as it was written (episodic memory). Slots stand for what is kept of older
   ones (semantic memory): a key, a value, the logarithm of a mass, and how many items it stands for. They take eight
   bits a number (`ulm.memory.state.rounded`), about three tenths of an item's bytes.
-- Items with the same key that stand for the same token become one slot. Where tokens differ the latest one is right,
-  unless they change more often than not: such a key tells nothing, and its items go. Values of several items are never
-  averaged.
+- Items with the same key that stand for the same token become one slot. Where tokens differ the latest one is right;
+  values of several items are never averaged.
 - The questions are keys of items: an item's key is what was asked at the position where it was written, and its value
   is what came then. So later items show what older ones are good for, and whether they were right.
 - Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
@@ -100,7 +99,7 @@ class ConsolidationReport:
     Attributes:
         items_before, slots_before, items, slots: how many there were, and are.
         merged: items that would go, or went, into a slot with the same key and token.
-        conflicts: items whose key has another token later, or changes more often than not.
+        conflicts: items whose key has another token later.
         promoted: items that are slots now.
         pruned: slots that were lost to the budget, and, if items were merged, items that recurred too rarely.
         questions: of the test.
@@ -318,19 +317,12 @@ def _grouped(
     places, is_newer = np.array(there), np.zeros(len(members), bool)
     is_newer[newer] = True
 
-    fickle = np.zeros(len(members), bool)  # a key that changed twice or more, and more often than it was confirmed
-    for row in np.flatnonzero(alike.sum(1) > 2):
-        line = token[(same := places[alike[row]])[position[same].argsort()]]
-        changes = int((line[1:] != line[:-1]).sum())
-        fickle[older[row]] = changes > 1 and 2 * changes > len(line) - 1
     for row in np.flatnonzero(alike.sum(1) > 1)[::-1]:  # those whose key is not theirs alone
         m, others = older[row], places[alike[row]]
         later = others[position[others] > position[m]]
         same, said = later[kept[later]], later[is_newer[later]]
         latest = same[position[same].argmax()] if len(same) else None
-        if fickle[m]:
-            kept[m], contradicted[m] = False, True
-        elif latest is not None and token[m] == token[latest]:
+        if latest is not None and token[m] == token[latest]:
             members[latest] += members[m]
             kept[m] = False
         elif latest is not None or (len(said) and token[m] != token[said[position[said].argmax()]]):

@@ -77,16 +77,6 @@ def test_the_latest_of_values_that_differ_is_right() -> None:
     assert (report.conflicts, answered(again, 0)) == (1, 7)
 
 
-def test_a_key_that_changes_more_often_than_not_tells_nothing() -> None:
-    fickle = [(0, 0), (0, 3), (0, 4), (0, 5)]
-    after, report = consolidate(remembered([*fickle, (1, 1), *others(5)]), CONFIG, READERS)
-    assert report.conflicts == 4
-    assert (answered(after, 0), answered(after, 1)) == (None, 1)
-    changed = [(0, 0), (0, 0), (0, 0), (0, 5)]
-    after, _ = consolidate(remembered([*changed, (1, 1), *others(5)]), CONFIG, READERS)
-    assert answered(after, 0) == 5
-
-
 def test_the_latest_items_stay_as_they_are() -> None:
     before = remembered([(0, 0), (1, 1), (2, 2), (3, 3), *others(4)])
     after, report = consolidate(before, CONFIG, READERS, ConsolidationConfig(keep=0.5))
