@@ -37,7 +37,7 @@ KEPT_TEXTS = 64
 
 
 class LtmSection(KeptSection):
-    """The long-term memory; how it works is settled when its model is trained."""
+    """The long-term memory; how it works is settled when its model is trained, but for `policy` and `consolidate`."""
 
     kind: Literal["ltm"] = "ltm"
     """Its name."""
@@ -159,7 +159,7 @@ class LongTermMemory(AgentMemory[LtmSection]):
         return json.dumps(self._texts.get(home, {}).get(agent, [])).encode()
 
     def after_tick(self, record: Tick, result: StepResult, updates: Mapping[str, bytes]) -> dict[str, Any]:
-        """Keep what the hosts wrote; the last bits of floats depend on the machine and stay out of the record."""
+        """Keep what the hosts wrote; whose memory is nearly full goes on record where it is to be consolidated."""
         home = self._home(record["episode"])
         self._held.setdefault(home, {}).update(updates)
         for entry in record["agents"]:

@@ -11,6 +11,7 @@ import torch
 
 from swarm.agents.host import SharedModel
 from swarm.agents.local_pool import LocalPool
+from swarm.config.experiment import ExperimentConfig
 from swarm.messages import ActReply, ActRequest, CallKey
 from ulm.checkpoint import load_weights_numpy, read_checkpoint_config, save_checkpoint
 from ulm.config import preset
@@ -40,6 +41,26 @@ def write_policy(folder: Path, *, with_ltm: bool = True, **changes: Any) -> Path
         model = bare
     save_checkpoint(folder, model, tokenizer, {"trained": False})
     return folder
+
+
+def two_who_talk_noise(ticks: int, **agents: Any) -> ExperimentConfig:
+    """Return an experiment of two episodes of two agents with the checkpoint `policy` beside its file."""
+    return ExperimentConfig.model_validate(
+        {
+            "seed": 3,
+            "episodes": 2,
+            "world": {"id": "vault-v0", "options": {"rooms": 2, "pages": 2, "notes": 1, "sentences": 1}},
+            "agents": {
+                "count": 2,
+                "engine": {"kind": "ulm", "model": "policy"},
+                "max_new_tokens": 6,
+                "memory": ["stm", "ltm"],
+                **agents,
+            },
+            "budget": {"ticks": ticks},
+            "runtime": {"pool": "local", "threads_per_host": 1},
+        }
+    )
 
 
 def versions_given(monkeypatch: pytest.MonkeyPatch) -> dict[CallKey, dict[str, tuple[str, int]]]:

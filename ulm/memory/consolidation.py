@@ -8,13 +8,13 @@
 - The questions are keys of items: an item's key is what was asked at the position where it was written, and its value
   is what came then. So later items show what older ones are good for, and whether they were right.
 - Masses may be fitted in closed form, so that what is left is read as all of it was (Attention Matching,
-  arXiv:2602.16284). Slots beyond the budget are pruned by what it costs to lose them.
+  arXiv:2602.16284). Slots beyond the budget go by age, or by what it costs to lose them.
 - Nothing is taken on trust: items are merged only if slots then answer as many questions of later items right as
   without it, when the oldest are forgotten instead (forced consolidation ends below no memory at all:
   arXiv:2605.12978). What masses or costs were fitted to is no part of that test.
 - A pure function of its arguments: no randomness, ties are settled by position.
 
-Axes: M places, X layers x heads x head size, G layers x heads, D head size, Q questions, C candidates, K slots.
+Axes: M places, X layers x heads x head size, G layers x heads, D head size, Q questions, K slots, T token ids.
 """
 
 from __future__ import annotations
@@ -214,16 +214,20 @@ class _Questions:
         self.tokens_M = own["tokens_BMN"][:, -1].clamp(min=0)
         self.came_Q = self.tokens_M[asking]
 
+    def _weights(self, beta_MG: Tensor, there_M: Tensor) -> Tensor:
+        """Return what some of the items weigh with their masses, (Q, G, M)."""
+        return self.weights_QGM * (beta_MG.double().exp() * there_M[:, None]).t()
+
     def _read(self, beta_MG: Tensor, there_M: Tensor, values_MX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is read of some of the items, (Q, G, D), their weights and the mass of all."""
-        weights_QGM = self.weights_QGM * (beta_MG.double().exp() * there_M[:, None]).t()
+        weights_QGM = self._weights(beta_MG, there_M)
         mass_QG1 = (weights_QGM.sum(-1) + self.null_G)[..., None]
         values_MGD = by_head(values_MX.double(), self.heads)
         return torch.einsum("qgm,mgd->qgd", weights_QGM, values_MGD) / mass_QG1, weights_QGM, mass_QG1
 
     def right(self, beta_MG: Tensor, there_M: Tensor) -> int:
         """Return for how many questions the token that came is the one whose items are read most."""
-        weights_QGM = self.weights_QGM * (beta_MG.double().exp() * there_M[:, None]).t()
+        weights_QGM = self._weights(beta_MG, there_M)
         votes_QT = torch.zeros(len(weights_QGM), int(self.tokens_M.max()) + 1, dtype=torch.float64)
         votes_QT.index_add_(1, self.tokens_M, weights_QGM.sum(1))
         most_Q, token_Q = votes_QT.max(1)

@@ -15,7 +15,7 @@ Axes: N segments, B rows, S tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -242,9 +242,7 @@ class ReconstructionObjective(DocumentObjective):
         whole = state.select(row)
         assert whole.memory is not None  # noqa: S101 - as above
         memory, _ = consolidate(whole.memory, ltm.config, Readers.of(ltm), rules)
-        changed = type(whole).from_tensors(
-            {**whole.tensors(), **{f"memory.{k}": v for k, v in memory.tensors().items()}}
-        )
+        changed = replace(whole, memory=memory)
         ids_BS, labels_BS = ids_NBS[0, row], labels_NBS[0, row]
         with self.autocast():
             with torch.no_grad():

@@ -100,13 +100,12 @@ def _levels(config: LabConfig) -> list[tuple[int, bool]]:
 def _mastered(
     config: LabConfig, corpus: Corpus, levels: Sequence[tuple[int, bool]], model: Decoder, level: int
 ) -> float:
-    """Return the recall of fresh pairs over a way as long as half of a level's sequences, through training text."""
+    """Return the recall of fresh pairs at half the length of a level's sequences, through its filler."""
     longest, through_text = levels[level]
     task = recall_task(config, corpus)
     distance = next((d for d in range(longest // 2, 4 * longest) if fits(d, task.num_pairs, task.spacing)), longest)
     text = corpus.stream("train") if through_text else None
-    with torch.inference_mode():
-        scores = score_recall(model, task, distance, PROBED, seed=derive_seed(0, "probe"), text=text)
+    scores = score_recall(model, task, distance, PROBED, seed=derive_seed(0, "probe"), text=text)
     return float(scores.recalled.mean())
 
 

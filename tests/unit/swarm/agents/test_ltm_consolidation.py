@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.memory_policy import LTM, write_policy
+from fakes.memory_policy import LTM, two_who_talk_noise, write_policy
 
 from swarm.agents.ltm import BEFORE, LongTermMemory
 from swarm.agents.ltm_files import MemoryStore
@@ -35,21 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def experiment(**memory: Any) -> ExperimentConfig:
     ltm = {"kind": "ltm", "span": "run", "policy": POLICY, "consolidate": RULES, **memory}
-    return ExperimentConfig.model_validate(
-        {
-            "seed": 3,
-            "episodes": 2,
-            "world": {"id": "vault-v0", "options": {"rooms": 2, "pages": 2, "notes": 1, "sentences": 1}},
-            "agents": {
-                "count": 2,
-                "engine": {"kind": "ulm", "model": "policy"},
-                "max_new_tokens": 6,
-                "memory": ["stm", {name: value for name, value in ltm.items() if value is not None}],
-            },
-            "budget": {"ticks": 3},
-            "runtime": {"pool": "local", "threads_per_host": 1},
-        }
-    )
+    section = {name: value for name, value in ltm.items() if value is not None}
+    return two_who_talk_noise(3, memory=["stm", section])
 
 
 def play(place: Path, name: str, **memory: Any) -> Path:

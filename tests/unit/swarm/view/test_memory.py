@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from fakes.memory_policy import LTM as SMALL
-from fakes.memory_policy import write_policy
+from fakes.memory_policy import two_who_talk_noise, write_policy
 
 from swarm.agents.ltm_files import MemoryStore
-from swarm.config.experiment import ExperimentConfig
 from swarm.errors import SwarmError
 from swarm.record.journal import read_records
 from swarm.run.runner import start_run
@@ -31,22 +30,7 @@ def play(folder: Path, **agents: Any) -> Path:
     policy = folder / "policy"
     if not policy.exists():
         write_policy(policy, **LTM)
-    config = ExperimentConfig.model_validate(
-        {
-            "seed": 3,
-            "episodes": 2,
-            "world": {"id": "vault-v0", "options": {"rooms": 2, "pages": 2, "notes": 1, "sentences": 1}},
-            "agents": {
-                "count": 2,
-                "engine": {"kind": "ulm", "model": "policy"},
-                "max_new_tokens": 6,
-                "memory": ["stm", "ltm"],
-                **agents,
-            },
-            "budget": {"ticks": TICKS},
-            "runtime": {"pool": "local", "threads_per_host": 1},
-        }
-    )
+    config = two_who_talk_noise(TICKS, **agents)
     return start_run(config, folder / "experiment.yaml", folder / f"run-{len(list(folder.iterdir()))}").run_dir
 
 
